@@ -1,0 +1,58 @@
+# Every command sets up what it needs: a virtual environment in the clone, with pinned packages.
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(int((3,11) <= sys.version_info[:2] <= (3,13)))' 2>/dev/null | grep 1),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := flows tasks deployments tests benchmarks
+SESSIONS ?=
+ROUNDS ?= 300
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev demo demo-once test fmt lint types bench soak staging requirements clean
+
+help:  ## these lines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "bids-push needs Python 3.11, 3.12 or 3.13 on the PATH (or: make PYTHON=/path/to/python3.12 ...)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@ $(VENV)/.run
+
+setup: $(VENV)/.run  ## a virtual environment with what a worker needs
+dev: $(VENV)/.dev  ## the same with what a developer needs
+
+demo: setup  ## the whole chain on this machine, in a browser; waits at the gate (SESSIONS=24 for a small cut)
+	$(BIN)/python -m deployments.demo $(if $(SESSIONS),--sessions $(SESSIONS))
+
+demo-once: setup  ## the same unattended: approves through the API, loads the result, exits 0 only if all of it held
+	$(BIN)/python -m deployments.demo --once $(if $(SESSIONS),--sessions $(SESSIONS))
+
+test: dev  ## every test, with a real Prefect server, worker, Hub and browser
+	$(BIN)/python -m pytest
+
+fmt: dev  ## formats the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --quiet --fix-only $(SOURCES)
+
+lint: dev  ## formatting and lint
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: dev  ## mypy, strict
+	$(BIN)/mypy
+
+bench: dev  ## figures, one a line: name value unit
+	$(BIN)/python -m benchmarks
+
+requirements:  ## pins again, from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+clean:  ## the virtual environment and what the demo, the benchmarks and the tests made
+	rm -rf $(VENV) .demo .bench .soak test-output
