@@ -1,0 +1,196 @@
+"""The values that pass between the stages.
+
+What this process makes and trusts is a frozen dataclass: an `Image`, a `Dataset`, a `ShardSpec`.
+What is read back from a disk or from the Hub is a pydantic model, because it may be damaged: a `Receipt`, a
+`PublicationRecord`, a `VerificationReport`. Sizes are bytes, digests are lower-case hexadecimal sha256, paths are
+POSIX and relative (to the dataset's root, to the repo, or to the target's staging folder, as each field says).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+#: Goes into every digest. Raised when bids-push itself changes what it writes; an upgraded library never is a change.
+LAYOUT_VERSION = 1
+
+#: The BIDS entities that have a column, in the order of the specification (appendix "Entities"), `sub` and `ses`
+#: apart. Fixed here and not taken from a library, so that a newer BIDS schema does not change the published schema:
+#: an entity that is not in this list is kept in `extra_entities`.
+ENTITIES = (
+    "tpl", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain", "rec", "dir", "run",
+    "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split", "recording", "chunk", "atlas",
+    "seg", "scale", "res", "den", "label", "desc",
+)  # fmt: skip
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Verification = Literal["listing", "sample", "full"]
+Removed = Literal["keep", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of the dataset: a row of the publication, all but its bytes.
+
+    `path` is relative to the dataset's root, so that an image of a derivative begins with `derivatives/`.
+    Entities are words, never numbers: `run-01` is "01". JSON and TSV stay text, as the source has them.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    dataset: str
+    """ "raw", or the name of the derivative's folder."""
+    sub: str | None
+    ses: str | None
+    datatype: str | None
+    suffix: str
+    entities: Mapping[str, str] = field(default_factory=dict)
+    extra_entities: Mapping[str, str] = field(default_factory=dict)
+    annex_key: str | None = None
+    """git-annex's name for the content, where the tree is an annex; it holds a digest in most backends."""
+    metadata: str | None = None
+    """The sidecars that apply, merged by the inheritance principle: a JSON object as text."""
+    bval: str | None = None
+    bvec: str | None = None
+    events: str | None = None
+    """The events.tsv that applies, as text."""
+    events_metadata: str | None = None
+    participant: str | None = None
+    """This subject's row of participants.tsv, a JSON object as text; `n/a` is null, every other value a string."""
+    session: str | None = None
+    scan: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A BIDS dataset as loaded: every image, and what describes them."""
+
+    root: str
+    name: str
+    description: Mapping[str, object]
+    """dataset_description.json."""
+    images: tuple[Image, ...]
+    """Sorted by path."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """The dataset's own small files, published as they are under `bids/`: path in the dataset -> bytes."""
+    participants: tuple[Mapping[str, str | None], ...] = ()
+    sessions: tuple[Mapping[str, str | None], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What is not published: kind (an extension or a reason) -> number of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """A shard to be: its name, its images in the order of its rows, and the digest that decides its bytes."""
+
+    name: str
+    """`sub-M2001_ses-1253`: stable when other shards come and go."""
+    path: str
+    """In the repo: `data/sub-M2001/sub-M2001_ses-1253.parquet`."""
+    images: tuple[Image, ...]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """The bytes of its images; the shard is a little larger."""
+        return sum(image.size for image in self.images)
+
+
+class Value(BaseModel):
+    """A frozen value read back from a disk or from the Hub: unknown fields are ignored, missing ones an error."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ImageContent(Value):
+    """Which bytes an image had when it was embedded."""
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class PublishedShard(Value):
+    """One line of the publication record: a shard, and the images in it."""
+
+    path: str
+    digest: Sha256
+    sha256: Sha256
+    size: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    images: tuple[ImageContent, ...]
+
+
+class Receipt(PublishedShard):
+    """What staging a shard gives: the line that the record will hold, and where the staged file is.
+
+    Written beside the shard after it, so a shard without a receipt is an unfinished one.
+    """
+
+    name: str
+    file: str
+    """Relative to the target's staging folder."""
+
+    def published(self) -> PublishedShard:
+        """The line for the publication record."""
+        return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
+
+
+class DamagedRecord(ValueError):
+    """A line of the publication record cannot be read."""
+
+
+class PublicationRecord(Value):
+    """`bids/shards.jsonl` in the dataset repo: what is published, one line a shard, sorted by path."""
+
+    shards: Mapping[str, PublishedShard] = {}
+
+    @classmethod
+    def parse(cls, text: bytes) -> "PublicationRecord":
+        """Read the JSON lines.
+
+        Raises:
+            DamagedRecord: a line is not a `PublishedShard`; the message has its number.
+        """
+        shards = {}
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                shard = PublishedShard.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise DamagedRecord(f"line {number}: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+            shards[shard.path] = shard
+        return cls(shards=shards)
+
+    def dump(self) -> bytes:
+        """The JSON lines; the same record gives the same bytes."""
+        return b"".join(self.shards[path].model_dump_json().encode() + b"\n" for path in sorted(self.shards))
+
+    def updated(self, add: Iterable[PublishedShard] = (), remove: Iterable[str] = ()) -> "PublicationRecord":
+        """This record with lines added or replaced, and others (by path) gone."""
+        gone = set(remove)
+        kept = {path: shard for path, shard in self.shards.items() if path not in gone}
+        return PublicationRecord(shards=kept | {shard.path: shard for shard in add})
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One file as the Hub lists it at a commit."""
+
+    path: str
+    size: int
+    sha256: str | None
+    """What the committing client claimed, for a file in LFS or Xet; None for a file that git itself holds."""
+    blob_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Every file of the repo at one pinned commit."""
+
+    commit: str
+    files: Mapping[str, ListedFile]

@@ -1,0 +1,160 @@
+"""The target's staging folder: where things are in it, who holds it, and how much room there is.
+
+    <staging root>/<target>/
+        shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.parquet
+        shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.receipt.json
+        results/        Prefect's results of the staged shards
+        gate.json       the gate that is open on this target, if one is
+        lock            held by the run that works on the target
+
+A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
+share a file. Nothing here deletes: that is `tasks.cleanup`'s alone.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from tasks.errors import PushError
+from tasks.files import sha256_of, write_whole
+from tasks.models import Receipt, ShardSpec
+
+DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
+RECEIPT_SUFFIX = ".receipt.json"
+
+
+class TargetBusy(PushError):
+    """Another run works on this target on this machine."""
+
+
+class DiskFull(PushError):
+    """The staging disk has no room for what has to be staged."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a dataset is published: a dataset repo at a revision, on one Hub."""
+
+    endpoint: str
+    repo_id: str
+    revision: str = "main"
+
+    @property
+    def slug(self) -> str:
+        """The folder's name: readable, and different for any two targets."""
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "--", f"{self.repo_id}@{self.revision}")
+        exact = "\n".join((self.endpoint.rstrip("/"), self.repo_id, self.revision))
+        return f"{readable[:120]}-{hashlib.sha256(exact.encode()).hexdigest()[:10]}"
+
+    def __str__(self) -> str:
+        return self.repo_id if self.revision == "main" else f"{self.repo_id} at {self.revision}"
+
+
+@dataclass(frozen=True)
+class Staging:
+    """One target's staging folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, staging_root: Path, target: Target) -> "Staging":
+        """The folder of `target` under the staging root; made when it is first written to."""
+        return cls(staging_root / target.slug)
+
+    @property
+    def shards(self) -> Path:
+        """The folder of the staged shards and their receipts."""
+        return self.folder / "shards"
+
+    @property
+    def results(self) -> Path:
+        """The folder of Prefect's results."""
+        return self.folder / "results"
+
+    @property
+    def gate(self) -> Path:
+        """The file that names the gate open on this target."""
+        return self.folder / "gate.json"
+
+    def shard_file(self, spec: ShardSpec) -> Path:
+        """Where the shard is staged; another digest is another file."""
+        subject = spec.path.split("/")[-2]
+        return self.shards / subject / f"{spec.name}.{spec.digest[:DIGEST_IN_NAME]}.parquet"
+
+    def receipt_file(self, spec: ShardSpec) -> Path:
+        """Where the shard's receipt is, beside the shard."""
+        return self.shard_file(spec).with_suffix(RECEIPT_SUFFIX)
+
+    def write_receipt(self, spec: ShardSpec, receipt: Receipt) -> None:
+        """Write the receipt, whole and durable: from now on the shard counts as staged."""
+        write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode())
+
+    def read_receipt(self, spec: ShardSpec) -> Receipt | None:
+        """The receipt of this very shard (same path and digest), or None; a damaged one is none."""
+        try:
+            receipt = Receipt.model_validate_json(self.receipt_file(spec).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        return receipt if (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
+
+    def receipts(self) -> list[Receipt]:
+        """Every readable receipt in the folder, sorted by the staged file's name."""
+        found = []
+        for path in sorted(self.shards.rglob(f"*{RECEIPT_SUFFIX}")):
+            try:
+                found.append(Receipt.model_validate_json(path.read_bytes()))
+            except ValidationError:
+                continue
+        return found
+
+    def intact(self, receipt: Receipt) -> bool:
+        """Whether the staged file is what its receipt says, by size first and then by all of its bytes."""
+        path = self.folder / receipt.file
+        try:
+            return path.stat().st_size == receipt.size and sha256_of(path) == receipt.sha256
+        except FileNotFoundError:
+            return False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the target for this process. The kernel lets go when the process dies, however it dies.
+
+        Raises:
+            TargetBusy: another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TargetBusy(
+                f"another run works on this target (it holds {lock.lock_file}). Wait for it to end, or cancel it in "
+                "the Prefect UI; a run that was killed holds nothing."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def require_room(self, needed: int) -> None:
+        """Check that `needed` bytes fit on the staging disk, with a little to spare.
+
+        Raises:
+            DiskFull: they do not; nothing was written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        reserve = max(64 << 20, needed // 100)  # bytes: Parquet's own overhead, receipts, Prefect's results
+        if needed and free < needed + reserve:
+            raise DiskFull(
+                f"the disk of {self.folder} has {free / 1e9:.2f} GB free, and {(needed + reserve) / 1e9:.2f} GB are "
+                "needed to stage what is missing on the Hub. Free some room there, or set BIDS_PUSH_STAGING_ROOT (or "
+                "the staging_root parameter) to a larger disk. Nothing was staged or sent."
+            )
