@@ -138,23 +138,18 @@ class Receipt(PublishedShard):
         return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
 
 
-class DamagedRecord(ValueError):
-    """A line of the publication record cannot be read."""
-
-
 class PublicationRecord(Value):
     """`bids/shards.jsonl` in the dataset repo: what is published, one line a shard, sorted by path."""
 
     shards: Mapping[str, PublishedShard] = {}
 
     @classmethod
-    def parse(cls, text: bytes) -> "PublicationRecord":
-        """Read the JSON lines.
+    def read(cls, text: bytes) -> tuple["PublicationRecord", tuple[str, ...]]:
+        """Read the JSON lines: the record, and what is wrong with the lines that cannot be read.
 
-        Raises:
-            DamagedRecord: a line is not a `PublishedShard`; the message has its number.
+        A line that somebody damaged costs its own shard only: it counts as unpublished, and is reported.
         """
-        shards = {}
+        shards, damaged = {}, []
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
@@ -162,9 +157,10 @@ class PublicationRecord(Value):
                 shard = PublishedShard.model_validate_json(line)
             except ValidationError as error:
                 first = error.errors()[0]
-                raise DamagedRecord(f"line {number}: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
-            shards[shard.path] = shard
-        return cls(shards=shards)
+                damaged.append(f"line {number}: {'.'.join(map(str, first['loc']))} {first['msg']}")
+            else:
+                shards[shard.path] = shard
+        return cls(shards=shards), tuple(damaged)
 
     def dump(self) -> bytes:
         """The JSON lines; the same record gives the same bytes."""

@@ -24,10 +24,15 @@ from pydantic import ValidationError
 
 from tasks.errors import PushError
 from tasks.files import sha256_of, write_whole
-from tasks.models import Receipt, ShardSpec
+from tasks.models import LAYOUT_VERSION, Receipt, ShardSpec
 
 DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
 RECEIPT_SUFFIX = ".receipt.json"
+
+
+def result_key(digest: str) -> str:
+    """The cache key, and so the file name below `results/`, of the result of staging the shard with this digest."""
+    return f"stage-{LAYOUT_VERSION}-{digest}"
 
 
 class TargetBusy(PushError):

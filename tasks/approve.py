@@ -1,0 +1,122 @@
+"""The gate: suspend the run until a person decides, with the evidence in front of them.
+
+The process ends while the run is suspended; days later a new process starts the flow from the top. What the gate
+showed is kept in the staging folder (`gate.json`), because the person's decision is about exactly that: only a file
+that was shown may go. The form has no default for the decision, so no path approves by itself, and the repo's name
+must be typed. A wrong name asks again. The key of the suspension carries the run's count, so a Retry asks again too.
+"""
+
+from itertools import count
+
+from prefect import suspend_flow_run
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.input import RunInput
+from prefect.states import Cancelled
+from pydantic import Field, ValidationError
+
+from tasks.errors import PushError
+from tasks.evidence import Approval, Choice, Gate
+from tasks.files import write_whole
+from tasks.staging import Staging
+
+
+class NotThisRepo(PushError):
+    """The name typed into the form is not the repo's."""
+
+
+class CleanupForm(RunInput):
+    """Decide what happens to the staged shards."""
+
+    decision: Choice = Field(
+        title="Decision", description="delete: remove the staged files that the Hub holds. keep: leave everything."
+    )
+    confirm_repo: str = Field(
+        title="Repo name", description="Type the repo's name (namespace/name) to confirm which dataset this is about."
+    )
+    remove_stale: bool = Field(
+        default=False, title="Remove stale files too", description="Also remove leftovers of older or broken runs."
+    )
+    note: str = Field(default="", title="Note", description="Why, and who you are: kept in the run's log.")
+
+
+def read_gate(staging: Staging) -> Gate | None:
+    """The target's gate, if a run has claimed it. A damaged file is no gate: nobody's approval is read into it."""
+    try:
+        return Gate.model_validate_json(staging.gate.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_gate(staging: Staging, gate: Gate) -> None:
+    """Keep the gate, whole and durable, before anyone is asked."""
+    write_whole(staging.gate, gate.model_dump_json(indent=1).encode())
+
+
+def target_tag(slug: str) -> str:
+    """The tag by which the runs of one target find each other on the server."""
+    return f"target:{slug}"
+
+
+def supersede(tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
+    """Cancel the older runs that wait at the gate of the target with this tag; their names.
+
+    One target has at most one open gate: what the newer run publishes, the older evidence does not show.
+    """
+    superseded = []
+    with get_client(sync_client=True) as client:
+        suspended = FlowRunFilter.model_validate({"tags": {"all_": [tag]}, "state": {"type": {"any_": ["PAUSED"]}}})
+        for run in client.read_flow_runs(flow_run_filter=suspended):
+            if str(run.id) == flow_run_id:
+                continue
+            message = (
+                f"The newer run {flow_run_name} publishes to the same target and takes this gate over: what it sends "
+                "is not in the evidence shown here. Nothing was deleted."
+            )
+            client.set_flow_run_state(run.id, Cancelled(name="Superseded", message=message), force=True)
+            superseded.append(run.name)
+    return superseded
+
+
+def ask(repo_id: str, evidence: str, flow_run_id: str, run_count: int) -> Approval:
+    """Suspend the run until a person decides; what they decided, with the repo's name right.
+
+    Must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own, so
+    an answer is never read twice.
+
+    Args:
+        repo_id: the name that has to be typed.
+        evidence: Markdown shown above the form; short, because a long one hides the form's fields.
+        flow_run_id: this run.
+        run_count: Prefect's count of this run's starts, which a Retry raises.
+    """
+    mistake = ""
+    for attempt in count(1):
+        try:
+            form = suspend_flow_run(
+                wait_for_input=CleanupForm.with_initial_data(description=mistake + evidence),
+                key=f"cleanup-{run_count}-{attempt}",
+                timeout=None,
+            )
+            require_name(form, repo_id)
+            return Approval(
+                flow_run_id=flow_run_id, decision=form.decision, remove_stale=form.remove_stale, note=form.note
+            )
+        except ValidationError as error:
+            problem = error.errors()[0]
+            mistake = f"**Not accepted:** {'.'.join(map(str, problem['loc']))}: {problem['msg']}. "
+        except NotThisRepo as error:
+            mistake = f"**Not accepted:** {error} "
+        mistake += "Nothing was deleted. Please decide again.\n\n"
+    raise AssertionError("unreachable")
+
+
+def require_name(form: CleanupForm, repo_id: str) -> None:
+    """Check that the person typed the name of this repo.
+
+    Raises:
+        NotThisRepo: they typed another one.
+    """
+    if form.confirm_repo.strip() != repo_id:
+        typed = form.confirm_repo.strip().replace("`", "'")[:100]
+        raise NotThisRepo(f"the name typed was `{typed}`, and this gate is about `{repo_id}`.")

@@ -1,0 +1,90 @@
+"""Which bytes an image had when this machine last hashed it: a small cache beside the staging.
+
+An image without a git-annex key is known by its content only. Reading it again every night to see that it has not
+changed would cost the dataset's size; so the sha256 taken while it was embedded is kept with the size and the mtime
+it had then, and is believed while both are the same (rsync's and git's rule). The cache is disposable: without it,
+each image is read once more, and nothing is embedded or sent for it.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from tasks.files import sha256_of
+from tasks.models import Image, ImageContent
+
+_TABLE = """CREATE TABLE IF NOT EXISTS contents
+    (path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID"""
+
+
+class Contents:
+    """The known contents of one dataset's images."""
+
+    def __init__(self, cache: Path, root: Path) -> None:
+        self._cache = cache
+        self._root = root.resolve()
+        self._known: dict[str, tuple[int, int, str]] = {}
+        self.images_read = 0
+        """Images that had to be read, since neither a key nor the cache knew them."""
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._load()
+        except sqlite3.DatabaseError:
+            cache.replace(cache.with_name(cache.name + ".damaged"))
+            self._load()
+
+    def _connect(self) -> closing[sqlite3.Connection]:
+        return closing(sqlite3.connect(self._cache, timeout=30, isolation_level=None))
+
+    def _load(self) -> None:
+        prefix = f"{self._root}/"
+        with self._connect() as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(_TABLE)
+            rows = database.execute("SELECT path, size, mtime_ns, sha256 FROM contents WHERE path >= ?", (prefix,))
+            for path, size, mtime_ns, sha256 in rows:
+                if not path.startswith(prefix):
+                    break
+                self._known[path[len(prefix) :]] = (size, mtime_ns, sha256)
+
+    def unchanged(self, images: Iterable[Image], published: Iterable[ImageContent]) -> bool:
+        """Whether these images have the bytes that were published.
+
+        An image with a git-annex key is settled by the digest of its shard, which holds the key: only the others are
+        looked up here, and read where their size or mtime is not the one they were last hashed under.
+        """
+        by_path = {content.path: content for content in published}
+        for image in images:
+            content = by_path.get(image.path)
+            if content is None or content.size != image.size:
+                return False
+            if image.annex_key is None and self.sha256(image) != content.sha256:
+                return False
+        return True
+
+    def sha256(self, image: Image) -> str | None:
+        """The sha256 of an image's bytes now; None where it cannot be read (staging will say why)."""
+        known = self._known.get(image.path)
+        if known and known[:2] == (image.size, image.mtime_ns):
+            return known[2]
+        try:
+            sha256 = sha256_of(self._root / image.path)
+        except OSError:
+            return None
+        self.images_read += 1
+        self.remember([(image, sha256)])
+        return sha256
+
+    def remember(self, hashed: Iterable[tuple[Image, str]]) -> None:
+        """Keep what was hashed; losing it to a crash costs a read, so nothing is flushed for it."""
+        rows = {image.path: (image.size, image.mtime_ns, sha256) for image, sha256 in hashed}
+        self._known |= rows
+        with self._connect() as database:
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)",
+                [(f"{self._root}/{path}", *row) for path, row in rows.items()],
+            )
+            database.execute("COMMIT")

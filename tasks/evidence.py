@@ -1,0 +1,173 @@
+"""The values of a push's tail: what verification found, what the gate showed, what a person decided, what goes.
+
+All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.models`.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from tasks.errors import PushError
+from tasks.models import Receipt, Value, Verification
+
+Kind = Literal["shard", "receipt", "result", "stale"]
+
+
+class VerificationFailed(PushError):
+    """The Hub does not hold what it should. No gate opens."""
+
+
+class Slice(Value):
+    """One slice, as a PNG."""
+
+    path: str
+    suffix: str
+    png: bytes
+
+    model_config = Value.model_config | {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+
+
+class ShardCheck(Value):
+    """One shard, and how it was checked."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    how: Literal["listing", "read back"]
+
+
+class Failure(Value):
+    """One shard that is not on the Hub as it should be."""
+
+    path: str
+    what: str
+
+
+class VerificationReport(Value):
+    """What was compared, at which commit, and what came of it."""
+
+    repo_id: str
+    revision: str
+    commit: str
+    level: Verification
+    checks: tuple[ShardCheck, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    images_decoded: int = 0
+    bytes_read_back: int = 0
+    slices: tuple[Slice, ...] = ()
+    """Mid-slices of images as the Hub sent them back, for the person at the gate."""
+
+    @property
+    def read_back(self) -> int:
+        """The number of shards whose bytes were read back."""
+        return sum(check.how == "read back" for check in self.checks)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the shards that are verified."""
+        return sum(check.size for check in self.checks)
+
+    def require_good(self) -> "VerificationReport":
+        """This report, if nothing failed.
+
+        Raises:
+            VerificationFailed: names the shards and what differs.
+        """
+        if not self.failures:
+            return self
+        listed = "\n".join(f"  {failure.path}: {failure.what}" for failure in self.failures[:20])
+        more = f"\n  and {len(self.failures) - 20} more" if len(self.failures) > 20 else ""
+        raise VerificationFailed(
+            f"{len(self.failures)} of {len(self.failures) + len(self.checks)} shards are not on the Hub as they should "
+            f"be, at commit {self.commit[:12]} of {self.repo_id}:\n{listed}{more}\n"
+            "Nothing was deleted. Start the run again: it publishes these shards anew."
+        )
+
+
+class Choice(StrEnum):
+    """What a person decides at the gate."""
+
+    DELETE = "delete"
+    KEEP = "keep"
+
+
+class Shown(Value):
+    """A staged shard as the gate showed it."""
+
+    file: str
+    path: str
+    size: int
+    sha256: str
+
+
+class Gate(Value):
+    """The gate of one target: whose it is, and what it showed. Kept in the staging folder."""
+
+    flow_run_id: str
+    flow_run_name: str
+    opened_at_commit: str | None = None
+    """None while the run is still publishing."""
+    shown: tuple[Shown, ...] = ()
+    stale: tuple[str, ...] = ()
+
+
+def shown_as(receipt: Receipt) -> Shown:
+    """A staged shard as the gate shows it."""
+    return Shown(file=receipt.file, path=receipt.path, size=receipt.size, sha256=receipt.sha256)
+
+
+class Approval(Value):
+    """What a person decided at a gate, and at which run's."""
+
+    flow_run_id: str
+    decision: Choice
+    remove_stale: bool = False
+    note: str = ""
+
+
+class Removal(Value):
+    """One file that is to go, and why it may."""
+
+    file: str
+    """Relative to the target's staging folder."""
+    size: int
+    mtime_ns: int
+    kind: Kind
+    path: str | None = None
+    """The shard's path in the repo, for what may go only while the Hub holds it."""
+    shard_size: int = 0
+    sha256: str | None = None
+
+
+class Kept(Value):
+    """One file that stays, and why."""
+
+    file: str
+    why: str
+
+
+class CleanupPlan(Value):
+    """What goes, what stays, and why. Computed, shown, and only then executed."""
+
+    folder: Path
+    removals: tuple[Removal, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The bytes that would be freed."""
+        return sum(removal.size for removal in self.removals)
+
+
+class CleanupResult(Value):
+    """What was done."""
+
+    removed: tuple[Removal, ...] = ()
+    gone_before: tuple[str, ...] = ()
+    refused: tuple[Kept, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """The bytes that were freed."""
+        return sum(removal.size for removal in self.removed)

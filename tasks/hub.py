@@ -1,0 +1,280 @@
+"""The Hub as bids-push needs it: one target, read at pinned commits, with errors for people.
+
+Everything goes through huggingface_hub's public client, so the endpoint may be huggingface.co or any server that
+speaks the same protocol. Each call is made inside `explained`, which turns the client's exceptions into `PushError`s
+and sorts them in two: those that pass (`Transient`: worth another try) and those that a person has to mend.
+Nothing read here is believed further than its commit: every method that reads takes the commit it reads at.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import BinaryIO
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
+
+from tasks.errors import BadInput, PushError
+from tasks.models import ListedFile, Listing
+from tasks.staging import Target
+
+READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
+PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps a request's answer small
+
+
+class NoToken(PushError):
+    """No token is configured."""
+
+
+class TokenRejected(PushError):
+    """The Hub does not know the token, or it has expired."""
+
+
+class NotAllowed(PushError):
+    """The token may not do this to the repo."""
+
+
+class RepoMissing(PushError):
+    """The repo, or the revision, is not there (or is private, and not this token's)."""
+
+
+class Refused(PushError):
+    """The Hub refused the request."""
+
+
+class StaleParent(PushError):
+    """Somebody else committed to the revision since it was read."""
+
+
+class Transient(PushError):
+    """The Hub could not answer this time. Worth another try."""
+
+    retry_after: float | None = None  # seconds, where the Hub said so
+
+
+class HubUnreachable(Transient):
+    """No answer at all."""
+
+
+def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | None:
+    """The error for people that a client's exception means, or None for one that is not the Hub's doing."""
+    if isinstance(error, HFValidationError):
+        return BadInput(f"{what}: {error}")
+    if isinstance(error, HfHubHTTPError):
+        return _as_refusal(error, endpoint, what)
+    if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
+        return HubUnreachable(
+            f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {error}). Check the network and "
+            "HF_ENDPOINT; what is staged stays staged, and the next run goes on from here."
+        )
+    return None
+
+
+def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
+    status = error.response.status_code
+    said = error.server_message or str(error).strip().splitlines()[0]
+    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+        return TokenRejected(f"{what}: {endpoint} does not accept the token ({said}). Make a new one, set HF_TOKEN.")
+    if status == 403:
+        return NotAllowed(f"{what}: the token may not do that ({said}). It needs the write role for this namespace.")
+    if isinstance(error, RevisionNotFoundError):
+        return RepoMissing(f"{what}: the revision is not there ({said}).")
+    if isinstance(error, RepositoryNotFoundError):
+        return RepoMissing(
+            f"{what}: {endpoint} has no such dataset repo, or it is private and the token is not of an account that "
+            "may see it. Check the repo's name and HF_TOKEN."
+        )
+    if status == 412:
+        return StaleParent(f"{what}: {said}")
+    if status == 429 or status >= 500:
+        transient = Transient(f"{what}: {endpoint} answered {status} ({said}). The next try goes on from here.")
+        transient.retry_after = _retry_after(error.response)
+        return transient
+    return Refused(f"{what}: {endpoint} answered {status}: {said}")
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds to wait, by Retry-After or by the RateLimit headers of a 429."""
+    said = response.headers.get("Retry-After", "")
+    if said.isdigit():
+        return float(said)
+    limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    return float(limit.reset_in_seconds) if limit else None
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One target on its Hub. The token is never shown: not in a repr, a log, an artifact or a result."""
+
+    target: Target
+    token: str = field(repr=False)
+
+    @classmethod
+    def connect(cls, repo_id: str, revision: str, token: str | None = None) -> "Hub":
+        """The target on the endpoint that huggingface_hub is set up for (HF_ENDPOINT).
+
+        Raises:
+            NoToken: neither a token was given nor is one configured.
+        """
+        token = token or get_token()
+        if not token:
+            raise NoToken(
+                "no token for the Hub: set HF_TOKEN in the worker's environment, run `hf auth login` there, or name a "
+                "Prefect Secret block in the token_block parameter. It needs the write role for the repo's namespace."
+            )
+        return cls(Target(constants.ENDPOINT, repo_id, revision), token)
+
+    @cached_property
+    def api(self) -> HfApi:
+        """The client."""
+        return HfApi(endpoint=self.target.endpoint, token=self.token)
+
+    @contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turn what the client raises in this block into a `PushError` that starts with `what` was being done."""
+        try:
+            yield
+        except PushError:
+            raise
+        except Exception as error:
+            explained = as_push_error(error, self.target.endpoint, what)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def url(self, path: str = "", at: str | None = None) -> str:
+        """The page for people of the repo, or of a file in it."""
+        page = f"{self.target.endpoint}/datasets/{self.target.repo_id}"
+        return f"{page}/blob/{at or self.target.revision}/{path}" if path else page
+
+    def commit_url(self, commit: str) -> str:
+        """The page for people of a commit."""
+        return f"{self.url()}/commit/{commit}"
+
+    def prepare(self, private: bool) -> None:
+        """Make the repo and the revision where they are missing, and check that the token may write to it.
+
+        Done before a single image is read, so that a run of hours does not end at its first commit.
+        An existing repo keeps the visibility it has.
+        """
+        repo_id, revision = self.target.repo_id, self.target.revision
+        with self.explained(f"checking the token for {repo_id}"):
+            self.api.whoami()
+        with self.explained(f"opening the dataset repo {repo_id}"):
+            self.api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        with self.explained(f"checking that the token may write to {repo_id}"):
+            self.api.auth_check(repo_id, repo_type="dataset", write=True)
+        if revision != "main":
+            with self.explained(f"opening the branch {revision} of {repo_id}"):
+                self.api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
+
+    def exists(self) -> bool:
+        """Whether the repo and the revision are there."""
+        try:
+            self.head()
+        except RepoMissing:
+            return False
+        return True
+
+    def head(self) -> str:
+        """The commit that the revision points at now."""
+        with self.explained(f"reading the head of {self.target}"):
+            commit = self.api.dataset_info(self.target.repo_id, revision=self.target.revision).sha
+        if commit is None:
+            raise Refused(f"{self.target.endpoint} named no commit for {self.target}")
+        return commit
+
+    def listing(self, commit: str) -> Listing:
+        """Every file at `commit`, all pages of the listing."""
+        with self.explained(f"listing {self.target}"):
+            tree = self.api.list_repo_tree(self.target.repo_id, repo_type="dataset", revision=commit, recursive=True)
+            files = {entry.path: _listed(entry) for entry in tree if isinstance(entry, RepoFile)}
+        return Listing(commit, files)
+
+    def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
+        """These files at `commit`, those of them that are there."""
+        found: dict[str, ListedFile] = {}
+        for start in range(0, len(paths), PATHS_A_REQUEST):
+            part = list(paths[start : start + PATHS_A_REQUEST])
+            with self.explained(f"asking {self.target} for {len(part)} files"):
+                entries = self.api.get_paths_info(self.target.repo_id, part, repo_type="dataset", revision=commit)
+            found |= {entry.path: _listed(entry) for entry in entries if isinstance(entry, RepoFile)}
+        return found
+
+    def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
+        """Stream a file's bytes, as the Hub sends them now, into `into`; their number and their sha256, taken by us.
+
+        Downloads through the client verify nothing, so the caller compares what this returns with a receipt.
+        """
+        url = hf_hub_url(self.target.repo_id, path, repo_type="dataset", revision=commit, endpoint=self.target.endpoint)
+        headers = build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}  # the bytes as stored
+        digest, size = hashlib.sha256(), 0
+        with (
+            self.explained(f"reading {path} back from {self.target}"),
+            get_session().stream("GET", url, headers=headers, follow_redirects=True) as response,
+        ):
+            if response.is_error:
+                response.read()  # the error's body, for its message
+            hf_raise_for_status(response)
+            for chunk in response.iter_raw(READ_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                into.write(chunk)
+        return size, digest.hexdigest()
+
+    def read(self, path: str, commit: str) -> bytes | None:
+        """A small file's bytes at `commit`, or None where there is no such file."""
+        buffer = io.BytesIO()
+        try:
+            self.read_back(path, commit, buffer)
+        except Refused as error:
+            if isinstance(error.__cause__, EntryNotFoundError):
+                return None
+            raise
+        return buffer.getvalue()
+
+    def preupload(self, operations: Iterable[CommitOperationAdd]) -> None:
+        """Send the content of these files; content that the Hub has is not sent again. Nothing becomes visible."""
+        self.api.preupload_lfs_files(
+            self.target.repo_id,
+            operations,
+            repo_type="dataset",
+            revision=self.target.revision,
+            free_memory=False,  # the same operations are committed next, perhaps more than once
+        )
+
+    def commit(
+        self, operations: Iterable[CommitOperationAdd | CommitOperationDelete], message: str, parent: str
+    ) -> str:
+        """Make files visible in one commit on top of `parent`; its id.
+
+        Raises:
+            StaleParent: the revision does not point at `parent` (any more).
+        """
+        with self.explained(f"committing to {self.target}"):
+            return self.api.create_commit(
+                self.target.repo_id,
+                operations,
+                commit_message=message,
+                repo_type="dataset",
+                revision=self.target.revision,
+                parent_commit=parent,
+            ).oid
+
+
+def _listed(entry: RepoFile) -> ListedFile:
+    if entry.lfs is None:
+        return ListedFile(entry.path, entry.size, None, entry.blob_id)
+    return ListedFile(entry.path, entry.lfs.size, entry.lfs.sha256, entry.blob_id)

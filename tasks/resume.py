@@ -1,0 +1,95 @@
+"""What is left to do: one decision over the plan, the record, the listing and the receipts.
+
+| on the Hub                                                          | staged here                     | then                   |
+|---------------------------------------------------------------------|---------------------------------|------------------------|
+| record has the digest and the content, listing its sha256 and size  | any                             | nothing (`done`)       |
+| anything else                                                       | receipt, file intact            | `send`                 |
+| anything else                                                       | none, damaged, other digest     | `stage`, then send     |
+| record and listing disagree                                         | any                             | also `drift`           |
+| a shard that the plan no longer has                                 | any                             | `removed`              |
+
+The decision reads nothing itself. What is dear to know (the content of an image, the bytes of a staged file) it asks
+for through two functions, and only about the shards where the answer matters.
+"""  # noqa: E501
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tasks.models import Image, ImageContent, Listing, PublicationRecord, PublishedShard, Receipt, ShardSpec
+
+Unchanged = Callable[[Iterable[Image], Iterable[ImageContent]], bool]
+"""Whether images have the bytes that a record or a receipt says."""
+Staged = Callable[[ShardSpec], Receipt | None]
+"""The receipt of a shard that is staged and intact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The repo does not hold what its record says: somebody else changed it."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run has to do."""
+
+    done: tuple[ShardSpec, ...]
+    send: tuple[ShardSpec, ...]
+    stage: tuple[ShardSpec, ...]
+    drift: tuple[Drift, ...]
+    removed: tuple[str, ...]
+    """Paths of published shards that the plan no longer has."""
+
+    @property
+    def missing(self) -> tuple[ShardSpec, ...]:
+        """The shards that have to be sent, staged already or not, by path."""
+        return tuple(sorted((*self.send, *self.stage), key=lambda spec: spec.path))
+
+
+def disagreement(shard: PublishedShard, listing: Listing) -> str | None:
+    """How the listing contradicts the record's line for a shard, or None where they agree."""
+    listed = listing.files.get(shard.path)
+    if listed is None:
+        return "the record has it, and it is not in the repo"
+    if listed.size != shard.size:
+        return f"{listed.size} bytes in the repo, {shard.size} in the record"
+    if listed.sha256 != shard.sha256:
+        return f"sha256 {str(listed.sha256)[:12]} in the repo, {shard.sha256[:12]} in the record"
+    return None
+
+
+def decide(
+    plan: Sequence[ShardSpec],
+    record: PublicationRecord,
+    listing: Listing,
+    unchanged: Unchanged,
+    staged: Staged,
+) -> Work:
+    """Sort the plan's shards by what is left to do for them, and name what somebody else changed in the repo."""
+    done: list[ShardSpec] = []
+    send: list[ShardSpec] = []
+    stage: list[ShardSpec] = []
+    for spec in plan:
+        line = record.shards.get(spec.path)
+        if (
+            line is not None
+            and line.digest == spec.digest
+            and disagreement(line, listing) is None
+            and unchanged(spec.images, line.images)
+        ):
+            done.append(spec)
+            continue
+        receipt = staged(spec)
+        intact = receipt is not None and unchanged(spec.images, receipt.images)
+        (send if intact else stage).append(spec)
+    planned = {spec.path for spec in plan}
+    drift = [Drift(path, what) for path, line in record.shards.items() if (what := disagreement(line, listing))]
+    drift += [
+        Drift(path, "a shard in data/ that the record does not know")
+        for path in listing.files
+        if path.startswith("data/") and path.endswith(".parquet") and path not in record.shards and path not in planned
+    ]
+    removed = sorted(path for path in record.shards if path not in planned)
+    return Work(tuple(done), tuple(send), tuple(stage), tuple(drift), tuple(removed))

@@ -1,0 +1,26 @@
+"""Settings of this machine, from the environment: `BIDS_PUSH_*`.
+
+What belongs to one run is a parameter of the flow, because parameters are the form that people see. What belongs to
+the machine is here. The Hub's own settings are the client's: HF_TOKEN, HF_ENDPOINT, HF_HOME.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every `BIDS_PUSH_*` variable, with what it is for."""
+
+    model_config = SettingsConfigDict(env_prefix="BIDS_PUSH_", frozen=True)
+
+    staging_root: Path = Field(
+        Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
+    )
+    stage_workers: int = Field(2, ge=1, description="shards embedded at the same time")
+    batch_shards: int = Field(
+        64, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
+    )
+    batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit: what a killed run may have to send again")
+    sample_shards: int = Field(3, ge=1, description="shards read back from the Hub when verification is 'sample'")
