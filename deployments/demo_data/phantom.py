@@ -11,6 +11,7 @@ no exp, sin or pow, whose last bit depends on the library, and no float sums, wh
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +70,7 @@ class Head:
     lesion_size: tuple[float, float, float]
 
 
+@cache
 def head_of(subject: str) -> Head:
     """Draws the anatomy of a subject from its name."""
     digest = hashlib.sha256(f"head {subject}".encode()).digest()
@@ -145,7 +147,7 @@ class _Canvas:
             total = total + part * part
         return _single(np.sqrt(total))
 
-    def inside(self, radius: Field, size_mm: float, edge: Field | float = 1.0) -> Field:
+    def inside(self, radius: Field, size_mm: float, edge: npt.NDArray[Any] | float = 1.0) -> Field:
         """Gives how far a voxel is inside of an edge, from 0 to 1."""
         depth = (edge - radius) * (np.float32(size_mm) / self.blur) + np.float32(0.5)
         return _single(np.clip(depth, np.float32(0), np.float32(1)))
@@ -168,10 +170,12 @@ def paint(head: Head, grid: Grid, contrasts: Sequence[Contrast]) -> Picture:
     """Computes the head on the grid in each contrast."""
     canvas = _Canvas(head, grid)
     px, py, pz = (np.float32(phase) for phase in head.phases)
+    # two waves that bend each other, and change with height
     bend = _wave(canvas.x * np.float32(1 / 47) + px) + _wave(canvas.y * np.float32(1 / 59) + py)
-    folds = _wave(canvas.x * np.float32(1 / 19) + bend * np.float32(0.22) + pz)
-    folds = folds + _wave(canvas.y * np.float32(1 / 22) - bend * np.float32(0.25) + px)
-    folds = _single((folds + _wave(canvas.z * np.float32(1 / 24) + py)) * np.float32(1 / 3))
+    lift = _wave(canvas.z * np.float32(1 / 53) + pz)
+    folds = _wave(canvas.x * np.float32(1 / 19) + bend * np.float32(0.22) + lift * np.float32(0.3) + pz)
+    folds = folds + _wave(canvas.y * np.float32(1 / 21) - bend * np.float32(0.25) + lift * np.float32(0.25) + px)
+    folds = _single(folds * np.float32(0.5))
     scalp = canvas.radius((0, 0, 0), SCALP_MM)
     brain = canvas.radius((0, 0, 0), (63, 81, 75))
     atrophy = np.float32(head.atrophy)
@@ -184,8 +188,8 @@ def paint(head: Head, grid: Grid, contrasts: Sequence[Contrast]) -> Picture:
     # the fissure between the hemispheres, open in front and behind
     fissure = _single(np.clip((atrophy - np.abs(canvas.x)) / canvas.blur + np.float32(0.5), 0, 1))
     in_fissure = fissure * np.clip((brain - np.float32(0.58)) * np.float32(12), 0, 1) * canvas.inside(brain, 63, 1.02)
-    scar = canvas.radius(head.lesion_centre, head.lesion_size) + folds * np.float32(0.35)
-    in_lesion = canvas.inside(scar, min(head.lesion_size)) * canvas.inside(brain, 63, np.float32(0.95))
+    scar = canvas.radius(head.lesion_centre, head.lesion_size) + _single(folds) * np.float32(0.35)
+    in_lesion = canvas.inside(scar, min(head.lesion_size)) * canvas.inside(brain, 63, 0.95)
 
     wide, left = head.atrophy, head.left_ventricle
     layers: list[tuple[Field, str]] = [

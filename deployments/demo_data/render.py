@@ -17,10 +17,10 @@ from deployments.demo_data.deflate import GzipEncoder
 from deployments.demo_data.sizes import Layout
 
 # Grey values are 0 to 250 or, deep, 0 to 4000, with noise of some of their lowest bits: (factor, in a head, in air).
-# A small series has less noise than a single image: what that saves are voxels.
-SHALLOW_SERIES = (1, 3, 0)
-SHALLOW = (1, 7, 0)
-DEEP = (16, 255, 63)
+# A small series has 64 levels only: the bits that this saves are voxels.
+SHALLOW_SERIES = (0.25, 1, 0)
+SHALLOW = (1.0, 7, 0)
+DEEP = (16.0, 255, 63)
 TASK_VOLUMES = 3  # rest and task take turns in blocks of so many volumes
 ANATOMY = {"T1w": phantom.T1W, "T2w": phantom.T2W, "FLAIR": phantom.FLAIR, "sbref": phantom.B0}
 

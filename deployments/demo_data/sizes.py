@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from deployments.demo_data.phantom import FIELD_OF_VIEW_MM, SCALP_MM, Grid
+from deployments.demo_data.phantom import B0, FIELD_OF_VIEW_MM, SCALP_MM, Grid, Head, diffusion, head_of
 from deployments.demo_data.source import Image, b_values, images, sidecar
 
 DEFAULT_BYTES = 300_000_000  # of all sessions together
@@ -50,6 +51,7 @@ class _Facts:
     weight: float  # true bytes ** 0.375
     volumes: int | None
     seconds: float
+    signal: float  # the part that diffusion leaves, on average; 0 where nothing is lost
     reference: str  # of a mask: the path of the image whose grid it shares
 
 
@@ -62,15 +64,17 @@ def _facts_of(image: Image) -> _Facts:
     # 0.375 = 1/4 + 1/8: square roots round the same everywhere, powers need not
     quarter = math.sqrt(math.sqrt(image.true_bytes))
     weight = quarter * math.sqrt(quarter)
-    volumes, seconds, reference = None, 0.0, ""
+    volumes, seconds, signal, reference = None, 0.0, 0.0, ""
     if image.suffix in ("dwi", "bold"):
         seconds = float(sidecar(image)["RepetitionTime"])
         # BIDS: a diffusion series has a volume for each b-value, and is 4-D even with one
         volumes = len(b_values(image)) if image.suffix == "dwi" else 0
+        if volumes:
+            signal = math.fsum(diffusion(b).grey for b in b_values(image)) / volumes / B0.grey
     elif image.suffix == "mask":
         # by its name: one of the published SpatialReferences says "Text"
         reference = image.path.partition("lesion_masks/")[2].replace("_desc-lesion_mask", "")
-    return _Facts(image, weight, volumes, seconds, reference)
+    return _Facts(image, weight, volumes, seconds, signal, reference)
 
 
 def plan(chosen: Sequence[Image], total_bytes: int) -> list[Layout]:
@@ -116,13 +120,14 @@ def _layout(fact: _Facts, wish: float) -> Layout:
     deep = wish >= DEEP_FROM_BYTES
     volumes = fact.volumes
     bits = 8 * max(0.0, wish - FILE_OVERHEAD_BYTES)
-    voxels = bits / bits_per_voxel(suffix, deep, 0.5)
+    voxels = bits / bits_per_voxel(fact.image, deep, 0.5)
     if volumes == 0:
         volumes = _bold_volumes(voxels)
     least = MIN_VOXELS.get(suffix, MIN_VOXELS_ANAT)
+    head = head_of(fact.image.subject)
     grid = make_grid(max(least, voxels / (volumes or 1)))
     # once more, now that the part of the grid that the head fills is known
-    voxels = bits / bits_per_voxel(suffix, deep, filled(grid))
+    voxels = bits / bits_per_voxel(fact.image, deep, filled(grid, head))
     return Layout(fact.image, make_grid(max(least, voxels / (volumes or 1))), volumes, fact.seconds, deep)
 
 
@@ -148,34 +153,43 @@ def make_grid(voxels: float) -> Grid:
     return Grid((*best, slices), (FIELD_OF_VIEW_MM[0] / best[0], FIELD_OF_VIEW_MM[1] / best[1], thickness))
 
 
-def filled(grid: Grid) -> float:
+def filled(grid: Grid, head: Head) -> float:
     """Gives the part of the grid that a head fills: an ellipsoid, cut above and below."""
-    half = min(1.0, grid.shape[2] * grid.voxel_mm[2] / 2 / SCALP_MM[2])
-    height = 2 * half * SCALP_MM[2] * (1 - half * half / 3)
-    area = math.pi * SCALP_MM[0] * SCALP_MM[1] / (FIELD_OF_VIEW_MM[0] * FIELD_OF_VIEW_MM[1])
-    return area * 0.91 * height / (grid.shape[2] * grid.voxel_mm[2])  # 0.91: the average head's size in the slice
+    x, y, z = (half * size for half, size in zip(SCALP_MM, head.size, strict=True))
+    thickness = grid.shape[2] * grid.voxel_mm[2]
+    cut = min(1.0, thickness / 2 / z)
+    area = math.pi * x * y / (FIELD_OF_VIEW_MM[0] * FIELD_OF_VIEW_MM[1])
+    return area * 2 * cut * z * (1 - cut * cut / 3) / thickness
 
 
-def bits_per_voxel(suffix: str, deep: bool, part: float) -> float:
-    """Gives the bits that a voxel needs, compressed, where a head fills a part of the grid. Measured."""
-    if suffix == "mask":
-        return 1.03
-    air, head = BITS[suffix if suffix in ("bold", "dwi") else "anat", deep]
-    return air + (head - air) * part
+class Bits(NamedTuple):
+    """Bits that a voxel needs, compressed, fitted to 600 files of 5 kB to 30 MB; right to 1 or 2 percent."""
+
+    air: float
+    head: float  # more than air
+    bright: float = 0.0  # more in a diffusion series, times the part of its signal that its b-values leave
 
 
-# bits of a voxel of air and of one in a head: (kind, deep)
 BITS = {
-    ("anat", False): (2.0, 8.0),
-    ("bold", False): (2.0, 8.0),
-    ("dwi", False): (2.0, 8.0),
-    ("anat", True): (11.0, 13.0),
-    ("bold", True): (11.0, 13.0),
-    ("dwi", True): (11.0, 13.0),
+    ("anat", False): Bits(1.61, 7.84),
+    ("anat", True): Bits(9.2, 5.1),
+    ("bold", False): Bits(1.69, 5.56),
+    ("bold", True): Bits(9.23, 5.09),
+    ("dwi", False): Bits(1.52, 3.77, 2.82),
+    ("dwi", True): Bits(9.19, 3.12, 2.72),
 }
+MASK_BITS = 1.0
+
+
+def bits_per_voxel(image: Image, deep: bool, part: float) -> float:
+    """Gives the bits that a voxel needs where a head fills a part of the grid."""
+    if image.suffix == "mask":
+        return MASK_BITS
+    bits = BITS[image.suffix if image.suffix in ("bold", "dwi") else "anat", deep]
+    return bits.air + part * (bits.head + bits.bright * _facts()[image.path].signal)
 
 
 def expected_bytes(layout: Layout) -> float:
     """Gives the size of a layout's file."""
-    bits = bits_per_voxel(layout.image.suffix, layout.deep, filled(layout.grid))
+    bits = bits_per_voxel(layout.image, layout.deep, filled(layout.grid, head_of(layout.image.subject)))
     return FILE_OVERHEAD_BYTES + layout.grid.voxels * (layout.volumes or 1) * bits / 8
