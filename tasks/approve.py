@@ -53,11 +53,6 @@ def write_gate(staging: Staging, gate: Gate) -> None:
     write_whole(staging.gate, gate.model_dump_json(indent=1).encode())
 
 
-def target_tag(slug: str) -> str:
-    """The tag by which the runs of one target find each other on the server."""
-    return f"target:{slug}"
-
-
 def supersede(tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
     """Cancel the older runs that wait at the gate of the target with this tag; their names.
 

@@ -1,0 +1,45 @@
+"""This run, as the Prefect server knows it: its id and name, whether a deployment stands behind it, its tags."""
+
+from dataclasses import dataclass
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_UI_URL
+
+from tasks.staging import Target
+
+
+@dataclass(frozen=True)
+class ThisRun:
+    """The flow run that this process works for."""
+
+    id: str
+    name: str
+    count: int
+    """Prefect's count of this run's starts: a Retry raises it, a resume does not."""
+    deployed: bool
+    """Only a run of a deployment can be suspended: somebody has to start its process again."""
+
+    @classmethod
+    def of(cls, target: Target) -> "ThisRun":
+        """The run of the current context, tagged with its repo and its target so that people and runs find it."""
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None:
+            raise RuntimeError("not in a flow run")
+        run = context.flow_run
+        tags = {*run.tags, target.repo_id, target_tag(target)}
+        if tags != set(run.tags):
+            with get_client(sync_client=True) as client:
+                client.update_flow_run(run.id, tags=sorted(tags))
+        return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None)
+
+
+def target_tag(target: Target) -> str:
+    """The tag by which the runs of one target find each other on the server."""
+    return f"target:{target.slug}"
+
+
+def ui_link(text: str, path: str) -> str:
+    """A Markdown link to a page of the Prefect UI, or the text alone where no UI is known."""
+    ui = PREFECT_UI_URL.value()
+    return f"[{text}]({ui.rstrip('/')}/{path})" if ui else text
