@@ -1,0 +1,76 @@
+"""Stages a shard: embeds its images and writes them as Parquet, in one pass over each, then its receipt.
+
+The two halves are `tasks.embed` (files -> checked bytes) and `tasks.write` (bytes and rows -> Parquet). A shard
+appears under its name when it is whole and on the disk, and counts as staged when its receipt is there too; until
+then a crash or an error leaves nothing but a `.part` file, which the next attempt overwrites.
+"""
+
+import errno
+from pathlib import Path
+
+from tasks.embed import Check, embed
+from tasks.errors import PushError
+from tasks.files import whole_file
+from tasks.models import ImageContent, Receipt, ShardSpec
+from tasks.staging import DiskFull, Staging
+from tasks.write import ShardWriter, row_groups, row_of
+
+#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class CannotWrite(PushError):
+    """The staging folder does not take the shard."""
+
+
+def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer") -> Receipt:
+    """Embed and write one shard into the staging folder, then its receipt.
+
+    `root` is the dataset's folder. Memory does not grow with the shard. Nothing is kept between calls, so any number
+    of threads may stage different shards.
+
+    Raises:
+        BadImage: an image cannot be published as it is (`tasks.embed` has the kinds); no shard, no receipt.
+        DiskFull: the staging disk is full.
+        CannotWrite: something is in the way in the staging folder.
+    """
+    file = staging.shard_file(spec)
+    try:
+        receipt = _write(spec, root, staging, check)
+        staging.write_receipt(spec, receipt)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFull(
+                f"{spec.name} does not fit into {staging.folder} ({error.strerror}). Free some room there, or set "
+                "BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a larger disk, and run again: what is "
+                "staged stays."
+            ) from error
+        raise CannotWrite(
+            f"{spec.name} cannot be written to {error.filename or file} ({error.strerror}). Move away what is there, "
+            "or give the user who runs this the right to write there."
+        ) from error
+    return receipt
+
+
+def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Receipt:
+    file = staging.shard_file(spec)
+    contents: list[ImageContent] = []
+    with whole_file(file) as stream:
+        writer = ShardWriter(stream)
+        for group in row_groups(spec.images):
+            embedded = [embed(image, root, writer, check) for image in group]
+            writer.end_row_group(
+                [row_of(image, content.sha256) for image, content in zip(group, embedded, strict=True)]
+            )
+            contents += embedded
+        writer.close()
+    return Receipt(
+        path=spec.path,
+        digest=spec.digest,
+        sha256=writer.sha256,
+        size=writer.size,
+        rows=len(contents),
+        images=tuple(contents),
+        name=spec.name,
+        file=file.relative_to(staging.folder).as_posix(),
+    )

@@ -1,0 +1,135 @@
+"""Writes a shard: Parquet whose images stream through it, a cache-sized step at a time.
+
+pyarrow holds an image whole and walks its memory again to copy, encode, write and hash it. Here an image's bytes are
+written and hashed as they come, so the memory is the step's, not the image's, and the sha256 of the whole shard is
+known when the last byte is written. The same rows give the same bytes, whatever is installed.
+
+How the file is laid out:
+
+    PAR1
+    row group by row group
+        nifti.bytes     one data page an image: header, definition level, length, the file's bytes as they are
+        every other     one data page a column; after the images, because their sha256 is known only then
+          column
+    offset indexes      where each page is
+    footer              schema, column chunks, statistics; `huggingface`: the Features
+    footer's length, PAR1
+
+A row group is a run of images of one dataset, datatype and suffix (`row_groups`).
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from struct import pack
+from typing import BinaryIO
+
+from tasks.models import Image
+from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
+from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
+from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Cell, row_of
+
+__all__ = ["ARROW_SCHEMA", "COLUMNS", "LARGEST_IMAGE", "WRITER_SETTINGS", "ShardWriter", "row_groups", "row_of"]
+
+#: Bytes of images after which a row group is closed. A reader holds a row group whole, some of them twice, and the
+#: Hub's viewer refuses one over 286 MiB. An image that is larger has a row group of its own.
+ROW_GROUP_BYTES = 128 << 20
+
+#: Bytes of the largest image: its page's size, with the levels and the length, is a signed 32-bit number, and so are
+#: the offsets of Arrow's `binary`.
+LARGEST_IMAGE = (1 << 31) - 1 - 64
+
+#: Whatever of the writer decides a shard's bytes. The rest is in `tasks.models.LAYOUT_VERSION`.
+WRITER_SETTINGS = {
+    "created_by": CREATED_BY,
+    "huggingface": HUGGINGFACE,
+    "longest_bound": LONGEST_BOUND,
+    "prunable": sorted(PRUNABLE),
+    "row_group_bytes": ROW_GROUP_BYTES,
+}
+
+MAGIC = b"PAR1"
+
+
+def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
+    """Cut images into row groups, in their order.
+
+    A row group holds one dataset, datatype and suffix, so that who reads `anat_T1w` prunes every other row group by
+    its statistics, and no more than `ROW_GROUP_BYTES` unless a single image is larger.
+    """
+    for _, run in groupby(images, key=lambda image: (image.dataset, image.datatype, image.suffix)):
+        group: list[Image] = []
+        held = 0
+        for image in run:
+            if group and held + image.size > ROW_GROUP_BYTES:
+                yield tuple(group)
+                group, held = [], 0
+            group.append(image)
+            held += image.size
+        yield tuple(group)
+
+
+class ShardWriter:
+    """Writes one shard to a stream, from its first byte to its last.
+
+    For each row group: for each image `begin_image`, then its bytes through `write`; then `end_row_group` with the
+    rows. At the end `close`. A shard has at least one row.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self._groups: list[RowGroup] = []
+        self._images: list[Page] = []
+        self.size = 0
+        self.write(MAGIC)
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of everything written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write and hash bytes."""
+        self._hash.update(data)
+        self._stream.write(data)
+        self.size += len(data)
+
+    def begin_image(self, size: int) -> None:
+        """Begin the page of an image of `size` bytes, which must follow through `write`.
+
+        Raises:
+            ValueError: `size` is over `LARGEST_IMAGE`; such a page would be written in silence and never read.
+        """
+        if size > LARGEST_IMAGE:
+            raise ValueError(f"an image of {size} bytes does not fit into a page")
+        before = levels([IMAGE_BYTES.level]) + pack("<I", size)
+        header = page_header(1, len(before) + size)
+        self._images.append(Page(self.size, len(header) + len(before) + size, len(self._images)))
+        self.write(header + before)
+
+    def end_row_group(self, rows: Sequence[dict[tuple[str, ...], Cell]]) -> None:
+        """Write the other columns of the images since the last row group, a row an image."""
+        images = Chunk(IMAGE_BYTES, len(rows), tuple(self._images), None)
+        if len(rows) != len(self._images) or images.pages[-1].offset + images.pages[-1].size != self.size:
+            raise ValueError("the rows and the images of a row group do not agree")
+        chunks = {IMAGE_BYTES: images}
+        for leaf in LEAVES:
+            if leaf != IMAGE_BYTES:
+                cells = [row[leaf.path] for row in rows]
+                data = page(leaf, cells)
+                chunks[leaf] = Chunk(leaf, len(rows), (Page(self.size, len(data), 0),), statistics(leaf, cells))
+                self.write(data)
+        self._groups.append(RowGroup(len(rows), chunks))
+        self._images = []
+
+    def close(self) -> None:
+        """Write the offset indexes and the footer."""
+        indexes = {}
+        for group in self._groups:
+            for leaf in LEAVES:
+                index = offset_index(group.chunks[leaf])
+                indexes[group.chunks[leaf]] = (self.size, len(index))
+                self.write(index)
+        end = footer(self._groups, indexes)
+        self.write(end + pack("<I", len(end)) + MAGIC)

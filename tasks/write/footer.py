@@ -1,0 +1,105 @@
+"""The footer of a shard: its schema, and where each column chunk and each page is.
+
+Everything in it follows from the rows; nothing names a library, a version or a date. Source: parquet-format,
+"parquet.thrift" (the structs, by field id) and "PageIndex.md" (the offset index).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.write import thrift
+from tasks.write.pages import BYTE_ARRAY, INT64, PLAIN, RLE, UNCOMPRESSED, Chunk
+from tasks.write.schema import COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, Leaf
+
+CREATED_BY = "bids-push"
+FORMAT_VERSION = 1  # of the Parquet format: nothing that came with 2 is used
+OPTIONAL = 1  # enum FieldRepetitionType
+UTF8 = 0  # enum ConvertedType, for readers older than LogicalType
+TYPE_DEFINED_ORDER = thrift.struct({1: thrift.struct({})})  # union ColumnOrder
+STRING = thrift.struct({1: thrift.struct({})})  # union LogicalType
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A row group that is written."""
+
+    rows: int
+    chunks: Mapping[Leaf, Chunk]
+
+
+def offset_index(chunk: Chunk) -> bytes:
+    """Where each page of a column chunk is, so that a reader fetches one image of a row group and not all."""
+    locations = [
+        thrift.struct({1: thrift.i64(page.offset), 2: thrift.i32(page.size), 3: thrift.i64(page.first_row)})
+        for page in chunk.pages
+    ]
+    return thrift.struct({1: thrift.items(locations)})[1]
+
+
+def footer(groups: Sequence[RowGroup], indexes: Mapping[Chunk, tuple[int, int]]) -> bytes:
+    """The FileMetaData struct. `indexes` has each chunk's offset index: where it is, and its bytes."""
+    huggingface = thrift.struct({1: thrift.binary("huggingface"), 2: thrift.binary(HUGGINGFACE)})
+    fields: dict[int, thrift.Value | None] = {
+        1: thrift.i32(FORMAT_VERSION),
+        2: thrift.items(_schema()),
+        3: thrift.i64(sum(group.rows for group in groups)),
+        4: thrift.items([_row_group(number, group, indexes) for number, group in enumerate(groups)]),
+        5: thrift.items([huggingface]),
+        6: thrift.binary(CREATED_BY),
+        7: thrift.items([TYPE_DEFINED_ORDER] * len(LEAVES)),
+    }
+    return thrift.struct(fields)[1]
+
+
+def _schema() -> list[thrift.Value]:
+    elements = [thrift.struct({4: thrift.binary("schema"), 5: thrift.i32(len(COLUMNS))})]
+    for leaf in LEAVES:
+        if leaf == IMAGE_BYTES:
+            children = sum(other.path[0] == leaf.path[0] for other in LEAVES)
+            group = {3: thrift.i32(OPTIONAL), 4: thrift.binary(leaf.path[0]), 5: thrift.i32(children)}
+            elements.append(thrift.struct(group))
+        text = leaf != IMAGE_BYTES and leaf.path != ("size",)
+        element = {
+            1: thrift.i32(_type(leaf)),
+            3: thrift.i32(OPTIONAL),
+            4: thrift.binary(leaf.path[-1]),
+            6: thrift.i32(UTF8) if text else None,
+            10: STRING if text else None,
+        }
+        elements.append(thrift.struct(element))
+    return elements
+
+
+def _type(leaf: Leaf) -> int:
+    return INT64 if leaf.path == ("size",) else BYTE_ARRAY
+
+
+def _row_group(number: int, group: RowGroup, indexes: Mapping[Chunk, tuple[int, int]]) -> thrift.Value:
+    chunks = [group.chunks[leaf] for leaf in LEAVES]
+    size = thrift.i64(sum(chunk.size for chunk in chunks))
+    fields = {
+        1: thrift.items([_column_chunk(chunk, *indexes[chunk]) for chunk in chunks]),
+        2: size,
+        3: thrift.i64(group.rows),
+        5: thrift.i64(min(chunk.pages[0].offset for chunk in chunks)),
+        6: size,
+        7: thrift.i16(number),
+    }
+    return thrift.struct(fields)
+
+
+def _column_chunk(chunk: Chunk, index_offset: int, index_size: int) -> thrift.Value:
+    metadata = {
+        1: thrift.i32(_type(chunk.leaf)),
+        2: thrift.items([thrift.i32(PLAIN), thrift.i32(RLE)]),
+        3: thrift.items([thrift.binary(name) for name in chunk.leaf.path]),
+        4: thrift.i32(UNCOMPRESSED),
+        5: thrift.i64(chunk.rows),
+        6: thrift.i64(chunk.size),
+        7: thrift.i64(chunk.size),
+        9: thrift.i64(chunk.pages[0].offset),
+        12: chunk.statistics,
+    }
+    # file_offset is deprecated; 0 is what the format asks of new writers
+    fields = {2: thrift.i64(0), 3: thrift.struct(metadata), 4: thrift.i64(index_offset), 5: thrift.i32(index_size)}
+    return thrift.struct(fields)

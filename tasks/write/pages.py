@@ -1,0 +1,100 @@
+"""Pages and column chunks: a column's values of one row group, as Parquet stores them.
+
+Data pages of version 1, values PLAIN, definition levels as RLE runs, no codec, no dictionary. NIfTI images are
+compressed already; the rest is so small beside them that a codec, whose output may change with its version, is not
+worth its bytes. Source: parquet-format, "Encodings.md" (PLAIN, RLE) and "parquet.thrift" (the structs, by field id).
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from tasks.write import thrift
+from tasks.write.schema import Cell, Leaf
+
+PLAIN, RLE = 0, 3  # parquet.thrift, enum Encoding
+INT64, BYTE_ARRAY = 2, 6  # enum Type
+DATA_PAGE = 0  # enum PageType
+UNCOMPRESSED = 0  # enum CompressionCodec
+
+LONGEST_BOUND = 128  # bytes: a column chunk with a longer smallest or largest value has none in the footer
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where a page is: its offset in the file, its bytes with its header, and its first row in the row group."""
+
+    offset: int
+    size: int
+    first_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A column chunk that is written: its pages, one after the other, and what the footer says of its values."""
+
+    leaf: Leaf
+    rows: int
+    pages: tuple[Page, ...]
+    statistics: thrift.Value | None
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the file."""
+        return sum(page.size for page in self.pages)
+
+
+def page_header(values: int, size: int) -> bytes:
+    """The header of a page of `size` bytes (levels and values) that holds `values` values, nulls counted.
+
+    Source: parquet.thrift, PageHeader and DataPageHeader. The size is a signed 32-bit number.
+    """
+    data_page = {1: thrift.i32(values), 2: thrift.i32(PLAIN), 3: thrift.i32(RLE), 4: thrift.i32(RLE)}
+    header = {1: thrift.i32(DATA_PAGE), 2: thrift.i32(size), 3: thrift.i32(size), 5: thrift.struct(data_page)}
+    return thrift.struct(header)[1]
+
+
+def levels(defined: Sequence[int]) -> bytes:
+    """Definition levels of at most 255: RLE runs, behind their length in four bytes."""
+    runs = b"".join(thrift.varint(len(list(run)) << 1) + bytes([level]) for level, run in groupby(defined))
+    return struct.pack("<I", len(runs)) + runs
+
+
+def plain(value: str | int) -> bytes:
+    """A value in PLAIN encoding: an INT64, or a BYTE_ARRAY behind its length."""
+    if isinstance(value, int):
+        return struct.pack("<q", value)
+    encoded = value.encode()
+    return struct.pack("<I", len(encoded)) + encoded
+
+
+def page(leaf: Leaf, cells: Sequence[Cell]) -> bytes:
+    """A whole page, header and all, of a column that fits into memory."""
+    # A null stands one level below its value: nothing but the last name on the path is ever null.
+    defined = [leaf.level - (cell is None) for cell in cells]
+    body = levels(defined) + b"".join(plain(cell) for cell in cells if cell is not None)
+    return page_header(len(cells), len(body)) + body
+
+
+def statistics(leaf: Leaf, cells: Sequence[Cell]) -> thrift.Value:
+    """What a reader may conclude without reading: the nulls, and where it prunes, the smallest and largest value.
+
+    Texts are ordered by their UTF-8 bytes (parquet.thrift, ColumnOrder), numbers as signed.
+    """
+    there = [cell for cell in cells if cell is not None]
+    bounds: dict[int, thrift.Value | None] = {}
+    if leaf.prunable and there:
+        low, high = (_bound(pick(there, key=_order)) for pick in (min, max))
+        if max(len(low), len(high)) <= LONGEST_BOUND:
+            exact = thrift.boolean(True)
+            bounds = {5: thrift.binary(high), 6: thrift.binary(low), 7: exact, 8: exact}
+    return thrift.struct({3: thrift.i64(len(cells) - len(there)), **bounds})
+
+
+def _order(cell: str | int) -> bytes | int:
+    return cell.encode() if isinstance(cell, str) else cell
+
+
+def _bound(cell: str | int) -> bytes:
+    return cell.encode() if isinstance(cell, str) else struct.pack("<q", cell)

@@ -1,0 +1,77 @@
+"""The part of Thrift's compact protocol that a Parquet file's headers and footer are written in.
+
+A value is a pair of the protocol's type code and its encoding, so that a struct can put the code into its field
+headers and a list into its own. Only what `tasks.write` needs is here, and only writing.
+Source: the Apache Thrift page "Thrift Compact protocol encoding".
+"""
+
+from collections.abc import Mapping, Sequence
+
+Value = tuple[int, bytes]
+
+_TRUE, _FALSE, _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 1, 2, 4, 5, 6, 8, 9, 12
+_SHORT_LIST = 15  # elements: from here on the length does not fit into the list's header byte
+
+
+def varint(number: int) -> bytes:
+    """An unsigned number as ULEB128: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _zigzag(number: int) -> bytes:
+    return varint(number << 1 if number >= 0 else ~(number << 1))
+
+
+def boolean(value: bool) -> Value:
+    """A boolean field of a struct: its value is in its type code."""
+    return (_TRUE if value else _FALSE), b""
+
+
+def i16(number: int) -> Value:
+    """A signed 16-bit number."""
+    return _I16, _zigzag(number)
+
+
+def i32(number: int) -> Value:
+    """A signed 32-bit number, or an enum."""
+    return _I32, _zigzag(number)
+
+
+def i64(number: int) -> Value:
+    """A signed 64-bit number."""
+    return _I64, _zigzag(number)
+
+
+def binary(value: bytes | str) -> Value:
+    """Bytes, or text as UTF-8."""
+    encoded = value.encode() if isinstance(value, str) else value
+    return _BINARY, varint(len(encoded)) + encoded
+
+
+def items(values: Sequence[Value]) -> Value:
+    """A list of at least one value, all of one type."""
+    kind = values[0][0]
+    size = len(values)
+    header = bytes([size << 4 | kind]) if size < _SHORT_LIST else bytes([0xF0 | kind]) + varint(size)
+    return _LIST, header + b"".join(encoded for _, encoded in values)
+
+
+def struct(fields: Mapping[int, Value | None]) -> Value:
+    """A struct of the fields that are not None, by their ids, which must ascend."""
+    encoded = bytearray()
+    last = 0
+    for field, value in fields.items():
+        if value is None:
+            continue
+        kind, content = value
+        step = field - last
+        encoded += bytes([step << 4 | kind]) if step <= 15 else bytes([kind]) + _zigzag(field)
+        encoded += content
+        last = field
+    encoded.append(0)
+    return _STRUCT, bytes(encoded)
