@@ -53,6 +53,19 @@ def write_gate(staging: Staging, gate: Gate) -> None:
     write_whole(staging.gate, gate.model_dump_json(indent=1).encode())
 
 
+def has_claimed(staging: Staging, flow_run_id: str) -> bool:
+    """Whether this run (an earlier start of it) has begun to publish already, so that its gate is still to come."""
+    gate = read_gate(staging)
+    return gate is not None and gate.flow_run_id == flow_run_id
+
+
+def claim(staging: Staging, tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
+    """Take the target's gate for this run, before it publishes anything; the names of the runs that lose theirs."""
+    superseded = supersede(tag, flow_run_id, flow_run_name)
+    write_gate(staging, Gate(flow_run_id=flow_run_id, flow_run_name=flow_run_name))
+    return superseded
+
+
 def supersede(tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
     """Cancel the older runs that wait at the gate of the target with this tag; their names.
 

@@ -54,10 +54,11 @@ class NotApproved(PushError):
     """A cleanup was asked for without a person's approval."""
 
 
-def stale_files(staging: Staging, receipts: Sequence[Receipt]) -> list[str]:
-    """Leftovers of bids-push in the folder that none of these receipts explains, by their names' shape."""
+def stale_files(staging: Staging, receipts: Sequence[Receipt]) -> tuple[Removal, ...]:
+    """Leftovers of bids-push in the folder that none of these receipts explains, known by the shape of their names."""
     explained = {name for receipt in receipts for name in (receipt.file, receipt_name(receipt))}
-    return [name for name in _files(staging.folder) if OURS.match(name) and name not in explained]
+    names = (name for name in _files(staging.folder) if OURS.match(name) and name not in explained)
+    return tuple(removal for name in names if (removal := _removal(staging, name, "stale")) is not None)
 
 
 def receipt_name(receipt: Receipt) -> str:
@@ -87,10 +88,8 @@ def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: Verif
         else:
             removals += _removals(staging, receipt)
     if approval.remove_stale:
-        current = set(stale_files(staging, staging.receipts()))
-        removals += [
-            found for name in gate.stale if name in current and (found := _removal(staging, name, "stale")) is not None
-        ]
+        going = {removal.file for removal in removals} | {file.file for file in kept}
+        removals += [leftover for leftover in gate.stale if OURS.match(leftover.file) and leftover.file not in going]
     return CleanupPlan(folder=staging.folder, removals=tuple(removals), kept=tuple(kept))
 
 

@@ -92,6 +92,20 @@ class Choice(StrEnum):
     KEEP = "keep"
 
 
+class Removal(Value):
+    """One file that is to go, and why it may."""
+
+    file: str
+    """Relative to the target's staging folder."""
+    size: int
+    mtime_ns: int
+    kind: Kind
+    path: str | None = None
+    """The shard's path in the repo, for what may go only while the Hub holds it."""
+    shard_size: int = 0
+    sha256: str | None = None
+
+
 class Shown(Value):
     """A staged shard as the gate showed it."""
 
@@ -109,7 +123,8 @@ class Gate(Value):
     opened_at_commit: str | None = None
     """None while the run is still publishing."""
     shown: tuple[Shown, ...] = ()
-    stale: tuple[str, ...] = ()
+    stale: tuple[Removal, ...] = ()
+    """Leftovers that no receipt of the plan explains; they go only if the form says so."""
 
 
 def shown_as(receipt: Receipt) -> Shown:
@@ -124,20 +139,6 @@ class Approval(Value):
     decision: Choice
     remove_stale: bool = False
     note: str = ""
-
-
-class Removal(Value):
-    """One file that is to go, and why it may."""
-
-    file: str
-    """Relative to the target's staging folder."""
-    size: int
-    mtime_ns: int
-    kind: Kind
-    path: str | None = None
-    """The shard's path in the repo, for what may go only while the Hub holds it."""
-    shard_size: int = 0
-    sha256: str | None = None
 
 
 class Kept(Value):

@@ -6,8 +6,11 @@ with no local state.
 
 from dataclasses import dataclass
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
 from tasks.hub import Hub
-from tasks.models import PublicationRecord
+from tasks.models import Listing, PublicationRecord
 
 RECORD = "bids/shards.jsonl"
 CARD = "README.md"
@@ -31,3 +34,18 @@ def read_published(hub: Hub, commit: str | None = None) -> Published:
     record, damaged = PublicationRecord.read(text) if text else (PublicationRecord(), ())
     card = hub.read(CARD, commit)
     return Published(commit, record, card.decode(errors="replace") if card else None, damaged)
+
+
+@task(name="read-target", cache_policy=NO_CACHE, persist_result=False)
+def read_target(hub: Hub, make: bool, private: bool) -> tuple[Published, Listing]:
+    """What the target holds at its head: the record and the card, and every file.
+
+    With `make`, the repo and the branch are made where they are missing, and the token is checked for the right to
+    write; without, a target that is not there holds nothing.
+    """
+    if make:
+        hub.prepare(private)
+    elif not hub.exists():
+        return Published("", PublicationRecord()), Listing("", {})
+    published = read_published(hub)
+    return published, hub.listing(published.commit)

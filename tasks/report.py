@@ -5,9 +5,9 @@ a longer one hides the form's fields; all of it is in the artifact. Nothing here
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from tasks.evidence import CleanupPlan, CleanupResult, VerificationReport
+from tasks.evidence import CleanupPlan, CleanupResult, Removal, VerificationReport
 from tasks.hub import Hub
 from tasks.models import Dataset, Receipt, ShardSpec
 from tasks.pictures import strip
@@ -57,7 +57,7 @@ def how_verified(report: VerificationReport) -> str:
 
 
 def gate_form(
-    hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], stale: Mapping[str, int], artifact: str
+    hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], stale: Sequence[Removal], artifact: str
 ) -> str:
     """The Markdown above the form: a few lines, one row, one low picture."""
     staged = sum(receipt.size for receipt in receipts)
@@ -70,7 +70,7 @@ def gate_form(
                 f"{sessions:,}",
                 f"{images:,}",
                 f"{len(report.checks):,} listed, {report.read_back:,} read back",
-                f"{len(stale):,} ({size(sum(stale.values()))})" if stale else "none",
+                f"{len(stale):,} ({size(sum(file.size for file in stale))})" if stale else "none",
             ]
         ],
     )
@@ -86,9 +86,10 @@ def evidence(
     hub: Hub,
     report: VerificationReport,
     receipts: Sequence[Receipt],
-    stale: Mapping[str, int],
+    stale: Sequence[Removal],
     drift: Sequence[Drift] = (),
     removed: Sequence[str] = (),
+    unpublished: Sequence[Receipt] = (),
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
@@ -111,8 +112,14 @@ def evidence(
         parts += ["## Changed on the Hub by somebody else", table(["file", "what"], [[d.path, d.what] for d in drift])]
     if removed:
         parts += ["## Published, and no longer in the dataset", table(["shard"], [[path] for path in removed])]
+    if unpublished:
+        parts += [
+            "## Staged, and not on the Hub",
+            "These stay, whatever you decide: the next run of push-bids sends them.",
+            table(["shard", "size"], [[receipt.name, size(receipt.size)] for receipt in unpublished]),
+        ]
     if stale:
-        rows = [[name, size(count)] for name, count in stale.items()]
+        rows = [[file.file, size(file.size)] for file in stale]
         parts += [
             "## Stale files in the staging folder",
             "Leftovers of older or broken runs. They go only if the form says so.",

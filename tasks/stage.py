@@ -7,12 +7,15 @@ then a crash or an error leaves nothing but a `.part` file, which the next attem
 
 import errno
 from pathlib import Path
+from typing import Any
+
+from prefect import task
 
 from tasks.embed import Check, embed
 from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec
-from tasks.staging import DiskFull, Staging
+from tasks.staging import DiskFull, Staging, result_key
 from tasks.write import ShardWriter, row_groups, row_of
 
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
@@ -74,3 +77,27 @@ def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Recei
         name=spec.name,
         file=file.relative_to(staging.folder).as_posix(),
     )
+
+
+def _key(_context: object, parameters: dict[str, Any]) -> str:
+    """The cache key: what is staged, by its digest, whichever run asks."""
+    return result_key(parameters["spec"].digest)
+
+
+@task(
+    name="stage-shard",
+    task_run_name="stage {spec.name}",
+    cache_key_fn=_key,
+    persist_result=True,
+    result_serializer="json",
+    cache_result_in_memory=False,
+)
+def stage_shard(spec: ShardSpec, root: Path, staging: Staging, redo: bool) -> Receipt:
+    """`stage` as *the* cached task, keyed by the shard's digest.
+
+    A cached receipt says that the shard was staged once, not that its file is still there: the caller looks at the
+    disk first, and asks for a damaged or missing one with `redo` and `refresh_cache`. Without `redo`, a shard that is
+    intact on the disk is not embedded again even if Prefect's results were lost.
+    """
+    receipt = None if redo else staging.read_intact(spec)
+    return receipt or stage(spec, root, staging)

@@ -109,6 +109,14 @@ class Staging:
             return None
         return receipt if (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
 
+    def receipt_of(self, receipt: Receipt) -> Receipt | None:
+        """The receipt that is on the disk for the file of this one, or None."""
+        path = (self.folder / receipt.file).with_suffix(RECEIPT_SUFFIX)
+        try:
+            return Receipt.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
     def receipts(self) -> list[Receipt]:
         """Every readable receipt in the folder, sorted by the staged file's name."""
         found = []
@@ -126,6 +134,11 @@ class Staging:
             return path.stat().st_size == receipt.size and sha256_of(path) == receipt.sha256
         except FileNotFoundError:
             return False
+
+    def read_intact(self, spec: ShardSpec) -> Receipt | None:
+        """The receipt of a shard that is staged and intact, or None."""
+        receipt = self.read_receipt(spec)
+        return receipt if receipt is not None and self.intact(receipt) else None
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ What the remote holds in the end is `tasks.verify`'s question, not this module's
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from tasks.errors import PushError
-from tasks.files import sha256_of
 from tasks.hub import Hub, StaleParent, Transient
 from tasks.models import ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
 from tasks.published import CARD, RECORD, Published, read_published
@@ -50,6 +50,27 @@ class ContestedTarget(PushError):
     """Others keep committing to the target."""
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What else a commit has to bring about, besides its shards."""
+
+    card_of: CardOf
+    texts: Mapping[str, bytes]
+    """The dataset's own texts that the repo does not hold as they are now: repo path -> bytes."""
+    remove: tuple[str, ...] = ()
+    """Shards to remove from the repo."""
+    record: bool = False
+    """Whether the record on the Hub has to be written anew, since lines of it are damaged."""
+
+    def any(self, target: Published) -> bool:
+        """Whether anything is to be done, the target being as it is."""
+        return bool(self.texts or self.remove or self.record or self.card_of(target.record, target.card) != target.card)
+
+    def made(self) -> "Changes":
+        """What is left after a commit that brought all of it about: the card goes with each."""
+        return Changes(self.card_of, {})
+
+
 def batches(receipts: Iterable[Receipt], max_shards: int, max_bytes: int) -> Iterator[tuple[Receipt, ...]]:
     """Group shards for a commit, in the order they come, up to `max_shards` and about `max_bytes` a group.
 
@@ -67,27 +88,25 @@ def batches(receipts: Iterable[Receipt], max_shards: int, max_bytes: int) -> Ite
         yield tuple(batch)
 
 
-def transfer(
-    hub: Hub, staging: Staging, batch: Sequence[Receipt], fresh: frozenset[str] = frozenset()
-) -> list[CommitOperationAdd]:
+def transfer(hub: Hub, staging: Staging, batch: Sequence[Receipt]) -> list[CommitOperationAdd]:
     """Send the content of a batch of staged shards; the operations that commit them.
 
-    A shard's bytes are hashed once more before they leave, unless its path is in `fresh` (hashed by this very process
-    a moment ago): a bit that flipped on the disk must not reach the Hub under the digest of the receipt.
+    The receipts were checked by this very process: it has written the files a moment ago, or hashed them when it
+    decided what to send. Here a file's size and its receipt on the disk are looked at once more.
 
     Raises:
         StagedShardDamaged: a file is not what its receipt says.
     """
-    operations = [_operation(staging, receipt, receipt.path in fresh) for receipt in batch]
+    operations = [_operation(staging, receipt) for receipt in batch]
     with hub.explained(f"sending {len(batch)} shards to {hub.target}"):
         hub.preupload(operations)
     return operations
 
 
-def _operation(staging: Staging, receipt: Receipt, fresh: bool) -> CommitOperationAdd:
+def _operation(staging: Staging, receipt: Receipt) -> CommitOperationAdd:
     path = staging.folder / receipt.file
     try:
-        damaged = path.stat().st_size != receipt.size or (not fresh and sha256_of(path) != receipt.sha256)
+        damaged = path.stat().st_size != receipt.size or receipt != staging.receipt_of(receipt)
     except FileNotFoundError:
         damaged = True
     if damaged:
@@ -105,9 +124,7 @@ def commit(
     before: Published,
     shards: Sequence[PublishedShard],
     operations: Sequence[CommitOperationAdd],
-    card_of: CardOf,
-    texts: Mapping[str, bytes],
-    remove: Sequence[str] = (),
+    changes: Changes,
 ) -> Published:
     """Commit a batch with the record, the card and the texts that are true after it; what the target holds then.
 
@@ -117,10 +134,11 @@ def commit(
         ContestedTarget: somebody else committed before us, every time.
         Transient: the Hub could not answer, and the batch did not land (yet).
     """
+    remove = changes.remove
     for _ in range(COMMIT_TRIES):
         record = before.record.updated(shards, remove)
-        card = card_of(record, before.card)
-        files = {**texts, RECORD: record.dump(), CARD: card.encode()}
+        card = changes.card_of(record, before.card)
+        files = {**changes.texts, RECORD: record.dump(), CARD: card.encode()}
         everything: list[CommitOperationAdd | CommitOperationDelete] = [
             *operations,
             *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())),
@@ -203,11 +221,9 @@ def passes(_task: object, _run: TaskRun, state: State[Any]) -> bool:
     retry_jitter_factor=0.5,
     retry_condition_fn=passes,
 )
-def transfer_batch(
-    hub: Hub, staging: Staging, batch: Sequence[Receipt], fresh: frozenset[str], label: str
-) -> list[CommitOperationAdd]:
+def transfer_batch(hub: Hub, staging: Staging, batch: Sequence[Receipt], label: str) -> list[CommitOperationAdd]:
     """`transfer` as a task; `label` names the batch in the UI."""
-    return patiently(lambda: transfer(hub, staging, batch, fresh), get_run_logger().warning)
+    return patiently(lambda: transfer(hub, staging, batch), get_run_logger().warning)
 
 
 @task(
@@ -225,10 +241,8 @@ def commit_batch(
     before: Published,
     shards: Sequence[PublishedShard],
     operations: Sequence[CommitOperationAdd],
-    card_of: CardOf,
-    texts: Mapping[str, bytes],
+    changes: Changes,
     label: str,
-    remove: Sequence[str] = (),
 ) -> Published:
     """`commit` as a task; `label` names the batch in the UI."""
-    return patiently(lambda: commit(hub, before, shards, operations, card_of, texts, remove), get_run_logger().warning)
+    return patiently(lambda: commit(hub, before, shards, operations, changes), get_run_logger().warning)

@@ -1,0 +1,60 @@
+"""What both flows do first: reach the Hub, find the staging folder, and end in a state that people can read."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect.blocks.system import Secret
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Failed
+
+from tasks.errors import BadInput, PushError
+from tasks.hub import Hub
+from tasks.settings import Settings
+from tasks.staging import Staging
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def connect(repo_id: str, revision: str, token_block: str | None) -> Hub:
+    """The target on its Hub. A token comes from the environment, or from the Secret block of that name.
+
+    Raises:
+        BadInput: there is no such block.
+    """
+    if token_block is None:
+        return Hub.connect(repo_id, revision)
+    try:
+        token = Secret.load(token_block).get()
+    except ValueError as error:
+        raise BadInput(
+            f"there is no Secret block named {token_block!r} on the Prefect server. Make it in the UI under Blocks, or "
+            "leave token_block empty and set HF_TOKEN in the worker's environment."
+        ) from error
+    return Hub.connect(repo_id, revision, str(token))
+
+
+def staging_of(hub: Hub, staging_root: Path | None) -> Staging:
+    """The target's folder below the staging root of the parameter, or of this machine's settings."""
+    return Staging.of((staging_root or Settings().staging_root).expanduser().resolve(), hub.target)
+
+
+def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:
+    """Let a flow end Failed with the sentence of its `PushError`, in the state and in the log, without a stack trace.
+
+    Any other exception is a bug, and keeps its own.
+    """
+
+    @wraps(flow)
+    def run(*args: P.args, **kwargs: P.kwargs) -> State:
+        try:
+            return flow(*args, **kwargs)
+        except PushError as error:
+            get_run_logger().error("%s", error)
+            state: State[Any] = Failed(name=type(error).__name__, message=str(error))
+            return state
+
+    return run

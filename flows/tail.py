@@ -1,0 +1,129 @@
+"""The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from tasks import report as words
+from tasks.approve import ask, read_gate, write_gate
+from tasks.cleanup import clean_up, plan_cleanup, stale_files
+from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
+from tasks.hub import Hub
+from tasks.models import PublishedShard, Receipt, Verification
+from tasks.resume import Drift
+from tasks.run import ThisRun, ui_link
+from tasks.settings import Settings
+from tasks.staging import Staging
+from tasks.verify import verify_target
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run brings to its gate."""
+
+    expected: Sequence[PublishedShard]
+    """What the Hub must hold."""
+    receipts: Sequence[Receipt]
+    """The staged shards that may go."""
+    sent: frozenset[str] = frozenset()
+    """Paths of what this run has sent: read back first."""
+    drift: Sequence[Drift] = ()
+    removed: Sequence[str] = ()
+    unpublished: Sequence[Receipt] = field(default=())
+    """Staged shards that the Hub does not hold: they stay."""
+
+
+def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
+    """The gate that this run has opened already, when it comes back to it: resumed by a person, or retried."""
+    gate = read_gate(staging)
+    return gate if gate is not None and gate.flow_run_id == run.id and gate.opened_at_commit is not None else None
+
+
+def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
+    """Verify, ask a person, and remove what they let go; the state in which the run ends."""
+    if not found.receipts:
+        return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
+    report = verify_target(hub, found.expected, verification, Settings().sample_shards, found.sent).require_good()
+    get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
+    if not run.deployed:
+        return Completed(name="Staged", message=_how_to_open(found.receipts))
+    gate = _open(hub, staging, run, found, report)
+    return _decide(hub, staging, run, gate, report, found.receipts)
+
+
+def tail_again(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, gate: Gate) -> State:
+    """The same for a run that comes back to its gate: about the shards that the gate has shown, and no other.
+
+    They are verified anew, at the head of the target as it is by now.
+    """
+    shown = set(gate.shown)
+    receipts = [receipt for receipt in staging.receipts() if shown_as(receipt) in shown]
+    if not receipts:
+        return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
+    expected = [receipt.published() for receipt in receipts]
+    report = verify_target(hub, expected, verification, Settings().sample_shards).require_good()
+    return _decide(hub, staging, run, gate, report, receipts)
+
+
+def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: VerificationReport) -> Gate:
+    """Write down what the gate shows, and show all of it as an artifact."""
+    gate = Gate(
+        flow_run_id=run.id,
+        flow_run_name=run.name,
+        opened_at_commit=report.commit,
+        shown=tuple(shown_as(receipt) for receipt in found.receipts),
+        stale=stale_files(staging, (*found.receipts, *found.unpublished)),
+    )
+    create_markdown_artifact(
+        words.evidence(hub, report, found.receipts, gate.stale, found.drift, found.removed, found.unpublished),
+        key=_artifact_key(run),
+        description=f"Evidence for the cleanup of {hub.target}",
+    )
+    write_gate(staging, gate)
+    return gate
+
+
+def _decide(
+    hub: Hub, staging: Staging, run: ThisRun, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt]
+) -> State:
+    """Ask, and do what the person says. The process ends while it waits, and comes back here."""
+    artifact = ui_link("All of the evidence", f"artifacts/key/{_artifact_key(run)}")
+    approval = ask(hub.target.repo_id, words.gate_form(hub, report, receipts, gate.stale, artifact), run.id, run.count)
+    get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
+    if approval.decision is Choice.KEEP:
+        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")
+    return _clean_up(hub, staging, gate, report, approval)
+
+
+def _clean_up(hub: Hub, staging: Staging, gate: Gate, report: VerificationReport, approval: Approval) -> State:
+    plan = plan_cleanup(staging, gate, approval, report)
+    result = clean_up(hub, plan)
+    create_markdown_artifact(
+        words.cleanup(plan, result, approval.note), key="freed", description=f"What was freed for {hub.target}"
+    )
+    freed = f"{words.size(result.freed)} in {words.number(len(result.removed), 'file')} freed"
+    if result.refused:
+        first = result.refused[0]
+        return Failed(
+            name="CleanupRefused",
+            message=f"{freed}; {words.number(len(result.refused), 'file')} not removed, the first being {first.file}: "
+            f"{first.why}. Retry the run to be asked again, once that is mended.",
+        )
+    write_gate(staging, Gate(flow_run_id=gate.flow_run_id, flow_run_name=gate.flow_run_name))  # closed
+    return Completed(name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.")
+
+
+def _how_to_open(receipts: Sequence[Receipt]) -> str:
+    size = words.size(sum(receipt.size for receipt in receipts))
+    return (
+        f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged. To let them go, run the "
+        "deployment cleanup-staging/manual and decide at its gate."
+    )
+
+
+def _artifact_key(run: ThisRun) -> str:
+    return f"evidence-{run.id}"

@@ -1,0 +1,86 @@
+"""What a run has done so far: counted as it happens, shown while it works, kept when it ends.
+
+A progress artifact (shards, bytes, rate, time left) is updated at most every `SHOW_EVERY` seconds, and a table
+artifact with the final figures is left behind. Counting never changes what is done.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from tasks.models import Receipt
+from tasks.report import number, size
+
+SHOW_EVERY = 2.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
+
+
+@dataclass
+class Progress:
+    """The counts of one run."""
+
+    total: int
+    """Shards to publish."""
+    total_bytes: int
+    """Bytes of their images."""
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _artifact: UUID | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _shown: float = 0.0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the seconds of a stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.monotonic() - start
+
+    def staged(self, receipt: Receipt, embedded: bool) -> None:
+        """A shard is staged: embedded now, or found as an earlier run left it."""
+        self.counts["shards embedded" if embedded else "shards found staged"] += 1
+        self.counts["bytes staged"] += receipt.size
+        self.counts["rows"] += receipt.rows
+        self.show()
+
+    def committed(self, receipts: tuple[Receipt, ...]) -> None:
+        """A batch is visible on the Hub."""
+        self.counts["commits"] += 1
+        self.counts["shards sent"] += len(receipts)
+        self.counts["bytes sent"] += sum(receipt.size for receipt in receipts)
+        self.show(now=True)
+
+    def show(self, now: bool = False) -> None:
+        """Update the progress artifact, unless it was updated a moment ago."""
+        if not now and time.monotonic() - self._shown < SHOW_EVERY:
+            return
+        self._shown = time.monotonic()
+        percent = round(100 * self.counts["shards sent"] / self.total, 1) if self.total else 100.0
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, key="push-progress", description=self.sentence(), _sync=True)
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=self.sentence())
+
+    def sentence(self) -> str:
+        """How far it is, in one line."""
+        staged = self.counts["shards embedded"] + self.counts["shards found staged"]
+        elapsed = max(time.monotonic() - self._started, 1e-3)
+        rate = self.counts["bytes sent"] / elapsed
+        left = max(self.total_bytes - self.counts["bytes sent"], 0)
+        ending = f", about {left / rate / 60:.0f} min left" if left and rate else ""
+        return (
+            f"{staged:,} of {number(self.total, 'shard')} staged, {self.counts['shards sent']:,} on the Hub; "
+            f"{size(self.counts['bytes sent'])} of {size(self.total_bytes)} sent, {size(round(rate))}/s{ending}"
+        )
+
+    def leave(self, key: str, description: str) -> None:
+        """Leave the final figures as a table artifact."""
+        rows: list[dict[str, object]] = [{"what": what, "value": value} for what, value in self.counts.items()]
+        rows += [{"what": f"seconds: {stage}", "value": round(spent, 2)} for stage, spent in self.seconds.items()]
+        create_table_artifact(rows, key=key, description=description)
