@@ -79,6 +79,8 @@ class Dataset:
     sessions: tuple[Mapping[str, str | None], ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What is not published: kind (an extension or a reason) -> number of files."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of this dataset before it is published, in sentences: no participants.tsv, ..."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,231 @@
+"""The card's generated block: what the dataset is, how to load it, what is in it, whose it is, what is not in it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from tasks.card import markdown as md
+from tasks.card.counts import Published
+from tasks.card.front import config_name
+from tasks.licence import OTHER, UNKNOWN, licence
+from tasks.models import ENTITIES, Dataset
+from tasks.text import NotText, columns_of, decode
+
+MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
+READMES = ("README.md", "README", "README.txt", "README.rst")
+
+#: The columns of a row that every dataset has, with what a reader needs to know; the entities come between.
+COLUMNS = (
+    ("dataset", "`raw`, or the name of the derivative"),
+    ("sub, ses", "subject and session, as words: `01` stays `01`"),
+    ("datatype, suffix", "what kind of image it is, such as `anat` and `T1w`"),
+    ("path, size, sha256", "the image in the BIDS dataset: where it was, its bytes, and their checksum"),
+    ("nifti", "the image itself, decoded as a nibabel image; the stored bytes are those of the file"),
+    ("metadata", "its sidecars, merged by BIDS's inheritance principle: JSON as text"),
+    ("bval, bvec", "of diffusion images: the gradient tables as text"),
+    ("events, events_metadata", "of task images: the events.tsv and its sidecar as text"),
+    ("participant, session, scan", "the rows of the dataset's tables about it: JSON as text, `n/a` is null"),
+)
+
+
+def body(dataset: Dataset, repo_id: str, published: Published) -> str:
+    """The block in Markdown, its parts one after the other."""
+    parts: list[str] = [_title(dataset, published)]
+    sections: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("Load it", lambda: _load(repo_id, published)),
+        ("What is in it", lambda: _contents(published)),
+        ("Columns", lambda: _columns(published)),
+        ("Participants", lambda: _participants(dataset)),
+        ("What was left out", lambda: _left_out(dataset)),
+        ("Citation and licence", lambda: _provenance(dataset)),
+        ("README of the dataset", lambda: _readme(dataset)),
+    )
+    for head, section in sections:
+        text = section()
+        if text:
+            parts.append(f"## {head}\n\n{text}")
+    return "\n\n".join(parts)
+
+
+def _title(dataset: Dataset, published: Published) -> str:
+    """The name, and one paragraph with the figures."""
+    counts = published.count()
+    sessions = f" in {_number(counts.sessions, 'session')}" if counts.sessions else ""
+    lines = [
+        f"# {md.text(dataset.name)}",
+        f"{_number(counts.images, 'image')} of {_number(counts.subjects, 'subject')}{sessions}, "
+        f"{md.size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
+        f"per {'session' if counts.sessions else 'subject'}.",
+    ]
+    if counts.images < published.planned:
+        lines.append(
+            f"**Publication is under way:** {counts.images:,} of {published.planned:,} images are here so far. "
+            "The figures on this card count these only."
+        )
+    return "\n\n".join(lines)
+
+
+def _load(repo_id: str, published: Published) -> str:
+    """Lines that run, for a config that there is."""
+    named = [config_name(*kind) for kind in published.kinds() if kind[0]]
+    if not published.images:
+        return "Nothing is published yet."
+    config = next((name for name in ("anat_T1w", *named) if name in named), "default")
+    rows = ", ".join(md.code(name) for name in named)
+    others = f"\n\nThe configs are `default` (every image) and one for each kind of image: {rows}." if named else ""
+    return f"""```python
+from datasets import load_dataset
+
+# streaming: an image is fetched when its row is read
+images = load_dataset("{repo_id}", "{config}", split="train", streaming=True)
+row = next(iter(images))
+print(row["path"], row["nifti"].shape, row["participant"])
+```
+
+```python
+# the whole config on your disk
+images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1)
+```
+
+`writer_batch_size=1` is needed: images are large, and `datasets` would otherwise collect up to a hundred of them in \
+memory before it writes one.{others}"""
+
+
+def _contents(published: Published) -> str:
+    """A table of the kinds of images."""
+    rows = []
+    for (datatype, suffix), images in published.kinds().items():
+        counts = published.count(images)
+        cells = [md.code(config_name(datatype, suffix)) if datatype else "", md.text(datatype), md.text(suffix)]
+        rows.append(
+            [*cells, *(f"{n:,}" for n in (counts.images, counts.subjects, counts.sessions)), md.size(counts.size)]
+        )
+    if not rows:
+        return ""
+    head = ["config", "datatype", "suffix", "images", "subjects", "sessions", "size"]
+    derivatives = sorted({image.dataset for image in published.images} - {"raw"})
+    note = (
+        f"\n\nAmong them are derivatives: {', '.join(map(md.code, derivatives))} (column `dataset`)."
+        if derivatives
+        else ""
+    )
+    return md.table(head, rows, right=range(3, 7)) + note
+
+
+def _columns(published: Published) -> str:
+    """A table of the columns."""
+    used = {entity for image in published.images for entity in image.entities}
+    entities = ", ".join(entity for entity in ENTITIES if entity in used)
+    rows = [(", ".join(md.code(name) for name in names.split(", ")), words) for names, words in COLUMNS]
+    others = "the other BIDS entities"
+    if entities:
+        others += f"; this dataset uses {', '.join(md.code(entity) for entity in entities.split(', '))}"
+    rows.insert(3, ("`task`, `acq`, `run`, ..., `extra_entities`", f"{others}; null where the name does not have them"))
+    return md.table(["column", "what it holds"], rows)
+
+
+def _participants(dataset: Dataset) -> str:
+    """The data dictionary of participants.json, with the columns that it does not describe."""
+    if not dataset.participants:
+        return ""
+    dictionary = _json_text(dataset, "participants.json")
+    rows = []
+    for column in columns_of(dataset.participants):
+        entry = dictionary.get(column)
+        entry = entry if isinstance(entry, Mapping) else {}
+        levels = entry.get("Levels")
+        words = (
+            "; ".join(f"{md.code(key)} {_level(value)}" for key, value in levels.items())
+            if isinstance(levels, Mapping)
+            else ""
+        )
+        description = " ".join(str(entry.get(key) or "") for key in ("LongName", "Description")).strip()
+        rows.append([md.code(column), md.text(description), md.text(entry.get("Units") or ""), words])
+    tables = ["participants", *(["sessions"] if dataset.sessions else [])]
+    intro = (
+        f"participants.tsv has {_number(len(dataset.participants), 'row')}. It is the config "
+        f"{' and '.join(map(md.code, tables[:1]))}{'; the sessions are `sessions`' if dataset.sessions else ''}. Every "
+        "value is a string as in the file, and `n/a` is null."
+    )
+    phenotype = sorted(path for path in dataset.texts if "phenotype/" in path and path.endswith(".tsv"))
+    more = f"\n\nPhenotype tables are under `bids/`: {', '.join(map(md.code, phenotype))}." if phenotype else ""
+    return f"{intro}\n\n{md.table(['column', 'description', 'units', 'levels'], rows)}{more}"
+
+
+def _level(value: object) -> str:
+    return md.text(value.get("Description", "") if isinstance(value, Mapping) else value)
+
+
+def _left_out(dataset: Dataset) -> str:
+    """What is in the BIDS dataset and not here, and what else to know."""
+    rows = [
+        (md.code(kind) if kind[0] in "*." else md.text(kind), f"{count:,}") for kind, count in dataset.left_out.items()
+    ]
+    notes = md.bullets(dataset.notes)
+    if not rows:
+        return notes
+    intro = "Files of the BIDS dataset that are not published here, by kind:"
+    return "\n\n".join(part for part in (intro, md.table(["kind", "files"], rows, right=[1]), notes) if part)
+
+
+def _provenance(dataset: Dataset) -> str:
+    """Authors, citation, funding, ethics, identifiers and licence, as dataset_description.json has them."""
+    description = dataset.description
+    lines = []
+    for label, key in (
+        ("Authors", "Authors"),
+        ("How to cite", "HowToAcknowledge"),
+        ("Acknowledgements", "Acknowledgements"),
+        ("Funding", "Funding"),
+        ("Ethics approvals", "EthicsApprovals"),
+        ("References", "ReferencesAndLinks"),
+        ("Version of BIDS", "BIDSVersion"),
+    ):
+        words = _words(description.get(key), ", " if key == "Authors" else "; ")
+        if words:
+            lines.append(f"- **{label}:** {words}")
+    doi = str(description.get("DatasetDOI") or "").strip().removeprefix("doi:")
+    if doi:
+        lines.append(f"- **DOI:** {md.text(doi if doi.startswith('http') else f'https://doi.org/{doi}')}")
+    lines.append(f"- **Licence:** {_licence(description.get('License'))}")
+    files = sorted(path for path in dataset.texts if "/" not in path)
+    if files:
+        lines.append(f"- **The dataset's own files** are under `bids/`: {', '.join(map(md.code, files))}")
+    return "\n".join(lines)
+
+
+def _licence(stated: object) -> str:
+    terms = licence(stated)
+    if terms.identifier == UNKNOWN:
+        return "none is stated in dataset_description.json"
+    words = md.text(stated)
+    return words if terms.identifier in (OTHER, str(stated).strip().lower()) else f"{terms.identifier} (“{words}”)"
+
+
+def _words(value: object, between: str) -> str:
+    """A field of dataset_description.json that is a text or a list of texts."""
+    values: Sequence[object] = value if isinstance(value, list) else [value]
+    return between.join(md.text(item) for item in values if item)
+
+
+def _readme(dataset: Dataset) -> str:
+    """The dataset's README, in the Markdown of this card."""
+    name = next((name for name in READMES if name in dataset.texts), None)
+    if name is None:
+        return ""
+    words = decode(dataset.texts[name]).removeprefix("\ufeff")
+    cut = f"\n\nThe README goes on in {md.code(f'bids/{name}')}." if len(words) > MAX_README else ""
+    words = words[:MAX_README]
+    return (md.markdown_document(words, deeper=2) if name == "README.md" else md.plain_document(words)) + cut
+
+
+def _json_text(dataset: Dataset, name: str) -> Mapping[str, object]:
+    """A JSON text of the dataset, or nothing if it is none."""
+    try:
+        value = json.loads(decode(dataset.texts.get(name, b"{}")))
+    except (NotText, ValueError):
+        return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,51 @@
+"""What of the dataset is published: counted from the record, so that a half-published dataset has a true card."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.models import Dataset, Image, PublicationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much there is of something. `size` is bytes."""
+
+    images: int
+    subjects: int
+    sessions: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The images that are on the Hub, and their sizes as they were embedded."""
+
+    images: tuple[Image, ...]
+    sizes: dict[str, int]
+    planned: int
+    """Images of the dataset, on the Hub or not."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, record: PublicationRecord) -> "Published":
+        """The images of the dataset that are in the record."""
+        sizes = {content.path: content.size for shard in record.shards.values() for content in shard.images}
+        images = tuple(image for image in dataset.images if image.path in sizes)
+        return cls(images, sizes, len(dataset.images))
+
+    def count(self, images: Sequence[Image] | None = None) -> Counts:
+        """Count these images, or all."""
+        images = self.images if images is None else images
+        return Counts(
+            images=len(images),
+            subjects=len({image.sub for image in images if image.sub is not None}),
+            sessions=len({(image.sub, image.ses) for image in images if image.ses is not None}),
+            size=sum(self.sizes[image.path] for image in images),
+        )
+
+    def kinds(self) -> dict[tuple[str, str], list[Image]]:
+        """The images by datatype ("" for none) and suffix, in the order of both."""
+        found: dict[tuple[str, str], list[Image]] = defaultdict(list)
+        for image in self.images:
+            found[image.datatype or "", image.suffix].append(image)
+        return dict(sorted(found.items()))

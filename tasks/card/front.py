@@ -1,0 +1,161 @@
+"""The card's YAML: what the Hub and `datasets` read (Hub documentation, "Dataset cards" and "Manual configuration").
+
+Only our keys are rewritten. Every other line of a card that is on the Hub stays as it is, with its comments; of the
+two lists that people extend, `tags` keeps theirs, and `configs` keeps those that are not ours.
+"""
+
+import re
+from collections.abc import Mapping
+
+import yaml  # type: ignore[import-untyped]
+
+from tasks.card.counts import Published
+from tasks.errors import PushError
+from tasks.licence import UNKNOWN, licence
+from tasks.models import Dataset
+
+SHARDS = "data/**/*.parquet"
+PARTICIPANTS = "tables/participants.parquet"
+SESSIONS = "tables/sessions.parquet"
+
+#: The datatypes of each method (BIDS specification, "Modality specific files").
+_METHODS = {"mri": {"anat", "dwi", "fmap", "func", "perf"}, "pet": {"pet"}, "mrs": {"mrs"}, "microscopy": {"micr"}}
+#: The Hub's size categories by their upper bounds, in rows.
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+_FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_KEY = re.compile(r"([^\s#'\"-][^:]*?)\s*:(?:\s|$)")
+
+
+class UnreadableCard(PushError):
+    """The card on the Hub has YAML that cannot be read, so that it cannot be brought up to date."""
+
+
+def config_name(datatype: str, suffix: str) -> str:
+    """The config of one kind of image: `anat_T1w`."""
+    return f"{datatype}_{suffix}"
+
+
+def front_matter(dataset: Dataset, published: Published) -> dict[str, object]:
+    """Our keys of the YAML, and their values."""
+    terms = licence(dataset.description.get("License"))
+    rows = len(published.images)
+    front: dict[str, object] = {"license": terms.identifier}
+    if terms.name:
+        front["license_name"] = terms.name
+        link = terms.link or next((f"bids/{name}" for name in ("LICENSE", "LICENCE") if name in dataset.texts), None)
+        front |= {"license_link": link} if link else {}
+    front["pretty_name"] = " ".join(dataset.name.split())
+    front["tags"] = _tags(published)
+    if rows:
+        front["size_categories"] = [next((name for bound, name in _SIZES if rows < bound), "10M<n<100M")]
+        front["configs"] = _configs(dataset, published)
+    return front
+
+
+def _tags(published: Published) -> list[str]:
+    datatypes = {datatype for datatype, _ in published.kinds()}
+    tags = ["bids", "neuroimaging", "nifti", *(name for name, of in _METHODS.items() if datatypes & of)]
+    return tags + [tag for tag, datatype in (("fmri", "func"), ("diffusion-mri", "dwi")) if datatype in datatypes]
+
+
+def _configs(dataset: Dataset, published: Published) -> list[dict[str, object]]:
+    """One config for all images, one for each kind, and the tables. The kinds are filters over the same files."""
+    configs: list[dict[str, object]] = [{"config_name": "default", "data_files": SHARDS}]
+    for datatype, suffix in published.kinds():
+        if datatype:
+            filters = [["datatype", "==", datatype], ["suffix", "==", suffix]]
+            name = config_name(datatype, suffix)
+            configs.append({"config_name": name, "data_files": SHARDS, "filters": filters})
+    for name, path, rows in (
+        ("participants", PARTICIPANTS, dataset.participants),
+        ("sessions", SESSIONS, dataset.sessions),
+    ):
+        if rows:
+            configs.append({"config_name": name, "data_files": path})
+    return configs
+
+
+def split(card: str) -> tuple[str, str]:
+    """A card's YAML, without its fences, and its body."""
+    match = _FRONT.match(card)
+    return (match.group(1), card[match.end() :]) if match else ("", card)
+
+
+def merged(front: Mapping[str, object], existing: str) -> str:
+    """The YAML with our keys brought up to date and all other lines as they are.
+
+    Raises:
+        UnreadableCard: the existing YAML is no mapping of keys.
+    """
+    try:
+        before = yaml.safe_load(existing) or {}
+        if not isinstance(before, dict):
+            raise yaml.YAMLError("it is no mapping of keys to values")
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UnreadableCard(
+            f"the YAML at the top of README.md on the Hub cannot be read: {reason}. Correct it there, or remove it "
+            "(it is written anew); nothing else in the card is touched."
+        ) from error
+    values = _with_theirs(front, before)
+    gone = {"license_name", "license_link"} if "license" in values else set()
+    written: set[str] = set()
+    lines: list[str] = []
+    for key, block in _blocks(existing):
+        if key not in values and key not in gone:
+            lines += block
+        elif key in values and key not in written:
+            lines.append(_dump(key, values[key]))
+            written.add(key)
+    lines += [_dump(key, value) for key, value in values.items() if key not in written]
+    return "".join(line.rstrip("\n") + "\n" for line in lines)
+
+
+def _with_theirs(front: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
+    """Our values, with the tags and configs that people added, and the licence they named if the dataset names none."""
+    values = dict(front)
+    tags, configs = before.get("tags"), before.get("configs")
+    if isinstance(tags, list):
+        values["tags"] = list(dict.fromkeys([*tags, *_as_list(front.get("tags"))]))
+    if isinstance(configs, list) and "configs" in values:
+        ours = _as_list(values["configs"])
+        names = {config["config_name"] for config in ours}
+        values["configs"] = ours + [config for config in configs if not _is_ours(config, names)]
+    if values.get("license") == UNKNOWN and before.get("license"):
+        del values["license"]
+    return values
+
+
+def _as_list(value: object) -> list[dict[str, object]]:
+    return value if isinstance(value, list) else []
+
+
+def _is_ours(config: object, names: set[object]) -> bool:
+    """Whether a config is one that we write, now or before: over all shards, with our two filters or none."""
+    if not isinstance(config, dict) or config.get("config_name") in names:
+        return True
+    filtered = [item[:2] for item in config.get("filters") or [] if isinstance(item, list)]
+    ours = config.get("data_files") == SHARDS and filtered == [["datatype", "=="], ["suffix", "=="]]
+    return ours or config.get("data_files") in (PARTICIPANTS, SESSIONS)
+
+
+def _blocks(text: str) -> list[tuple[str | None, list[str]]]:
+    """The YAML's lines, those of each top-level key together; comments and blank lines are blocks of their own."""
+    blocks: list[tuple[str | None, list[str]]] = []
+    for line in text.splitlines():
+        key = _KEY.match(line)
+        if key:
+            blocks.append((key.group(1), [line]))
+        elif not blocks or line.startswith("#") or not line.strip():
+            blocks.append((None, [line]))
+        elif blocks[-1][0] is None:
+            last = next((block for block in reversed(blocks) if block[0] is not None), blocks[-1])
+            blocks.append((last[0], [line]))
+        else:
+            blocks[-1][1].append(line)
+    return blocks
+
+
+def _dump(key: str, value: object) -> str:
+    return str(yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=10**6))

@@ -1,0 +1,73 @@
+"""Writing other people's words into Markdown so that they show as they are (CommonMark and GitHub's tables)."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+_ADDRESS = re.compile(r"(https?://[^\s<>]*[^\s<>.,;:!?)\]'\"])")
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))")
+_LINE_START = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)]))")
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.MULTILINE)
+
+
+def text(words: object) -> str:
+    """One line of plain text; addresses become links."""
+    line = " ".join(str(words).split())
+    parts = _ADDRESS.split(line)
+    escaped = "".join(f"<{part}>" if index % 2 else _SPECIAL.sub(r"\\\1", part) for index, part in enumerate(parts))
+    return _LINE_START.sub(_escape_start, escaped)
+
+
+def _escape_start(match: re.Match[str]) -> str:
+    """A first character that would begin a list or a heading; for `1.` it is the dot that is escaped."""
+    start = match.group(2)
+    return f"{start}\\" if start.isdigit() else f"\\{start}"
+
+
+def code(words: object) -> str:
+    """A code span, safe in a table too."""
+    line = " ".join(str(words).split()).replace("|", "\\|")
+    ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """A table of cells that are Markdown already; the columns in `right` are aligned to the right."""
+    right = set(right)
+    rule = ["---:" if index in right else "---" for index in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def bullets(items: Iterable[object]) -> str:
+    """A list, an item a line."""
+    return "\n".join(f"- {text(item)}" for item in items)
+
+
+def plain_document(words: str) -> str:
+    """A document of plain text: its paragraphs and its line ends are kept."""
+    paragraphs = re.split(r"\n\s*\n", words.replace("\r\n", "\n").replace("\r", "\n").strip())
+    return "\n\n".join("\\\n".join(text(line) for line in part.split("\n") if line.strip()) for part in paragraphs)
+
+
+def markdown_document(words: str, deeper: int) -> str:
+    """A document in Markdown, its headings `deeper` levels down, and nothing in it left open."""
+    lines, fence = [], ""
+    for line in words.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n"):
+        mark = _FENCE.match(line)
+        if mark and (not fence or (mark.group(1).startswith(fence) and not line.strip().strip(fence[0]))):
+            fence = "" if fence else mark.group(1)
+        elif not fence:
+            line = re.sub(r"^(#{1,6})(?=\s)", lambda match: "#" * min(6, len(match.group(1)) + deeper), line)
+            line = line.replace("<!--", "&lt;!--")
+        lines.append(line.replace("<!-- bids-push", "<!- bids-push"))
+    return "\n".join(lines + ([fence] if fence else []))
+
+
+def size(count: int) -> str:
+    """Bytes for people: 292.96 GB, 17.6 kB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} TB"

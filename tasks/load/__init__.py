@@ -1,0 +1,251 @@
+"""Load: from a folder to a `Dataset`, every image of it with all that describes it.
+
+How it works:
+1. `tree` walks the folder once, keeps hidden, ignored and outside folders apart, and finds the roots of derivatives
+   and nested datasets.
+2. `tables` reads participants, sessions and scans.
+3. `names` says of each file what it is: an image, a metadata file, or something that is not published as a row.
+4. `sidecars` gives each image its metadata by the inheritance principle; `annex` its key, size and time.
+5. Every file is accounted for: an image, used for one, carried as a text, or counted in `left_out` with its kind.
+
+No image is opened. bids2table parses the names; its index is not used, because it takes no .bidsignore, gives no rows
+for a root with a dot in its name, and reads a damaged sidecar as an empty one.
+"""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+from tasks.load.annex import file_facts
+from tasks.load.errors import (
+    AmbiguousSidecars,
+    EmptyDataset,
+    IncompleteIndex,
+    NotABidsDataset,
+    UnreadableFolder,
+    UnreadableSidecar,
+    UnreadableTable,
+    listed,
+)
+from tasks.load.names import Name, Place, looks_like_image, parse, place
+from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
+from tasks.load.tables import Tables
+from tasks.load.texts import is_text, read_text
+from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, walk
+from tasks.models import Dataset, Image
+from tasks.text import NotText, decode
+
+__all__ = [
+    "AmbiguousSidecars",
+    "EmptyDataset",
+    "IncompleteIndex",
+    "NotABidsDataset",
+    "UnreadableFolder",
+    "UnreadableSidecar",
+    "UnreadableTable",
+    "load",
+]
+
+
+def load(source: Path) -> Dataset:
+    """Load the BIDS dataset at `source`: raw data and derivatives, no image opened.
+
+    An image that was not fetched from git-annex is loaded with the size in its key: its own shard fails, when it is
+    staged.
+
+    Raises:
+        NotABidsDataset: no such folder, or no dataset_description.json in it.
+        EmptyDataset: no image in it.
+        UnreadableFolder: a folder cannot be listed.
+        UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
+        AmbiguousSidecars: two sidecars at one level apply to one image.
+        UnreadableTable: participants.tsv, a sessions or a scans table cannot be read.
+        IncompleteIndex: the walk saw images that the index does not account for; a bug, with their names.
+    """
+    source = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would leave the tree through a linked root
+    description = _description(source)
+    derivative = description.get("DatasetType") == "derivative"
+    name = str(description.get("Name") or "").strip() or source.name
+    return _Loader(source, name, description, derivative).dataset()
+
+
+def _description(source: Path) -> dict[str, object]:
+    """dataset_description.json, which makes a folder a BIDS dataset."""
+    if not source.is_dir():
+        what = "is a file" if source.exists() else "does not exist"
+        raise NotABidsDataset(f"{source} {what}. Give the folder that holds dataset_description.json.")
+    path = source / DESCRIPTION
+    if not os.path.lexists(path):
+        raise NotABidsDataset(_without_description(source))
+    try:
+        description = json.loads(decode(path.read_bytes()), parse_constant=str)
+    except FileNotFoundError as error:
+        raise UnreadableSidecar(f"{path} is not fetched: run `git annex get` or `datalad get` on it.") from error
+    except (OSError, NotText, ValueError) as error:
+        raise UnreadableSidecar(f"{path} cannot be read: {error}. Correct it: it must hold a JSON object.") from error
+    if not isinstance(description, dict):
+        raise UnreadableSidecar(f"{path} must hold a JSON object ({{...}}).")
+    return description
+
+
+def _without_description(source: Path) -> str:
+    """What to tell a person whose folder has no dataset_description.json."""
+    inner = sorted(path.parent.name for path in source.glob(f"*/{DESCRIPTION}"))
+    if inner:
+        return f"{source} is no BIDS dataset, but holds some: push one of them.{listed(inner)}"
+    if any(is_subject_folder(path.name) for path in source.glob("sub-*")):
+        return (
+            f"{source} has subjects, but no {DESCRIPTION}, which BIDS requires. The least that will do: "
+            '{"Name": "...", "BIDSVersion": "1.10.0", "License": "..."}. Write it there, and push again.'
+        )
+    return (
+        f"{source} is no BIDS dataset: it has neither a {DESCRIPTION} nor a sub-* folder. A BIDS dataset has both, "
+        "and its images in sub-<label>/[ses-<label>/]<datatype>/ (https://bids-specification.readthedocs.io)."
+    )
+
+
+class _Loader:
+    """One load: the tree, and where each of its files has gone."""
+
+    def __init__(self, source: Path, name: str, description: dict[str, object], derivative: bool) -> None:
+        self.source, self.name, self.description = source, name, description
+        tree = walk(source, name if derivative else RAW, derivative)
+        self.folders = tree.folders
+        self.left_out: Counter[str] = tree.left_out
+        self.tables = Tables(source, tree.folders)
+        self.sidecars = Sidecars(source)
+        self.texts: dict[str, bytes] = {}
+        self.images: list[Image] = []
+        self.unfetched = 0
+        self._pending: list[tuple[Folder, str, Name, Place]] = []
+        self._kinds: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._sorted_out: set[str] = set()
+
+    def dataset(self) -> Dataset:
+        """Go through all files, then through all images."""
+        for folder in self.folders:
+            for name in folder.files:
+                self._take(folder, name)
+        self.images = sorted((self._image(*pending) for pending in self._pending), key=lambda image: image.path)
+        self.left_out.update(kind for path, kind in self._kinds.items() if path not in self.sidecars.used)
+        self.sidecars.require_sound()
+        self._require_complete()
+        return Dataset(
+            root=str(self.source),
+            name=self.name,
+            description=self.description,
+            images=tuple(self.images),
+            texts=self.texts,
+            participants=tuple(self.tables.participants),
+            sessions=tuple(self.tables.sessions),
+            left_out=dict(sorted(self.left_out.items())),
+            notes=tuple(self._notes()),
+        )
+
+    def _take(self, folder: Folder, name: str) -> None:
+        """Say what a file is, and put it there."""
+        path = folder.below(name)
+        parsed = parse(path[len(folder.root.path) :].lstrip("/"))
+        if looks_like_image(name):
+            self._seen.add(path)
+            where = place(folder, parsed)
+            if isinstance(where, Place):
+                self._pending.append((folder, path, parsed, where))
+            else:
+                self.left_out[where] += 1
+                self._sorted_out.add(path)
+            return
+        carried = is_text(folder, name) and self._carry(path)
+        if parsed.extension in SIDECAR_EXTENSIONS and parsed.suffix:
+            self.sidecars.add(folder, path, parsed)
+        if not carried and path not in self.tables.used:
+            self._kinds[path] = parsed.kind
+
+    def _carry(self, path: str) -> bool:
+        """Take a file into the texts, if it can be."""
+        data = read_text(self.source / path)
+        if data is None:
+            return False
+        self.texts[path] = data
+        return True
+
+    def _image(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
+        """A row of the publication, all but its bytes."""
+        facts = file_facts(f"{self.source}/{path}")
+        self.unfetched += not facts.fetched
+        bval = self.sidecars.text(folder, name, ".bval")
+        bvec = self.sidecars.text(folder, name, ".bvec")
+        events, events_metadata = self._events(folder, name)
+        return Image(
+            path=path,
+            size=facts.size,
+            mtime_ns=facts.mtime_ns,
+            dataset=folder.root.name,
+            sub=where.sub,
+            ses=where.ses,
+            datatype=name.datatype,
+            suffix=name.suffix or "",
+            entities=where.entities,
+            extra_entities=where.extra_entities,
+            annex_key=facts.annex_key,
+            metadata=self.sidecars.metadata(folder, name),
+            bval=bval and bval[1],
+            bvec=bvec and bvec[1],
+            events=events,
+            events_metadata=events_metadata,
+            participant=self.tables.participant(folder.root, where.sub),
+            session=self.tables.session(folder.root, where.sub, where.ses),
+            scan=self.tables.scan(path),
+        )
+
+    def _events(self, folder: Folder, name: Name) -> tuple[str | None, str | None]:
+        """The events of a time series, and what describes their columns: the sidecars of the events file itself."""
+        found = self.sidecars.text(folder, name, ".tsv", "events") if name.suffix in EVENT_SUFFIXES else None
+        if found is None:
+            return None, None
+        path, text = found
+        at = folder
+        while at.path != path.rpartition("/")[0] and at.parent is not None:
+            at = at.parent
+        return text, self.sidecars.metadata(at, parse(path[len(at.root.path) :].lstrip("/")))
+
+    def _require_complete(self) -> None:
+        """Check that every image that the walk saw is a row, or counted with the reason why not."""
+        if not self.images:
+            kinds = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
+            raise EmptyDataset(
+                f"{self.source} is a BIDS dataset without an image to publish (.nii or .nii.gz in a sub- folder, named "
+                f"as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
+            )
+        lost = sorted(self._seen - self._sorted_out - {image.path for image in self.images})
+        if lost:
+            raise IncompleteIndex(
+                f"{len(lost)} of the {len(self._seen)} images in the tree are neither in the index nor counted as left "
+                f"out. This is a bug in bids-push: please report it with these names.{listed(lost)}"
+            )
+
+    def _notes(self) -> list[str]:
+        """What a person should know about this dataset, in sentences."""
+        notes = []
+        subjects = {image.sub for image in self.images if image.sub is not None and image.dataset == RAW}
+        known = {image.sub for image in self.images if image.participant is not None}
+        if not self.tables.participants:
+            notes.append("There is no participants.tsv: the column `participant` is empty.")
+        elif unknown := sorted(subjects - known):
+            notes.append(
+                f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {_few(unknown)}."
+            )
+        if self.sidecars.own_preferred:
+            notes.append(
+                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one level, "
+                "which BIDS does not allow; each has the metadata of the one with its own name."
+            )
+        if self.unfetched:
+            notes.append(f"{self.unfetched} images are not fetched here: their shards cannot be staged until they are.")
+        return notes
+
+
+def _few(labels: list[str]) -> str:
+    return ", ".join(f"sub-{label}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")

@@ -1,0 +1,41 @@
+"""What can be wrong with a dataset as a whole, so that it cannot be loaded."""
+
+from collections.abc import Sequence
+
+from tasks.errors import PushError
+
+SHOWN = 10  # files named in one message: enough to see the pattern, few enough to read
+
+
+class NotABidsDataset(PushError):
+    """The source is no BIDS dataset."""
+
+
+class EmptyDataset(PushError):
+    """A BIDS dataset in which there is no image to publish."""
+
+
+class UnreadableFolder(PushError):
+    """A folder of the dataset cannot be listed."""
+
+
+class UnreadableSidecar(PushError):
+    """A sidecar that applies to an image, or dataset_description.json, cannot be read."""
+
+
+class AmbiguousSidecars(PushError):
+    """Two sidecars at one level apply to one image."""
+
+
+class UnreadableTable(PushError):
+    """participants.tsv, a sessions.tsv or a scans.tsv cannot be read."""
+
+
+class IncompleteIndex(PushError):
+    """The index and the tree do not hold the same images."""
+
+
+def listed(lines: Sequence[str]) -> str:
+    """The lines, one below the other, the first ones if there are many."""
+    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])

@@ -1,0 +1,154 @@
+"""The inheritance principle (BIDS specification, "Common principles", "The Inheritance Principle").
+
+A metadata file applies to an image if it lies in the image's folder or in one above it within the same dataset, has
+the image's suffix, and names no entity that the image does not have with that value. Of JSON files, all that apply
+are merged from the top down; of bval, bvec and events.tsv the nearest counts. Two that apply at one level are an
+error: which of them is meant cannot be known. In derivatives it is known where one of the two has the image's own
+name: fMRIPrep writes a complete sidecar for each image, and `desc-preproc_T1w.json` beside
+`space-MNI_desc-preproc_T1w.json` is not meant for the image in MNI space.
+
+Where many sidecars lie in one folder, they are found by look-up, not by trying each: the sidecars of a folder are
+grouped by which entities they name, and an image's own entities say which one of each group can apply.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.load.annex import POINTER_MARK
+from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
+from tasks.load.names import Name
+from tasks.load.tree import Folder
+from tasks.text import NotText, decode, to_json
+
+SIDECAR_EXTENSIONS = (".json", ".tsv", ".bval", ".bvec")
+KEPT = 256  # sidecars kept parsed: those of the levels above are used again and again, those beside an image once
+
+#: Images that events are about: time series of a task (BIDS specification, "Task events": func, pet and mrs files).
+EVENT_SUFFIXES = frozenset(("bold", "cbv", "phase", "pet", "svs", "mrsi", "unloc"))
+
+_Level = dict[tuple[str, ...], dict[tuple[str, ...], list[str]]]
+
+
+class Sidecars:
+    """All metadata files of the tree, found by the image that they apply to, and read when one asks."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.used: set[str] = set()
+        self.unreadable: dict[str, str] = {}
+        self.ambiguous: dict[str, None] = {}
+        self.own_preferred: set[str] = set()
+        self._levels: dict[str, dict[tuple[str, str], _Level]] = {}
+        self._parsed = lru_cache(maxsize=KEPT)(self._parse)
+
+    def add(self, folder: Folder, path: str, name: Name) -> None:
+        """Enter a metadata file of a folder."""
+        keys = tuple(sorted(name.entities))
+        of_folder = self._levels.setdefault(folder.path, {})
+        level = of_folder.setdefault((name.suffix or "", name.extension), {})
+        level.setdefault(keys, defaultdict(list))[tuple(name.entities[key] for key in keys)].append(path)
+
+    def metadata(self, folder: Folder, name: Name, suffix: str | None = None) -> str | None:
+        """The JSON sidecars of an image, merged: keys sorted, so that it does not matter which file a key is in."""
+        merged: dict[str, object] = {}
+        paths = list(self._applicable(folder, name, suffix or name.suffix or "", ".json"))
+        for path in reversed(paths):
+            merged |= self._parsed(path)
+        if not paths:
+            return None
+        try:
+            return to_json(dict(sorted(merged.items())))
+        except ValueError:
+            self.unreadable[paths[0]] = "a number in it is too large for JSON"
+            return None
+
+    def text(self, folder: Folder, name: Name, extension: str, suffix: str | None = None) -> tuple[str, str] | None:
+        """The nearest metadata file of an image that is no JSON: its path and its text."""
+        path = next(self._applicable(folder, name, suffix or name.suffix or "", extension), None)
+        if path is None:
+            return None
+        return path, self._read(path) or ""
+
+    def require_sound(self) -> None:
+        """Check that every sidecar that applies could be read, and was the only one at its level.
+
+        Raises:
+            UnreadableSidecar: one could not be read.
+            AmbiguousSidecars: two applied at one level.
+        """
+        if self.unreadable:
+            files = [f"{path}: {reason}" for path, reason in sorted(self.unreadable.items())]
+            raise UnreadableSidecar(
+                f"{len(files)} sidecar(s) cannot be read, so the metadata of the images they apply to is not known:"
+                f"{listed(files)}\nCorrect them, or name them in .bidsignore to publish the images without them."
+            )
+        if self.ambiguous:
+            raise AmbiguousSidecars(
+                "at one level of the tree only one sidecar may apply to an image (BIDS, the inheritance principle), "
+                f"and here two do:{listed(list(self.ambiguous))}\nMerge them, or name one of them in .bidsignore."
+            )
+
+    def _applicable(self, folder: Folder, name: Name, suffix: str, extension: str) -> Iterator[str]:
+        """The metadata files that apply, the nearest first; a second one at a level is noted and passed over."""
+        at: Folder | None = folder
+        while at is not None and at.root is folder.root:
+            levels = self._levels.get(at.path)
+            level = levels.get((suffix, extension)) if levels else None
+            if level:
+                found = _matching(level, name.entities)
+                self.used.update(found)
+                if len(found) > 1:
+                    found = [self._preferred(found, level, at, name)]
+                yield from found
+            at = at.parent
+
+    def _preferred(self, found: list[str], level: _Level, at: Folder, name: Name) -> str:
+        """Which of several files of one level counts."""
+        keys = tuple(sorted(name.entities))
+        own = level.get(keys, {}).get(tuple(name.entities[key] for key in keys), ())
+        if len(own) == 1 and at.root.derivative:
+            self.own_preferred.add(own[0])
+            return own[0]
+        self.ambiguous[" and ".join(sorted(found))] = None
+        return found[0]
+
+    def _parse(self, path: str) -> dict[str, object]:
+        text = self._read(path)
+        if text is None:
+            return {}
+        try:
+            # NaN and Infinity, which Python writes and JSON does not know, become the words they are written with.
+            value = json.loads(text, parse_constant=str)
+        except ValueError as error:
+            self.unreadable[path] = f"not JSON: {error}"
+            return {}
+        if not isinstance(value, dict):
+            self.unreadable[path] = "not a JSON object ({...})"
+            return {}
+        return value
+
+    def _read(self, path: str) -> str | None:
+        try:
+            data = (self.source / path).read_bytes()
+            if data.startswith(POINTER_MARK):
+                raise FileNotFoundError
+            return decode(data)
+        except FileNotFoundError:
+            self.unreadable[path] = "not fetched from git-annex: run `git annex get` or `datalad get` on it"
+        except OSError as error:
+            self.unreadable[path] = error.strerror or str(error)
+        except NotText as error:
+            self.unreadable[path] = str(error)
+        return None
+
+
+def _matching(level: _Level, entities: Mapping[str, str]) -> list[str]:
+    """The files of one level whose entities the image all has."""
+    found: list[str] = []
+    for keys, files in level.items():
+        if all(key in entities for key in keys):
+            found += files.get(tuple(entities[key] for key in keys), ())
+    return found

@@ -1,0 +1,119 @@
+"""Plan: a dataset's images cut into shards, each with the digest that decides its bytes.
+
+One shard a session, or a subject where there is no session; the images of derivatives go with their subject's session.
+Images that are nobody's have shards of their own: one for each template, one for the group results of each dataset.
+A shard's name depends on its own images alone, so it stays when others come and go.
+
+The digest is over all that decides the shard's bytes and is known without reading an image: the layout's version, the
+writer's settings, the shard's path, and of each image every field but its mtime. Whether the content of an image is
+the one that was published is asked elsewhere, by its annex key or its sha256.
+"""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from operator import attrgetter
+
+from tasks.models import LAYOUT_VERSION, Dataset, Image, ShardSpec
+
+FOLDER = "data"
+HASH_LENGTH = 8  # hexadecimal characters: tells apart the few names of one dataset that need it
+MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a hash stay below a file name's 255
+
+#: Labels that are file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
+_PLAIN = re.compile(r"[A-Za-z0-9]+")
+_FIELDS = tuple(field.name for field in fields(Image) if field.name != "mtime_ns")
+_values = attrgetter(*_FIELDS)
+
+#: A shard before it has its path: its folder and its name, with the labels as they are.
+_Key = tuple[tuple[str, str], ...]
+
+
+def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
+    """The shards of a dataset, sorted by path; `writer` is the writer's settings, JSON values by name.
+
+    The rows of a shard are sorted by datatype, suffix and path, so that the rows of one suffix lie together.
+    """
+    groups: dict[_Key, list[Image]] = defaultdict(list)
+    for image in dataset.images:
+        groups[_key(image)].append(image)
+    settings = json.dumps([LAYOUT_VERSION, writer], sort_keys=True).encode()
+    paths = _paths(groups)
+    return tuple(_shard(paths[key], groups[key], settings) for key in sorted(groups, key=paths.__getitem__))
+
+
+def _shard(path: str, images: list[Image], settings: bytes) -> ShardSpec:
+    rows = tuple(sorted(images, key=lambda image: (image.datatype or "", image.suffix, image.path)))
+    name = path.rpartition("/")[2].removesuffix(".parquet")
+    return ShardSpec(name=name, path=path, images=rows, digest=_digest(settings, path, rows))
+
+
+def _key(image: Image) -> _Key:
+    """Which shard an image belongs to, as labelled words: the first is the folder, all are the name."""
+    if image.sub is not None:
+        return (("sub", image.sub),) if image.ses is None else (("sub", image.sub), ("ses", image.ses))
+    if "tpl" in image.entities:
+        return (("tpl", image.entities["tpl"]),)
+    return (("group", image.dataset),)
+
+
+def _paths(keys: Iterable[_Key]) -> dict[_Key, str]:
+    """Each shard's path in the repo.
+
+    Two labels that differ in case alone (`sub-a1`, `sub-A1`) are two files on the Hub, and one on the disks of many
+    people: both get a hash of the exact label.
+    """
+    keys = list(keys)
+    alike: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for key in keys:
+        label_so_far = ""
+        for entity, label in key:
+            alike[f"{label_so_far}/{entity}", label.casefold()].add(label)
+            label_so_far += f"/{entity}-{label}"
+    return {key: _path(key, alike) for key in keys}
+
+
+def _path(key: _Key, alike: Mapping[tuple[str, str], set[str]]) -> str:
+    words, label_so_far = [], ""
+    for entity, label in key:
+        ambiguous = len(alike[f"{label_so_far}/{entity}", label.casefold()]) > 1
+        words.append(f"{entity}-{_safe(label, ambiguous)}")
+        label_so_far += f"/{entity}-{label}"
+    return f"{FOLDER}/{words[0]}/{'_'.join(words)}.parquet"
+
+
+def _safe(label: str, ambiguous: bool) -> str:
+    """The label as it is where that is a safe file name; else what is readable of it, and a hash of all of it."""
+    if _PLAIN.fullmatch(label) and len(label) <= MAX_LABEL and not ambiguous:
+        return label
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", label)[:MAX_LABEL].strip("-")
+    return f"{readable}-{hashlib.sha256(label.encode()).hexdigest()[:HASH_LENGTH]}".lstrip("-")
+
+
+def _digest(settings: bytes, path: str, images: Iterable[Image]) -> str:
+    """sha256 over the values, each with its length before it, so that no two different shards give the same bytes."""
+    digest = hashlib.sha256()
+    for part in _parts(settings, path, images):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(settings: bytes, path: str, images: Iterable[Image]) -> Iterator[bytes]:
+    yield _framed(settings)
+    yield _framed(path.encode())
+    for image in images:
+        yield b"image\n"
+        for value in _values(image):
+            if value is None:
+                yield b"-\n"
+            elif isinstance(value, Mapping):
+                yield _framed(json.dumps(value, sort_keys=True).encode())
+            else:
+                yield _framed(str(value).encode("utf-8", "surrogatepass"))
+
+
+def _framed(data: bytes) -> bytes:
+    return b"%d:%b\n" % (len(data), data)

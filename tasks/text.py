@@ -1,0 +1,111 @@
+"""Text and tables as BIDS datasets hold them: in several encodings, and without guessing types.
+
+BIDS asks for UTF-8 (specification, "File formats"); datasets also come as UTF-8 with a byte order mark, UTF-16 from
+Windows, and Latin-1. A table is tab-separated without quoting ("Tabular files"): `n/a` is a missing value, and every
+other value is the string that stands there, so that the label "None" and the number "007" stay what they are.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+Row = Mapping[str, str | None]
+
+MISSING = "n/a"  # BIDS specification, "Tabular files": the one way to write a missing value
+
+#: UTF-32 before UTF-16, whose mark is the first half of UTF-32's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also cuts at U+0085, U+2028 and others
+
+
+class NotText(ValueError):
+    """The bytes are no text in an encoding that is read here."""
+
+
+class BadTable(ValueError):
+    """The text is no table of tab-separated values; the message says at which line."""
+
+
+def decode(data: bytes) -> str:
+    """The text in UTF-8 (with or without mark), UTF-16, UTF-32 (with mark) or Latin-1.
+
+    Latin-1 is read as Windows-1252, its superset that people's editors write, as web browsers do.
+
+    Raises:
+        NotText: the bytes are binary, or cut in the middle of a UTF-16 character.
+    """
+    try:
+        for mark, encoding in _MARKS:
+            if data.startswith(mark):
+                return data.decode(encoding)
+        if b"\0" in data:
+            return data.decode(_unmarked_utf16(data))
+    except UnicodeDecodeError as error:
+        raise NotText(f"not readable as {error.encoding}") from error
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
+
+
+def _unmarked_utf16(data: bytes) -> str:
+    """Which UTF-16 has its zero bytes where these are: text in Latin letters has one in nearly every character."""
+    even, odd = data[0::2].count(0), data[1::2].count(0)
+    if len(data) % 2 == 0 and max(even, odd) > 0.7 * len(data) / 2 and min(even, odd) == 0:
+        return "utf-16-be" if even else "utf-16-le"
+    raise NotText("it holds zero bytes: binary, not text")
+
+
+def read_table(text: str) -> list[Row]:
+    """The rows of a tab-separated table, each column name -> value; `n/a` and a missing last cell are None.
+
+    Raises:
+        BadTable: two columns of one name, or a row with more values than there are columns.
+    """
+    lines = _LINE_END.split(text.removeprefix("\ufeff"))
+    columns = lines[0].rstrip("\t").split("\t")
+    columns = [column.strip() for column in columns]
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise BadTable(f"line 1: two columns are named {twice[0]!r}")
+    rows: list[Row] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            raise BadTable(f"line {number}: {len(cells)} values for {len(columns)} columns")
+        values = [None if cell.strip() == MISSING else cell for cell in cells[: len(columns)]]
+        values += [None] * (len(columns) - len(values))
+        rows.append(dict(zip(columns, values, strict=True)))
+    return rows
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The names of all columns, in the order in which the rows first show them."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def to_json(value: object) -> str:
+    """JSON as text, readable where it can be, and always valid Unicode (a lone surrogate is escaped).
+
+    Raises:
+        ValueError: the value holds a number that JSON has no way to write.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
