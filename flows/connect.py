@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, cast
 
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State
@@ -16,7 +16,6 @@ from tasks.settings import Settings
 from tasks.staging import Staging
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def connect(repo_id: str, revision: str, token_block: str | None) -> Hub:
@@ -28,13 +27,13 @@ def connect(repo_id: str, revision: str, token_block: str | None) -> Hub:
     if token_block is None:
         return Hub.connect(repo_id, revision)
     try:
-        token = Secret.load(token_block).get()
+        block = cast(Secret[str], Secret.load(token_block))
     except ValueError as error:
         raise BadInput(
             f"there is no Secret block named {token_block!r} on the Prefect server. Make it in the UI under Blocks, or "
             "leave token_block empty and set HF_TOKEN in the worker's environment."
         ) from error
-    return Hub.connect(repo_id, revision, str(token))
+    return Hub.connect(repo_id, revision, str(block.get()))
 
 
 def staging_of(hub: Hub, staging_root: Path | None) -> Staging:

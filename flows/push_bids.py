@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
-from tasks.load import load_dataset
-from tasks.plan import plan_shards
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.connect import connect, ends_readably, staging_of
 from flows.tail import Evidence, at_its_gate, tail, tail_again
@@ -22,7 +21,9 @@ from tasks.card import card, side_files
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.hub import Hub
+from tasks.load import load_dataset
 from tasks.models import Dataset, Receipt, Removed, ShardSpec, Verification
+from tasks.plan import plan_shards
 from tasks.progress import Progress
 from tasks.published import Published, read_target
 from tasks.resume import Work, decide
@@ -31,6 +32,10 @@ from tasks.settings import Settings
 from tasks.stage import stage_shard
 from tasks.staging import Staging
 from tasks.upload import Changes, batches, commit_batch, outdated, transfer_batch
+from tasks.write import WRITER_SETTINGS
+
+#: Threads, because embedding reads, writes and hashes, and all three release the GIL.
+WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=Settings().stage_workers))
 
 
 class ShardsFailed(PushError):
@@ -40,7 +45,7 @@ class ShardsFailed(PushError):
 @flow(
     name="push-bids",
     flow_run_name="push {repo_id}",
-    task_runner=ThreadPoolTaskRunner(max_workers=Settings().stage_workers),
+    task_runner=WORKERS,
     persist_result=False,
 )
 @ends_readably
@@ -80,7 +85,7 @@ def push_bids(
             return tail_again(hub, staging, run, verification, gate)
 
         dataset = load_dataset(source)
-        shards = plan_shards(dataset)
+        shards = plan_shards(dataset, WRITER_SETTINGS)
         target, listing = read_target(hub, make=not dry_run, private=private)
         contents = Contents(staging.folder.parent / "contents.sqlite", source)
         work = decide(shards, target.record, listing, contents.unchanged, staging.read_intact)
@@ -153,7 +158,8 @@ def upload(
         with progress.timed("transfer"):
             operations = transfer_batch(hub, staging, batch, label)
         with progress.timed("commit"):
-            target = commit_batch(hub, target, batch, operations, changes, label)
+            lines = [receipt.published() for receipt in batch]
+            target = commit_batch(hub, target, lines, operations, changes, label)
         changes = changes.made()
         progress.committed(batch)
     if changes.any(target):

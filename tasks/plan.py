@@ -17,6 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from operator import attrgetter
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
 from tasks.models import LAYOUT_VERSION, Dataset, Image, ShardSpec
 
 FOLDER = "data"
@@ -117,3 +120,9 @@ def _parts(settings: bytes, path: str, images: Iterable[Image]) -> Iterator[byte
 
 def _framed(data: bytes) -> bytes:
     return b"%d:%b\n" % (len(data), data)
+
+
+@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
+def plan_shards(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
+    """`plan` as a task."""
+    return plan(dataset, writer)

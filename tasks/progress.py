@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
@@ -63,7 +64,8 @@ class Progress:
         self._shown = time.monotonic()
         percent = round(100 * self.counts["shards sent"] / self.total, 1) if self.total else 100.0
         if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key="push-progress", description=self.sentence(), _sync=True)
+            created = create_progress_artifact(percent, key="push-progress", description=self.sentence())
+            self._artifact = cast(UUID, created)  # in async code the same function gives a coroutine
         else:
             update_progress_artifact(self._artifact, progress=percent, description=self.sentence())
 

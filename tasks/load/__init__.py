@@ -17,6 +17,10 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
 from tasks.load.annex import file_facts
 from tasks.load.errors import (
     AmbiguousSidecars,
@@ -45,6 +49,7 @@ __all__ = [
     "UnreadableSidecar",
     "UnreadableTable",
     "load",
+    "load_dataset",
 ]
 
 
@@ -239,8 +244,8 @@ class _Loader:
             )
         if self.sidecars.own_preferred:
             notes.append(
-                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one level, "
-                "which BIDS does not allow; each has the metadata of the one with its own name."
+                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one "
+                "level, which BIDS does not allow; each has the metadata of the one with its own name."
             )
         if self.unfetched:
             notes.append(f"{self.unfetched} images are not fetched here: their shards cannot be staged until they are.")
@@ -249,3 +254,14 @@ class _Loader:
 
 def _few(labels: list[str]) -> str:
     return ", ".join(f"sub-{label}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+
+
+@task(name="load", task_run_name="load {source}", cache_policy=NO_CACHE, persist_result=False)
+def load_dataset(source: Path) -> Dataset:
+    """`load` as a task; says what was found and what is left out."""
+    dataset = load(source)
+    log = get_run_logger()
+    log.info("%s: %d images in %s.", dataset.name, len(dataset.images), dataset.root)
+    for kind, count in sorted(dataset.left_out.items()):
+        log.warning("Left out: %d files: %s", count, kind)
+    return dataset
