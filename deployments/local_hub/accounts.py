@@ -1,0 +1,126 @@
+"""Accounts, organisations and tokens: who is calling, and what they may do in a namespace.
+
+A token is shown once and stored as its sha256 only (it is 192 random bits: no salt or slow hash is needed). Its role
+caps what its account may do; an account may write in its own namespace and in organisations where it is a writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.local_hub.database import Database
+from deployments.local_hub.errors import forbidden, invalid_token, token_needed
+
+Role = Literal["read", "write"]
+
+# The Hub's rule for names of accounts: letters, digits, single dashes inside; at most 96 characters.
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?")
+
+# First parts of this Hub's own URLs: an account of that name would hide behind them.
+RESERVED = {"api", "datasets", "models", "spaces", "lfs", "lfs-part", "lfs-complete", "v1", "v2", "xet"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is calling: the account's name (None for anonymous) and the role of the token."""
+
+    name: str | None
+    role: Role = "read"
+
+
+ANONYMOUS = Identity(None)
+
+
+class Accounts:
+    """The accounts of one Hub."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def create_token(
+        self, name: str, role: Role, orgs: dict[str, Role] | None = None, lifetime: float | None = None
+    ) -> str:
+        """Make a token for `name`, creating the account and its organisations where they are missing.
+
+        `lifetime` is in seconds, None for ever. Raises ValueError for a name the Hub would not take, or one that is
+        an organisation where an account is meant (and the other way round).
+        """
+        now = time.time()
+        token = "hf_" + secrets.token_urlsafe(24)
+        with self._database.write() as connection:
+            for account, kind in [(name, "user"), *((org, "org") for org in orgs or {})]:
+                if not is_account_name(account):
+                    raise ValueError(f"{account!r} is no name for an account: letters, digits, '-', '_' and '.'")
+                connection.execute("INSERT OR IGNORE INTO account VALUES (?, ?, ?)", (account, kind, now))
+                (found,) = connection.execute("SELECT kind FROM account WHERE name = ?", (account,)).fetchone()
+                if found != kind:
+                    raise ValueError(f"{account!r} exists and is {'an organisation' if found == 'org' else 'a user'}")
+            for org, org_role in (orgs or {}).items():
+                connection.execute("INSERT OR REPLACE INTO membership VALUES (?, ?, ?)", (org, name, org_role))
+            connection.execute(
+                "INSERT INTO token VALUES (?, ?, ?, ?, ?)",
+                (_digest(token), name, role, now, now + lifetime if lifetime is not None else None),
+            )
+        return token
+
+    def identify(self, authorization: str | None) -> Identity:
+        """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token."""
+        if authorization is None:
+            return ANONYMOUS
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise invalid_token()
+        row = (
+            self._database.read()
+            .execute("SELECT account, role, expires FROM token WHERE digest = ?", (_digest(token.strip()),))
+            .fetchone()
+        )
+        if row is None or (row[2] is not None and row[2] < time.time()):
+            raise invalid_token()
+        return Identity(row[0], row[1])
+
+    def orgs(self, name: str) -> list[tuple[str, Role]]:
+        """The organisations of an account, each with its role there."""
+        query = "SELECT org, role FROM membership WHERE account = ? ORDER BY org"
+        return [(org, role) for org, role in self._database.read().execute(query, (name,))]
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """The account's spelling and kind ("user" or "org"), or None."""
+        query = "SELECT name, kind FROM account WHERE name = ?"
+        row: tuple[str, str] | None = self._database.read().execute(query, (name,)).fetchone()
+        return row
+
+    def role_in(self, identity: Identity, namespace: str) -> Role | None:
+        """What the caller may do with everything in a namespace, private repos included; None for nothing."""
+        if identity.name is None:
+            return None
+        if identity.name.lower() == namespace.lower():
+            return identity.role
+        query = "SELECT role FROM membership WHERE org = ? AND account = ?"
+        row = self._database.read().execute(query, (namespace, identity.name)).fetchone()
+        if row is None:
+            return None
+        return "write" if row[0] == "write" and identity.role == "write" else "read"
+
+    def require_write(self, identity: Identity, namespace: str) -> None:
+        """Raise unless the caller may write in the namespace: 401 when anonymous, 403 otherwise."""
+        if identity.name is None:
+            raise token_needed()
+        if identity.role != "write":
+            raise forbidden("This token has the role 'read'; a token with the role 'write' is needed")
+        if self.role_in(identity, namespace) != "write":
+            raise forbidden(f'You don\'t have the rights to write under the namespace "{namespace}"')
+
+
+def is_account_name(name: str) -> bool:
+    """Whether an account or organisation may be called this."""
+    return NAME.fullmatch(name) is not None and "--" not in name and ".." not in name and name.lower() not in RESERVED
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,176 @@
+"""The ASGI application: finds the route, says who is calling, reads what a handler needs, answers in the Hub's shape.
+
+How it works:
+
+- `routes` is one table. A route that takes a body of bounded size gets it read and parsed; one that streams reads
+  it itself. Plain handlers run on the Hub's threads, coroutine handlers in the event loop.
+- URLs are matched before they are unquoted: a revision such as `refs%2Fpr%2F1` is one part of a path.
+- Every refusal is a `HubError`; anything else that escapes is a 500 with its traceback in the log, never in the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from deployments.local_hub.accounts import ANONYMOUS, Identity
+from deployments.local_hub.errors import HubError, bad_request, token_needed, too_large
+from deployments.local_hub.hub import Hub
+from deployments.local_hub.repos import Repo, RepoType
+
+logger = logging.getLogger("local_hub")
+
+JSON_LIMIT = 8 * 1024 * 1024  # bytes of a JSON or form body: 256 samples of 512 bytes and their paths need far less
+URL_LIMIT = 16 * 1024  # bytes
+
+REPO_TYPES: dict[str, RepoType] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+
+
+@dataclass
+class Call:
+    """One request as its handler sees it: the parts of its path unquoted, its body parsed, its caller known."""
+
+    hub: Hub
+    request: Request
+    params: dict[str, str]
+    identity: Identity = ANONYMOUS
+    body: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        """The address the caller used for this Hub, without a slash at the end."""
+        return str(self.request.base_url).rstrip("/")
+
+    @property
+    def user(self) -> str:
+        """The caller's account; 401 for an anonymous one."""
+        if self.identity.name is None:
+            raise token_needed()
+        return self.identity.name
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters."""
+        return dict(self.request.query_params)
+
+    def flag(self, name: str) -> bool:
+        """Whether a query parameter is switched on."""
+        return self.query.get(name, "").lower() in ("1", "true")
+
+    def repo(self, *, write: bool = False) -> Repo:
+        """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it."""
+        repo_type = REPO_TYPES[self.params.get("type") or "models"]
+        repo = self.hub.repos.find(self.identity, repo_type, self.params["namespace"], self.params["name"])
+        if write:
+            self.hub.accounts.require_write(self.identity, repo.namespace)
+        return repo
+
+
+Handler = Callable[[Call], Response | Awaitable[Response]]
+Match = Callable[[str, bytes], tuple[Handler, str, dict[str, str]]]
+
+
+class Application:
+    """The ASGI callable over one Hub."""
+
+    def __init__(self, hub: Hub):
+        from deployments.local_hub.routes import match  # the table names the handlers, which need this module
+
+        self.hub = hub
+        self._match = match
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        request_id = uuid.uuid4().hex[:16]
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        except HubError as error:
+            response = refusal(error)
+        except Exception:
+            logger.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
+            response = refusal(HubError(500, f"Internal error; the server's log has the rest under {request_id}"))
+        response.headers["X-Request-Id"] = request_id
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        raw_path: bytes = request.scope["raw_path"].split(b"?")[0]
+        if len(raw_path) > URL_LIMIT:
+            raise HubError(414, "The URL is too long")
+        handler, body, quoted = self._match(request.method, raw_path)
+        try:
+            params = {name: unquote(value, errors="strict") for name, value in quoted.items() if value is not None}
+        except UnicodeDecodeError:
+            raise bad_request("The URL is not UTF-8") from None
+        call = Call(self.hub, request, params)
+        if body != "xet":  # Xet has tokens of its own, which its handlers check
+            call.identity = self.hub.accounts.identify(request.headers.get("authorization"))
+        if body in ("json", "form"):
+            call.body = await _read_body(request, body)
+        if inspect.iscoroutinefunction(handler):
+            answer: Response = await handler(call)
+            return answer
+        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, _run, handler, call)
+
+
+def _run(handler: Handler, call: Call) -> Response:
+    response = handler(call)
+    assert isinstance(response, Response)
+    return response
+
+
+async def _read_body(request: Request, kind: str) -> dict[str, Any]:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > JSON_LIMIT:
+            raise too_large(JSON_LIMIT)
+    if not data:
+        return {}
+    if kind == "form" and "json" not in request.headers.get("content-type", ""):
+        try:
+            return dict(parse_qs(data.decode(), keep_blank_values=True, max_num_fields=10_000))
+        except ValueError:
+            raise bad_request("The form cannot be read") from None
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        raise bad_request("The body is no JSON") from None
+    if not isinstance(parsed, dict):
+        raise bad_request("The body must be a JSON object")
+    return parsed
+
+
+def refusal(error: HubError) -> Response:
+    """A HubError as an answer."""
+    # headers are Latin-1 and one line; the JSON has the sentence as it is
+    message = " ".join(error.message.split()).encode("latin-1", "replace").decode("latin-1")[:1000]
+    headers = {"X-Error-Message": message, **error.headers}
+    if error.code:
+        headers["X-Error-Code"] = error.code
+    return JSONResponse({"error": error.message}, error.status, headers)
+
+
+def text_of(body: dict[str, Any], name: str, default: str | None = None) -> str:
+    """A text field of a JSON body; 400 where it is missing or no text."""
+    value = body.get(name, default)
+    if value is None and default is not None:
+        value = default
+    if not isinstance(value, str):
+        raise bad_request(f"{name!r} must be a text")
+    return value

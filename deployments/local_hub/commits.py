@@ -1,0 +1,264 @@
+"""Commits: from the client's NDJSON to one git commit, in one transaction.
+
+The body is a line a step: a header (summary, description, parentCommit), then files with their bytes, files whose
+content was sent before (LFS or Xet, named by sha256), and deletions. The lines are read from a spool file one at a
+time, so memory holds one small file, never the body. Content that was not received and verified for this repo cannot
+be committed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.local_hub.cards import CARD, check_card
+from deployments.local_hub.database import Database
+from deployments.local_hub.errors import HubError, bad_request, branch_moved, conflict, forbidden, revision_not_found
+from deployments.local_hub.git import Git, parse_pointer, pointer
+from deployments.local_hub.holdings import Holdings
+from deployments.local_hub.repos import Repo
+from deployments.local_hub.trees import TreeEdit, check_path
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MESSAGE_LIMIT = 64 * 1024  # bytes of a commit's message
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a commit made: its id, and the pull request it opened, if any."""
+
+    oid: str
+    ref: str
+    pull_request: int | None = None
+
+
+class Commits:
+    """Writes history: the only place where refs of a repo move."""
+
+    def __init__(self, database: Database, git: Git, holdings: Holdings):
+        self._database = database
+        self._git = git
+        self._holdings = holdings
+
+    def initial(self, connection: sqlite3.Connection, repo: Repo, author: str, files: dict[str, bytes]) -> str:
+        """The first commit of a new repo, on main."""
+        tree = TreeEdit(self._git, connection, repo.id, None)
+        for path, data in files.items():
+            tree.put(path, self._git.add_blob(connection, repo.id, data))
+        oid = self._git.add_commit(
+            connection, repo.id, tree=tree.write(), parents=(), author=author, message="initial commit", now=time.time()
+        )
+        self._git.set_ref(connection, repo.id, "refs/heads/main", oid)
+        return oid
+
+    def commit(self, repo: Repo, revision: str, author: str, lines: Iterable[bytes], *, create_pr: bool) -> Committed:
+        """Apply one commit to a branch (or a pull request's ref), or on top of it as a new pull request.
+
+        Raises 400 for what does not hold together, 404 for an unknown branch or a deletion of nothing, 412 when the
+        branch is not at `parentCommit`.
+        """
+        with self._database.write() as connection:
+            ref = self._writable_ref(connection, repo, revision, create_pr=create_pr)
+            head = self._git.resolve(repo.id, ref or revision, connection)
+            tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, head, connection).tree)
+            header = self._apply(connection, repo, tree, head, lines)
+            oid = self._git.add_commit(
+                connection,
+                repo.id,
+                tree=tree.write(),
+                parents=[head],
+                author=author,
+                message=_message(header),
+                now=time.time(),
+            )
+            number = None
+            if ref is None:
+                number = self.open_pull_request(
+                    connection,
+                    repo,
+                    title=_message(header).split("\n", 1)[0],
+                    author=author,
+                    base=revision,
+                    status="open",
+                    description=str(header.get("description") or ""),
+                )
+                ref = f"refs/pr/{number}"
+            self._git.set_ref(connection, repo.id, ref, oid)
+        return Committed(oid, ref, number)
+
+    def _writable_ref(
+        self, connection: sqlite3.Connection, repo: Repo, revision: str, *, create_pr: bool
+    ) -> str | None:
+        if create_pr:
+            return None
+        refs = self._git.refs(repo.id, connection)
+        for name in (f"refs/heads/{revision}", revision):
+            if name in refs and name.startswith(("refs/heads/", "refs/pr/")):
+                return name
+        if f"refs/tags/{revision}" in refs or re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise forbidden(f"A commit goes to a branch; {revision} is a tag or a commit")
+        raise revision_not_found(revision)
+
+    def _apply(
+        self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, head: str, lines: Iterable[bytes]
+    ) -> dict[str, Any]:
+        header: dict[str, Any] | None = None
+        for line in lines:
+            if not line.strip():
+                continue
+            key, value = _step(line)
+            if header is None:
+                if key != "header":
+                    raise bad_request("The first line of a commit must be its header")
+                header = value
+                if header.get("parentCommit") not in (None, head):
+                    raise branch_moved()
+            elif key == "file":
+                self._put_file(connection, repo, tree, value)
+            elif key == "lfsFile":
+                self._put_content(connection, repo, tree, value)
+            elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
+                path = check_path(str(value.get("path", "")).rstrip("/"))
+                entry = tree.get(path)
+                is_folder = key == "deletedFolder" or (key == "deletedEntry" and entry is not None and entry.is_folder)
+                tree.delete(path, folder=is_folder)
+            else:
+                raise bad_request(f"Unknown step in a commit: {key!r}")
+        if header is None:
+            raise bad_request("A commit needs a header")
+        return header
+
+    def _put_file(self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, value: dict[str, Any]) -> None:
+        path = check_path(value.get("path"))
+        content, encoding = value.get("content"), value.get("encoding", "utf-8")
+        if not isinstance(content, str) or encoding not in ("base64", "utf-8"):
+            raise bad_request(f"{path}: content must be text, in base64 or utf-8")
+        try:
+            data = base64.b64decode(content, validate=True) if encoding == "base64" else content.encode()
+        except (binascii.Error, ValueError):
+            raise bad_request(f"{path}: the content is not valid {encoding}") from None
+        named = parse_pointer(data)
+        if named is not None and self._holdings.size(repo.id, named[0], connection) != named[1]:
+            raise bad_request(f"{path} is an LFS pointer to content that was not uploaded to this repo")
+        if path == CARD:
+            check_card(data)
+        tree.put(path, self._git.add_blob(connection, repo.id, data))
+
+    def _put_content(self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, value: dict[str, Any]) -> None:
+        path = check_path(value.get("path"))
+        sha256, size = value.get("oid"), value.get("size")
+        if value.get("algo") != "sha256" or not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+            raise bad_request(f"{path}: an LFS file is named by its sha256")
+        held = self._holdings.size(repo.id, sha256, connection)
+        if held is None:
+            raise bad_request(f"{path}: its content (sha256 {sha256}) was not uploaded to this repo")
+        if size is not None and size != held:
+            raise bad_request(
+                f"{path}: the size is given as {size}, but its content (sha256 {sha256}) has {held} bytes"
+            )
+        tree.put(path, self._git.add_blob(connection, repo.id, pointer(sha256, held)))
+
+    # branches, tags, history
+
+    def create_branch(self, repo: Repo, branch: str, start: str | None, *, overwrite: bool = False) -> None:
+        """Start a branch at a revision (main without one)."""
+        with self._database.write() as connection:
+            ref = f"refs/heads/{branch}"
+            if ref in self._git.refs(repo.id, connection) and not overwrite:
+                raise conflict(f"Reference already exists: {ref}")
+            self._git.set_ref(connection, repo.id, ref, self._git.resolve(repo.id, start or "main", connection))
+
+    def delete_branch(self, repo: Repo, branch: str) -> None:
+        """Remove a branch; main stays."""
+        if branch == "main":
+            raise forbidden("Cannot delete refs/heads/main")
+        self._delete_ref(repo, f"refs/heads/{branch}", branch)
+
+    def create_tag(self, repo: Repo, tag: str, revision: str, message: str | None, author: str) -> None:
+        """Name a revision; with a message the tag is an object of its own."""
+        with self._database.write() as connection:
+            ref = f"refs/tags/{tag}"
+            if ref in self._git.refs(repo.id, connection):
+                raise conflict(f"Tag reference exists already: {ref}")
+            target = self._git.resolve(repo.id, revision, connection)
+            if message:
+                target = self._git.add_tag(
+                    connection, repo.id, name=tag, target=target, author=author, message=message, now=time.time()
+                )
+            self._git.set_ref(connection, repo.id, ref, target)
+
+    def delete_tag(self, repo: Repo, tag: str) -> None:
+        """Remove a tag."""
+        self._delete_ref(repo, f"refs/tags/{tag}", tag)
+
+    def _delete_ref(self, repo: Repo, ref: str, name: str) -> None:
+        with self._database.write() as connection:
+            if not self._git.delete_ref(connection, repo.id, ref):
+                raise revision_not_found(name)
+
+    def squash(self, repo: Repo, branch: str, message: str, author: str) -> str:
+        """Replace a branch's history by one commit with the same files and no parent."""
+        with self._database.write() as connection:
+            ref = f"refs/heads/{branch}"
+            if ref not in self._git.refs(repo.id, connection):
+                raise revision_not_found(branch)
+            head = self._git.resolve(repo.id, ref, connection)
+            oid = self._git.add_commit(
+                connection,
+                repo.id,
+                tree=self._git.commit(repo.id, head, connection).tree,
+                parents=(),
+                author=author,
+                message=message[:MESSAGE_LIMIT],
+                now=time.time(),
+            )
+            self._git.set_ref(connection, repo.id, ref, oid)
+        return oid
+
+    def open_pull_request(
+        self,
+        connection: sqlite3.Connection,
+        repo: Repo,
+        *,
+        title: str,
+        author: str,
+        base: str,
+        status: str,
+        description: str,
+    ) -> int:
+        """Register a pull request onto `base`; returns its number, which is never given twice in a repo."""
+        query = "SELECT COALESCE(MAX(number), 0) + 1 FROM discussion WHERE repo = ?"
+        number = int(connection.execute(query, (repo.id,)).fetchone()[0])
+        connection.execute(
+            "INSERT INTO discussion (repo, number, title, author, created, status, base, description)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (repo.id, number, title, author, time.time(), status, base, description),
+        )
+        return number
+
+
+def _step(line: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        step = json.loads(line)
+    except (ValueError, RecursionError):
+        raise bad_request("A line of the commit is no JSON") from None
+    if not isinstance(step, dict) or not isinstance(step.get("key"), str) or not isinstance(step.get("value"), dict):
+        raise bad_request('A line of the commit must be {"key": ..., "value": {...}}')
+    return step["key"], step["value"]
+
+
+def _message(header: dict[str, Any]) -> str:
+    summary, description = header.get("summary"), header.get("description") or ""
+    if not isinstance(summary, str) or not summary.strip() or not isinstance(description, str):
+        raise bad_request("A commit needs a summary")
+    message = f"{summary}\n\n{description}" if description.strip() else summary
+    if len(message.encode("utf-8", "replace")) > MESSAGE_LIMIT:
+        raise HubError(413, f"A commit's message has at most {MESSAGE_LIMIT} bytes")
+    return message

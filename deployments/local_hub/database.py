@@ -1,0 +1,115 @@
+"""The Hub's one SQLite database: everything that has to change together, changed in one transaction.
+
+Readers have a connection a thread and never wait; writers queue on one lock and each commit is fsynced (WAL with
+synchronous=FULL), so an acknowledged write survives SIGKILL and a power cut, and half a write is never seen.
+The `token` command opens the same file while the server runs: SQLite's own locks arbitrate.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BUSY_TIMEOUT = 30.0  # seconds a writer of another process is waited for
+READER_CACHE_KIB = 512  # page cache of each reader; pages live in the kernel's cache anyway
+
+# git_object: kind is git's type number (1 commit, 2 tree, 3 blob, 4 tag), data is zlib's, sha256 and content_size are
+# those an LFS pointer names. holding: content that was sent to the repo and verified; xet is the hash under which it
+# can be reconstructed, if it came by Xet.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS setting (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS account (
+    name TEXT PRIMARY KEY COLLATE NOCASE, kind TEXT NOT NULL CHECK (kind IN ('user', 'org')), created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS membership (
+    org TEXT NOT NULL COLLATE NOCASE REFERENCES account, account TEXT NOT NULL COLLATE NOCASE REFERENCES account,
+    role TEXT NOT NULL CHECK (role IN ('read', 'write')), PRIMARY KEY (org, account));
+CREATE TABLE IF NOT EXISTS token (
+    digest BLOB PRIMARY KEY, account TEXT NOT NULL COLLATE NOCASE REFERENCES account,
+    role TEXT NOT NULL CHECK (role IN ('read', 'write')), created REAL NOT NULL, expires REAL);
+CREATE TABLE IF NOT EXISTS repo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, namespace TEXT NOT NULL COLLATE NOCASE,
+    name TEXT NOT NULL COLLATE NOCASE, private INTEGER NOT NULL, created REAL NOT NULL, UNIQUE (type, namespace, name));
+CREATE TABLE IF NOT EXISTS git_object (
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, oid TEXT NOT NULL, kind INTEGER NOT NULL,
+    size INTEGER NOT NULL, data BLOB NOT NULL, sha256 TEXT, content_size INTEGER, PRIMARY KEY (repo, oid));
+CREATE TABLE IF NOT EXISTS ref (
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, name TEXT NOT NULL, oid TEXT NOT NULL,
+    PRIMARY KEY (repo, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holding (
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, sha256 TEXT NOT NULL, size INTEGER NOT NULL, xet TEXT,
+    pushed REAL NOT NULL, PRIMARY KEY (repo, sha256)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS discussion (
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, number INTEGER NOT NULL, title TEXT NOT NULL,
+    author TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL, base TEXT, description TEXT NOT NULL,
+    merged TEXT, PRIMARY KEY (repo, number)) WITHOUT ROWID;
+"""
+
+
+class Database:
+    """Connections to one database file; `read` for queries, `write` for a transaction."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._local = threading.local()
+        self._write_lock = threading.Lock()
+        new = not path.exists()
+        self._writer = self._connect()
+        if new:
+            path.chmod(0o600)  # it holds token digests and the signing key
+        with self.write() as connection:
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute("INSERT OR IGNORE INTO setting VALUES ('secret', ?)", (secrets.token_bytes(32),))
+        row = self._writer.execute("SELECT value FROM setting WHERE key = 'secret'").fetchone()
+        self.secret: bytes = row[0]
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+        return connection
+
+    def read(self) -> sqlite3.Connection:
+        """This thread's connection, for queries."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, alone: durable when the block ends, undone when it raises."""
+        with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+
+    def damage(self) -> list[str]:
+        """What SQLite itself finds wrong with the file; empty if nothing."""
+        rows = self._writer.execute("PRAGMA integrity_check").fetchall()
+        return [str(row[0]) for row in rows if row[0] != "ok"]
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let go of it."""
+        self._writer.close()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make names in a folder durable; without it a file can survive a power cut under no name."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

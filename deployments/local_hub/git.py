@@ -1,0 +1,332 @@
+"""Git objects and refs of the Hub's repositories: git's own formats and ids (dulwich), kept in the Hub's database.
+
+Objects are immutable, so what is parsed once is cached by its id: trees as mappings, blobs as what a listing shows of
+them. An LFS file is a blob too, the pointer of the git-LFS specification; its sha256 and size are read off it when it
+is written, so that a listing opens no blob.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
+from dulwich.refs import Ref, check_ref_format
+
+from deployments.local_hub.database import Database
+from deployments.local_hub.errors import revision_not_found
+
+COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # git's type numbers
+FILE_MODE = 0o100644
+FOLDER_MODE = 0o040000
+
+TREE_CACHE_ENTRIES = 200_000  # about 50 MB: two whole listings of the largest repo the Hub's limits allow
+BLOB_CACHE_ENTRIES = 100_000
+COMMIT_CACHE_ENTRIES = 10_000
+IDS_PER_QUERY = 500  # under SQLite's limit on parameters
+
+OID = re.compile(r"[0-9a-f]{40}")
+SHORT_OID = re.compile(r"[0-9a-f]{7,40}")
+POINTER_MAX_SIZE = 1024  # bytes; a longer blob is no pointer (git-lfs, docs/spec.md)
+POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name's target in a tree: git's mode and the object's id."""
+
+    mode: int
+    oid: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the target is a tree."""
+        return self.mode == FOLDER_MODE
+
+
+Folder = Mapping[str, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """What a listing shows of a blob: its size in bytes and, for an LFS pointer, digest and size of the content."""
+
+    blob_size: int
+    sha256: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """A commit, parsed; `date` in seconds since the epoch."""
+
+    oid: str
+    tree: str
+    parents: tuple[str, ...]
+    author: str
+    date: float
+    message: str
+
+    @property
+    def title(self) -> str:
+        """The first line of the message."""
+        return self.message.split("\n", 1)[0]
+
+    @property
+    def description(self) -> str:
+        """The message without its title."""
+        return self.message.partition("\n")[2].strip("\n")
+
+
+def pointer(sha256: str, size: int) -> bytes:
+    """The text git stores in place of content kept elsewhere (git-lfs, docs/spec.md)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+
+
+def parse_pointer(data: bytes) -> tuple[str, int] | None:
+    """Digest and size named by an LFS pointer; None for any other blob."""
+    match = POINTER.fullmatch(data) if len(data) <= POINTER_MAX_SIZE else None
+    return None if match is None else (match[1].decode(), int(match[2]))
+
+
+class Git:
+    """Objects and refs of all repositories of one Hub."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self._trees: _Cache[Folder] = _Cache(TREE_CACHE_ENTRIES, len)
+        self._blobs: _Cache[BlobInfo] = _Cache(BLOB_CACHE_ENTRIES)
+        self._commits: _Cache[CommitInfo] = _Cache(COMMIT_CACHE_ENTRIES)
+
+    # objects
+
+    def add(self, connection: sqlite3.Connection, repo: int, made: ShaFile) -> str:
+        """Store an object inside the caller's transaction, once; returns its id."""
+        data = made.as_raw_string()
+        oid = made.id.decode()
+        found = parse_pointer(data) if made.type_num == BLOB else None
+        sha256, content_size = found or (None, None)
+        connection.execute(
+            "INSERT OR IGNORE INTO git_object VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (repo, oid, made.type_num, len(data), zlib.compress(data, 1), sha256, content_size),
+        )
+        return oid
+
+    def read(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> tuple[int, bytes] | None:
+        """An object's git type number and bytes, or None; a writer passes its connection to see its own work."""
+        query = "SELECT kind, data FROM git_object WHERE repo = ? AND oid = ?"
+        row = (connection or self._database.read()).execute(query, (repo, oid)).fetchone()
+        return None if row is None else (row[0], zlib.decompress(row[1]))
+
+    def tree(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> Folder:
+        """A folder by its tree id, in git's order."""
+        folder = self._trees.get(oid)
+        if folder is None:
+            found = self.read(repo, oid, connection)
+            if found is None or found[0] != TREE:
+                raise LookupError(f"tree {oid} is missing")
+            tree = Tree.from_string(found[1])
+            folder = {
+                name.decode("utf-8", "surrogateescape"): Entry(mode, sha.decode()) for name, mode, sha in tree.items()
+            }
+            self._trees.put(oid, folder)
+        return folder
+
+    def blob(self, repo: int, oid: str) -> bytes:
+        """A blob's bytes (an LFS file's pointer)."""
+        found = self.read(repo, oid)
+        if found is None or found[0] != BLOB:
+            raise LookupError(f"blob {oid} is missing")
+        return found[1]
+
+    def blobs(self, repo: int, oids: Iterable[str]) -> dict[str, BlobInfo]:
+        """What a listing shows of many blobs, in a query for 500 that are not cached."""
+        infos: dict[str, BlobInfo] = {}
+        unknown: list[str] = []
+        for oid in set(oids):
+            info = self._blobs.get(oid)
+            if info is None:
+                unknown.append(oid)
+            else:
+                infos[oid] = info
+        for start in range(0, len(unknown), IDS_PER_QUERY):
+            some = unknown[start : start + IDS_PER_QUERY]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT oid, size, sha256, content_size FROM git_object WHERE repo = ? AND oid IN ({marks})"
+            for oid, size, sha256, content_size in self._database.read().execute(query, (repo, *some)):
+                infos[oid] = BlobInfo(size, sha256, size if content_size is None else content_size)
+                self._blobs.put(oid, infos[oid])
+        return infos
+
+    def commit(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> CommitInfo:
+        """A commit by its id."""
+        info = self._commits.get(oid)
+        if info is None:
+            found = self.read(repo, oid, connection)
+            if found is None or found[0] != COMMIT:
+                raise LookupError(f"commit {oid} is missing")
+            made = Commit.from_string(found[1])
+            info = CommitInfo(
+                oid,
+                made.tree.decode(),
+                tuple(parent.decode() for parent in made.parents),
+                made.author.rpartition(b" <")[0].decode("utf-8", "replace"),
+                float(made.author_time),
+                made.message.decode("utf-8", "replace"),
+            )
+            self._commits.put(oid, info)
+        return info
+
+    def add_commit(
+        self,
+        connection: sqlite3.Connection,
+        repo: int,
+        *,
+        tree: str,
+        parents: Iterable[str],
+        author: str,
+        message: str,
+        now: float,
+    ) -> str:
+        """Store a commit in UTC under the account's name; returns its id."""
+        made = Commit()
+        made.tree = tree.encode()
+        made.parents = [ObjectID(parent.encode()) for parent in parents]
+        made.author = made.committer = f"{author} <{author}@users.noreply.local>".encode()
+        made.author_time = made.commit_time = int(now)
+        made.author_timezone = made.commit_timezone = 0
+        made.encoding = None
+        made.message = message.encode()
+        return self.add(connection, repo, made)
+
+    def add_blob(self, connection: sqlite3.Connection, repo: int, data: bytes) -> str:
+        """Store a file's bytes; returns the blob's id."""
+        return self.add(connection, repo, Blob.from_string(data))
+
+    def add_tree(self, connection: sqlite3.Connection, repo: int, folder: Folder) -> str:
+        """Store a folder; returns the tree's id."""
+        tree = Tree()
+        for name, entry in folder.items():
+            tree.add(name.encode("utf-8", "surrogateescape"), entry.mode, ObjectID(entry.oid.encode()))
+        return self.add(connection, repo, tree)
+
+    def add_tag(
+        self,
+        connection: sqlite3.Connection,
+        repo: int,
+        *,
+        name: str,
+        target: str,
+        author: str,
+        message: str,
+        now: float,
+    ) -> str:
+        """Store an annotated tag; returns its id."""
+        made = Tag()
+        made.name = name.encode()
+        made.object = (Commit, target.encode())
+        made.tagger = f"{author} <{author}@users.noreply.local>".encode()
+        made.tag_time = int(now)
+        made.tag_timezone = 0
+        made.message = message.encode()
+        return self.add(connection, repo, made)
+
+    # refs
+
+    def refs(self, repo: int, connection: sqlite3.Connection | None = None) -> dict[str, str]:
+        """Every ref of the repo by its full name, with the id it points at."""
+        query = "SELECT name, oid FROM ref WHERE repo = ? ORDER BY name"
+        return dict((connection or self._database.read()).execute(query, (repo,)).fetchall())
+
+    def set_ref(self, connection: sqlite3.Connection, repo: int, name: str, oid: str) -> None:
+        """Point a ref at an object, inside the transaction that stored the object."""
+        connection.execute("INSERT OR REPLACE INTO ref VALUES (?, ?, ?)", (repo, name, oid))
+
+    def delete_ref(self, connection: sqlite3.Connection, repo: int, name: str) -> bool:
+        """Remove a ref; False where there was none."""
+        return connection.execute("DELETE FROM ref WHERE repo = ? AND name = ?", (repo, name)).rowcount > 0
+
+    def peel(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> str:
+        """The commit an id stands for: itself, or the target of an annotated tag."""
+        found = self._commits.get(oid)
+        if found is not None:
+            return oid
+        stored = self.read(repo, oid, connection)
+        if stored is None or stored[0] not in (COMMIT, TAG):
+            raise LookupError(f"{oid} is no commit")
+        return Tag.from_string(stored[1]).object[1].decode() if stored[0] == TAG else oid
+
+    def resolve(self, repo: int, revision: str, connection: sqlite3.Connection | None = None) -> str:
+        """The commit of a branch, tag, pull request, full ref or commit id (7 characters or more); 404 otherwise."""
+        reader = connection or self._database.read()
+        for name in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
+            row = reader.execute("SELECT oid FROM ref WHERE repo = ? AND name = ?", (repo, name)).fetchone()
+            if row is not None:
+                return self.peel(repo, row[0], connection)
+        if SHORT_OID.fullmatch(revision):
+            query = "SELECT oid FROM git_object WHERE repo = ? AND oid BETWEEN ? AND ? AND kind = 1 LIMIT 2"
+            rows = reader.execute(query, (repo, revision, revision + "g")).fetchall()
+            if len(rows) == 1:
+                return str(rows[0][0])
+        raise revision_not_found(revision)
+
+    def entry(self, repo: int, commit: str, path: str) -> Entry | None:
+        """The file or folder at a path of a commit; the root folder for an empty path."""
+        found = Entry(FOLDER_MODE, self.commit(repo, commit).tree)
+        for name in path.split("/") if path else []:
+            if not found.is_folder:
+                return None
+            inner = self.tree(repo, found.oid).get(name)
+            if inner is None:
+                return None
+            found = inner
+        return found
+
+
+def is_ref_name(name: str) -> bool:
+    """Whether git would take this as a branch's or tag's name (git-check-ref-format)."""
+    try:
+        return (
+            len(name) <= 200
+            and not name.startswith(("-", "refs/"))
+            and check_ref_format(Ref(b"refs/heads/" + name.encode()))
+        )
+    except UnicodeEncodeError:
+        return False
+
+
+Value = TypeVar("Value")
+
+
+class _Cache(Generic[Value]):
+    """The most recently used values by id, up to a total weight; safe to use from several threads."""
+
+    def __init__(self, capacity: int, weight: Callable[[Value], int] = lambda value: 1):
+        self._capacity = capacity
+        self._weight = weight
+        self._values: OrderedDict[str, Value] = OrderedDict()
+        self._total = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Value | None:
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
+
+    def put(self, key: str, value: Value) -> None:
+        with self._lock:
+            if key in self._values:
+                return
+            self._values[key] = value
+            self._total += self._weight(value) + 1
+            while self._total > self._capacity and len(self._values) > 1:
+                _, oldest = self._values.popitem(last=False)
+                self._total -= self._weight(oldest) + 1

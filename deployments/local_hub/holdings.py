@@ -1,0 +1,61 @@
+"""Which content each repo holds: received in full, hashed here, and so free to be committed.
+
+Content is stored once for the whole Hub, but a digest alone opens nothing: a repo can only commit and serve content
+that was sent to it (or copied from a repo its writer can read).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+
+from deployments.local_hub.database import Database
+from deployments.local_hub.git import IDS_PER_QUERY
+
+
+class Holdings:
+    """The table of who holds what."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def add(self, connection: sqlite3.Connection, repo: int, sha256: str, size: int, xet: str | None = None) -> None:
+        """Record verified content of `size` bytes; `xet` is its Xet hash if it can be reconstructed from xorbs."""
+        connection.execute(
+            "INSERT INTO holding VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (repo, sha256) DO UPDATE SET xet = COALESCE(excluded.xet, xet)",
+            (repo, sha256, size, xet, time.time()),
+        )
+
+    def size(self, repo: int, sha256: str, connection: sqlite3.Connection | None = None) -> int | None:
+        """Bytes of content the repo holds; None if it does not."""
+        query = "SELECT size FROM holding WHERE repo = ? AND sha256 = ?"
+        row = (connection or self._database.read()).execute(query, (repo, sha256)).fetchone()
+        return None if row is None else int(row[0])
+
+    def xet_hashes(self, repo: int, sha256s: Iterable[str]) -> dict[str, str]:
+        """The Xet hash of each of these contents that has one, in a query for 500."""
+        wanted = list(set(sha256s))
+        found: dict[str, str] = {}
+        for start in range(0, len(wanted), IDS_PER_QUERY):
+            some = wanted[start : start + IDS_PER_QUERY]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT sha256, xet FROM holding WHERE repo = ? AND sha256 IN ({marks}) AND xet IS NOT NULL"
+            found.update(self._database.read().execute(query, (repo, *some)))
+        return found
+
+    def copy(self, connection: sqlite3.Connection, source: int, target: int, sha256: str) -> bool:
+        """Let another repo hold the same content; False if the source does not hold it."""
+        query = (
+            "INSERT OR IGNORE INTO holding SELECT ?, sha256, size, xet, ? FROM holding WHERE repo = ? AND sha256 = ?"
+        )
+        held = connection.execute("SELECT 1 FROM holding WHERE repo = ? AND sha256 = ?", (source, sha256)).fetchone()
+        connection.execute(query, (target, time.time(), source, sha256))
+        return held is not None
+
+    def pushed(self, repo: int) -> dict[str, float]:
+        """When each content came to the repo, in seconds since the epoch."""
+        return dict(
+            self._database.read().execute("SELECT sha256, pushed FROM holding WHERE repo = ?", (repo,)).fetchall()
+        )

@@ -1,0 +1,73 @@
+"""One Hub: its folder on disk and the parts that work on it, put together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deployments.local_hub.accounts import Accounts
+from deployments.local_hub.commits import Commits
+from deployments.local_hub.content import Content
+from deployments.local_hub.database import Database
+from deployments.local_hub.git import Git
+from deployments.local_hub.holdings import Holdings
+from deployments.local_hub.listing import Listing
+from deployments.local_hub.multipart import Multiparts
+from deployments.local_hub.repos import Repos
+from deployments.local_hub.signing import Signer
+
+THREADS = 8  # requests that work at the same time; the rest queue
+MULTIPART_ABOVE = 512 * 1024 * 1024  # bytes of an LFS file from which on it is sent in parts
+
+
+class HubInUseError(RuntimeError):
+    """Another server has this folder open."""
+
+
+class Hub:
+    """The parts of a Hub over one folder.
+
+    `serving` takes the folder for this process alone and clears what was half received when the last one ended.
+    """
+
+    def __init__(self, root: Path, *, serving: bool = False, multipart_above: int = MULTIPART_ABOVE):
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.incoming = root / "tmp"
+        self._lock = _take(root / "serving.lock") if serving else None
+        if serving:
+            shutil.rmtree(self.incoming, ignore_errors=True)
+        self.incoming.mkdir(exist_ok=True)
+        self.database = Database(root / "hub.sqlite3")
+        self.signer = Signer(self.database.secret)
+        self.accounts = Accounts(self.database)
+        self.repos = Repos(self.database, self.accounts)
+        self.git = Git(self.database)
+        self.holdings = Holdings(self.database)
+        self.commits = Commits(self.database, self.git, self.holdings)
+        self.listing = Listing(self.git, self.holdings)
+        self.content = Content(root)
+        self.multiparts = Multiparts(self.incoming)
+        self.multipart_above = multipart_above
+        self.workers = ThreadPoolExecutor(THREADS, "hub")
+
+    def close(self) -> None:
+        """Finish what is under way and let go of the folder."""
+        self.workers.shutdown()
+        self.database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _take(path: Path) -> int:
+    # flock and not a pid file: the kernel lets go of it however this process ends
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise HubInUseError(f"Another server already serves {path.parent}") from None
+    return handle

@@ -1,0 +1,181 @@
+"""git-LFS: the batch route, and content sent whole or in parts (git-lfs, docs/api/batch.md, and the Hub's multipart).
+
+The client sends content to URLs without its token, so each URL carries what it permits, signed (`signing`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from deployments.local_hub.app import REPO_TYPES, Call, text_of
+from deployments.local_hub.commits import SHA256
+from deployments.local_hub.errors import HubError, bad_request, entry_not_found, forbidden
+from deployments.local_hub.listing import iso
+from deployments.local_hub.receive import Received, receive
+
+URL_LIFETIME = 24 * 3600.0  # seconds; one file of 500 GB at 10 MB/s takes 14 hours
+BATCH_LIMIT = 1000  # objects one batch may ask about; the client sends 256
+SIZE_LIMIT = 500 * 10**9  # bytes of one file (Hub documentation, "Repository limitations and recommendations")
+LFS_JSON = "application/vnd.git-lfs+json"
+
+
+def batch(call: Call) -> Response:
+    """POST /{repo}.git/info/lfs/objects/batch: where to send each object; nothing for those the repo holds."""
+    operation = call.body.get("operation", "upload")
+    if operation not in ("upload", "download"):
+        raise bad_request(f"Unknown operation: {operation!r}")
+    repo = call.repo(write=operation == "upload")
+    objects = call.body.get("objects")
+    if not isinstance(objects, list) or len(objects) > BATCH_LIMIT:
+        raise bad_request(f"'objects' must be a list of at most {BATCH_LIMIT}")
+    transfers = call.body.get("transfers") or ["basic"]
+    answers = []
+    for wanted in objects:
+        oid, size = _object(wanted)
+        answer: dict[str, Any] = {"oid": oid, "size": size}
+        held = call.hub.holdings.size(repo.id, oid)
+        if operation == "download":
+            answer["error"] = {"code": 404, "message": "Download over the resolve route"}
+        elif size > SIZE_LIMIT:
+            answer["error"] = {"code": 422, "message": f"A file has at most {SIZE_LIMIT} bytes"}
+        elif held is not None and held != size:
+            answer["error"] = {"code": 422, "message": f"The object has {held} bytes, not {size}"}
+        elif held is None:
+            answer["actions"] = {
+                "upload": _upload_action(call, repo.id, oid, size, parts="multipart" in transfers),
+                "verify": {"href": f"{call.endpoint}/api/{repo.type}s/{repo.full_name}/lfs-verify"},
+            }
+        answers.append(answer)
+    transfer = "multipart" if any(_in_parts(answer) for answer in answers) else "basic"
+    return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=LFS_JSON)
+
+
+def _in_parts(answer: dict[str, Any]) -> bool:
+    return "chunk_size" in answer.get("actions", {}).get("upload", {}).get("header", {})
+
+
+def _object(wanted: object) -> tuple[str, int]:
+    if isinstance(wanted, dict):
+        oid, size = wanted.get("oid"), wanted.get("size")
+        if isinstance(oid, str) and SHA256.fullmatch(oid) and isinstance(size, int) and size >= 0:
+            return oid, size
+    raise bad_request("Each object needs an oid (sha256) and a size in bytes")
+
+
+def _upload_action(call: Call, repo: int, oid: str, size: int, *, parts: bool) -> dict[str, Any]:
+    sign = call.hub.signer.sign
+    if not parts or size <= call.hub.multipart_above:
+        signed = sign("lfs", URL_LIFETIME, repo=repo, oid=oid, size=size, user=call.user)
+        return {"href": f"{call.endpoint}/lfs/{signed}"}
+    upload = call.hub.multiparts.begin(repo, oid, size)
+    header = {"chunk_size": str(upload.part_size)}
+    for number in range(1, upload.parts + 1):
+        signed = sign("lfs-part", URL_LIFETIME, repo=repo, upload=upload.id, part=number)
+        header[str(number)] = f"{call.endpoint}/lfs-part/{signed}"
+    signed = sign("lfs-complete", URL_LIFETIME, repo=repo, upload=upload.id)
+    return {"href": f"{call.endpoint}/lfs-complete/{signed}", "header": header}
+
+
+def _claims(call: Call, purpose: str) -> dict[str, Any]:
+    claims = call.hub.signer.check(purpose, call.params["signed"])
+    if claims is None:
+        raise forbidden("This upload URL is not valid, or not any more")
+    if call.hub.repos.by_id(claims["repo"]) is None:
+        raise HubError(404, "Repository not found", "RepoNotFound")
+    return claims
+
+
+def _keep(call: Call, repo: int, received: Received) -> None:
+    call.hub.content.place(received)
+    with call.hub.database.write() as connection:
+        call.hub.holdings.add(connection, repo, received.sha256, received.size)
+
+
+async def put(call: Call) -> Response:
+    """PUT of one object's bytes."""
+    claims = _claims(call, "lfs")
+    received = await receive(
+        call.request.stream(), call.hub.incoming, call.hub.workers,
+        limit=SIZE_LIMIT, size=claims["size"], sha256=claims["oid"],
+    )  # fmt: skip
+    await run_in_threadpool(_keep, call, claims["repo"], received)
+    return Response(headers={"ETag": f'"{received.sha256}"'})
+
+
+async def put_part(call: Call) -> Response:
+    """PUT of one part's bytes; the ETag of the answer goes into `complete`."""
+    claims = _claims(call, "lfs-part")
+    upload = call.hub.multiparts.get(claims["upload"], claims["repo"])
+    received = await receive(
+        call.request.stream(), call.hub.incoming, call.hub.workers,
+        limit=upload.part_size, size=upload.part_bytes(claims["part"]), durable=False,
+    )  # fmt: skip
+    etag = await run_in_threadpool(call.hub.multiparts.put, upload, claims["part"], received)
+    return Response(headers={"ETag": etag})
+
+
+def complete(call: Call) -> Response:
+    """POST when all parts were sent: the whole is hashed, and kept if it is what was announced."""
+    claims = _claims(call, "lfs-complete")
+    upload = call.hub.multiparts.get(claims["upload"], claims["repo"])
+    parts = call.body.get("parts")
+    try:
+        etags = {int(part["partNumber"]): str(part["etag"]) for part in parts or ()}
+    except (TypeError, KeyError, ValueError):
+        raise bad_request("'parts' must be a list of partNumber and etag") from None
+    _keep(call, claims["repo"], call.hub.multiparts.complete(upload, etags))
+    return JSONResponse({"oid": upload.sha256})
+
+
+def verify(call: Call) -> Response:
+    """POST after an upload: whether the object is here with that size."""
+    repo = call.repo(write=True)
+    oid, size = _object(call.body)
+    if call.hub.holdings.size(repo.id, oid) != size:
+        raise entry_not_found(oid)
+    return JSONResponse({"oid": oid, "size": size}, media_type=LFS_JSON)
+
+
+def duplicate(call: Call) -> Response:
+    """POST .../lfs-files/duplicate: let another repo hold content of this one, for copies between repos."""
+    source = call.repo()
+    target = call.body.get("target")
+    files = call.body.get("files")
+    if not isinstance(target, dict) or not isinstance(files, list) or len(files) > BATCH_LIMIT:
+        raise bad_request(f"A copy needs a target and at most {BATCH_LIMIT} files")
+    kinds = [kind for kind in REPO_TYPES.values() if kind == target.get("type")]
+    namespace, _, name = text_of(target, "name").partition("/")
+    if not kinds:
+        raise bad_request("Invalid repo type")
+    into = call.hub.repos.find(call.identity, kinds[0], namespace, name)
+    call.hub.accounts.require_write(call.identity, into.namespace)
+    failed = []
+    with call.hub.database.write() as connection:
+        for file in files:
+            sha256 = file.get("sha256") if isinstance(file, dict) else None
+            if not isinstance(sha256, str) or not call.hub.holdings.copy(connection, source.id, into.id, sha256):
+                failed.append({"sha256": sha256, "error": "not found"})
+    return JSONResponse({"failed": failed})
+
+
+def listed(call: Call) -> Response:
+    """GET .../lfs-files: the LFS files at the head of main, with when their content was pushed."""
+    repo = call.repo()
+    commit = call.hub.git.resolve(repo.id, "main")
+    items = call.hub.listing.items(repo, commit, "", recursive=True)
+    described = call.hub.listing.describe(repo, commit, [item for item in items if not item[1].is_folder])
+    pushed = call.hub.holdings.pushed(repo.id)
+    return JSONResponse(
+        [
+            {
+                "fileOid": item["lfs"]["oid"], "oid": item["lfs"]["oid"], "filename": item["path"],
+                "size": item["size"], "ref": "refs/heads/main", "xetHash": item.get("xetHash"),
+                "pushedAt": iso(pushed.get(item["lfs"]["oid"], repo.created)),
+            }
+            for item in described
+            if "lfs" in item
+        ]
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""Pages for people: what a link in an artifact leads to. Plain HTML, no script, nothing loaded from elsewhere.
+
+Everything in a repo is other people's text: names are escaped, the card is rendered with raw HTML switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from urllib.parse import quote
+
+from markdown_it import MarkdownIt
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from deployments.local_hub.app import Call
+from deployments.local_hub.cards import CARD, front_matter
+from deployments.local_hub.errors import entry_not_found
+from deployments.local_hub.git import CommitInfo
+from deployments.local_hub.listing import iso
+from deployments.local_hub.repos import Repo
+
+ROWS = 1000  # paths shown of one folder
+HISTORY = 100  # commits shown
+TEXT_LIMIT = 1024 * 1024  # bytes of a text shown in a page
+
+STYLE = """
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; }
+th { text-align: left; } td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
+pre { overflow: auto; padding: .7rem; background: #8881; }
+nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; } .quiet { opacity: .7; } img { max-width: 100%; }
+"""
+
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def home(call: Call) -> Response:
+    """GET /: the repos the caller may see."""
+    rows = []
+    for repo in call.hub.repos.listed(call.identity):
+        head = call.hub.git.commit(repo.id, call.hub.git.resolve(repo.id, "main"))
+        rows.append(
+            f'<tr><td><a href="/{quote(repo.path)}">{escape(repo.full_name)}</a></td><td>{repo.type}</td>'
+            f'<td>{"private" if repo.private else "public"}</td><td class="n">{iso(head.date)}</td></tr>'
+        )
+    table = _table(("Repository", "Type", "Visibility", "Last commit"), rows) if rows else "<p>Nothing here yet.</p>"
+    return _page("Local Hub", f"<h1>Local Hub</h1>{table}")
+
+
+def repo(call: Call) -> Response:
+    """GET /datasets/{namespace}/{name}[/tree/{revision}[/path]]: files with sizes, the card, the last commit."""
+    repo = call.repo()
+    revision = call.params.get("revision") or "main"
+    path = (call.params.get("path") or "").strip("/")
+    commit = call.hub.git.resolve(repo.id, revision)
+    items = call.hub.listing.items(repo, commit, path, recursive=False)
+    described = call.hub.listing.describe(repo, commit, items[:ROWS])
+    address = f"/{quote(repo.path)}"
+    rev = quote(revision, safe="")
+    rows = []
+    for item in sorted(described, key=lambda item: (item["type"] == "file", item["path"])):
+        name = escape(item["path"].rpartition("/")[2])
+        kind = "blob" if item["type"] == "file" else "tree"
+        size = human(item["size"]) if kind == "blob" else "folder"
+        digest = item.get("lfs", item)["oid"]
+        link = f"{address}/{kind}/{rev}/{quote(item['path'])}"
+        rows.append(
+            f'<tr><td><a href="{link}">{name}</a></td><td class="n">{size}</td>'
+            f'<td class="quiet"><code title="{digest}">{digest[:12]}</code></td></tr>'
+        )
+    more = f"<p>The first {ROWS} of {len(items)} entries.</p>" if len(items) > ROWS else ""
+    head = call.hub.git.commit(repo.id, commit)
+    body = _header(repo, revision, path) + _latest(address, head) + _table(("Name", "Size", "Digest"), rows) + more
+    if not path:
+        body += _totals(call, repo, commit) + _card(call, repo, commit)
+    return _page(repo.full_name, body)
+
+
+def blob(call: Call) -> Response:
+    """GET .../blob/{revision}/{path}: a small text as text; anything else goes to its download."""
+    repo = call.repo()
+    revision, path = call.params["revision"], call.params["path"]
+    commit = call.hub.git.resolve(repo.id, revision)
+    entry = call.hub.git.entry(repo.id, commit, path)
+    if entry is None or entry.is_folder:
+        raise entry_not_found(path, commit)
+    info = call.hub.git.blobs(repo.id, [entry.oid])[entry.oid]
+    download = f"/{quote(repo.path)}/resolve/{quote(revision, safe='')}/{quote(path)}"
+    if info.sha256 is None and info.size <= TEXT_LIMIT:
+        text = escape(call.hub.git.blob(repo.id, entry.oid).decode("utf-8", "replace"))
+        shown = f"<pre>{text}</pre>"
+    elif call.identity.name is None and repo.private:
+        return RedirectResponse(download)
+    else:
+        shown = f"<p>Kept as LFS content: <code>{info.sha256}</code></p>" if info.sha256 else ""
+    about = f'<p>{human(info.size)} · <a href="{download}">download</a></p>'
+    return _page(path, _header(repo, revision, path) + about + shown)
+
+
+def commits(call: Call) -> Response:
+    """GET .../commits/{revision}: the history."""
+    repo = call.repo()
+    revision = call.params["revision"]
+    head = call.hub.git.resolve(repo.id, revision)
+    address = f"/{quote(repo.path)}"
+    history = zip(call.hub.listing.history(repo, head), range(HISTORY), strict=False)
+    rows = [
+        f'<tr><td><a href="{address}/commit/{info.oid}"><code>{info.oid[:8]}</code></a></td>'
+        f'<td>{escape(info.title)}</td><td>{escape(info.author)}</td><td class="n">{iso(info.date)}</td></tr>'
+        for info, _ in history
+    ]
+    return _page(repo.full_name, _header(repo, revision, "") + _table(("Commit", "Title", "Author", "Date"), rows))
+
+
+def commit(call: Call) -> Response:
+    """GET .../commit/{id}: the message, and a way to the files as they were."""
+    repo = call.repo()
+    info = call.hub.git.commit(repo.id, call.hub.git.resolve(repo.id, call.params["revision"]))
+    address = f"/{quote(repo.path)}"
+    parents = " ".join(f'<a href="{address}/commit/{oid}"><code>{oid[:8]}</code></a>' for oid in info.parents)
+    body = (
+        f"<h2>{escape(info.title)}</h2><pre>{escape(info.description)}</pre>"
+        f"<p>{escape(info.author)} · {iso(info.date)}</p>"
+        f"<p>Commit <code>{info.oid}</code>, parent {parents or 'none'}</p>"
+        f'<p><a href="{address}/tree/{info.oid}">Files at this commit</a></p>'
+    )
+    return _page(info.title, _header(repo, info.oid, "") + body)
+
+
+def human(size: int) -> str:
+    """Bytes for people, in powers of ten as the Hub shows them."""
+    if size < 1000:
+        return f"{size} B"
+    power = min((len(str(size)) - 1) // 3, 4)
+    return f"{size / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def _page(title: str, body: str) -> HTMLResponse:
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>',
+        headers={
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' https: data:",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _header(repo: Repo, revision: str, path: str) -> str:
+    address = f"/{quote(repo.path)}"
+    rev = quote(revision, safe="")
+    crumbs = [f'<a href="{address}/tree/{rev}">{escape(repo.name)}</a>']
+    parts = path.split("/") if path else []
+    for depth, part in enumerate(parts, 1):
+        crumbs.append(f'<a href="{address}/tree/{rev}/{quote("/".join(parts[:depth]))}">{escape(part)}</a>')
+    lock = "private " if repo.private else ""
+    return (
+        f'<nav><a href="/">Local Hub</a><a href="{address}">Files</a>'
+        f'<a href="{address}/commits/{rev}">History</a></nav>'
+        f'<h1>{escape(repo.full_name)} <small class="quiet">{lock}{repo.type}</small></h1>'
+        f'<p>{" / ".join(crumbs)} <span class="quiet">at <code>{escape(revision)}</code></span></p>'
+    )
+
+
+def _latest(address: str, head: CommitInfo) -> str:
+    return (
+        f'<p class="quiet">{escape(head.author)}: <a href="{address}/commit/{head.oid}">{escape(head.title)}</a>'
+        f" · {iso(head.date)} · <code>{head.oid[:8]}</code></p>"
+    )
+
+
+def _totals(call: Call, repo: Repo, commit: str) -> str:
+    files = [entry for _, entry in call.hub.listing.items(repo, commit, "", recursive=True) if not entry.is_folder]
+    sizes = call.hub.git.blobs(repo.id, (entry.oid for entry in files))
+    total = sum(sizes[entry.oid].size for entry in files)
+    return f'<p class="quiet">{len(files)} files, {human(total)}</p>'
+
+
+def _card(call: Call, repo: Repo, commit: str) -> str:
+    entry = call.hub.git.entry(repo.id, commit, CARD)
+    if entry is None or entry.is_folder:
+        return ""
+    data = call.hub.git.blob(repo.id, entry.oid)
+    if len(data) > TEXT_LIMIT:
+        return ""
+    block, text = front_matter(data.decode("utf-8", "replace"))
+    metadata = f"<details><summary>Metadata</summary><pre>{escape(block)}</pre></details>" if block else ""
+    return f"<hr>{metadata}<article>{MARKDOWN.render(text)}</article>"

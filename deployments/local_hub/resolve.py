@@ -1,0 +1,103 @@
+"""Downloads: GET and HEAD /.../resolve/{revision}/{path}, whole or a range, streamed from disk block by block."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import quote
+
+from starlette.responses import Response, StreamingResponse
+
+from deployments.local_hub.app import Call
+from deployments.local_hub.content import read_range
+from deployments.local_hub.errors import HubError, entry_not_found
+from deployments.local_hub.git import BlobInfo, Entry
+from deployments.local_hub.repos import Repo
+
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+TEXT_ENDINGS = (".md", ".txt", ".json", ".jsonl", ".tsv", ".csv", ".yaml", ".yml", ".bval", ".bvec", ".py", "README")
+
+
+async def resolve(call: Call) -> Response:
+    """The file's bytes, with the headers the client reads: commit, ETag, size, and how to get it over Xet."""
+    found = await asyncio.get_running_loop().run_in_executor(call.hub.workers, _find, call)
+    repo, commit, path, entry, blob = found
+    headers = _headers(call, repo, commit, path, entry, blob)
+    start, stop = _range(call.request.headers.get("range"), blob.size)
+    if (start, stop) != (0, blob.size) or _asks_range(call.request.headers.get("range"), blob.size):
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
+    headers["Content-Length"] = str(stop - start)
+    status = 206 if "Content-Range" in headers else 200
+    if call.request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    if blob.sha256 is None:
+        data = await asyncio.get_running_loop().run_in_executor(call.hub.workers, call.hub.git.blob, repo.id, entry.oid)
+        return Response(data[start:stop], status, headers)
+    return StreamingResponse(_blocks(call, _content(call, blob.sha256, start, stop)), status, headers)
+
+
+def _find(call: Call) -> tuple[Repo, str, str, Entry, BlobInfo]:
+    repo = call.repo()
+    revision, path = call.params["revision"], call.params["path"]
+    if revision == "refs":  # refs/pr/1 that came unquoted
+        kind, _, rest = path.partition("/")
+        name, _, path = rest.partition("/")
+        revision = f"refs/{kind}/{name}"
+    commit = call.hub.git.resolve(repo.id, revision)
+    entry = call.hub.git.entry(repo.id, commit, path)
+    if entry is None or entry.is_folder:
+        raise entry_not_found(path, commit)
+    return repo, commit, path, entry, call.hub.git.blobs(repo.id, [entry.oid])[entry.oid]
+
+
+def _headers(call: Call, repo: Repo, commit: str, path: str, entry: Entry, blob: BlobInfo) -> dict[str, str]:
+    name = path.rpartition("/")[2]
+    etag = f'"{blob.sha256 or entry.oid}"'
+    headers = {
+        "X-Repo-Commit": commit,
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        # files are other people's: never run as a page of this Hub
+        "Content-Type": "text/plain; charset=utf-8" if path.endswith(TEXT_ENDINGS) else "application/octet-stream",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}",
+    }
+    if blob.sha256 is not None:
+        headers["X-Linked-Etag"] = etag
+        headers["X-Linked-Size"] = str(blob.size)
+    return headers
+
+
+def _asks_range(header: str | None, size: int) -> bool:
+    return header is not None and RANGE.fullmatch(header.strip()) is not None and size > 0
+
+
+def _range(header: str | None, size: int) -> tuple[int, int]:
+    """First byte and the one after the last; several ranges at once are answered with the whole, as RFC 9110 allows."""
+    found = RANGE.fullmatch(header.strip()) if header else None
+    if found is None or found[1] == found[2] == "":
+        return 0, size
+    if found[1] == "":
+        start, stop = max(size - int(found[2]), 0), size
+    else:
+        start, stop = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
+    if start >= stop:
+        if size == 0 and start == 0:
+            return 0, 0
+        raise HubError(416, f"The file has {size} bytes", headers={"Content-Range": f"bytes */{size}"})
+    return start, stop
+
+
+def _content(call: Call, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+    path = call.hub.content.path(sha256)
+    if not path.is_file():
+        raise HubError(500, f"The content of this file (sha256 {sha256}) is missing from the store")
+    return read_range(path, start, stop)
+
+
+async def _blocks(call: Call, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    while (block := await loop.run_in_executor(call.hub.workers, next, blocks, None)) is not None:
+        yield block

@@ -1,0 +1,91 @@
+"""The table of routes: method, path, handler, and what kind of body the handler wants read ("" for none or a stream).
+
+`match` compares the path as it came over the wire, still quoted; a placeholder takes one part, `{path*}` the rest.
+"""
+
+from __future__ import annotations
+
+import re
+
+from deployments.local_hub import api_git, api_repos, lfs, pages, resolve
+from deployments.local_hub.app import Handler
+from deployments.local_hub.errors import HubError
+
+API = "/api/{type}/{namespace}/{name}"
+
+TABLE: list[tuple[str, str, Handler, str]] = [
+    ("GET", "/", pages.home, ""),
+    ("GET", "/api/whoami-v2", api_repos.whoami, ""),
+    ("GET", "/api/users/{user}/overview", api_repos.account_overview, ""),
+    ("GET", "/api/organizations/{user}/overview", api_repos.account_overview, ""),
+    ("POST", "/api/validate-yaml", api_repos.validate_yaml, "json"),
+    ("POST", "/api/repos/create", api_repos.create, "json"),
+    ("DELETE", "/api/repos/delete", api_repos.delete, "json"),
+    ("POST", "/api/repos/move", api_repos.move, "json"),
+    ("GET", "/api/{type}", api_repos.index, ""),
+    ("GET", API, api_repos.info, ""),
+    ("GET", API + "/revision/{revision}", api_repos.info, ""),
+    ("PUT", API + "/settings", api_repos.settings, "json"),
+    ("GET", API + "/auth-check", api_repos.auth_check, ""),
+    ("GET", API + "/auth-check/write", api_repos.auth_check_write, ""),
+    ("POST", API + "/preupload/{revision}", api_git.preupload, "json"),
+    ("POST", API + "/commit/{revision}", api_git.commit, ""),
+    ("GET", API + "/commits/{revision}", api_git.commits, ""),
+    ("GET", API + "/refs", api_git.refs, ""),
+    ("GET", API + "/tree/{revision}", api_git.tree, ""),
+    ("GET", API + "/tree/{revision}/{path*}", api_git.tree, ""),
+    ("POST", API + "/paths-info/{revision}", api_git.paths_info, "form"),
+    ("POST", API + "/branch/{branch}", api_git.create_branch, "json"),
+    ("DELETE", API + "/branch/{branch}", api_git.delete_branch, ""),
+    ("POST", API + "/tag/{revision}", api_git.create_tag, "json"),
+    ("DELETE", API + "/tag/{tag}", api_git.delete_tag, ""),
+    ("POST", API + "/super-squash/{branch}", api_git.squash, "json"),
+    ("POST", API + "/lfs-files/duplicate", lfs.duplicate, "json"),
+    ("GET", API + "/lfs-files", lfs.listed, ""),
+    ("POST", "/{type=datasets|spaces}/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch, "json"),
+    ("POST", "/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch, "json"),
+    ("POST", API + "/lfs-verify", lfs.verify, "json"),
+    ("PUT", "/lfs/{signed}", lfs.put, ""),
+    ("PUT", "/lfs-part/{signed}", lfs.put_part, ""),
+    ("POST", "/lfs-complete/{signed}", lfs.complete, "json"),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
+    ("GET", "/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}", pages.repo, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/tree/{revision}", pages.repo, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/tree/{revision}/{path*}", pages.repo, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/commits/{revision}", pages.commits, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/commit/{revision}", pages.commit, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/blob/{revision}/{path*}", pages.blob, ""),
+]  # fmt: skip
+
+_SHAPES = {"type": "models|datasets|spaces"}
+
+
+def _compile(path: str) -> re.Pattern[str]:
+    def placeholder(found: re.Match[str]) -> str:
+        name, _, choices = found[1].partition("=")
+        if name.endswith("*"):
+            return f"(?P<{name[:-1]}>.+)"
+        return f"(?P<{name}>{choices or _SHAPES.get(name, '[^/]+')})"
+
+    pattern = re.sub(r"\\\{(.*?)\\\}", lambda found: "{" + re.sub(r"\\(.)", r"\1", found[1]) + "}", re.escape(path))
+    return re.compile(re.sub(r"\{(.*?)\}", placeholder, pattern))
+
+
+_COMPILED = [(method, _compile(path), handler, body) for method, path, handler, body in TABLE]
+
+
+def match(method: str, raw_path: bytes) -> tuple[Handler, str, dict[str, str]]:
+    """The handler of a request, the kind of its body, the parts of its path, quoted; 404 or 405 for none."""
+    path = raw_path.decode("latin-1")
+    wanted = "GET" if method == "HEAD" else method
+    other = False
+    for allowed, pattern, handler, body in _COMPILED:
+        found = pattern.fullmatch(path)
+        if found is not None:
+            if allowed == wanted:
+                return handler, body, found.groupdict()
+            other = True
+    if other:
+        raise HubError(405, f"{method} is not possible here")
+    raise HubError(404, "Sorry, we can't find the page you are looking for.")

@@ -1,0 +1,38 @@
+"""Running the server: one uvicorn process on one socket, quiet, ended cleanly by SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+
+import uvicorn
+
+from deployments.local_hub.app import Application
+from deployments.local_hub.hub import Hub
+
+SHUTDOWN_GRACE = 5  # seconds that requests under way have to finish after SIGTERM
+KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none is closed under a request
+HEAD_LIMIT = 64 * 1024  # bytes of a request's line and headers
+
+
+def serve(hub: Hub, host: str, port: int) -> None:
+    """Serve until told to stop; prints the endpoint on stdout once connections are taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # the protocol spelled out: asyncio switches Nagle's delay (40 ms an answer) off only for sockets that name TCP
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        name = f"[{host}]" if family == socket.AF_INET6 else host
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        config = uvicorn.Config(
+            Application(hub), log_config=None, log_level="warning", access_log=False, lifespan="off",
+            server_header=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=SHUTDOWN_GRACE,
+            h11_max_incomplete_event_size=HEAD_LIMIT,
+        )  # fmt: skip
+        # the socket listens already: whoever reads the line can connect at once
+        print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
+        uvicorn.Server(config).run(sockets=[listener])

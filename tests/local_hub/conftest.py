@@ -1,0 +1,64 @@
+"""One Hub for the whole run, accounts with different rights, and a fresh dataset for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, constants
+
+from tests.local_hub.running import RunningHub
+
+_numbers = itertools.count(1)
+
+MakeRepo = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("hf-home")
+        patch.setenv("HF_HOME", str(home))
+        patch.setenv("HF_XET_CACHE", str(home / "xet"))
+        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    with RunningHub(tmp_path_factory.mktemp("hub") / "root") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def token(hub: RunningHub) -> str:
+    return hub.token("alice", "write", "--org", "lab")
+
+
+@pytest.fixture(params=["lfs"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How content travels; "lfs" is what HF_HUB_DISABLE_XET=1 does to the client."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    return str(request.param)
+
+
+@pytest.fixture
+def api(hub: RunningHub, token: str, transport: str) -> HfApi:
+    return HfApi(hub.endpoint, token=token)
+
+
+@pytest.fixture
+def dataset(api: HfApi) -> str:
+    """The name of a new, empty, private dataset of alice's."""
+    name = f"alice/scans-{next(_numbers)}"
+    api.create_repo(name, repo_type="dataset", private=True)
+    return name
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """An empty download cache."""
+    return tmp_path / "cache"

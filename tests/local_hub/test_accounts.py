@@ -1,0 +1,130 @@
+"""Who may do what: roles, organisations, private repos that look as if they did not exist."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import get_session
+
+from tests.local_hub.running import RunningHub
+
+_numbers = itertools.count(1)
+
+
+def anonymous(hub: RunningHub) -> HfApi:
+    return HfApi(hub.endpoint, token=False)
+
+
+def status(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
+    return int(error.value.response.status_code)
+
+
+def test_whoami_names_the_account_its_organisations_and_the_role_of_its_token(hub: RunningHub, api: HfApi) -> None:
+    me = api.whoami()
+    assert (me["name"], [org["name"] for org in me["orgs"]]) == ("alice", ["lab"])
+    assert me["auth"]["accessToken"]["role"] == "write"
+
+
+def test_a_wrong_token_is_refused_as_such_even_for_what_is_public(hub: RunningHub, api: HfApi) -> None:
+    wrong = HfApi(hub.endpoint, token="hf_" + "x" * 32)
+    with pytest.raises(HfHubHTTPError, match="Invalid") as refusal:
+        wrong.whoami()
+    assert status(refusal) == 401
+
+
+def test_a_token_stops_working_when_its_time_is_over(hub: RunningHub) -> None:
+    late = HfApi(hub.endpoint, token=hub.token("bob", "write", "--valid-for", "0"))
+    with pytest.raises(HfHubHTTPError) as refusal:
+        late.whoami()
+    assert status(refusal) == 401
+
+
+def test_a_private_repo_looks_missing_to_everyone_else(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    other = HfApi(hub.endpoint, token=hub.token("bob"))
+    for outsider in (other, anonymous(hub)):
+        for seen in (dataset, "alice/there-is-no-such-repo"):
+            with pytest.raises(RepositoryNotFoundError) as refusal:
+                outsider.dataset_info(seen)
+            assert status(refusal) == 404
+            assert refusal.value.server_message == "Repository not found"
+        with pytest.raises(RepositoryNotFoundError):
+            outsider.hf_hub_download(dataset, ".gitattributes", repo_type="dataset")
+    assert dataset not in get_session().get(hub.endpoint).text
+
+
+def test_a_public_repo_is_read_by_all_and_written_by_its_owner_alone(hub: RunningHub, api: HfApi) -> None:
+    name = f"alice/public-{next(_numbers)}"
+    api.create_repo(name, repo_type="dataset", private=False)
+    assert anonymous(hub).dataset_info(name).private is False
+    bob = HfApi(hub.endpoint, token=hub.token("bob"))
+    for outsider, expected in ((bob, 403), (anonymous(hub), 401)):
+        with pytest.raises(HfHubHTTPError) as refusal:
+            outsider.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=name, repo_type="dataset")
+        assert status(refusal) == expected
+
+
+def test_a_read_token_reads_and_does_not_write(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    reader = HfApi(hub.endpoint, token=hub.token("alice", "read"))
+    assert reader.dataset_info(dataset).private
+    with pytest.raises(HfHubHTTPError, match="role 'write' is needed") as refusal:
+        reader.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=dataset, repo_type="dataset")
+    assert status(refusal) == 403
+
+
+def test_members_of_an_organisation_write_or_read_as_their_role_there_says(hub: RunningHub, api: HfApi) -> None:
+    name = f"lab/shared-{next(_numbers)}"
+    api.create_repo(name, repo_type="dataset", private=True)
+    writer = HfApi(hub.endpoint, token=hub.token("carol", "write", "--org", "lab"))
+    reader = HfApi(hub.endpoint, token=hub.token("dave", "write", "--org", "lab:read"))
+
+    writer.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=name, repo_type="dataset")
+    assert "a.txt" in reader.list_repo_files(name, repo_type="dataset")
+    with pytest.raises(HfHubHTTPError) as refusal:
+        reader.upload_file(path_or_fileobj=b"y", path_in_repo="a.txt", repo_id=name, repo_type="dataset")
+    assert status(refusal) == 403
+
+
+def test_nobody_creates_repos_in_a_namespace_that_is_not_theirs(hub: RunningHub, api: HfApi) -> None:
+    bob = HfApi(hub.endpoint, token=hub.token("bob"))
+    with pytest.raises(HfHubHTTPError, match="rights to write under the namespace") as refusal:
+        bob.create_repo("alice/intruder", repo_type="dataset")
+    assert status(refusal) == 403
+
+
+def test_a_name_that_is_taken_is_a_conflict_and_exist_ok_accepts_it(api: HfApi, dataset: str) -> None:
+    with pytest.raises(HfHubHTTPError) as refusal:
+        api.create_repo(dataset, repo_type="dataset")
+    assert status(refusal) == 409
+    assert api.create_repo(dataset, repo_type="dataset", exist_ok=True).repo_id == dataset
+
+
+def test_a_deleted_repo_is_gone_and_its_name_is_free(api: HfApi, dataset: str) -> None:
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=dataset, repo_type="dataset")
+    api.delete_repo(dataset, repo_type="dataset")
+
+    with pytest.raises(RepositoryNotFoundError):
+        api.dataset_info(dataset)
+    api.create_repo(dataset, repo_type="dataset")
+    assert api.list_repo_files(dataset, repo_type="dataset") == [".gitattributes"]
+
+
+def test_a_repo_is_renamed_and_made_public(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    api.move_repo(dataset, f"{dataset}-moved", repo_type="dataset")
+    api.update_repo_settings(f"{dataset}-moved", private=False, repo_type="dataset")
+    assert anonymous(hub).dataset_info(f"{dataset}-moved").private is False
+    with pytest.raises(RepositoryNotFoundError):
+        api.dataset_info(dataset)
+
+
+def test_tokens_are_kept_as_digests_and_never_logged(hub: RunningHub, api: HfApi, token: str) -> None:
+    api.whoami()
+    with sqlite3.connect(hub.root / "hub.sqlite3") as database:
+        stored = database.execute("SELECT digest FROM token").fetchall()
+    assert all(len(digest) == 32 for (digest,) in stored)
+    for path in [*hub.root.rglob("*"), hub.root.with_suffix(".log")]:
+        if path.is_file():
+            assert token.encode() not in path.read_bytes()
