@@ -1,0 +1,216 @@
+"""The demo: the whole chain on this machine, against the local Hub, with a real Prefect server, worker and UI.
+
+`make demo` starts everything, runs push-bids/demo on the tree of ds004884, prints where to look, and waits at the gate
+until Ctrl-C. `make demo-once` does the same unattended: it types a wrong name first, approves through the API, loads
+the result with `load_dataset`, and exits 0 only if all of it held. Each demo has a new folder below `.demo/`; the
+images are made once.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+
+from deployments.demo_data import make_dataset
+from deployments.local_stack import REPO, Stack, StackError, running
+from deployments.runs import RunError, Runs, runs_of
+
+REPO_ID = "demo/ds004884"
+DEMO = REPO / ".demo"
+DATASET = DEMO / "ds004884"  # the source of the deployment push-bids/demo
+
+#: Run in a process of its own, as a scientist would: nothing of bids-push is imported.
+LOAD = """
+import json, sys
+from datasets import load_dataset
+rows = load_dataset(sys.argv[1], "anat_T1w", split="train", streaming=True)
+first = next(iter(rows))
+everything = load_dataset(sys.argv[1], split="train", streaming=True).remove_columns("nifti")
+print(json.dumps({
+    "shape": first["nifti"].shape, "sub": first["sub"], "participant": first["participant"],
+    "rows": sum(1 for _ in everything), "T1w": sum(1 for _ in rows.remove_columns("nifti")),
+}))
+"""
+
+
+class DemoFailed(Exception):
+    """Something that the demo shows did not hold."""
+
+
+def main() -> int:
+    """Run the demo; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--once", action="store_true", help="unattended: approve, load the result, and exit")
+    parser.add_argument("--sessions", type=int, help="a cut of so many sessions, instead of all 902")
+    options = parser.parse_args()
+    try:
+        data = dataset(options.sessions)
+        with running(new_folder()) as stack, runs_of(f"{stack.ui}/api") as runs:
+            return once(stack, runs, data) if options.once else attended(stack, runs, data)
+    except KeyboardInterrupt:
+        print("\nStopped: the server, the worker and the local Hub have ended. `make clean` removes .demo/.")
+        return 0
+    except (DemoFailed, RunError, StackError) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+
+
+def dataset(sessions: int | None) -> Path:
+    """The demo's dataset, made where it is missing."""
+    folder = DATASET if sessions is None else DATASET.with_name(f"{DATASET.name}-{sessions}")
+    print("Making the tree of ds004884 with images of its own (once) ...", flush=True)
+    made = make_dataset(folder, sessions=sessions)
+    size = f"{made.image_bytes / 1e6:.0f} MB"
+    print(f"  {made.sessions} sessions of {made.subjects} subjects, {made.images:,} images, {size}")
+    return folder
+
+
+def new_folder() -> Path:
+    """A folder for this demo: the next free number."""
+    taken = [int(path.name) for path in DEMO.glob("[0-9]*") if path.name.isdigit()]
+    return DEMO / str(max(taken, default=0) + 1)
+
+
+def attended(stack: Stack, runs: Runs, data: Path) -> int:
+    """Start the run, say where to look, and wait for Ctrl-C."""
+    run = start(stack, runs, data)
+    print(
+        f"""
+Prefect UI      {stack.ui}
+This run        {stack.ui}/runs/flow-run/{run}
+The dataset     {stack.endpoint}/datasets/{REPO_ID}
+Logs            {stack.folder}/*.log
+
+Working ...""",
+        flush=True,
+    )
+    at_gate = runs.wait(run, {"PAUSED"})
+    print(
+        f"""
+The gate is open: everything is on the Hub and verified, and nothing was deleted.
+Open the run above and press Resume. Choose a decision, type {REPO_ID}, submit.
+Ctrl-C stops everything that was started here.""",
+        flush=True,
+    )
+    while at_gate.state is not None and at_gate.state.type.value == "PAUSED":
+        time.sleep(1)
+        at_gate = runs.read(run)
+    ended = runs.wait(run, {"COMPLETED", "PAUSED"})
+    print(f"\nDecided: {ended.state and ended.state.name}: {ended.state and ended.state.message}", flush=True)
+    print("Ctrl-C stops everything that was started here.", flush=True)
+    while True:
+        time.sleep(3600)
+
+
+def start(stack: Stack, runs: Runs, data: Path) -> UUID:
+    """Start push-bids/demo; on a cut, with its folder as the source."""
+    source = str(data.relative_to(REPO))
+    return runs.start("push-bids/demo", **({} if data == DATASET else {"source": source}))
+
+
+def once(stack: Stack, runs: Runs, data: Path) -> int:
+    """The unattended demo."""
+    seconds: dict[str, float] = {}
+    with timed(seconds, "push, to the open gate"):
+        run = start(stack, runs, data)
+        runs.wait(run, {"PAUSED"})
+    staged = staged_bytes(stack)
+    expect(staged > 0, "something is staged while the gate is open")
+    with timed(seconds, "gate: a wrong name asks again"):
+        refuse_wrong_name(runs, run)
+        expect(staged_bytes(stack) == staged, "a wrong name deletes nothing")
+    with timed(seconds, "gate approved, verified again, cleaned up"):
+        refusal = runs.decide(run, decision="delete", confirm_repo=REPO_ID, note="make demo-once")
+        expect(refusal is None, f"the server takes the form ({refusal})")
+        ended = runs.wait(run)
+    expect(ended.state is not None and ended.state.name == "CleanedUp", f"the run ends cleaned up, not {ended.state}")
+    expect(staged_bytes(stack) == 0, "no staged shard is left")
+    with timed(seconds, "load_dataset"):
+        loaded = load_it(stack)
+    with timed(seconds, "the same again, with nothing changed"):
+        again = runs.wait(start(stack, runs, data), {"COMPLETED"})
+        expect(again.state is not None and again.state.name == "NothingToPublish", f"a second run ends {again.state}")
+    show(stack, runs, ended, loaded, staged, seconds)
+    return 0
+
+
+def refuse_wrong_name(runs: Runs, run: UUID) -> None:
+    """Type another repo's name, and wait until the gate asks again."""
+    before = runs.read(run).state
+    runs.decide(run, decision="delete", confirm_repo="demo/another-dataset", note="a slip")
+    deadline = time.monotonic() + 120
+    while True:
+        state = runs.read(run).state
+        if state is not None and before is not None and state.type.value == "PAUSED" and state.id != before.id:
+            return
+        expect(state is None or state.type.value not in {"COMPLETED", "FAILED", "CRASHED"}, f"it asks again: {state}")
+        expect(time.monotonic() < deadline, "the gate asks again within two minutes")
+        time.sleep(0.2)
+
+
+def load_it(stack: Stack) -> dict[str, Any]:
+    """Load the published dataset as a scientist would, in a new process."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, REPO_ID], env=stack.environment, capture_output=True, text=True, check=False
+    )
+    expect(done.returncode == 0, f"load_dataset works:\n{done.stderr[-3000:]}")
+    loaded: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    expect(len(loaded["shape"]) == 3 and loaded["T1w"] > 0, "anat_T1w decodes to 3-D images")
+    return loaded
+
+
+def show(
+    stack: Stack, runs: Runs, run: FlowRun, loaded: dict[str, Any], staged: int, seconds: dict[str, float]
+) -> None:
+    """Print what was done, from what the run left behind and what was counted here."""
+    artifacts = runs.artifacts(run.id)
+    table = artifacts[f"push-{run.id}"]
+    figures = {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
+    expect(loaded["rows"] == figures["rows"], f"{loaded['rows']} rows load, {figures['rows']} were staged")
+    expect(figures["shards sent"] == figures["shards embedded"], "every embedded shard was sent")
+    print("\nAll of it held.")
+    lines: list[tuple[str, object]] = [
+        ("sessions (shards)", f"{figures['shards sent']:,}"),
+        ("rows (images)", f"{loaded['rows']:,}"),
+        ("bytes staged", f"{staged:,}"),
+        ("bytes sent", f"{figures['bytes sent']:,}"),
+        ("commits", figures["commits"]),
+        ("run", run.state.message if run.state else ""),
+        ("load_dataset", f"{loaded['T1w']} T1w images, the first of sub-{loaded['sub']}, {loaded['shape']}"),
+        *((f"s, {what[9:]}", value) for what, value in figures.items() if what.startswith("seconds: ")),
+        *((f"s, {what}", round(spent, 1)) for what, spent in seconds.items()),
+    ]
+    for what, value in lines:
+        print(f"  {what:<46} {value}")
+
+
+def staged_bytes(stack: Stack) -> int:
+    """The bytes of the staged shards."""
+    return sum(path.stat().st_size for path in stack.staging_root.rglob("*.parquet"))
+
+
+def expect(held: bool, what: str) -> None:
+    """Check one thing that the demo shows."""
+    if not held:
+        raise DemoFailed(what)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Count the seconds of a part, and say that it goes on."""
+    print(f"{what} ...", flush=True)
+    start_time = time.monotonic()
+    yield
+    seconds[what] = time.monotonic() - start_time
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

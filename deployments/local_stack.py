@@ -1,0 +1,234 @@
+"""Everything a push needs, on this machine: a local Hub, a Prefect server and a worker, each a process of its own.
+
+Used by the demo, the end-to-end tests and the soak. A stack lives in one folder (homes, logs, staging, the Hub's
+store), takes free ports on the loopback, inherits no PREFECT_*, HF_* or BIDS_PUSH_* setting of the caller, and ends
+its processes by their ids when the block ends, however it ends.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+REPO = Path(__file__).resolve().parent.parent
+POOL = "bids-push"
+START_SECONDS = 120.0  # for a server to answer: Prefect migrates its database at its first start
+STOP_SECONDS = 15.0  # between SIGTERM and SIGKILL
+
+
+class StackError(Exception):
+    """A process of the stack did not start, or has ended; the message names its log."""
+
+
+@dataclass
+class Process:
+    """One process of the stack, the leader of a process group of its own."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.popen.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL to it and to what it started, at once."""
+        self._signal(signal.SIGKILL)
+        self.popen.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to what has not ended by then."""
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(STOP_SECONDS)
+        self.kill()
+
+    def _signal(self, which: signal.Signals) -> None:
+        try:
+            os.killpg(self.popen.pid, which)
+        except ProcessLookupError:
+            return  # all of its group has ended
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without the settings of any Prefect, Hub or bids-push."""
+    own = ("PREFECT_", "HF_", "HUGGING", "BIDS_PUSH_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
+def wait_until(what: str, true: Callable[[], bool], seconds: float, process: Process | None = None) -> None:
+    """Wait for a condition.
+
+    Raises:
+        StackError: it did not come in time, or the process that should bring it about has ended.
+    """
+    deadline = time.monotonic() + seconds
+    while not true():
+        if process is not None and not process.alive:
+            raise StackError(
+                f"{process.name} ended while waiting until {what}; its log {process.log} ends:\n{process.tail()}"
+            )
+        if time.monotonic() > deadline:
+            ending = f"; the log {process.log} ends:\n{process.tail()}" if process else ""
+            raise StackError(f"{what}: not so within {seconds:.0f} s{ending}")
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there."""
+    try:
+        return httpx2.get(url, timeout=2.0).is_success
+    except httpx2.TransportError:
+        return False
+
+
+@dataclass
+class Stack:
+    """A running stack; make one with `running`."""
+
+    folder: Path
+    hub_port: int = field(default_factory=free_port)
+    prefect_port: int = field(default_factory=free_port)
+    token: str = field(default="", repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More environment for the worker."""
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        """The local Hub."""
+        return f"http://127.0.0.1:{self.hub_port}"
+
+    @property
+    def ui(self) -> str:
+        """The Prefect UI."""
+        return f"http://127.0.0.1:{self.prefect_port}"
+
+    @property
+    def staging_root(self) -> Path:
+        """Where the worker stages."""
+        return self.folder / "staging"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a client of this stack: the worker's, and the Prefect CLI's."""
+        return {
+            **clean_environment(),
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_API_URL": f"{self.ui}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "HF_HOME": str(self.folder / "hf"),
+            "HF_ENDPOINT": self.endpoint,
+            "HF_TOKEN": self.token,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",  # until the local Hub speaks Xet
+            "BIDS_PUSH_STAGING_ROOT": str(self.staging_root),
+            **self.settings,
+        }
+
+    def start(self, name: str, command: Sequence[str]) -> Process:
+        """Start a process of the stack, its output in a log beside the others."""
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as output:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=REPO,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        process = self.processes[name] = Process(name, popen, log)
+        return process
+
+    def run(self, *command: str) -> str:
+        """Run a command of this stack's to its end; what it printed.
+
+        Raises:
+            StackError: it failed.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=REPO,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"{' '.join(command[:4])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.stdout
+
+    def start_hub(self) -> Process:
+        """Start the local Hub, and wait until it answers."""
+        root = str(self.folder / "hub")
+        process = self.start("hub", ["deployments.local_hub", "serve", "--root", root, "--port", str(self.hub_port)])
+        wait_until("the local Hub answers", lambda: answers(f"{self.endpoint}/"), START_SECONDS, process)
+        return process
+
+    def make_token(self, name: str, role: str = "write") -> str:
+        """A token for an account of the local Hub, made with it."""
+        command = ["deployments.local_hub", "token", name, "--role", role, "--root", str(self.folder / "hub")]
+        return self.run(*command).strip().splitlines()[-1]
+
+    def start_prefect(self) -> Process:
+        """Start the Prefect server, and wait until it answers."""
+        command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.prefect_port)]
+        process = self.start("prefect", command)
+        wait_until("the Prefect server answers", lambda: answers(f"{self.ui}/api/health"), START_SECONDS, process)
+        return process
+
+    def deploy(self) -> None:
+        """Make the work pool and the deployments of prefect.yaml."""
+        self.run("prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        self.run("prefect", "--no-prompt", "deploy", "--all")
+
+    def start_worker(self) -> Process:
+        """Start a worker that runs what is due."""
+        return self.start("worker", ["prefect", "worker", "start", "--pool", POOL])
+
+    def stop(self) -> None:
+        """End every process, the worker first."""
+        for process in reversed(self.processes.values()):
+            process.stop()
+
+
+@contextmanager
+def running(folder: Path, account: str = "demo", **settings: str) -> Iterator[Stack]:
+    """A stack with its Hub, server, deployments and worker up; everything it started ends with the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stack = Stack(folder, settings=settings)
+    try:
+        stack.start_hub()
+        stack.token = stack.make_token(account)
+        stack.start_prefect()
+        stack.deploy()
+        stack.start_worker()
+        yield stack
+    finally:
+        stack.stop()

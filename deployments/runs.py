@@ -1,0 +1,77 @@
+"""Runs of a Prefect server, as a client sees them: start one, wait for its state, decide at its gate.
+
+What the UI's buttons do, over the API: used by the demo, the end-to-end tests and the soak.
+"""
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
+
+ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+class RunError(Exception):
+    """A run did not come to where it was expected."""
+
+
+class Runs:
+    """The runs of one server."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self.client = client
+
+    def start(self, deployment: str, **parameters: Any) -> UUID:
+        """Start a run of a deployment; its id. The worker picks it up."""
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+
+    def read(self, run: UUID) -> FlowRun:
+        """The run as it is now."""
+        return self.client.read_flow_run(run)
+
+    def wait(self, run: UUID, types: Collection[str] = ENDED, seconds: float = 600.0) -> FlowRun:
+        """Wait until the run is in a state of one of these types.
+
+        Raises:
+            RunError: it ended in another one, or did not come there in time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.read(run)
+            state = found.state
+            if state is not None and state.type.value in types:
+                return found
+            if state is not None and state.type.value in ENDED:
+                raise RunError(f"the run {found.name} ended {state.name}: {state.message}")
+            if time.monotonic() > deadline:
+                raise RunError(f"the run {found.name} is {state and state.name} after {seconds:.0f} s")
+            time.sleep(0.2)
+
+    def decide(self, run: UUID, **form: Any) -> str | None:
+        """Send the gate's form; None if the server took it, else why it did not."""
+        answer = self.client.resume_flow_run(run, run_input=form)
+        if answer.status is SetStateStatus.ACCEPT:
+            return None
+        return getattr(answer.details, "reason", None) or str(answer.status)
+
+    def artifacts(self, run: UUID) -> dict[str, Any]:
+        """The data of the run's artifacts, by key; of one key the newest."""
+        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        found = sorted(self.client.read_artifacts(artifact_filter=only), key=lambda artifact: str(artifact.created))
+        return {artifact.key or str(artifact.id): artifact.data for artifact in found}
+
+
+@contextmanager
+def runs_of(api_url: str) -> Iterator[Runs]:
+    """The runs of the server at this API's address."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        yield Runs(client)
