@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from deployments.demo_data import DemoDataError, make_dataset
+from deployments.demo_data import DemoDataError, StoppedError, make_dataset
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         made = make_dataset(options.out, options.sessions, options.bytes)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return 1
     except (DemoDataError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
