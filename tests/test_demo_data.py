@@ -318,6 +318,13 @@ def test_the_command_prints_what_is_there(tmp_path, capsys):
     assert list(lines) == ["sessions", "subjects", "images", "bytes", "seconds"]
 
 
+def test_a_total_too_small_for_pictures_is_exceeded_and_said(tmp_path, capsys):
+    assert main([str(tmp_path / "out"), "--sessions", "1", "--bytes", "1000"]) == 0
+    assert "would not be readable" in capsys.readouterr().out
+    smallest = min(min(nib.load(tmp_path / "out" / path).shape[:2]) for path in images_in(tmp_path / "out"))
+    assert smallest >= 24
+
+
 @settings(max_examples=150, deadline=None)
 @given(pieces=st.lists(st.binary(max_size=400), max_size=6), expected=st.binary(max_size=50))
 def test_any_bytes_come_back_from_the_encoder_whatever_was_expected(pieces, expected):

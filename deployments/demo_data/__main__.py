@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"images   {made.images} ({made.images_made} made now)")
     print(f"bytes    {made.image_bytes} of images")
     print(f"seconds  {made.seconds:.1f}")
+    if options.bytes is not None and made.image_bytes > 1.05 * options.bytes:
+        print(f"More than the {options.bytes} bytes asked for: smaller, the pictures would not be readable.")
     return 0
 
 

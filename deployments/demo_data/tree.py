@@ -67,7 +67,7 @@ def make_dataset(out: Path, sessions: int | None = None, total_bytes: int | None
     """Makes the demo dataset in `out`: `sessions` of its 902 sessions, with images of `total_bytes` in all.
 
     Without `total_bytes`, each image is the one of the whole dataset at 300 MB, so that a larger cut adds to a smaller
-    one. With it, sizes depend on the cut; the total is more where pictures need more (about 40 kB for each session).
+    one. With it, sizes depend on the cut; the total is more where pictures need more (about 200 kB a session).
     Raises `NotOurFolderError` and `BusyFolderError` before anything is touched, ValueError for figures that make no
     sense. Large cuts start processes by `spawn`: a script calls this under `if __name__ == "__main__"`.
     """
