@@ -7,6 +7,13 @@ sessions) > `sizes` (how large) > `phantom` (the head) > `render` (noise, volume
 file) > `tree` (the folder).
 """
 
-from deployments.demo_data.tree import BusyFolderError, DemoDataError, DemoSummary, NotOurFolderError, make_dataset
+from deployments.demo_data.tree import (
+    BusyFolderError,
+    DemoDataError,
+    DemoSummary,
+    NotOurFolderError,
+    StoppedError,
+    make_dataset,
+)
 
-__all__ = ["BusyFolderError", "DemoDataError", "DemoSummary", "NotOurFolderError", "make_dataset"]
+__all__ = ["BusyFolderError", "DemoDataError", "DemoSummary", "NotOurFolderError", "StoppedError", "make_dataset"]

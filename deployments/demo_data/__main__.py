@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from deployments.demo_data import DemoDataError, make_dataset
+from deployments.demo_data import DemoDataError, StoppedError, make_dataset
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         made = make_dataset(options.out, options.sessions, options.bytes)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return 1
     except (DemoDataError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -35,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"images   {made.images} ({made.images_made} made now)")
     print(f"bytes    {made.image_bytes} of images")
     print(f"seconds  {made.seconds:.1f}")
+    if options.bytes is not None and made.image_bytes > 1.05 * options.bytes:
+        print(f"More than the {options.bytes} bytes asked for: smaller, the pictures would not be readable.")
     return 0
 
 

@@ -24,7 +24,7 @@ MAX_CODE_BITS = 15
 # RFC 1952: magic, method "deflate", no flags (no name), mtime 0, no extra flags, unknown system
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 # bytes packed at once: the temporary arrays of one piece stay in a core's cache
-PIECE = 1 << 16
+PIECE = 1 << 17
 
 
 def code_lengths(counts: Ints) -> list[int]:
@@ -124,8 +124,9 @@ class GzipEncoder:
         """Closes the block and adds the trailer: CRC-32 and size of what was fed."""
         for code, length in [*(self._singles[byte] for byte in self._rest), self._end]:
             self._put(code, length)
+        begun = self._drain()
         tail = self._bits.to_bytes((self._size + 7) // 8, "little")
-        return tail + struct.pack("<II", self._crc, self._total & 0xFFFFFFFF)
+        return begun + tail + struct.pack("<II", self._crc, self._total & 0xFFFFFFFF)
 
     def _put(self, code: int, length: int) -> None:
         self._bits |= code << self._size

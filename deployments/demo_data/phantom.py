@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Field = npt.NDArray[np.float32]
+Ellipsoid = tuple[tuple[float, float, float], tuple[float, float, float]]  # centre and half axes, mm
 
 FIELD_OF_VIEW_MM = (160.0, 200.0, 184.0)  # right to left, back to front, bottom to top
 SCALP_MM = (75.0, 94.0, 88.0)  # half axes of the largest head
@@ -192,29 +193,43 @@ def paint(head: Head, grid: Grid, contrasts: Sequence[Contrast]) -> Picture:
     in_lesion = canvas.inside(scar, min(head.lesion_size)) * canvas.inside(brain, 63, 0.95)
 
     wide, left = head.atrophy, head.left_ventricle
-    layers: list[tuple[Field, str]] = [
-        (canvas.inside(scalp, 75), "scalp"),
-        (canvas.inside(scalp, 75, 0.93), "skull"),
-        (canvas.inside(scalp, 75, 0.875), "fluid"),
-        (in_brain, "grey"),
-        (in_white, "white"),
-        (canvas.ellipsoid((-24, 6, 0), (8, 17, 13)), "grey"),
-        (canvas.ellipsoid((24, 6, 0), (8, 17, 13)), "grey"),
-        (canvas.ellipsoid((-10, -14, -1), (8, 12, 9)), "grey"),
-        (canvas.ellipsoid((10, -14, -1), (8, 12, 9)), "grey"),
-        (in_fissure, "fluid"),
-        (canvas.ellipsoid((0, -8, -4), (2.5 * wide, 12, 10)), "fluid"),
-        (canvas.ellipsoid((-8, 24, 4), (5.5 * wide * left, 13 * left, 13)), "fluid"),
-        (canvas.ellipsoid((8, 24, 4), (5.5 * wide, 13, 13)), "fluid"),
-        (canvas.ellipsoid((-20, -34, 5), (6.5 * wide * left, 17 * left, 13)), "fluid"),
-        (canvas.ellipsoid((20, -34, 5), (6.5 * wide, 17, 13)), "fluid"),
-        (canvas.ellipsoid((-11, -4, 16), (6 * wide * left, 28, 8)), "fluid"),
-        (canvas.ellipsoid((11, -4, 16), (6 * wide, 28, 8)), "fluid"),
-        (in_lesion, "lesion"),
+    nuclei: list[Ellipsoid] = [
+        ((-24, 6, 0), (8, 17, 13)),
+        ((24, 6, 0), (8, 17, 13)),
+        ((-10, -14, -1), (8, 12, 9)),
+        ((10, -14, -1), (8, 12, 9)),
     ]
+    ventricles: list[Ellipsoid] = [
+        ((0, -8, -4), (2.5 * wide, 12, 10)),
+        ((-8, 24, 4), (5.5 * wide * left, 13 * left, 13)),
+        ((8, 24, 4), (5.5 * wide, 13, 13)),
+        ((-20, -34, 5), (6.5 * wide * left, 17 * left, 13)),
+        ((20, -34, 5), (6.5 * wide, 17, 13)),
+        ((-11, -4, 16), (6 * wide * left, 28, 8)),
+        ((11, -4, 16), (6 * wide, 28, 8)),
+    ]
+    in_scalp = canvas.inside(scalp, 75)
+    signals = [np.zeros(in_scalp.shape, np.float32) for _ in contrasts]
+
+    def lay(cover: Field, tissue: str) -> None:
+        for signal, contrast in zip(signals, contrasts, strict=True):
+            signal += cover * (np.float32(getattr(contrast, tissue)) - signal)
+
+    lay(in_scalp, "scalp")
+    lay(canvas.inside(scalp, 75, 0.93), "skull")
+    lay(canvas.inside(scalp, 75, 0.875), "fluid")
+    lay(in_brain, "grey")
+    lay(in_white, "white")
+    for nucleus in nuclei:
+        lay(canvas.ellipsoid(*nucleus), "grey")
+    lay(in_fissure, "fluid")
+    for ventricle in ventricles:
+        lay(canvas.ellipsoid(*ventricle), "fluid")
+    lay(in_lesion, "lesion")
     # the receiving coils see the surface better than the middle
     shading = np.float32(0.88) + scalp * scalp * np.float32(0.12)
-    signals = [_lay(layers, contrast) * np.minimum(shading, 1) for contrast in contrasts]
+    for signal in signals:
+        signal *= np.minimum(shading, 1)
     if any(contrast.active for contrast in contrasts):
         # naming: the back of the head sees, the temples speak
         active = in_brain * np.maximum(
@@ -224,12 +239,4 @@ def paint(head: Head, grid: Grid, contrasts: Sequence[Contrast]) -> Picture:
             signal + active * np.float32(contrast.active) for signal, contrast in zip(signals, contrasts, strict=True)
         ]
     half = np.float32(0.5)
-    return Picture(signals, layers[0][0] > 0, canvas.inside(brain, 63) > half, in_lesion > half)
-
-
-def _lay(layers: Sequence[tuple[Field, str]], contrast: Contrast) -> Field:
-    shape = np.broadcast_shapes(*(cover.shape for cover, _ in layers))
-    signal = np.zeros(shape, np.float32)
-    for cover, tissue in layers:
-        signal += cover * (np.float32(getattr(contrast, tissue)) - signal)
-    return signal
+    return Picture(signals, in_scalp > 0, canvas.inside(brain, 63) > half, in_lesion > half)

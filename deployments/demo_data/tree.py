@@ -9,11 +9,13 @@ import fcntl
 import json
 import multiprocessing
 import os
+import signal
 import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,10 @@ class BusyFolderError(DemoDataError):
     """Another run writes into the folder."""
 
 
+class StoppedError(DemoDataError):
+    """The work ended half done; what is there is right, and another call goes on from it."""
+
+
 @dataclass(frozen=True)
 class DemoSummary:
     """What is in the folder, and what it took."""
@@ -61,8 +67,9 @@ def make_dataset(out: Path, sessions: int | None = None, total_bytes: int | None
     """Makes the demo dataset in `out`: `sessions` of its 902 sessions, with images of `total_bytes` in all.
 
     Without `total_bytes`, each image is the one of the whole dataset at 300 MB, so that a larger cut adds to a smaller
-    one. Raises `NotOurFolderError` and `BusyFolderError` before anything is touched, ValueError for figures that make
-    no sense.
+    one. With it, sizes depend on the cut; the total is more where pictures need more (about 200 kB a session).
+    Raises `NotOurFolderError` and `BusyFolderError` before anything is touched, ValueError for figures that make no
+    sense. Large cuts start processes by `spawn`: a script calls this under `if __name__ == "__main__"`.
     """
     began = time.monotonic()
     order = ordered_sessions()
@@ -103,18 +110,19 @@ def _claim(out: Path, sessions: int, total_bytes: int | None) -> Iterator[None]:
         raise NotOurFolderError(
             f"{out} is not empty, and not made by this command. Name a new folder; nothing was touched."
         )
-    with marker.open("a+", encoding="utf-8") as file:
+    file = os.open(marker, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise BusyFolderError(f"Another run is writing into {out}. Wait until it has ended.") from error
-        file.seek(0)
-        _check_marker(out, file.read(), sessions, total_bytes)
+        _check_marker(out, os.pread(file, 1000, 0).decode(errors="replace"), sessions, total_bytes)
         wanted = json.dumps({"layout": LAYOUT_VERSION, "sessions": sessions, "bytes": total_bytes})
-        file.truncate(0)
-        file.write(wanted + "\n")
-        file.flush()
+        # one write over the old text, of the same length: a kill leaves either the one or the other
+        os.pwrite(file, f"{wanted:<119}\n".encode(), 0)
         yield
+    finally:
+        os.close(file)
 
 
 def _check_marker(out: Path, text: str, sessions: int, total_bytes: int | None) -> None:
@@ -186,9 +194,13 @@ def _make_images(out: Path, layouts: Sequence[Layout]) -> None:
         return
     # spawned, not forked: the caller may have threads
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        for _ in pool.map(_make_image, jobs, chunksize=1 if heavy and len(jobs) < 2000 else BATCH):
-            pass
+    chunk = 1 if heavy and len(jobs) < 2000 else BATCH
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_process) as pool:
+            for _ in pool.map(_make_image, jobs, chunksize=chunk):
+                pass
+    except BrokenProcessPool as error:
+        raise StoppedError(f"A process that makes images was ended. Run again to complete {out}.") from error
 
 
 def _make_image(job: Job) -> None:
@@ -196,8 +208,9 @@ def _make_image(job: Job) -> None:
     _write(path, render(layout, b_values))
 
 
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is killed, which would otherwise leave it waiting for ever."""
+def _begin_process() -> None:
+    """Leaves Ctrl-C to the process that started this one, and ends with it: killed, it would leave this one waiting."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
