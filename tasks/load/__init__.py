@@ -24,6 +24,7 @@ from tasks.load.errors import (
     IncompleteIndex,
     NotABidsDataset,
     UnreadableFolder,
+    UnreadableIgnoreFile,
     UnreadableSidecar,
     UnreadableTable,
     listed,
@@ -42,6 +43,7 @@ __all__ = [
     "IncompleteIndex",
     "NotABidsDataset",
     "UnreadableFolder",
+    "UnreadableIgnoreFile",
     "UnreadableSidecar",
     "UnreadableTable",
     "load",
@@ -58,6 +60,7 @@ def load(source: Path) -> Dataset:
         NotABidsDataset: no such folder, or no dataset_description.json in it.
         EmptyDataset: no image in it.
         UnreadableFolder: a folder cannot be listed.
+        UnreadableIgnoreFile: a .bidsignore cannot be read.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         AmbiguousSidecars: two sidecars at one level apply to one image.
         UnreadableTable: participants.tsv, a sessions or a scans table cannot be read.
@@ -239,8 +242,8 @@ class _Loader:
             )
         if self.sidecars.own_preferred:
             notes.append(
-                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one level, "
-                "which BIDS does not allow; each has the metadata of the one with its own name."
+                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one "
+                "level, which BIDS does not allow; each has the metadata of the one with its own name."
             )
         if self.unfetched:
             notes.append(f"{self.unfetched} images are not fetched here: their shards cannot be staged until they are.")
