@@ -28,6 +28,7 @@ from tasks.load.errors import (
     IncompleteIndex,
     NotABidsDataset,
     UnreadableFolder,
+    UnreadableIgnoreFile,
     UnreadableSidecar,
     UnreadableTable,
     listed,
@@ -46,6 +47,7 @@ __all__ = [
     "IncompleteIndex",
     "NotABidsDataset",
     "UnreadableFolder",
+    "UnreadableIgnoreFile",
     "UnreadableSidecar",
     "UnreadableTable",
     "load",
@@ -63,6 +65,7 @@ def load(source: Path) -> Dataset:
         NotABidsDataset: no such folder, or no dataset_description.json in it.
         EmptyDataset: no image in it.
         UnreadableFolder: a folder cannot be listed.
+        UnreadableIgnoreFile: a .bidsignore cannot be read.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         AmbiguousSidecars: two sidecars at one level apply to one image.
         UnreadableTable: participants.tsv, a sessions or a scans table cannot be read.

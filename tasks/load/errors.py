@@ -19,6 +19,10 @@ class UnreadableFolder(PushError):
     """A folder of the dataset cannot be listed."""
 
 
+class UnreadableIgnoreFile(PushError):
+    """A .bidsignore cannot be read, so that it is not known what it keeps out."""
+
+
 class UnreadableSidecar(PushError):
     """A sidecar that applies to an image, or dataset_description.json, cannot be read."""
 

@@ -16,14 +16,16 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from tasks.load.errors import UnreadableFolder
+from tasks.load.annex import POINTER_MARK
+from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
 from tasks.text import decode
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"
 OUTSIDE = ("sourcedata", "code", "stimuli")
 IGNORE_FILE = ".bidsignore"
-IGNORED = "ignored by .bidsignore"
+IGNORED = "files named in .bidsignore"
+IGNORED_IMAGES = "images named in .bidsignore"
 HIDDEN = "hidden files and folders, such as .git"
 LOOPS = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
@@ -152,7 +154,7 @@ class _Walker:
             return NOT_UTF8
         for root, rules in ignored:
             if rules.match_file(path[len(root) + 1 :] if root else path):
-                return IGNORED
+                return IGNORED_IMAGES if name.lower().endswith((".nii", ".nii.gz")) else IGNORED
         return None
 
     def _count(self, path: str) -> int:
@@ -197,4 +199,13 @@ def _nested(path: str, marked: bool) -> Root:
 
 
 def _ignore_rules(path: Path) -> GitIgnoreSpec:
-    return GitIgnoreSpec.from_lines(decode(path.read_bytes()).splitlines())
+    try:
+        data = path.read_bytes()
+        if data.startswith(POINTER_MARK):
+            raise FileNotFoundError
+        return GitIgnoreSpec.from_lines(decode(data).splitlines())
+    except (OSError, ValueError) as error:
+        reason = "not fetched from git-annex" if isinstance(error, FileNotFoundError) else str(error)
+        raise UnreadableIgnoreFile(
+            f"{path} cannot be read ({reason}), so it is not known what must not be published. Fetch or correct it."
+        ) from error

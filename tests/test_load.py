@@ -1,0 +1,849 @@
+"""Load: every image of a BIDS tree, with what describes it, or an error that says what to do."""
+
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tasks.load import (
+    AmbiguousSidecars,
+    EmptyDataset,
+    NotABidsDataset,
+    UnreadableFolder,
+    UnreadableIgnoreFile,
+    UnreadableSidecar,
+    UnreadableTable,
+    load,
+)
+from tasks.models import ENTITIES, Dataset
+from tests import bids_examples as bids
+from tests.bids_examples import IMAGE, Image, Link
+
+KEY = "SHA256E-s4321--" + "a" * 64 + ".nii.gz"
+
+
+def by_path(dataset: Dataset) -> dict[str, object]:
+    return {image.path: image for image in dataset.images}
+
+
+def only_image(dataset: Dataset):
+    (image,) = dataset.images
+    return image
+
+
+def metadata_of(dataset: Dataset, path: str) -> object:
+    text = next(image for image in dataset.images if image.path == path).metadata
+    return None if text is None else json.loads(text)
+
+
+# --- which images there are, and what their names say ---
+
+
+def test_raw_images_and_those_of_derivatives_are_rows_with_their_entities(tmp_path):
+    dataset = load(bids.two_sessions(tmp_path))
+
+    found = [(i.dataset, i.sub, i.ses, i.datatype, i.suffix, dict(i.entities)) for i in dataset.images]
+    assert found == [
+        ("masks", "01", "a", "anat", "mask", {"desc": "lesion"}),
+        ("raw", "01", "a", "anat", "T1w", {}),
+        ("raw", "01", "a", "func", "bold", {"task": "rest"}),
+        ("raw", "01", "b", "anat", "T1w", {}),
+        ("raw", "02", None, "anat", "T1w", {}),
+    ]
+    assert [image.path for image in dataset.images] == sorted(image.path for image in dataset.images)
+
+
+def test_size_and_time_are_those_of_the_file(tmp_path):
+    root = bids.one_subject(tmp_path)
+    image = only_image(load(root))
+
+    stat = (root / "sub-01/anat/sub-01_T1w.nii.gz").stat()
+    assert (image.size, image.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def test_run_01_stays_the_word_01(tmp_path):
+    root = bids.one_subject(tmp_path, {"sub-02/func/sub-02_task-x_run-01_echo-2_bold.nii.gz": IMAGE})
+
+    bold = next(image for image in load(root).images if image.suffix == "bold")
+    assert bold.entities == {"task": "x", "run": "01", "echo": "2"}
+
+
+def test_an_entity_that_has_no_column_is_kept_apart(tmp_path):
+    root = bids.one_subject(tmp_path, {"sub-02/anat/sub-02_acq-a_site-north_T1w.nii.gz": IMAGE})
+
+    image = next(image for image in load(root).images if image.sub == "02")
+    assert (image.entities, image.extra_entities) == ({"acq": "a"}, {"site": "north"})
+    assert "site" not in ENTITIES
+
+
+def test_a_stray_word_in_a_name_does_not_make_two_images_share_a_sidecar(tmp_path):
+    root = bids.write(
+        tmp_path,
+        {
+            "dataset_description.json": bids.description(),
+            "sub-01/anat/sub-01_T1w.nii.gz": IMAGE,
+            "derivatives/m/sub-01/anat/sub-01_T1w_desc-lesion_mask.nii.gz": IMAGE,
+            "derivatives/m/sub-01/anat/sub-01_T1w_desc-lesion_mask.json": {"on": "T1w"},
+            "derivatives/m/sub-01/anat/sub-01_T2w_desc-lesion_mask.nii.gz": IMAGE,
+            "derivatives/m/sub-01/anat/sub-01_T2w_desc-lesion_mask.json": {"on": "T2w"},
+        },
+    )
+    dataset = load(root)
+
+    assert metadata_of(dataset, "derivatives/m/sub-01/anat/sub-01_T1w_desc-lesion_mask.nii.gz") == {"on": "T1w"}
+    assert metadata_of(dataset, "derivatives/m/sub-01/anat/sub-01_T2w_desc-lesion_mask.nii.gz") == {"on": "T2w"}
+
+
+@pytest.mark.parametrize("name", ["ds004884-1.0.2", "we[ird] dir", ".hidden", "a{b}*?", "sub-01", "derivatives", "ü"])
+def test_the_name_of_the_datasets_folder_does_not_matter(tmp_path, name):
+    assert len(load(bids.two_sessions(tmp_path / name)).images) == 5
+
+
+def test_a_dataset_can_be_loaded_from_within_as_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(bids.two_sessions(tmp_path))
+
+    assert len(load(Path()).images) == 5
+
+
+def test_the_same_tree_in_another_folder_gives_the_same_images(tmp_path):
+    here, there = load(bids.two_sessions(tmp_path / "a")), load(bids.two_sessions(tmp_path / "b.c"))
+
+    assert [(i.path, i.size, i.metadata, i.dataset) for i in here.images] == [
+        (i.path, i.size, i.metadata, i.dataset) for i in there.images
+    ]
+
+
+def test_a_session_that_only_the_folder_names_is_taken_from_there(tmp_path):
+    root = bids.one_subject(tmp_path, {"sub-02/ses-x/anat/sub-02_T1w.nii.gz": IMAGE})
+
+    assert [image.ses for image in load(root).images] == [None, "x"]
+
+
+# --- derivatives and nested datasets ---
+
+
+def test_derivatives_are_named_for_their_folder_described_or_not(tmp_path):
+    image = "sub-01/anat/sub-01_desc-a_T1w.nii.gz"
+    root = bids.one_subject(
+        tmp_path,
+        {
+            f"derivatives/plain/{image}": IMAGE,
+            f"derivatives/described-1.2/{image}": IMAGE,
+            "derivatives/described-1.2/dataset_description.json": bids.description(DatasetType="derivative"),
+            f"derivatives/group of them/inner/{image}": IMAGE,
+            f"derivatives/plain/derivatives/second/{image}": IMAGE,
+            f"derivatives/raw/{image}": IMAGE,
+            "derivatives/sub-01/anat/sub-01_desc-b_T1w.nii.gz": IMAGE,
+        },
+    )
+    names = {i.path.removesuffix(image): i.dataset for i in load(root).images if i.path.startswith("derivatives")}
+
+    assert names == {
+        "derivatives/plain/": "plain",
+        "derivatives/described-1.2/": "described-1.2",
+        "derivatives/group of them/inner/": "group of them/inner",
+        "derivatives/plain/derivatives/second/": "plain/second",
+        "derivatives/raw/": "derivatives/raw",
+        "derivatives/sub-01/anat/sub-01_desc-b_T1w.nii.gz": "derivatives",
+    }
+
+
+def test_a_sidecar_applies_within_its_own_dataset_only(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "T1w.json": {"from": "raw"},
+            "derivatives/a/sub-01/anat/sub-01_T1w.nii.gz": IMAGE,
+            "derivatives/b/T1w.json": {"from": "b"},
+            "derivatives/b/sub-01/anat/sub-01_T1w.nii.gz": IMAGE,
+        },
+    )
+    dataset = load(root)
+
+    assert metadata_of(dataset, "sub-01/anat/sub-01_T1w.nii.gz") == {"from": "raw"}
+    assert metadata_of(dataset, "derivatives/a/sub-01/anat/sub-01_T1w.nii.gz") is None
+    assert metadata_of(dataset, "derivatives/b/sub-01/anat/sub-01_T1w.nii.gz") == {"from": "b"}
+
+
+def test_a_derivatives_images_carry_the_raw_datasets_participants_and_sessions(tmp_path):
+    mask = next(image for image in load(bids.two_sessions(tmp_path)).images if image.suffix == "mask")
+
+    assert json.loads(mask.participant) == {"participant_id": "sub-01", "age": "34", "group": "None"}
+    assert json.loads(mask.session) == {"session_id": "ses-a", "acq_time": "1877-01-01"}
+
+
+def test_templates_and_group_results_of_derivatives_are_nobodys(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "derivatives/t/tpl-A/anat/tpl-A_res-1_T1w.nii.gz": IMAGE,
+            "derivatives/t/group/task-rest_desc-mean_bold.nii.gz": IMAGE,
+        },
+    )
+    found = [(i.sub, i.suffix, dict(i.entities)) for i in load(root).images if i.dataset == "t"]
+    assert found == [(None, "bold", {"task": "rest", "desc": "mean"}), (None, "T1w", {"tpl": "A", "res": "1"})]
+
+
+def test_a_derivative_dataset_can_be_pushed_on_its_own(tmp_path):
+    files = {
+        "dataset_description.json": bids.description(Name="fMRIPrep", DatasetType="derivative"),
+        "sub-01/func/sub-01_task-x_desc-preproc_bold.nii.gz": IMAGE,
+        "group/desc-mean_T1w.nii.gz": IMAGE,
+    }
+    assert {image.dataset for image in load(bids.write(tmp_path, files)).images} == {"fMRIPrep"}
+    assert len(load(tmp_path).images) == 2
+
+
+def test_a_dataset_nested_in_another_is_loaded_with_its_own_participants(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "participants.tsv": [["participant_id", "age"], ["sub-01", "1"]],
+            "pilot/dataset_description.json": bids.description(),
+            "pilot/participants.tsv": [["participant_id", "age"], ["sub-01", "2"]],
+            "pilot/sub-01/anat/sub-01_T1w.nii.gz": IMAGE,
+        },
+    )
+    ages = {image.dataset: json.loads(image.participant)["age"] for image in load(root).images}
+    assert ages == {"raw": "1", "pilot": "2"}
+
+
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
+    elsewhere = bids.write(tmp_path / "elsewhere", {"sub-01/anat/sub-01_desc-a_T1w.nii.gz": IMAGE})
+    root = bids.one_subject(tmp_path / "ds", {"sub-01/again": Link("../.."), "sub-01/self": Link("self")})
+    (root / "derivatives").mkdir()
+    (root / "derivatives/linked").symlink_to(elsewhere)
+    dataset = load(root)
+
+    assert [image.dataset for image in dataset.images] == ["linked", "raw"]
+    assert dataset.left_out["links to a folder above them"] == 1
+
+
+# --- what is not a row is counted ---
+
+
+def test_images_that_bids_does_not_name_are_counted_with_the_reason(tmp_path):
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                "sub-01/anat/foo.nii.gz": IMAGE,
+                "sub-01/anat/sub-01_T1w.v2.nii.gz": IMAGE,
+                "sub-01/anat/sub-01_T1W.NII.GZ": IMAGE,
+                "rejected/sub-01_T1w.nii.gz": IMAGE,
+                "sub-01/anat/sub-02_T1w.nii.gz": IMAGE,
+                "sub-01/ses-a/anat/sub-01_ses-b_T1w.nii.gz": IMAGE,
+            },
+        )
+    )
+    assert [image.path for image in dataset.images] == ["sub-01/anat/sub-01_T1w.nii.gz"]
+    assert dataset.left_out == {
+        "images without a BIDS name": 3,
+        "images outside the subjects' folders of a raw dataset": 1,
+        "images whose name and folder contradict each other": 2,
+    }
+
+
+def test_what_is_no_image_is_counted_by_kind(tmp_path):
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                "sub-01/eeg/sub-01_task-x_eeg.edf": b"\0",
+                "sub-01/eeg/sub-01_task-x_eeg.json": {},
+                "sub-01/eeg/sub-01_task-x_channels.tsv": "name\n",
+                "sub-01/func/sub-01_task-x_physio.tsv.gz": b"\x1f\x8b",
+                "sub-01/anat/sub-01_hemi-L_pial.surf.gii": "<GIFTI/>",
+                "sub-01/func/sub-01_task-x_bold.dtseries.nii": b"CIFTI",
+                "sub-01/meg/sub-01_task-x_meg.ds/a.meg4": b"\0",
+                "sub-01/meg/sub-01_task-x_meg.ds/b.res4": b"\0",
+                "sub-01/micr/sub-01_SPIM.ome.zarr/0/0.0": b"\0",
+                "sub-01/anat/notes.pdf": b"%PDF",
+                "sub-01/anat/Makefile": "all:",
+            },
+        )
+    )
+    assert dataset.left_out == {
+        "*_eeg.edf": 1,
+        "*_eeg.json": 1,
+        "*_channels.tsv": 1,
+        "*_physio.tsv.gz": 1,
+        "*_pial.surf.gii": 1,
+        "*_bold.dtseries.nii": 1,
+        "*_meg.ds": 2,
+        "*_SPIM.ome.zarr": 1,
+        "*.pdf": 1,
+        "files without an extension": 1,
+    }
+
+
+def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path):
+    image = "sub-01/anat/sub-01_T1w.nii.gz"
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {f"sourcedata/{image}": IMAGE, "sourcedata/dicom/1.dcm": b"", "code/run.py": "", "stimuli/a.png": b""}
+            | {f".git/annex/{image}": IMAGE, f".datalad/{image}": IMAGE, "sub-01/.DS_Store": b""},
+        )
+    )
+    assert [i.path for i in dataset.images] == [image]
+    assert dataset.left_out == {
+        "sourcedata/": 2,
+        "code/": 1,
+        "stimuli/": 1,
+        "hidden files and folders, such as .git": 3,
+    }
+
+
+def test_bidsignore_follows_the_rules_of_gitignore_relative_to_its_own_root(tmp_path):
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                ".bidsignore": "# a comment\n*_T2w.nii.gz\n!sub-03_T2w.nii.gz\n/extra_data/\nsub-0[4-5]/**\n",
+                "sub-02/anat/sub-02_T2w.nii.gz": IMAGE,
+                "sub-03/anat/sub-03_T2w.nii.gz": IMAGE,
+                "sub-04/anat/sub-04_T1w.nii.gz": IMAGE,
+                "extra_data/table.tsv": "a\n",
+                "derivatives/d/.bidsignore": "/sub-01/\n",
+                "derivatives/d/sub-01/anat/sub-01_T1w.nii.gz": IMAGE,
+                "derivatives/d/sub-02/anat/sub-02_T1w.nii.gz": IMAGE,
+            },
+        )
+    )
+    assert [image.path for image in dataset.images] == [
+        "derivatives/d/sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-03/anat/sub-03_T2w.nii.gz",
+    ]
+    assert dataset.left_out == {"images named in .bidsignore": 3, "files named in .bidsignore": 1}
+
+
+def test_a_bidsignore_that_cannot_be_read_stops_the_load(tmp_path):
+    unfetched = (Link(f".git/annex/objects/a/b/{KEY}/{KEY}"), f"/annex/objects/{KEY}\n")
+    for number, content in enumerate(unfetched):
+        with pytest.raises(UnreadableIgnoreFile, match=r"\.bidsignore cannot be read \(not fetched"):
+            load(bids.one_subject(tmp_path / str(number), {".bidsignore": content}))
+
+
+def test_a_name_that_is_not_utf8_is_counted(tmp_path):
+    root = bids.one_subject(tmp_path)
+    os.close(os.open(os.fsencode(root) + b"/sub-01/anat/sub-01_acq-\xff_T1w.nii.gz", os.O_CREAT))
+
+    dataset = load(root)
+    assert (len(dataset.images), dataset.left_out) == (1, {"names that are not UTF-8": 1})
+
+
+def test_pipes_are_counted_and_never_opened(tmp_path):
+    root = bids.one_subject(tmp_path)
+    os.mkfifo(root / "README")
+
+    assert load(root).left_out == {"pipes, sockets and devices": 1}
+
+
+def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp_path):
+    root = bids.two_sessions(tmp_path)
+    bids.write(root, {"sub-01/ses-a/eeg/sub-01_ses-a_eeg.edf": b"", "notes.docx": b"", "sub-02/foo.nii": IMAGE})
+    dataset = load(root)
+
+    files = sum(path.is_file() for path in root.rglob("*"))
+    metadata = 3 + 2  # JSON beside images; the sessions and the scans table
+    assert files == len(dataset.images) + metadata + len(dataset.texts) + sum(dataset.left_out.values())
+
+
+# --- git-annex and DataLad ---
+
+
+def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path):
+    root = bids.one_subject(
+        tmp_path, {"sub-02/anat/sub-02_T1w.nii.gz": Link(f"../../.git/annex/objects/Xm/2z/{KEY}/{KEY}")}
+    )
+    dataset = load(root)
+
+    image = dataset.images[1]
+    assert (image.annex_key, image.size) == (KEY, 4321)
+    assert dataset.notes[-1] == "1 images are not fetched here: their shards cannot be staged until they are."
+
+
+def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path):
+    content = bids.nifti(IMAGE, compressed=True)
+    root = bids.one_subject(
+        tmp_path,
+        {
+            f".git/annex/objects/Xm/2z/{KEY}/{KEY}": content,
+            "sub-02/anat/sub-02_T1w.nii.gz": Link(f"../../.git/annex/objects/Xm/2z/{KEY}/{KEY}"),
+        },
+    )
+    image = load(root).images[1]
+    stat = (root / f".git/annex/objects/Xm/2z/{KEY}/{KEY}").stat()
+    assert (image.annex_key, image.size, image.mtime_ns) == (KEY, len(content), stat.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("key", "size"),
+    [
+        (KEY, 4321),
+        ("MD5E-s7--d41d8cd98f00b204e9800998ecf8427e.nii.gz", 7),
+        ("WORM-s12-m1400000000--sub-01_T1w.nii.gz", 12),
+        ("URL--http&c%%example.org%a--b.nii.gz", 0),
+    ],
+)
+def test_an_unlocked_pointer_file_is_known_as_unfetched(tmp_path, key, size):
+    root = bids.one_subject(tmp_path, {"sub-02/anat/sub-02_T1w.nii.gz": f"/annex/objects/{key}\n"})
+
+    image = load(root).images[1]
+    assert (image.annex_key, image.size) == (key, size)
+
+
+def test_a_subdatasets_link_and_a_plain_link_are_told_apart(tmp_path):
+    elsewhere = bids.write(tmp_path, {"store/image.nii.gz": IMAGE})
+    root = bids.one_subject(
+        tmp_path / "ds",
+        {
+            "sub-02/anat/sub-02_T1w.nii.gz": Link(f"../../../.git/modules/ds/annex/objects/1/2/{KEY}/{KEY}"),
+            "sub-03/anat/sub-03_T1w.nii.gz": Link(str(elsewhere / "store/image.nii.gz")),
+            "sub-04/anat/sub-04_T1w.nii.gz": Link("nowhere.nii.gz"),
+        },
+    )
+    found = [(image.annex_key, image.size) for image in load(root).images[1:]]
+    assert found == [(KEY, 4321), (None, len(bids.nifti(IMAGE, True))), (None, 0)]
+
+
+def test_an_unfetched_sidecar_is_an_error_that_says_how_to_fetch_it(tmp_path):
+    key = f".git/annex/objects/1/2/{KEY}/{KEY}"
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": Link(f"../../{key}")})
+    with pytest.raises(UnreadableSidecar, match=r"sub-01_T1w.json: not fetched .*datalad get"):
+        load(root)
+
+    unlocked = bids.one_subject(tmp_path / "b", {"T1w.json": f"/annex/objects/{KEY}\n"})
+    with pytest.raises(UnreadableSidecar, match=r"T1w.json: not fetched .*datalad get"):
+        load(unlocked)
+
+
+def test_unfetched_participants_are_an_error_and_an_unfetched_readme_is_counted(tmp_path):
+    link = Link(f".git/annex/objects/1/2/{KEY}/{KEY}")
+    dataset = load(bids.one_subject(tmp_path / "a", {"README": link, "CHANGES": f"/annex/objects/{KEY}\n"}))
+    assert dataset.left_out == {"files without an extension": 2}
+
+    with pytest.raises(UnreadableTable, match=r"participants.tsv is not fetched .*datalad get"):
+        load(bids.one_subject(tmp_path / "b", {"participants.tsv": link}))
+
+
+# --- the inheritance principle ---
+
+
+def test_all_levels_are_merged_and_the_nearest_wins(tmp_path):
+    dataset = load(
+        bids.write(
+            tmp_path,
+            {
+                "dataset_description.json": bids.description(),
+                "bold.json": {"a": 1, "b": 1, "c": 1, "d": 1},
+                "sub-01/sub-01_bold.json": {"b": 2, "c": 2, "d": 2},
+                "sub-01/ses-x/sub-01_ses-x_task-t_bold.json": {"c": 3, "d": 3},
+                "sub-01/ses-x/func/sub-01_ses-x_task-t_run-1_bold.nii.gz": IMAGE,
+                "sub-01/ses-x/func/sub-01_ses-x_task-t_run-1_bold.json": {"d": 4},
+            },
+        )
+    )
+    assert only_image(dataset).metadata == '{"a": 1, "b": 2, "c": 3, "d": 4}'
+
+
+def test_a_sidecar_with_another_suffix_or_an_entity_the_image_lacks_does_not_apply(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "T2w.json": {"wrong": "suffix"},
+            "acq-a_T1w.json": {"wrong": "entity"},
+            "sub-02_T1w.json": {"wrong": "subject"},
+            "sub-01/sub-01_T1w.json": {"right": True},
+        },
+    )
+    assert metadata_of(load(root), "sub-01/anat/sub-01_T1w.nii.gz") == {"right": True}
+
+
+def test_of_tables_the_nearest_counts_alone(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "dwi.bval": "0 1000\n",
+            "dwi.bvec": "0 1\n0 0\n0 0\n",
+            "sub-01/dwi/sub-01_dwi.nii.gz": IMAGE,
+            "sub-01/dwi/sub-01_dwi.bval": "0 2000\n",
+            "task-t_events.tsv": "onset\tduration\n1\t2\n",
+            "task-t_events.json": {"onset": {"Units": "s"}, "x": 1},
+            "sub-01/func/sub-01_task-t_run-1_bold.nii.gz": IMAGE,
+            "sub-01/func/sub-01_task-t_run-2_bold.nii.gz": IMAGE,
+            "sub-01/func/sub-01_task-t_run-2_events.tsv": "onset\tduration\n",
+            "sub-01/func/sub-01_task-t_run-2_events.json": {"x": 2},
+            "sub-01/func/sub-01_task-t_run-1_sbref.nii.gz": IMAGE,
+        },
+    )
+    images = by_path(load(root))
+    dwi = images["sub-01/dwi/sub-01_dwi.nii.gz"]
+    assert (dwi.bval, dwi.bvec) == ("0 2000\n", "0 1\n0 0\n0 0\n")
+    first = images["sub-01/func/sub-01_task-t_run-1_bold.nii.gz"]
+    assert first.events == "onset\tduration\n1\t2\n"
+    assert json.loads(first.events_metadata) == {"onset": {"Units": "s"}, "x": 1}
+    second = images["sub-01/func/sub-01_task-t_run-2_bold.nii.gz"]
+    assert second.events == "onset\tduration\n"
+    assert json.loads(second.events_metadata) == {"onset": {"Units": "s"}, "x": 2}
+    assert images["sub-01/func/sub-01_task-t_run-1_sbref.nii.gz"].events is None
+    assert images["sub-01/anat/sub-01_T1w.nii.gz"].bval is None
+
+
+def test_two_sidecars_that_apply_at_one_level_are_an_error_with_both_names(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "sub-01/func/sub-01_task-t_run-1_bold.nii.gz": IMAGE,
+            "sub-01/func/sub-01_task-t_run-1_bold.json": {"a": 1},
+            "sub-01/func/sub-01_task-t_bold.json": {"a": 2},
+        },
+    )
+    with pytest.raises(AmbiguousSidecars) as error:
+        load(root)
+    assert "sub-01/func/sub-01_task-t_bold.json and sub-01/func/sub-01_task-t_run-1_bold.json" in str(error.value)
+
+
+def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp_path):
+    anat = "derivatives/fmriprep/sub-01/anat/sub-01_"
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                f"{anat}desc-preproc_T1w.nii.gz": IMAGE,
+                f"{anat}desc-preproc_T1w.json": {"native": True},
+                f"{anat}space-MNI_desc-preproc_T1w.nii.gz": IMAGE,
+                f"{anat}space-MNI_desc-preproc_T1w.json": {"Resolution": 2},
+            },
+        )
+    )
+    assert metadata_of(dataset, f"{anat}space-MNI_desc-preproc_T1w.nii.gz") == {"Resolution": 2}
+    assert metadata_of(dataset, f"{anat}desc-preproc_T1w.nii.gz") == {"native": True}
+    assert any(note.startswith("1 images of derivatives have several sidecars") for note in dataset.notes)
+
+
+def test_values_are_as_the_sidecar_has_them(tmp_path):
+    text = '{"b": 0.1, "a": [1, 2.0, 1e-05, 123456789012345678901], "n": null, "u": "\\u00e4\\ud800", "t": true}'
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": text})
+
+    metadata = only_image(load(root)).metadata
+    assert json.loads(metadata) == json.loads(text)
+    assert metadata.startswith('{"a": [1, 2.0, 1e-05, 123456789012345678901], "b": 0.1, "n": null')
+    assert metadata.encode()  # valid Unicode, although the sidecar has half a character
+
+
+def test_nan_and_infinity_become_words_so_that_every_reader_can_parse_the_metadata(tmp_path):
+    root = bids.one_subject(tmp_path, {"T1w.json": '{"a": NaN, "b": [Infinity, -Infinity]}'})
+
+    assert only_image(load(root)).metadata == '{"a": "NaN", "b": ["Infinity", "-Infinity"]}'
+
+
+def test_where_a_key_is_written_does_not_change_the_metadata(tmp_path):
+    up = bids.one_subject(tmp_path / "a", {"T1w.json": {"z": 1}, "sub-01/anat/sub-01_T1w.json": {"a": 2}})
+    down = bids.one_subject(tmp_path / "b", {"sub-01/anat/sub-01_T1w.json": {"z": 1, "a": 2}})
+
+    assert only_image(load(up)).metadata == only_image(load(down)).metadata
+
+
+# --- encodings ---
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_texts_are_read_in_the_encoding_they_have(tmp_path, encoding):
+    table = f"participant_id\tname\nsub-01\tJosé {'x' * 30}\n"
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "participants.tsv": table.encode(encoding),
+            "sub-01/anat/sub-01_T1w.json": f'{{"Site": "Jülich {"x" * 30}"}}'.encode(encoding),
+        },
+    )
+    image = only_image(load(root))
+    assert json.loads(image.participant) == {"participant_id": "sub-01", "name": f"José {'x' * 30}"}
+    assert json.loads(image.metadata) == {"Site": f"Jülich {'x' * 30}"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": 1,}', "not JSON"),
+        (b"", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"\x00\x01\x02\x00\xff\x00\x00\x00\x00", "binary"),
+        (b'\xff\xfe{\x00"', "utf-16"),
+        (b'{"a": 1e999}', "too large"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_read_is_an_error_with_its_name(tmp_path, content, reason):
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": content})
+
+    with pytest.raises(UnreadableSidecar, match=rf"(?s)sub-01/anat/sub-01_T1w\.json: .*{reason}"):
+        load(root)
+
+
+def test_all_unreadable_sidecars_are_named_at_once(tmp_path):
+    files = {}
+    for number in range(10, 24):
+        files[f"sub-{number}/anat/sub-{number}_T1w.nii.gz"] = IMAGE
+        files[f"sub-{number}/anat/sub-{number}_T1w.json"] = "{"
+    with pytest.raises(UnreadableSidecar) as error:
+        load(bids.one_subject(tmp_path, files))
+
+    assert "14 sidecar(s)" in str(error.value)
+    assert "sub-10_T1w.json" in str(error.value) and "... and 4 more" in str(error.value)
+
+
+def test_a_broken_sidecar_that_applies_to_no_image_is_counted_and_stops_nothing(tmp_path):
+    dataset = load(bids.one_subject(tmp_path, {"sub-01/eeg/sub-01_eeg.json": "{"}))
+
+    assert dataset.left_out == {"*_eeg.json": 1}
+
+
+# --- participants, sessions, scans, phenotype ---
+
+
+def test_participants_are_read_without_guessing_types(tmp_path):
+    table = 'participant_id\tage\ttype\tcode\nsub-01\t034\tNone\tNA\nsub-02\tn/a\t""\t\nsub-03\t1.50\tnan\tTrue\n'
+    dataset = load(bids.one_subject(tmp_path, {"participants.tsv": table}))
+
+    assert [dict(row) for row in dataset.participants] == [
+        {"participant_id": "sub-01", "age": "034", "type": "None", "code": "NA"},
+        {"participant_id": "sub-02", "age": None, "type": '""', "code": ""},
+        {"participant_id": "sub-03", "age": "1.50", "type": "nan", "code": "True"},
+    ]
+    assert only_image(dataset).participant == '{"participant_id": "sub-01", "age": "034", "type": "None", "code": "NA"}'
+
+
+def test_missing_participants_are_noted_and_leave_the_column_empty(tmp_path):
+    dataset = load(bids.one_subject(tmp_path))
+
+    assert only_image(dataset).participant is None
+    assert dataset.notes == ("There is no participants.tsv: the column `participant` is empty.",)
+
+
+def test_a_subject_without_a_row_is_noted(tmp_path):
+    table = [["participant_id", "age"], ["sub-01", "1"], ["sub-77", "2"]]
+    files = {"participants.tsv": table, "sub-02/anat/sub-02_T1w.nii.gz": IMAGE}
+    dataset = load(bids.one_subject(tmp_path, files))
+
+    assert [image.participant is None for image in dataset.images] == [False, True]
+    assert dataset.notes == ("participants.tsv has no row for 1 of 2 subjects: sub-02.",)
+
+
+def test_windows_line_ends_short_rows_and_labels_without_sub_are_understood(tmp_path):
+    dataset = load(bids.one_subject(tmp_path, {"participants.tsv": "participant_id\tage\tsex\r\n01\t34\r\n\r\n"}))
+
+    assert json.loads(only_image(dataset).participant) == {"participant_id": "01", "age": "34", "sex": None}
+
+
+def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_path):
+    dataset = load(bids.two_sessions(tmp_path))
+    images = by_path(dataset)
+
+    t1w = images["sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"]
+    assert json.loads(t1w.session) == {"session_id": "ses-a", "acq_time": "1877-01-01"}
+    assert json.loads(t1w.scan) == {"filename": "anat/sub-01_ses-a_T1w.nii.gz", "quality": "good"}
+    assert json.loads(images["sub-01/ses-b/anat/sub-01_ses-b_T1w.nii"].session)["acq_time"] is None
+    assert images["sub-01/ses-b/anat/sub-01_ses-b_T1w.nii"].scan is None
+    assert [dict(row) for row in dataset.sessions] == [
+        {"participant_id": "sub-01", "session_id": "ses-a", "acq_time": "1877-01-01"},
+        {"participant_id": "sub-01", "session_id": "ses-b", "acq_time": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("participant_id\tage\nsub-01\t1\t2\n", "line 2: 3 values for 2 columns"),
+        ("participant_id\tage\tage\n", "two columns are named 'age'"),
+        ("id\tage\nsub-01\t1\n", "no column 'participant_id'"),
+        ("participant_id\tage\nsub-01\t1\nsub-01\t2\n", "two rows for sub-01"),
+        (b"\x00\x01\x02", "binary"),
+    ],
+)
+def test_a_participants_table_that_cannot_be_trusted_is_an_error(tmp_path, table, reason):
+    with pytest.raises(UnreadableTable, match=re.escape(reason)):
+        load(bids.one_subject(tmp_path, {"participants.tsv": table}))
+
+
+def test_the_datasets_own_texts_are_carried_byte_for_byte(tmp_path):
+    texts = {
+        "README.md": "# Über\n".encode("utf-16"),
+        "CHANGES": b"1.0\r\n",
+        "LICENSE": b"CC0",
+        "participants.tsv": b"participant_id\nsub-01\n",
+        "participants.json": b"{}",
+        "phenotype/wab.tsv": b"participant_id\twab\nsub-01\tNone\n",
+        "phenotype/wab.json": b"{}",
+        "derivatives/d/dataset_description.json": b'{"Name": "d", "BIDSVersion": "1.10.0"}',
+    }
+    others = {"poster.pdf": b"%PDF", "huge.tsv": b"x" * 5_000_001, "sub-01/README": b"", "binary.txt": b"\0\1\2"}
+    dataset = load(bids.one_subject(tmp_path, texts | others))
+
+    assert dataset.texts.keys() == texts.keys() | {"dataset_description.json"}
+    assert {path: dataset.texts[path] for path in texts} == texts
+    assert dataset.left_out == {"*.pdf": 1, "*.tsv": 1, "files without an extension": 1, "*.txt": 1}
+
+
+# --- what is no dataset ---
+
+
+def test_a_path_that_is_not_there_or_is_a_file_is_no_dataset(tmp_path):
+    with pytest.raises(NotABidsDataset, match="does not exist"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotABidsDataset, match="is a file"):
+        load(tmp_path / "file")
+
+
+def test_a_folder_without_description_and_subjects_is_told_what_bids_needs(tmp_path):
+    with pytest.raises(NotABidsDataset, match="neither a dataset_description"):
+        load(tmp_path)
+
+
+def test_a_raw_dataset_without_description_is_told_the_least_that_will_do(tmp_path):
+    bids.write(tmp_path, {"sub-01/anat/sub-01_T1w.nii.gz": IMAGE})
+
+    with pytest.raises(NotABidsDataset) as error:
+        load(tmp_path)
+    least = json.loads(re.search(r"\{.*?\}", str(error.value)).group())
+    bids.write(tmp_path, {"dataset_description.json": least})
+    assert len(load(tmp_path).images) == 1
+
+
+def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path):
+    bids.one_subject(tmp_path / "first")
+    bids.one_subject(tmp_path / "second")
+
+    with pytest.raises(NotABidsDataset, match=r"(?s)push one of them.*first.*second"):
+        load(tmp_path)
+
+
+def test_a_dataset_without_an_image_says_what_is_in_it(tmp_path):
+    bids.write(tmp_path, {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_eeg.edf": b""})
+
+    with pytest.raises(EmptyDataset, match=r"(?s)without an image.*1 \*_eeg.edf"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", b"\0\1\2"])
+def test_a_description_that_cannot_be_read_is_an_error(tmp_path, content):
+    with pytest.raises(UnreadableSidecar, match=r"dataset_description\.json"):
+        load(bids.one_subject(tmp_path, {"dataset_description.json": content}))
+
+
+def test_a_derivatives_broken_description_still_marks_its_root(tmp_path):
+    root = bids.one_subject(
+        tmp_path, {"derivatives/d/dataset_description.json": "", "derivatives/d/sub-01/anat/sub-01_T1w.nii.gz": IMAGE}
+    )
+    assert [image.dataset for image in load(root).images] == ["d", "raw"]
+
+
+def test_a_folder_that_cannot_be_listed_stops_the_load(tmp_path):
+    root = bids.one_subject(tmp_path)
+    deep = root / "sub-01"
+    while len(str(deep)) < os.pathconf(root, "PC_PATH_MAX") - 200:
+        deep = deep / ("d" * 180)
+    deep.mkdir(parents=True)
+    inside = os.open(deep, os.O_RDONLY)
+    try:
+        for _ in range(2):  # deeper than a path can be written
+            os.mkdir("d" * 180, dir_fd=inside)
+            inside, outer = os.open("d" * 180, os.O_RDONLY, dir_fd=inside), inside
+            os.close(outer)
+    finally:
+        os.close(inside)
+
+    with pytest.raises(UnreadableFolder, match="cannot be listed"):
+        load(root)
+
+
+# --- a whole published dataset ---
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, Dataset]:
+    root = bids.ds004884(tmp_path_factory.mktemp("whole") / "ds004884-1.0.2")
+    return root, load(root)
+
+
+def test_ds004884_is_loaded_whole(whole):
+    _, dataset = whole
+
+    assert Counter((image.dataset, image.suffix) for image in dataset.images) == {
+        ("raw", "T1w"): 447,
+        ("raw", "T2w"): 441,
+        ("raw", "FLAIR"): 235,
+        ("raw", "bold"): 1402,
+        ("raw", "dwi"): 2089,
+        ("raw", "sbref"): 322,
+        ("lesion_masks", "mask"): 228,
+    }
+    assert sum(image.events is not None for image in dataset.images) == 894
+    assert sum(image.bval is not None and image.bvec is not None for image in dataset.images) == 2089
+    assert (len({i.sub for i in dataset.images}), len({(i.sub, i.ses) for i in dataset.images})) == (230, 902)
+    assert (dataset.left_out, dataset.notes) == ({}, ())
+
+
+def test_every_participants_value_of_ds004884_is_as_in_the_table(whole):
+    root, dataset = whole
+    table = {row["participant_id"]: row for row in bids.rows_of((root / "participants.tsv").read_text())}
+
+    assert len(table) == len(dataset.participants) == 245
+    for image in dataset.images:
+        assert json.loads(image.participant) == table[f"sub-{image.sub}"]
+    types = Counter(json.loads(image.participant)["wab_type"] for image in dataset.images)
+    assert types["None"] > 0 and types[None] > 0
+
+
+def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole):
+    root, dataset = whole
+    sidecars: dict[Path, list[tuple[set[str], str, dict[str, object]]]] = {}
+    for path in root.rglob("*.json"):
+        *entities, suffix = path.stem.split("_")
+        sidecars.setdefault(path.parent, []).append((set(entities), suffix, json.loads(path.read_bytes())))
+
+    for image in dataset.images:
+        parts = image.path.split("/")
+        top = root / "derivatives/lesion_masks" if parts[0] == "derivatives" else root
+        *entities, suffix = parts[-1].removesuffix(".nii.gz").split("_")
+        expected: dict[str, object] = {}
+        folder, levels = (root / image.path).parent, []
+        while folder != top.parent:
+            levels.append(folder)
+            folder = folder.parent
+        for level in reversed(levels):
+            for names, of_suffix, values in sidecars.get(level, []):
+                if of_suffix == suffix and names <= set(entities):
+                    expected |= values
+        assert json.loads(image.metadata) == expected, image.path
+
+
+def test_bids2table_finds_the_same_images_in_ds004884(whole):
+    import bids2table
+
+    root, dataset = whole
+    plain_name = root.with_name("ds004884")  # bids2table gives no rows for a name with a dot
+    root.rename(plain_name)
+    try:
+        found = set()
+        for top in bids2table.find_bids_datasets(plain_name):
+            for row in bids2table.index_dataset(top).select(["root", "path", "ext"]).to_pylist():
+                if row["ext"] in (".nii", ".nii.gz"):
+                    found.add(str((Path(row["root"]) / row["path"]).relative_to(plain_name)))
+    finally:
+        plain_name.rename(root)
+    assert found == {image.path for image in dataset.images}
+
+
+def test_a_name_in_composed_or_decomposed_letters_stays_as_it_is(tmp_path):
+    label = unicodedata.normalize("NFD", "é")
+    root = bids.one_subject(tmp_path, {f"sub-{label}/anat/sub-{label}_T1w.nii.gz": Image(fill=2)})
+
+    assert label in {image.sub for image in load(root).images}
