@@ -120,14 +120,17 @@ def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
     refused: list[Kept] = []
     for batch in _by_shards(plan.removals, ASK_AT_ONCE):
         on_hub = held(sorted({removal.path for removal in batch if removal.path is not None}))
+        stay: set[str] = set()  # shards whose file was refused: what explains it stays too
         for removal in batch:
-            why_not = _not_on_hub(removal, on_hub) or _unlink(plan.folder, removal)
+            why_not = _not_on_hub(removal, on_hub) or ("its shard stays" if removal.path in stay else None)
+            why_not = why_not or _unlink(plan.folder, removal)
             if why_not is None:
                 removed.append(removal)
             elif why_not == GONE:
                 gone.append(removal.file)
             else:
                 refused.append(Kept(file=removal.file, why=why_not))
+                stay.update({removal.path} if removal.path else ())
     _remove_empty_folders(plan.folder)
     return CleanupResult(removed=tuple(removed), gone_before=tuple(gone), refused=tuple(refused))
 

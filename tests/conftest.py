@@ -1,0 +1,114 @@
+"""The ground that the tests stand on: one real local Hub and one real Prefect server for the whole run.
+
+Nothing of bids-push is replaced. The endpoint is fixed before huggingface_hub is imported, because the client reads
+HF_ENDPOINT once. A test gets a repo and a staging folder of its own, so tests do not see each other.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from deployments.local_stack import Stack, clean_environment
+
+_HOME = Path(tempfile.mkdtemp(prefix="bids-push-tests-"))
+STACK = Stack(_HOME)
+for _name in set(os.environ) - set(clean_environment()):
+    del os.environ[_name]
+os.environ |= {name: value for name, value in STACK.environment.items() if name.startswith(("HF_", "PREFECT_", "DO_"))}
+os.environ.pop("HF_TOKEN", None)
+
+from deployments.demo_data import make_dataset  # noqa: E402
+from tasks.hub import Hub  # noqa: E402
+from tasks.load import load  # noqa: E402
+from tasks.models import Receipt, ShardSpec  # noqa: E402
+from tasks.plan import plan  # noqa: E402
+from tasks.stage import stage  # noqa: E402
+from tasks.staging import Staging, Target  # noqa: E402
+from tasks.write import WRITER_SETTINGS  # noqa: E402
+
+_numbers = count(1)
+SESSIONS = 6  # sessions in the tests' dataset: every suffix, and a session with two T1w
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stack_ends() -> Iterator[None]:
+    yield
+    STACK.stop()
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Stack:
+    """The local Hub, with an account `lab` whose token may write."""
+    if "hub" not in STACK.processes:
+        STACK.start_hub()
+        STACK.token = STACK.make_token("lab")
+    return STACK
+
+
+@pytest.fixture(scope="session")
+def prefect_server(hub_server: Stack) -> Stack:
+    """The same with a Prefect server."""
+    if "prefect" not in STACK.processes:
+        STACK.start_prefect()
+    return STACK
+
+
+@pytest.fixture(scope="session")
+def worker(prefect_server: Stack) -> Stack:
+    """The same with the deployments and a worker."""
+    if "worker" not in STACK.processes:
+        STACK.deploy()
+        STACK.start_worker()
+    return STACK
+
+
+@pytest.fixture
+def repo_id() -> str:
+    """The name of a repo that does not exist yet."""
+    return f"lab/dataset-{next(_numbers)}"
+
+
+@pytest.fixture
+def hub(hub_server: Stack, repo_id: str) -> Hub:
+    """An empty target of its own."""
+    hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
+    hub.prepare(private=True)
+    return hub
+
+
+@pytest.fixture(scope="session")
+def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BIDS dataset of six sessions, which no test may change."""
+    folder = tmp_path_factory.mktemp("bids") / "ds004884"
+    make_dataset(folder, sessions=SESSIONS)
+    return folder
+
+
+@pytest.fixture
+def own_bids(bids: Path, tmp_path: Path) -> Path:
+    """A copy of it, which the test may change."""
+    return Path(shutil.copytree(bids, tmp_path / "own-bids", copy_function=shutil.copy2))
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Staging:
+    """An empty staging folder."""
+    return Staging(tmp_path / "staging" / "target")
+
+
+@pytest.fixture(scope="session")
+def shards(bids: Path) -> tuple[ShardSpec, ...]:
+    """The plan of the dataset."""
+    return plan(load(bids), WRITER_SETTINGS)
+
+
+@pytest.fixture
+def staged(shards: tuple[ShardSpec, ...], bids: Path, staging: Staging) -> Callable[[int], list[Receipt]]:
+    """Stages the first so many shards for real."""
+    return lambda number: [stage(spec, bids, staging) for spec in shards[:number]]

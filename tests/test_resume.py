@@ -1,0 +1,138 @@
+"""The table of states in `tasks.resume`, row by row, and what holds for every mixture of them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.models import (
+    Image,
+    ImageContent,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    Receipt,
+    ShardSpec,
+)
+from tasks.resume import Work, decide
+
+IMAGE = Image(path="sub-1/anat/sub-1_T1w.nii.gz", size=5, mtime_ns=1, dataset="raw", sub="1", ses=None,
+              datatype="anat", suffix="T1w")  # fmt: skip
+
+
+def spec(name: str, digest: str = "d" * 64) -> ShardSpec:
+    return ShardSpec(name=name, path=f"data/{name}.parquet", images=(IMAGE,), digest=digest)
+
+
+def line(of: ShardSpec) -> PublishedShard:
+    content = ImageContent(path=IMAGE.path, size=IMAGE.size, sha256="e" * 64)
+    return PublishedShard(path=of.path, digest=of.digest, sha256="f" * 64, size=9, rows=1, images=(content,))
+
+
+def receipt(of: ShardSpec) -> Receipt:
+    return Receipt(**line(of).model_dump(), name=of.name, file=f"shards/x/{of.name}.parquet")
+
+
+def listed(shard: PublishedShard) -> ListedFile:
+    return ListedFile(shard.path, shard.size, shard.sha256)
+
+
+def work(
+    plan: list[ShardSpec],
+    record: list[PublishedShard],
+    files: list[ListedFile],
+    staged: Mapping[str, Receipt] | None = None,
+    unchanged: bool = True,
+) -> Work:
+    receipts = staged or {}
+    return decide(
+        plan,
+        PublicationRecord().updated(record),
+        Listing("c" * 40, {file.path: file for file in files}),
+        lambda images, contents: unchanged,
+        lambda wanted: receipts.get(wanted.path),
+    )
+
+
+ONE = spec("sub-1")
+
+
+def test_a_shard_that_record_and_listing_agree_on_is_done_whatever_is_staged() -> None:
+    for staged in ({}, {ONE.path: receipt(ONE)}):
+        assert work([ONE], [line(ONE)], [listed(line(ONE))], staged).done == (ONE,)
+
+
+def test_a_shard_that_is_not_on_the_hub_is_sent_if_it_is_staged_and_staged_if_not() -> None:
+    assert work([ONE], [], [], {ONE.path: receipt(ONE)}).send == (ONE,)
+    assert work([ONE], [], []).stage == (ONE,)
+
+
+def test_a_changed_digest_is_staged_again() -> None:
+    old = line(spec("sub-1", "0" * 64))
+    found = work([ONE], [old], [listed(old)])
+    assert found.stage == (ONE,) and not found.drift
+
+
+def test_an_image_changed_in_place_is_staged_again_though_the_digest_is_the_same() -> None:
+    found = work([ONE], [line(ONE)], [listed(line(ONE))], {ONE.path: receipt(ONE)}, unchanged=False)
+    assert found.stage == (ONE,)
+
+
+def test_a_shard_replaced_or_deleted_on_the_hub_is_drift_and_is_published_again() -> None:
+    replaced = replace(listed(line(ONE)), sha256="0" * 64)
+    for files in ([], [replaced], [replace(listed(line(ONE)), size=1)]):
+        found = work([ONE], [line(ONE)], files, {ONE.path: receipt(ONE)})
+        assert found.send == (ONE,)
+        assert [drift.path for drift in found.drift] == [ONE.path]
+
+
+def test_a_shard_that_somebody_added_to_data_is_drift() -> None:
+    stranger = ListedFile("data/stranger.parquet", 3, "1" * 64)
+    found = work([ONE], [line(ONE)], [listed(line(ONE)), stranger])
+    assert [drift.path for drift in found.drift] == ["data/stranger.parquet"]
+    assert found.done == (ONE,)
+
+
+def test_a_published_shard_that_the_plan_no_longer_has_is_reported() -> None:
+    gone = spec("sub-2")
+    found = work([ONE], [line(ONE), line(gone)], [listed(line(ONE)), listed(line(gone))])
+    assert found.removed == (gone.path,)
+    assert found.done == (ONE,) and not found.missing
+
+
+states = st.lists(
+    st.tuples(
+        st.sampled_from(["same", "other digest", "none"]),  # the record
+        st.sampled_from(["same", "other sha256", "other size", "none"]),  # the listing
+        st.booleans(),  # staged
+    ),
+    max_size=12,
+)
+
+
+@given(states)
+def test_every_shard_is_in_exactly_one_place_and_only_an_agreed_one_is_done(
+    mixture: list[tuple[str, str, bool]],
+) -> None:
+    plan, record, files, staged = [], [], [], {}
+    for number, (recorded, listing, is_staged) in enumerate(mixture):
+        one = spec(f"sub-{number}")
+        plan.append(one)
+        if recorded != "none":
+            record.append(line(one if recorded == "same" else spec(one.name, "0" * 64)))
+        if listing != "none":
+            file = listed(line(one))
+            files.append(
+                replace(file, sha256="0" * 64) if listing == "other sha256" else
+                replace(file, size=1) if listing == "other size" else file
+            )  # fmt: skip
+        if is_staged:
+            staged[one.path] = receipt(one)
+    found = work(plan, record, files, staged)
+    assert sorted(s.path for s in (*found.done, *found.send, *found.stage)) == sorted(s.path for s in plan)
+    for one, (recorded, listing, is_staged) in zip(plan, mixture, strict=True):
+        assert (one in found.done) == (recorded == "same" and listing == "same")
+        assert (one in found.send) == (one not in found.done and is_staged)
+    assert [s.path for s in found.missing] == sorted(s.path for s in (*found.send, *found.stage))

@@ -1,0 +1,162 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.local_stack import Stack
+from tasks.hub import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
+from tasks.models import ImageContent, PublicationRecord, Receipt
+from tasks.published import CARD, RECORD, read_published
+from tasks.staging import Staging, Target
+from tasks.upload import Changes, StagedShardDamaged, batches, commit, outdated, transfer
+
+Staged = Callable[[int], list[Receipt]]
+TEXTS = {"bids/CHANGES": b"1.0.0\n"}
+CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", TEXTS)
+
+
+def receipt(number: int, size: int) -> Receipt:
+    content = ImageContent(path="x", size=size, sha256="0" * 64)
+    name = f"sub-{number}"
+    return Receipt(path=f"data/{name}.parquet", digest="1" * 64, sha256="2" * 64, size=size, rows=1,
+                   images=(content,), name=name, file=f"shards/{name}.parquet")  # fmt: skip
+
+
+@given(st.lists(st.integers(0, 100), max_size=40), st.integers(1, 8), st.integers(1, 150))
+def test_batches_keep_the_order_lose_nothing_and_respect_both_limits(sizes: list[int], count: int, limit: int) -> None:
+    receipts = [receipt(number, size) for number, size in enumerate(sizes)]
+    made = list(batches(receipts, count, limit))
+    assert [one for batch in made for one in batch] == receipts
+    for batch in made:
+        assert 1 <= len(batch) <= count
+        assert len(batch) == 1 or sum(one.size for one in batch) <= limit
+
+
+def publish(hub: Hub, staging: Staging, receipts: list[Receipt]) -> str:
+    operations = transfer(hub, staging, receipts)
+    return commit(hub, read_published(hub), [one.published() for one in receipts], operations, CHANGES).commit
+
+
+def commits(hub: Hub) -> int:
+    return len(hub.api.list_repo_commits(hub.target.repo_id, repo_type="dataset"))
+
+
+def test_a_batch_appears_in_one_commit_with_the_record_the_card_and_the_texts(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    receipts, before = staged(2), commits(hub)
+    head = publish(hub, staging, receipts)
+    assert commits(hub) == before + 1
+    files = hub.listing(head).files
+    for one in receipts:
+        assert (files[one.path].size, files[one.path].sha256) == (one.size, one.sha256)
+    record, damaged = PublicationRecord.read(hub.read(RECORD, head) or b"")
+    assert record.shards == {one.path: one.published() for one in receipts} and not damaged
+    assert (hub.read(CARD, head) or b"").endswith(b"2 shards\n")
+    assert hub.read("bids/CHANGES", head) == b"1.0.0\n"
+
+
+def test_what_was_transferred_is_not_visible_before_its_commit(hub: Hub, staging: Staging, staged: Staged) -> None:
+    before = hub.head()
+    transfer(hub, staging, staged(1))
+    assert hub.head() == before
+    assert not [path for path in hub.listing(before).files if path.startswith("data/")]
+
+
+def test_a_commit_made_by_somebody_else_in_between_loses_nothing(hub: Hub, staging: Staging, staged: Staged) -> None:
+    first, second = staged(2)
+    stale = read_published(hub)
+    publish(hub, staging, [first])
+    hub.commit([CommitOperationAdd("notes.md", b"by hand")], "A person's commit", hub.head())
+    after = commit(hub, stale, [second.published()], transfer(hub, staging, [second]), CHANGES)
+    assert set(after.record.shards) == {first.path, second.path}
+    assert {first.path, second.path, "notes.md"} <= set(hub.listing(after.commit).files)
+
+
+def test_a_batch_that_landed_while_its_answer_was_lost_is_not_committed_again(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    receipts = staged(1)
+    before = read_published(hub)
+    operations = transfer(hub, staging, receipts)
+    lines = [one.published() for one in receipts]
+    landed = commit(hub, before, lines, operations, CHANGES)
+    count = commits(hub)
+    again = commit(hub, before, lines, transfer(hub, staging, receipts), CHANGES)  # the caller never heard of the first
+    assert (again.commit, commits(hub)) == (landed.commit, count)
+
+
+def test_a_staged_shard_that_was_damaged_is_not_sent(hub: Hub, staging: Staging, staged: Staged) -> None:
+    (one,) = staged(1)
+    file = staging.folder / one.file
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StagedShardDamaged, match=one.name):
+        transfer(hub, staging, [one])
+    file.unlink()
+    with pytest.raises(StagedShardDamaged, match="not sent"):
+        transfer(hub, staging, [one])
+
+
+def test_removed_shards_leave_the_repo_and_the_record_in_one_commit(hub: Hub, staging: Staging, staged: Staged) -> None:
+    first, second = staged(2)
+    publish(hub, staging, [first, second])
+    before = commits(hub)
+    after = commit(hub, read_published(hub), [], [], Changes(CHANGES.card_of, {}, remove=(first.path,)))
+    assert commits(hub) == before + 1
+    assert set(after.record.shards) == {second.path}
+    assert first.path not in hub.listing(after.commit).files and second.path in hub.listing(after.commit).files
+
+
+def test_only_texts_that_differ_are_outdated(hub: Hub, staging: Staging, staged: Staged) -> None:
+    listing = hub.listing(publish(hub, staging, staged(1)))
+    assert outdated(TEXTS, listing) == {}
+    assert outdated({"bids/CHANGES": b"1.0.1\n", "bids/new": b""}, listing) == {
+        "bids/CHANGES": b"1.0.1\n",
+        "bids/new": b"",
+    }
+
+
+def test_a_hub_that_is_not_there_is_named_and_the_way_out_too(repo_id: str) -> None:
+    hub = Hub(Target("http://127.0.0.1:9", repo_id), "hf_anything")
+    with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:9 does not answer.*HF_ENDPOINT"):
+        hub.prepare(private=True)
+
+
+def test_a_wrong_token_is_refused_before_anything_is_made(hub_server: Stack, repo_id: str) -> None:
+    with pytest.raises(TokenRejected, match="does not accept the token"):
+        Hub(Target(hub_server.endpoint, repo_id), "hf_wrong").prepare(private=True)
+    with pytest.raises(RepoMissing):
+        Hub(Target(hub_server.endpoint, repo_id), hub_server.token).head()
+
+
+def test_a_token_that_may_only_read_is_refused_before_anything_is_sent(hub: Hub, hub_server: Stack) -> None:
+    reader = Hub(hub.target, hub_server.make_token("lab", "read"))
+    with pytest.raises(NotAllowed, match="write role"):
+        reader.prepare(private=True)
+
+
+def test_a_namespace_of_somebody_else_is_refused(hub_server: Stack) -> None:
+    hub_server.make_token("somebody")
+    with pytest.raises(NotAllowed, match="write role"):
+        Hub(Target(hub_server.endpoint, "somebody/their-dataset"), hub_server.token).prepare(private=True)
+
+
+def test_a_revision_is_made_as_a_branch_and_leaves_main_alone(
+    hub: Hub, staging: Staging, staged: Staged, hub_server: Stack
+) -> None:
+    main = hub.head()
+    branch = Hub(Target(hub.target.endpoint, hub.target.repo_id, "v2"), hub_server.token)
+    branch.prepare(private=True)
+    head = publish(branch, staging, staged(1))
+    assert branch.head() == head
+    assert hub.head() == main
+
+
+def test_the_token_is_in_no_repr_and_no_error(hub: Hub, hub_server: Stack, tmp_path: Path) -> None:
+    assert hub_server.token not in repr(hub)
+    with pytest.raises(RepoMissing) as failure:
+        Hub(Target(hub_server.endpoint, "lab/no-such-dataset"), hub_server.token).head()
+    assert hub_server.token not in str(failure.value)
