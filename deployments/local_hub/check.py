@@ -18,6 +18,7 @@ def damage(hub: Hub) -> Iterator[str]:
     yield from _git_objects(hub)
     yield from _missing_objects(hub)
     yield from hub.content.damage()
+    yield from hub.xet.damage()
     yield from _missing_content(hub)
 
 

@@ -20,7 +20,9 @@ READER_CACHE_KIB = 512  # page cache of each reader; pages live in the kernel's 
 
 # git_object: kind is git's type number (1 commit, 2 tree, 3 blob, 4 tag), data is zlib's, sha256 and content_size are
 # those an LFS pointer names. holding: content that was sent to the repo and verified; xet is the hash under which it
-# can be reconstructed, if it came by Xet.
+# can be reconstructed, if it came by Xet. xorb: hashes and ends are those of its chunks, batch is common to the xorbs
+# that one shard named. xorb_holder: repos that sent it or have files in it. chunk: those that clients ask about.
+# xet_file: ranges says which chunks of which xorbs make up the file.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS setting (
     key TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -48,6 +50,19 @@ CREATE TABLE IF NOT EXISTS discussion (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, number INTEGER NOT NULL, title TEXT NOT NULL,
     author TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL, base TEXT, description TEXT NOT NULL,
     merged TEXT, PRIMARY KEY (repo, number)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS holding_by_xet ON holding (repo, xet);
+CREATE TABLE IF NOT EXISTS xorb (
+    hash BLOB PRIMARY KEY, hashes BLOB NOT NULL, ends BLOB NOT NULL, batch INTEGER);
+CREATE INDEX IF NOT EXISTS xorb_by_batch ON xorb (batch);
+CREATE TABLE IF NOT EXISTS xorb_holder (
+    xorb BLOB NOT NULL, repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE,
+    PRIMARY KEY (xorb, repo)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS xorb_holder_by_repo ON xorb_holder (repo);
+CREATE TABLE IF NOT EXISTS chunk (
+    hash BLOB NOT NULL, xorb BLOB NOT NULL, PRIMARY KEY (hash, xorb)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS xet_file (
+    hash TEXT PRIMARY KEY, size INTEGER NOT NULL, sha256 TEXT NOT NULL, ranges BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS xet_file_by_sha256 ON xet_file (sha256);
 """
 
 

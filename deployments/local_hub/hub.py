@@ -18,6 +18,7 @@ from deployments.local_hub.listing import Listing
 from deployments.local_hub.multipart import Multiparts
 from deployments.local_hub.repos import Repos
 from deployments.local_hub.signing import Signer
+from deployments.local_hub.xet.store import XetStore
 
 THREADS = 8  # requests that work at the same time; the rest queue
 MULTIPART_ABOVE = 512 * 1024 * 1024  # bytes of an LFS file from which on it is sent in parts
@@ -50,9 +51,17 @@ class Hub:
         self.commits = Commits(self.database, self.git, self.holdings)
         self.listing = Listing(self.git, self.holdings)
         self.content = Content(root)
+        self.xet = XetStore(root, self.database, self.holdings)
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
         self.workers = ThreadPoolExecutor(THREADS, "hub")
+
+    def stored(self, repo: int, sha256: str) -> int | None:
+        """Bytes of content that the repo holds and that is there; None if it has to be sent (again)."""
+        size = self.holdings.size(repo, sha256)
+        if size is None or self.content.has(sha256):
+            return size
+        return None if self.xet.by_sha256(sha256) is None else size
 
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""

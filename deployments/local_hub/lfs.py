@@ -36,7 +36,7 @@ def batch(call: Call) -> Response:
     for wanted in objects:
         oid, size = _object(wanted)
         answer: dict[str, Any] = {"oid": oid, "size": size}
-        held = call.hub.holdings.size(repo.id, oid)
+        held = call.hub.stored(repo.id, oid)
         if operation == "download":
             answer["error"] = {"code": 404, "message": "Download over the resolve route"}
         elif size > SIZE_LIMIT:

@@ -23,7 +23,9 @@ async def resolve(call: Call) -> Response:
     """The file's bytes, with the headers the client reads: commit, ETag, size, and how to get it over Xet."""
     found = await asyncio.get_running_loop().run_in_executor(call.hub.workers, _find, call)
     repo, commit, path, entry, blob = found
-    headers = _headers(call, repo, commit, path, entry, blob)
+    headers = await asyncio.get_running_loop().run_in_executor(
+        call.hub.workers, _headers, call, repo, commit, path, entry, blob
+    )
     start, stop = _range(call.request.headers.get("range"), blob.size)
     if (start, stop) != (0, blob.size) or _asks_range(call.request.headers.get("range"), blob.size):
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
@@ -34,7 +36,10 @@ async def resolve(call: Call) -> Response:
     if blob.sha256 is None:
         data = await asyncio.get_running_loop().run_in_executor(call.hub.workers, call.hub.git.blob, repo.id, entry.oid)
         return Response(data[start:stop], status, headers)
-    return StreamingResponse(_blocks(call, _content(call, blob.sha256, start, stop)), status, headers)
+    content = await asyncio.get_running_loop().run_in_executor(
+        call.hub.workers, _content, call, blob.sha256, start, stop
+    )
+    return StreamingResponse(_blocks(call, content), status, headers)
 
 
 def _find(call: Call) -> tuple[Repo, str, str, Entry, BlobInfo]:
@@ -65,6 +70,11 @@ def _headers(call: Call, repo: Repo, commit: str, path: str, entry: Entry, blob:
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}",
     }
     if blob.sha256 is not None:
+        xet_hash = call.hub.holdings.xet_hashes(repo.id, [blob.sha256]).get(blob.sha256)
+        if xet_hash is not None:
+            route = f"{call.endpoint}/api/{repo.type}s/{repo.full_name}/xet-read-token/{commit}"
+            headers["X-Xet-Hash"] = xet_hash
+            headers["Link"] = f'<{route}>; rel="xet-auth"'
         headers["X-Linked-Etag"] = etag
         headers["X-Linked-Size"] = str(blob.size)
     return headers
@@ -92,9 +102,12 @@ def _range(header: str | None, size: int) -> tuple[int, int]:
 
 def _content(call: Call, sha256: str, start: int, stop: int) -> Iterator[bytes]:
     path = call.hub.content.path(sha256)
-    if not path.is_file():
+    if path.is_file():
+        return read_range(path, start, stop)
+    found = call.hub.xet.by_sha256(sha256)
+    if found is None:
         raise HubError(500, f"The content of this file (sha256 {sha256}) is missing from the store")
-    return read_range(path, start, stop)
+    return call.hub.xet.read(found, start, stop)
 
 
 async def _blocks(call: Call, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ import re
 from deployments.local_hub import api_git, api_repos, lfs, pages, resolve
 from deployments.local_hub.app import Handler
 from deployments.local_hub.errors import HubError
+from deployments.local_hub.xet import routes as xet
 
 API = "/api/{type}/{namespace}/{name}"
 
@@ -48,6 +49,18 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("PUT", "/lfs/{signed}", lfs.put, ""),
     ("PUT", "/lfs-part/{signed}", lfs.put_part, ""),
     ("POST", "/lfs-complete/{signed}", lfs.complete, "json"),
+    ("GET", API + "/xet-{scope=read|write}-token/{revision}", xet.token, ""),
+    ("GET", API + "/xet-{scope=read|write}-token/{revision}/{rest*}", xet.token, ""),
+    ("GET", "/v1/chunks/{prefix}/{hash}", xet.known_chunks, "xet"),
+    ("POST", "/v1/xorbs/{prefix}/{hash}", xet.put_xorb, "xet"),
+    ("GET", "/v1/xorbs/{prefix}/{hash}", xet.has_xorb, "xet"),
+    ("POST", "/v1/shards", xet.put_shard, "xet"),
+    ("POST", "/v2/shards", xet.put_shard_with_progress, "xet"),
+    ("GET", "/v1/reconstructions", xet.reconstructions, "xet"),
+    ("GET", "/v1/reconstructions/{hash}", xet.reconstruction_v1, "xet"),
+    ("GET", "/v2/reconstructions/{hash}", xet.reconstruction_v2, "xet"),
+    ("POST", "/v1/telemetry", xet.telemetry, "xet"),
+    ("GET", "/xet/{signed}/{hash}", xet.xorb_bytes, "xet"),
     ("GET", "/{type=datasets|spaces}/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
     ("GET", "/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
     ("GET", "/{type=datasets|spaces}/{namespace}/{name}", pages.repo, ""),

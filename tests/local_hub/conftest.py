@@ -38,11 +38,18 @@ def token(hub: RunningHub) -> str:
     return hub.token("alice", "write", "--org", "lab")
 
 
-@pytest.fixture(params=["lfs"])
+@pytest.fixture(params=["xet", "lfs"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How content travels; "lfs" is what HF_HUB_DISABLE_XET=1 does to the client."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
-    return str(request.param)
+    """How content travels; "lfs" is what HF_HUB_DISABLE_XET=1 does to the client.
+
+    Modules whose subject does not depend on it name one by overriding this fixture.
+    """
+    return travel_by(str(request.param), monkeypatch)
+
+
+def travel_by(transport: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", transport == "lfs")
+    return transport
 
 
 @pytest.fixture

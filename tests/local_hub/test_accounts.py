@@ -10,9 +10,15 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import get_session
 
+from tests.local_hub.conftest import travel_by
 from tests.local_hub.running import RunningHub
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture
+def transport(monkeypatch: pytest.MonkeyPatch) -> str:
+    return travel_by("lfs", monkeypatch)
 
 
 def anonymous(hub: RunningHub) -> HfApi:

@@ -1,0 +1,353 @@
+"""What Xet content this Hub has: xorbs as files, their indexes and the files' chunk ranges in the database.
+
+A xorb is accepted when every chunk unpacks and all hashes agree with its name. A file is accepted when its chunks are
+here, the client has shown that it knows them, the file's hash follows from them, and the sha256 of the bytes is what
+was claimed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import sqlite3
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.local_hub.content import read_range
+from deployments.local_hub.database import Database, fsync_folder
+from deployments.local_hub.errors import HubError, bad_request
+from deployments.local_hub.holdings import Holdings
+from deployments.local_hub.receive import Received
+from deployments.local_hub.xet import shard as shards
+from deployments.local_hub.xet.hashes import ChunkTree, file_hash, is_dedup_key, range_hash, to_text
+from deployments.local_hub.xet.xorb import XetFormatError, Xorb, pack_ends, parse, unpack, unpack_ends
+
+INDEXES_KEPT = 128  # xorbs whose index stays in memory, about 100 kB each
+FILES_PER_TRANSACTION = 500
+PIECE = 4 * 1024 * 1024  # bytes of packed chunks read in one go
+NEIGHBOURS = 256  # xorbs named in one answer about known chunks: 16 GiB of content, an answer of 12 MB
+RANGE = struct.Struct("<32sIII")  # xorb, first chunk, chunk after the last, bytes unpacked
+
+Visible = Callable[[int], bool]  # whether the caller may see a repo
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRange:
+    """Chunks `start` to `end` of a xorb, `size` bytes unpacked: a piece of a file."""
+
+    xorb: bytes
+    start: int
+    end: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class XetFile:
+    """A file that can be put together: its bytes are those of the ranges in order."""
+
+    hash: str
+    size: int
+    sha256: str
+    ranges: tuple[ChunkRange, ...]
+
+
+class XetStore:
+    """Xorbs and files of one Hub."""
+
+    def __init__(self, root: Path, database: Database, holdings: Holdings):
+        self.folder = root / "xorbs"
+        self.folder.mkdir(exist_ok=True)
+        self._database = database
+        self._holdings = holdings
+        self._indexes: OrderedDict[bytes, Xorb] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # xorbs
+
+    def path(self, digest: bytes) -> Path:
+        """Where a xorb is, or would be."""
+        name = to_text(digest)
+        return self.folder / name[:2] / name
+
+    def index(self, digest: bytes) -> Xorb | None:
+        """The index of a xorb; None if it is not here."""
+        with self._lock:
+            found = self._indexes.get(digest)
+            if found is not None:
+                self._indexes.move_to_end(digest)
+                return found
+        row = self._database.read().execute("SELECT hashes, ends FROM xorb WHERE hash = ?", (digest,)).fetchone()
+        if row is None:
+            return None
+        found = unpack_ends(row[0], row[1])
+        with self._lock:
+            self._indexes[digest] = found
+            while len(self._indexes) > INDEXES_KEPT:
+                self._indexes.popitem(last=False)
+        return found
+
+    def add_xorb(self, repo: int, digest: bytes, received: Received) -> bool:
+        """Check a received xorb and keep it; False if it was here. 400 if it is not what its name says."""
+        try:
+            if received.size == 0:
+                raise XetFormatError("it is empty")
+            with received.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                computed, index = parse(data)
+            if computed != digest:
+                raise XetFormatError(f"its hash is {to_text(computed)}")
+        except XetFormatError as error:
+            received.discard()
+            raise bad_request(f"Xorb {to_text(digest)}: {error}") from None
+        except BaseException:
+            received.discard()
+            raise
+        known = self.index(digest) is not None and self.path(digest).is_file()
+        if known:
+            received.discard()
+        else:
+            self._place(digest, received, index)
+        with self._database.write() as connection:
+            cursor = connection.execute(
+                "INSERT OR IGNORE INTO xorb (hash, hashes, ends) VALUES (?, ?, ?)",
+                (digest, index.hashes, pack_ends(index)),
+            )
+            connection.execute("INSERT OR IGNORE INTO xorb_holder VALUES (?, ?)", (digest, repo))
+            keys = (index.hash_range(number, number + 1) for number in range(index.chunks))
+            connection.executemany(
+                "INSERT OR IGNORE INTO chunk VALUES (?, ?)", [(key, digest) for key in keys if is_dedup_key(key)]
+            )
+        return cursor.rowcount > 0
+
+    def _place(self, digest: bytes, received: Received, index: Xorb) -> None:
+        if received.size > index.packed_ends[-1]:
+            with received.path.open("r+b") as file:
+                file.truncate(index.packed_ends[-1])  # the footer: it repeats the index
+        target = self.path(digest)
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            fsync_folder(self.folder)
+        received.path.replace(target)
+        fsync_folder(target.parent)
+
+    # files
+
+    def register(self, repo: int, stream_path: Path) -> Iterator[tuple[int, int]]:
+        """Check every file of a shard and let the repo hold it; yields how many are done and how many bytes were read.
+
+        Raises 400 where a file or xorb is not what the shard says; files before it in the shard stay registered.
+        """
+        batch: list[tuple[XetFile, bytes | None]] = []
+        done = read = 0
+        seen: list[bytes] = []
+        with stream_path.open("rb") as stream:
+            try:
+                for described in shards.read(stream):
+                    if isinstance(described, shards.ShardXorb):
+                        self._check_xorb(described)
+                        seen.append(described.hash)
+                        continue
+                    file = self._check_file(described)
+                    first = described.terms[0] if described.terms else None
+                    batch.append((file, self._first_chunk(first)))
+                    done, read = done + 1, read + file.size
+                    yield done, read
+                    if len(batch) == FILES_PER_TRANSACTION:
+                        self._hold(repo, batch)
+                        batch = []
+            except XetFormatError as error:
+                raise bad_request(f"Shard: {error}") from None
+        self._hold(repo, batch)
+        self._group(seen)
+
+    def _first_chunk(self, term: shards.Term | None) -> bytes | None:
+        if term is None:
+            return None
+        index = self.index(term.xorb)
+        return None if index is None else index.hash_range(term.start, term.start + 1)
+
+    def _check_xorb(self, described: shards.ShardXorb) -> None:
+        index = self.index(described.hash)
+        if index is None:
+            raise XetFormatError(f"xorb {to_text(described.hash)} was not uploaded")
+        sizes = [end - start for start, end in zip((0, *index.unpacked_ends), index.unpacked_ends, strict=False)]
+        if index.hashes != described.hashes or tuple(sizes) != described.sizes:
+            raise XetFormatError(f"xorb {to_text(described.hash)} has other chunks than the shard says")
+
+    def _check_file(self, described: shards.ShardFile) -> XetFile:
+        name = to_text(described.hash)
+        tree = ChunkTree()
+        for term in described.terms:
+            index = self.index(term.xorb)
+            if index is None or not self.path(term.xorb).is_file():
+                raise XetFormatError(f"file {name}: xorb {to_text(term.xorb)} was not uploaded")
+            if term.end > index.chunks or index.unpacked(term.start, term.end) != term.size:
+                raise XetFormatError(f"file {name}: a chunk range of xorb {to_text(term.xorb)} is out of bounds")
+            if range_hash(index.hash_range(term.start, term.end)) != term.proof:
+                raise XetFormatError(f"file {name}: the proof for a chunk range of xorb {to_text(term.xorb)} is wrong")
+            start = index.unpacked_start(term.start)
+            for number in range(term.start, term.end):
+                end = index.unpacked_ends[number]
+                tree.add(index.hash_range(number, number + 1), end - start)
+                start = end
+        if file_hash(tree) != described.hash:
+            raise XetFormatError(f"file {name}: its hash does not follow from its chunks")
+        known = self.file(name)
+        if known is None or not all(self.path(each.xorb).is_file() for each in known.ranges):
+            ranges = tuple(ChunkRange(term.xorb, term.start, term.end, term.size) for term in described.terms)
+            size = sum(chunk_range.size for chunk_range in ranges)
+            digest = hashlib.sha256()
+            for piece in self.read(XetFile(name, size, "", ranges), 0, size):
+                digest.update(piece)
+            known = XetFile(name, size, digest.hexdigest(), ranges)
+        if described.sha256 is not None and to_text(described.sha256) != known.sha256:
+            raise XetFormatError(f"file {name}: its sha256 is {known.sha256}, not {to_text(described.sha256)}")
+        return known
+
+    def _hold(self, repo: int, batch: list[tuple[XetFile, bytes | None]]) -> None:
+        with self._database.write() as connection:
+            for file, first_chunk in batch:
+                packed = b"".join(RANGE.pack(each.xorb, each.start, each.end, each.size) for each in file.ranges)
+                connection.execute(
+                    "INSERT OR REPLACE INTO xet_file VALUES (?, ?, ?, ?)", (file.hash, file.size, file.sha256, packed)
+                )
+                self._holdings.add(connection, repo, file.sha256, file.size, file.hash)
+                xorbs = {each.xorb for each in file.ranges}
+                connection.executemany("INSERT OR IGNORE INTO xorb_holder VALUES (?, ?)", [(x, repo) for x in xorbs])
+                if first_chunk is not None:  # clients ask about the first chunk of every file
+                    connection.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?)", (first_chunk, file.ranges[0].xorb))
+
+    def _group(self, xorbs: list[bytes]) -> None:
+        """Remember which xorbs came together: an answer about one of them tells of the others."""
+        if not xorbs:
+            return
+        with self._database.write() as connection:
+            row = connection.execute("SELECT COALESCE(MAX(batch), 0) + 1 FROM xorb").fetchone()
+            connection.executemany(
+                "UPDATE xorb SET batch = ? WHERE hash = ? AND batch IS NULL", [(row[0], xorb) for xorb in xorbs]
+            )
+
+    def file(self, name: str) -> XetFile | None:
+        """A file by its Xet hash."""
+        query = "SELECT size, sha256, ranges FROM xet_file WHERE hash = ?"
+        row = self._database.read().execute(query, (name,)).fetchone()
+        if row is None:
+            return None
+        return XetFile(name, row[0], row[1], tuple(ChunkRange(*each) for each in RANGE.iter_unpack(row[2])))
+
+    def held(self, repo: int, name: str) -> XetFile | None:
+        """A file by its Xet hash, if the repo holds it."""
+        query = "SELECT 1 FROM holding WHERE repo = ? AND xet = ?"
+        found = self._database.read().execute(query, (repo, name)).fetchone()
+        return None if found is None else self.file(name)
+
+    def by_sha256(self, sha256: str) -> XetFile | None:
+        """A file by the sha256 of its bytes."""
+        row = self._database.read().execute("SELECT hash FROM xet_file WHERE sha256 = ?", (sha256,)).fetchone()
+        return None if row is None else self.file(row[0])
+
+    def read(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes `start` to `stop` of a file, put together from its xorbs."""
+        position = 0
+        for each in file.ranges:
+            if position + each.size > start and position < stop:
+                yield from self._read_range(each, max(start - position, 0), min(stop - position, each.size))
+            position += each.size
+            if position >= stop:
+                return
+
+    def _read_range(self, chunk_range: ChunkRange, start: int, stop: int) -> Iterator[bytes]:
+        index = self.index(chunk_range.xorb)
+        if index is None:
+            raise HubError(500, f"Xorb {to_text(chunk_range.xorb)} is missing from the store")
+        first, last = trim(index, chunk_range.start, chunk_range.end, start, stop)
+        position = index.unpacked_start(first) - index.unpacked_start(chunk_range.start)
+        packed_start, packed_stop = index.packed(first, last)
+        pending = bytearray()
+        for block in read_range(self.path(chunk_range.xorb), packed_start, packed_stop):
+            pending += block
+            offset = 0
+            ready = []
+            while first < last:
+                length = index.packed_ends[first] - (index.packed_ends[first - 1] if first else 0)
+                if len(pending) - offset < length:
+                    break
+                size = index.unpacked(first, first + 1)
+                with memoryview(pending) as view:
+                    chunk = unpack(view[offset + 4], bytes(view[offset + 8 : offset + length]), size)
+                if position < start or position + size > stop:
+                    chunk = chunk[max(start - position, 0) : stop - position]
+                ready.append(chunk)
+                position, offset, first = position + size, offset + length, first + 1
+            del pending[:offset]
+            if ready:
+                yield b"".join(ready)
+
+    # de-duplication
+
+    def known_chunks(self, chunk: bytes, visible: Visible) -> bytes | None:
+        """A shard that names the xorbs around a chunk, those the caller may know of; None if there is none."""
+        database = self._database.read()
+        rows = database.execute(
+            "SELECT xorb.hash, xorb.batch FROM chunk JOIN xorb ON xorb.hash = chunk.xorb WHERE chunk.hash = ?", (chunk,)
+        ).fetchall()
+        for digest, batch in rows:
+            if not self._may_see(database, digest, visible):
+                continue
+            found = [digest]
+            if batch is not None:
+                query = (
+                    "SELECT hash FROM xorb WHERE batch = ? AND rowid >= (SELECT rowid FROM xorb WHERE hash = ?) LIMIT ?"
+                )
+                found += [row[0] for row in database.execute(query, (batch, digest, NEIGHBOURS)) if row[0] != digest]
+            named = [(xorb, self.index(xorb)) for xorb in found if self._may_see(database, xorb, visible)]
+            return shards.write_xorbs((xorb, index) for xorb, index in named if index is not None)
+        return None
+
+    def _may_see(self, database: sqlite3.Connection, xorb: bytes, visible: Visible) -> bool:
+        rows = database.execute("SELECT repo FROM xorb_holder WHERE xorb = ?", (xorb,))
+        return any(visible(repo) for (repo,) in rows) and self.path(xorb).is_file()
+
+    # damage
+
+    def damage(self) -> Iterator[str]:
+        """Xorbs and files that are not what they were, re-read from disk."""
+        for (digest,) in self._database.read().execute("SELECT hash FROM xorb").fetchall():
+            yield from self._xorb_damage(digest)
+        for name, sha256 in self._database.read().execute("SELECT hash, sha256 FROM xet_file").fetchall():
+            found = self.file(name)
+            assert found is not None
+            digest = hashlib.sha256()
+            try:
+                for piece in self.read(found, 0, found.size):
+                    digest.update(piece)
+            except (OSError, HubError, XetFormatError) as error:
+                yield f"file {name} (sha256 {sha256}) cannot be put together: {error}"
+                continue
+            if digest.hexdigest() != sha256:
+                yield f"file {name}: its sha256 is {digest.hexdigest()}, not {sha256}"
+
+    def _xorb_damage(self, digest: bytes) -> Iterator[str]:
+        path = self.path(digest)
+        label = f"xorbs/{path.parent.name}/{path.name}"
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                computed, _ = parse(data)
+        except (OSError, ValueError) as error:
+            yield f"{label}: {error}"
+            return
+        if computed != digest:
+            yield f"{label}: its hash is {to_text(computed)}"
+
+
+def trim(index: Xorb, first: int, last: int, start: int, stop: int) -> tuple[int, int]:
+    """The chunks of `first` to `last` that hold the bytes `start` to `stop` of that range."""
+    base = index.unpacked_start(first)
+    while first < last - 1 and index.unpacked_ends[first] - base <= start:
+        first += 1
+    while last - 1 > first and index.unpacked_ends[last - 2] - base >= stop:
+        last -= 1
+    return first, last
