@@ -8,6 +8,7 @@ images are made once.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,8 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="unattended: approve, load the result, and exit")
     parser.add_argument("--sessions", type=int, help="a cut of so many sessions, instead of all 902")
     options = parser.parse_args()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
+        signal.signal(ending, signal.default_int_handler)
     try:
         data = dataset(options.sessions)
         with running(new_folder()) as stack, runs_of(f"{stack.ui}/api") as runs:

@@ -145,7 +145,6 @@ class Stack:
             "HF_TOKEN": self.token,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_XET": "1",  # until the local Hub speaks Xet
             "BIDS_PUSH_STAGING_ROOT": str(self.staging_root),
             **self.settings,
         }

@@ -71,17 +71,19 @@ def tail_again(hub: Hub, staging: Staging, run: ThisRun, verification: Verificat
 
 def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: VerificationReport) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
+    stale = stale_files(staging, (*found.receipts, *found.unpublished))
+    artifact = create_markdown_artifact(
+        words.evidence(hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished),
+        key=f"evidence-{run.id}",
+        description=f"Evidence for the cleanup of {hub.target}",
+    )
     gate = Gate(
         flow_run_id=run.id,
         flow_run_name=run.name,
         opened_at_commit=report.commit,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
-        stale=stale_files(staging, (*found.receipts, *found.unpublished)),
-    )
-    create_markdown_artifact(
-        words.evidence(hub, report, found.receipts, gate.stale, found.drift, found.removed, found.unpublished),
-        key=_artifact_key(run),
-        description=f"Evidence for the cleanup of {hub.target}",
+        stale=stale,
+        artifact=str(artifact),
     )
     write_gate(staging, gate)
     return gate
@@ -91,7 +93,7 @@ def _decide(
     hub: Hub, staging: Staging, run: ThisRun, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt]
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
-    artifact = ui_link("All of the evidence", f"artifacts/key/{_artifact_key(run)}")
+    artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     approval = ask(hub.target.repo_id, words.gate_form(hub, report, receipts, gate.stale, artifact), run.id, run.count)
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
@@ -123,7 +125,3 @@ def _how_to_open(receipts: Sequence[Receipt]) -> str:
         f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged. To let them go, run the "
         "deployment cleanup-staging/manual and decide at its gate."
     )
-
-
-def _artifact_key(run: ThisRun) -> str:
-    return f"evidence-{run.id}"

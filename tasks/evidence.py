@@ -122,6 +122,8 @@ class Gate(Value):
     flow_run_name: str
     opened_at_commit: str | None = None
     """None while the run is still publishing."""
+    artifact: str | None = None
+    """The id of the artifact with all of the evidence."""
     shown: tuple[Shown, ...] = ()
     stale: tuple[Removal, ...] = ()
     """Leftovers that no receipt of the plan explains; they go only if the form says so."""

@@ -63,21 +63,21 @@ def gate_form(
     staged = sum(receipt.size for receipt in receipts)
     sessions, images = len(receipts), sum(receipt.rows for receipt in receipts)
     row = table(
-        ["Would be freed", "Shards", "Images", "Verified", "Stale files"],
+        ["Would be freed", "Shards", "Images", "Verified"],
         [
             [
                 size(staged),
                 f"{sessions:,}",
                 f"{images:,}",
                 f"{len(report.checks):,} listed, {report.read_back:,} read back",
-                f"{len(stale):,} ({size(sum(file.size for file in stale))})" if stale else "none",
             ]
         ],
     )
+    leftovers = f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}, beside them. "
     picture = strip(report.slices)
     return (
         f"Delete the staged files of **[{hub.target}]({hub.url()})**? The Hub holds them at commit "
-        f"[`{report.commit[:12]}`]({hub.commit_url(report.commit)}). {artifact}.\n\n{row}\n"
+        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {leftovers if stale else ''}{artifact}.\n\n{row}\n"
         + (f"\n![slices of images that the Hub sent back]({picture})\n" if picture else "")
     )
 
@@ -95,7 +95,7 @@ def evidence(
     parts = [
         f"# Evidence for {hub.target}",
         f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
-        f"[`{report.commit}`]({hub.commit_url(report.commit)})",
+        f"[{report.commit}]({hub.commit_url(report.commit)})",
         f"Verified ({report.level}): {how_verified(report)}.",
         f"Staged here, and removed if you decide so: {number(len(receipts), 'shard')}, "
         f"{size(sum(receipt.size for receipt in receipts))}, with {number(sum(r.rows for r in receipts), 'image')}.",
