@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.connect import BlockName, RepoId, Revision, connect, ends_readably, staging_of
+from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.tail import Evidence, tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed
@@ -56,9 +56,9 @@ def push_bids(
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
-    staging_root: Path | None = None,
+    staging_root: Folder = "",
     dry_run: bool = False,
-    token_block: BlockName | None = None,
+    token_block: BlockName = "",
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
 
