@@ -25,7 +25,7 @@ Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s~^:?*\[\\]*$")]
 #: Fields that may stay empty. Strings, because the form shows `X | None` as a switch between two types.
 MaybeEmpty = BeforeValidator(lambda value: "" if value is None else str(value))
 Folder = Annotated[str, MaybeEmpty]
-BlockName = Annotated[str, MaybeEmpty, Field(pattern=r"^[a-z0-9-]*$")]
+BlockName = Annotated[str, Field(pattern=r"^[a-z0-9-]*$"), MaybeEmpty]
 
 
 def connect(repo_id: str, revision: str, token_block: str) -> Hub:

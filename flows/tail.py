@@ -95,8 +95,8 @@ def _decide(
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
-    form = words.gate_form(hub, report, receipts, gate.stale, artifact)
-    approval = ask(hub.target.repo_id, form, run, timedelta(days=Settings().gate_days))
+    text, picture = words.gate_form(hub, report, receipts, gate.stale, artifact)
+    approval = ask(hub.target.repo_id, text, picture, run, timedelta(days=Settings().gate_days))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
         return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")

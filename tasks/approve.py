@@ -33,6 +33,10 @@ class Superseded(PushError):
     """A newer run has taken over the gate that this run comes back to."""
 
 
+class CannotAsk(PushError):
+    """The run cannot be suspended at its gate."""
+
+
 class GateElsewhere(PushError):
     """The gate that this run comes back to is not in the staging folder that this worker sees."""
 
@@ -124,7 +128,7 @@ def supersede(tag: str, newer: ThisRun) -> list[str]:
     return superseded
 
 
-def ask(repo_id: str, evidence: str, run: ThisRun, timeout: timedelta) -> Approval:
+def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, timeout: timedelta) -> Approval:
     """Suspend the run until a person decides; what they decided, with the repo's name right.
 
     Must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own, so
@@ -133,14 +137,20 @@ def ask(repo_id: str, evidence: str, run: ThisRun, timeout: timedelta) -> Approv
     Args:
         repo_id: the name that has to be typed.
         evidence: Markdown shown above the form; short, because a long one hides the form's fields.
+        picture: Markdown of a picture below it, left out where there is a mistake to tell of instead.
         run: this run.
         timeout: how long each question waits; then the server ends the run, and nothing is deleted.
+
+    Raises:
+        CannotAsk: the server does not let the run wait, since somebody has changed its state meanwhile.
     """
     mistake = ""
     for attempt in count(1):
         try:
             form = suspend_flow_run(
-                wait_for_input=CleanupForm.with_initial_data(description=mistake + evidence),
+                wait_for_input=CleanupForm.with_initial_data(
+                    description=mistake + evidence if mistake else evidence + picture
+                ),
                 key=gate_key(run.count, attempt),
                 timeout=int(timeout.total_seconds()),
             )
@@ -149,6 +159,11 @@ def ask(repo_id: str, evidence: str, run: ThisRun, timeout: timedelta) -> Approv
         except ValidationError as error:
             problem = error.errors()[0]
             mistake = f"**Not accepted:** {'.'.join(map(str, problem['loc']))}: {problem['msg']}. "
+        except RuntimeError as error:
+            raise CannotAsk(
+                f"the gate could not be opened: {error} Nothing was deleted, and what is staged stays. Retry the run, "
+                "or run cleanup-staging/manual."
+            ) from error
         except NotThisRepo as error:
             mistake = f"**Not accepted:** {error} "
         mistake += "Nothing was deleted. Please decide again.\n\n"

@@ -17,7 +17,7 @@ from PIL import ImageDraw
 from tasks.evidence import Slice
 
 MAX_SLICES = 5  # slices in the strip: more would be too small to see
-HEIGHT = 104  # pixels; looked at in both UIs: whole in the older one, and the newer one shows the fields below it
+HEIGHT = 96  # pixels; looked at in both UIs: whole in the older one, and the newer one shows the fields below it
 GAP = 4  # pixels between slices
 LABEL = 14  # pixels for the suffix above a slice, where no UI crops it
 

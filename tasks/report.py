@@ -58,20 +58,19 @@ def how_verified(report: VerificationReport) -> str:
 
 def gate_form(
     hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], stale: Sequence[Removal], artifact: str
-) -> str:
-    """The Markdown above the form: two short paragraphs and one low picture: the older UI crops what is higher."""
+) -> tuple[str, str]:
+    """The Markdown above the form: two short paragraphs, and one low picture. The older UI crops what is higher."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
     beside = f" Beside them: {number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}."
     checked = f"{len(report.checks):,} match the listing, {report.read_back:,} were read back"
-    picture = strip(report.slices)
-    parts = [
+    text = (
         f"Delete the staged files of **[{hub.target}]({hub.url()})**? The Hub holds them at commit "
-        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {artifact}.",
-        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}.{beside if stale else ''}",
-        f"![slices of images that the Hub sent back]({picture})" if picture else "",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {artifact}.\n\n"
+        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}.{beside if stale else ''}\n"
+    )
+    picture = strip(report.slices)
+    return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
 def evidence(

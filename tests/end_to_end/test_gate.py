@@ -1,13 +1,16 @@
 """The gate as people use it, and every way around it that was ever found, on a real server, worker and Hub."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import psutil
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Completed, Scheduled
 
 from deployments.local_stack import Stack, wait_until
-from tests.end_to_end.conftest import Push
+from tests.end_to_end.conftest import Push, Pushed
 
 EXPECTED_SHARDS = 6
 
@@ -25,6 +28,15 @@ def test_whatever_is_not_a_decision_asks_again_and_so_does_a_retry_of_an_approve
     staged = pushed.shards()
     assert len(staged) == EXPECTED_SHARDS
     wait_until("the process is gone while the gate waits", lambda: not flow_processes(worker), 30)
+
+    # what the run shows: its name, how far it came, where to look, and the repo as an asset
+    assert re.fullmatch(rf"push {pushed.repo_id}, \d{{4}}-\d\d-\d\d \d\d:\d\d", pushed.runs.read(pushed.run).name)
+    shown = pushed.runs.artifacts(pushed.run)
+    kinds = ("evidence", "repo", "commit", "push-progress", f"push-{pushed.run}")
+    assert all(any(key.startswith(kind) for key in shown) for kind in kinds), list(shown)
+    (commit,) = (str(data) for key, data in shown.items() if key.startswith("commit"))
+    assert pushed.hub.head() in commit
+    assert materialized(pushed) == [f"{worker.endpoint}/datasets/{pushed.repo_id}"]
 
     # the server refuses a form that is not filled in, and the gate stays open
     for wrong in ({}, {"decision": "yes", "confirm_repo": pushed.repo_id}, {"decision": "delete"}):
@@ -61,12 +73,35 @@ def test_whatever_is_not_a_decision_asks_again_and_so_does_a_retry_of_an_approve
     assert name == "CleanedUp" and pushed.shards() == set()
 
 
-def form_description(pushed: object) -> str:
-    """The Markdown above the form of the gate that is open now."""
-    runs, run = pushed.runs, pushed.run  # type: ignore[attr-defined]
+def materialized(pushed: Pushed) -> list[str]:
+    """The assets that the run has materialized, as the server's lineage knows them."""
+    event, run = "prefect.asset.materialization.succeeded", f"prefect.flow-run.{pushed.run}"
+    only = {"filter": {"event": {"name": [event]}, "related": {"id": [run]}}}
+    found: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        found[:] = pushed.runs.client._client.post("/events/filter", json=only).json()["events"]
+        return bool(found)
+
+    wait_until("the asset is recorded", there, 30)
+    return [event["resource"]["prefect.resource.id"] for event in found]
+
+
+def form_description(pushed: Pushed) -> str:
+    """The Markdown above the form of the gate that is open now; the run writes it right after it is suspended."""
+    runs, run = pushed.runs, pushed.run
     keyset = runs.read(run).state.state_details.run_input_keyset
-    answer = runs.client._client.get(f"/flow_runs/{run}/input/{keyset['description']}")
-    return str(answer.json())
+    found: list[str] = []
+
+    def there() -> bool:
+        try:
+            found.append(runs.client._client.get(f"/flow_runs/{run}/input/{keyset['description']}").text)
+        except PrefectHTTPStatusError:
+            return False
+        return True
+
+    wait_until("the form is there", there, 30)
+    return found[0]
 
 
 def test_a_suspended_gate_outlives_its_worker_and_the_server_and_a_rejection_keeps_everything(
@@ -76,8 +111,10 @@ def test_a_suspended_gate_outlives_its_worker_and_the_server_and_a_rejection_kee
     staged = pushed.shards()
     worker.processes["worker"].kill()
     worker.processes["prefect"].kill()
+    assert f"GATE OPEN: push {pushed.repo_id}" not in worker.run("deployments.staging")  # nobody can say now
     worker.start_prefect()
     worker.start_worker()
+    assert f"GATE OPEN: push {pushed.repo_id}" in worker.run("deployments.staging")
     assert pushed.runs.read(pushed.run).state.name == "Suspended"  # type: ignore[union-attr]
     assert pushed.approve(decision="keep", note="not yet") is None
     name, message = pushed.ended()
@@ -89,6 +126,8 @@ def test_a_suspended_gate_outlives_its_worker_and_the_server_and_a_rejection_kee
     assert tail.shards() == staged
     assert tail.approve() is None
     assert tail.ended()[0] == "CleanedUp" and tail.shards() == set()
+    listed = worker.run("deployments.staging").split(pushed.repo_id + "\n")[1]
+    assert listed.strip().startswith("0 shards, 0 bytes\n  no gate is open")
 
 
 def test_a_newer_nightly_takes_the_gate_over_and_an_approved_one_waits_for_its_slot(
@@ -159,11 +198,25 @@ def test_a_gate_that_is_cancelled_set_to_completed_or_times_out_deletes_nothing_
         pushed.runs.set_state(pushed.run, state)
     assert cancelled.ended()[0] == "Cancelled"
     assert completed.ended()[0] == "Completed"
-    wait_until("the gate has timed out", lambda: late.runs.read(late.run).state.name == "GateTimedOut", 60)  # type: ignore[union-attr]
+    wait_until("the gate has timed out", lambda: late.runs.history(late.run)[-1] == "GateTimedOut", 60)
     assert "Nothing was deleted" in late.ended()[1]
     assert late.approve() is not None
     for pushed in (late, cancelled, completed):
         assert len(pushed.shards()) == EXPECTED_SHARDS
+
+
+def test_shards_that_fail_are_listed_while_the_others_are_published_and_no_gate_opens(
+    push: Push, own_bids: Path
+) -> None:
+    broken = sorted(own_bids.glob("sub-*/ses-*/anat/*_T1w.nii.gz"))[0]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    pushed = push(source=str(own_bids))
+    name, message = pushed.ended()
+    assert name == "ShardsFailed" and broken.name in message
+    table = str(pushed.runs.artifacts(pushed.run)["failed-shards"])
+    assert broken.name in table and "sub-" in table
+    assert len(pushed.shards()) == EXPECTED_SHARDS - 1
+    assert "Suspended" not in pushed.runs.history(pushed.run)
 
 
 def test_a_target_that_another_process_works_on_is_left_alone(push: Push, worker: Stack, repo_id: str) -> None:

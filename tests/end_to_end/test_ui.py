@@ -8,13 +8,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from deployments.local_stack import REPO, Stack
+from deployments.local_stack import REPO, Stack, wait_until
 from deployments.runs import Runs
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 
@@ -23,6 +22,7 @@ CHROMIUM = "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 GATE_MILLISECONDS = GATE_SECONDS * 1000
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def decide_in_v2(page: Page, decision: str, repo_id: str) -> None:
     page.get_by_role("button", name="Open menu").click()
     page.get_by_role("menuitem", name="Resume").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("combobox").first.click()
+    dialog.get_by_role("button", name="Select Decision").click()
     page.get_by_role("option", name=decision).click()
     dialog.get_by_label("Repo name").fill(repo_id)
     dialog.get_by_role("button", name="Resume").click()
@@ -83,19 +83,19 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
     field(page, "source").locator("textarea").fill(str(bids))
     field(page, "repo_id").locator("textarea").fill("no-namespace")
     page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_text("'no-namespace' does not match")).to_be_visible()
+    expect(page.get_by_text("'no-namespace' does not match").first).to_be_visible()
     field(page, "repo_id").locator("textarea").fill(repo_id)
     page.get_by_role("button", name="Submit").click()
-    page.get_by_role("button", name="View run").last.click()
-    page.wait_for_url("**/runs/flow-run/*")
-    run = UUID(urlsplit(page.url).path.rsplit("/", 1)[1])
+    page.wait_for_url(f"**/deployments/deployment/{deployment}*")
+    (run,) = started(runs, repo_id)
     pushed = Pushed(runs, worker, run, repo_id)
+    page.goto(f"{worker.ui}/runs/flow-run/{run}")
 
     # the gate opens, and shows what it is about
     page.get_by_role("button", name="Resume").wait_for(timeout=GATE_MILLISECONDS)
     staged = pushed.shards()
     assert staged
-    expect(page.get_by_role("heading", name=f"push {repo_id},")).to_be_visible()
+    expect(page.get_by_text(f"push {repo_id},").first).to_be_visible()
     take_pictures(browser, runs, worker, pushed, str(deployment))
 
     # another repo's name is refused by asking again
@@ -114,6 +114,18 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
     page.get_by_text("Artifacts", exact=True).click()
     expect(page.get_by_text("What was freed").first).to_be_visible()
     page.screenshot(path=SHOTS / "cleaned-up.png", full_page=True)
+
+
+def started(runs: Runs, repo_id: str) -> list[UUID]:
+    """The runs on this repo, once there is one."""
+    found: list[UUID] = []
+
+    def there() -> bool:
+        found[:] = [run.id for run in runs.client.read_flow_runs() if run.parameters.get("repo_id") == repo_id]
+        return bool(found)
+
+    wait_until("the run is there", there, 30)
+    return found
 
 
 def test_a_run_is_rejected_in_the_newer_ui(browser: Browser, worker: Stack, push: Push) -> None:
