@@ -140,6 +140,7 @@ class Stack:
             "PREFECT_API_URL": f"{self.ui}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # a person waits for the demo; the default is 10
             "HF_HOME": str(self.folder / "hf"),
             "HF_ENDPOINT": self.endpoint,
             "HF_TOKEN": self.token,
