@@ -22,7 +22,7 @@ Role = Literal["read", "write"]
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?")
 
 # First parts of this Hub's own URLs: an account of that name would hide behind them.
-RESERVED = {"api", "datasets", "models", "spaces", "lfs", "lfs-part", "lfs-complete", "v1", "v2", "xet"}
+RESERVED = {"api", "cas", "datasets", "models", "spaces", "lfs", "lfs-part", "lfs-complete"}
 
 
 @dataclass(frozen=True)

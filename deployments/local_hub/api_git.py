@@ -196,6 +196,7 @@ def create_tag(call: Call) -> Response:
     message = call.body.get("message")
     if message is not None and not isinstance(message, str):
         raise bad_request("'message' must be a text")
+    call.hub.git.resolve(repo.id, call.params["revision"])
     tag = _ref_name(text_of(call.body, "tag"), "tag")
     call.hub.commits.create_tag(repo, tag, call.params["revision"], message, call.user)
     return JSONResponse({"status": "ok"})

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.local_hub import cards
 from deployments.local_hub.app import REPO_TYPES, Call, text_of
 from deployments.local_hub.attributes import DEFAULT_ATTRIBUTES, GIT_ATTRIBUTES
-from deployments.local_hub.errors import HubError, bad_request, invalid_token
+from deployments.local_hub.errors import HubError, bad_request, invalid_token, repo_not_found
 from deployments.local_hub.listing import iso
 from deployments.local_hub.repos import Repo, RepoType
 
@@ -114,6 +114,15 @@ def auth_check_write(call: Call) -> Response:
     """GET .../auth-check/write: 200 for those who may write."""
     call.repo(write=True)
     return JSONResponse({"status": "ok"})
+
+
+def missing(call: Call) -> Response:
+    """Any route that is not there: of a repo that is not there either, mostly."""
+    namespace, _, rest = call.params.get("rest", "").partition("/")
+    if rest:
+        call.hub.repos.find(call.identity, REPO_TYPES[call.params["type"]], namespace, rest.partition("/")[0])
+        raise HubError(404, "This Hub has no such route")
+    raise repo_not_found()
 
 
 def index(call: Call) -> Response:

@@ -20,6 +20,7 @@ from typing import Any
 
 from deployments.local_hub.cards import CARD, check_card
 from deployments.local_hub.database import Database
+from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.errors import HubError, bad_request, branch_moved, conflict, forbidden, revision_not_found
 from deployments.local_hub.git import Git, parse_pointer, pointer
 from deployments.local_hub.holdings import Holdings
@@ -42,8 +43,9 @@ class Committed:
 class Commits:
     """Writes history: the only place where refs of a repo move."""
 
-    def __init__(self, database: Database, git: Git, holdings: Holdings):
+    def __init__(self, database: Database, git: Git, holdings: Holdings, discussions: Discussions):
         self._database = database
+        self._discussions = discussions
         self._git = git
         self._holdings = holdings
 
@@ -65,8 +67,8 @@ class Commits:
         branch is not at `parentCommit`.
         """
         with self._database.write() as connection:
-            ref = self._writable_ref(connection, repo, revision, create_pr=create_pr)
-            head = self._git.resolve(repo.id, ref or revision, connection)
+            ref = self.writable_ref(connection, repo, revision)
+            head = self._git.resolve(repo.id, ref, connection)
             tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, head, connection).tree)
             header = self._apply(connection, repo, tree, head, lines)
             oid = self._git.add_commit(
@@ -79,13 +81,13 @@ class Commits:
                 now=time.time(),
             )
             number = None
-            if ref is None:
-                number = self.open_pull_request(
+            if create_pr:
+                number = self._discussions.open(
                     connection,
                     repo,
                     title=_message(header).split("\n", 1)[0],
                     author=author,
-                    base=revision,
+                    base=ref,
                     status="open",
                     description=str(header.get("description") or ""),
                 )
@@ -93,17 +95,12 @@ class Commits:
             self._git.set_ref(connection, repo.id, ref, oid)
         return Committed(oid, ref, number)
 
-    def _writable_ref(
-        self, connection: sqlite3.Connection, repo: Repo, revision: str, *, create_pr: bool
-    ) -> str | None:
-        if create_pr:
-            return None
+    def writable_ref(self, connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
+        """The ref that a commit to this revision moves; 404 for what is neither a branch nor a pull request."""
         refs = self._git.refs(repo.id, connection)
         for name in (f"refs/heads/{revision}", revision):
-            if name in refs and name.startswith(("refs/heads/", "refs/pr/")):
+            if name in refs and name.startswith(("refs/heads/", "refs/pr/", "refs/convert/")):
                 return name
-        if f"refs/tags/{revision}" in refs or re.fullmatch(r"[0-9a-f]{40}", revision):
-            raise forbidden(f"A commit goes to a branch; {revision} is a tag or a commit")
         raise revision_not_found(revision)
 
     def _apply(
@@ -124,11 +121,10 @@ class Commits:
                 self._put_file(connection, repo, tree, value)
             elif key == "lfsFile":
                 self._put_content(connection, repo, tree, value)
-            elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
+            elif key in ("deletedFile", "deletedFolder"):
+                # as on the Hub, "deletedFile" may name a folder too: the client sends it for a path without a slash
                 path = check_path(str(value.get("path", "")).rstrip("/"))
-                entry = tree.get(path)
-                is_folder = key == "deletedFolder" or (key == "deletedEntry" and entry is not None and entry.is_folder)
-                tree.delete(path, folder=is_folder)
+                tree.delete(path, folders_only=key == "deletedFolder")
             else:
                 raise bad_request(f"Unknown step in a commit: {key!r}")
         if header is None:
@@ -172,7 +168,7 @@ class Commits:
         with self._database.write() as connection:
             ref = f"refs/heads/{branch}"
             if ref in self._git.refs(repo.id, connection) and not overwrite:
-                raise conflict(f"Reference already exists: {ref}")
+                raise conflict(f"Reference {ref} already exists")
             self._git.set_ref(connection, repo.id, ref, self._git.resolve(repo.id, start or "main", connection))
 
     def delete_branch(self, repo: Repo, branch: str) -> None:
@@ -198,6 +194,58 @@ class Commits:
         """Remove a tag."""
         self._delete_ref(repo, f"refs/tags/{tag}", tag)
 
+    def merge(self, repo: Repo, number: int, author: str) -> str:
+        """Bring a pull request's changes to its branch by a commit with both as parents; returns that commit.
+
+        Raises 409 where both sides changed a path since they parted.
+        """
+        with self._database.write() as connection:
+            opened = self._discussions.get(repo, number, connection)
+            if opened.base is None or opened.status == "merged":
+                raise bad_request(f"#{number} is no pull request that could be merged")
+            base = self._git.resolve(repo.id, opened.base, connection)
+            head = self._git.resolve(repo.id, f"refs/pr/{number}", connection)
+            common = self._git.common_ancestor(repo.id, base, head, connection)
+            ours = self._git.changes(repo.id, common, base, connection)
+            theirs = self._git.changes(repo.id, common, head, connection)
+            both = sorted(path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path])
+            if both:
+                raise conflict(f"Both sides changed {', '.join(both[:5])}")
+            tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, base, connection).tree)
+            for path, blob in sorted(theirs.items(), key=lambda change: change[1] is not None):  # deletions first
+                if blob is not None:
+                    tree.put(path, blob)
+                elif tree.get(path) is not None:
+                    tree.delete(path)
+            oid = self._git.add_commit(
+                connection,
+                repo.id,
+                tree=tree.write(),
+                parents=[base, head],
+                author=author,
+                message=f"{opened.title} (#{number})",
+                now=time.time(),
+            )
+            self._git.set_ref(connection, repo.id, opened.base, oid)
+            self._discussions.merged(connection, repo, number, author, oid)
+        return oid
+
+    def start_pull_request(self, repo: Repo, title: str, author: str, description: str) -> int:
+        """Open an empty pull request onto main, as a draft; returns its number."""
+        with self._database.write() as connection:
+            number = self._discussions.open(
+                connection,
+                repo,
+                title=title,
+                author=author,
+                base="refs/heads/main",
+                status="draft",
+                description=description,
+            )
+            head = self._git.resolve(repo.id, "refs/heads/main", connection)
+            self._git.set_ref(connection, repo.id, f"refs/pr/{number}", head)
+        return number
+
     def _delete_ref(self, repo: Repo, ref: str, name: str) -> None:
         with self._database.write() as connection:
             if not self._git.delete_ref(connection, repo.id, ref):
@@ -206,9 +254,7 @@ class Commits:
     def squash(self, repo: Repo, branch: str, message: str, author: str) -> str:
         """Replace a branch's history by one commit with the same files and no parent."""
         with self._database.write() as connection:
-            ref = f"refs/heads/{branch}"
-            if ref not in self._git.refs(repo.id, connection):
-                raise revision_not_found(branch)
+            ref = self.writable_ref(connection, repo, branch)
             head = self._git.resolve(repo.id, ref, connection)
             oid = self._git.add_commit(
                 connection,
@@ -221,27 +267,6 @@ class Commits:
             )
             self._git.set_ref(connection, repo.id, ref, oid)
         return oid
-
-    def open_pull_request(
-        self,
-        connection: sqlite3.Connection,
-        repo: Repo,
-        *,
-        title: str,
-        author: str,
-        base: str,
-        status: str,
-        description: str,
-    ) -> int:
-        """Register a pull request onto `base`; returns its number, which is never given twice in a repo."""
-        query = "SELECT COALESCE(MAX(number), 0) + 1 FROM discussion WHERE repo = ?"
-        number = int(connection.execute(query, (repo.id,)).fetchone()[0])
-        connection.execute(
-            "INSERT INTO discussion (repo, number, title, author, created, status, base, description)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (repo.id, number, title, author, time.time(), status, base, description),
-        )
-        return number
 
 
 def _step(line: bytes) -> tuple[str, dict[str, Any]]:

@@ -23,6 +23,11 @@ def bad_request(message: str) -> HubError:
     return HubError(400, message)
 
 
+def bad_path(message: str) -> HubError:
+    """A path that no repo may contain; the Hub's status for it."""
+    return HubError(422, message)
+
+
 def invalid_token() -> HubError:
     """The token is unknown or has expired; the client tells this sentence apart from a missing repository."""
     return HubError(401, "Invalid credentials in Authorization header")

@@ -12,6 +12,7 @@ from deployments.local_hub.accounts import Accounts
 from deployments.local_hub.commits import Commits
 from deployments.local_hub.content import Content
 from deployments.local_hub.database import Database
+from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.git import Git
 from deployments.local_hub.holdings import Holdings
 from deployments.local_hub.listing import Listing
@@ -48,7 +49,8 @@ class Hub:
         self.repos = Repos(self.database, self.accounts)
         self.git = Git(self.database)
         self.holdings = Holdings(self.database)
-        self.commits = Commits(self.database, self.git, self.holdings)
+        self.discussions = Discussions(self.database)
+        self.commits = Commits(self.database, self.git, self.holdings, self.discussions)
         self.listing = Listing(self.git, self.holdings)
         self.content = Content(root)
         self.xet = XetStore(root, self.database, self.holdings)

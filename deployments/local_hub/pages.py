@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from deployments.local_hub.app import Call
 from deployments.local_hub.cards import CARD, front_matter
-from deployments.local_hub.errors import entry_not_found
+from deployments.local_hub.errors import bad_request, entry_not_found
 from deployments.local_hub.git import CommitInfo
 from deployments.local_hub.listing import iso
 from deployments.local_hub.repos import Repo
@@ -127,6 +127,23 @@ def commit(call: Call) -> Response:
         f'<p><a href="{address}/tree/{info.oid}">Files at this commit</a></p>'
     )
     return _page(info.title, _header(repo, info.oid, "") + body)
+
+
+def discussion(call: Call) -> Response:
+    """GET .../discussions/{number}: a pull request's title, state and the way to its files."""
+    repo = call.repo()
+    number = call.params["number"]
+    if not number.isdigit() or len(number) > 9:
+        raise bad_request("A discussion has a number")
+    opened = call.hub.discussions.get(repo, int(number))
+    address = f"/{quote(repo.path)}"
+    body = f"<h2>#{number} {escape(opened.title)}</h2><p>{opened.status}, by {escape(opened.author)}</p>"
+    if opened.base is not None:
+        ref = quote(f"refs/pr/{number}", safe="")
+        body += f'<p>Onto {escape(opened.base)}: <a href="{address}/tree/{ref}">files</a>'
+        body += f', <a href="{address}/commits/{ref}">commits</a></p>'
+    body += f"<article>{MARKDOWN.render(opened.description)}</article>"
+    return _page(opened.title, _header(repo, "main", "") + body)
 
 
 def human(size: int) -> str:

@@ -102,7 +102,7 @@ class Repos:
         _check_name(name)
         with self._database.write() as connection:
             if _find(connection, repo.type, namespace, name) is not None:
-                raise conflict(f"{namespace}/{name} exists already")
+                raise conflict(f"A {repo.type} repository called {namespace}/{name} already exists")
             connection.execute("UPDATE repo SET namespace = ?, name = ? WHERE id = ?", (namespace, name, repo.id))
 
     def delete(self, repo: Repo) -> None:

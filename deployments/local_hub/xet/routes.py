@@ -52,12 +52,19 @@ def token(call: Call) -> Response:
     signed = call.hub.signer.sign(
         "xet", TOKEN_LIFETIME, repo=repo.id, write=write, user=call.identity.name, role=call.identity.role
     )
+    # Clients remember for weeks, by this address, which chunks a store has: another store has another address, or a
+    # Hub begun anew on the same port could not be written to by anyone who knew the old one.
+    address = _address(call)
     headers = {
-        "X-Xet-Cas-Url": call.endpoint,
+        "X-Xet-Cas-Url": address,
         "X-Xet-Access-Token": signed,
         "X-Xet-Token-Expiration": str(expires),
     }
-    return JSONResponse({"casUrl": call.endpoint, "accessToken": signed, "exp": expires}, headers=headers)
+    return JSONResponse({"casUrl": address, "accessToken": signed, "exp": expires}, headers=headers)
+
+
+def _address(call: Call) -> str:
+    return f"{call.endpoint}/cas/{call.hub.database.store_id}"
 
 
 def _grant(call: Call, *, write: bool = False) -> Grant:
@@ -267,7 +274,7 @@ def _fetches(call: Call, terms: list[ChunkRange]) -> dict[str, list[Fetch]]:
         if index is None:
             raise HubError(500, f"Xorb {to_text(digest)} is missing from the store")
         name = to_text(digest)
-        url = f"{call.endpoint}/xet/{call.hub.signer.sign('xorb', URL_LIFETIME, xorb=name)}/{name}"
+        url = f"{_address(call)}/xorb/{call.hub.signer.sign('xorb', URL_LIFETIME, xorb=name)}/{name}"
         fetches[name] = [
             (url, {"start": start, "end": end}, {"start": octets[0], "end": octets[1] - 1})
             for start, end in _joined(ranges)
@@ -287,7 +294,7 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 async def xorb_bytes(call: Call) -> Response:
-    """GET /xet/{signed}/{hash} with a Range: bytes of a xorb as stored."""
+    """GET /xorb/{signed}/{hash} with a Range: bytes of a xorb as stored."""
     digest = _hash(call)
     claims = call.hub.signer.check("xorb", call.params["signed"])
     if claims is None or claims["xorb"] != call.params["hash"]:

@@ -8,7 +8,6 @@ was claimed.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import sqlite3
 import struct
 import threading
@@ -28,7 +27,7 @@ from deployments.local_hub.xet.xorb import XetFormatError, Xorb, pack_ends, pars
 
 INDEXES_KEPT = 128  # xorbs whose index stays in memory, about 100 kB each
 FILES_PER_TRANSACTION = 500
-PIECE = 4 * 1024 * 1024  # bytes of packed chunks read in one go
+READ_BUFFER = 1024 * 1024  # bytes read in one go; no memory map, whose pages would count as this process's memory
 NEIGHBOURS = 256  # xorbs named in one answer about known chunks: 16 GiB of content, an answer of 12 MB
 RANGE = struct.Struct("<32sIII")  # xorb, first chunk, chunk after the last, bytes unpacked
 
@@ -93,10 +92,8 @@ class XetStore:
     def add_xorb(self, repo: int, digest: bytes, received: Received) -> bool:
         """Check a received xorb and keep it; False if it was here. 400 if it is not what its name says."""
         try:
-            if received.size == 0:
-                raise XetFormatError("it is empty")
-            with received.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                computed, index = parse(data)
+            with received.path.open("rb", buffering=READ_BUFFER) as stream:
+                computed, index = parse(stream)
             if computed != digest:
                 raise XetFormatError(f"its hash is {to_text(computed)}")
         except XetFormatError as error:
@@ -334,8 +331,8 @@ class XetStore:
         path = self.path(digest)
         label = f"xorbs/{path.parent.name}/{path.name}"
         try:
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                computed, _ = parse(data)
+            with path.open("rb", buffering=READ_BUFFER) as stream:
+                computed, _ = parse(stream)
         except (OSError, ValueError) as error:
             yield f"{label}: {error}"
             return
