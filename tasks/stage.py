@@ -23,6 +23,10 @@ class CannotWrite(PushError):
     """The staging folder does not take the shard."""
 
 
+class NotText(PushError):
+    """A name or a text of the dataset is not Unicode, so no table can hold it."""
+
+
 def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer") -> Receipt:
     """Embed and write one shard into the staging folder, then its receipt.
 
@@ -33,11 +37,17 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
         BadImage: an image cannot be published as it is (`tasks.embed` has the kinds); no shard, no receipt.
         DiskFull: the staging disk is full.
         CannotWrite: something is in the way in the staging folder.
+        NotText: a name or a text has bytes that are not UTF-8.
     """
     file = staging.shard_file(spec)
     try:
         receipt = _write(spec, root, staging, check)
         staging.write_receipt(spec, receipt)
+    except UnicodeEncodeError as error:
+        raise NotText(
+            f"{spec.name} has a name or a text that is not UTF-8: {error.object[:200]!r}. Rename the file, or mend the "
+            "sidecar."
+        ) from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFull(
@@ -55,8 +65,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
 def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Receipt:
     file = staging.shard_file(spec)
     contents: list[ImageContent] = []
-    with whole_file(file) as stream:
-        writer = ShardWriter(stream)
+    with whole_file(file) as stream, ShardWriter(stream) as writer:
         for group in row_groups(spec.images):
             embedded = [embed(image, root, writer, check) for image in group]
             writer.end_row_group(

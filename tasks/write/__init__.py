@@ -20,11 +20,13 @@ A row group is a run of images of one dataset, datatype and suffix (`row_groups`
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from struct import pack
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from tasks.models import Image
+from tasks.write.behind import Behind
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
 from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
 from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Cell, row_of
@@ -70,30 +72,46 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
 
 
 class ShardWriter:
-    """Writes one shard to a stream, from its first byte to its last.
+    """Writes one shard to a file, from its first byte to its last.
 
-    For each row group: for each image `begin_image`, then its bytes through `write`; then `end_row_group` with the
-    rows. At the end `close`. A shard has at least one row.
+    For each row group: for each image `begin_image`, then its bytes through `buffer` and `write`; then
+    `end_row_group` with the rows. At the end `close`. A shard has at least one row. A context manager, because its
+    thread (`tasks.write.behind`) has to end in any case.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        self._behind = Behind(stream)
         self._hash = hashlib.sha256()
         self._groups: list[RowGroup] = []
         self._images: list[Page] = []
         self.size = 0
         self.write(MAGIC)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(BaseException) if kind else nullcontext():  # the first error is the one to tell
+            self._behind.finish()
+
     @property
     def sha256(self) -> str:
         """The sha256 of everything written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
+    def buffer(self) -> memoryview:
+        """Room for the next of an image's bytes, to be filled and given to `write`."""
+        return self._behind.buffer()
+
     def write(self, data: bytes | memoryview) -> None:
-        """Write and hash bytes."""
+        """Write and hash bytes, or a buffer's filled part, which must not be touched afterwards.
+
+        Raises:
+            OSError: something before `data` could not be written.
+        """
         self._hash.update(data)
-        self._stream.write(data)
         self.size += len(data)
+        self._behind.write(data)
 
     def begin_image(self, size: int) -> None:
         """Begin the page of an image of `size` bytes, which must follow through `write`.
@@ -124,7 +142,11 @@ class ShardWriter:
         self._images = []
 
     def close(self) -> None:
-        """Write the offset indexes and the footer."""
+        """Write the offset indexes and the footer, and wait until all is written.
+
+        Raises:
+            OSError: something could not be written.
+        """
         indexes = {}
         for group in self._groups:
             for leaf in LEAVES:
@@ -133,3 +155,4 @@ class ShardWriter:
                 self.write(index)
         end = footer(self._groups, indexes)
         self.write(end + pack("<I", len(end)) + MAGIC)
+        self._behind.finish()
