@@ -29,7 +29,7 @@ from tasks.embed.errors import (
     or_get,
     unfetched,
 )
-from tasks.embed.formats import AnnexKey, DamagedStream, Inflation, nifti_size
+from tasks.embed.formats import GZIP_MAGIC, AnnexKey, DamagedStream, Inflation, inflated_start, nifti_size
 from tasks.embed.source import Source
 from tasks.models import Image, ImageContent
 
@@ -53,7 +53,6 @@ Check = Literal["trailer", "full"]
 
 INFLATED_HEADER = 540  # bytes: the header of NIfTI-2, the longer one
 LONGEST_POINTER = 32 << 10  # bytes; git-annex page "internals/pointer file": a larger file is never one
-GZIP_MAGIC = b"\x1f\x8b"
 STEP = 256 << 10  # bytes, where an image is inflated apart from its embedding
 
 
@@ -145,7 +144,7 @@ def _needed(image: Image, start: bytes) -> int:
     header = start
     if _compressed(image):
         try:
-            header = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, INFLATED_HEADER)
+            header = inflated_start(start, INFLATED_HEADER)
         except zlib.error as error:
             raise corrupt(image, error) from error
     size = nifti_size(header)
@@ -177,7 +176,7 @@ def _require_whole(image: Image, path: Path, checks: _Checks) -> None:
         found = inflation.size
         if not inflation.complete:
             raise Truncated(
-                f"{image.path} is truncated: its gzip stream breaks off at {found} of {needed} bytes. "
+                f"{image.path} is truncated: its gzip stream breaks off where {found} of {needed} bytes are inflated. "
                 f"Restore it{or_get(image)}."
             )
     if found < needed:

@@ -2,12 +2,14 @@
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from math import prod
 from typing import cast
 
 from isal import igzip_lib
 
+GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, ID1 and ID2
 INFLATED_STEP = 1 << 20  # bytes that a compressed step may become at once: a run of zeros grows a thousandfold
 
 #: What isal raises; its type stubs call it a value.
@@ -79,6 +81,20 @@ def nifti_size(header: bytes) -> int | None:
     return None
 
 
+def inflated_start(data: bytes, size: int) -> bytes:
+    """The first `size` bytes of what a gzip stream that begins with `data` holds, or fewer where `data` ends before.
+
+    Raises:
+        zlib.error: the stream is damaged.
+    """
+    start = b""
+    while data.startswith(GZIP_MAGIC) and len(start) < size:
+        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        start += member.decompress(data, size - len(start))
+        data = member.unused_data
+    return start
+
+
 class Inflation:
     """Inflates a gzip stream to nothing but its size, and compares every member's CRC and size on the way.
 
@@ -105,6 +121,8 @@ class Inflation:
                 data = bytes(data).lstrip(b"\0")
                 if not data:
                     return
+                if not GZIP_MAGIC.startswith(data[:2]):
+                    raise DamagedStream("something else follows its end")
                 self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
             self.size += len(self._member.decompress(data, INFLATED_STEP))
             while not self._member.eof and not self._member.needs_input:
