@@ -20,7 +20,7 @@ def nifti1(shape: Sequence[int] = (4, 5, 6), seed: int = 0, order: str = "<") ->
     struct.pack_into(f"{order}8f", header, 76, *[1.0] * 8)
     struct.pack_into(f"{order}f", header, 108, 352)
     header[344:348] = b"n+1\0"
-    return bytes(header) + _voxels(shape, seed)
+    return bytes(header) + _voxels(shape, seed, order)
 
 
 def nifti2(shape: Sequence[int] = (4, 5, 6), seed: int = 0, order: str = "<") -> bytes:
@@ -32,11 +32,11 @@ def nifti2(shape: Sequence[int] = (4, 5, 6), seed: int = 0, order: str = "<") ->
     struct.pack_into(f"{order}8q", header, 16, len(shape), *shape, *[1] * (7 - len(shape)))
     struct.pack_into(f"{order}8d", header, 104, *[1.0] * 8)
     struct.pack_into(f"{order}q", header, 168, 544)
-    return bytes(header) + _voxels(shape, seed)
+    return bytes(header) + _voxels(shape, seed, order)
 
 
-def _voxels(shape: Sequence[int], seed: int) -> bytes:
-    return np.random.default_rng(seed).integers(0, 999, shape, dtype=np.int16).tobytes()
+def _voxels(shape: Sequence[int], seed: int, order: str) -> bytes:
+    return np.random.default_rng(seed).integers(0, 999, shape, dtype=np.int16).astype(f"{order}i2").tobytes()
 
 
 def zipped(data: bytes) -> bytes:
