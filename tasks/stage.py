@@ -13,7 +13,7 @@ from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec
 from tasks.staging import DiskFull, Staging
-from tasks.write import ShardWriter, row_groups, row_of
+from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,22 +64,23 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
 
 def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Receipt:
     file = staging.shard_file(spec)
-    contents: list[ImageContent] = []
+    groups = list(row_groups(spec.images))
+    contents: dict[int, list[ImageContent]] = {}
     with whole_file(file) as stream, ShardWriter(stream) as writer:
-        for group in row_groups(spec.images):
-            embedded = [embed(image, root, writer, check) for image in group]
-            writer.end_row_group(
-                [row_of(image, content.sha256) for image, content in zip(group, embedded, strict=True)]
-            )
-            contents += embedded
+        for number in writing_order(groups):
+            embedded = [embed(image, root, writer, check) for image in groups[number]]
+            rows = [row_of(image, content.sha256) for image, content in zip(groups[number], embedded, strict=True)]
+            writer.end_row_group(number, rows)
+            contents[number] = embedded
         writer.close()
+    images = tuple(content for number in range(len(groups)) for content in contents[number])
     return Receipt(
         path=spec.path,
         digest=spec.digest,
         sha256=writer.sha256,
         size=writer.size,
-        rows=len(contents),
-        images=tuple(contents),
+        rows=len(images),
+        images=images,
         name=spec.name,
         file=file.relative_to(staging.folder).as_posix(),
     )

@@ -28,7 +28,7 @@ from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
 MIB = 1 << 20
 
 #: Of the shard that `test_the_bytes_of_a_shard_are_these` stages.
-GOLDEN = "da00f83e3ce58bc16357f267e8eb5f53e4f4301a775cf75a27133e5e13196e0f"
+GOLDEN = "d9f38d67c3e09fd9127cbe00a203d83a2b9028241faf2fc38b2d9733f3729bbb"
 
 
 @pytest.fixture

@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 from tasks.models import ENTITIES, Image
 from tasks.stage import stage
 from tasks.staging import Staging
-from tasks.write import ARROW_SCHEMA, COLUMNS, LARGEST_IMAGE, WRITER_SETTINGS, ShardWriter, row_groups, row_of
+from tasks.write import (
+    ARROW_SCHEMA,
+    COLUMNS,
+    LARGEST_IMAGE,
+    WRITER_SETTINGS,
+    ShardWriter,
+    row_groups,
+    row_of,
+    writing_order,
+)
 from tests.images import session, sparse, spec_of
 
 MIB = 1 << 20
@@ -262,7 +271,7 @@ def test_rows_and_images_that_do_not_agree_are_never_written(tmp_path):
         writer.write(b"only nine")
         image = Image("a.nii", 10, 0, "raw", None, None, None, "T1w")
         with pytest.raises(ValueError, match="do not agree"):
-            writer.end_row_group([row_of(image, "0" * 64)])
+            writer.end_row_group(0, [row_of(image, "0" * 64)])
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.text("ab", min_size=0).map(lambda t: t * 99)
@@ -294,11 +303,13 @@ def test_whatever_is_put_in_is_read_back(tmp_path, images):
     file = tmp_path / "any.parquet"
     data = {id(image): content for image, content in images}
     with file.open("wb") as stream, ShardWriter(stream) as writer:
-        for group in row_groups(image for image, _ in images):
-            for image in group:
+        groups = list(row_groups(image for image, _ in images))
+        for number in writing_order(groups):
+            for image in groups[number]:
                 writer.begin_image(image.size)
                 writer.write(data[id(image)])
-            writer.end_row_group([row_of(image, hashlib.sha256(data[id(image)]).hexdigest()) for image in group])
+            digests = [hashlib.sha256(data[id(image)]).hexdigest() for image in groups[number]]
+            writer.end_row_group(number, list(map(row_of, groups[number], digests)))
         writer.close()
     assert hashlib.sha256(file.read_bytes()).hexdigest() == writer.sha256
     table = pq.read_table(file)
