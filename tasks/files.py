@@ -8,7 +8,7 @@ taken for a finished file.
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,16 +34,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    with temporary.open("wb") as stream:
-        try:
-            yield stream
-        except BaseException:
-            stream.seek(0)
-            stream.truncate()
-            raise
+    stream = temporary.open("wb")
+    try:
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
+        stream.close()
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # what the stream still holds does not fit on a full disk now either
+            stream.close()
+        with suppress(OSError):  # the first error is the one to tell
+            os.truncate(temporary, 0)
+        raise
     sync_folder(path.parent)
 
 

@@ -16,7 +16,7 @@ from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec
 from tasks.staging import DiskFull, Staging, result_key
-from tasks.write import ShardWriter, row_groups, row_of
+from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -24,6 +24,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class CannotWrite(PushError):
     """The staging folder does not take the shard."""
+
+
+class NotText(PushError):
+    """A name or a text of the dataset is not Unicode, so no table can hold it."""
 
 
 def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer") -> Receipt:
@@ -36,11 +40,17 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
         BadImage: an image cannot be published as it is (`tasks.embed` has the kinds); no shard, no receipt.
         DiskFull: the staging disk is full.
         CannotWrite: something is in the way in the staging folder.
+        NotText: a name or a text has bytes that are not UTF-8.
     """
     file = staging.shard_file(spec)
     try:
         receipt = _write(spec, root, staging, check)
         staging.write_receipt(spec, receipt)
+    except UnicodeEncodeError as error:
+        raise NotText(
+            f"{spec.name} has a name or a text that is not UTF-8: {error.object[:200]!r}. Rename the file, or mend the "
+            "sidecar."
+        ) from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFull(
@@ -57,23 +67,23 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
 
 def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Receipt:
     file = staging.shard_file(spec)
-    contents: list[ImageContent] = []
-    with whole_file(file) as stream:
-        writer = ShardWriter(stream)
-        for group in row_groups(spec.images):
-            embedded = [embed(image, root, writer, check) for image in group]
-            writer.end_row_group(
-                [row_of(image, content.sha256) for image, content in zip(group, embedded, strict=True)]
-            )
-            contents += embedded
+    groups = list(row_groups(spec.images))
+    contents: dict[int, list[ImageContent]] = {}
+    with whole_file(file) as stream, ShardWriter(stream) as writer:
+        for number in writing_order(groups):
+            embedded = [embed(image, root, writer, check) for image in groups[number]]
+            rows = [row_of(image, content.sha256) for image, content in zip(groups[number], embedded, strict=True)]
+            writer.end_row_group(number, rows)
+            contents[number] = embedded
         writer.close()
+    images = tuple(content for number in range(len(groups)) for content in contents[number])
     return Receipt(
         path=spec.path,
         digest=spec.digest,
         sha256=writer.sha256,
         size=writer.size,
-        rows=len(contents),
-        images=tuple(contents),
+        rows=len(images),
+        images=images,
         name=spec.name,
         file=file.relative_to(staging.folder).as_posix(),
     )

@@ -105,7 +105,7 @@ class Staging:
         """The receipt of this very shard (same path and digest), or None; a damaged one is none."""
         try:
             receipt = Receipt.model_validate_json(self.receipt_file(spec).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValidationError):
             return None
         return receipt if (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
 
@@ -123,7 +123,7 @@ class Staging:
         for path in sorted(self.shards.rglob(f"*{RECEIPT_SUFFIX}")):
             try:
                 found.append(Receipt.model_validate_json(path.read_bytes()))
-            except ValidationError:
+            except (IsADirectoryError, ValidationError):
                 continue
         return found
 
