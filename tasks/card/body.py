@@ -49,10 +49,11 @@ def body(dataset: Dataset, repo_id: str, published: Published) -> str:
 def _title(dataset: Dataset, published: Published) -> str:
     """The name, and one paragraph with the figures."""
     counts = published.count()
+    subjects = f" of {_number(counts.subjects, 'subject')}" if counts.subjects else ""
     sessions = f" in {_number(counts.sessions, 'session')}" if counts.sessions else ""
     lines = [
         f"# {md.text(dataset.name)}",
-        f"{_number(counts.images, 'image')} of {_number(counts.subjects, 'subject')}{sessions}, "
+        f"{_number(counts.images, 'image')}{subjects}{sessions}, "
         f"{md.size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
         f"per {'session' if counts.sessions else 'subject'}.",
     ]
@@ -82,7 +83,7 @@ print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
-# the whole config on your disk
+# all of them on your disk: the Parquet files of every config are downloaded ({md.size(published.count().size)})
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1)
 ```
 
