@@ -366,7 +366,7 @@ def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path)
 
     image = dataset.images[1]
     assert (image.annex_key, image.size) == (KEY, 4321)
-    assert dataset.notes[-1] == "1 images are not fetched here: their shards cannot be staged until they are."
+    assert dataset.notes[-1] == "Images that are not fetched here: 1. Their shards cannot be staged until they are."
 
 
 def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path):
@@ -525,7 +525,10 @@ def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp
     )
     assert metadata_of(dataset, f"{anat}space-MNI_desc-preproc_T1w.nii.gz") == {"Resolution": 2}
     assert metadata_of(dataset, f"{anat}desc-preproc_T1w.nii.gz") == {"native": True}
-    assert any(note.startswith("1 images of derivatives have several sidecars") for note in dataset.notes)
+    assert any(
+        note.startswith("Sidecars of derivatives that are not the only one at their level: 1.")
+        for note in dataset.notes
+    )
 
 
 def test_values_are_as_the_sidecar_has_them(tmp_path):

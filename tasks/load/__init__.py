@@ -241,12 +241,15 @@ class _Loader:
                 f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {_few(unknown)}."
             )
         if self.sidecars.own_preferred:
+            count = len(self.sidecars.own_preferred)
             notes.append(
-                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one "
-                "level, which BIDS does not allow; each has the metadata of the one with its own name."
+                f"Sidecars of derivatives that are not the only one at their level: {count}. BIDS does not allow this; "
+                "each image has the metadata of the sidecar with its own name."
             )
         if self.unfetched:
-            notes.append(f"{self.unfetched} images are not fetched here: their shards cannot be staged until they are.")
+            notes.append(
+                f"Images that are not fetched here: {self.unfetched}. Their shards cannot be staged until they are."
+            )
         return notes
 
 
