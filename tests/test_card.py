@@ -256,6 +256,13 @@ def test_the_data_dictionary_has_every_column_and_survives_pipes_and_line_ends(t
     assert ["plain", "", "", ""] in rows
 
 
+def test_phenotype_tables_are_named_and_carried(tmp_path):
+    root = bids.one_subject(tmp_path, {"phenotype/wab.tsv": [["participant_id", "wab"], ["sub-01", "None"]]})
+
+    assert "Phenotype tables are under `bids/`: `phenotype/wab.tsv`." in card_of(root)
+    assert side_files(load(root))["bids/phenotype/wab.tsv"] == b"participant_id\twab\nsub-01\tNone\n"
+
+
 def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path):
     root = bids.one_subject(tmp_path, {"sub-01/anat/foo.nii.gz": IMAGE, "sub-01/eeg/sub-01_eeg.edf": b""})
     html = html_of(card_of(root))
@@ -263,6 +270,14 @@ def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path):
     assert ["*_eeg.edf", "1"] in rows_in(html)
     assert ["images without a BIDS name", "1"] in rows_in(html)
     assert "<li>There is no participants.tsv: the column `participant` is empty.</li>" in html
+
+
+def test_of_many_kinds_left_out_the_commonest_are_named_and_the_rest_counted(tmp_path):
+    files = {f"sub-01/anat/{number}.x{kind}": b"" for kind in range(35) for number in range(1 if kind < 6 else 2)}
+    rows = rows_in(html_of(card_of(bids.one_subject(tmp_path, files))))
+
+    assert ["*.x34", "2"] in rows and ["*.x5", "1"] not in rows
+    assert ["5 other kinds", "5"] in rows
 
 
 def test_authors_citation_ethics_and_doi_are_those_of_the_description(tmp_path):
