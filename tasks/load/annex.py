@@ -43,7 +43,10 @@ def pointer_key(data: bytes) -> str | None:
 
 def file_facts(path: str) -> FileFacts:
     """Size, time and annex key of a file; one that is not there, or not fetched, is no error here."""
-    own = os.lstat(path)
+    try:
+        own = os.lstat(path)
+    except FileNotFoundError:  # gone since the walk: what is there is compared with the index in the end
+        return FileFacts(0, 0, None, fetched=False)
     key = None
     found: os.stat_result | None = own
     if stat.S_ISLNK(own.st_mode):

@@ -31,6 +31,9 @@ LOOPS = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 NOT_UTF8 = "names that are not UTF-8"
 
+IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+#: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
+_CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
 _SUBJECT_FOLDER = re.compile(r"sub-[^/]+")
 #: Data of other modalities that is a folder: CTF MEG, OME-Zarr, MEF3, EGI. Its files are one recording's parts.
 _RECORDING_FOLDER = re.compile(r".*_([A-Za-z0-9]+)(\.(?:ds|ome\.zarr|zarr|mefd|mff))")
@@ -67,6 +70,13 @@ class Tree:
 
     folders: list[Folder]
     left_out: Counter[str]
+    images_kept_out: set[str]
+    """Those of the counted files that are images by their extension."""
+
+
+def looks_like_image(name: str) -> bool:
+    """Whether a file is a NIfTI volume by its extension, whatever the rest of its name."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not _CIFTI.search(name)
 
 
 def is_subject_folder(name: str) -> bool:
@@ -84,7 +94,7 @@ def walk(source: Path, name: str, derivative: bool) -> Tree:
     """
     walker = _Walker(str(source))
     walker.enter(Folder("", Root("", name, derivative, marked=True), None), [])
-    return Tree(walker.folders, walker.left_out)
+    return Tree(walker.folders, walker.left_out, walker.images_kept_out)
 
 
 class _Walker:
@@ -94,6 +104,7 @@ class _Walker:
         self.source = source
         self.folders: list[Folder] = []
         self.left_out: Counter[str] = Counter()
+        self.images_kept_out: set[str] = set()
 
     def enter(self, folder: Folder, ignored: list[tuple[str, GitIgnoreSpec]]) -> None:
         """Take the folder in, then those in it."""
@@ -110,6 +121,8 @@ class _Walker:
                 folder.files.append(name)
             elif name != IGNORE_FILE:
                 self.left_out[kind] += 1
+                if looks_like_image(name):
+                    self.images_kept_out.add(folder.below(name))
         for name in folders:
             path = folder.below(name)
             if name.startswith("."):
@@ -154,7 +167,7 @@ class _Walker:
             return NOT_UTF8
         for root, rules in ignored:
             if rules.match_file(path[len(root) + 1 :] if root else path):
-                return IGNORED_IMAGES if name.lower().endswith((".nii", ".nii.gz")) else IGNORED
+                return IGNORED_IMAGES if looks_like_image(name) else IGNORED
         return None
 
     def _count(self, path: str) -> int:
