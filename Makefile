@@ -7,7 +7,7 @@ SESSIONS ?=
 ROUNDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo demo-once test fmt lint types bench soak staging requirements clean
+.PHONY: help setup dev browser deploy demo demo-once test fmt lint types bench soak staging requirements clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -33,7 +33,14 @@ demo: setup  ## the whole chain on this machine, in a browser; waits at the gate
 demo-once: setup  ## the same unattended: approves through the API, loads the result, exits 0 only if all of it held
 	$(BIN)/python -m deployments.demo --once $(if $(SESSIONS),--sessions $(SESSIONS))
 
-test: dev  ## every test, with a real Prefect server, worker, Hub and browser
+# Debian's chromium or the user's own Chrome; a machine with neither gets Playwright's.
+browser: dev
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
+
+deploy: setup  ## the work pool and the deployments, on the server that PREFECT_API_URL names
+	$(BIN)/python -m deployments.deploy
+
+test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser
 	$(BIN)/python -m pytest
 
 fmt: dev  ## formats the code
