@@ -20,7 +20,7 @@ from uuid import UUID
 import psutil
 
 from deployments.demo_data import make_dataset
-from deployments.local_stack import Stack, running, wait_until
+from deployments.local_stack import Stack, free_port, running, wait_until
 from deployments.runs import Runs, runs_of
 from tasks.hub import Hub
 from tasks.published import read_published
@@ -34,13 +34,14 @@ def main(folder: Path = Path(".bench"), sessions: int | None = None, kill_at: in
     data = folder.resolve() / (f"ds004884-{sessions}" if sessions else "ds004884")
     make_dataset(data, sessions=sessions)
     place = folder.resolve() / f"resume-{time.time():.0f}"
-    with stack_in(place, BIDS_PUSH_BATCH_SHARDS="1") as (stack, runs):
+    port = free_port()
+    with stack_in(place, port, BIDS_PUSH_BATCH_SHARDS="1") as (stack, runs):
         killed_at = kill(stack, runs, data, kill_at)
     print(f"resume_on_hub_at_the_kill {killed_at} shards", flush=True)
     keep(place)
     for name in ("from_nothing", "staging_intact", "staging_gone", "results_gone", "another_machine"):
         restore(place, name)
-        with stack_in(place) as (stack, runs):
+        with stack_in(place, port) as (stack, runs):
             measure(name, stack, runs, data)
             if name == "staging_intact":
                 measure_night(stack, runs, data)
@@ -48,10 +49,10 @@ def main(folder: Path = Path(".bench"), sessions: int | None = None, kill_at: in
 
 
 @contextmanager
-def stack_in(place: Path, **settings: str) -> Iterator[tuple[Stack, Runs]]:
+def stack_in(place: Path, port: int, **settings: str) -> Iterator[tuple[Stack, Runs]]:
     """A stack on the Hub's store and the staging of `place`, with a Prefect server that knows nothing."""
     shutil.rmtree(place / "prefect", ignore_errors=True)
-    with running(place, **settings) as stack, runs_of(f"{stack.ui}/api") as runs:
+    with running(place, hub_port=port, **settings) as stack, runs_of(f"{stack.ui}/api") as runs:
         yield stack, runs
 
 
