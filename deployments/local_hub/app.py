@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import json
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -169,8 +170,8 @@ async def _read_body(request: Request, kind: str) -> dict[str, Any]:
 
 def refusal(error: HubError) -> Response:
     """A HubError as an answer."""
-    # headers are Latin-1 and one line; the JSON has the sentence as it is
-    message = " ".join(error.message.split()).encode("latin-1", "replace").decode("latin-1")[:1000]
+    # a header is one line of plain characters; the JSON has the sentence as it is
+    message = re.sub(r"[^ -~]+", "?", " ".join(error.message.split()))[:1000]
     headers = {"X-Error-Message": message, **error.headers}
     if error.code:
         headers["X-Error-Code"] = error.code
