@@ -14,10 +14,11 @@ import asyncio
 import inspect
 import json
 import logging
+import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from starlette.requests import ClientDisconnect, Request
@@ -35,6 +36,8 @@ JSON_LIMIT = 8 * 1024 * 1024  # bytes of a JSON or form body: 256 samples of 512
 URL_LIMIT = 16 * 1024  # bytes
 
 REPO_TYPES: dict[str, RepoType] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -67,6 +70,15 @@ class Call:
     def flag(self, name: str) -> bool:
         """Whether a query parameter is switched on."""
         return self.query.get(name, "").lower() in ("1", "true")
+
+    async def work(self, function: Callable[..., Value], *arguments: object) -> Value:
+        """Run something that blocks on the Hub's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, function, *arguments)
+
+    async def blocks(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads."""
+        while (block := await self.work(next, blocks, None)) is not None:
+            yield block
 
     def repo(self, *, write: bool = False) -> Repo:
         """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it."""
@@ -125,7 +137,7 @@ class Application:
         if inspect.iscoroutinefunction(handler):
             answer: Response = await handler(call)
             return answer
-        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, _run, handler, call)
+        return await call.work(_run, handler, call)
 
 
 def _run(handler: Handler, call: Call) -> Response:
@@ -158,8 +170,8 @@ async def _read_body(request: Request, kind: str) -> dict[str, Any]:
 
 def refusal(error: HubError) -> Response:
     """A HubError as an answer."""
-    # headers are Latin-1 and one line; the JSON has the sentence as it is
-    message = " ".join(error.message.split()).encode("latin-1", "replace").decode("latin-1")[:1000]
+    # a header is one line of plain characters; the JSON has the sentence as it is
+    message = re.sub(r"[^ -~]+", "?", " ".join(error.message.split()))[:1000]
     headers = {"X-Error-Message": message, **error.headers}
     if error.code:
         headers["X-Error-Code"] = error.code
