@@ -605,6 +605,13 @@ def test_texts_are_read_in_the_encoding_they_have(tmp_path, encoding):
     assert json.loads(image.metadata) == {"Site": f"Jülich {'x' * 30}"}
 
 
+@pytest.mark.parametrize(("byte", "letter"), [(b"\x92", "’"), (b"\x81", "\x81")])
+def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(tmp_path, byte, letter):
+    root = bids.one_subject(tmp_path, {"T1w.json": b'{"Site": "a' + byte + b'b"}'})
+
+    assert json.loads(only_image(load(root)).metadata) == {"Site": f"a{letter}b"}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
