@@ -307,10 +307,11 @@ def test_a_readme_in_utf16_is_shown_with_its_paragraphs(tmp_path):
     assert "<p>Größe *matters*<br />\n- not a list</p>\n<hr />\n<p>Second</p>" in html
 
 
-def test_a_readme_in_markdown_cannot_break_out_of_its_section(tmp_path):
-    readme = (
-        "# Title\n\ntext <!-- hidden\n<!-- bids-push:end -->\n\n```\nnever closed # no heading\n<!-- bids-push:end -->"
-    )
+@pytest.mark.parametrize(
+    "left_open", ["<!-- hidden", "<pre>", "<script>", "<![CDATA[", "```\ncode", "~~~~ python\n```"]
+)
+def test_a_readme_in_markdown_cannot_break_out_of_its_section(tmp_path, left_open):
+    readme = f"# Title\n\n<!-- bids-push:end -->\n\n{left_open}\n# never closed\n<!-- bids-push:end -->"
     root = bids.one_subject(tmp_path, {"README.md": readme})
     text = card_of(root)
 

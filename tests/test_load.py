@@ -345,8 +345,17 @@ def test_a_name_that_is_not_utf8_is_counted(tmp_path):
 def test_pipes_are_counted_and_never_opened(tmp_path):
     root = bids.one_subject(tmp_path)
     os.mkfifo(root / "README")
+    os.mkfifo(root / "sub-01/anat/sub-01_T2w.nii.gz")
 
-    assert load(root).left_out == {"pipes, sockets and devices": 1}
+    (root / "CHANGES").symlink_to("README")
+
+    assert load(root).left_out == {"pipes, sockets and devices": 3}
+
+
+def test_a_folder_named_like_an_image_is_none(tmp_path):
+    dataset = load(bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii.gz/sub-01_T2w.mgz": b""}))
+
+    assert (len(dataset.images), dataset.left_out) == (1, {"*_T2w.mgz": 1})
 
 
 def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp_path):
@@ -399,7 +408,10 @@ def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path)
 
     image = dataset.images[1]
     assert (image.annex_key, image.size) == (KEY, 4321)
-    assert dataset.notes[-1] == "Images that are not fetched here: 1. Their shards cannot be staged until they are."
+    assert dataset.notes[-1] == (
+        "Images whose content is not on the machine that publishes them: 1. Their shards fail until it is fetched "
+        "(`git annex get`, `datalad get`)."
+    )
 
 
 def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path):
@@ -603,6 +615,13 @@ def test_texts_are_read_in_the_encoding_they_have(tmp_path, encoding):
     image = only_image(load(root))
     assert json.loads(image.participant) == {"participant_id": "sub-01", "name": f"José {'x' * 30}"}
     assert json.loads(image.metadata) == {"Site": f"Jülich {'x' * 30}"}
+
+
+@pytest.mark.parametrize(("byte", "letter"), [(b"\x92", "’"), (b"\x81", "\x81")])
+def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(tmp_path, byte, letter):
+    root = bids.one_subject(tmp_path, {"T1w.json": b'{"Site": "a' + byte + b'b"}'})
+
+    assert json.loads(only_image(load(root)).metadata) == {"Site": f"a{letter}b"}
 
 
 @pytest.mark.parametrize(

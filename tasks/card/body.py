@@ -88,7 +88,7 @@ print(row["path"], row["nifti"].shape, row["participant"])
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1)
 ```
 
-`writer_batch_size=1` is needed: images are large, and `datasets` would otherwise collect up to a hundred of them in \
+`writer_batch_size=1` is needed: images are large, and `datasets` would otherwise collect up to a thousand of them in \
 memory before it writes one.{others}"""
 
 

@@ -7,6 +7,8 @@ _ADDRESS = re.compile(r"(https?://[^\s<>]*[^\s<>.,;:!?)\]'\"])")
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;))")
 _LINE_START = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)](?:\s|$)))")
 _DRAWN = re.compile(r"\s*([-_=*~#])\1{3,}\s*")
+#: HTML that, left open, takes in all that follows (CommonMark, "HTML blocks", kinds 1 to 5).
+_SWALLOWING = re.compile(r"<(?=(?:script|pre|style|textarea)\b|[?!])", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.MULTILINE)
 
 
@@ -64,7 +66,7 @@ def markdown_document(words: str, deeper: int) -> str:
             fence = "" if fence else mark.group(1)
         elif not fence:
             line = re.sub(r"^(#{1,6})(?=\s)", lambda match: "#" * min(6, len(match.group(1)) + deeper), line)
-            line = line.replace("<!--", "&lt;!--")
+            line = _SWALLOWING.sub("&lt;", line)
         lines.append(line.replace("<!-- bids-push", "<!- bids-push"))
     return "\n".join(lines + ([fence] if fence else []))
 

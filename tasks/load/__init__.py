@@ -262,7 +262,8 @@ class _Loader:
             )
         if self.unfetched:
             notes.append(
-                f"Images that are not fetched here: {self.unfetched}. Their shards cannot be staged until they are."
+                f"Images whose content is not on the machine that publishes them: {self.unfetched}. Their shards fail "
+                "until it is fetched (`git annex get`, `datalad get`)."
             )
         return notes
 

@@ -71,7 +71,7 @@ class Tree:
     folders: list[Folder]
     left_out: Counter[str]
     images_kept_out: set[str]
-    """Those of the counted files that are images by their extension."""
+    """What was not entered although its name is that of an image."""
 
 
 def looks_like_image(name: str) -> bool:
@@ -141,15 +141,17 @@ class _Walker:
         try:
             with os.scandir(top) as entries:
                 for entry in entries:
-                    if _is_folder(entry):
-                        if entry.is_symlink() and _leads_back(entry.path, top):
-                            self.left_out[LOOPS] += 1
-                        else:
-                            folders.append(entry.name)
-                    elif entry.is_symlink() or entry.is_file():
+                    if _is_file(entry):
                         files.append(entry.name)
-                    else:
+                        continue
+                    if looks_like_image(entry.name):
+                        self.images_kept_out.add(folder.below(entry.name))
+                    if not _is_folder(entry):
                         self.left_out[SPECIAL] += 1
+                    elif entry.is_symlink() and _leads_back(entry.path, top):
+                        self.left_out[LOOPS] += 1
+                    else:
+                        folders.append(entry.name)
         except OSError as error:
             raise UnreadableFolder(
                 f"the folder {top} cannot be listed ({error.strerror}). Nothing is published from a tree that can "
@@ -178,8 +180,16 @@ class _Walker:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: a file that cannot be read
+    except OSError:  # a link to itself
         return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that leads nowhere yet; not a pipe, which blocks who opens it."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:  # a link to itself: a file that cannot be read
+        return True
 
 
 def _leads_back(link: str, folder: str) -> bool:
