@@ -31,6 +31,7 @@ from tasks.write import (
     row_of,
     writing_order,
 )
+from tests import counted
 from tests.images import session, sparse, spec_of
 
 MIB = 1 << 20
@@ -224,6 +225,53 @@ def test_the_bytes_have_no_statistics_and_no_codec(shard):
             else:
                 nulls = column.statistics.null_count
                 assert nulls + column.statistics.num_values == group.num_rows
+
+
+#: Sizes of sessions of ds004884, in bytes; its bold and dwi, here short, are 20 to 300 MB.
+SESSIONS = {
+    "sub-M2119": {"T1w": 4333654, "T2w": 4086956, "bold": 10098339, "dwi": 20784090, "sbref": 2701426},
+    "sub-M2075": {"T1w": 3890658, "T2w": 4091338, "bold": 10430062, "dwi": 18839261},
+    "sub-M2086": {"FLAIR": 5077818, "T1w": 4214047, "T2w": 4111770, "bold": 29085670},
+    "sub-M2201": {"FLAIR": 19852491, "T1w": 4830897, "T2w": 4237004, "bold": 10876815},
+    "sub-M2001": {"bold": 31489719, "dwi": 18643972},
+}
+DATATYPES = {"bold": "func", "sbref": "dwi", "dwi": "dwi"}
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory) -> list[str]:
+    """Shards of `SESSIONS` on a file system that counts."""
+    root = tmp_path_factory.mktemp("remote")
+    staging = Staging(root / "staging")
+    urls = []
+    for sub, sizes in SESSIONS.items():
+        paths = sorted((f"{sub}/{DATATYPES.get(suffix, 'anat')}/{sub}_{suffix}.nii", suffix) for suffix in sizes)
+        images = [sparse(root, path, sizes[suffix]) for path, suffix in paths]
+        urls.append(f"counted://{root}/staging/{stage(spec_of(*images, name=sub), root, staging).file}")
+    return urls
+
+
+def fetched_by(urls: list[str], **options: object) -> tuple[int, int]:
+    """The rows that `datasets` streams, and the bytes that it fetches for them."""
+    loaded = datasets.load_dataset("parquet", data_files=urls, split="train", streaming=True, **options)
+    if "nifti" in loaded.features:
+        loaded = loaded.cast_column("nifti", datasets.Nifti(decode=False))
+    counted.fetched.clear()
+    return sum(1 for _ in loaded), counted.fetched_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["T1w", "T2w", "bold", "dwi", "sbref", "FLAIR"])
+def test_streaming_one_suffix_fetches_less_than_twice_the_bytes_of_its_images(remote, suffix):
+    sizes = [session[suffix] for session in SESSIONS.values() if suffix in session]
+    rows, fetched = fetched_by(remote, filters=[[("suffix", "==", suffix)]])
+    assert rows == len(sizes)
+    assert sum(sizes) < fetched < 2 * sum(sizes)
+
+
+def test_streaming_everything_but_the_images_fetches_none_of_them(remote):
+    rows, fetched = fetched_by(remote, columns=[name for name in COLUMNS if name != "nifti"])
+    assert rows == sum(map(len, SESSIONS.values()))
+    assert fetched < 500_000
 
 
 @pytest.mark.parametrize(
