@@ -1,4 +1,4 @@
-"""The local Hub's commands: `serve`, `token`, `check`, `export`."""
+"""The local Hub's commands: `serve`, `token`, `revoke`, `check`, `export`."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _serve(options)
     if options.command == "token":
         return _token(options)
+    if options.command == "revoke":
+        return _revoke(options)
     return _export(options) if options.command == "export" else _check(options)
 
 
@@ -86,6 +88,15 @@ def _token(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    finally:
+        hub.close()
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    hub = Hub(options.root)
+    try:
+        print(f"{hub.accounts.revoke(options.name)} tokens")
     finally:
         hub.close()
     return 0
