@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         "check", parents=[root], help="re-hash everything; exit code 1 and a list if something is damaged"
     )
 
+    revoke = commands.add_parser("revoke", parents=[root], help="make every token of an account worthless")
+    revoke.add_argument("name", help="the account; its repos stay")
+
     export = commands.add_parser("export", parents=[root], help="write a repo's history as a bare git repository")
     export.add_argument("repo", help="as in its address, e.g. datasets/lab/scans")
     export.add_argument("target", type=Path, help="a folder that does not exist yet")

@@ -1,7 +1,7 @@
 """Signing in with a browser, so that links to private repos lead somewhere: a token once, then a signed cookie.
 
-The cookie says who is looking and when it ends; the token itself is not kept in the browser, and what the cookie permits
-is reading. It ends with the account's last token.
+The cookie says who is looking and when it ends; the token itself is not kept in the browser, and the cookie permits
+reading alone. It ends with the account's last token.
 """
 
 from __future__ import annotations
