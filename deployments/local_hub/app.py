@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.local_hub.accounts import ANONYMOUS, Identity
-from deployments.local_hub.errors import HubError, bad_request, token_needed, too_large
+from deployments.local_hub.errors import HubError, bad_request, is_unicode, token_needed, too_large
 from deployments.local_hub.html import error_page
 from deployments.local_hub.hub import Hub
 from deployments.local_hub.repos import Repo, RepoType
@@ -121,9 +121,9 @@ class Application:
         except HubError as error:
             response = refusal(error)
             if "text/html" in request.headers.get("accept", ""):
-                response = error_page(error, request.url.path)
+                response = error_page(error, scope["path"])
         except Exception as error:
-            logger.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
+            logger.exception("%s %s failed (request %s)", scope["method"], _loggable(scope["path"]), request_id)
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 response = refusal(HubError(507, f"The Hub cannot store this: {error.strerror}"))
             else:
@@ -184,7 +184,15 @@ async def _read_body(request: Request, kind: str) -> dict[str, Any]:
         raise bad_request("The body is no JSON") from None
     if not isinstance(parsed, dict):
         raise bad_request("The body must be a JSON object")
+    if b"\\ud" in data.lower() and not is_unicode(parsed):
+        raise bad_request("The body has text that is not Unicode")
     return parsed
+
+
+def _loggable(path: str) -> str:
+    """A path for the log: of those that carry a signed permission, the first part alone."""
+    first = path.split("/")[1:2]
+    return f"/{first[0]}/..." if first and first[0].startswith(("lfs", "cas")) else path
 
 
 def refusal(error: HubError) -> Response:

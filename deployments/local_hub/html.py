@@ -12,8 +12,9 @@ from deployments.local_hub.errors import HubError
 STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; }
-th { text-align: left; } td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; }
+td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; } th { text-align: left; } th.n { text-align: right; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
 pre { overflow: auto; padding: .7rem; background: #8881; }
 nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; } .quiet { opacity: .7; } img { max-width: 100%; }

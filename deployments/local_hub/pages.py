@@ -148,7 +148,8 @@ def human(size: int) -> str:
 
 
 def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{column}</th>" for column in columns)
+    numbers = {"Size", "Date", "Last commit"}
+    head = "".join(f"<th{' class=n' if column in numbers else ''}>{column}</th>" for column in columns)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
