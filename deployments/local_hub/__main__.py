@@ -1,4 +1,4 @@
-"""The local Hub's commands: `serve`, `token`, `check`, `export`."""
+"""The local Hub's commands: `serve`, `token`, `revoke`, `check`, `export`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         "check", parents=[root], help="re-hash everything; exit code 1 and a list if something is damaged"
     )
 
+    revoke = commands.add_parser("revoke", parents=[root], help="make every token of an account worthless")
+    revoke.add_argument("name", help="the account; its repos stay")
+
     export = commands.add_parser("export", parents=[root], help="write a repo's history as a bare git repository")
     export.add_argument("repo", help="as in its address, e.g. datasets/lab/scans")
     export.add_argument("target", type=Path, help="a folder that does not exist yet")
@@ -52,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _serve(options)
     if options.command == "token":
         return _token(options)
+    if options.command == "revoke":
+        return _revoke(options)
     return _export(options) if options.command == "export" else _check(options)
 
 
@@ -86,6 +91,15 @@ def _token(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    finally:
+        hub.close()
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    hub = Hub(options.root)
+    try:
+        print(f"{hub.accounts.revoke(options.name)} tokens")
     finally:
         hub.close()
     return 0

@@ -146,23 +146,25 @@ def info(call: Call) -> Response:
     described = _summary(call, repo, revision)
     commit = described["sha"]
     items = call.hub.listing.items(repo, commit, "", recursive=True)
-    files = call.hub.listing.describe(repo, commit, [item for item in items if not item[1].is_folder])
-    siblings: list[dict[str, Any]] = [{"rfilename": item["path"]} for item in files]
+    files = [(path, entry) for path, entry in items if not entry.is_folder]
+    siblings: list[dict[str, Any]] = [{"rfilename": path} for path, _ in files]
+    expand = call.request.query_params.getlist("expand")
+    if "usedStorage" in expand:
+        blobs = call.hub.git.blobs(repo.id, (entry.oid for _, entry in files))
+        described["usedStorage"] = sum(blobs[entry.oid].size for _, entry in files)
     if call.flag("blobs"):
-        for sibling, item in zip(siblings, files, strict=True):
+        for sibling, item in zip(siblings, call.hub.listing.describe(repo, commit, files), strict=True):
             sibling.update(size=item["size"], blobId=item["oid"])
             if "lfs" in item:
                 lfs = item["lfs"]
                 sibling["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
     described["siblings"] = siblings
-    described["usedStorage"] = sum(item["size"] for item in files)
     card = call.hub.git.entry(repo.id, commit, cards.CARD)
     if card is not None and not card.is_folder:
         try:
             described["cardData"] = cards.card_data(call.hub.git.blob(repo.id, card.oid).decode("utf-8", "replace"))
         except ValueError:
             described["cardData"] = None  # a card from before the check, or an LFS pointer: the repo is still there
-    expand = call.request.query_params.getlist("expand")
     if expand:
         described = {name: described[name] for name in ("_id", "id", *expand) if name in described}
     return JSONResponse(described)

@@ -14,21 +14,31 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from deployments.local_hub.cards import CARD, check_card
 from deployments.local_hub.database import Database
 from deployments.local_hub.discussions import Discussions
-from deployments.local_hub.errors import HubError, bad_request, branch_moved, conflict, forbidden, revision_not_found
+from deployments.local_hub.errors import (
+    HubError,
+    bad_request,
+    branch_moved,
+    conflict,
+    forbidden,
+    is_unicode,
+    revision_not_found,
+)
 from deployments.local_hub.git import Git, parse_pointer, pointer
-from deployments.local_hub.holdings import Holdings
 from deployments.local_hub.repos import Repo
 from deployments.local_hub.trees import TreeEdit, check_path
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MESSAGE_LIMIT = 64 * 1024  # bytes of a commit's message
+LINE_LIMIT = 32 * 1024 * 1024  # bytes of a line, all of which is in memory at once: a file of 24 MiB in base64
+
+Stored = Callable[[int, str], int | None]  # bytes of content (a sha256) that a repo holds and that is there, or None
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,11 @@ class Committed:
 class Commits:
     """Writes history: the only place where refs of a repo move."""
 
-    def __init__(self, database: Database, git: Git, holdings: Holdings, discussions: Discussions):
+    def __init__(self, database: Database, git: Git, stored: Stored, discussions: Discussions):
         self._database = database
         self._discussions = discussions
         self._git = git
-        self._holdings = holdings
+        self._stored = stored
 
     def initial(self, connection: sqlite3.Connection, repo: Repo, author: str, files: dict[str, bytes]) -> str:
         """The first commit of a new repo, on main."""
@@ -60,7 +70,7 @@ class Commits:
         self._git.set_ref(connection, repo.id, "refs/heads/main", oid)
         return oid
 
-    def commit(self, repo: Repo, revision: str, author: str, lines: Iterable[bytes], *, create_pr: bool) -> Committed:
+    def commit(self, repo: Repo, revision: str, author: str, body: BinaryIO, *, create_pr: bool) -> Committed:
         """Apply one commit to a branch (or a pull request's ref), or on top of it as a new pull request.
 
         Raises 400 for what does not hold together, 404 for an unknown branch or a deletion of nothing, 412 when the
@@ -70,7 +80,7 @@ class Commits:
             ref = self.writable_ref(connection, repo, revision)
             head = self._git.resolve(repo.id, ref, connection)
             tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, head, connection).tree)
-            header = self._apply(connection, repo, tree, head, lines)
+            header = self._apply(connection, repo, tree, head, _lines(body))
             oid = self._git.add_commit(
                 connection,
                 repo.id,
@@ -141,7 +151,7 @@ class Commits:
         except (binascii.Error, ValueError):
             raise bad_request(f"{path}: the content is not valid {encoding}") from None
         named = parse_pointer(data)
-        if named is not None and self._holdings.size(repo.id, named[0], connection) != named[1]:
+        if named is not None and self._stored(repo.id, named[0]) != named[1]:
             raise bad_request(f"{path} is an LFS pointer to content that was not uploaded to this repo")
         if path == CARD:
             check_card(data)
@@ -152,7 +162,7 @@ class Commits:
         sha256, size = value.get("oid"), value.get("size")
         if value.get("algo") != "sha256" or not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
             raise bad_request(f"{path}: an LFS file is named by its sha256")
-        held = self._holdings.size(repo.id, sha256, connection)
+        held = self._stored(repo.id, sha256)
         if held is None:
             raise bad_request(f"{path}: its content (sha256 {sha256}) was not uploaded to this repo")
         if size is not None and size != held:
@@ -186,7 +196,13 @@ class Commits:
             target = self._git.resolve(repo.id, revision, connection)
             if message:
                 target = self._git.add_tag(
-                    connection, repo.id, name=tag, target=target, author=author, message=message, now=time.time()
+                    connection,
+                    repo.id,
+                    name=tag,
+                    target=target,
+                    author=author,
+                    message=check_message(message),
+                    now=time.time(),
                 )
             self._git.set_ref(connection, repo.id, ref, target)
 
@@ -262,11 +278,18 @@ class Commits:
                 tree=self._git.commit(repo.id, head, connection).tree,
                 parents=(),
                 author=author,
-                message=message[:MESSAGE_LIMIT],
+                message=check_message(message),
                 now=time.time(),
             )
             self._git.set_ref(connection, repo.id, ref, oid)
         return oid
+
+
+def _lines(body: BinaryIO) -> Iterator[bytes]:
+    while line := body.readline(LINE_LIMIT + 1):
+        if len(line) > LINE_LIMIT:
+            raise HubError(413, f"A file in a commit has at most {LINE_LIMIT * 3 // 4} bytes; larger ones go by LFS")
+        yield line
 
 
 def _step(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -276,6 +299,8 @@ def _step(line: bytes) -> tuple[str, dict[str, Any]]:
         raise bad_request("A line of the commit is no JSON") from None
     if not isinstance(step, dict) or not isinstance(step.get("key"), str) or not isinstance(step.get("value"), dict):
         raise bad_request('A line of the commit must be {"key": ..., "value": {...}}')
+    if b"\\u" in line and not is_unicode(step):
+        raise bad_request("A line of the commit has text that is not Unicode")
     return step["key"], step["value"]
 
 
@@ -283,7 +308,13 @@ def _message(header: dict[str, Any]) -> str:
     summary, description = header.get("summary"), header.get("description") or ""
     if not isinstance(summary, str) or not summary.strip() or not isinstance(description, str):
         raise bad_request("A commit needs a summary")
-    message = f"{summary}\n\n{description}" if description.strip() else summary
-    if len(message.encode("utf-8", "replace")) > MESSAGE_LIMIT:
-        raise HubError(413, f"A commit's message has at most {MESSAGE_LIMIT} bytes")
+    return check_message(f"{summary}\n\n{description}" if description.strip() else summary)
+
+
+def check_message(message: str) -> str:
+    """A message that git can hold: no NUL, at most 64 KiB."""
+    if "\0" in message:
+        raise bad_request("A message must not contain NUL")
+    if len(message.encode()) > MESSAGE_LIMIT:
+        raise HubError(413, f"A message has at most {MESSAGE_LIMIT} bytes")
     return message

@@ -6,6 +6,8 @@ that it tells apart is named once here.
 
 from __future__ import annotations
 
+import json
+
 
 class HubError(Exception):
     """A request that is refused: HTTP status, message for a person, the Hub's error code and extra headers."""
@@ -16,6 +18,15 @@ class HubError(Exception):
         self.message = message
         self.code = code
         self.headers = headers or {}
+
+
+def is_unicode(parsed: object) -> bool:
+    """Whether all text in parsed JSON can be stored: JSON's escapes can name half a character, UTF-8 cannot."""
+    try:
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def bad_request(message: str) -> HubError:

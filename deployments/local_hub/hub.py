@@ -50,10 +50,10 @@ class Hub:
         self.git = Git(self.database)
         self.holdings = Holdings(self.database)
         self.discussions = Discussions(self.database)
-        self.commits = Commits(self.database, self.git, self.holdings, self.discussions)
         self.listing = Listing(self.git, self.holdings)
         self.content = Content(root)
         self.xet = XetStore(root, self.database, self.holdings)
+        self.commits = Commits(self.database, self.git, self.stored, self.discussions)
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
         self.workers = ThreadPoolExecutor(THREADS, "hub")

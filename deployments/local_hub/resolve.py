@@ -14,7 +14,7 @@ from deployments.local_hub.errors import HubError, entry_not_found
 from deployments.local_hub.git import BlobInfo, Entry
 from deployments.local_hub.repos import Repo
 
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 TEXT_ENDINGS = (".md", ".txt", ".json", ".jsonl", ".tsv", ".csv", ".yaml", ".yml", ".bval", ".bvec", ".py", "README")
 
 

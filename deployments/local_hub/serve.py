@@ -23,6 +23,7 @@ def serve(hub: Hub, host: str, port: int) -> None:
     # the protocol spelled out: asyncio switches Nagle's delay (40 ms an answer) off only for sockets that name TCP
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a client that vanished is noticed
         listener.bind((host, port))
         listener.listen(1024)
         name = f"[{host}]" if family == socket.AF_INET6 else host

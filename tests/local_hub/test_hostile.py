@@ -76,6 +76,9 @@ def test_a_file_and_a_folder_cannot_share_a_name(hub: RunningHub, api: HfApi, da
         b'{"key": "header", "value": {"summary": "x", "parentCommit": 5}}\n',
         b'{"key": "header", "value": {"summary": "x"}}\n'
         b'{"key": "lfsFile", "value": {"path": "a", "algo": "md5", "oid": "x"}}\n',
+        b'{"key": "header", "value": {"summary": "half a character: \\ud800"}}\n',
+        b'{"key": "header", "value": {"summary": "a\\u0000b"}}\n',
+        b'{"key": "header", "value": {"summary": "x"}}\n' + b'{"key": "file", "value": {"path": "' + b"x" * 34_000_000,
         b'{"key": "header", "value": {"summary": "' + b"x" * 100_000 + b'"}}\n', b"\xff\xfe\n",
     ],
 )  # fmt: skip
@@ -110,6 +113,37 @@ def test_no_json_makes_a_route_fail_in_another_way_than_refusing(
             f"{hub.endpoint}/api/datasets/{dataset}/{route}", json=each, headers={"authorization": f"Bearer {token}"}
         )
         assert answer.status_code < 500, answer.text
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("tag/main", {"tag": "v1", "message": "half \ud800"}), ("tag/main", {"tag": "\ud800"}),
+        ("tag/main", {"tag": "v2", "message": "a\0b"}), ("super-squash/main", {"message": "a\0b"}),
+        ("discussions", {"title": "\ud800 title", "description": "x"}), ("branch/x", {"startingPoint": "\ud800"}),
+    ],
+)  # fmt: skip
+def test_text_that_cannot_be_stored_is_refused(
+    hub: RunningHub, api: HfApi, dataset: str, token: str, route: str, body: dict[str, str]
+) -> None:
+    answer = httpx2.post(
+        f"{hub.endpoint}/api/datasets/{dataset}/{route}", content=json.dumps(body).encode(),
+        headers={"authorization": f"Bearer {token}"},
+    )  # fmt: skip
+    assert refused(answer)
+
+
+def test_headers_that_make_no_sense_are_survived(hub: RunningHub, api: HfApi, dataset: str, token: str) -> None:
+    commit(hub, dataset, token, file("a.txt"))
+    address = f"{hub.endpoint}/datasets/{dataset}/resolve/main/a.txt"
+    for name, value in [
+        ("host", "[::1"), ("host", "a:b:c"), ("range", "bytes=" + "9" * 5000 + "-"), ("range", "bytes=-"),
+        ("range", "bytes=5-1"), ("range", "lines=1-2"), ("x-forwarded-proto", "gopher"), ("accept", "text/html"),
+        ("cookie", "hub_page=forged.forged"),
+    ]:  # fmt: skip
+        headers = {"authorization": f"Bearer {token}", name: value}
+        for target in (address, f"{hub.endpoint}/api/datasets/{dataset}/tree/main", f"{hub.endpoint}/nowhere/at/all"):
+            assert httpx2.get(target, headers=headers).status_code < 500
 
 
 def test_json_beyond_all_measure_is_refused_in_little_memory(hub: RunningHub, dataset: str, token: str) -> None:
