@@ -203,11 +203,15 @@ def test_a_gzip_file_that_holds_no_nifti_is_refused(tmp_path, stored):
 
 
 @pytest.mark.parametrize(
-    ("name", "stored"),
-    [("sub-1_T1w.nii.gz", nifti1()), ("sub-1_T1w.nii", zipped(nifti1())), ("sub-1_T1w.nii", b"<html>" * 100)],
+    ("name", "stored", "words"),
+    [
+        ("sub-1_T1w.nii.gz", nifti1(), "is not gzip, against its name"),
+        ("sub-1_T1w.nii", zipped(nifti1()), "is gzip, against its name"),
+        ("sub-1_T1w.nii", b"<html>" * 100, "has no NIfTI header"),
+    ],
 )
-def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, stored):
-    refused(tmp_path, image_of(tmp_path, f"sub-1/anat/{name}", stored), NotNifti)
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, stored, words):
+    refused(tmp_path, image_of(tmp_path, f"sub-1/anat/{name}", stored), NotNifti, words)
 
 
 def test_a_flipped_bit_passes_the_trailer_and_not_the_full_check(tmp_path):

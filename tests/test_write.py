@@ -345,7 +345,18 @@ def _image(draw: st.DrawFn) -> tuple[Image, bytes]:
     return image, data
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def require_true_bounds(file: Path) -> None:
+    """The smallest and largest value in the footer are those of the column chunk."""
+    for number, group in enumerate(groups_of(file)):
+        table = pq.ParquetFile(file).read_row_group(number)
+        for column in (group.column(index) for index in range(group.num_columns)):
+            if column.statistics is not None and column.statistics.has_min_max:
+                values = [value for value in table[column.path_in_schema].to_pylist() if value is not None]
+                values.sort(key=lambda value: value.encode() if isinstance(value, str) else value)
+                assert (column.statistics.min, column.statistics.max) == (values[0], values[-1])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(_image(), min_size=1, max_size=12))
 def test_whatever_is_put_in_is_read_back(tmp_path, images):
     file = tmp_path / "any.parquet"
@@ -367,6 +378,7 @@ def test_whatever_is_put_in_is_read_back(tmp_path, images):
     for suffix in ("T1w", "bold", ""):  # the statistics never hide a row
         wanted = [row["path"] for row in rows if row["suffix"] == suffix]
         assert pq.read_table(file, filters=[("suffix", "==", suffix)])["path"].to_pylist() == wanted
+    require_true_bounds(file)
     for row in rows[:3]:
         found = pq.read_table(file, filters=[("path", "==", row["path"])])["path"].to_pylist()
         assert found == [other["path"] for other in rows if other["path"] == row["path"]]
