@@ -54,6 +54,12 @@ lint: dev  ## formatting and lint
 types: dev  ## mypy, strict
 	$(BIN)/mypy
 
+deploy: setup  ## the work pool, the deployments and the automations, to the server that PREFECT_API_URL names
+	$(BIN)/python -m deployments.deploy
+
+staging: setup  ## what is staged on this machine for which dataset, and which run's gate is open
+	$(BIN)/python -m deployments.staging
+
 bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks
 

@@ -116,7 +116,7 @@ Ctrl-C stops everything that was started here.""",
 def start(stack: Stack, runs: Runs, data: Path) -> UUID:
     """Start push-bids/demo; on a cut, with its folder as the source."""
     source = str(data.relative_to(REPO))
-    return runs.start("push-bids/demo", **({} if data == DATASET else {"source": source}))
+    return runs.start("push-bids/demo") if data == DATASET else runs.start("push-bids/demo", source=source)
 
 
 def once(stack: Stack, runs: Runs, data: Path) -> int:

@@ -139,6 +139,8 @@ class Stack:
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": f"{self.ui}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # people wait for this stack
+            "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",  # a person waits for the demo; the default is 10
             "HF_HOME": str(self.folder / "hf"),
@@ -204,9 +206,8 @@ class Stack:
         return process
 
     def deploy(self) -> None:
-        """Make the work pool and the deployments of prefect.yaml."""
-        self.run("prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
-        self.run("prefect", "--no-prompt", "deploy", "--all")
+        """What `make deploy` does: the work pool, the deployments and the automations."""
+        self.run("deployments.deploy")
 
     def start_worker(self) -> Process:
         """Start a worker that runs what is due."""

@@ -4,15 +4,16 @@ What the UI's buttons do, over the API: used by the demo, the end-to-end tests a
 """
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.sorting import LogSort
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -27,10 +28,13 @@ class Runs:
     def __init__(self, client: SyncPrefectClient) -> None:
         self.client = client
 
-    def start(self, deployment: str, **parameters: Any) -> UUID:
-        """Start a run of a deployment; its id. The worker picks it up."""
+    def start(self, deployment: str, env: Mapping[str, str] | None = None, **parameters: Any) -> UUID:
+        """Start a run of a deployment, `env` in its environment; its id. The worker picks it up."""
         found = self.client.read_deployment_by_name(deployment)
-        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+        made = self.client.create_flow_run_from_deployment(
+            found.id, parameters=parameters, job_variables={"env": dict(env)} if env else None
+        )
+        return made.id
 
     def read(self, run: UUID) -> FlowRun:
         """The run as it is now."""
@@ -60,6 +64,19 @@ class Runs:
         if answer.status is SetStateStatus.ACCEPT:
             return None
         return getattr(answer.details, "reason", None) or str(answer.status)
+
+    def set_state(self, run: UUID, state: State[Any], force: bool = False) -> None:
+        """Set the run's state by hand, as `Change state` and `Retry` (with force) in the UI do."""
+        self.client.set_flow_run_state(run, state, force=force)
+
+    def history(self, run: UUID) -> list[str]:
+        """The names of the states that the run has been in, in order."""
+        return [state.name or "" for state in self.client.read_flow_run_states(run)]
+
+    def logs(self, run: UUID) -> str:
+        """What the run has logged, a line a record."""
+        only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+        return "\n".join(log.message for log in self.client.read_logs(only, limit=200, sort=LogSort.TIMESTAMP_ASC))
 
     def artifacts(self, run: UUID) -> dict[str, Any]:
         """The data of the run's artifacts, by key; of one key the newest."""

@@ -1,27 +1,28 @@
 """The tail of the chain alone, for a target whose gate was rejected, timed out or never opened."""
 
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.connect import connect, ends_readably, staging_of
-from flows.tail import Evidence, at_its_gate, tail, tail_again
-from tasks.approve import claim
+from flows.connect import BlockName, RepoId, Revision, connect, ends_readably, staging_of
+from flows.tail import Evidence, tail, tail_again
+from tasks.approve import at_its_gate, claim
 from tasks.models import Verification
 from tasks.published import read_published
 from tasks.resume import disagreement
-from tasks.run import ThisRun, target_tag
+from tasks.run import ThisRun, named_for_the_night
 
 
-@flow(name="cleanup-staging", flow_run_name="clean up {repo_id}", persist_result=False)
+@flow(name="cleanup-staging", flow_run_name=partial(named_for_the_night, "clean up"), persist_result=False)
 @ends_readably
 def cleanup_staging(
-    repo_id: str,
-    revision: str = "main",
+    repo_id: RepoId,
+    revision: Revision = "main",
     verification: Verification = "sample",
     staging_root: Path | None = None,
-    token_block: str | None = None,
+    token_block: BlockName | None = None,
 ) -> State:
     """Verify what is staged for a repo against the Hub, ask a person, and remove what they let go.
 
@@ -47,7 +48,8 @@ def cleanup_staging(
             for receipt in receipts
             if published.record.shards.get(receipt.path) == receipt.published() and not disagreement(receipt, listing)
         ]
-        claim(staging, target_tag(hub.target), run.id, run.name)
+        if held:
+            claim(staging, hub.target, run)
         rest = [receipt for receipt in receipts if receipt not in held]
         expected = [receipt.published() for receipt in held]
         return tail(hub, staging, run, verification, Evidence(expected, held, unpublished=rest))

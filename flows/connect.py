@@ -3,19 +3,26 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, cast
+from typing import Annotated, Any, ParamSpec, cast
 
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
+from pydantic import Field
 
+from tasks.approve import Superseded
 from tasks.errors import BadInput, PushError
 from tasks.hub import Hub
 from tasks.settings import Settings
 from tasks.staging import Staging
 
 P = ParamSpec("P")
+
+#: What the form refuses before anything starts. The Hub's own rules are a little stricter; it has the last word.
+RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s~^:?*\[\\]*$")]
+BlockName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 
 
 def connect(repo_id: str, revision: str, token_block: str | None) -> Hub:
@@ -44,16 +51,20 @@ def staging_of(hub: Hub, staging_root: Path | None) -> Staging:
 def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:
     """Let a flow end Failed with the sentence of its `PushError`, in the state and in the log, without a stack trace.
 
-    Any other exception is a bug, and keeps its own.
+    A run that lost its gate to a newer one ends Cancelled. Any other exception is a bug, and keeps its own.
     """
 
     @wraps(flow)
     def run(*args: P.args, **kwargs: P.kwargs) -> State:
+        state: State[Any]
         try:
             return flow(*args, **kwargs)
+        except Superseded as error:
+            get_run_logger().warning("%s", error)
+            state = Cancelled(name="Superseded", message=str(error))
         except PushError as error:
             get_run_logger().error("%s", error)
-            state: State[Any] = Failed(name=type(error).__name__, message=str(error))
-            return state
+            state = Failed(name=type(error).__name__, message=str(error))
+        return state
 
     return run

@@ -13,10 +13,10 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.connect import connect, ends_readably, staging_of
-from flows.tail import Evidence, at_its_gate, tail, tail_again
+from flows.connect import BlockName, RepoId, Revision, connect, ends_readably, staging_of
+from flows.tail import Evidence, tail, tail_again
 from tasks import report as words
-from tasks.approve import claim, has_claimed
+from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import card, side_files
 from tasks.contents import Contents
 from tasks.errors import PushError
@@ -27,7 +27,7 @@ from tasks.plan import plan_shards
 from tasks.progress import Progress
 from tasks.published import Published, read_target
 from tasks.resume import Work, decide
-from tasks.run import ThisRun, target_tag
+from tasks.run import ThisRun, named_for_the_night
 from tasks.settings import Settings
 from tasks.stage import stage_shard
 from tasks.staging import Staging
@@ -44,21 +44,21 @@ class ShardsFailed(PushError):
 
 @flow(
     name="push-bids",
-    flow_run_name="push {repo_id}",
+    flow_run_name=partial(named_for_the_night, "push"),
     task_runner=WORKERS,
     persist_result=False,
 )
 @ends_readably
 def push_bids(
     source: Path,
-    repo_id: str,
-    revision: str = "main",
+    repo_id: RepoId,
+    revision: Revision = "main",
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
     staging_root: Path | None = None,
     dry_run: bool = False,
-    token_block: str | None = None,
+    token_block: BlockName | None = None,
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
 
@@ -101,7 +101,7 @@ def push_bids(
         if not (work.missing or changes.any(target)) and not has_claimed(staging, run.id):
             return nothing_to_publish(hub, staging, work)
         log_drift(work)
-        claim(staging, target_tag(hub.target), run.id, run.name)
+        claim(staging, hub.target, run)
         staging.require_room(sum(spec.size for spec in work.stage))
 
         progress = Progress(len(work.missing), sum(spec.size for spec in work.missing))
@@ -115,7 +115,7 @@ def push_bids(
         expected = [target.record.shards[spec.path] for spec in shards]
         receipts = [receipt for spec in shards if (receipt := staging.read_receipt(spec))]
         sent = frozenset(spec.path for spec in work.missing)
-        evidence = Evidence(expected, receipts, sent, work.drift, work.removed)
+        evidence = Evidence(expected, receipts, sent, work.drift, work.removed, source=source)
         return tail(hub, staging, run, verification, evidence)
 
 
@@ -142,6 +142,7 @@ def stage_missing(
                 receipt = future.result()
             except PushError as error:
                 failed[spec.name] = str(error)
+                progress.failed(spec.name, error)
                 continue
             contents.remember(zip(spec.images, (image.sha256 for image in receipt.images), strict=True))
             progress.staged(receipt, embedded=redo)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
@@ -9,10 +11,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from tasks import report as words
-from tasks.approve import ask, read_gate, write_gate
+from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
 from tasks.hub import Hub
+from tasks.lineage import record_publication
 from tasks.models import PublishedShard, Receipt, Verification
 from tasks.resume import Drift
 from tasks.run import ThisRun, ui_link
@@ -35,12 +38,8 @@ class Evidence:
     removed: Sequence[str] = ()
     unpublished: Sequence[Receipt] = field(default=())
     """Staged shards that the Hub does not hold: they stay."""
-
-
-def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
-    """The gate that this run has opened already, when it comes back to it: resumed by a person, or retried."""
-    gate = read_gate(staging)
-    return gate if gate is not None and gate.flow_run_id == run.id and gate.opened_at_commit is not None else None
+    source: Path | None = None
+    """The dataset's folder, where this run has read it."""
 
 
 def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
@@ -49,6 +48,7 @@ def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, f
         return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
     report = verify_target(hub, found.expected, verification, Settings().sample_shards, found.sent).require_good()
     get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
+    record_publication(hub, report, found.source)
     if not run.deployed:
         return Completed(name="Staged", message=_how_to_open(found.receipts))
     gate = _open(hub, staging, run, found, report)
@@ -80,6 +80,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     gate = Gate(
         flow_run_id=run.id,
         flow_run_name=run.name,
+        target=str(hub.target),
         opened_at_commit=report.commit,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
         stale=stale,
@@ -94,14 +95,17 @@ def _decide(
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
-    approval = ask(hub.target.repo_id, words.gate_form(hub, report, receipts, gate.stale, artifact), run.id, run.count)
+    form = words.gate_form(hub, report, receipts, gate.stale, artifact)
+    approval = ask(hub.target.repo_id, form, run, timedelta(days=Settings().gate_days))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
         return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")
-    return _clean_up(hub, staging, gate, report, approval)
+    return _clean_up(hub, staging, run, gate, report, approval)
 
 
-def _clean_up(hub: Hub, staging: Staging, gate: Gate, report: VerificationReport, approval: Approval) -> State:
+def _clean_up(
+    hub: Hub, staging: Staging, run: ThisRun, gate: Gate, report: VerificationReport, approval: Approval
+) -> State:
     plan = plan_cleanup(staging, gate, approval, report)
     result = clean_up(hub, plan)
     create_markdown_artifact(
@@ -115,7 +119,7 @@ def _clean_up(hub: Hub, staging: Staging, gate: Gate, report: VerificationReport
             message=f"{freed}; {words.number(len(result.refused), 'file')} not removed, the first being {first.file}: "
             f"{first.why}. Retry the run to be asked again, once that is mended.",
         )
-    write_gate(staging, Gate(flow_run_id=gate.flow_run_id, flow_run_name=gate.flow_run_name))  # closed
+    write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=gate.target))  # closed
     return Completed(name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.")
 
 

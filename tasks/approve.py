@@ -6,11 +6,14 @@ that was shown may go. The form has no default for the decision, so no path appr
 must be typed. A wrong name asks again. The key of the suspension carries the run's count, so a Retry asks again too.
 """
 
+from datetime import timedelta
 from itertools import count
+from typing import Any
 
 from prefect import suspend_flow_run
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State
 from prefect.input import RunInput
 from prefect.states import Cancelled
 from pydantic import Field, ValidationError
@@ -18,11 +21,20 @@ from pydantic import Field, ValidationError
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate
 from tasks.files import write_whole
-from tasks.staging import Staging
+from tasks.run import ThisRun, gate_key, target_tag
+from tasks.staging import Staging, Target
 
 
 class NotThisRepo(PushError):
     """The name typed into the form is not the repo's."""
+
+
+class Superseded(PushError):
+    """A newer run has taken over the gate that this run comes back to."""
+
+
+class GateElsewhere(PushError):
+    """The gate that this run comes back to is not in the staging folder that this worker sees."""
 
 
 class CleanupForm(RunInput):
@@ -48,6 +60,35 @@ def read_gate(staging: Staging) -> Gate | None:
         return None
 
 
+def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
+    """The gate that this run has opened already, when it comes back to it: resumed by a person, or retried.
+
+    Raises:
+        Superseded: another run has claimed the target since. An answer given here is about older evidence.
+        GateElsewhere: the run was asked before, and what it showed is not here.
+    """
+    gate = read_gate(staging)
+    if gate is not None and gate.flow_run_id == run.id:
+        return gate if gate.opened_at_commit is not None else None
+    if not run.asked:
+        return None
+    if gate is not None:
+        raise Superseded(superseded_by(gate.flow_run_name))
+    raise GateElsewhere(
+        f"this run was asked about staged files that are not in {staging.folder} on this machine: it was resumed by a "
+        "worker on another machine, or the folder was moved. Nothing was deleted. Run cleanup-staging/manual on the "
+        "machine that has them (`make staging` there lists them)."
+    )
+
+
+def superseded_by(name: str) -> str:
+    """The sentence in which a run ends whose gate another one has taken over."""
+    return (
+        f"The newer run {name} publishes to the same target and has taken this gate over: what it sends is not in the "
+        "evidence shown here. Nothing was deleted. Decide at the gate of that run."
+    )
+
+
 def write_gate(staging: Staging, gate: Gate) -> None:
     """Keep the gate, whole and durable, before anyone is asked."""
     write_whole(staging.gate, gate.model_dump_json(indent=1).encode())
@@ -59,14 +100,14 @@ def has_claimed(staging: Staging, flow_run_id: str) -> bool:
     return gate is not None and gate.flow_run_id == flow_run_id
 
 
-def claim(staging: Staging, tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
+def claim(staging: Staging, target: Target, run: ThisRun) -> list[str]:
     """Take the target's gate for this run, before it publishes anything; the names of the runs that lose theirs."""
-    superseded = supersede(tag, flow_run_id, flow_run_name)
-    write_gate(staging, Gate(flow_run_id=flow_run_id, flow_run_name=flow_run_name))
+    superseded = supersede(target_tag(target), run)
+    write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=str(target)))
     return superseded
 
 
-def supersede(tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
+def supersede(tag: str, newer: ThisRun) -> list[str]:
     """Cancel the older runs that wait at the gate of the target with this tag; their names.
 
     One target has at most one open gate: what the newer run publishes, the older evidence does not show.
@@ -75,18 +116,15 @@ def supersede(tag: str, flow_run_id: str, flow_run_name: str) -> list[str]:
     with get_client(sync_client=True) as client:
         suspended = FlowRunFilter.model_validate({"tags": {"all_": [tag]}, "state": {"type": {"any_": ["PAUSED"]}}})
         for run in client.read_flow_runs(flow_run_filter=suspended):
-            if str(run.id) == flow_run_id:
+            if str(run.id) == newer.id:
                 continue
-            message = (
-                f"The newer run {flow_run_name} publishes to the same target and takes this gate over: what it sends "
-                "is not in the evidence shown here. Nothing was deleted."
-            )
-            client.set_flow_run_state(run.id, Cancelled(name="Superseded", message=message), force=True)
+            state: State[Any] = Cancelled(name="Superseded", message=superseded_by(newer.name))
+            client.set_flow_run_state(run.id, state, force=True)
             superseded.append(run.name)
     return superseded
 
 
-def ask(repo_id: str, evidence: str, flow_run_id: str, run_count: int) -> Approval:
+def ask(repo_id: str, evidence: str, run: ThisRun, timeout: timedelta) -> Approval:
     """Suspend the run until a person decides; what they decided, with the repo's name right.
 
     Must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own, so
@@ -95,21 +133,19 @@ def ask(repo_id: str, evidence: str, flow_run_id: str, run_count: int) -> Approv
     Args:
         repo_id: the name that has to be typed.
         evidence: Markdown shown above the form; short, because a long one hides the form's fields.
-        flow_run_id: this run.
-        run_count: Prefect's count of this run's starts, which a Retry raises.
+        run: this run.
+        timeout: how long each question waits; then the server ends the run, and nothing is deleted.
     """
     mistake = ""
     for attempt in count(1):
         try:
             form = suspend_flow_run(
                 wait_for_input=CleanupForm.with_initial_data(description=mistake + evidence),
-                key=f"cleanup-{run_count}-{attempt}",
-                timeout=None,
+                key=gate_key(run.count, attempt),
+                timeout=int(timeout.total_seconds()),
             )
             require_name(form, repo_id)
-            return Approval(
-                flow_run_id=flow_run_id, decision=form.decision, remove_stale=form.remove_stale, note=form.note
-            )
+            return Approval(flow_run_id=run.id, decision=form.decision, remove_stale=form.remove_stale, note=form.note)
         except ValidationError as error:
             problem = error.errors()[0]
             mistake = f"**Not accepted:** {'.'.join(map(str, problem['loc']))}: {problem['msg']}. "

@@ -44,7 +44,10 @@ from tasks.models import ListedFile, Receipt
 from tasks.staging import RECEIPT_SUFFIX, Staging, result_key
 
 ASK_AT_ONCE = 50  # shards: two requests to the Hub before each so many are unlinked
-OURS = re.compile(rf"^shards/[^/]+/[^/]+({re.escape(RECEIPT_SUFFIX)}|\.parquet)({re.escape(TEMPORARY_SUFFIX)})?$")
+OURS = re.compile(
+    rf"^(shards/[^/]+/[^/]+({re.escape(RECEIPT_SUFFIX)}|\.parquet)({re.escape(TEMPORARY_SUFFIX)})?"
+    r"|results/stage-\d+-[0-9a-f]{64})$"
+)
 
 Held = Callable[[Sequence[str]], Mapping[str, ListedFile]]
 """What the Hub holds of these repo paths, at the head of the target, now."""
@@ -56,7 +59,7 @@ class NotApproved(PushError):
 
 def stale_files(staging: Staging, receipts: Sequence[Receipt]) -> tuple[Removal, ...]:
     """Leftovers of bids-push in the folder that none of these receipts explains, known by the shape of their names."""
-    explained = {name for receipt in receipts for name in (receipt.file, receipt_name(receipt))}
+    explained = {name for receipt in receipts for name in (receipt.file, receipt_name(receipt), result_name(receipt))}
     names = (name for name in _files(staging.folder) if OURS.match(name) and name not in explained)
     return tuple(removal for name in names if (removal := _removal(staging, name, "stale")) is not None)
 
@@ -64,6 +67,11 @@ def stale_files(staging: Staging, receipts: Sequence[Receipt]) -> tuple[Removal,
 def receipt_name(receipt: Receipt) -> str:
     """Where a receipt is, relative to the target's folder."""
     return receipt.file.removesuffix(".parquet") + RECEIPT_SUFFIX
+
+
+def result_name(receipt: Receipt) -> str:
+    """Where Prefect's result of staging the shard is, relative to the target's folder."""
+    return f"results/{result_key(receipt.digest)}"
 
 
 def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: VerificationReport) -> CleanupPlan:
@@ -78,18 +86,20 @@ def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: Verif
         raise NotApproved("the gate was not opened by this run, so its approval does not count here")
     verified = {(check.path, check.size, check.sha256) for check in report.checks}
     seen = set(gate.shown)
+    stale = {leftover.file: leftover for leftover in gate.stale if approval.remove_stale and OURS.match(leftover.file)}
     removals: list[Removal] = []
     kept: list[Kept] = []
     for receipt in staging.receipts():
+        if receipt.file in stale:
+            continue
         if shown_as(receipt) not in seen:
             kept.append(Kept(file=receipt.file, why="it was not shown at the gate"))
         elif (receipt.path, receipt.size, receipt.sha256) not in verified:
             kept.append(Kept(file=receipt.file, why="the last verification did not find it on the Hub"))
         else:
             removals += _removals(staging, receipt)
-    if approval.remove_stale:
-        going = {removal.file for removal in removals} | {file.file for file in kept}
-        removals += [leftover for leftover in gate.stale if OURS.match(leftover.file) and leftover.file not in going]
+    planned = {removal.file for removal in removals} | {file.file for file in kept}
+    removals += [leftover for file, leftover in stale.items() if file not in planned]
     return CleanupPlan(folder=staging.folder, removals=tuple(removals), kept=tuple(kept))
 
 
@@ -97,7 +107,7 @@ def _removals(staging: Staging, receipt: Receipt) -> list[Removal]:
     """The files of one shard: the shard itself, then Prefect's result, and its receipt last."""
     names: list[tuple[str, Kind]] = [
         (receipt.file, "shard"),
-        (f"results/{result_key(receipt.digest)}", "result"),
+        (result_name(receipt), "result"),
         (receipt_name(receipt), "receipt"),
     ]
     on_hub = {"path": receipt.path, "shard_size": receipt.size, "sha256": receipt.sha256}

@@ -120,6 +120,8 @@ class Gate(Value):
 
     flow_run_id: str
     flow_run_name: str
+    target: str = ""
+    """For people: the repo, and the revision where it is not main."""
     opened_at_commit: str | None = None
     """None while the run is still publishing."""
     artifact: str | None = None

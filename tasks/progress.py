@@ -29,10 +29,12 @@ class Progress:
     total_bytes: int
     """Bytes of their images."""
     counts: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _artifact: UUID | None = None
     _started: float = field(default_factory=time.monotonic)
-    _shown: float = 0.0
+    _shown: float = -SHOW_EVERY
+    _failures_shown: float = -SHOW_EVERY
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -49,6 +51,23 @@ class Progress:
         self.counts["bytes staged"] += receipt.size
         self.counts["rows"] += receipt.rows
         self.show()
+
+    def failed(self, shard: str, error: Exception) -> None:
+        """A shard could not be staged: shown at once, in a table that names each with its reason."""
+        self.counts["shards failed"] += 1
+        self.failures.append({"shard": shard, "kind": type(error).__name__, "why": str(error)})
+        self.show()
+        if time.monotonic() - self._failures_shown >= SHOW_EVERY:
+            self.show_failures()
+
+    def show_failures(self) -> None:
+        """Show the table of the shards that failed, as it is by now."""
+        self._failures_shown = time.monotonic()
+        create_table_artifact(
+            list(self.failures),
+            key="failed-shards",
+            description=f"{number(len(self.failures), 'shard')} could not be staged; the others are published",
+        )
 
     def committed(self, receipts: tuple[Receipt, ...]) -> None:
         """A batch is visible on the Hub."""
@@ -76,13 +95,16 @@ class Progress:
         rate = self.counts["bytes sent"] / elapsed
         left = max(self.total_bytes - self.counts["bytes sent"], 0)
         ending = f", about {left / rate / 60:.0f} min left" if left and rate else ""
+        failed = f"; {number(self.counts['shards failed'], 'shard')} failed" if self.failures else ""
         return (
             f"{staged:,} of {number(self.total, 'shard')} staged, {self.counts['shards sent']:,} on the Hub; "
-            f"{size(self.counts['bytes sent'])} of {size(self.total_bytes)} sent, {size(round(rate))}/s{ending}"
+            f"{size(self.counts['bytes sent'])} of {size(self.total_bytes)} sent, {size(round(rate))}/s{ending}{failed}"
         )
 
     def leave(self, key: str, description: str) -> None:
-        """Leave the final figures as a table artifact."""
+        """Leave the final figures as a table artifact, and with it the last of the failures."""
+        if self.failures:
+            self.show_failures()
         rows: list[dict[str, object]] = [{"what": what, "value": value} for what, value in self.counts.items()]
         rows += [{"what": f"seconds: {stage}", "value": round(spent, 2)} for stage, spent in self.seconds.items()]
         create_table_artifact(rows, key=key, description=description)

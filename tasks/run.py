@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+from prefect import runtime
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
 from tasks.staging import Target
+
+GATE_KEY = "cleanup-"  # what the keys of our suspensions begin with
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class ThisRun:
     """Prefect's count of this run's starts: a Retry raises it, a resume does not."""
     deployed: bool
     """Only a run of a deployment can be suspended: somebody has to start its process again."""
+    asked: bool = False
+    """Whether it was suspended at its gate before, so that this start is a return to it."""
 
     @classmethod
     def of(cls, target: Target) -> "ThisRun":
@@ -31,7 +36,25 @@ class ThisRun:
         if tags != set(run.tags):
             with get_client(sync_client=True) as client:
                 client.update_flow_run(run.id, tags=sorted(tags))
-        return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None)
+        asked = any(key.startswith(GATE_KEY) for key in run.empirical_policy.pause_keys or ())
+        return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None, asked)
+
+
+def gate_key(run_count: int, attempt: int) -> str:
+    """The key of one question at a gate: a Retry raises the count, so an answer given before it counts no more."""
+    return f"{GATE_KEY}{run_count}-{attempt}"
+
+
+def named_for_the_night(verb: str) -> str:
+    """A run's name: what it does, to which repo, and the night (or the minute) it was due, in the worker's time.
+
+    A run that is resumed days later keeps the name it has.
+    """
+    name = runtime.flow_run.name or ""
+    if name.startswith(f"{verb} "):
+        return name
+    due = runtime.flow_run.scheduled_start_time.astimezone()
+    return f"{verb} {runtime.flow_run.parameters['repo_id']}, {due:%Y-%m-%d %H:%M}"
 
 
 def target_tag(target: Target) -> str:

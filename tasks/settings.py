@@ -23,4 +23,7 @@ class Settings(BaseSettings):
         64, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
     )
     batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit: what a killed run may have to send again")
+    gate_days: float = Field(
+        30.0, gt=0, description="days that a gate waits for a decision; then the run ends, and nothing is deleted"
+    )
     sample_shards: int = Field(3, ge=1, description="shards read back from the Hub when verification is 'sample'")

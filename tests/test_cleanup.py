@@ -196,7 +196,7 @@ def test_foreign_files_stay_and_so_do_their_folders(staging: Staging, staged: St
 def test_stale_files_are_our_leftovers_and_go_only_if_the_form_says_so(staging: Staging, staged: Staged) -> None:
     receipts = staged(2)
     folder = (staging.folder / receipts[0].file).parent
-    leftover = folder / "sub-old_ses-1.0123456789ab.parquet.part"
+    leftover = folder / "sub-old_ses-1.0123456789ab.parquet.part"  # and receipts[1], whole but of no plan any more
     foreign = folder / "thesis.docx"
     leftover.write_bytes(b"half a shard")
     foreign.write_bytes(b"mine")
@@ -210,6 +210,7 @@ def test_stale_files_are_our_leftovers_and_go_only_if_the_form_says_so(staging: 
         plan = plan_cleanup(staging, gate(receipts[:1], stale), approval, report(receipts[:1]))
         execute(plan, lambda paths: on_hub(receipts))
         assert leftover.exists() is kept
+        assert (staging.folder / receipts[1].file).exists() is kept
         assert foreign.exists()
 
 

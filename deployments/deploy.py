@@ -1,0 +1,144 @@
+"""`make deploy`: everything of bids-push on the Prefect server that PREFECT_API_URL names, in one command.
+
+The work pool where it is missing, the deployments of prefect.yaml, the automations. Safe to repeat: a work pool and a
+schedule that somebody turned on stay as they are, and a deployment's parameters are not replaced by the examples in
+prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.settings import PREFECT_API_URL
+
+from deployments.automations import FLOWS, automations
+
+REPO = Path(__file__).resolve().parent.parent
+POOL = "bids-push"
+NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
+EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
+
+
+class DeployError(Exception):
+    """Something could not be deployed; the message says what to do."""
+
+
+def main() -> int:
+    """Deploy; the exit code."""
+    try:
+        deploy()
+    except DeployError as error:
+        print(f"Not deployed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def deploy() -> None:
+    """Deploy to the server that PREFECT_API_URL names."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise DeployError(
+            "no Prefect server is named. Start one (prefect server start), then: "
+            "PREFECT_API_URL=http://<host>:4200/api make deploy"
+        )
+    with get_client(sync_client=True) as client:
+        unreachable = client.api_healthcheck()
+        if unreachable is not None:
+            raise DeployError(f"the Prefect server at {url} does not answer: {unreachable}")
+        made = make_pool(client)
+        before = read_deployments(client)
+        prefect("--no-prompt", "deploy", "--all")
+        deployed, kept = keep_what_people_set(client, before)
+        notify = notification_block(client)
+        names = make_automations(client, notify)
+    print(f"Deployed to {url}:")
+    print(f"  work pool    {POOL}{'' if made else ' (as it was)'}")
+    print(f"  deployments  {', '.join(deployed)}")
+    for line in kept:
+        print(f"               {line}")
+    print(f"  automations  {', '.join(names)}")
+    if notify is None:
+        print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
+        print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
+    print(f"Runs are worked on where a worker is: prefect worker start --pool {POOL}")
+
+
+def prefect(*command: str) -> None:
+    """Run Prefect's command line in this repository."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *command],
+        cwd=REPO,
+        env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value() or ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise DeployError(f"prefect {' '.join(command)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def make_pool(client: SyncPrefectClient) -> bool:
+    """Make the work pool if it is missing; whether it was. An existing one is the operator's, of whatever type."""
+    named = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
+    if client.read_work_pools(work_pool_filter=named):
+        return False
+    prefect("work-pool", "create", POOL, "--type", "process")
+    return True
+
+
+def read_deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
+    """Our deployments on the server, by `flow/deployment`."""
+    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=ours)}
+    return {f"{flows[found.flow_id]}/{found.name}": found for found in client.read_deployments(flow_filter=ours)}
+
+
+def keep_what_people_set(
+    client: SyncPrefectClient, before: dict[str, DeploymentResponse]
+) -> tuple[list[str], list[str]]:
+    """Put back what a person set in the UI and Prefect has just replaced; all deployments, and what was put back."""
+    kept = []
+    after = read_deployments(client)
+    for name in sorted(before.keys() & after.keys()):
+        old, new = before[name], after[name]
+        on = {str(schedule.schedule) for schedule in old.schedules if schedule.active}
+        for schedule in new.schedules:
+            if str(schedule.schedule) in on and not schedule.active:
+                client.update_deployment_schedule(new.id, schedule.id, active=True)
+                kept.append(f"{name}: its schedule stays on")
+        if new.parameters.get("source") == EXAMPLE and old.parameters.get("source") not in (None, EXAMPLE):
+            client.update_deployment(new.id, DeploymentUpdate(parameters=old.parameters))
+            kept.append(f"{name}: its parameters stay as they are")
+    return sorted(after), kept
+
+
+def notification_block(client: SyncPrefectClient) -> UUID | None:
+    """The id of the notification block that alerts go to, of whatever type; None where there is none."""
+    for document in client.read_block_documents(include_secrets=False):
+        if document.name == NOTIFY:
+            return document.id
+    return None
+
+
+def make_automations(client: SyncPrefectClient, notify: UUID | None) -> list[str]:
+    """Make the automations, or bring those of the same name up to date; one that was turned off stays off."""
+    names = []
+    for automation in automations(notify):
+        found = client.read_automations_by_name(automation.name)
+        if found:
+            automation.enabled = found[0].enabled
+            client.update_automation(found[0].id, automation)
+        else:
+            client.create_automation(automation)
+        names.append(automation.name)
+    return names
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,106 @@
+"""`make staging`: what is staged on this machine, for which target, and which run's gate is open on it.
+
+Reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named) and, where a Prefect server answers, what
+has become of the run that opened each gate. Changes nothing.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+from tasks.approve import read_gate
+from tasks.evidence import Gate
+from tasks.report import number, size
+from tasks.settings import Settings
+from tasks.staging import Staging
+
+
+@dataclass(frozen=True)
+class StagedTarget:
+    """One target's folder, as it is now."""
+
+    folder: Path
+    gate: Gate | None
+    shards: int
+    """Shards that are staged whole."""
+    shard_bytes: int
+    other_bytes: int
+    """Half-written shards, leftovers, files of somebody else: whatever no receipt explains."""
+
+
+def targets(root: Path) -> list[StagedTarget]:
+    """Every target below the staging root, the largest first."""
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    found = [staged_target(Staging(folder)) for folder in folders]
+    return sorted(found, key=lambda target: -(target.shard_bytes + target.other_bytes))
+
+
+def staged_target(staging: Staging) -> StagedTarget:
+    """What is in one target's folder, by its receipts."""
+    sizes = {path: path.lstat().st_size for path in staging.folder.rglob("*") if not path.is_dir()}
+    whole = [r for r in staging.receipts() if sizes.get(staging.folder / r.file) == r.size]
+    ours = {staging.folder / receipt.file for receipt in whole}
+    rest = sum(count for path, count in sizes.items() if path.suffix in (".parquet", ".part") and path not in ours)
+    return StagedTarget(staging.folder, read_gate(staging), len(whole), sum(receipt.size for receipt in whole), rest)
+
+
+def states(runs: Sequence[str]) -> dict[str, str]:
+    """The names of the states these runs are in, as far as a Prefect server knows."""
+    if not PREFECT_API_URL.value():
+        return {}
+    found: dict[str, str] = {}
+    try:
+        with get_client(sync_client=True) as client:
+            for run in runs:
+                try:
+                    state = client.read_flow_run(UUID(run)).state
+                except ObjectNotFound:
+                    found[run] = "not known to this server"
+                else:
+                    found[run] = state.name or "" if state else ""
+    except httpx.TransportError as error:
+        print(
+            f"The Prefect server at {PREFECT_API_URL.value()} does not answer ({error}); gates are as written here.\n"
+        )
+    return found
+
+
+def gate_line(gate: Gate | None, state: str | None) -> str:
+    """In one line, whose gate it is and what has become of it."""
+    if gate is None:
+        return "no run has claimed it"
+    if gate.opened_at_commit is None:
+        return f"no gate is open; the last run was {gate.flow_run_name}" + (f" ({state})" if state else "")
+    if state is None:
+        return f"gate opened by {gate.flow_run_name}, run {gate.flow_run_id}"
+    if state in ("Suspended", "Paused"):
+        return f"GATE OPEN: {gate.flow_run_name}, run {gate.flow_run_id}"
+    return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/manual"
+
+
+def main() -> None:
+    """Print the listing."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.staging", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("root", type=Path, nargs="?", help="the staging root; BIDS_PUSH_STAGING_ROOT by default")
+    root = (parser.parse_args().root or Settings().staging_root).expanduser()
+    found = targets(root)
+    print(f"Staged in {root}: {size(sum(t.shard_bytes + t.other_bytes for t in found))}")
+    known = states([target.gate.flow_run_id for target in found if target.gate])
+    for target in found:
+        gate = target.gate
+        print(f"\n{gate.target if gate and gate.target else target.folder.name}")
+        rest = f", and {size(target.other_bytes)} that no receipt explains" if target.other_bytes else ""
+        print(f"  {number(target.shards, 'shard')}, {size(target.shard_bytes)}{rest}")
+        print(f"  {gate_line(gate, known.get(gate.flow_run_id) if gate else None)}")
+        print(f"  {target.folder}")
+
+
+if __name__ == "__main__":
+    main()

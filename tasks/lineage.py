@@ -1,0 +1,70 @@
+"""What a verified publication leaves on the Prefect server for people: links to it, and the repo as an asset.
+
+The asset's upstream is the dataset's folder, so the lineage shows where a repo comes from. It is said to be
+materialized when the Hub was verified to hold it, never when an upload call returned.
+"""
+
+import re
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact
+from prefect.assets import Asset, AssetProperties, add_asset_metadata, materialize
+from prefect.cache_policies import NO_CACHE
+
+from tasks.evidence import VerificationReport
+from tasks.hub import Hub
+from tasks.staging import Target
+
+FORBIDDEN_IN_KEY = re.compile(r"[\s#?&%\"'<>\[\]{}|\\^`]")  # Prefect's rule for the keys of assets
+
+
+def repo_asset(hub: Hub) -> Asset:
+    """The dataset repo at its revision."""
+    target = hub.target
+    page = hub.url() if target.revision == "main" else f"{hub.url()}/tree/{target.revision}"
+    properties = AssetProperties(name=str(target), url=page, description="A BIDS dataset, published by bids-push.")
+    return Asset(key=_key(page), properties=properties)
+
+
+def source_asset(source: Path) -> Asset:
+    """The dataset's folder, as the worker sees it."""
+    return Asset(key=_key(f"file://{source.absolute()}"), properties=AssetProperties(name=source.name))
+
+
+def _key(uri: str) -> str:
+    return FORBIDDEN_IN_KEY.sub("_", uri)[:512]
+
+
+def artifact_key(kind: str, target: Target) -> str:
+    """An artifact's key: the same for every night of a target, so that the UI shows them as versions of one."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{target.slug}".lower()).strip("-")
+
+
+def record_publication(hub: Hub, report: VerificationReport, source: Path | None) -> None:
+    """Leave links to the repo and the verified commit, and materialize the repo's asset from its source's."""
+    what = {
+        "commit": report.commit,
+        "shards": len(report.checks),
+        "bytes": report.size,
+        "images": sum(check.rows for check in report.checks),
+        "verified": report.level,
+    }
+    asset = repo_asset(hub)
+
+    @materialize(
+        asset,
+        by="bids-push",
+        name="published",
+        task_run_name=f"published {hub.target}",
+        asset_deps=[source_asset(source)] if source else None,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    def published() -> None:
+        add_asset_metadata(asset, what)
+        links = {"repo": (hub.url(), str(hub.target)), "commit": (hub.commit_url(report.commit), report.commit[:12])}
+        for kind, (link, text) in links.items():
+            key = artifact_key(kind, hub.target)
+            create_link_artifact(link, link_text=text, key=key, description=f"The verified {kind} of {hub.target}")
+
+    published()

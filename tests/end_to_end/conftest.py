@@ -1,0 +1,79 @@
+"""What the end-to-end tests share: a client of the server, and runs of push-bids brought to their gates."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from deployments.local_stack import Stack
+from deployments.runs import Runs, runs_of
+from tasks.hub import Hub
+from tasks.staging import Staging, Target
+
+GATE_SECONDS = 120.0  # for a run to come to its gate, on a machine that has other work too
+
+
+@dataclass
+class Pushed:
+    """A run of push-bids on a target of its own."""
+
+    runs: Runs
+    stack: Stack
+    run: UUID
+    repo_id: str
+    revision: str = "main"
+
+    @property
+    def target(self) -> Target:
+        return Target(self.stack.endpoint, self.repo_id, self.revision)
+
+    @property
+    def hub(self) -> Hub:
+        return Hub(self.target, self.stack.token)
+
+    @property
+    def staging(self) -> Staging:
+        return Staging.of(self.stack.staging_root, self.target)
+
+    def shards(self) -> set[str]:
+        """The names of the staged shards."""
+        return {path.name for path in self.staging.folder.rglob("*.parquet")}
+
+    def at_gate(self) -> "Pushed":
+        self.runs.wait(self.run, {"PAUSED"}, GATE_SECONDS)
+        return self
+
+    def approve(self, **form: Any) -> str | None:
+        return self.runs.decide(self.run, **{"decision": "delete", "confirm_repo": self.repo_id, "note": "", **form})
+
+    def ended(self) -> tuple[str, str]:
+        """The name and the message of the state in which the run ends."""
+        state = self.runs.wait(self.run, seconds=GATE_SECONDS).state
+        assert state is not None
+        return state.name or "", state.message or ""
+
+
+Push = Callable[..., Pushed]
+
+
+@pytest.fixture
+def runs(worker: Stack) -> Iterator[Runs]:
+    with runs_of(f"{worker.ui}/api") as found:
+        yield found
+
+
+@pytest.fixture
+def push(runs: Runs, worker: Stack, repo_id: str, bids: Path) -> Push:
+    """Starts a run of push-bids/manual (or of another deployment) on the tests' dataset."""
+
+    def start(deployment: str = "push-bids/manual", env: dict[str, str] | None = None, **parameters: Any) -> Pushed:
+        given = {"repo_id": repo_id, **parameters}
+        if deployment.startswith("push-bids/"):
+            given.setdefault("source", str(bids))
+        run = runs.start(deployment, env, **given)
+        return Pushed(runs, worker, run, given["repo_id"], given.get("revision", "main"))
+
+    return start

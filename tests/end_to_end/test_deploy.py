@@ -1,0 +1,212 @@
+"""`make deploy`, the parameter form's rules, the alerts, and the token that must show nowhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.system import Secret
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+from prefect.events.actions import SendNotification
+from prefect.exceptions import PrefectHTTPStatusError
+
+from deployments.automations import automations, gate_open, zombie
+from deployments.deploy import NOTIFY, POOL
+from deployments.local_stack import REPO, Stack, wait_until
+from deployments.runs import Runs
+from tests.end_to_end.conftest import GATE_SECONDS, Push
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[tuple[str, list[str]]]:
+    """Somebody who is told: the address of a webhook, and what was sent to it."""
+    said: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", said
+        server.shutdown()
+        thread.join()
+
+
+def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worker: Stack) -> None:
+    client = runs.client
+    client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=7))
+    nightly = client.read_deployment_by_name("push-bids/nightly")
+    (schedule,) = nightly.schedules
+    assert not schedule.active and schedule.schedule.timezone == "UTC"
+    assert nightly.concurrency_options.collision_strategy == "ENQUEUE"
+    client.update_deployment_schedule(nightly.id, schedule.id, active=True)
+    mine = {"source": "/srv/bids/mine", "repo_id": "lab/mine"}
+    client.update_deployment(nightly.id, DeploymentUpdate(parameters=mine))
+    turned_off = client.read_automations_by_name("bids-push: nightly late")[0]
+    client.pause_automation(turned_off.id)
+    try:
+        worker.deploy()
+        assert client.read_work_pool(POOL).concurrency_limit == 7
+        nightly = client.read_deployment_by_name("push-bids/nightly")
+        assert [schedule.active for schedule in nightly.schedules] == [True]
+        assert nightly.parameters == mine
+        names = [automation.name for automation in client.read_automations()]
+        assert sorted(names) == sorted(automation.name for automation in automations(None))
+        assert not client.read_automations_by_name("bids-push: nightly late")[0].enabled
+    finally:
+        client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
+
+
+def test_deploying_to_nowhere_says_what_to_set(worker: Stack) -> None:
+    environment = {name: value for name, value in worker.environment.items() if name != "PREFECT_API_URL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "deployments.deploy"], cwd=REPO, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "PREFECT_API_URL=" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"repo_id": "no-namespace"},
+        {"repo_id": "https://huggingface.co/datasets/lab/x"},
+        {"revision": ""},
+        {"verification": "none"},
+        {"removed": "everything"},
+        {"private": "perhaps"},
+        {"source": None},
+        {"token_block": "hf_abcdefghijklmnopqrstuvwxyz"},
+    ],
+)
+def test_parameters_that_cannot_be_right_are_refused_before_anything_starts(push: Push, wrong: dict[str, Any]) -> None:
+    with pytest.raises(PrefectHTTPStatusError) as refused:
+        push(**wrong)
+    assert refused.value.response.status_code in (409, 422)
+
+
+def test_every_parameter_of_the_forms_is_described(runs: Runs) -> None:
+    for name in ("push-bids/manual", "push-bids/nightly", "push-bids/demo", "cleanup-staging/manual"):
+        schema = runs.client.read_deployment_by_name(name).parameter_openapi_schema
+        for field, what in schema["properties"].items():
+            assert len(what.get("description", "")) > 15, f"{name}: {field}"
+
+
+def test_a_gate_left_open_and_a_failed_nightly_are_told_to_somebody(
+    push: Push, runs: Runs, worker: Stack, told: tuple[str, list[str]]
+) -> None:
+    url, said = told
+    block = CustomWebhookNotificationBlock(
+        name="alerts", url=url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    )
+    block_id = UUID(str(block.save(NOTIFY, overwrite=True)))
+    worker.deploy()
+    quick = gate_open(SendNotification(block_document_id=block_id, subject="open", body=BODY), timedelta(seconds=10))
+    quick_id = runs.client.create_automation(quick.model_copy(update={"name": "quick"}))
+    try:
+        waiting = push().at_gate()
+        failed = push("push-bids/nightly", source="/no/such/folder", repo_id=f"{waiting.repo_id}-none")
+        _, message = failed.ended()
+        assert runs.read(failed.run).state.type.value == "FAILED"  # type: ignore[union-attr]
+        for run, words in ((waiting.run, "open"), (failed.run, "nightly has failed")):
+            wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), 60)  # noqa: B023
+        assert any(message[:40] in json.loads(s)["body"] for s in said)
+    finally:
+        runs.client.delete_automation(quick_id)
+
+
+BODY = "{{ flow_run.name }} {{ flow_run | ui_url }}"
+
+
+def test_a_run_whose_machine_died_is_marked_and_the_next_one_goes_on(push: Push, runs: Runs, worker: Stack) -> None:
+    worker.processes["worker"].kill()
+    pushed = push()
+    match: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.flow-run.{pushed.run}"}
+    quick = runs.client.create_automation(zombie(timedelta(seconds=10), match).model_copy(update={"name": "quick"}))
+    hub = worker.processes["hub"]
+    os.killpg(hub.popen.pid, signal.SIGSTOP)  # so that the run is busy for as long as it takes to see it alive
+    try:
+        worker.start_worker()
+        wait_until("its heart beats", lambda: "prefect.flow-run.heartbeat" in events(runs, pushed.run), GATE_SECONDS)
+        die(worker)
+        assert runs.read(pushed.run).state.name == "Running"  # type: ignore[union-attr]
+    finally:
+        os.killpg(hub.popen.pid, signal.SIGCONT)
+    wait_until("it is marked", lambda: runs.read(pushed.run).state.name == "Zombie", 90)  # type: ignore[union-attr]
+    assert runs.read(pushed.run).state.type.value == "CRASHED"  # type: ignore[union-attr]
+    runs.client.delete_automation(quick)
+    worker.start_worker()
+    assert push().at_gate().shards()
+
+
+def die(worker: Stack) -> None:
+    """What a power cut does to the worker and to all that it runs."""
+    process = worker.processes["worker"]
+    family = psutil.Process(process.popen.pid).children(recursive=True)
+    process.kill()
+    for child in family:
+        if child.is_running():
+            child.kill()
+
+
+def events(runs: Runs, run: UUID) -> list[str]:
+    """The names of the events of a run that the server has recorded."""
+    only = {"filter": {"resource": {"id": [f"prefect.flow-run.{run}"]}}, "limit": 50}
+    answer = runs.client._client.post("/events/filter", json=only)
+    return [event["event"] for event in answer.json()["events"]]
+
+
+def test_a_token_from_a_block_works_and_shows_nowhere(push: Push, runs: Runs, worker: Stack) -> None:
+    token = worker.token
+    Secret(value=token).save("hub-token", overwrite=True)
+    without = {"HF_TOKEN": ""}
+    pushed = push(env=without, token_block="hub-token", verification="full")
+    missing = push(env=without, token_block="no-such-block", repo_id=f"{pushed.repo_id}-a")
+    none = push(env=without, repo_id=f"{pushed.repo_id}-b")
+    pushed.at_gate()
+    assert pushed.approve() is None
+    assert pushed.ended()[0] == "CleanedUp"
+    name, message = missing.ended()
+    assert name == "BadInput" and "no-such-block" in message and "Blocks" in message
+    name, message = none.ended()
+    assert name == "NoToken" and "HF_TOKEN" in message
+
+    run = runs.read(pushed.run)
+    shown = {
+        "the run": run.model_dump_json(),
+        "its logs": runs.logs(pushed.run),
+        "its artifacts": json.dumps(runs.artifacts(pushed.run), default=str),
+        "its events": runs.client._client.post(
+            "/events/filter", json={"filter": {"resource": {"id": [f"prefect.flow-run.{pushed.run}"]}}}
+        ).text,
+        "the deployments": json.dumps([d.model_dump(mode="json") for d in runs.client.read_deployments()]),
+        "the worker's log": worker.processes["worker"].log.read_text(errors="replace"),
+    }
+    assert len(shown["its logs"]) > 100 and len(shown["its artifacts"]) > 1000
+    assert [where for where, text in shown.items() if token in text] == []
+    assert [str(path) for path in files_with(token.encode(), pushed.staging.folder.parent)] == []
+    assert [str(path) for path in files_with(token.encode(), worker.folder / "prefect" / "storage")] == []
+
+
+def files_with(what: bytes, folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and what in path.read_bytes():
+            yield path

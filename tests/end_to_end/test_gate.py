@@ -1,0 +1,174 @@
+"""The gate as people use it, and every way around it that was ever found, on a real server, worker and Hub."""
+
+from pathlib import Path
+
+import psutil
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from prefect.states import Cancelling, Completed, Scheduled
+
+from deployments.local_stack import Stack, wait_until
+from tests.end_to_end.conftest import Push
+
+EXPECTED_SHARDS = 6
+
+
+def flow_processes(stack: Stack) -> list[psutil.Process]:
+    """The processes in which the worker runs flows."""
+    worker = psutil.Process(stack.processes["worker"].popen.pid)
+    return worker.children(recursive=True)
+
+
+def test_whatever_is_not_a_decision_asks_again_and_so_does_a_retry_of_an_approved_run(
+    push: Push, worker: Stack
+) -> None:
+    pushed = push().at_gate()
+    staged = pushed.shards()
+    assert len(staged) == EXPECTED_SHARDS
+    wait_until("the process is gone while the gate waits", lambda: not flow_processes(worker), 30)
+
+    # the server refuses a form that is not filled in, and the gate stays open
+    for wrong in ({}, {"decision": "yes", "confirm_repo": pushed.repo_id}, {"decision": "delete"}):
+        assert pushed.runs.decide(pushed.run, **wrong)
+    assert pushed.runs.read(pushed.run).state.name == "Suspended"  # type: ignore[union-attr]
+
+    # set to Scheduled by hand: nobody has decided
+    pushed.runs.set_state(pushed.run, Scheduled())
+    pushed.at_gate()
+    assert pushed.shards() == staged
+
+    # another repo's name
+    assert pushed.approve(confirm_repo="lab/another") is None
+    pushed.at_gate()
+    assert "`lab/another`" in form_description(pushed) and pushed.shards() == staged
+
+    # approved, but by then the Hub holds something else
+    receipt = pushed.staging.receipts()[0]
+    data = (pushed.staging.folder / receipt.file).read_bytes()
+    pushed.hub.commit([CommitOperationDelete(receipt.path)], "Tidy up", pushed.hub.head())
+    assert pushed.approve() is None
+    name, message = pushed.ended()
+    assert name == "VerificationFailed" and receipt.path in message and "Nothing was deleted" in message
+    assert pushed.shards() == staged
+
+    # the Hub is mended and the run retried: the approval given before counts no more
+    pushed.hub.commit([CommitOperationAdd(receipt.path, data)], "Put it back", pushed.hub.head())
+    pushed.runs.set_state(pushed.run, Scheduled(name="AwaitingRetry"), force=True)
+    pushed.at_gate()
+    assert pushed.shards() == staged
+
+    assert pushed.approve() is None
+    name, message = pushed.ended()
+    assert name == "CleanedUp" and pushed.shards() == set()
+
+
+def form_description(pushed: object) -> str:
+    """The Markdown above the form of the gate that is open now."""
+    runs, run = pushed.runs, pushed.run  # type: ignore[attr-defined]
+    keyset = runs.read(run).state.state_details.run_input_keyset
+    answer = runs.client._client.get(f"/flow_runs/{run}/input/{keyset['description']}")
+    return str(answer.json())
+
+
+def test_a_suspended_gate_outlives_its_worker_and_the_server_and_a_rejection_keeps_everything(
+    push: Push, worker: Stack
+) -> None:
+    pushed = push().at_gate()
+    staged = pushed.shards()
+    worker.processes["worker"].kill()
+    worker.processes["prefect"].kill()
+    worker.start_prefect()
+    worker.start_worker()
+    assert pushed.runs.read(pushed.run).state.name == "Suspended"  # type: ignore[union-attr]
+    assert pushed.approve(decision="keep", note="not yet") is None
+    name, message = pushed.ended()
+    assert name == "Kept" and "cleanup-staging/manual" in message
+    assert pushed.shards() == staged
+
+    # what was kept goes when cleanup-staging is asked to, through a gate of its own
+    tail = push("cleanup-staging/manual").at_gate()
+    assert tail.shards() == staged
+    assert tail.approve() is None
+    assert tail.ended()[0] == "CleanedUp" and tail.shards() == set()
+
+
+def test_a_newer_nightly_takes_the_gate_over_and_an_approved_one_waits_for_its_slot(
+    push: Push, worker: Stack, bids: Path, own_bids: Path, repo_id: str
+) -> None:
+    older = push("push-bids/nightly", source=str(own_bids)).at_gate()
+    change_a_session(own_bids)
+    newer = push("push-bids/nightly", source=str(own_bids)).at_gate()
+    name, message = older.ended()
+    assert older.runs.read(older.run).state.type.value == "CANCELLED"  # type: ignore[union-attr]
+    assert name == "Superseded" and newer.runs.read(newer.run).name in message
+    assert older.approve() is not None  # nothing is left to decide there
+    assert len(newer.shards()) == EXPECTED_SHARDS + 1  # the changed session is staged twice
+
+    # approved while another nightly has the only slot: it waits, and keeps its approval
+    other = push("push-bids/nightly", repo_id=f"{repo_id}-other")
+    other.runs.wait(other.run, {"RUNNING"})
+    assert newer.approve(remove_stale=True) is None
+    assert newer.ended()[0] == "CleanedUp"
+    assert "AwaitingConcurrencySlot" in newer.runs.history(newer.run)
+    assert newer.shards() == set()
+    assert len(other.at_gate().shards()) == EXPECTED_SHARDS
+
+    # a night with nothing new asks nobody
+    again = push("push-bids/nightly", source=str(own_bids))
+    assert again.ended()[0] == "NothingToPublish"
+    assert "Suspended" not in again.runs.history(again.run)
+
+
+def change_a_session(dataset: Path) -> None:
+    """Edit the metadata of one session: its shard has to be published anew."""
+    scans = sorted(dataset.glob("sub-*/ses-*/anat/*_T1w.json"))
+    assert scans
+    scans[0].write_text(scans[0].read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')
+
+
+def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_ours_stays(
+    push: Push, tmp_path: Path
+) -> None:
+    main, other = push(), push(revision="other")
+    main.at_gate()
+    other.at_gate()
+    assert main.staging.folder != other.staging.folder
+    staged = main.shards()
+
+    # a file of the other one swapped for a link, and a file that nobody planned
+    first = other.staging.folder / other.staging.receipts()[0].file
+    precious = tmp_path / "precious.parquet"
+    first.rename(precious)
+    first.symlink_to(precious)
+    foreign = first.with_name("thesis.docx")
+    foreign.write_text("mine")
+    assert other.approve(remove_stale=True) is None
+    name, message = other.ended()
+    assert name == "CleanupRefused" and first.name in message and "not a regular file" in message
+    assert precious.exists() and first.is_symlink() and foreign.read_text() == "mine"
+    assert other.shards() == {first.name}
+    assert main.shards() == staged
+
+
+def test_a_gate_that_is_cancelled_set_to_completed_or_times_out_deletes_nothing_and_says_so(push: Push) -> None:
+    few_seconds = str(8 / 86400)
+    late = push(env={"BIDS_PUSH_GATE_DAYS": few_seconds})
+    cancelled = push(repo_id=f"{late.repo_id}-cancelled")
+    completed = push(repo_id=f"{late.repo_id}-completed")
+    for pushed, state in ((cancelled, Cancelling()), (completed, Completed())):
+        pushed.at_gate()
+        pushed.runs.set_state(pushed.run, state)
+    assert cancelled.ended()[0] == "Cancelled"
+    assert completed.ended()[0] == "Completed"
+    wait_until("the gate has timed out", lambda: late.runs.read(late.run).state.name == "GateTimedOut", 60)  # type: ignore[union-attr]
+    assert "Nothing was deleted" in late.ended()[1]
+    assert late.approve() is not None
+    for pushed in (late, cancelled, completed):
+        assert len(pushed.shards()) == EXPECTED_SHARDS
+
+
+def test_a_target_that_another_process_works_on_is_left_alone(push: Push, worker: Stack, repo_id: str) -> None:
+    pushed = push()
+    with pushed.staging.held():
+        name, message = pushed.ended()
+    assert name == "TargetBusy" and "another run" in message
+    assert pushed.shards() == set()
