@@ -68,6 +68,16 @@ class Accounts:
             )
         return token
 
+    def revoke(self, name: str) -> int:
+        """Make every token of an account worthless; returns how many there were. What it owns stays."""
+        with self._database.write() as connection:
+            return connection.execute("DELETE FROM token WHERE account = ?", (name,)).rowcount
+
+    def has_tokens(self, name: str) -> bool:
+        """Whether an account has a token that is good now."""
+        query = "SELECT 1 FROM token WHERE account = ? AND (expires IS NULL OR expires > ?)"
+        return self._database.read().execute(query, (name, time.time())).fetchone() is not None
+
     def identify(self, authorization: str | None) -> Identity:
         """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token."""
         if authorization is None:

@@ -7,7 +7,6 @@ import binascii
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from deployments.local_hub.app import Call, text_of
@@ -74,7 +73,9 @@ async def commit(call: Call) -> Response:
     """POST .../commit/{revision}: one commit from NDJSON; `create_pr=1` puts it on a new pull request."""
     repo = call.repo(write=True)
     # spooled, not durable: a body that is cut is refused, one that is whole becomes durable as a commit
-    spool = await receive(call.request.stream(), call.hub.incoming, call.hub.workers, limit=COMMIT_LIMIT, durable=False)
+    spool = await receive(
+        call.request.stream(), call.hub.incoming, call.hub.workers, limit=COMMIT_LIMIT, hashed=False, durable=False
+    )
     create_pr, revision, user = call.flag("create_pr"), call.params["revision"], call.user
 
     def work() -> Response:
@@ -89,7 +90,7 @@ async def commit(call: Call) -> Response:
             answer["pullRequestUrl"] = f"{page}/discussions/{made.pull_request}"
         return JSONResponse(answer)
 
-    return await run_in_threadpool(work)
+    return await call.work(work)
 
 
 def tree(call: Call) -> Response:

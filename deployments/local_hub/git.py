@@ -124,6 +124,11 @@ class Git:
         row = (connection or self._database.read()).execute(query, (repo, oid)).fetchone()
         return None if row is None else (row[0], zlib.decompress(row[1]))
 
+    def objects(self, repo: int) -> list[tuple[str, int]]:
+        """The id and git type number of every object of the repo."""
+        query = "SELECT oid, kind FROM git_object WHERE repo = ?"
+        return self._database.read().execute(query, (repo,)).fetchall()
+
     def tree(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> Folder:
         """A folder by its tree id, in git's order."""
         folder = self._trees.get(oid)

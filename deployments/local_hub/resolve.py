@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
@@ -21,11 +20,8 @@ TEXT_ENDINGS = (".md", ".txt", ".json", ".jsonl", ".tsv", ".csv", ".yaml", ".yml
 
 async def resolve(call: Call) -> Response:
     """The file's bytes, with the headers the client reads: commit, ETag, size, and how to get it over Xet."""
-    found = await asyncio.get_running_loop().run_in_executor(call.hub.workers, _find, call)
-    repo, commit, path, entry, blob = found
-    headers = await asyncio.get_running_loop().run_in_executor(
-        call.hub.workers, _headers, call, repo, commit, path, entry, blob
-    )
+    repo, commit, path, entry, blob = await call.work(_find, call)
+    headers = await call.work(_headers, call, repo, commit, path, entry, blob)
     start, stop = _range(call.request.headers.get("range"), blob.size)
     if (start, stop) != (0, blob.size) or _asks_range(call.request.headers.get("range"), blob.size):
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
@@ -34,12 +30,10 @@ async def resolve(call: Call) -> Response:
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     if blob.sha256 is None:
-        data = await asyncio.get_running_loop().run_in_executor(call.hub.workers, call.hub.git.blob, repo.id, entry.oid)
+        data = await call.work(call.hub.git.blob, repo.id, entry.oid)
         return Response(data[start:stop], status, headers)
-    content = await asyncio.get_running_loop().run_in_executor(
-        call.hub.workers, _content, call, blob.sha256, start, stop
-    )
-    return StreamingResponse(_blocks(call, content), status, headers)
+    content = await call.work(_content, call, blob.sha256, start, stop)
+    return StreamingResponse(call.blocks(content), status, headers)
 
 
 def _find(call: Call) -> tuple[Repo, str, str, Entry, BlobInfo]:
@@ -108,9 +102,3 @@ def _content(call: Call, sha256: str, start: int, stop: int) -> Iterator[bytes]:
     if found is None:
         raise HubError(500, f"The content of this file (sha256 {sha256}) is missing from the store")
     return call.hub.xet.read(found, start, stop)
-
-
-async def _blocks(call: Call, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    while (block := await loop.run_in_executor(call.hub.workers, next, blocks, None)) is not None:
-        yield block

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from deployments.local_hub import api_discussions, api_git, api_repos, lfs, pages, resolve
+from deployments.local_hub import api_discussions, api_git, api_repos, lfs, pages, resolve, signin
 from deployments.local_hub.app import Handler
 from deployments.local_hub.errors import HubError
 from deployments.local_hub.xet import routes as xet
@@ -17,6 +17,9 @@ CAS = "/cas/{store}"  # Xet's content-addressed store
 
 TABLE: list[tuple[str, str, Handler, str]] = [
     ("GET", "/", pages.home, ""),
+    ("GET", "/login", signin.form, ""),
+    ("POST", "/login", signin.sign_in, "form"),
+    ("GET", "/logout", signin.sign_out, ""),
     ("GET", "/api/whoami-v2", api_repos.whoami, ""),
     ("GET", "/api/users/{user}/overview", api_repos.account_overview, ""),
     ("GET", "/api/organizations/{user}/overview", api_repos.account_overview, ""),
@@ -72,13 +75,6 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("GET", CAS + "/xorb/{signed}/{hash}", xet.xorb_bytes, "xet"),
     ("GET", "/{type=datasets|spaces}/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
     ("GET", "/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}", pages.repo, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/tree/{revision}", pages.repo, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/tree/{revision}/{path*}", pages.repo, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/commits/{revision}", pages.commits, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/commit/{revision}", pages.commit, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/blob/{revision}/{path*}", pages.blob, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/discussions/{number}", pages.discussion, ""),
     # names without a namespace, and whatever else is asked of a repo that is not there
     ("GET", "/{namespace}/resolve/{revision}/{path*}", api_repos.missing, ""),
     ("GET", "/{type=datasets|spaces}/{namespace}/resolve/{revision}/{path*}", api_repos.missing, ""),
@@ -86,6 +82,17 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("POST", "/api/{type}/{rest*}", api_repos.missing, ""),
     ("DELETE", "/api/{type}/{rest*}", api_repos.missing, ""),
 ]  # fmt: skip
+
+for _prefix in ("/{type=datasets|spaces}/{namespace}/{name}", "/{namespace}/{name}"):
+    TABLE += [
+        ("GET", _prefix, pages.repo, ""),
+        ("GET", _prefix + "/tree/{revision}", pages.repo, ""),
+        ("GET", _prefix + "/tree/{revision}/{path*}", pages.repo, ""),
+        ("GET", _prefix + "/blob/{revision}/{path*}", pages.blob, ""),
+        ("GET", _prefix + "/commits/{revision}", pages.commits, ""),
+        ("GET", _prefix + "/commit/{revision}", pages.commit, ""),
+        ("GET", _prefix + "/discussions/{number}", pages.discussion, ""),
+    ]
 
 _SHAPES = {"type": "models|datasets|spaces"}
 

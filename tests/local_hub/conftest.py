@@ -13,6 +13,12 @@ from tests.local_hub.running import RunningHub
 
 _numbers = itertools.count(1)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    # the public client's own use of its HTTP library; nothing here can change it
+    config.addinivalue_line("filterwarnings", "ignore:Use 'content=:DeprecationWarning")
+
+
 MakeRepo = Callable[..., str]
 
 
