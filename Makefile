@@ -37,9 +37,6 @@ demo-once: setup  ## the same unattended: approves through the API, loads the re
 browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
-deploy: setup  ## the work pool and the deployments, on the server that PREFECT_API_URL names
-	$(BIN)/python -m deployments.deploy
-
 test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser
 	$(BIN)/python -m pytest
 

@@ -142,7 +142,6 @@ class Stack:
             "PREFECT_WORKER_QUERY_SECONDS": "1",  # people wait for this stack
             "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
             "DO_NOT_TRACK": "1",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",  # a person waits for the demo; the default is 10
             "HF_HOME": str(self.folder / "hf"),
             "HF_ENDPOINT": self.endpoint,
             "HF_TOKEN": self.token,

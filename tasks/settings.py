@@ -19,10 +19,17 @@ class Settings(BaseSettings):
         Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
     )
     stage_workers: int = Field(2, ge=1, description="shards embedded at the same time")
-    batch_shards: int = Field(
-        64, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
+    max_staged_bytes: int | None = Field(
+        None, ge=1, description="bytes that may be staged for one target at a time; a larger dataset goes in waves"
     )
-    batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit: what a killed run may have to send again")
+    transfer_shards: int = Field(128, ge=1, le=256, description="small shards sent together, in one round trip")
+    transfer_bytes: int = Field(
+        256 << 20, ge=1, description="bytes of shards sent together: what a killed run may have to send again"
+    )
+    batch_shards: int = Field(
+        90, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
+    )
+    batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit, however few shards")
     gate_days: float = Field(
         30.0, gt=0, description="days that a gate waits for a decision; then the run ends, and nothing is deleted"
     )

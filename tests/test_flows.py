@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from prefect.client.schemas.objects import State
 
+from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
@@ -156,7 +157,9 @@ def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, targe
     assert (counted["shards embedded"], counted["shards found staged"]) == (4, len(intact))
 
 
-def test_losing_prefects_results_costs_no_embedding(bids: Path, target: Hub, root: Path) -> None:
+def test_losing_prefects_results_costs_no_embedding(tmp_path: Path, target: Hub, root: Path) -> None:
+    bids = tmp_path / "large-sessions"
+    make_dataset(bids, sessions=3, total_bytes=40_000_000)  # large enough for a task run, and a result, each
     push(bids, target, root)
     before = shards_on(target)
     target.commit([CommitOperationDelete(path) for path in before], "By hand", target.head())
