@@ -1,7 +1,9 @@
 """What is written is what every reader reads."""
 
+import errno
 import gzip
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -311,6 +313,27 @@ def test_an_image_that_no_page_can_hold_is_never_begun(tmp_path):
     with (tmp_path / "shard").open("wb") as stream, ShardWriter(stream) as writer, refused:
         writer.begin_image(LARGEST_IMAGE + 1)
     assert writer.size == 4
+
+
+class FullForAMoment(io.FileIO):
+    """A file that takes one write less than it is given."""
+
+    refused = False
+
+    def write(self, data: bytes) -> int:
+        if not self.refused and len(data) == 9:
+            self.refused = True
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_path):
+    failed = pytest.raises(OSError, match="No space left")
+    with failed, FullForAMoment(tmp_path / "shard", "wb") as stream, ShardWriter(stream) as writer:
+        writer.begin_image(9)
+        writer.write(b"nine here")
+        writer.end_row_group(0, [row_of(Image("a.nii", 9, 0, "raw", None, None, None, "T1w"), "0" * 64)])
+        writer.close()
 
 
 def test_rows_and_images_that_do_not_agree_are_never_written(tmp_path):
