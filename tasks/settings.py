@@ -5,6 +5,7 @@ the machine is here. The Hub's own settings are the client's: HF_TOKEN, HF_ENDPO
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,10 @@ class Settings(BaseSettings):
 
     staging_root: Path = Field(
         Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
+    )
+    check: Literal["trailer", "full"] = Field(
+        "trailer",
+        description="what of an image's gzip stream is checked while it is embedded: its length, or all of it by its CRC",
     )
     stage_workers: int = Field(2, ge=1, description="shards embedded at the same time")
     max_staged_bytes: int | None = Field(

@@ -18,6 +18,7 @@ from tasks.embed import Check, embed
 from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec
+from tasks.settings import Settings
 from tasks.staging import FLUSHED_ABOVE, DiskFull, Staging, result_key
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
@@ -129,7 +130,7 @@ def stage_shard(spec: ShardSpec, root: Path, staging: Staging, redo: bool) -> Re
     on the disk is not embedded again even if Prefect's results were lost.
     """
     receipt = None if redo else staging.read_whole(spec)
-    return receipt or stage(spec, root, staging)
+    return receipt or stage(spec, root, staging, Settings().check)
 
 
 @task(name="stage-shards", task_run_name="stage {label}", cache_policy=NO_CACHE, persist_result=False)
@@ -144,7 +145,7 @@ def stage_shards(
     done: list[Receipt | PushError] = []
     for spec in specs:
         try:
-            done.append((None if redo else staging.read_whole(spec)) or stage(spec, root, staging))
+            done.append((None if redo else staging.read_whole(spec)) or stage(spec, root, staging, Settings().check))
         except PushError as error:
             log.error("%s", error)
             done.append(error)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.annex import AnnexKey
 from tasks.embed import (
     BadImage,
     Changed,
@@ -23,7 +24,7 @@ from tasks.embed import (
     Unreadable,
     embed,
 )
-from tasks.embed.formats import AnnexKey, nifti_size
+from tasks.embed.formats import nifti_size
 from tasks.models import Image, ImageContent
 from tests.images import image_at, image_of, nifti1, nifti2, put, sparse, zipped
 

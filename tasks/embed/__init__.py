@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tasks.annex import POINTER_MARK, AnnexKey
 from tasks.embed.errors import (
     BadImage,
     Changed,
@@ -29,7 +30,7 @@ from tasks.embed.errors import (
     or_get,
     unfetched,
 )
-from tasks.embed.formats import GZIP_MAGIC, AnnexKey, DamagedStream, Inflation, inflated_start, nifti_size
+from tasks.embed.formats import GZIP_MAGIC, DamagedStream, Inflation, inflated_start, nifti_size
 from tasks.embed.source import Source
 from tasks.models import Image, ImageContent
 
@@ -134,7 +135,7 @@ def _compressed(image: Image) -> bool:
 def _needed(image: Image, start: bytes) -> int:
     """The size in the header that `start` begins with, inflated where the file is gzip."""
     if image.size <= LONGEST_POINTER:
-        if b"/annex/objects/" in start.partition(b"\n")[0]:
+        if POINTER_MARK in start.partition(b"\n")[0]:
             raise unfetched(image, "git-annex")
         if start.startswith(b"version https://git-lfs.github.com/spec/"):
             raise unfetched(image, "git LFS")

@@ -1,9 +1,7 @@
-"""What an image's own bytes and names say of it: the NIfTI header, the gzip stream, the git-annex key."""
+"""What an image's own bytes say of it: the NIfTI header and the gzip stream."""
 
-import re
 import struct
 import zlib
-from dataclasses import dataclass
 from math import prod
 from typing import cast
 
@@ -14,32 +12,6 @@ INFLATED_STEP = 1 << 20  # bytes that a compressed step may become at once: a ru
 
 #: What isal raises; its type stubs call it a value.
 DamagedStream = cast(type[Exception], igzip_lib.IsalError)
-
-
-@dataclass(frozen=True, slots=True)
-class AnnexKey:
-    """What a git-annex key says of the content: its size in bytes, and a digest. None where it does not say.
-
-    Source: git-annex's pages "internals/key_format" (`BACKEND-s123-m1234--NAME`) and "backends" (with E at the
-    backend's end, the file's extension follows the digest).
-    """
-
-    size: int | None
-    algorithm: str | None
-    digest: str | None
-
-    @classmethod
-    def parse(cls, key: str | None) -> "AnnexKey":
-        """Read a key; None, and what is no key, says nothing."""
-        fields, separator, name = (key or "").partition("--")
-        if not separator:
-            return cls(None, None, None)
-        backend, *rest = fields.split("-")
-        size = next((int(part[1:]) for part in rest if re.fullmatch(r"s\d+", part)), None)
-        hashed = re.fullmatch(r"(MD5|SHA1|SHA224|SHA256|SHA384|SHA512)E?", backend)
-        if not hashed:
-            return cls(size, None, None)
-        return cls(size, hashed[1].lower(), name.partition(".")[0].lower())
 
 
 #: NIfTI datatype code -> bits a voxel (nifti1.h, DT_*; NIfTI-2 has the same). More telling than `bitpix`, which some

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from tasks.load.annex import POINTER_MARK
+from tasks.annex import POINTER_MARK
 from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
 from tasks.text import decode
 
