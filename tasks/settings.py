@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     )
     check: Literal["trailer", "full"] = Field(
         "trailer",
-        description="what of an image's gzip stream is checked while it is embedded: its length, or all of it by its CRC",
+        description="what of an image's gzip stream is checked as it is embedded: its length, or all of it by its CRC",
     )
     stage_workers: int = Field(2, ge=1, description="shards embedded at the same time")
     max_staged_bytes: int | None = Field(
