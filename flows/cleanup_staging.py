@@ -1,12 +1,11 @@
 """The tail of the chain alone, for a target whose gate was rejected, timed out or never opened."""
 
 from functools import partial
-from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.connect import BlockName, RepoId, Revision, connect, ends_readably, staging_of
+from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.tail import Evidence, tail, tail_again
 from tasks.approve import at_its_gate, claim
 from tasks.lease import holding
@@ -22,8 +21,8 @@ def cleanup_staging(
     repo_id: RepoId,
     revision: Revision = "main",
     verification: Verification = "sample",
-    staging_root: Path | None = None,
-    token_block: BlockName | None = None,
+    staging_root: Folder = "",
+    token_block: BlockName = "",
 ) -> State:
     """Verify what is staged for a repo against the Hub, ask a person, and remove what they let go.
 

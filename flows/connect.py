@@ -9,7 +9,7 @@ from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tasks.approve import Superseded
 from tasks.errors import BadInput, PushError
@@ -19,19 +19,22 @@ from tasks.staging import Staging
 
 P = ParamSpec("P")
 
-#: What the form refuses before anything starts. The Hub's own rules are a little stricter; it has the last word.
-RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+#: What the form refuses before anything starts. The Hub's own rules are stricter; it has the last word.
+RepoId = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s~^:?*\[\\]*$")]
-BlockName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+#: Fields that may stay empty. Strings, because the form shows `X | None` as a switch between two types.
+MaybeEmpty = BeforeValidator(lambda value: "" if value is None else str(value))
+Folder = Annotated[str, MaybeEmpty]
+BlockName = Annotated[str, MaybeEmpty, Field(pattern=r"^[a-z0-9-]*$")]
 
 
-def connect(repo_id: str, revision: str, token_block: str | None) -> Hub:
+def connect(repo_id: str, revision: str, token_block: str) -> Hub:
     """The target on its Hub. A token comes from the environment, or from the Secret block of that name.
 
     Raises:
         BadInput: there is no such block.
     """
-    if token_block is None:
+    if not token_block:
         return Hub.connect(repo_id, revision)
     try:
         block = cast(Secret[str], Secret.load(token_block))
@@ -43,9 +46,11 @@ def connect(repo_id: str, revision: str, token_block: str | None) -> Hub:
     return Hub.connect(repo_id, revision, str(block.get()))
 
 
-def staging_of(hub: Hub, staging_root: Path | None) -> Staging:
+def staging_of(hub: Hub, staging_root: str) -> Staging:
     """The target's folder below the staging root of the parameter, or of this machine's settings."""
-    return Staging.of((staging_root or Settings().staging_root).expanduser().resolve(), hub.target)
+    return Staging.of(
+        (Path(staging_root) if staging_root else Settings().staging_root).expanduser().resolve(), hub.target
+    )
 
 
 def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:

@@ -14,7 +14,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
-from flows.connect import BlockName, RepoId, Revision, connect, ends_readably, staging_of
+from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.tail import Evidence, tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed
@@ -69,10 +69,10 @@ def push_bids(
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
-    staging_root: Path | None = None,
-    max_staged_bytes: int | None = None,
+    staging_root: Folder = "",
+    max_staged_bytes: int = 0,
     dry_run: bool = False,
-    token_block: BlockName | None = None,
+    token_block: BlockName = "",
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
 
@@ -89,7 +89,7 @@ def push_bids(
             them from the repo, in the same commit as the record.
         staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
         max_staged_bytes: How many bytes may be staged at a time. A run publishes what fits, opens its gate, and says
-            how many shards wait for the next run. Empty: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
+            how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         dry_run: Load, plan and compare, publish nothing, and show what would be done.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """

@@ -15,7 +15,7 @@ from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
 from tasks.hub import Hub
-from tasks.lineage import record_publication
+from tasks.lineage import artifact_key, record_publication
 from tasks.models import PublishedShard, Receipt, Verification
 from tasks.resume import Drift
 from tasks.run import ThisRun, ui_link
@@ -74,7 +74,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
         words.evidence(hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished),
-        key=f"evidence-{run.id}",
+        key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
     gate = Gate(
@@ -109,7 +109,9 @@ def _clean_up(
     plan = plan_cleanup(staging, gate, approval, report)
     result = clean_up(hub, plan)
     create_markdown_artifact(
-        words.cleanup(plan, result, approval.note), key="freed", description=f"What was freed for {hub.target}"
+        words.cleanup(plan, result, approval.note),
+        key=artifact_key("freed", hub.target),
+        description=f"What was freed for {hub.target}",
     )
     freed = f"{words.size(result.freed)} in {words.number(len(result.removed), 'file')} freed"
     if result.refused:

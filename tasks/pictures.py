@@ -17,9 +17,9 @@ from PIL import ImageDraw
 from tasks.evidence import Slice
 
 MAX_SLICES = 5  # slices in the strip: more would be too small to see
-HEIGHT = 110  # pixels; measured in both UIs: the form's fields stay in sight below it
+HEIGHT = 104  # pixels; looked at in both UIs: whole in the older one, and the newer one shows the fields below it
 GAP = 4  # pixels between slices
-LABEL = 14  # pixels for the suffix below a slice
+LABEL = 14  # pixels for the suffix above a slice, where no UI crops it
 
 
 def middle_slice(volume: npt.NDArray[np.generic], path: str, suffix: str, zooms: Sequence[float]) -> Slice | None:
@@ -58,8 +58,8 @@ def strip(slices: Sequence[Slice]) -> str:
     pen = ImageDraw.Draw(sheet)
     x = 0
     for picture, shown in zip(pictures, slices, strict=True):
-        sheet.paste(picture, (x, 0))
-        pen.text((x + picture.width // 2, HEIGHT - LABEL // 2), shown.suffix, fill=255, anchor="mm")
+        sheet.paste(picture, (x, LABEL))
+        pen.text((x + picture.width // 2, LABEL // 2), shown.suffix, fill=255, anchor="mm")
         x += picture.width + GAP
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)

@@ -33,6 +33,7 @@ class Progress:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _found: set[str] = field(default_factory=set)
     _artifact: UUID | None = None
+    _images_sent: int = 0  # bytes of images, as `total_bytes` counts them: a shard is a little larger
     _started: float = field(default_factory=time.monotonic)
     _shown: float = field(default_factory=time.monotonic)
     _failures_shown: float = -SHOW_EVERY
@@ -84,6 +85,7 @@ class Progress:
         self.counts["commits"] += 1
         self.counts["shards sent"] += len(receipts)
         self.counts["bytes sent"] += sum(receipt.size for receipt in receipts)
+        self._images_sent += sum(image.size for receipt in receipts for image in receipt.images)
         self.show()
 
     def show(self) -> None:
@@ -103,13 +105,13 @@ class Progress:
         """How far it is, in one line."""
         staged = self.counts["shards embedded"] + self.counts["shards found staged"]
         elapsed = max(time.monotonic() - self._started, 1e-3)
-        rate = self.counts["bytes sent"] / elapsed
-        left = max(self.total_bytes - self.counts["bytes sent"], 0)
+        rate = self._images_sent / elapsed
+        left = max(self.total_bytes - self._images_sent, 0)
         ending = f", about {left / rate / 60:.0f} min left" if left and rate else ""
         failed = f"; {number(self.counts['shards failed'], 'shard')} failed" if self.failures else ""
         return (
             f"{staged:,} of {number(self.total, 'shard')} staged, {self.counts['shards sent']:,} on the Hub; "
-            f"{size(self.counts['bytes sent'])} of {size(self.total_bytes)} sent, {size(round(rate))}/s{ending}{failed}"
+            f"{size(self._images_sent)} of {size(self.total_bytes)} sent, {size(round(rate))}/s{ending}{failed}"
         )
 
     def leave(self, key: str, description: str) -> None:

@@ -1,7 +1,7 @@
 """What people see of a run: the evidence at the gate, the artifacts, the sentence in the run's state.
 
-Markdown, as the Prefect UI renders it. The evidence above the form is a few lines, one row and one low picture, since
-a longer one hides the form's fields; all of it is in the artifact. Nothing here decides anything.
+Markdown, as the Prefect UI renders it. The evidence above the form is a few lines and one low picture, since more
+would be cropped or hide the form's fields; all of it is in the artifact. Nothing here decides anything.
 """
 
 from collections import Counter
@@ -59,27 +59,19 @@ def how_verified(report: VerificationReport) -> str:
 def gate_form(
     hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], stale: Sequence[Removal], artifact: str
 ) -> str:
-    """The Markdown above the form: a few lines, one row, one low picture."""
-    staged = sum(receipt.size for receipt in receipts)
-    sessions, images = len(receipts), sum(receipt.rows for receipt in receipts)
-    row = table(
-        ["Would be freed", "Shards", "Images", "Verified"],
-        [
-            [
-                size(staged),
-                f"{sessions:,}",
-                f"{images:,}",
-                f"{len(report.checks):,} listed, {report.read_back:,} read back",
-            ]
-        ],
-    )
-    leftovers = f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}, beside them. "
+    """The Markdown above the form: two short paragraphs and one low picture: the older UI crops what is higher."""
+    freed = size(sum(receipt.size for receipt in receipts))
+    images = number(sum(receipt.rows for receipt in receipts), "image")
+    beside = f" Beside them: {number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}."
+    checked = f"{len(report.checks):,} match the listing, {report.read_back:,} were read back"
     picture = strip(report.slices)
-    return (
+    parts = [
         f"Delete the staged files of **[{hub.target}]({hub.url()})**? The Hub holds them at commit "
-        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {leftovers if stale else ''}{artifact}.\n\n{row}\n"
-        + (f"\n![slices of images that the Hub sent back]({picture})\n" if picture else "")
-    )
+        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {artifact}.",
+        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}.{beside if stale else ''}",
+        f"![slices of images that the Hub sent back]({picture})" if picture else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def evidence(
@@ -102,8 +94,8 @@ def evidence(
     ]
     picture = strip(report.slices)
     if picture:
-        shown = ", ".join(f"`{shown.path}`" for shown in report.slices)
-        parts += ["## As the Hub sends it back", f"![mid-slices]({picture})", f"Axial mid-slices, decoded: {shown}"]
+        shown = "\n".join(f"- {cell(shown.suffix)}: `{cell(shown.path)}`" for shown in report.slices)
+        parts += ["## As the Hub sends it back", f"![mid-slices]({picture})", f"Axial mid-slices, decoded:\n\n{shown}"]
     read = [check for check in report.checks if check.how == "read back"]
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]

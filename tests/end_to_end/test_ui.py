@@ -1,0 +1,164 @@
+"""What a person does in the browser: start a run from its form, watch it, decide at its gate.
+
+Headless Chromium on the real server, in both of Prefect's UIs. Screenshots are left in `test-output/ui/`, to be looked
+at: what looks wrong there is wrong.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from deployments.local_stack import REPO, Stack
+from deployments.runs import Runs
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
+
+SHOTS = REPO / "test-output" / "ui"
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+GATE_MILLISECONDS = GATE_SECONDS * 1000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Browser, scheme: str = "light") -> Page:
+    """A page of a new visitor, who likes it light or dark."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    context.add_init_script(f"localStorage.setItem('color-scheme', {json.dumps(json.dumps(scheme))})")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    return page
+
+
+def field(page: Page, name: str) -> Locator:
+    """A field of a form in the older UI, which ties no label to its input."""
+    label = page.locator(".schema-form-property__label", has_text=re.compile(rf"^\s*{name}\s*(\(Optional\))?\s*$"))
+    return page.locator(".schema-form-property", has=label)
+
+
+def decide(page: Page, decision: str, repo_id: str) -> None:
+    """Fill in the gate's form in the older UI, and send it."""
+    page.get_by_role("button", name="Resume").click()
+    chosen = field(page, "Decision")
+    chosen.locator(".p-select-button__control").focus()
+    for key in ["Enter", *["ArrowDown"] * ["delete", "keep"].index(decision), "ArrowDown", "Enter"]:
+        page.keyboard.press(key)
+    expect(chosen.locator(".p-select-button__value")).to_have_text(decision)
+    field(page, "Repo name").locator("textarea").fill(repo_id)
+    page.get_by_role("button", name="Submit").click()
+
+
+def decide_in_v2(page: Page, decision: str, repo_id: str) -> None:
+    """The same in the newer one."""
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Resume").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox").first.click()
+    page.get_by_role("option", name=decision).click()
+    dialog.get_by_label("Repo name").fill(repo_id)
+    dialog.get_by_role("button", name="Resume").click()
+
+
+def test_a_run_is_started_watched_and_approved_in_the_browser(
+    browser: Browser, runs: Runs, worker: Stack, repo_id: str, bids: Path
+) -> None:
+    deployment = runs.client.read_deployment_by_name("push-bids/manual").id
+    page = open_page(browser)
+    page.goto(f"{worker.ui}/deployments/deployment/{deployment}/run")
+
+    # a repo without a namespace is refused before anything starts
+    field(page, "source").locator("textarea").fill(str(bids))
+    field(page, "repo_id").locator("textarea").fill("no-namespace")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("'no-namespace' does not match")).to_be_visible()
+    field(page, "repo_id").locator("textarea").fill(repo_id)
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("button", name="View run").last.click()
+    page.wait_for_url("**/runs/flow-run/*")
+    run = UUID(urlsplit(page.url).path.rsplit("/", 1)[1])
+    pushed = Pushed(runs, worker, run, repo_id)
+
+    # the gate opens, and shows what it is about
+    page.get_by_role("button", name="Resume").wait_for(timeout=GATE_MILLISECONDS)
+    staged = pushed.shards()
+    assert staged
+    expect(page.get_by_role("heading", name=f"push {repo_id},")).to_be_visible()
+    take_pictures(browser, runs, worker, pushed, str(deployment))
+
+    # another repo's name is refused by asking again
+    decide(page, "delete", "lab/another")
+    page.get_by_role("button", name="Resume").wait_for(state="detached")
+    page.get_by_role("button", name="Resume").wait_for(timeout=GATE_MILLISECONDS)
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("Not accepted:")).to_be_visible()
+    page.screenshot(path=SHOTS / "asked-again.png")
+    assert pushed.shards() == staged
+    page.reload()
+
+    decide(page, "delete", repo_id)
+    expect(page.get_by_text("CleanedUp", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
+    assert pushed.shards() == set()
+    page.get_by_text("Artifacts", exact=True).click()
+    expect(page.get_by_text("What was freed").first).to_be_visible()
+    page.screenshot(path=SHOTS / "cleaned-up.png", full_page=True)
+
+
+def test_a_run_is_rejected_in_the_newer_ui(browser: Browser, worker: Stack, push: Push) -> None:
+    pushed = push().at_gate()
+    staged = pushed.shards()
+    page = open_page(browser, "dark")
+    page.goto(f"{worker.ui}/v2/runs/flow-run/{pushed.run}")
+    decide_in_v2(page, "keep", pushed.repo_id)
+    expect(page.get_by_text("Kept", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
+    page.screenshot(path=SHOTS / "kept-v2-dark.png")
+    assert pushed.shards() == staged
+
+
+def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, deployment: str) -> None:
+    """The form, the run, the gate and the evidence, in both UIs, light and dark."""
+    answer = runs.client._client.post(
+        "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(pushed.run)]}}}
+    )
+    (evidence,) = (found["id"] for found in answer.json() if (found["key"] or "").startswith("evidence-"))
+    for scheme in ("light", "dark"):
+        for version in ("", "/v2"):
+            page = open_page(browser, scheme)
+            base, name = worker.ui + version, f"{version.strip('/') or 'v1'}-{scheme}.png"
+
+            page.goto(f"{base}/deployments/deployment/{deployment}/run")
+            expect(page.get_by_text("The name of a Prefect Secret block")).to_be_visible()
+            page.set_viewport_size({"width": 1280, "height": 1500})
+            page.screenshot(path=SHOTS / f"form-{name}")
+            page.set_viewport_size({"width": 1280, "height": 900})
+
+            page.goto(f"{base}/artifacts/artifact/{evidence}")
+            expect(page.get_by_role("img", name="mid-slices")).to_be_visible()
+            expect(page.get_by_role("heading", name="Read back, byte for byte")).to_be_visible()
+            page.screenshot(path=SHOTS / f"evidence-{name}", full_page=True)
+
+            page.goto(f"{base}/runs/flow-run/{pushed.run}")
+            expect(page.get_by_text("Suspended").first).to_be_visible()
+            page.screenshot(path=SHOTS / f"run-{name}")
+            if version:
+                page.get_by_role("button", name="Open menu").click()
+                page.get_by_role("menuitem", name="Resume").click()
+            else:
+                page.get_by_role("button", name="Resume").click()
+            picture = page.get_by_role("img", name="slices of images that the Hub sent back")
+            expect(picture).to_be_in_viewport(ratio=0.99)
+            expect(page.get_by_text("Type the repo's name")).to_be_in_viewport()
+            page.screenshot(path=SHOTS / f"gate-{name}")
+            page.context.close()
