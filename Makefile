@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(int((3,11) <= sys.version_info[:2] <= (3,13)))' 2>/dev/null | grep 1),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := flows tasks deployments tests benchmarks
+SOURCES := flows tasks deployments tests benchmarks soak
 SESSIONS ?=
 ROUNDS ?= 300
 
@@ -63,6 +63,9 @@ bench: dev  ## figures, one a line: name value unit
 requirements:  ## pins again, from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
+	$(BIN)/python -m soak --rounds $(ROUNDS)
 
 clean:  ## the virtual environment and what the demo, the benchmarks and the tests made
 	rm -rf $(VENV) .demo .bench .soak test-output
