@@ -11,7 +11,7 @@ from pathlib import Path
 from deployments.local_hub.accounts import Accounts
 from deployments.local_hub.commits import Commits
 from deployments.local_hub.content import Content
-from deployments.local_hub.database import Database
+from deployments.local_hub.database import Database, fsync_folder
 from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.git import Git
 from deployments.local_hub.holdings import Holdings
@@ -57,6 +57,7 @@ class Hub:
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
         self.workers = ThreadPoolExecutor(THREADS, "hub")
+        fsync_folder(root)
 
     def stored(self, repo: int, sha256: str) -> int | None:
         """Bytes of content that the repo holds and that is there; None if it has to be sent (again)."""
@@ -68,6 +69,7 @@ class Hub:
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""
         self.workers.shutdown()
+        self.xet.close()
         self.database.close()
         if self._lock is not None:
             os.close(self._lock)

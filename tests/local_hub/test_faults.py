@@ -79,6 +79,31 @@ def test_an_upload_cut_in_its_body_leaves_nothing_and_succeeds_when_sent_again(
     assert not list((hub.root / "tmp").iterdir())
 
 
+def test_a_xorb_cut_in_its_body_leaves_nothing_and_is_sent_again_by_the_client(
+    hub: RunningHub, api: HfApi, dataset: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travel_by("xet", monkeypatch)
+    content = os.urandom(8_000_000)
+    hub.break_on({"fault": "cut_request", "path": "/v1/xorbs/", "bytes": 3_000_000})
+    api.upload_file(path_or_fileobj=content, path_in_repo="a.bin", repo_id=dataset, repo_type="dataset")
+    assert hub.broken == 1
+    assert not list((hub.root / "tmp").iterdir())
+    local = api.hf_hub_download(dataset, "a.bin", repo_type="dataset", cache_dir=cache)
+    assert Path(local).read_bytes() == content
+
+
+def test_a_shard_whose_response_is_lost_is_sent_again_without_harm(
+    hub: RunningHub, api: HfApi, dataset: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travel_by("xet", monkeypatch)
+    content = os.urandom(500_000)
+    hub.break_on({"fault": "lose_response", "path": "/v2/shards"})
+    api.upload_file(path_or_fileobj=content, path_in_repo="a.bin", repo_id=dataset, repo_type="dataset")
+    assert hub.broken == 1
+    local = api.hf_hub_download(dataset, "a.bin", repo_type="dataset", cache_dir=cache)
+    assert Path(local).read_bytes() == content
+
+
 def test_a_download_cut_in_its_body_is_resumed_by_the_client(
     hub: RunningHub, api: HfApi, dataset: str, cache: Path
 ) -> None:

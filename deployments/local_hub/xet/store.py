@@ -69,6 +69,10 @@ class XetStore:
         self._lock = threading.Lock()
         self._checkers = ThreadPoolExecutor(CHECKERS, "xet-check")
 
+    def close(self) -> None:
+        """Let go of the threads that check."""
+        self._checkers.shutdown()
+
     # xorbs
 
     def path(self, digest: bytes) -> Path:
