@@ -95,7 +95,6 @@ class Call:
 
 
 Handler = Callable[[Call], Response | Awaitable[Response]]
-Match = Callable[[str, bytes], tuple[Handler, str, dict[str, str]]]
 
 
 class Application:
@@ -123,7 +122,7 @@ class Application:
             if "text/html" in request.headers.get("accept", ""):
                 response = error_page(error, scope["path"])
         except Exception as error:
-            logger.exception("%s %s failed (request %s)", scope["method"], _loggable(scope["path"]), request_id)
+            logger.exception("%s %r failed (request %s)", scope["method"], _loggable(scope["path"]), request_id)
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 response = refusal(HubError(507, f"The Hub cannot store this: {error.strerror}"))
             else:

@@ -265,8 +265,8 @@ class Git:
         """The files that differ between two commits: their blob in the later one, None for those deleted."""
         found: dict[str, str | None] = {}
         old = Entry(FOLDER_MODE, self.commit(repo, before, connection).tree) if before is not None else None
-        waiting = [("", old, Entry(FOLDER_MODE, self.commit(repo, after, connection).tree))]
-        pending: list[tuple[str, Entry | None, Entry | None]] = [*waiting]
+        new = Entry(FOLDER_MODE, self.commit(repo, after, connection).tree)
+        pending: list[tuple[str, Entry | None, Entry | None]] = [("", old, new)]
         while pending:
             path, was, now = pending.pop()
             if was == now:

@@ -22,11 +22,12 @@ async def resolve(call: Call) -> Response:
     """The file's bytes, with the headers the client reads: commit, ETag, size, and how to get it over Xet."""
     repo, commit, path, entry, blob = await call.work(_find, call)
     headers = await call.work(_headers, call, repo, commit, path, entry, blob)
-    start, stop = _range(call.request.headers.get("range"), blob.size)
-    if (start, stop) != (0, blob.size) or _asks_range(call.request.headers.get("range"), blob.size):
+    asked = _range(call.request.headers.get("range"), blob.size)
+    start, stop = asked or (0, blob.size)
+    if asked is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
     headers["Content-Length"] = str(stop - start)
-    status = 206 if "Content-Range" in headers else 200
+    status = 200 if asked is None else 206
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     if blob.sha256 is None:
@@ -74,22 +75,19 @@ def _headers(call: Call, repo: Repo, commit: str, path: str, entry: Entry, blob:
     return headers
 
 
-def _asks_range(header: str | None, size: int) -> bool:
-    return header is not None and RANGE.fullmatch(header.strip()) is not None and size > 0
+def _range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last; None for the whole.
 
-
-def _range(header: str | None, size: int) -> tuple[int, int]:
-    """First byte and the one after the last; several ranges at once are answered with the whole, as RFC 9110 allows."""
+    Several ranges at once, and what is no range, are answered with the whole, as RFC 9110 allows; 416 beyond the end.
+    """
     found = RANGE.fullmatch(header.strip()) if header else None
-    if found is None or found[1] == found[2] == "":
-        return 0, size
+    if found is None or size == 0 or found[1] == found[2] == "":
+        return None
     if found[1] == "":
         start, stop = max(size - int(found[2]), 0), size
     else:
         start, stop = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
     if start >= stop:
-        if size == 0 and start == 0:
-            return 0, 0
         raise HubError(416, f"The file has {size} bytes", headers={"Content-Range": f"bytes */{size}"})
     return start, stop
 

@@ -63,7 +63,7 @@ def test_upload_folder_sends_a_thousand_files_in_several_commits(
     folder = tmp_path / "folder"
     expected = {}
     for number in range(1000):
-        path = folder / f"sub-{number % 50:02d}" / f"scan-{number}.{'parquet' if number % 2 else 'json'}"
+        path = folder / f"sub-{number % 50:02d}" / f"scan-{number}.{'json' if number % 10 else 'parquet'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"scan {number}".encode() * 20)
         expected[str(path.relative_to(folder))] = path.read_bytes()
