@@ -21,7 +21,7 @@ def main() -> int:
     """Run the rounds; 1 if anything was lost or done twice beyond what was in flight."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--sessions", type=int, default=12)
+    parser.add_argument("--sessions", type=int, default=14)
     parser.add_argument("--seed", type=int, default=None, help="the same seed draws the same faults")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -105,7 +105,7 @@ def play(
     kinds: list[str | None] = [f"SIGKILL {victim}"]
     if draw.random() < 0.4:
         kinds.append(faults.hub_fault(here, draw))
-    faults.kill(here, here.push(), victim, draw.uniform(0, 1) * seconds)
+    faults.kill(here, here.push(), victim, draw.uniform(0, 0.9) * seconds)
     faults.mended(here)
     if draw.random() < 0.3:
         kinds.append(faults.damage(here, draw))

@@ -20,11 +20,13 @@ from tasks.staging import Staging, Target
 from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
 
 REPO_ID = "lab/soak"
+#: Each answer of the Hub takes as long as over a network, so that a run is at work most of the time, not starting up.
+NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.05, "times": -1}
 SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "0.5",
     "PREFECT_WORKER_PREFETCH_SECONDS": "0.5",
-    "BIDS_PUSH_BATCH_SHARDS": "3",  # many commits, so that a kill falls between, before and into them
-    "BIDS_PUSH_TRANSFER_SHARDS": "2",
+    "BIDS_PUSH_BATCH_SHARDS": "2",  # many commits, so that a kill falls between, before and into them
+    "BIDS_PUSH_TRANSFER_SHARDS": "1",
 }
 
 
@@ -68,10 +70,11 @@ class Rig:
         shutil.copytree(self.stack.folder / "hub-template", root)
         journal_of(root).write_bytes(b"")
         self.stack.start_hub()
+        self.break_on()
 
     def break_on(self, *rules: dict[str, object]) -> None:
-        """From now on the Hub breaks these requests, and no others."""
-        httpx2.post(f"{self.stack.endpoint}/_faults", json=list(rules), timeout=30).raise_for_status()
+        """From now on the Hub breaks these requests, and no others; it is always as far away as a network."""
+        httpx2.post(f"{self.stack.endpoint}/_faults", json=[*rules, NETWORK], timeout=30).raise_for_status()
 
     def asked(self) -> list[Asked]:
         """What the Hub was asked in this round, killed and started again or not."""

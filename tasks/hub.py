@@ -98,7 +98,7 @@ def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
         return RepoMissing(f"{what}: the revision is not there ({said}).")
     # the client takes a 401 without a code for a private repo, so the repo's own error comes before the status
     status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
-    explained = _explained(status, said, endpoint, what, missing=isinstance(error, RepositoryNotFoundError))
+    explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
     if isinstance(explained, Transient):
         explained.retry_after = _retry_after(error.response)
     return explained

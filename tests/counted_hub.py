@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.local_hub.faults import CONTROL, FaultLayer
 from tests.local_hub.running import RunningHub
 
-CONTENT = re.compile(r"/v1/xorbs/|/lfs/")  # where a shard's bytes go, by Xet and by LFS
+CONTENT = re.compile(r"/v1/xorbs/|(?<!info)/lfs/")  # where a shard's bytes go, by Xet and by LFS
 
 
 @dataclass(frozen=True)
