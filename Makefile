@@ -2,12 +2,12 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(int((3,11) <= sys.version_info[:2] <= (3,13)))' 2>/dev/null | grep 1),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := flows tasks deployments tests benchmarks
+SOURCES := flows tasks deployments tests benchmarks soak
 SESSIONS ?=
 ROUNDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo demo-once test fmt lint types deploy bench soak staging requirements clean
+.PHONY: help setup dev browser deploy demo demo-once test fmt lint types bench soak staging requirements clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -33,7 +33,11 @@ demo: setup  ## the whole chain on this machine, in a browser; waits at the gate
 demo-once: setup  ## the same unattended: approves through the API, loads the result, exits 0 only if all of it held
 	$(BIN)/python -m deployments.demo --once $(if $(SESSIONS),--sessions $(SESSIONS))
 
-test: dev  ## every test, with a real Prefect server, worker, Hub and browser
+# Debian's chromium or the user's own Chrome; a machine with neither gets Playwright's.
+browser: dev
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
+
+test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser
 	$(BIN)/python -m pytest
 
 fmt: dev  ## formats the code
@@ -59,6 +63,9 @@ bench: dev  ## figures, one a line: name value unit
 requirements:  ## pins again, from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
+	$(BIN)/python -m soak --rounds $(ROUNDS)
 
 clean:  ## the virtual environment and what the demo, the benchmarks and the tests made
 	rm -rf $(VENV) .demo .bench .soak test-output

@@ -219,10 +219,13 @@ class Stack:
 
 
 @contextmanager
-def running(folder: Path, account: str = "demo", **settings: str) -> Iterator[Stack]:
-    """A stack with its Hub, server, deployments and worker up; everything it started ends with the block."""
+def running(folder: Path, account: str = "demo", hub_port: int | None = None, **settings: str) -> Iterator[Stack]:
+    """A stack with its Hub, server, deployments and worker up; everything it started ends with the block.
+
+    A Hub at another port is another Hub, and so another target: give `hub_port` to go on with an earlier one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    stack = Stack(folder, settings=settings)
+    stack = Stack(folder, settings=settings, hub_port=hub_port or free_port())
     try:
         stack.start_hub()
         stack.token = stack.make_token(account)

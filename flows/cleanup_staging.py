@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.tail import Evidence, tail, tail_again
 from tasks.approve import at_its_gate, claim
+from tasks.lease import holding
 from tasks.models import Verification
 from tasks.published import read_published
 from tasks.resume import disagreement
@@ -36,7 +37,7 @@ def cleanup_staging(
     hub = connect(repo_id, revision, token_block)
     staging = staging_of(hub, staging_root)
     run = ThisRun.of(hub.target)
-    with staging.held():
+    with holding(staging, hub.target, run):
         if gate := at_its_gate(staging, run):
             return tail_again(hub, staging, run, verification, gate)
         published = read_published(hub)

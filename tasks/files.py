@@ -8,7 +8,7 @@ taken for a finished file.
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +25,11 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it appears whole, and durable, when the block ends without an error.
+
+    Without `durable` nothing is flushed: a kill loses nothing, a power cut may lose the file or leave it short. That is
+    for what is hashed before it is believed again, and costs little to make again.
 
     The temporary name is unique to the target, not to the writer: two runs never write one target
     (`tasks.staging`), and what a killed writer left is overwritten by the next one instead of piling up.
@@ -34,22 +37,27 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    with temporary.open("wb") as stream:
-        try:
-            yield stream
-        except BaseException:
-            stream.seek(0)
-            stream.truncate()
-            raise
+    stream = temporary.open("wb")
+    try:
+        yield stream
         stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+        if durable:
+            os.fsync(stream.fileno())
+        stream.close()
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # what the stream still holds does not fit on a full disk now either
+            stream.close()
+        with suppress(OSError):  # the first error is the one to tell
+            os.truncate(temporary, 0)
+        raise
+    if durable:
+        sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole and durable."""
-    with whole_file(path) as stream:
+def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write `data` to `path`, whole, and durable as `whole_file` says."""
+    with whole_file(path, durable) as stream:
         stream.write(data)
 
 

@@ -8,6 +8,8 @@ Nothing read here is believed further than its commit: every method that reads t
 
 import hashlib
 import io
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +31,12 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from tasks.errors import BadInput, PushError
 from tasks.models import ListedFile, Listing
 from tasks.staging import Target
+
+#: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
+XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3})[^)]*\)")
+#: Tries of hf_xet itself, which says nothing while it waits (its own default goes on for six minutes). After these the
+#: task is tried again, where people see it. Read when its session begins.
+os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 
 READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps a request's answer small
@@ -74,6 +82,8 @@ def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | Non
         return BadInput(f"{what}: {error}")
     if isinstance(error, HfHubHTTPError):
         return _as_refusal(error, endpoint, what)
+    if isinstance(error, httpx2.TransportError | OSError | RuntimeError) and (found := XET_STATUS.search(str(error))):
+        return _explained(int(found["status"]), found[0], endpoint, what)
     if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
         return HubUnreachable(
             f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {error}). Check the network and "
@@ -83,25 +93,32 @@ def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | Non
 
 
 def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
-    status = error.response.status_code
     said = error.server_message or str(error).strip().splitlines()[0]
-    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, RevisionNotFoundError):
+        return RepoMissing(f"{what}: the revision is not there ({said}).")
+    # the client takes a 401 without a code for a private repo, so the repo's own error comes before the status
+    status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
+    explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
+    if isinstance(explained, Transient):
+        explained.retry_after = _retry_after(error.response)
+    return explained
+
+
+def _explained(status: int, said: str, endpoint: str, what: str, missing: bool = True) -> PushError:
+    """The error for people that an HTTP status means; `missing`: a 404 is about the repo, not about a file in it."""
+    if status == 401:
         return TokenRejected(f"{what}: {endpoint} does not accept the token ({said}). Make a new one, set HF_TOKEN.")
     if status == 403:
         return NotAllowed(f"{what}: the token may not do that ({said}). It needs the write role for this namespace.")
-    if isinstance(error, RevisionNotFoundError):
-        return RepoMissing(f"{what}: the revision is not there ({said}).")
-    if isinstance(error, RepositoryNotFoundError):
+    if status == 404 and missing:
         return RepoMissing(
             f"{what}: {endpoint} has no such dataset repo, or it is private and the token is not of an account that "
-            "may see it. Check the repo's name and HF_TOKEN."
+            f"may see it ({said}). Check the repo's name and HF_TOKEN."
         )
     if status == 412:
         return StaleParent(f"{what}: {said}")
-    if status == 429 or status >= 500:
-        transient = Transient(f"{what}: {endpoint} answered {status} ({said}). The next try goes on from here.")
-        transient.retry_after = _retry_after(error.response)
-        return transient
+    if status in (408, 429) or status >= 500:
+        return Transient(f"{what}: {endpoint} answered {status} ({said}). The next try goes on from here.")
     return Refused(f"{what}: {endpoint} answered {status}: {said}")
 
 

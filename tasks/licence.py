@@ -23,13 +23,16 @@ _SPELLINGS = {
     "bsd-3-clause": r"bsd 3(?: clause)?|3 clause bsd",
     "bsd-2-clause": r"bsd 2(?: clause)?|2 clause bsd",
     "bsd": r"bsd",
-    "gpl": r"(?:gnu )?gpl|gnu general public",
+    "gpl": r"(?:gnu )?gpl|gnu general(?: public)?",
     "gpl-3.0": r"gpl ?v?3(?: 0)?|gnu general public (?:licen[sc]e )?v?3(?: 0)?",
 }
 #: What names one licence wherever it stands, in a sentence or an address.
 _PHRASES = (
     ("pddl", r"opendatacommons\.org/licen[sc]es/pddl|public domain dedication and licen[sc]e\s+v?1"),
-    ("cc0-1.0", r"creativecommons\.org/publicdomain/zero/1\.0|(?:available|released|licensed) under (?:the )?cc[0o]\b"),
+    (
+        "cc0-1.0",
+        r"creativecommons\.org/publicdomain/zero/1\.0|(?<!not )(?:available|released|licensed) under (?:the )?cc[0o]\b",
+    ),
     ("odbl", r"opendatacommons\.org/licen[sc]es/odbl"),
     ("odc-by", r"opendatacommons\.org/licen[sc]es/by\b"),
 )

@@ -6,7 +6,7 @@ artifact with the final figures is left behind. Counting never changes what is d
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -17,7 +17,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from tasks.models import Receipt
 from tasks.report import number, size
 
-SHOW_EVERY = 2.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
+SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
 
 
 @dataclass
@@ -31,10 +31,11 @@ class Progress:
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _found: set[str] = field(default_factory=set)
     _artifact: UUID | None = None
     _images_sent: int = 0  # bytes of images, as `total_bytes` counts them: a shard is a little larger
     _started: float = field(default_factory=time.monotonic)
-    _shown: float = -SHOW_EVERY
+    _shown: float = field(default_factory=time.monotonic)
     _failures_shown: float = -SHOW_EVERY
 
     @contextmanager
@@ -49,6 +50,8 @@ class Progress:
     def staged(self, receipt: Receipt, embedded: bool) -> None:
         """A shard is staged: embedded now, or found as an earlier run left it."""
         self.counts["shards embedded" if embedded else "shards found staged"] += 1
+        if not embedded:
+            self._found.add(receipt.name)
         self.counts["bytes staged"] += receipt.size
         self.counts["rows"] += receipt.rows
         self.show()
@@ -70,17 +73,25 @@ class Progress:
             description=f"{number(len(self.failures), 'shard')} could not be staged; the others are published",
         )
 
-    def committed(self, receipts: tuple[Receipt, ...]) -> None:
+    def damaged(self, receipt: Receipt) -> None:
+        """A staged shard was damaged before it could be sent: what was found is not what an earlier run left."""
+        self.counts["shards found damaged"] += 1
+        if receipt.name in self._found:
+            self._found.remove(receipt.name)
+            self.counts["shards found staged"] -= 1
+
+    def committed(self, receipts: Sequence[Receipt]) -> None:
         """A batch is visible on the Hub."""
         self.counts["commits"] += 1
         self.counts["shards sent"] += len(receipts)
         self.counts["bytes sent"] += sum(receipt.size for receipt in receipts)
         self._images_sent += sum(image.size for receipt in receipts for image in receipt.images)
-        self.show(now=True)
+        self.show()
 
-    def show(self, now: bool = False) -> None:
+    def show(self) -> None:
         """Update the progress artifact, unless it was updated a moment ago."""
-        if not now and time.monotonic() - self._shown < SHOW_EVERY:
+        finished = self.counts["shards sent"] >= self.total
+        if not finished and time.monotonic() - self._shown < SHOW_EVERY:
             return
         self._shown = time.monotonic()
         percent = round(100 * self.counts["shards sent"] / self.total, 1) if self.total else 100.0

@@ -3,24 +3,25 @@
 | on the Hub                                                          | staged here                     | then                   |
 |---------------------------------------------------------------------|---------------------------------|------------------------|
 | record has the digest and the content, listing its sha256 and size  | any                             | nothing (`done`)       |
-| anything else                                                       | receipt, file intact            | `send`                 |
-| anything else                                                       | none, damaged, other digest     | `stage`, then send     |
+| anything else                                                       | receipt, file has its size      | `send`                 |
+| anything else                                                       | none, other size, other digest  | `stage`, then send     |
 | record and listing disagree                                         | any                             | also `drift`           |
 | a shard that the plan no longer has                                 | any                             | `removed`              |
 
-The decision reads nothing itself. What is dear to know (the content of an image, the bytes of a staged file) it asks
-for through two functions, and only about the shards where the answer matters.
+The decision reads nothing itself. What is dear to know (the content of an image, what is staged) it asks for through
+two functions, and only about the shards where the answer matters. The bytes of a staged file are hashed when it is
+about to be sent (`tasks.upload.transfer`); one that is damaged then is staged again by the same run.
 """  # noqa: E501
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.models import Image, ImageContent, Listing, PublicationRecord, PublishedShard, Receipt, ShardSpec
 
 Unchanged = Callable[[Iterable[Image], Iterable[ImageContent]], bool]
 """Whether images have the bytes that a record or a receipt says."""
 Staged = Callable[[ShardSpec], Receipt | None]
-"""The receipt of a shard that is staged and intact."""
+"""The receipt of a shard that is staged, as far as can be told without reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,25 @@ class Work:
     def missing(self) -> tuple[ShardSpec, ...]:
         """The shards that have to be sent, staged already or not, by path."""
         return tuple(sorted((*self.send, *self.stage), key=lambda spec: spec.path))
+
+    def again(self, paths: Iterable[str]) -> "Work":
+        """The work that is left when the staged files of these shards turned out to be damaged."""
+        damaged = set(paths)
+        return replace(self, send=(), stage=tuple(spec for spec in self.missing if spec.path in damaged))
+
+    def wave(self, limit: int | None, staged: int) -> tuple["Work", tuple[ShardSpec, ...]]:
+        """The part of the work that keeps the staging within `limit` bytes, and the shards that have to wait.
+
+        `staged` bytes are there already. Where nothing is, one shard is staged however large it is: no gate could make
+        room for it, and the work must not stand still for ever.
+        """
+        if limit is None:
+            return self, ()
+        for number, spec in enumerate(self.stage):
+            if staged and staged + spec.size > limit:
+                return replace(self, stage=self.stage[:number]), self.stage[number:]
+            staged += spec.size
+        return self, ()
 
 
 def disagreement(shard: PublishedShard, listing: Listing) -> str | None:

@@ -6,24 +6,33 @@ then a crash or an error leaves nothing but a `.part` file, which the next attem
 """
 
 import errno
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 
 from tasks.embed import Check, embed
 from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec
-from tasks.staging import DiskFull, Staging, result_key
-from tasks.write import ShardWriter, row_groups, row_of
+from tasks.settings import Settings
+from tasks.staging import FLUSHED_ABOVE, DiskFull, Staging, result_key
+from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SMALL_AT_ONCE = 32  # small shards (up to `FLUSHED_ABOVE`) that one task run stages
 
 
 class CannotWrite(PushError):
     """The staging folder does not take the shard."""
+
+
+class NotText(PushError):
+    """A name or a text of the dataset is not Unicode, so no table can hold it."""
 
 
 def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer") -> Receipt:
@@ -36,11 +45,17 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
         BadImage: an image cannot be published as it is (`tasks.embed` has the kinds); no shard, no receipt.
         DiskFull: the staging disk is full.
         CannotWrite: something is in the way in the staging folder.
+        NotText: a name or a text has bytes that are not UTF-8.
     """
     file = staging.shard_file(spec)
     try:
         receipt = _write(spec, root, staging, check)
         staging.write_receipt(spec, receipt)
+    except UnicodeEncodeError as error:
+        raise NotText(
+            f"{spec.name} has a name or a text that is not UTF-8: {error.object[:200]!r}. Rename the file, or mend the "
+            "sidecar."
+        ) from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFull(
@@ -57,26 +72,41 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
 
 def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Receipt:
     file = staging.shard_file(spec)
-    contents: list[ImageContent] = []
-    with whole_file(file) as stream:
-        writer = ShardWriter(stream)
-        for group in row_groups(spec.images):
-            embedded = [embed(image, root, writer, check) for image in group]
-            writer.end_row_group(
-                [row_of(image, content.sha256) for image, content in zip(group, embedded, strict=True)]
-            )
-            contents += embedded
+    groups = list(row_groups(spec.images))
+    contents: dict[int, list[ImageContent]] = {}
+    with whole_file(file, durable=spec.size > FLUSHED_ABOVE) as stream, ShardWriter(stream) as writer:
+        for number in writing_order(groups):
+            embedded = [embed(image, root, writer, check) for image in groups[number]]
+            rows = [row_of(image, content.sha256) for image, content in zip(groups[number], embedded, strict=True)]
+            writer.end_row_group(number, rows)
+            contents[number] = embedded
         writer.close()
+    images = tuple(content for number in range(len(groups)) for content in contents[number])
     return Receipt(
         path=spec.path,
         digest=spec.digest,
         sha256=writer.sha256,
         size=writer.size,
-        rows=len(contents),
-        images=tuple(contents),
+        rows=len(images),
+        images=images,
         name=spec.name,
         file=file.relative_to(staging.folder).as_posix(),
     )
+
+
+def groups(specs: Iterable[ShardSpec]) -> Iterator[tuple[ShardSpec, ...]]:
+    """Cut shards into what one task run stages: a large shard alone, up to `SMALL_AT_ONCE` small ones together."""
+    small: list[ShardSpec] = []
+    for spec in specs:
+        if spec.size > FLUSHED_ABOVE:
+            yield (spec,)
+            continue
+        small.append(spec)
+        if len(small) == SMALL_AT_ONCE:
+            yield tuple(small)
+            small = []
+    if small:
+        yield tuple(small)
 
 
 def _key(_context: object, parameters: dict[str, Any]) -> str:
@@ -97,7 +127,26 @@ def stage_shard(spec: ShardSpec, root: Path, staging: Staging, redo: bool) -> Re
 
     A cached receipt says that the shard was staged once, not that its file is still there: the caller looks at the
     disk first, and asks for a damaged or missing one with `redo` and `refresh_cache`. Without `redo`, a shard that is
-    intact on the disk is not embedded again even if Prefect's results were lost.
+    on the disk is not embedded again even if Prefect's results were lost.
     """
-    receipt = None if redo else staging.read_intact(spec)
-    return receipt or stage(spec, root, staging)
+    receipt = None if redo else staging.read_whole(spec)
+    return receipt or stage(spec, root, staging, Settings().check)
+
+
+@task(name="stage-shards", task_run_name="stage {label}", cache_policy=NO_CACHE, persist_result=False)
+def stage_shards(
+    specs: Sequence[ShardSpec], root: Path, staging: Staging, redo: bool, label: str
+) -> tuple[Receipt | PushError, ...]:
+    """Small shards, several in one task run, because one takes less time than a task run. A failure fails its own only.
+
+    Not cached: the receipts on the disk say the same, whichever shards come together the next time.
+    """
+    log = get_run_logger()
+    done: list[Receipt | PushError] = []
+    for spec in specs:
+        try:
+            done.append((None if redo else staging.read_whole(spec)) or stage(spec, root, staging, Settings().check))
+        except PushError as error:
+            log.error("%s", error)
+            done.append(error)
+    return tuple(done)

@@ -12,11 +12,12 @@ share a file. Nothing here deletes: that is `tasks.cleanup`'s alone.
 """
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -28,6 +29,7 @@ from tasks.models import LAYOUT_VERSION, Receipt, ShardSpec
 
 DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
 RECEIPT_SUFFIX = ".receipt.json"
+FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would
 
 
 def result_key(digest: str) -> str:
@@ -62,11 +64,42 @@ class Target:
         return self.repo_id if self.revision == "main" else f"{self.repo_id} at {self.revision}"
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A file as the kernel knows it: another one, or one written to since, has another."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def identity(status: os.stat_result) -> Identity:
+    """The identity of a file by its status."""
+    return Identity(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Seals:
+    """Staged files whose bytes this process has hashed. A class of its own, since Prefect walks through any dict."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, Identity]] = {}
+
+    def put(self, file: str, sha256: str, found: Identity) -> None:
+        """Remember that the file had these bytes when it was `found`."""
+        self._known[file] = sha256, found
+
+    def holds(self, file: str, sha256: str, found: Identity) -> bool:
+        """Whether the file had these bytes, and nobody has written to it since."""
+        return self._known.get(file) == (sha256, found)
+
+
 @dataclass(frozen=True)
 class Staging:
-    """One target's staging folder."""
+    """One target's staging folder, and what this process knows of the bytes in it."""
 
     folder: Path
+    _seals: Seals = field(default_factory=Seals, repr=False, compare=False)
 
     @classmethod
     def of(cls, staging_root: Path, target: Target) -> "Staging":
@@ -84,6 +117,11 @@ class Staging:
         return self.folder / "results"
 
     @property
+    def lock(self) -> Path:
+        """The file that the run which works on the target has locked."""
+        return self.folder / "lock"
+
+    @property
     def gate(self) -> Path:
         """The file that names the gate open on this target."""
         return self.folder / "gate.json"
@@ -98,14 +136,15 @@ class Staging:
         return self.shard_file(spec).with_suffix(RECEIPT_SUFFIX)
 
     def write_receipt(self, spec: ShardSpec, receipt: Receipt) -> None:
-        """Write the receipt, whole and durable: from now on the shard counts as staged."""
-        write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode())
+        """Write the receipt of a shard that this process has just written: from now on the shard counts as staged."""
+        write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
+        self._seals.put(receipt.file, receipt.sha256, identity((self.folder / receipt.file).stat()))
 
     def read_receipt(self, spec: ShardSpec) -> Receipt | None:
         """The receipt of this very shard (same path and digest), or None; a damaged one is none."""
         try:
             receipt = Receipt.model_validate_json(self.receipt_file(spec).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValidationError):
             return None
         return receipt if (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
 
@@ -123,22 +162,46 @@ class Staging:
         for path in sorted(self.shards.rglob(f"*{RECEIPT_SUFFIX}")):
             try:
                 found.append(Receipt.model_validate_json(path.read_bytes()))
-            except ValidationError:
+            except (IsADirectoryError, ValidationError):
                 continue
         return found
 
     def intact(self, receipt: Receipt) -> bool:
-        """Whether the staged file is what its receipt says, by size first and then by all of its bytes."""
+        """Whether the staged file is what its receipt says, by its size and by all of its bytes.
+
+        A process reads each file once for this: whoever writes to it later changes its ctime, and nobody can set that.
+        """
         path = self.folder / receipt.file
         try:
-            return path.stat().st_size == receipt.size and sha256_of(path) == receipt.sha256
-        except FileNotFoundError:
+            found = identity(path.stat())
+            if found.size != receipt.size:
+                return False
+            if self._seals.holds(receipt.file, receipt.sha256, found):
+                return True
+            if sha256_of(path) != receipt.sha256 or identity(path.stat()) != found:
+                return False
+        except OSError:
             return False
+        self._seals.put(receipt.file, receipt.sha256, found)
+        return True
 
     def read_intact(self, spec: ShardSpec) -> Receipt | None:
         """The receipt of a shard that is staged and intact, or None."""
         receipt = self.read_receipt(spec)
         return receipt if receipt is not None and self.intact(receipt) else None
+
+    def read_whole(self, spec: ShardSpec) -> Receipt | None:
+        """The receipt of a shard whose staged file has its size, or None. Its bytes are hashed before they are sent."""
+        receipt = self.read_receipt(spec)
+        try:
+            whole = receipt is not None and (self.folder / receipt.file).stat().st_size == receipt.size
+        except OSError:
+            return None
+        return receipt if whole else None
+
+    def staged_bytes(self) -> int:
+        """The bytes of every staged shard in the folder, with or without a receipt."""
+        return sum(path.stat().st_size for path in self.shards.rglob("*.parquet"))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -148,7 +211,7 @@ class Staging:
             TargetBusy: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
+        lock = FileLock(self.lock)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:

@@ -2,10 +2,15 @@
 
 How it works:
 
-1. `batches` groups shards by count and by bytes, so that neither a kill nor a round trip a shard costs much.
-2. `transfer` sends a batch's content and only what the Hub does not have. Nothing becomes visible.
-3. `commit` makes the batch visible in one git commit, together with the publication record, the card and the
-   dataset's own texts that are true after it. Repo and record cannot drift apart by a crash between the two.
+1. `transfer` sends the content of a group of shards, and only what the Hub does not have. Nothing becomes visible.
+   A large shard goes alone and small ones together, so that a kill costs little and a round trip is paid once a group.
+   What was sent is remembered where it is: content is addressed by its hash, so a run that comes after a kill sends no
+   byte of it again.
+2. Every byte is hashed twice on its way: before the group is sent (unless this very process has written the file and
+   nobody has touched it since), and by the client while it sends. Only where both agree with the receipt may a shard
+   be committed; any other is handed back, to be staged again.
+3. `commit` makes a batch of transferred shards visible in one git commit, together with the publication record, the
+   card and the dataset's own texts that are true after it. Repo and record cannot drift apart by a crash.
 4. A commit is always made on top of the head that was read (`parent_commit`). When it fails, the head is read again
    before anything is decided: the lines of the batch in the record there mean that it landed and only its answer was
    lost; a head that moved means that somebody else committed, and the batch is committed on top of theirs.
@@ -14,40 +19,56 @@ What the remote holds in the end is `tasks.verify`'s question, not this module's
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.utils.sha import git_hash
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 
 from tasks.errors import PushError
 from tasks.hub import Hub, StaleParent, Transient
 from tasks.models import ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
+from tasks.patience import RETRIES, patiently
 from tasks.published import CARD, RECORD, Published, read_published
 from tasks.staging import Staging
 
 COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the run says so
-RETRY_DELAYS = [2.0, 10.0, 30.0, 60.0, 120.0]  # seconds; jitter is added, so that many runs do not come back at once
-PATIENCE = 15 * 60.0  # seconds that one call waits in all for a Hub that asks for a pause
 
-T = TypeVar("T")
 CardOf = Callable[[PublicationRecord, str | None], str]
 """The card that is true for a record, given the card that is on the Hub now."""
 
 
-class StagedShardDamaged(PushError):
-    """A staged shard is not what its receipt says any more. It is not sent."""
-
-
 class ContestedTarget(PushError):
     """Others keep committing to the target."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A shard whose content is on the Hub, and the operation that makes it visible."""
+
+    receipt: Receipt
+    operation: CommitOperationAdd
+
+    @property
+    def size(self) -> int:
+        """The shard's bytes."""
+        return self.receipt.size
+
+
+class Sized(Protocol):
+    """Anything with a size in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+
+S = TypeVar("S", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -71,52 +92,44 @@ class Changes:
         return Changes(self.card_of, {})
 
 
-def batches(receipts: Iterable[Receipt], max_shards: int, max_bytes: int) -> Iterator[tuple[Receipt, ...]]:
-    """Group shards for a commit, in the order they come, up to `max_shards` and about `max_bytes` a group.
+def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tuple[S, ...]]:
+    """Group shards, in the order they come, up to `max_shards` and about `max_bytes` a group.
 
-    A shard larger than `max_bytes` is a batch of its own.
+    A shard larger than `max_bytes` is a group of its own, and does not wait for others.
     """
-    batch: list[Receipt] = []
+    batch: list[S] = []
     size = 0
-    for receipt in receipts:
-        if batch and (len(batch) >= max_shards or size + receipt.size > max_bytes):
+    for shard in shards:
+        if batch and size + shard.size > max_bytes:
             yield tuple(batch)
             batch, size = [], 0
-        batch.append(receipt)
-        size += receipt.size
+        batch.append(shard)
+        size += shard.size
+        if len(batch) >= max_shards or size >= max_bytes:
+            yield tuple(batch)
+            batch, size = [], 0
     if batch:
         yield tuple(batch)
 
 
-def transfer(hub: Hub, staging: Staging, batch: Sequence[Receipt]) -> list[CommitOperationAdd]:
-    """Send the content of a batch of staged shards; the operations that commit them.
+def transfer(hub: Hub, staging: Staging, group: Sequence[Receipt]) -> tuple[Sent, ...]:
+    """Send the content of a group of staged shards; those of them that are sent, and are what their receipts say.
 
-    The receipts were checked by this very process: it has written the files a moment ago, or hashed them when it
-    decided what to send. Here a file's size and its receipt on the disk are looked at once more.
-
-    Raises:
-        StagedShardDamaged: a file is not what its receipt says.
+    A shard that is missing in the answer is damaged: its staged file is not what its receipt says, or was changed
+    while it was read.
     """
-    operations = [_operation(staging, receipt) for receipt in batch]
-    with hub.explained(f"sending {len(batch)} shards to {hub.target}"):
-        hub.preupload(operations)
-    return operations
-
-
-def _operation(staging: Staging, receipt: Receipt) -> CommitOperationAdd:
-    path = staging.folder / receipt.file
+    intact = [receipt for receipt in group if staging.intact(receipt)]
+    sent = [Sent(one, CommitOperationAdd(one.path, path_or_fileobj=staging.folder / one.file)) for one in intact]
+    if not sent:
+        return ()
     try:
-        damaged = path.stat().st_size != receipt.size or receipt != staging.receipt_of(receipt)
-    except FileNotFoundError:
-        damaged = True
-    if damaged:
-        raise StagedShardDamaged(
-            f"{receipt.name}: the staged file {path} is not what its receipt says. It was not sent; start the run "
-            "again, which stages it anew."
-        )
-    operation = CommitOperationAdd(path_in_repo=receipt.path, path_or_fileobj=path)
-    operation.upload_info.sha256 = bytes.fromhex(receipt.sha256)  # known, so the client need not read it twice
-    return operation
+        with hub.explained(f"sending {len(sent)} shards to {hub.target}"):
+            hub.preupload([one.operation for one in sent])
+    except Exception:
+        if all(staging.intact(receipt) for receipt in intact):
+            raise
+        return transfer(hub, staging, group)  # a file was taken away while it was read: the others without it
+    return tuple(one for one in sent if one.operation.upload_info.sha256.hex() == one.receipt.sha256)
 
 
 def commit(
@@ -148,7 +161,7 @@ def commit(
             return Published(hub.commit(everything, _message(shards, remove), before.commit), record, card)
         except (StaleParent, Transient) as failure:
             before = read_published(hub)
-            if landed(before.record, shards, remove):
+            if landed(before, shards, remove, card):
                 return before
             if isinstance(failure, Transient):
                 raise
@@ -158,13 +171,12 @@ def commit(
     )
 
 
-def landed(record: PublicationRecord, shards: Sequence[PublishedShard], remove: Sequence[str]) -> bool:
-    """Whether a batch is in the record already: its commit was made, and only the answer was lost."""
+def landed(found: Published, shards: Sequence[PublishedShard], remove: Sequence[str], card: str) -> bool:
+    """Whether a commit is on the Hub already: it was made, and only its answer was lost."""
     if not (shards or remove):
-        return False
-    return all(record.shards.get(shard.path) == shard for shard in shards) and not any(
-        path in record.shards for path in remove
-    )
+        return found.card == card
+    record = found.record.shards
+    return all(record.get(shard.path) == shard for shard in shards) and not any(path in record for path in remove)
 
 
 def outdated(texts: Mapping[str, bytes], listing: Listing) -> dict[str, bytes]:
@@ -191,58 +203,15 @@ def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
     return "; ".join(parts) or "Update the card and the dataset's own texts"
 
 
-def patiently(work: Callable[[], T], say: Callable[[str], None]) -> T:
-    """Do `work`, waiting as long as the Hub asks for when it says how long (Retry-After, RateLimit)."""
-    waited = 0.0
-    while True:
-        try:
-            return work()
-        except Transient as busy:
-            if busy.retry_after is None or waited + busy.retry_after > PATIENCE:
-                raise
-            say(f"The Hub asks for a pause of {busy.retry_after:.0f} s ({busy}); waiting it out.")
-            time.sleep(busy.retry_after)
-            waited += max(busy.retry_after, 1.0)
+@task(name="transfer", task_run_name="transfer {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
+def transfer_group(hub: Hub, staging: Staging, group: Sequence[Receipt], label: str) -> tuple[Sent, ...]:
+    """`transfer` as a task; `label` names the group in the UI."""
+    return patiently(lambda: transfer(hub, staging, group), get_run_logger().warning)
 
 
-def passes(_task: object, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a task's failure may pass by itself, for Prefect's retries; what a person has to mend fails at once."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, Transient)
-
-
-@task(
-    name="transfer",
-    task_run_name="transfer {label}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_jitter_factor=0.5,
-    retry_condition_fn=passes,
-)
-def transfer_batch(hub: Hub, staging: Staging, batch: Sequence[Receipt], label: str) -> list[CommitOperationAdd]:
-    """`transfer` as a task; `label` names the batch in the UI."""
-    return patiently(lambda: transfer(hub, staging, batch), get_run_logger().warning)
-
-
-@task(
-    name="commit",
-    task_run_name="commit {label}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_DELAYS),
-    retry_delay_seconds=RETRY_DELAYS,
-    retry_jitter_factor=0.5,
-    retry_condition_fn=passes,
-)
-def commit_batch(
-    hub: Hub,
-    before: Published,
-    shards: Sequence[PublishedShard],
-    operations: Sequence[CommitOperationAdd],
-    changes: Changes,
-    label: str,
-) -> Published:
+@task(name="commit", task_run_name="commit {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
+def commit_batch(hub: Hub, before: Published, batch: Sequence[Sent], changes: Changes, label: str) -> Published:
     """`commit` as a task; `label` names the batch in the UI."""
-    return patiently(lambda: commit(hub, before, shards, operations, changes), get_run_logger().warning)
+    lines = [one.receipt.published() for one in batch]
+    operations = [one.operation for one in batch]
+    return patiently(lambda: commit(hub, before, lines, operations, changes), get_run_logger().warning)

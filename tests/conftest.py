@@ -16,11 +16,14 @@ import pytest
 from deployments.local_stack import Stack, clean_environment
 
 _HOME = Path(tempfile.mkdtemp(prefix="bids-push-tests-"))
-STACK = Stack(_HOME)
+STACK = Stack(_HOME, settings={"BIDS_PUSH_BATCH_SHARDS": "4"})  # small batches: there are commits to be killed between
 for _name in set(os.environ) - set(clean_environment()):
     del os.environ[_name]
 os.environ |= {name: value for name, value in STACK.environment.items() if name.startswith(("HF_", "PREFECT_", "DO_"))}
 os.environ.pop("HF_TOKEN", None)
+
+from prefect.events.worker import EventsWorker  # noqa: E402
+from prefect.logging.handlers import APILogWorker  # noqa: E402
 
 from deployments.demo_data import make_dataset  # noqa: E402
 from tasks.hub import Hub  # noqa: E402
@@ -38,6 +41,8 @@ SESSIONS = 6  # sessions in the tests' dataset: every suffix, and a session with
 @pytest.fixture(scope="session", autouse=True)
 def _stack_ends() -> Iterator[None]:
     yield
+    for worker in (APILogWorker, EventsWorker):  # what they still hold has nowhere to go once the server has ended
+        worker.drain_all(timeout=10)
     STACK.stop()
     shutil.rmtree(_HOME, ignore_errors=True)
 

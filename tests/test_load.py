@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -264,6 +266,7 @@ def test_what_is_no_image_is_counted_by_kind(tmp_path):
                 "sub-01/micr/sub-01_SPIM.ome.zarr/0/0.0": b"\0",
                 "sub-01/anat/notes.pdf": b"%PDF",
                 "sub-01/anat/Makefile": "all:",
+                "derivatives/freesurfer/sub-01/label/lh.BA1_exvivo.label": "#!ascii",
             },
         )
     )
@@ -277,6 +280,7 @@ def test_what_is_no_image_is_counted_by_kind(tmp_path):
         "*_meg.ds": 2,
         "*_SPIM.ome.zarr": 1,
         "*.pdf": 1,
+        "*.label": 1,
         "files without an extension": 1,
     }
 
@@ -341,8 +345,17 @@ def test_a_name_that_is_not_utf8_is_counted(tmp_path):
 def test_pipes_are_counted_and_never_opened(tmp_path):
     root = bids.one_subject(tmp_path)
     os.mkfifo(root / "README")
+    os.mkfifo(root / "sub-01/anat/sub-01_T2w.nii.gz")
 
-    assert load(root).left_out == {"pipes, sockets and devices": 1}
+    (root / "CHANGES").symlink_to("README")
+
+    assert load(root).left_out == {"pipes, sockets and devices": 3}
+
+
+def test_a_folder_named_like_an_image_is_none(tmp_path):
+    dataset = load(bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii.gz/sub-01_T2w.mgz": b""}))
+
+    assert (len(dataset.images), dataset.left_out) == (1, {"*_T2w.mgz": 1})
 
 
 def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp_path):
@@ -353,6 +366,35 @@ def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp
     files = sum(path.is_file() for path in root.rglob("*"))
     metadata = 3 + 2  # JSON beside images; the sessions and the scans table
     assert files == len(dataset.images) + metadata + len(dataset.texts) + sum(dataset.left_out.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("(root / 'sub-01/anat/sub-01_T2w.nii.gz').touch()", "sub-01/anat/sub-01_T2w.nii.gz: new"),
+        ("(root / 'sub-02/anat/sub-02_T1w.nii.gz').unlink()", "sub-02/anat/sub-02_T1w.nii.gz: gone"),
+        ("shutil.rmtree(root / 'sub-02')", "sub-02/anat/sub-02_T1w.nii.gz: gone"),
+    ],
+)
+def test_a_tree_that_changes_while_it_is_read_is_an_error_with_the_names(tmp_path, change, said):
+    bids.one_subject(tmp_path, {"T1w.json": {}, "sub-02/anat/sub-02_T1w.nii.gz": IMAGE})
+    script = f"""
+import shutil, sys
+from pathlib import Path
+from tasks.load import IncompleteIndex, load
+root, changed = Path(sys.argv[1]), []
+def someone_else(event, args):
+    if event == "open" and str(args[0]).endswith("T1w.json") and not changed:
+        changed.append(True)
+        {change}
+sys.addaudithook(someone_else)
+try:
+    load(root)
+except IncompleteIndex as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert said in done.stdout
 
 
 # --- git-annex and DataLad ---
@@ -366,7 +408,10 @@ def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path)
 
     image = dataset.images[1]
     assert (image.annex_key, image.size) == (KEY, 4321)
-    assert dataset.notes[-1] == "1 images are not fetched here: their shards cannot be staged until they are."
+    assert dataset.notes[-1] == (
+        "Images whose content is not on the machine that publishes them: 1. Their shards fail until it is fetched "
+        "(`git annex get`, `datalad get`)."
+    )
 
 
 def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path):
@@ -525,7 +570,10 @@ def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp
     )
     assert metadata_of(dataset, f"{anat}space-MNI_desc-preproc_T1w.nii.gz") == {"Resolution": 2}
     assert metadata_of(dataset, f"{anat}desc-preproc_T1w.nii.gz") == {"native": True}
-    assert any(note.startswith("1 images of derivatives have several sidecars") for note in dataset.notes)
+    assert any(
+        note.startswith("Sidecars of derivatives that are not the only one at their level: 1.")
+        for note in dataset.notes
+    )
 
 
 def test_values_are_as_the_sidecar_has_them(tmp_path):
@@ -567,6 +615,13 @@ def test_texts_are_read_in_the_encoding_they_have(tmp_path, encoding):
     image = only_image(load(root))
     assert json.loads(image.participant) == {"participant_id": "sub-01", "name": f"José {'x' * 30}"}
     assert json.loads(image.metadata) == {"Site": f"Jülich {'x' * 30}"}
+
+
+@pytest.mark.parametrize(("byte", "letter"), [(b"\x92", "’"), (b"\x81", "\x81")])
+def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(tmp_path, byte, letter):
+    root = bids.one_subject(tmp_path, {"T1w.json": b'{"Site": "a' + byte + b'b"}'})
+
+    assert json.loads(only_image(load(root)).metadata) == {"Site": f"a{letter}b"}
 
 
 @pytest.mark.parametrize(

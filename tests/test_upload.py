@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,10 @@ from hypothesis import strategies as st
 
 from deployments.local_stack import Stack
 from tasks.hub import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
-from tasks.models import ImageContent, PublicationRecord, Receipt
+from tasks.models import ImageContent, PublicationRecord, PublishedShard, Receipt
 from tasks.published import CARD, RECORD, read_published
 from tasks.staging import Staging, Target
-from tasks.upload import Changes, StagedShardDamaged, batches, commit, outdated, transfer
+from tasks.upload import Changes, batches, commit, outdated, transfer
 
 Staged = Callable[[int], list[Receipt]]
 TEXTS = {"bids/CHANGES": b"1.0.0\n"}
@@ -36,8 +37,15 @@ def test_batches_keep_the_order_lose_nothing_and_respect_both_limits(sizes: list
 
 
 def publish(hub: Hub, staging: Staging, receipts: list[Receipt]) -> str:
-    operations = transfer(hub, staging, receipts)
-    return commit(hub, read_published(hub), [one.published() for one in receipts], operations, CHANGES).commit
+    return commit(hub, read_published(hub), lines(receipts), sent(hub, staging, receipts), CHANGES).commit
+
+
+def lines(receipts: list[Receipt]) -> list[PublishedShard]:
+    return [one.published() for one in receipts]
+
+
+def sent(hub: Hub, staging: Staging, receipts: list[Receipt]) -> list[CommitOperationAdd]:
+    return [one.operation for one in transfer(hub, staging, receipts)]
 
 
 def commits(hub: Hub) -> int:
@@ -71,7 +79,7 @@ def test_a_commit_made_by_somebody_else_in_between_loses_nothing(hub: Hub, stagi
     stale = read_published(hub)
     publish(hub, staging, [first])
     hub.commit([CommitOperationAdd("notes.md", b"by hand")], "A person's commit", hub.head())
-    after = commit(hub, stale, [second.published()], transfer(hub, staging, [second]), CHANGES)
+    after = commit(hub, stale, lines([second]), sent(hub, staging, [second]), CHANGES)
     assert set(after.record.shards) == {first.path, second.path}
     assert {first.path, second.path, "notes.md"} <= set(hub.listing(after.commit).files)
 
@@ -81,23 +89,25 @@ def test_a_batch_that_landed_while_its_answer_was_lost_is_not_committed_again(
 ) -> None:
     receipts = staged(1)
     before = read_published(hub)
-    operations = transfer(hub, staging, receipts)
-    lines = [one.published() for one in receipts]
-    landed = commit(hub, before, lines, operations, CHANGES)
+    landed = commit(hub, before, lines(receipts), sent(hub, staging, receipts), CHANGES)
     count = commits(hub)
-    again = commit(hub, before, lines, transfer(hub, staging, receipts), CHANGES)  # the caller never heard of the first
+    again = commit(hub, before, lines(receipts), sent(hub, staging, receipts), CHANGES)  # of the first nobody heard
     assert (again.commit, commits(hub)) == (landed.commit, count)
 
 
-def test_a_staged_shard_that_was_damaged_is_not_sent(hub: Hub, staging: Staging, staged: Staged) -> None:
-    (one,) = staged(1)
-    file = staging.folder / one.file
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(StagedShardDamaged, match=one.name):
-        transfer(hub, staging, [one])
-    file.unlink()
-    with pytest.raises(StagedShardDamaged, match="not sent"):
-        transfer(hub, staging, [one])
+def test_a_staged_shard_that_was_damaged_is_handed_back_and_the_others_are_sent(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    receipts = staged(6)  # one is left as it is: flipped, cut, emptied, lost, swapped with another
+    files = [staging.folder / one.file for one in receipts]
+    data = bytearray(files[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    files[0].write_bytes(data)
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    files[2].write_bytes(b"")
+    files[3].unlink()
+    shutil.copyfile(files[5], files[4])
+    assert [one.receipt for one in transfer(hub, staging, receipts)] == receipts[5:]
 
 
 def test_removed_shards_leave_the_repo_and_the_record_in_one_commit(hub: Hub, staging: Staging, staged: Staged) -> None:

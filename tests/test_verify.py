@@ -21,7 +21,8 @@ Staged = Callable[[int], list[Receipt]]
 def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
     receipts = staged(4)
     changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
-    commit(hub, read_published(hub), [r.published() for r in receipts], transfer(hub, staging, receipts), changes)
+    operations = [one.operation for one in transfer(hub, staging, receipts)]
+    commit(hub, read_published(hub), [r.published() for r in receipts], operations, changes)
     return receipts
 
 

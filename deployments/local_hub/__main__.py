@@ -1,4 +1,4 @@
-"""The local Hub's commands: `serve`, `token`, `check`."""
+"""The local Hub's commands: `serve`, `token`, `revoke`, `check`, `export`."""
 
 from __future__ import annotations
 
@@ -43,12 +43,21 @@ def main(arguments: list[str] | None = None) -> int:
         "check", parents=[root], help="re-hash everything; exit code 1 and a list if something is damaged"
     )
 
+    revoke = commands.add_parser("revoke", parents=[root], help="make every token of an account worthless")
+    revoke.add_argument("name", help="the account; its repos stay")
+
+    export = commands.add_parser("export", parents=[root], help="write a repo's history as a bare git repository")
+    export.add_argument("repo", help="as in its address, e.g. datasets/lab/scans")
+    export.add_argument("target", type=Path, help="a folder that does not exist yet")
+
     options = parser.parse_args(arguments)
     if options.command == "serve":
         return _serve(options)
     if options.command == "token":
         return _token(options)
-    return _check(options)
+    if options.command == "revoke":
+        return _revoke(options)
+    return _export(options) if options.command == "export" else _check(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -81,6 +90,33 @@ def _token(options: argparse.Namespace) -> int:
         print(hub.accounts.create_token(options.name, options.role, orgs, lifetime))
     except ValueError as error:
         print(error, file=sys.stderr)
+        return 2
+    finally:
+        hub.close()
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    hub = Hub(options.root)
+    try:
+        print(f"{hub.accounts.revoke(options.name)} tokens")
+    finally:
+        hub.close()
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from deployments.local_hub.export import export
+
+    hub = Hub(options.root)
+    try:
+        repo = hub.repos.named(options.repo)
+        if repo is None:
+            print(f"There is no repo {options.repo}", file=sys.stderr)
+            return 2
+        print(f"{export(hub, repo, options.target)} objects")
+    except FileExistsError:
+        print(f"{options.target} exists already", file=sys.stderr)
         return 2
     finally:
         hub.close()

@@ -22,7 +22,7 @@ Role = Literal["read", "write"]
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?")
 
 # First parts of this Hub's own URLs: an account of that name would hide behind them.
-RESERVED = {"api", "datasets", "models", "spaces", "lfs", "lfs-part", "lfs-complete", "v1", "v2", "xet"}
+RESERVED = {"api", "cas", "datasets", "models", "spaces", "lfs", "lfs-part", "lfs-complete"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,16 @@ class Accounts:
                 (_digest(token), name, role, now, now + lifetime if lifetime is not None else None),
             )
         return token
+
+    def revoke(self, name: str) -> int:
+        """Make every token of an account worthless; returns how many there were. What it owns stays."""
+        with self._database.write() as connection:
+            return connection.execute("DELETE FROM token WHERE account = ?", (name,)).rowcount
+
+    def has_tokens(self, name: str) -> bool:
+        """Whether an account has a token that is good now."""
+        query = "SELECT 1 FROM token WHERE account = ? AND (expires IS NULL OR expires > ?)"
+        return self._database.read().execute(query, (name, time.time())).fetchone() is not None
 
     def identify(self, authorization: str | None) -> Identity:
         """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token."""

@@ -7,7 +7,6 @@ import binascii
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from deployments.local_hub.app import Call, text_of
@@ -74,7 +73,9 @@ async def commit(call: Call) -> Response:
     """POST .../commit/{revision}: one commit from NDJSON; `create_pr=1` puts it on a new pull request."""
     repo = call.repo(write=True)
     # spooled, not durable: a body that is cut is refused, one that is whole becomes durable as a commit
-    spool = await receive(call.request.stream(), call.hub.incoming, call.hub.workers, limit=COMMIT_LIMIT, durable=False)
+    spool = await receive(
+        call.request.stream(), call.hub.incoming, call.hub.workers, limit=COMMIT_LIMIT, hashed=False, durable=False
+    )
     create_pr, revision, user = call.flag("create_pr"), call.params["revision"], call.user
 
     def work() -> Response:
@@ -89,7 +90,7 @@ async def commit(call: Call) -> Response:
             answer["pullRequestUrl"] = f"{page}/discussions/{made.pull_request}"
         return JSONResponse(answer)
 
-    return await run_in_threadpool(work)
+    return await call.work(work)
 
 
 def tree(call: Call) -> Response:
@@ -196,6 +197,7 @@ def create_tag(call: Call) -> Response:
     message = call.body.get("message")
     if message is not None and not isinstance(message, str):
         raise bad_request("'message' must be a text")
+    call.hub.git.resolve(repo.id, call.params["revision"])
     tag = _ref_name(text_of(call.body, "tag"), "tag")
     call.hub.commits.create_tag(repo, tag, call.params["revision"], message, call.user)
     return JSONResponse({"status": "ok"})

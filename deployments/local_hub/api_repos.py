@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.local_hub import cards
 from deployments.local_hub.app import REPO_TYPES, Call, text_of
 from deployments.local_hub.attributes import DEFAULT_ATTRIBUTES, GIT_ATTRIBUTES
-from deployments.local_hub.errors import HubError, bad_request, invalid_token
+from deployments.local_hub.errors import HubError, bad_request, invalid_token, repo_not_found
 from deployments.local_hub.listing import iso
 from deployments.local_hub.repos import Repo, RepoType
 
@@ -116,6 +116,15 @@ def auth_check_write(call: Call) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+def missing(call: Call) -> Response:
+    """Any route that is not there: of a repo that is not there either, mostly."""
+    namespace, _, rest = call.params.get("rest", "").partition("/")
+    if rest:
+        call.hub.repos.find(call.identity, REPO_TYPES[call.params["type"]], namespace, rest.partition("/")[0])
+        raise HubError(404, "This Hub has no such route")
+    raise repo_not_found()
+
+
 def index(call: Call) -> Response:
     """GET /api/datasets (and models, spaces): the repos the caller may see; `author` and `search` narrow it."""
     wanted = call.query
@@ -137,23 +146,25 @@ def info(call: Call) -> Response:
     described = _summary(call, repo, revision)
     commit = described["sha"]
     items = call.hub.listing.items(repo, commit, "", recursive=True)
-    files = call.hub.listing.describe(repo, commit, [item for item in items if not item[1].is_folder])
-    siblings: list[dict[str, Any]] = [{"rfilename": item["path"]} for item in files]
+    files = [(path, entry) for path, entry in items if not entry.is_folder]
+    siblings: list[dict[str, Any]] = [{"rfilename": path} for path, _ in files]
+    expand = call.request.query_params.getlist("expand")
+    if "usedStorage" in expand:
+        blobs = call.hub.git.blobs(repo.id, (entry.oid for _, entry in files))
+        described["usedStorage"] = sum(blobs[entry.oid].size for _, entry in files)
     if call.flag("blobs"):
-        for sibling, item in zip(siblings, files, strict=True):
+        for sibling, item in zip(siblings, call.hub.listing.describe(repo, commit, files), strict=True):
             sibling.update(size=item["size"], blobId=item["oid"])
             if "lfs" in item:
                 lfs = item["lfs"]
                 sibling["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
     described["siblings"] = siblings
-    described["usedStorage"] = sum(item["size"] for item in files)
     card = call.hub.git.entry(repo.id, commit, cards.CARD)
     if card is not None and not card.is_folder:
         try:
             described["cardData"] = cards.card_data(call.hub.git.blob(repo.id, card.oid).decode("utf-8", "replace"))
         except ValueError:
             described["cardData"] = None  # a card from before the check, or an LFS pointer: the repo is still there
-    expand = call.request.query_params.getlist("expand")
     if expand:
         described = {name: described[name] for name in ("_id", "id", *expand) if name in described}
     return JSONResponse(described)

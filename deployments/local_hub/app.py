@@ -11,13 +11,15 @@ How it works:
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import json
 import logging
+import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from starlette.requests import ClientDisconnect, Request
@@ -25,16 +27,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.local_hub.accounts import ANONYMOUS, Identity
-from deployments.local_hub.errors import HubError, bad_request, token_needed, too_large
+from deployments.local_hub.errors import HubError, bad_request, is_unicode, token_needed, too_large
+from deployments.local_hub.html import error_page
 from deployments.local_hub.hub import Hub
 from deployments.local_hub.repos import Repo, RepoType
 
 logger = logging.getLogger("local_hub")
 
+COOKIE = "hub_page"  # signed: who looks at pages in this browser
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, quota or limit that is full
+
 JSON_LIMIT = 8 * 1024 * 1024  # bytes of a JSON or form body: 256 samples of 512 bytes and their paths need far less
 URL_LIMIT = 16 * 1024  # bytes
 
 REPO_TYPES: dict[str, RepoType] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -68,6 +76,15 @@ class Call:
         """Whether a query parameter is switched on."""
         return self.query.get(name, "").lower() in ("1", "true")
 
+    async def work(self, function: Callable[..., Value], *arguments: object) -> Value:
+        """Run something that blocks on the Hub's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, function, *arguments)
+
+    async def blocks(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads."""
+        while (block := await self.work(next, blocks, None)) is not None:
+            yield block
+
     def repo(self, *, write: bool = False) -> Repo:
         """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it."""
         repo_type = REPO_TYPES[self.params.get("type") or "models"]
@@ -78,14 +95,14 @@ class Call:
 
 
 Handler = Callable[[Call], Response | Awaitable[Response]]
-Match = Callable[[str, bytes], tuple[Handler, str, dict[str, str]]]
 
 
 class Application:
     """The ASGI callable over one Hub."""
 
     def __init__(self, hub: Hub):
-        from deployments.local_hub.routes import match  # the table names the handlers, which need this module
+        # the table names the handlers, which need this module
+        from deployments.local_hub.routes import match
 
         self.hub = hub
         self._match = match
@@ -102,11 +119,24 @@ class Application:
             return
         except HubError as error:
             response = refusal(error)
-        except Exception:
-            logger.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
-            response = refusal(HubError(500, f"Internal error; the server's log has the rest under {request_id}"))
+            if "text/html" in request.headers.get("accept", ""):
+                response = error_page(error, scope["path"])
+        except Exception as error:
+            logger.exception("%s %r failed (request %s)", scope["method"], _loggable(scope["path"]), request_id)
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                response = refusal(HubError(507, f"The Hub cannot store this: {error.strerror}"))
+            else:
+                response = refusal(HubError(500, f"Internal error; the server's log has the rest under {request_id}"))
         response.headers["X-Request-Id"] = request_id
         await response(scope, receive, send)
+
+    def _identify(self, request: Request) -> Identity:
+        authorization = request.headers.get("authorization")
+        if authorization is None and request.method in ("GET", "HEAD") and (cookie := request.cookies.get(COOKIE)):
+            claims = self.hub.signer.check("page", cookie)
+            if claims is not None and self.hub.accounts.has_tokens(claims["user"]):
+                return Identity(claims["user"], "read")  # a browser reads, whatever the token could do
+        return self.hub.accounts.identify(authorization)
 
     async def _answer(self, request: Request) -> Response:
         raw_path: bytes = request.scope["raw_path"].split(b"?")[0]
@@ -119,13 +149,13 @@ class Application:
             raise bad_request("The URL is not UTF-8") from None
         call = Call(self.hub, request, params)
         if body != "xet":  # Xet has tokens of its own, which its handlers check
-            call.identity = self.hub.accounts.identify(request.headers.get("authorization"))
+            call.identity = self._identify(request)
         if body in ("json", "form"):
             call.body = await _read_body(request, body)
         if inspect.iscoroutinefunction(handler):
             answer: Response = await handler(call)
             return answer
-        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, _run, handler, call)
+        return await call.work(_run, handler, call)
 
 
 def _run(handler: Handler, call: Call) -> Response:
@@ -153,13 +183,21 @@ async def _read_body(request: Request, kind: str) -> dict[str, Any]:
         raise bad_request("The body is no JSON") from None
     if not isinstance(parsed, dict):
         raise bad_request("The body must be a JSON object")
+    if b"\\ud" in data.lower() and not is_unicode(parsed):
+        raise bad_request("The body has text that is not Unicode")
     return parsed
+
+
+def _loggable(path: str) -> str:
+    """A path for the log: of those that carry a signed permission, the first part alone."""
+    first = path.split("/")[1:2]
+    return f"/{first[0]}/..." if first and first[0].startswith(("lfs", "cas")) else path
 
 
 def refusal(error: HubError) -> Response:
     """A HubError as an answer."""
-    # headers are Latin-1 and one line; the JSON has the sentence as it is
-    message = " ".join(error.message.split()).encode("latin-1", "replace").decode("latin-1")[:1000]
+    # a header is one line of plain characters; the JSON has the sentence as it is
+    message = re.sub(r"[^ -~]+", "?", " ".join(error.message.split()))[:1000]
     headers = {"X-Error-Message": message, **error.headers}
     if error.code:
         headers["X-Error-Code"] = error.code

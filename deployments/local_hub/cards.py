@@ -14,7 +14,7 @@ FENCE = "---"
 
 def front_matter(text: str) -> tuple[str | None, str]:
     """The YAML between the first two `---` lines (None where there is no such block), and the text below it."""
-    lines = text.lstrip("\ufeff").splitlines(keepends=True)
+    lines = text.lstrip("\ufeff\n\r\t ").splitlines(keepends=True)  # blank lines before it are allowed
     if not lines or lines[0].rstrip() != FENCE:
         return None, text
     for number, line in enumerate(lines[1:], 1):

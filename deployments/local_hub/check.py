@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -17,9 +19,8 @@ def damage(hub: Hub) -> Iterator[str]:
     yield from hub.database.damage()
     yield from _git_objects(hub)
     yield from _missing_objects(hub)
-    yield from hub.content.damage()
-    yield from hub.xet.damage()
-    yield from _missing_content(hub)
+    for line in (*hub.content.damage(), *hub.xet.damage(), *_missing_content(hub)):
+        yield from (f"{line}{where}" for where in [_paths(hub, line)])
 
 
 def _git_objects(hub: Hub) -> Iterator[str]:
@@ -78,3 +79,21 @@ def _missing_content(hub: Hub) -> Iterator[str]:
                 yield f"{kind} {namespace}/{name}: content {sha256} has {path.stat().st_size} bytes, not {size}"
         elif xet is None:
             yield f"{kind} {namespace}/{name}: content {sha256} ({size} bytes) is missing"
+
+
+def _paths(hub: Hub, line: str) -> str:
+    """The files at the heads of branches whose content a line speaks of, for the person who reads it."""
+    digests = re.findall(r"[0-9a-f]{64}", line)
+    marks = ",".join("?" * len(digests))
+    rows = hub.database.read().execute(f"SELECT repo, oid FROM git_object WHERE sha256 IN ({marks})", digests)
+    blobs = set(rows.fetchall())
+    found = []
+    for repo_id in {repo for repo, _ in blobs}:
+        repo = hub.repos.by_id(repo_id)
+        assert repo is not None
+        for ref, oid in hub.git.refs(repo_id).items():
+            if ref.startswith("refs/heads/"):
+                with contextlib.suppress(LookupError, zlib.error, ValueError):  # a damaged tree is named by itself
+                    items = hub.listing.items(repo, hub.git.peel(repo_id, oid), "", recursive=True)
+                    found += [f"{repo.path}/{path}" for path, entry in items if (repo_id, entry.oid) in blobs]
+    return f" ({', '.join(found[:10])})" if found else ""

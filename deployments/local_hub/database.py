@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS holding (
 CREATE TABLE IF NOT EXISTS discussion (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, number INTEGER NOT NULL, title TEXT NOT NULL,
     author TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL, base TEXT, description TEXT NOT NULL,
-    merged TEXT, PRIMARY KEY (repo, number)) WITHOUT ROWID;
+    merged TEXT, events TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (repo, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS holding_by_xet ON holding (repo, xet);
 CREATE TABLE IF NOT EXISTS xorb (
     hash BLOB PRIMARY KEY, hashes BLOB NOT NULL, ends BLOB NOT NULL, batch INTEGER);
@@ -80,9 +80,11 @@ class Database:
         with self.write() as connection:
             for statement in SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute("INSERT OR IGNORE INTO setting VALUES ('secret', ?)", (secrets.token_bytes(32),))
-        row = self._writer.execute("SELECT value FROM setting WHERE key = 'secret'").fetchone()
-        self.secret: bytes = row[0]
+            for key, value in [("secret", secrets.token_bytes(32)), ("store", secrets.token_bytes(8))]:
+                connection.execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", (key, value))
+        settings = dict(self._writer.execute("SELECT key, value FROM setting").fetchall())
+        self.secret: bytes = settings["secret"]
+        self.store_id: str = settings["store"].hex()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)

@@ -6,6 +6,8 @@ that it tells apart is named once here.
 
 from __future__ import annotations
 
+import json
+
 
 class HubError(Exception):
     """A request that is refused: HTTP status, message for a person, the Hub's error code and extra headers."""
@@ -18,9 +20,23 @@ class HubError(Exception):
         self.headers = headers or {}
 
 
+def is_unicode(parsed: object) -> bool:
+    """Whether all text in parsed JSON can be stored: JSON's escapes can name half a character, UTF-8 cannot."""
+    try:
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def bad_request(message: str) -> HubError:
     """The request cannot be understood or does not hold together."""
     return HubError(400, message)
+
+
+def bad_path(message: str) -> HubError:
+    """A path that no repo may contain; the Hub's status for it."""
+    return HubError(422, message)
 
 
 def invalid_token() -> HubError:

@@ -124,6 +124,11 @@ class Git:
         row = (connection or self._database.read()).execute(query, (repo, oid)).fetchone()
         return None if row is None else (row[0], zlib.decompress(row[1]))
 
+    def objects(self, repo: int) -> list[tuple[str, int]]:
+        """The id and git type number of every object of the repo."""
+        query = "SELECT oid, kind FROM git_object WHERE repo = ?"
+        return self._database.read().execute(query, (repo,)).fetchall()
+
     def tree(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> Folder:
         """A folder by its tree id, in git's order."""
         folder = self._trees.get(oid)
@@ -236,6 +241,47 @@ class Git:
         made.tag_timezone = 0
         made.message = message.encode()
         return self.add(connection, repo, made)
+
+    def common_ancestor(
+        self, repo: int, one: str, other: str, connection: sqlite3.Connection | None = None
+    ) -> str | None:
+        """The newest commit on the first-parent history of both; None if they share none."""
+        seen: set[str] = set()
+        here: list[str | None] = [one, other]
+        while any(here):
+            for side, oid in enumerate(here):
+                if oid is None:
+                    continue
+                if oid in seen:
+                    return oid
+                seen.add(oid)
+                parents = self.commit(repo, oid, connection).parents
+                here[side] = parents[0] if parents else None
+        return None
+
+    def changes(
+        self, repo: int, before: str | None, after: str, connection: sqlite3.Connection | None = None
+    ) -> dict[str, str | None]:
+        """The files that differ between two commits: their blob in the later one, None for those deleted."""
+        found: dict[str, str | None] = {}
+        old = Entry(FOLDER_MODE, self.commit(repo, before, connection).tree) if before is not None else None
+        new = Entry(FOLDER_MODE, self.commit(repo, after, connection).tree)
+        pending: list[tuple[str, Entry | None, Entry | None]] = [("", old, new)]
+        while pending:
+            path, was, now = pending.pop()
+            if was == now:
+                continue
+            if was is not None and not was.is_folder:
+                found.setdefault(path, None)
+            if now is not None and not now.is_folder:
+                found[path] = now.oid
+            inner_was = self.tree(repo, was.oid, connection) if was is not None and was.is_folder else {}
+            inner_now = self.tree(repo, now.oid, connection) if now is not None and now.is_folder else {}
+            prefix = f"{path}/" if path else ""
+            pending.extend(
+                (prefix + name, inner_was.get(name), inner_now.get(name)) for name in {*inner_was, *inner_now}
+            )
+        return found
 
     # refs
 

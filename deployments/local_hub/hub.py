@@ -11,7 +11,8 @@ from pathlib import Path
 from deployments.local_hub.accounts import Accounts
 from deployments.local_hub.commits import Commits
 from deployments.local_hub.content import Content
-from deployments.local_hub.database import Database
+from deployments.local_hub.database import Database, fsync_folder
+from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.git import Git
 from deployments.local_hub.holdings import Holdings
 from deployments.local_hub.listing import Listing
@@ -48,13 +49,15 @@ class Hub:
         self.repos = Repos(self.database, self.accounts)
         self.git = Git(self.database)
         self.holdings = Holdings(self.database)
-        self.commits = Commits(self.database, self.git, self.holdings)
+        self.discussions = Discussions(self.database)
         self.listing = Listing(self.git, self.holdings)
         self.content = Content(root)
         self.xet = XetStore(root, self.database, self.holdings)
+        self.commits = Commits(self.database, self.git, self.stored, self.discussions)
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
         self.workers = ThreadPoolExecutor(THREADS, "hub")
+        fsync_folder(root)
 
     def stored(self, repo: int, sha256: str) -> int | None:
         """Bytes of content that the repo holds and that is there; None if it has to be sent (again)."""
@@ -66,6 +69,7 @@ class Hub:
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""
         self.workers.shutdown()
+        self.xet.close()
         self.database.close()
         if self._lock is not None:
             os.close(self._lock)

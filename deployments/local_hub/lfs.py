@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from deployments.local_hub.app import REPO_TYPES, Call, text_of
@@ -101,7 +100,7 @@ async def put(call: Call) -> Response:
         call.request.stream(), call.hub.incoming, call.hub.workers,
         limit=SIZE_LIMIT, size=claims["size"], sha256=claims["oid"],
     )  # fmt: skip
-    await run_in_threadpool(_keep, call, claims["repo"], received)
+    await call.work(_keep, call, claims["repo"], received)
     return Response(headers={"ETag": f'"{received.sha256}"'})
 
 
@@ -113,7 +112,7 @@ async def put_part(call: Call) -> Response:
         call.request.stream(), call.hub.incoming, call.hub.workers,
         limit=upload.part_size, size=upload.part_bytes(claims["part"]), durable=False,
     )  # fmt: skip
-    etag = await run_in_threadpool(call.hub.multiparts.put, upload, claims["part"], received)
+    etag = await call.work(call.hub.multiparts.put, upload, claims["part"], received)
     return Response(headers={"ETag": etag})
 
 

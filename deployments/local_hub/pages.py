@@ -10,28 +10,19 @@ from html import escape
 from urllib.parse import quote
 
 from markdown_it import MarkdownIt
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 
 from deployments.local_hub.app import Call
 from deployments.local_hub.cards import CARD, front_matter
-from deployments.local_hub.errors import entry_not_found
+from deployments.local_hub.errors import bad_request, entry_not_found
 from deployments.local_hub.git import CommitInfo
+from deployments.local_hub.html import page
 from deployments.local_hub.listing import iso
 from deployments.local_hub.repos import Repo
 
 ROWS = 1000  # paths shown of one folder
 HISTORY = 100  # commits shown
 TEXT_LIMIT = 1024 * 1024  # bytes of a text shown in a page
-
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; }
-th { text-align: left; } td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
-pre { overflow: auto; padding: .7rem; background: #8881; }
-nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; } .quiet { opacity: .7; } img { max-width: 100%; }
-"""
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
@@ -45,8 +36,12 @@ def home(call: Call) -> Response:
             f'<tr><td><a href="/{quote(repo.path)}">{escape(repo.full_name)}</a></td><td>{repo.type}</td>'
             f'<td>{"private" if repo.private else "public"}</td><td class="n">{iso(head.date)}</td></tr>'
         )
-    table = _table(("Repository", "Type", "Visibility", "Last commit"), rows) if rows else "<p>Nothing here yet.</p>"
-    return _page("Local Hub", f"<h1>Local Hub</h1>{table}")
+    table = _table(("Repository", "Type", "Visibility", "Last commit"), rows) if rows else "<p>Nothing to see.</p>"
+    if call.identity.name is None:
+        who = '<a href="/login">Sign in</a> to see private repositories.'
+    else:
+        who = f'{escape(call.identity.name)} <a href="/logout">Sign out</a>'
+    return page("Local Hub", f"<h1>Local Hub</h1><p>{who}</p>{table}")
 
 
 def repo(call: Call) -> Response:
@@ -75,7 +70,7 @@ def repo(call: Call) -> Response:
     body = _header(repo, revision, path) + _latest(address, head) + _table(("Name", "Size", "Digest"), rows) + more
     if not path:
         body += _totals(call, repo, commit) + _card(call, repo, commit)
-    return _page(repo.full_name, body)
+    return page(repo.full_name, body)
 
 
 def blob(call: Call) -> Response:
@@ -91,12 +86,10 @@ def blob(call: Call) -> Response:
     if info.sha256 is None and info.size <= TEXT_LIMIT:
         text = escape(call.hub.git.blob(repo.id, entry.oid).decode("utf-8", "replace"))
         shown = f"<pre>{text}</pre>"
-    elif call.identity.name is None and repo.private:
-        return RedirectResponse(download)
     else:
         shown = f"<p>Kept as LFS content: <code>{info.sha256}</code></p>" if info.sha256 else ""
     about = f'<p>{human(info.size)} · <a href="{download}">download</a></p>'
-    return _page(path, _header(repo, revision, path) + about + shown)
+    return page(path, _header(repo, revision, path) + about + shown)
 
 
 def commits(call: Call) -> Response:
@@ -111,7 +104,7 @@ def commits(call: Call) -> Response:
         f'<td>{escape(info.title)}</td><td>{escape(info.author)}</td><td class="n">{iso(info.date)}</td></tr>'
         for info, _ in history
     ]
-    return _page(repo.full_name, _header(repo, revision, "") + _table(("Commit", "Title", "Author", "Date"), rows))
+    return page(repo.full_name, _header(repo, revision, "") + _table(("Commit", "Title", "Author", "Date"), rows))
 
 
 def commit(call: Call) -> Response:
@@ -126,7 +119,24 @@ def commit(call: Call) -> Response:
         f"<p>Commit <code>{info.oid}</code>, parent {parents or 'none'}</p>"
         f'<p><a href="{address}/tree/{info.oid}">Files at this commit</a></p>'
     )
-    return _page(info.title, _header(repo, info.oid, "") + body)
+    return page(info.title, _header(repo, info.oid, "") + body)
+
+
+def discussion(call: Call) -> Response:
+    """GET .../discussions/{number}: a pull request's title, state and the way to its files."""
+    repo = call.repo()
+    number = call.params["number"]
+    if not number.isdigit() or len(number) > 9:
+        raise bad_request("A discussion has a number")
+    opened = call.hub.discussions.get(repo, int(number))
+    address = f"/{quote(repo.path)}"
+    body = f"<h2>#{number} {escape(opened.title)}</h2><p>{opened.status}, by {escape(opened.author)}</p>"
+    if opened.base is not None:
+        ref = quote(f"refs/pr/{number}", safe="")
+        body += f'<p>Onto {escape(opened.base)}: <a href="{address}/tree/{ref}">files</a>'
+        body += f', <a href="{address}/commits/{ref}">commits</a></p>'
+    body += f"<article>{MARKDOWN.render(opened.description)}</article>"
+    return page(opened.title, _header(repo, "main", "") + body)
 
 
 def human(size: int) -> str:
@@ -137,19 +147,9 @@ def human(size: int) -> str:
     return f"{size / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-def _page(title: str, body: str) -> HTMLResponse:
-    return HTMLResponse(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>',
-        headers={
-            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' https: data:",
-            "X-Content-Type-Options": "nosniff",
-        },
-    )
-
-
 def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{column}</th>" for column in columns)
+    numbers = {"Size", "Date", "Last commit"}
+    head = "".join(f"<th{' class=n' if column in numbers else ''}>{column}</th>" for column in columns)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

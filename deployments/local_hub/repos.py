@@ -79,6 +79,10 @@ class Repos:
         """Whether the caller may read the repo."""
         return not repo.private or self._accounts.role_in(identity, repo.namespace) is not None
 
+    def named(self, path: str) -> Repo | None:
+        """The repo at a path as in URLs (`datasets/lab/scans`), whoever asks; None if there is none."""
+        return next((repo for repo in self._all() if repo.path.lower() == path.strip("/").lower()), None)
+
     def by_id(self, repo_id: int) -> Repo | None:
         """The repo a signed URL or token speaks of, if it still exists."""
         query = "SELECT id, type, namespace, name, private, created FROM repo WHERE id = ?"
@@ -87,10 +91,12 @@ class Repos:
 
     def listed(self, identity: Identity, repo_type: RepoType | None = None) -> list[Repo]:
         """Every repo the caller may see, the newest first."""
+        return [repo for repo in self._all() if repo_type in (None, repo.type) and self.visible(identity, repo)]
+
+    def _all(self) -> list[Repo]:
         query = "SELECT id, type, namespace, name, private, created FROM repo ORDER BY id DESC"
         rows = self._database.read().execute(query)
-        repos = (Repo(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows)
-        return [repo for repo in repos if repo_type in (None, repo.type) and self.visible(identity, repo)]
+        return [Repo(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows]
 
     def set_private(self, repo: Repo, private: bool) -> None:
         """Change who may see the repo."""
@@ -102,7 +108,7 @@ class Repos:
         _check_name(name)
         with self._database.write() as connection:
             if _find(connection, repo.type, namespace, name) is not None:
-                raise conflict(f"{namespace}/{name} exists already")
+                raise conflict(f"A {repo.type} repository called {namespace}/{name} already exists")
             connection.execute("UPDATE repo SET namespace = ?, name = ? WHERE id = ?", (namespace, name, repo.id))
 
     def delete(self, repo: Repo) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
@@ -15,31 +14,27 @@ from deployments.local_hub.errors import HubError, entry_not_found
 from deployments.local_hub.git import BlobInfo, Entry
 from deployments.local_hub.repos import Repo
 
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 TEXT_ENDINGS = (".md", ".txt", ".json", ".jsonl", ".tsv", ".csv", ".yaml", ".yml", ".bval", ".bvec", ".py", "README")
 
 
 async def resolve(call: Call) -> Response:
     """The file's bytes, with the headers the client reads: commit, ETag, size, and how to get it over Xet."""
-    found = await asyncio.get_running_loop().run_in_executor(call.hub.workers, _find, call)
-    repo, commit, path, entry, blob = found
-    headers = await asyncio.get_running_loop().run_in_executor(
-        call.hub.workers, _headers, call, repo, commit, path, entry, blob
-    )
-    start, stop = _range(call.request.headers.get("range"), blob.size)
-    if (start, stop) != (0, blob.size) or _asks_range(call.request.headers.get("range"), blob.size):
+    repo, commit, path, entry, blob = await call.work(_find, call)
+    headers = await call.work(_headers, call, repo, commit, path, entry, blob)
+    asked = _range(call.request.headers.get("range"), blob.size)
+    start, stop = asked or (0, blob.size)
+    if asked is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
     headers["Content-Length"] = str(stop - start)
-    status = 206 if "Content-Range" in headers else 200
+    status = 200 if asked is None else 206
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     if blob.sha256 is None:
-        data = await asyncio.get_running_loop().run_in_executor(call.hub.workers, call.hub.git.blob, repo.id, entry.oid)
+        data = await call.work(call.hub.git.blob, repo.id, entry.oid)
         return Response(data[start:stop], status, headers)
-    content = await asyncio.get_running_loop().run_in_executor(
-        call.hub.workers, _content, call, blob.sha256, start, stop
-    )
-    return StreamingResponse(_blocks(call, content), status, headers)
+    content = await call.work(_content, call, blob.sha256, start, stop)
+    return StreamingResponse(call.blocks(content), status, headers)
 
 
 def _find(call: Call) -> tuple[Repo, str, str, Entry, BlobInfo]:
@@ -80,22 +75,19 @@ def _headers(call: Call, repo: Repo, commit: str, path: str, entry: Entry, blob:
     return headers
 
 
-def _asks_range(header: str | None, size: int) -> bool:
-    return header is not None and RANGE.fullmatch(header.strip()) is not None and size > 0
+def _range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last; None for the whole.
 
-
-def _range(header: str | None, size: int) -> tuple[int, int]:
-    """First byte and the one after the last; several ranges at once are answered with the whole, as RFC 9110 allows."""
+    Several ranges at once, and what is no range, are answered with the whole, as RFC 9110 allows; 416 beyond the end.
+    """
     found = RANGE.fullmatch(header.strip()) if header else None
-    if found is None or found[1] == found[2] == "":
-        return 0, size
+    if found is None or size == 0 or found[1] == found[2] == "":
+        return None
     if found[1] == "":
         start, stop = max(size - int(found[2]), 0), size
     else:
         start, stop = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
     if start >= stop:
-        if size == 0 and start == 0:
-            return 0, 0
         raise HubError(416, f"The file has {size} bytes", headers={"Content-Range": f"bytes */{size}"})
     return start, stop
 
@@ -108,9 +100,3 @@ def _content(call: Call, sha256: str, start: int, stop: int) -> Iterator[bytes]:
     if found is None:
         raise HubError(500, f"The content of this file (sha256 {sha256}) is missing from the store")
     return call.hub.xet.read(found, start, stop)
-
-
-async def _blocks(call: Call, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    while (block := await loop.run_in_executor(call.hub.workers, next, blocks, None)) is not None:
-        yield block

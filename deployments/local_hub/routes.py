@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import re
 
-from deployments.local_hub import api_git, api_repos, lfs, pages, resolve
+from deployments.local_hub import api_discussions, api_git, api_repos, lfs, pages, resolve, signin
 from deployments.local_hub.app import Handler
 from deployments.local_hub.errors import HubError
 from deployments.local_hub.xet import routes as xet
 
 API = "/api/{type}/{namespace}/{name}"
+CAS = "/cas/{store}"  # Xet's content-addressed store
 
 TABLE: list[tuple[str, str, Handler, str]] = [
     ("GET", "/", pages.home, ""),
+    ("GET", "/login", signin.form, ""),
+    ("POST", "/login", signin.sign_in, "form"),
+    ("GET", "/logout", signin.sign_out, ""),
     ("GET", "/api/whoami-v2", api_repos.whoami, ""),
     ("GET", "/api/users/{user}/overview", api_repos.account_overview, ""),
     ("GET", "/api/organizations/{user}/overview", api_repos.account_overview, ""),
@@ -41,6 +45,14 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("POST", API + "/tag/{revision}", api_git.create_tag, "json"),
     ("DELETE", API + "/tag/{tag}", api_git.delete_tag, ""),
     ("POST", API + "/super-squash/{branch}", api_git.squash, "json"),
+    ("GET", API + "/discussions", api_discussions.index, ""),
+    ("POST", API + "/discussions", api_discussions.create, "json"),
+    ("GET", API + "/discussions/{number}", api_discussions.details, ""),
+    ("POST", API + "/discussions/{number}/comment", api_discussions.comment, "json"),
+    ("POST", API + "/discussions/{number}/comment/{event}/edit", api_discussions.edit_comment, "json"),
+    ("POST", API + "/discussions/{number}/title", api_discussions.retitle, "json"),
+    ("POST", API + "/discussions/{number}/status", api_discussions.change_status, "json"),
+    ("POST", API + "/discussions/{number}/merge", api_discussions.merge, "json"),
     ("POST", API + "/lfs-files/duplicate", lfs.duplicate, "json"),
     ("GET", API + "/lfs-files", lfs.listed, ""),
     ("POST", "/{type=datasets|spaces}/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch, "json"),
@@ -51,25 +63,36 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("POST", "/lfs-complete/{signed}", lfs.complete, "json"),
     ("GET", API + "/xet-{scope=read|write}-token/{revision}", xet.token, ""),
     ("GET", API + "/xet-{scope=read|write}-token/{revision}/{rest*}", xet.token, ""),
-    ("GET", "/v1/chunks/{prefix}/{hash}", xet.known_chunks, "xet"),
-    ("POST", "/v1/xorbs/{prefix}/{hash}", xet.put_xorb, "xet"),
-    ("GET", "/v1/xorbs/{prefix}/{hash}", xet.has_xorb, "xet"),
-    ("POST", "/v1/shards", xet.put_shard, "xet"),
-    ("POST", "/v2/shards", xet.put_shard_with_progress, "xet"),
-    ("GET", "/v1/reconstructions", xet.reconstructions, "xet"),
-    ("GET", "/v1/reconstructions/{hash}", xet.reconstruction_v1, "xet"),
-    ("GET", "/v2/reconstructions/{hash}", xet.reconstruction_v2, "xet"),
-    ("POST", "/v1/telemetry", xet.telemetry, "xet"),
-    ("GET", "/xet/{signed}/{hash}", xet.xorb_bytes, "xet"),
+    ("GET", CAS + "/v1/chunks/{prefix}/{hash}", xet.known_chunks, "xet"),
+    ("POST", CAS + "/v1/xorbs/{prefix}/{hash}", xet.put_xorb, "xet"),
+    ("GET", CAS + "/v1/xorbs/{prefix}/{hash}", xet.has_xorb, "xet"),
+    ("POST", CAS + "/v1/shards", xet.put_shard, "xet"),
+    ("POST", CAS + "/v2/shards", xet.put_shard_with_progress, "xet"),
+    ("GET", CAS + "/v1/reconstructions", xet.reconstructions, "xet"),
+    ("GET", CAS + "/v1/reconstructions/{hash}", xet.reconstruction_v1, "xet"),
+    ("GET", CAS + "/v2/reconstructions/{hash}", xet.reconstruction_v2, "xet"),
+    ("POST", CAS + "/v1/telemetry", xet.telemetry, "xet"),
+    ("GET", CAS + "/xorb/{signed}/{hash}", xet.xorb_bytes, "xet"),
     ("GET", "/{type=datasets|spaces}/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
     ("GET", "/{namespace}/{name}/resolve/{revision}/{path*}", resolve.resolve, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}", pages.repo, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/tree/{revision}", pages.repo, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/tree/{revision}/{path*}", pages.repo, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/commits/{revision}", pages.commits, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/commit/{revision}", pages.commit, ""),
-    ("GET", "/{type=datasets|spaces}/{namespace}/{name}/blob/{revision}/{path*}", pages.blob, ""),
+    # names without a namespace, and whatever else is asked of a repo that is not there
+    ("GET", "/{namespace}/resolve/{revision}/{path*}", api_repos.missing, ""),
+    ("GET", "/{type=datasets|spaces}/{namespace}/resolve/{revision}/{path*}", api_repos.missing, ""),
+    ("GET", "/api/{type}/{rest*}", api_repos.missing, ""),
+    ("POST", "/api/{type}/{rest*}", api_repos.missing, ""),
+    ("DELETE", "/api/{type}/{rest*}", api_repos.missing, ""),
 ]  # fmt: skip
+
+for _prefix in ("/{type=datasets|spaces}/{namespace}/{name}", "/{namespace}/{name}"):
+    TABLE += [
+        ("GET", _prefix, pages.repo, ""),
+        ("GET", _prefix + "/tree/{revision}", pages.repo, ""),
+        ("GET", _prefix + "/tree/{revision}/{path*}", pages.repo, ""),
+        ("GET", _prefix + "/blob/{revision}/{path*}", pages.blob, ""),
+        ("GET", _prefix + "/commits/{revision}", pages.commits, ""),
+        ("GET", _prefix + "/commit/{revision}", pages.commit, ""),
+        ("GET", _prefix + "/discussions/{number}", pages.discussion, ""),
+    ]
 
 _SHAPES = {"type": "models|datasets|spaces"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 
@@ -22,6 +23,7 @@ def serve(hub: Hub, host: str, port: int) -> None:
     # the protocol spelled out: asyncio switches Nagle's delay (40 ms an answer) off only for sockets that name TCP
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a client that vanished is noticed
         listener.bind((host, port))
         listener.listen(1024)
         name = f"[{host}]" if family == socket.AF_INET6 else host
@@ -33,6 +35,9 @@ def serve(hub: Hub, host: str, port: int) -> None:
             server_header=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=SHUTDOWN_GRACE,
             h11_max_incomplete_event_size=HEAD_LIMIT,
         )  # fmt: skip
+        # uvicorn ends in peace and then raises the signal once more: that one is ours, and not to die of
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        signal.signal(signal.SIGINT, lambda number, frame: None)
         # the socket listens already: whoever reads the line can connect at once
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
         uvicorn.Server(config).run(sockets=[listener])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from deployments.local_hub.errors import bad_request, entry_not_found
+from deployments.local_hub.errors import bad_path, bad_request, entry_not_found
 from deployments.local_hub.git import FILE_MODE, FOLDER_MODE, Entry, Folder, Git
 
 PATH_LIMIT = 1024  # bytes of a whole path
@@ -14,25 +14,25 @@ NAME_LIMIT = 255  # bytes of one name, what file systems of those who download c
 def check_path(path: object) -> str:
     """The path, if a repo may contain it: relative, normal, nothing that a checkout could be tricked by.
 
-    Raises 400 for anything else: absolute, `.`, `..`, empty parts, control characters, backslashes, `.git` in any case,
+    Raises 422 for anything else: absolute, `.`, `..`, empty parts, control characters, backslashes, `.git` in any case,
     over 1,024 bytes or a part over 255.
     """
     if not isinstance(path, str) or not path:
-        raise bad_request("A path must be a text that is not empty")
+        raise bad_path("A path must be a text that is not empty")
     try:
         encoded = path.encode()
     except UnicodeEncodeError:
-        raise bad_request("A path must be valid Unicode") from None
+        raise bad_path("A path must be valid Unicode") from None
     if len(encoded) > PATH_LIMIT:
-        raise bad_request(f"A path has at most {PATH_LIMIT} bytes")
+        raise bad_path(f"A path has at most {PATH_LIMIT} bytes")
     if "\\" in path or any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise bad_request(f"Control characters and backslashes are not allowed in a path: {path!r}")
+        raise bad_path(f"Control characters and backslashes are not allowed in a path: {path!r}")
     for part in path.split("/"):
         # git refuses ".git" however a file system may spell it: case, trailing dots and blanks (verify_path)
         if part in ("", ".", "..") or part.rstrip(". ").lower() in (".git", "git~1"):
-            raise bad_request(f"Invalid path: {path!r}")
+            raise bad_path(f"Invalid path: {path!r}")
         if len(part.encode()) > NAME_LIMIT:
-            raise bad_request(f"A name in a path has at most {NAME_LIMIT} bytes")
+            raise bad_path(f"A name in a path has at most {NAME_LIMIT} bytes")
     return path
 
 
@@ -85,12 +85,12 @@ class TreeEdit:
             raise bad_request(f"{path} is a folder: no file can take its place")
         folder[name] = Entry(FILE_MODE if old is None else old.mode, blob)
 
-    def delete(self, path: str, *, folder: bool) -> None:
-        """Remove a file or a whole folder; 404 where there is none of that kind."""
+    def delete(self, path: str, *, folders_only: bool = False) -> None:
+        """Remove a file or a whole folder; 404 where there is none."""
         parent_path, _, name = path.rpartition("/")
         parent = self._folder(parent_path, create=False)
         entry = None if parent is None else parent.get(name)
-        if parent is None or entry is None or entry.is_folder != folder:
+        if parent is None or entry is None or (folders_only and not entry.is_folder):
             raise entry_not_found(path)
         del parent[name]
         for gone in [known for known in self._folders if known == path or known.startswith(path + "/")]:

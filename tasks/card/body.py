@@ -11,6 +11,7 @@ from tasks.models import ENTITIES, Dataset
 from tasks.text import NotText, columns_of, decode
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
+MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
 READMES = ("README.md", "README", "README.txt", "README.rst")
 
 #: The columns of a row that every dataset has, with what a reader needs to know; the entities come between.
@@ -49,10 +50,11 @@ def body(dataset: Dataset, repo_id: str, published: Published) -> str:
 def _title(dataset: Dataset, published: Published) -> str:
     """The name, and one paragraph with the figures."""
     counts = published.count()
+    subjects = f" of {_number(counts.subjects, 'subject')}" if counts.subjects else ""
     sessions = f" in {_number(counts.sessions, 'session')}" if counts.sessions else ""
     lines = [
         f"# {md.text(dataset.name)}",
-        f"{_number(counts.images, 'image')} of {_number(counts.subjects, 'subject')}{sessions}, "
+        f"{_number(counts.images, 'image')}{subjects}{sessions}, "
         f"{md.size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
         f"per {'session' if counts.sessions else 'subject'}.",
     ]
@@ -82,11 +84,11 @@ print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
-# the whole config on your disk
+# all of them on your disk: the Parquet files of every config are downloaded ({md.size(published.count().size)})
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1)
 ```
 
-`writer_batch_size=1` is needed: images are large, and `datasets` would otherwise collect up to a hundred of them in \
+`writer_batch_size=1` is needed: images are large, and `datasets` would otherwise collect up to a thousand of them in \
 memory before it writes one.{others}"""
 
 
@@ -124,31 +126,32 @@ def _columns(published: Published) -> str:
 
 
 def _participants(dataset: Dataset) -> str:
-    """The data dictionary of participants.json, with the columns that it does not describe."""
-    if not dataset.participants:
-        return ""
-    dictionary = _json_text(dataset, "participants.json")
-    rows = []
-    for column in columns_of(dataset.participants):
-        entry = dictionary.get(column)
-        entry = entry if isinstance(entry, Mapping) else {}
-        levels = entry.get("Levels")
-        words = (
-            "; ".join(f"{md.code(key)} {_level(value)}" for key, value in levels.items())
-            if isinstance(levels, Mapping)
-            else ""
+    """The tables of people: how to load them, and what their columns mean."""
+    parts = []
+    if dataset.participants:
+        rows_there = _number(len(dataset.participants), "row")
+        sessions = ", and the sessions' tables together are `sessions`" if dataset.sessions else ""
+        parts.append(
+            f"participants.tsv has {rows_there} and is the config `participants`{sessions}. Every value "
+            "is a string as in the file, and `n/a` is null."
         )
-        description = " ".join(str(entry.get(key) or "") for key in ("LongName", "Description")).strip()
-        rows.append([md.code(column), md.text(description), md.text(entry.get("Units") or ""), words])
-    tables = ["participants", *(["sessions"] if dataset.sessions else [])]
-    intro = (
-        f"participants.tsv has {_number(len(dataset.participants), 'row')}. It is the config "
-        f"{' and '.join(map(md.code, tables[:1]))}{'; the sessions are `sessions`' if dataset.sessions else ''}. Every "
-        "value is a string as in the file, and `n/a` is null."
-    )
+        dictionary = _json_text(dataset, "participants.json")
+        rows = [_dictionary_row(column, dictionary.get(column)) for column in columns_of(dataset.participants)]
+        parts.append(md.table(["column", "description", "units", "levels"], rows))
     phenotype = sorted(path for path in dataset.texts if "phenotype/" in path and path.endswith(".tsv"))
-    more = f"\n\nPhenotype tables are under `bids/`: {', '.join(map(md.code, phenotype))}." if phenotype else ""
-    return f"{intro}\n\n{md.table(['column', 'description', 'units', 'levels'], rows)}{more}"
+    if phenotype:
+        parts.append(f"Phenotype tables are under `bids/`: {', '.join(map(md.code, phenotype))}.")
+    return "\n\n".join(parts)
+
+
+def _dictionary_row(column: str, entry: object) -> list[str]:
+    """A column's line of the data dictionary, also for one that it does not describe."""
+    entry = entry if isinstance(entry, Mapping) else {}
+    words = [str(entry[key]) for key in ("LongName", "Description") if entry.get(key) not in (None, "", column)]
+    levels = entry.get("Levels")
+    levels = levels if isinstance(levels, Mapping) else {}
+    meanings = "; ".join(f"{md.code(key)} {_level(value)}" for key, value in levels.items())
+    return [md.code(column), md.text(": ".join(words)), md.text(entry.get("Units") or ""), meanings]
 
 
 def _level(value: object) -> str:
@@ -157,12 +160,16 @@ def _level(value: object) -> str:
 
 def _left_out(dataset: Dataset) -> str:
     """What is in the BIDS dataset and not here, and what else to know."""
-    rows = [
-        (md.code(kind) if kind[0] in "*." else md.text(kind), f"{count:,}") for kind, count in dataset.left_out.items()
-    ]
     notes = md.bullets(dataset.notes)
-    if not rows:
+    if not dataset.left_out:
         return notes
+    most = sorted(dataset.left_out.items(), key=lambda item: (-item[1], item[0]))
+    rows = [
+        (md.code(kind) if kind.startswith("*") else md.text(kind), f"{count:,}") for kind, count in most[:MAX_KINDS]
+    ]
+    if most[MAX_KINDS:]:
+        rest = sum(count for _, count in most[MAX_KINDS:])
+        rows.append((f"{len(most) - MAX_KINDS} other kinds", f"{rest:,}"))
     intro = "Files of the BIDS dataset that are not published here, by kind:"
     return "\n\n".join(part for part in (intro, md.table(["kind", "files"], rows, right=[1]), notes) if part)
 

@@ -158,4 +158,5 @@ def _blocks(text: str) -> list[tuple[str | None, list[str]]]:
 
 
 def _dump(key: str, value: object) -> str:
-    return str(yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=10**6))
+    flow = None if key == "configs" else False  # a filter on one line: [suffix, ==, T1w]
+    return str(yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=10**6, default_flow_style=flow))

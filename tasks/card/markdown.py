@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 _ADDRESS = re.compile(r"(https?://[^\s<>]*[^\s<>.,;:!?)\]'\"])")
-_SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))")
-_LINE_START = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)]))")
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=#?\w+;))")
+_LINE_START = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)](?:\s|$)))")
+_DRAWN = re.compile(r"\s*([-_=*~#])\1{3,}\s*")
+#: HTML that, left open, takes in all that follows (CommonMark, "HTML blocks", kinds 1 to 5).
+_SWALLOWING = re.compile(r"<(?=(?:script|pre|style|textarea)\b|[?!])", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.MULTILINE)
 
 
@@ -44,9 +47,14 @@ def bullets(items: Iterable[object]) -> str:
 
 
 def plain_document(words: str) -> str:
-    """A document of plain text: its paragraphs and its line ends are kept."""
-    paragraphs = re.split(r"\n\s*\n", words.replace("\r\n", "\n").replace("\r", "\n").strip())
-    return "\n\n".join("\\\n".join(text(line) for line in part.split("\n") if line.strip()) for part in paragraphs)
+    """A document of plain text: its paragraphs and its line ends are kept, its drawn lines are rules."""
+    lines = words.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
+    words = "\n".join("\n\n---\n\n" if _DRAWN.fullmatch(line) else line for line in lines)
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", words.strip())]
+    return "\n\n".join(
+        part if part == "---" else "\\\n".join(text(line) for line in part.split("\n") if line.strip())
+        for part in paragraphs
+    ).strip("-\n ")
 
 
 def markdown_document(words: str, deeper: int) -> str:
@@ -58,7 +66,7 @@ def markdown_document(words: str, deeper: int) -> str:
             fence = "" if fence else mark.group(1)
         elif not fence:
             line = re.sub(r"^(#{1,6})(?=\s)", lambda match: "#" * min(6, len(match.group(1)) + deeper), line)
-            line = line.replace("<!--", "&lt;!--")
+            line = _SWALLOWING.sub("&lt;", line)
         lines.append(line.replace("<!-- bids-push", "<!- bids-push"))
     return "\n".join(lines + ([fence] if fence else []))
 

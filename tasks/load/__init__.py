@@ -7,6 +7,7 @@ How it works:
 3. `names` says of each file what it is: an image, a metadata file, or something that is not published as a row.
 4. `sidecars` gives each image its metadata by the inheritance principle; `annex` its key, size and time.
 5. Every file is accounted for: an image, used for one, carried as a text, or counted in `left_out` with its kind.
+   In the end all folders are listed once more, and hold the images that were accounted for, no more and no fewer.
 
 No image is opened. bids2table parses the names; its index is not used, because it takes no .bidsignore, gives no rows
 for a root with a dot in its name, and reads a damaged sidecar as an empty one.
@@ -33,11 +34,11 @@ from tasks.load.errors import (
     UnreadableTable,
     listed,
 )
-from tasks.load.names import Name, Place, looks_like_image, parse, place
+from tasks.load.names import Name, Place, parse, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import Tables
 from tasks.load.texts import is_text, read_text
-from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, walk
+from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, looks_like_image, walk
 from tasks.models import Dataset, Image
 from tasks.text import NotText, decode
 
@@ -69,7 +70,7 @@ def load(source: Path) -> Dataset:
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         AmbiguousSidecars: two sidecars at one level apply to one image.
         UnreadableTable: participants.tsv, a sessions or a scans table cannot be read.
-        IncompleteIndex: the walk saw images that the index does not account for; a bug, with their names.
+        IncompleteIndex: the tree holds other images than the index: it changed while it was read.
     """
     source = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would leave the tree through a linked root
     description = _description(source)
@@ -128,8 +129,7 @@ class _Loader:
         self.unfetched = 0
         self._pending: list[tuple[Folder, str, Name, Place]] = []
         self._kinds: dict[str, str] = {}
-        self._seen: set[str] = set()
-        self._sorted_out: set[str] = set()
+        self._not_rows = tree.images_kept_out
 
     def dataset(self) -> Dataset:
         """Go through all files, then through all images."""
@@ -157,13 +157,12 @@ class _Loader:
         path = folder.below(name)
         parsed = parse(path[len(folder.root.path) :].lstrip("/"))
         if looks_like_image(name):
-            self._seen.add(path)
             where = place(folder, parsed)
             if isinstance(where, Place):
                 self._pending.append((folder, path, parsed, where))
             else:
                 self.left_out[where] += 1
-                self._sorted_out.add(path)
+                self._not_rows.add(path)
             return
         carried = is_text(folder, name) and self._carry(path)
         if parsed.extension in SIDECAR_EXTENSIONS and parsed.suffix:
@@ -220,19 +219,29 @@ class _Loader:
         return text, self.sidecars.metadata(at, parse(path[len(at.root.path) :].lstrip("/")))
 
     def _require_complete(self) -> None:
-        """Check that every image that the walk saw is a row, or counted with the reason why not."""
+        """Check that the tree holds the images that are rows or counted with the reason why not, and no others."""
         if not self.images:
             kinds = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
             raise EmptyDataset(
                 f"{self.source} is a BIDS dataset without an image to publish (.nii or .nii.gz in a sub- folder, named "
                 f"as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
             )
-        lost = sorted(self._seen - self._sorted_out - {image.path for image in self.images})
-        if lost:
+        there = {folder.below(name) for folder in self.folders for name in self._images_in(folder)}
+        known = self._not_rows.union(image.path for image in self.images)
+        if there != known:
+            lines = [f"{path}: {'new' if path in there else 'gone'}" for path in sorted(there ^ known)]
             raise IncompleteIndex(
-                f"{len(lost)} of the {len(self._seen)} images in the tree are neither in the index nor counted as left "
-                f"out. This is a bug in bids-push: please report it with these names.{listed(lost)}"
+                f"the images in {self.source} are not those that were indexed a moment ago, so something writes to it:"
+                f"{listed(lines)}\nPush again when that has ended."
             )
+
+    def _images_in(self, folder: Folder) -> list[str]:
+        """The names of the images that a folder holds now."""
+        try:
+            names = os.listdir(f"{self.source}/{folder.path}")  # noqa: PTH208 - pathlib doubles the cost
+        except FileNotFoundError:
+            return []
+        return [name for name in names if looks_like_image(name) and not name.startswith(".")]
 
     def _notes(self) -> list[str]:
         """What a person should know about this dataset, in sentences."""
@@ -246,12 +255,16 @@ class _Loader:
                 f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {_few(unknown)}."
             )
         if self.sidecars.own_preferred:
+            count = len(self.sidecars.own_preferred)
             notes.append(
-                f"{len(self.sidecars.own_preferred)} images of derivatives have several sidecars that apply at one "
-                "level, which BIDS does not allow; each has the metadata of the one with its own name."
+                f"Sidecars of derivatives that are not the only one at their level: {count}. BIDS does not allow this; "
+                "each image has the metadata of the sidecar with its own name."
             )
         if self.unfetched:
-            notes.append(f"{self.unfetched} images are not fetched here: their shards cannot be staged until they are.")
+            notes.append(
+                f"Images whose content is not on the machine that publishes them: {self.unfetched}. Their shards fail "
+                "until it is fetched (`git annex get`, `datalad get`)."
+            )
         return notes
 
 

@@ -36,7 +36,7 @@ class UnreadableTable(PushError):
 
 
 class IncompleteIndex(PushError):
-    """The index and the tree do not hold the same images."""
+    """The tree does not hold the images of the index any more: it changed while it was read."""
 
 
 def listed(lines: Sequence[str]) -> str:

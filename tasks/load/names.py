@@ -6,19 +6,17 @@ and session it belongs; and that `run-01` stays the word "01".
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bids2table import parse_bids_entities
 
-from tasks.load.tree import Folder
+from tasks.load.tree import IMAGE_EXTENSIONS, Folder
 from tasks.models import ENTITIES
 
-IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 UNNAMED = "images without a BIDS name"
 OUTSIDE_SUBJECTS = "images outside the subjects' folders of a raw dataset"
 CONTRADICTION = "images whose name and folder contradict each other"
 
-#: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
-_CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _KNOWN = frozenset((*ENTITIES, "sub", "ses"))
 _COLUMNS = frozenset(ENTITIES)
@@ -31,13 +29,13 @@ class Name:
     entities: dict[str, str]
     """In the order of the name; a stray word between underscores is an entity without a value."""
     suffix: str | None
-    extension: str
     datatype: str | None
+    extension: str
 
     @property
     def kind(self) -> str:
         """What kind of file this is, for people: `*_eeg.edf`, or `*.pdf` for a name that is not BIDS's."""
-        if self.entities and self.suffix and _WORD.fullmatch(self.suffix) and self.extension:
+        if any(self.entities.values()) and self.suffix and _WORD.fullmatch(self.suffix) and self.extension:
             return f"*_{self.suffix}{self.extension}"
         last = self.extension.rpartition(".")[2]
         return f"*.{last}" if last else "files without an extension"
@@ -45,17 +43,20 @@ class Name:
 
 def parse(path: str) -> Name:
     """Parse a path relative to its dataset's root."""
+    dot = path.find(".", max(path.rfind("/"), path.rfind("_")) + 1)
+    stem, extension = (path[:dot], path[dot:]) if dot >= 0 else (path, "")
+    return Name(*_parse_stem(stem), extension)
+
+
+@lru_cache(maxsize=16)  # an image and the sidecars of its name follow one another, and are parsed once
+def _parse_stem(path: str) -> tuple[dict[str, str], str | None, str | None]:
+    """Entities, suffix and datatype of a path without its extension."""
     found = parse_bids_entities(path)
-    suffix, extension, datatype = found.pop("suffix", None), found.pop("ext", ""), found.pop("datatype", None)
+    suffix, datatype = found.pop("suffix", None), found.pop("datatype", None)
     name = path.rpartition("/")[2]
     if name.count("_") > len(found):  # sub-01_T2w_desc-lesion_mask: "T2w" tells two files apart, so it must count
         found |= {part: "" for part in name.split("_")[:-1] if "-" not in part}
-    return Name(found, suffix, extension, datatype)
-
-
-def looks_like_image(name: str) -> bool:
-    """Whether a file is a NIfTI volume by its extension, whatever the rest of its name."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not _CIFTI.search(name)
+    return found, suffix, datatype
 
 
 @dataclass(frozen=True, slots=True)

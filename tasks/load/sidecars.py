@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.load.annex import POINTER_MARK
+from tasks.annex import POINTER_MARK
 from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
 from tasks.load.names import Name
 from tasks.load.tree import Folder

@@ -7,7 +7,7 @@ Each row becomes the JSON text that the images it is about carry.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.load.annex import POINTER_MARK
+from tasks.annex import POINTER_MARK
 from tasks.load.errors import UnreadableTable
 from tasks.load.tree import Folder, Root
 from tasks.text import BadTable, NotText, Row, decode, read_table, to_json

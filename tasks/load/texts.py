@@ -6,7 +6,7 @@ sidecars and tables) and in `phenotype/` (BIDS specification, "Modality agnostic
 
 from pathlib import Path
 
-from tasks.load.annex import POINTER_MARK
+from tasks.annex import POINTER_MARK
 from tasks.load.tree import Folder
 from tasks.text import NotText, decode
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from tasks.load.annex import POINTER_MARK
+from tasks.annex import POINTER_MARK
 from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
 from tasks.text import decode
 
@@ -31,6 +31,9 @@ LOOPS = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 NOT_UTF8 = "names that are not UTF-8"
 
+IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+#: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
+_CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
 _SUBJECT_FOLDER = re.compile(r"sub-[^/]+")
 #: Data of other modalities that is a folder: CTF MEG, OME-Zarr, MEF3, EGI. Its files are one recording's parts.
 _RECORDING_FOLDER = re.compile(r".*_([A-Za-z0-9]+)(\.(?:ds|ome\.zarr|zarr|mefd|mff))")
@@ -67,6 +70,13 @@ class Tree:
 
     folders: list[Folder]
     left_out: Counter[str]
+    images_kept_out: set[str]
+    """What was not entered although its name is that of an image."""
+
+
+def looks_like_image(name: str) -> bool:
+    """Whether a file is a NIfTI volume by its extension, whatever the rest of its name."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not _CIFTI.search(name)
 
 
 def is_subject_folder(name: str) -> bool:
@@ -84,7 +94,7 @@ def walk(source: Path, name: str, derivative: bool) -> Tree:
     """
     walker = _Walker(str(source))
     walker.enter(Folder("", Root("", name, derivative, marked=True), None), [])
-    return Tree(walker.folders, walker.left_out)
+    return Tree(walker.folders, walker.left_out, walker.images_kept_out)
 
 
 class _Walker:
@@ -94,6 +104,7 @@ class _Walker:
         self.source = source
         self.folders: list[Folder] = []
         self.left_out: Counter[str] = Counter()
+        self.images_kept_out: set[str] = set()
 
     def enter(self, folder: Folder, ignored: list[tuple[str, GitIgnoreSpec]]) -> None:
         """Take the folder in, then those in it."""
@@ -110,6 +121,8 @@ class _Walker:
                 folder.files.append(name)
             elif name != IGNORE_FILE:
                 self.left_out[kind] += 1
+                if looks_like_image(name):
+                    self.images_kept_out.add(folder.below(name))
         for name in folders:
             path = folder.below(name)
             if name.startswith("."):
@@ -128,15 +141,17 @@ class _Walker:
         try:
             with os.scandir(top) as entries:
                 for entry in entries:
-                    if _is_folder(entry):
-                        if entry.is_symlink() and _leads_back(entry.path, top):
-                            self.left_out[LOOPS] += 1
-                        else:
-                            folders.append(entry.name)
-                    elif entry.is_symlink() or entry.is_file():
+                    if _is_file(entry):
                         files.append(entry.name)
-                    else:
+                        continue
+                    if looks_like_image(entry.name):
+                        self.images_kept_out.add(folder.below(entry.name))
+                    if not _is_folder(entry):
                         self.left_out[SPECIAL] += 1
+                    elif entry.is_symlink() and _leads_back(entry.path, top):
+                        self.left_out[LOOPS] += 1
+                    else:
+                        folders.append(entry.name)
         except OSError as error:
             raise UnreadableFolder(
                 f"the folder {top} cannot be listed ({error.strerror}). Nothing is published from a tree that can "
@@ -154,7 +169,7 @@ class _Walker:
             return NOT_UTF8
         for root, rules in ignored:
             if rules.match_file(path[len(root) + 1 :] if root else path):
-                return IGNORED_IMAGES if name.lower().endswith((".nii", ".nii.gz")) else IGNORED
+                return IGNORED_IMAGES if looks_like_image(name) else IGNORED
         return None
 
     def _count(self, path: str) -> int:
@@ -165,8 +180,16 @@ class _Walker:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: a file that cannot be read
+    except OSError:  # a link to itself
         return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that leads nowhere yet; not a pipe, which blocks who opens it."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:  # a link to itself: a file that cannot be read
+        return True
 
 
 def _leads_back(link: str, folder: str) -> bool:

@@ -7,29 +7,43 @@ known when the last byte is written. The same rows give the same bytes, whatever
 How the file is laid out:
 
     PAR1
-    row group by row group
-        nifti.bytes     one data page an image: header, definition level, length, the file's bytes as they are
-        every other     one data page a column; after the images, because their sha256 is known only then
-          column
+    images              nifti.bytes of every row group, the largest first: one data page an image, which is header,
+                        definition level, length, the file's bytes as they are
+    every other column  row group by row group, one data page a column: here because the images' sha256 is known now
     offset indexes      where each page is
     footer              schema, column chunks, statistics; `huggingface`: the Features
     footer's length, PAR1
 
-A row group is a run of images of one dataset, datatype and suffix (`row_groups`).
+The row groups stand in the footer in the order of the rows; where their column chunks are is free (parquet-format,
+"README.md", row group). A row group is a run of images of one dataset, datatype and suffix (`row_groups`). What is
+not an image is together at the end, so that one small read beside the footer's gets it for all rows. The small images
+are at the end too: `datasets` streams through a buffer that reads 5 MiB further than asked, unless the file ends
+before, and behind a T1w of 4 MB that would be more than the image.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from itertools import groupby
 from struct import pack
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from tasks.models import Image
+from tasks.write.behind import Behind
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
 from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
-from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Cell, row_of
+from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Row, row_of
 
-__all__ = ["ARROW_SCHEMA", "COLUMNS", "LARGEST_IMAGE", "WRITER_SETTINGS", "ShardWriter", "row_groups", "row_of"]
+__all__ = [
+    "ARROW_SCHEMA",
+    "COLUMNS",
+    "LARGEST_IMAGE",
+    "WRITER_SETTINGS",
+    "ShardWriter",
+    "row_groups",
+    "row_of",
+    "writing_order",
+]
 
 #: Bytes of images after which a row group is closed. A reader holds a row group whole, some of them twice, and the
 #: Hub's viewer refuses one over 286 MiB. An image that is larger has a row group of its own.
@@ -69,31 +83,52 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
         yield tuple(group)
 
 
-class ShardWriter:
-    """Writes one shard to a stream, from its first byte to its last.
+def writing_order(groups: Sequence[Sequence[Image]]) -> list[int]:
+    """The order in which the images of row groups are written: the largest first, by number."""
+    return sorted(range(len(groups)), key=lambda number: -sum(image.size for image in groups[number]))
 
-    For each row group: for each image `begin_image`, then its bytes through `write`; then `end_row_group` with the
-    rows. At the end `close`. A shard has at least one row.
+
+class ShardWriter:
+    """Writes one shard to a file, from its first byte to its last.
+
+    For each row group: for each image `begin_image`, then its bytes through `buffer` and `write`; then
+    `end_row_group` with the rows. At the end `close`. A shard has at least one row. A context manager, because its
+    thread (`tasks.write.behind`) has to end in any case.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        self._behind = Behind(stream)
         self._hash = hashlib.sha256()
-        self._groups: list[RowGroup] = []
-        self._images: list[Page] = []
+        self._pages: list[Page] = []
+        self._groups: dict[int, tuple[Sequence[Row], tuple[Page, ...]]] = {}
         self.size = 0
         self.write(MAGIC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(BaseException) if kind else nullcontext():  # the first error is the one to tell
+            self._behind.finish()
 
     @property
     def sha256(self) -> str:
         """The sha256 of everything written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
+    def buffer(self) -> memoryview:
+        """Room for the next of an image's bytes, to be filled and given to `write`."""
+        return self._behind.buffer()
+
     def write(self, data: bytes | memoryview) -> None:
-        """Write and hash bytes."""
+        """Write and hash bytes, or a buffer's filled part, which must not be touched afterwards.
+
+        Raises:
+            OSError: something before `data` could not be written.
+        """
         self._hash.update(data)
-        self._stream.write(data)
         self.size += len(data)
+        self._behind.write(data)
 
     def begin_image(self, size: int) -> None:
         """Begin the page of an image of `size` bytes, which must follow through `write`.
@@ -105,31 +140,42 @@ class ShardWriter:
             raise ValueError(f"an image of {size} bytes does not fit into a page")
         before = levels([IMAGE_BYTES.level]) + pack("<I", size)
         header = page_header(1, len(before) + size)
-        self._images.append(Page(self.size, len(header) + len(before) + size, len(self._images)))
+        self._pages.append(Page(self.size, len(header) + len(before) + size, len(self._pages)))
         self.write(header + before)
 
-    def end_row_group(self, rows: Sequence[dict[tuple[str, ...], Cell]]) -> None:
-        """Write the other columns of the images since the last row group, a row an image."""
-        images = Chunk(IMAGE_BYTES, len(rows), tuple(self._images), None)
-        if len(rows) != len(self._images) or images.pages[-1].offset + images.pages[-1].size != self.size:
+    def end_row_group(self, number: int, rows: Sequence[Row]) -> None:
+        """Say that the images since the last row group are the row group `number`, from 0, with these rows."""
+        pages = tuple(self._pages)
+        if len(rows) != len(pages) or pages[-1].offset + pages[-1].size != self.size:
             raise ValueError("the rows and the images of a row group do not agree")
-        chunks = {IMAGE_BYTES: images}
-        for leaf in LEAVES:
-            if leaf != IMAGE_BYTES:
-                cells = [row[leaf.path] for row in rows]
-                data = page(leaf, cells)
-                chunks[leaf] = Chunk(leaf, len(rows), (Page(self.size, len(data), 0),), statistics(leaf, cells))
-                self.write(data)
-        self._groups.append(RowGroup(len(rows), chunks))
-        self._images = []
+        self._groups[number] = (rows, pages)
+        self._pages = []
 
     def close(self) -> None:
-        """Write the offset indexes and the footer."""
+        """Write every other column, the offset indexes and the footer, and wait until all is written.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        groups = [self._row_group(*self._groups[number]) for number in range(len(self._groups))]
         indexes = {}
-        for group in self._groups:
-            for leaf in LEAVES:
-                index = offset_index(group.chunks[leaf])
-                indexes[group.chunks[leaf]] = (self.size, len(index))
+        for group in groups:
+            for chunk in group.chunks:
+                index = offset_index(chunk)
+                indexes[chunk] = (self.size, len(index))
                 self.write(index)
-        end = footer(self._groups, indexes)
+        end = footer(groups, indexes)
         self.write(end + pack("<I", len(end)) + MAGIC)
+        self._behind.finish()
+
+    def _row_group(self, rows: Sequence[Row], images: tuple[Page, ...]) -> RowGroup:
+        chunks = []
+        for leaf in LEAVES:
+            if leaf == IMAGE_BYTES:
+                chunks.append(Chunk(leaf, len(rows), images, None))
+                continue
+            cells = [row[leaf.path] for row in rows]
+            data = page(leaf, cells)
+            chunks.append(Chunk(leaf, len(rows), (Page(self.size, len(data), 0),), statistics(leaf, cells)))
+            self.write(data)
+        return RowGroup(len(rows), tuple(chunks))

@@ -21,10 +21,10 @@ STRING = thrift.struct({1: thrift.struct({})})  # union LogicalType
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A row group that is written."""
+    """A row group that is written: its column chunks, in the order of the schema."""
 
     rows: int
-    chunks: Mapping[Leaf, Chunk]
+    chunks: tuple[Chunk, ...]
 
 
 def offset_index(chunk: Chunk) -> bytes:
@@ -75,13 +75,12 @@ def _type(leaf: Leaf) -> int:
 
 
 def _row_group(number: int, group: RowGroup, indexes: Mapping[Chunk, tuple[int, int]]) -> thrift.Value:
-    chunks = [group.chunks[leaf] for leaf in LEAVES]
-    size = thrift.i64(sum(chunk.size for chunk in chunks))
+    size = thrift.i64(sum(chunk.size for chunk in group.chunks))
     fields = {
-        1: thrift.items([_column_chunk(chunk, *indexes[chunk]) for chunk in chunks]),
+        1: thrift.items([_column_chunk(chunk, *indexes[chunk]) for chunk in group.chunks]),
         2: size,
         3: thrift.i64(group.rows),
-        5: thrift.i64(min(chunk.pages[0].offset for chunk in chunks)),
+        5: thrift.i64(min(chunk.pages[0].offset for chunk in group.chunks)),
         6: size,
         7: thrift.i16(number),
     }

@@ -6,6 +6,7 @@ without it, and its bytes would be a library's.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -71,9 +72,10 @@ LEAVES = tuple(
 )
 
 Cell = str | int | None
+Row = Mapping[tuple[str, ...], Cell]
 
 
-def row_of(image: Image, sha256: str) -> dict[tuple[str, ...], Cell]:
+def row_of(image: Image, sha256: str) -> Row:
     """An image's row, by leaf, all but its bytes."""
     extra = dict(sorted(image.extra_entities.items()))
     cells: dict[str, Cell] = {

@@ -1,4 +1,4 @@
-"""One Hub for the whole run, accounts with different rights, and a fresh dataset for each test."""
+"""One Hub for the whole package, accounts with different rights, and a fresh dataset for each test."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from tests.local_hub.running import RunningHub
 
 _numbers = itertools.count(1)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    # the public client's own use of its HTTP library; nothing here can change it
+    config.addinivalue_line("filterwarnings", "ignore:Use 'content=:DeprecationWarning")
+
+
 MakeRepo = Callable[..., str]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("hf-home")
@@ -27,13 +33,13 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     with RunningHub(tmp_path_factory.mktemp("hub") / "root") as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def token(hub: RunningHub) -> str:
     return hub.token("alice", "write", "--org", "lab")
 

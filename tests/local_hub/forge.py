@@ -92,19 +92,22 @@ class Store:
     hub: RunningHub
     dataset: str
     token: str
+    address: str = ""
 
     def access(self, scope: str = "write") -> dict[str, str]:
         address = f"{self.hub.endpoint}/api/datasets/{self.dataset}/xet-{scope}-token/main"
         answer = get_session().get(address, headers={"authorization": f"Bearer {self.token}"})
         assert answer.status_code == 200, answer.text
+        self.address = answer.json()["casUrl"]
         return {"authorization": f"Bearer {answer.json()['accessToken']}"}
 
     def put_xorb(self, digest: bytes, body: bytes, scope: str = "write"):  # type: ignore[no-untyped-def]
-        address = f"{self.hub.endpoint}/v1/xorbs/default/{to_text(digest)}"
-        return get_session().post(address, content=body, headers=self.access(scope))
+        headers = self.access(scope)
+        return get_session().post(f"{self.address}/v1/xorbs/default/{to_text(digest)}", content=body, headers=headers)
 
     def put_shard(self, body: bytes, version: int = 1):  # type: ignore[no-untyped-def]
-        return get_session().post(f"{self.hub.endpoint}/v{version}/shards", content=body, headers=self.access())
+        headers = self.access()
+        return get_session().post(f"{self.address}/v{version}/shards", content=body, headers=headers)
 
     def commit(self, path: str, sha256: str, size: int):  # type: ignore[no-untyped-def]
         lines = (

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+import httpx2
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -17,10 +18,11 @@ START_LIMIT = 30  # seconds
 
 
 class RunningHub:
-    """The server over `root`; `options` go to its `serve` command, `module` may wrap the server in faults."""
+    """The server over `root`; `options` go to its `serve` command; with `faults` it can be made to fail."""
 
-    def __init__(self, root: Path, *options: str, module: str = "deployments.local_hub"):
+    def __init__(self, root: Path, *options: str, faults: bool = False):
         self.root = root
+        module = "tests.local_hub.faults" if faults else "deployments.local_hub"
         self._command = [sys.executable, "-m", module, "serve", "--root", str(root), *options]
         self._port = 0
         self._log = root.with_suffix(".log")
@@ -54,6 +56,15 @@ class RunningHub:
         self.process.stdout.close()
         self.process = None
         return code
+
+    def break_on(self, *rules: dict[str, object]) -> None:
+        """From now on break these requests and no others (`faults`)."""
+        httpx2.post(f"{self.endpoint}/_faults", json=list(rules)).raise_for_status()
+
+    @property
+    def broken(self) -> int:
+        """How many requests were broken since the rules were set."""
+        return int(httpx2.post(f"{self.endpoint}/_faults").json()["broken"])
 
     def token(self, name: str, role: str = "write", *options: str) -> str:
         return self.command("token", name, "--role", role, *options).strip()

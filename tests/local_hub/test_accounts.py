@@ -49,6 +49,15 @@ def test_a_token_stops_working_when_its_time_is_over(hub: RunningHub) -> None:
     assert status(refusal) == 401
 
 
+def test_revoked_tokens_stop_working_at_once(hub: RunningHub) -> None:
+    former = HfApi(hub.endpoint, token=hub.token("erin"))
+    assert former.whoami()["name"] == "erin"
+    assert hub.command("revoke", "erin").strip() == "1 tokens"
+    with pytest.raises(HfHubHTTPError) as refusal:
+        former.whoami()
+    assert status(refusal) == 401
+
+
 def test_a_private_repo_looks_missing_to_everyone_else(hub: RunningHub, api: HfApi, dataset: str) -> None:
     other = HfApi(hub.endpoint, token=hub.token("bob"))
     for outsider in (other, anonymous(hub)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -238,8 +239,8 @@ def test_a_shard_that_lies_is_refused_and_its_file_cannot_be_committed(
 def test_tokens_for_reading_do_not_write_and_false_ones_do_nothing(hub: RunningHub, store: Store) -> None:
     content = Content([os.urandom(500)])
     assert store.put_xorb(content.xorb_hash, content.xorb, scope="read").status_code == 403
+    address = f"{store.address}/v1/xorbs/default/{to_text(content.xorb_hash)}"
     for authorization in ({}, {"authorization": "Bearer forged.token"}, {"authorization": f"Bearer {store.token}"}):
-        address = f"{hub.endpoint}/v1/xorbs/default/{to_text(content.xorb_hash)}"
         assert get_session().post(address, content=content.xorb, headers=authorization).status_code == 401
 
 
@@ -250,11 +251,11 @@ def test_chunks_of_a_private_repo_are_not_told_to_strangers(hub: RunningHub, api
     bob = HfApi(hub.endpoint, token=hub.token("bob"))
     bob.create_repo("bob/own", repo_type="dataset", exist_ok=True)
     stranger = Store(hub, "bob/own", str(bob.token))
-    address = f"{hub.endpoint}/v1/chunks/default-merkledb/{to_text(content.hashes[0])}"
+    address = f"{store.address}/v1/chunks/default-merkledb/{to_text(content.hashes[0])}"
 
     assert get_session().get(address, headers=store.access()).status_code == 200
     assert get_session().get(address, headers=stranger.access()).status_code == 404
-    file = f"{hub.endpoint}/v1/reconstructions/{to_text(content.file_hash)}"
+    file = f"{store.address}/v1/reconstructions/{to_text(content.file_hash)}"
     assert get_session().get(file, headers=store.access("read")).status_code == 200
     assert get_session().get(file, headers=stranger.access("read")).status_code == 404
 
@@ -263,7 +264,7 @@ def test_a_reconstruction_names_the_bytes_of_the_range_asked_for(hub: RunningHub
     content = Content([os.urandom(5000), os.urandom(7000), os.urandom(9000)])
     store.put_xorb(content.xorb_hash, content.xorb)
     store.put_shard(content.shard)
-    address = f"{hub.endpoint}/v2/reconstructions/{to_text(content.file_hash)}"
+    address = f"{store.address}/v2/reconstructions/{to_text(content.file_hash)}"
 
     answer = get_session().get(address, headers={**store.access("read"), "range": "bytes=6000-6099"}).json()
     beyond = get_session().get(address, headers={**store.access("read"), "range": "bytes=21000-21001"})
@@ -275,4 +276,26 @@ def test_a_reconstruction_names_the_bytes_of_the_range_asked_for(hub: RunningHub
     body = get_session().get(fetch["url"], headers={"range": f"bytes={octets['start']}-{octets['end']}"}).content
     assert body == chunk(content.chunks[1])
     assert beyond.status_code == 416
-    assert get_session().get(fetch["url"].replace("/xet/", "/xet/x")).status_code == 403
+    assert get_session().get(fetch["url"].replace("/xorb/", "/xorb/x")).status_code == 403
+
+
+def test_a_hub_begun_anew_on_the_same_port_is_not_mistaken_for_the_old_one(tmp_path: Path) -> None:
+    """Clients remember what a store has; one that is wiped must not inherit that."""
+    file = tmp_path / "a.parquet"
+    file.write_bytes(os.urandom(3_000_000))
+    with RunningHub(tmp_path / "hub") as first:
+        for _ in range(2):
+            token = first.token("alice")
+            api = HfApi(first.endpoint, token=token)
+            api.create_repo("alice/scans", repo_type="dataset")
+            run(
+                UPLOAD,
+                client_environment(first, tmp_path / "home", token, xet=True),
+                "alice/scans",
+                "a.parquet",
+                str(file),
+            )
+            assert api.get_paths_info("alice/scans", "a.parquet", repo_type="dataset")[0].size == 3_000_000
+            first.stop()
+            shutil.rmtree(first.root)
+            first.start()

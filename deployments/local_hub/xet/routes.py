@@ -5,17 +5,15 @@ Source: Hub documentation, "Xet Protocol Specification", section API, and what h
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from deployments.local_hub.accounts import Identity
@@ -52,12 +50,19 @@ def token(call: Call) -> Response:
     signed = call.hub.signer.sign(
         "xet", TOKEN_LIFETIME, repo=repo.id, write=write, user=call.identity.name, role=call.identity.role
     )
+    # Clients remember for weeks, by this address, which chunks a store has: another store has another address, or a
+    # Hub begun anew on the same port could not be written to by anyone who knew the old one.
+    address = _address(call)
     headers = {
-        "X-Xet-Cas-Url": call.endpoint,
+        "X-Xet-Cas-Url": address,
         "X-Xet-Access-Token": signed,
         "X-Xet-Token-Expiration": str(expires),
     }
-    return JSONResponse({"casUrl": call.endpoint, "accessToken": signed, "exp": expires}, headers=headers)
+    return JSONResponse({"casUrl": address, "accessToken": signed, "exp": expires}, headers=headers)
+
+
+def _address(call: Call) -> str:
+    return f"{call.endpoint}/cas/{call.hub.database.store_id}"
 
 
 def _grant(call: Call, *, write: bool = False) -> Grant:
@@ -107,7 +112,7 @@ async def put_xorb(call: Call) -> Response:
     """POST /v1/xorbs/{prefix}/{hash}."""
     grant, digest = _grant(call, write=True), _hash(call)
     received = await _receive(call, xorb.BODY_LIMIT)
-    inserted = await run_in_threadpool(call.hub.xet.add_xorb, grant.repo, digest, received)
+    inserted = await call.work(call.hub.xet.add_xorb, grant.repo, digest, received)
     return JSONResponse({"was_inserted": inserted})
 
 
@@ -123,7 +128,7 @@ async def put_shard(call: Call) -> Response:
         finally:
             received.discard()
 
-    await run_in_threadpool(work)
+    await call.work(work)
     return JSONResponse({"result": 1})
 
 
@@ -131,19 +136,12 @@ async def put_shard_with_progress(call: Call) -> Response:
     """POST /v2/shards: the same, telling how far it is, a JSON line at a time; an error is a line too."""
     grant = _grant(call, write=True)
     received = await _receive(call, shard.BODY_LIMIT)
-    lines = _progress(call, grant.repo, received)
-    loop = asyncio.get_running_loop()
-
-    async def stream() -> AsyncIterator[bytes]:
-        while (line := await loop.run_in_executor(call.hub.workers, next, lines, None)) is not None:
-            yield line
-
-    return StreamingResponse(stream(), media_type="application/x-ndjson")
+    return StreamingResponse(call.blocks(_progress(call, grant.repo, received)), media_type="application/x-ndjson")
 
 
 def _progress(call: Call, repo: int, received: Received) -> Iterator[bytes]:
     try:
-        for done, _ in call.hub.xet.register(repo, received.path):
+        for done in call.hub.xet.register(repo, received.path):
             yield _line({"type": "validating", "verified": done, "total": done})
         yield _line({"type": "result"})
     except HubError as error:
@@ -157,7 +155,7 @@ def _line(event: dict[str, Any]) -> bytes:
 
 
 async def _receive(call: Call, limit: int) -> Received:
-    return await receive(call.request.stream(), call.hub.incoming, call.hub.workers, limit=limit)
+    return await receive(call.request.stream(), call.hub.incoming, call.hub.workers, limit=limit, hashed=False)
 
 
 async def telemetry(call: Call) -> Response:
@@ -267,7 +265,7 @@ def _fetches(call: Call, terms: list[ChunkRange]) -> dict[str, list[Fetch]]:
         if index is None:
             raise HubError(500, f"Xorb {to_text(digest)} is missing from the store")
         name = to_text(digest)
-        url = f"{call.endpoint}/xet/{call.hub.signer.sign('xorb', URL_LIFETIME, xorb=name)}/{name}"
+        url = f"{_address(call)}/xorb/{call.hub.signer.sign('xorb', URL_LIFETIME, xorb=name)}/{name}"
         fetches[name] = [
             (url, {"start": start, "end": end}, {"start": octets[0], "end": octets[1] - 1})
             for start, end in _joined(ranges)
@@ -287,12 +285,12 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 async def xorb_bytes(call: Call) -> Response:
-    """GET /xet/{signed}/{hash} with a Range: bytes of a xorb as stored."""
+    """GET /xorb/{signed}/{hash} with a Range: bytes of a xorb as stored."""
     digest = _hash(call)
     claims = call.hub.signer.check("xorb", call.params["signed"])
     if claims is None or claims["xorb"] != call.params["hash"]:
         raise forbidden("This URL is not valid, or not any more")
-    index = await run_in_threadpool(call.hub.xet.index, digest)
+    index = await call.work(call.hub.xet.index, digest)
     path = call.hub.xet.path(digest)
     if index is None or not path.is_file():
         raise HubError(500, f"Xorb {to_text(digest)} is missing from the store")
@@ -304,11 +302,4 @@ async def xorb_bytes(call: Call) -> Response:
     if start >= stop:
         raise HubError(416, f"The xorb has {size} bytes")
     headers = {"Content-Length": str(stop - start), "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-    loop = asyncio.get_running_loop()
-    blocks = read_range(path, start, stop)
-
-    async def stream() -> AsyncIterator[bytes]:
-        while (block := await loop.run_in_executor(call.hub.workers, next, blocks, None)) is not None:
-            yield block
-
-    return StreamingResponse(stream(), 206, headers, "application/octet-stream")
+    return StreamingResponse(call.blocks(read_range(path, start, stop)), 206, headers, "application/octet-stream")

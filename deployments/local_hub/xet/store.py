@@ -8,27 +8,29 @@ was claimed.
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
 import sqlite3
 import struct
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.local_hub.content import read_range
 from deployments.local_hub.database import Database, fsync_folder
 from deployments.local_hub.errors import HubError, bad_request
 from deployments.local_hub.holdings import Holdings
 from deployments.local_hub.receive import Received
 from deployments.local_hub.xet import shard as shards
 from deployments.local_hub.xet.hashes import ChunkTree, file_hash, is_dedup_key, range_hash, to_text
-from deployments.local_hub.xet.xorb import XetFormatError, Xorb, pack_ends, parse, unpack, unpack_ends
+from deployments.local_hub.xet.xorb import HEADER_SIZE, XetFormatError, Xorb, pack_ends, parse, unpack, unpack_ends
 
 INDEXES_KEPT = 128  # xorbs whose index stays in memory, about 100 kB each
 FILES_PER_TRANSACTION = 500
-PIECE = 4 * 1024 * 1024  # bytes of packed chunks read in one go
+CHECKERS = os.cpu_count() or 1  # files of a shard whose sha256 is computed at the same time
+PIECE = 1024 * 1024  # bytes put together before they are handed on
+READ_BUFFER = 1024 * 1024  # bytes read in one go; no memory map, whose pages would count as this process's memory
 NEIGHBOURS = 256  # xorbs named in one answer about known chunks: 16 GiB of content, an answer of 12 MB
 RANGE = struct.Struct("<32sIII")  # xorb, first chunk, chunk after the last, bytes unpacked
 
@@ -65,6 +67,11 @@ class XetStore:
         self._holdings = holdings
         self._indexes: OrderedDict[bytes, Xorb] = OrderedDict()
         self._lock = threading.Lock()
+        self._checkers = ThreadPoolExecutor(CHECKERS, "xet-check")
+
+    def close(self) -> None:
+        """Let go of the threads that check."""
+        self._checkers.shutdown()
 
     # xorbs
 
@@ -93,10 +100,8 @@ class XetStore:
     def add_xorb(self, repo: int, digest: bytes, received: Received) -> bool:
         """Check a received xorb and keep it; False if it was here. 400 if it is not what its name says."""
         try:
-            if received.size == 0:
-                raise XetFormatError("it is empty")
-            with received.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                computed, index = parse(data)
+            with received.path.open("rb", buffering=READ_BUFFER) as stream:
+                computed, index = parse(stream)
             if computed != digest:
                 raise XetFormatError(f"its hash is {to_text(computed)}")
         except XetFormatError as error:
@@ -135,26 +140,23 @@ class XetStore:
 
     # files
 
-    def register(self, repo: int, stream_path: Path) -> Iterator[tuple[int, int]]:
-        """Check every file of a shard and let the repo hold it; yields how many are done and how many bytes were read.
+    def register(self, repo: int, stream_path: Path) -> Iterator[int]:
+        """Check every file of a shard and let the repo hold it; yields how many are done.
 
         Raises 400 where a file or xorb is not what the shard says; files before it in the shard stay registered.
         """
         batch: list[tuple[XetFile, bytes | None]] = []
-        done = read = 0
+        done = 0
         seen: list[bytes] = []
         with stream_path.open("rb") as stream:
             try:
-                for described in shards.read(stream):
-                    if isinstance(described, shards.ShardXorb):
-                        self._check_xorb(described)
-                        seen.append(described.hash)
+                for checked in self._checked(shards.read(stream)):
+                    if isinstance(checked, bytes):
+                        seen.append(checked)
                         continue
-                    file = self._check_file(described)
-                    first = described.terms[0] if described.terms else None
-                    batch.append((file, self._first_chunk(first)))
-                    done, read = done + 1, read + file.size
-                    yield done, read
+                    batch.append(checked)
+                    done += 1
+                    yield done
                     if len(batch) == FILES_PER_TRANSACTION:
                         self._hold(repo, batch)
                         batch = []
@@ -163,21 +165,37 @@ class XetStore:
         self._hold(repo, batch)
         self._group(seen)
 
+    def _checked(
+        self, described: Iterator[shards.ShardFile | shards.ShardXorb]
+    ) -> Iterator[tuple[XetFile, bytes | None] | bytes]:
+        """Files and the hashes of xorbs in the shard's order, a few of them checked at the same time."""
+        waiting: deque[Future[tuple[XetFile, bytes | None] | bytes]] = deque()
+        for each in described:
+            if isinstance(each, shards.ShardFile):
+                waiting.append(self._checkers.submit(self._check_file, each))
+            else:
+                waiting.append(self._checkers.submit(self._check_xorb, each))
+            if len(waiting) > 2 * CHECKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
     def _first_chunk(self, term: shards.Term | None) -> bytes | None:
         if term is None:
             return None
         index = self.index(term.xorb)
         return None if index is None else index.hash_range(term.start, term.start + 1)
 
-    def _check_xorb(self, described: shards.ShardXorb) -> None:
+    def _check_xorb(self, described: shards.ShardXorb) -> bytes:
         index = self.index(described.hash)
         if index is None:
             raise XetFormatError(f"xorb {to_text(described.hash)} was not uploaded")
         sizes = [end - start for start, end in zip((0, *index.unpacked_ends), index.unpacked_ends, strict=False)]
         if index.hashes != described.hashes or tuple(sizes) != described.sizes:
             raise XetFormatError(f"xorb {to_text(described.hash)} has other chunks than the shard says")
+        return described.hash
 
-    def _check_file(self, described: shards.ShardFile) -> XetFile:
+    def _check_file(self, described: shards.ShardFile) -> tuple[XetFile, bytes | None]:
         name = to_text(described.hash)
         tree = ChunkTree()
         for term in described.terms:
@@ -199,13 +217,10 @@ class XetStore:
         if known is None or not all(self.path(each.xorb).is_file() for each in known.ranges):
             ranges = tuple(ChunkRange(term.xorb, term.start, term.end, term.size) for term in described.terms)
             size = sum(chunk_range.size for chunk_range in ranges)
-            digest = hashlib.sha256()
-            for piece in self.read(XetFile(name, size, "", ranges), 0, size):
-                digest.update(piece)
-            known = XetFile(name, size, digest.hexdigest(), ranges)
+            known = XetFile(name, size, self._sha256(XetFile(name, size, "", ranges)), ranges)
         if described.sha256 is not None and to_text(described.sha256) != known.sha256:
             raise XetFormatError(f"file {name}: its sha256 is {known.sha256}, not {to_text(described.sha256)}")
-        return known
+        return known, self._first_chunk(described.terms[0] if described.terms else None)
 
     def _hold(self, repo: int, batch: list[tuple[XetFile, bytes | None]]) -> None:
         with self._database.write() as connection:
@@ -251,40 +266,49 @@ class XetStore:
 
     def read(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
         """The bytes `start` to `stop` of a file, put together from its xorbs."""
-        position = 0
+        ready: list[bytes] = []
+        held = position = 0
         for each in file.ranges:
             if position + each.size > start and position < stop:
-                yield from self._read_range(each, max(start - position, 0), min(stop - position, each.size))
+                for chunk in self._read_range(each, max(start - position, 0), min(stop - position, each.size)):
+                    ready.append(chunk)
+                    held += len(chunk)
+                    if held >= PIECE:
+                        yield b"".join(ready)
+                        ready, held = [], 0
             position += each.size
             if position >= stop:
-                return
+                break
+        if ready:
+            yield b"".join(ready)
 
     def _read_range(self, chunk_range: ChunkRange, start: int, stop: int) -> Iterator[bytes]:
+        """The chunks that hold the bytes `start` to `stop` of a chunk range, the first and the last one cut."""
         index = self.index(chunk_range.xorb)
         if index is None:
             raise HubError(500, f"Xorb {to_text(chunk_range.xorb)} is missing from the store")
         first, last = trim(index, chunk_range.start, chunk_range.end, start, stop)
         position = index.unpacked_start(first) - index.unpacked_start(chunk_range.start)
-        packed_start, packed_stop = index.packed(first, last)
-        pending = bytearray()
-        for block in read_range(self.path(chunk_range.xorb), packed_start, packed_stop):
-            pending += block
-            offset = 0
-            ready = []
-            while first < last:
-                length = index.packed_ends[first] - (index.packed_ends[first - 1] if first else 0)
-                if len(pending) - offset < length:
-                    break
-                size = index.unpacked(first, first + 1)
-                with memoryview(pending) as view:
-                    chunk = unpack(view[offset + 4], bytes(view[offset + 8 : offset + length]), size)
+        with self.path(chunk_range.xorb).open("rb", buffering=READ_BUFFER) as stream:
+            stream.seek(index.packed(first, last)[0])
+            for number in range(first, last):
+                packed_start, packed_stop = index.packed(number, number + 1)
+                packed = stream.read(packed_stop - packed_start)
+                if len(packed) < packed_stop - packed_start:
+                    raise XetFormatError(f"xorb {to_text(chunk_range.xorb)} ends early")
+                size = index.unpacked(number, number + 1)
+                chunk = unpack(packed[4], packed[HEADER_SIZE:], size)
                 if position < start or position + size > stop:
                     chunk = chunk[max(start - position, 0) : stop - position]
-                ready.append(chunk)
-                position, offset, first = position + size, offset + length, first + 1
-            del pending[:offset]
-            if ready:
-                yield b"".join(ready)
+                position += size
+                yield chunk
+
+    def _sha256(self, file: XetFile) -> str:
+        digest = hashlib.sha256()
+        for each in file.ranges:
+            for chunk in self._read_range(each, 0, each.size):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     # de-duplication
 
@@ -320,22 +344,20 @@ class XetStore:
         for name, sha256 in self._database.read().execute("SELECT hash, sha256 FROM xet_file").fetchall():
             found = self.file(name)
             assert found is not None
-            digest = hashlib.sha256()
             try:
-                for piece in self.read(found, 0, found.size):
-                    digest.update(piece)
+                digest = self._sha256(found)
             except (OSError, HubError, XetFormatError) as error:
                 yield f"file {name} (sha256 {sha256}) cannot be put together: {error}"
                 continue
-            if digest.hexdigest() != sha256:
-                yield f"file {name}: its sha256 is {digest.hexdigest()}, not {sha256}"
+            if digest != sha256:
+                yield f"file {name}: its sha256 is {digest}, not {sha256}"
 
     def _xorb_damage(self, digest: bytes) -> Iterator[str]:
         path = self.path(digest)
         label = f"xorbs/{path.parent.name}/{path.name}"
         try:
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                computed, _ = parse(data)
+            with path.open("rb", buffering=READ_BUFFER) as stream:
+                computed, _ = parse(stream)
         except (OSError, ValueError) as error:
             yield f"{label}: {error}"
             return

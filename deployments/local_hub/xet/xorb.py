@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO
 
 import lz4.frame
 
@@ -30,13 +30,6 @@ STORED, LZ4, GROUPED_LZ4 = 0, 1, 2
 
 class XetFormatError(ValueError):
     """A xorb or shard that is not what the format says, with a sentence for a person."""
-
-
-class Readable(Protocol):
-    """Bytes that can be sliced: bytes, a memoryview, a memory map."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class Xorb:
 def unpack(scheme: int, data: bytes, size: int) -> bytes:
     """A chunk's bytes; XetFormatError unless exactly `size` of them come out."""
     if scheme == STORED:
-        unpacked = bytes(data)
+        unpacked = data
     elif scheme in (LZ4, GROUPED_LZ4):
         reader = lz4.frame.LZ4FrameDecompressor()
         try:
@@ -103,14 +96,12 @@ def _ungroup(grouped: bytes) -> bytes:
     return bytes(data)
 
 
-def read_chunks(data: Readable) -> Iterator[tuple[int, bytes]]:
+def read_chunks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Each chunk of a xorb: the byte after it, and what it unpacks to. Stops before a footer."""
     position = 0
-    size = len(data)
-    while position < size:
-        header = data[position : position + HEADER_SIZE]
+    while header := stream.read(HEADER_SIZE):
         if header[: len(FOOTER_IDENT)] == FOOTER_IDENT:
-            if size - position > FOOTER_LIMIT:
+            if len(stream.read(FOOTER_LIMIT)) == FOOTER_LIMIT:
                 raise XetFormatError("the footer is too long")
             return
         if len(header) < HEADER_SIZE:
@@ -121,21 +112,24 @@ def read_chunks(data: Readable) -> Iterator[tuple[int, bytes]]:
             raise XetFormatError(f"unknown chunk version {version}")
         if not 0 < packed <= MAX_PACKED_CHUNK or not 0 < unpacked <= MAX_UNPACKED_CHUNK:
             raise XetFormatError(f"a chunk's lengths are out of bounds: {packed} packed, {unpacked} unpacked")
-        start = position + HEADER_SIZE
-        position = start + packed
-        if position > size:
+        data = stream.read(packed)
+        if len(data) < packed:
             raise XetFormatError("the xorb ends inside a chunk")
-        yield position, unpack(scheme, data[start:position], unpacked)
+        position += HEADER_SIZE + packed
+        yield position, unpack(scheme, data, unpacked)
 
 
-def parse(data: Readable) -> tuple[bytes, Xorb]:
-    """A xorb's hash and index, computed from its bytes; XetFormatError if it breaks the format."""
+def parse(stream: BinaryIO) -> tuple[bytes, Xorb]:
+    """A xorb's hash and index, computed from its bytes; XetFormatError if it breaks the format.
+
+    Reads as it goes: memory holds one chunk, not the xorb.
+    """
     tree = ChunkTree()
     hashes = bytearray()
     packed_ends: list[int] = []
     unpacked_ends: list[int] = []
     total = 0
-    for end, chunk in read_chunks(data):
+    for end, chunk in read_chunks(stream):
         digest = chunk_hash(chunk)
         tree.add(digest, len(chunk))
         hashes += digest

@@ -1,0 +1,106 @@
+"""902 shards of 200 kB, load to verified, against a plain script that writes with pyarrow and calls `upload_folder`.
+
+Both run in turns on the same tree, against the same local Hub, each time into a new repo and in a process of its own;
+the time counts from the first line after the imports to the end. The plain script writes one file a session with two
+columns, and neither hashes, flushes to the disk, remembers nor verifies.
+
+    python -m benchmarks.small_shards [--sessions 902] [--rounds 3]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from deployments.demo_data import make_dataset
+from deployments.local_stack import REPO, Stack
+
+SHARD_BYTES = 200_000
+DATA = REPO / ".bench" / "small-shards"
+
+PLAIN = """
+import sys, time
+from collections import defaultdict
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet as pq
+from huggingface_hub import HfApi
+
+root, repo, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+start = time.monotonic()
+sessions = defaultdict(list)
+for path in sorted(root.rglob("*.nii*")):
+    name = path.name.split("_")
+    sessions["_".join(part for part in name if part.startswith(("sub-", "ses-")))].append(path)
+for name, paths in sessions.items():
+    table = pa.table({"path": [str(p.relative_to(root)) for p in paths], "nifti": [p.read_bytes() for p in paths]})
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, out / "data" / f"{name}.parquet", compression="none", use_dictionary=False)
+api = HfApi()
+api.create_repo(repo, repo_type="dataset")
+api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=out)
+print(time.monotonic() - start)
+"""
+
+PUSH = """
+import json, sys, time
+from pathlib import Path
+from flows.push_bids import push_bids
+from prefect.client.orchestration import get_client
+
+start = time.monotonic()
+state = push_bids(Path(sys.argv[1]), sys.argv[2], staging_root=Path(sys.argv[3]), return_state=True)
+spent = time.monotonic() - start
+assert state.name == sys.argv[4], (state.name, state.message)
+print(spent)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.small_shards", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--sessions", type=int, default=902)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    data = DATA.with_name(f"{DATA.name}-{options.sessions}")
+    make_dataset(data, sessions=options.sessions, total_bytes=options.sessions * SHARD_BYTES)
+    with tempfile.TemporaryDirectory(dir=DATA.parent) as folder:
+        stack = Stack(Path(folder))
+        try:
+            stack.start_hub()
+            stack.token = stack.make_token("lab")
+            stack.start_prefect()
+            measure(stack, data, options.sessions, options.rounds)
+        finally:
+            stack.stop()
+    return 0
+
+
+def measure(stack: Stack, data: Path, sessions: int, rounds: int) -> None:
+    plain, push, night = [], [], []
+    for number in range(rounds):
+        plain.append(seconds(stack, PLAIN, data, f"lab/plain-{number}", stack.folder / f"plain-{number}"))
+        arguments = (data, f"lab/push-{number}", stack.folder / f"staging-{number}")
+        push.append(seconds(stack, PUSH, *arguments, "Staged"))
+        night.append(seconds(stack, PUSH, *arguments, "NothingToPublish"))
+    print(f"small_shards_plain_s {statistics.median(plain):.2f} s")
+    print(f"small_shards_push_s {statistics.median(push):.2f} s")
+    ratios = [ours / theirs for ours, theirs in zip(push, plain, strict=True)]
+    print(f"small_shards_push_vs_plain {statistics.median(ratios):.2f} ratio")
+    print(f"noop_night_s {statistics.median(night):.2f} s")
+    print(f"resume_ms_per_shard {1000 * statistics.median(night) / sessions:.2f} ms")
+
+
+def seconds(stack: Stack, script: str, *arguments: object) -> float:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPO, env=stack.environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

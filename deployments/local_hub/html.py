@@ -1,0 +1,45 @@
+"""The frame of every page: a title, a style, and headers that let nothing run and nothing load from elsewhere."""
+
+from __future__ import annotations
+
+from html import escape
+from urllib.parse import quote
+
+from starlette.responses import HTMLResponse
+
+from deployments.local_hub.errors import HubError
+
+STYLE = """
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; } th { text-align: left; } th.n { text-align: right; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
+pre { overflow: auto; padding: .7rem; background: #8881; }
+nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; } .quiet { opacity: .7; } img { max-width: 100%; }
+"""
+
+
+def page(title: str, body: str, status: int = 200) -> HTMLResponse:
+    """A page; `title` is escaped, `body` is HTML already."""
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>',
+        status,
+        headers={
+            "Content-Security-Policy": (
+                "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' https: data:; form-action 'self'"
+            ),
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+def error_page(error: HubError, path: str) -> HTMLResponse:
+    """A refusal for someone with a browser, with the way to what a private repo hides."""
+    sign_in = ""
+    if error.status in (401, 404):
+        sign_in = f'<p>If it is private: <a href="/login?next={quote(path, safe="")}">sign in</a>.</p>'
+    return page(f"{error.status}", f"<h1>{error.status}</h1><p>{escape(error.message)}</p>{sign_in}", error.status)

@@ -1,0 +1,135 @@
+"""`python -m soak`: the rounds, and what came of them."""
+
+import argparse
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+
+from deployments.local_stack import REPO
+from soak import faults
+from soak.judge import Found, Verdict, judge, look, reference_of
+from soak.rig import Rig, rig
+
+FOLDER = REPO / ".soak"
+DONE = {"PAUSED", "COMPLETED"}
+
+
+def main() -> int:
+    """Run the rounds; 1 if anything was lost or done twice beyond what was in flight."""
+    parser = argparse.ArgumentParser(prog="python -m soak", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--sessions", type=int, default=14)
+    parser.add_argument("--seed", type=int, default=None, help="the same seed draws the same faults")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    seed = options.seed if options.seed is not None else random.randrange(1 << 32)
+    shutil.rmtree(FOLDER / "stack", ignore_errors=True)
+    tally = Tally()
+    with rig(FOLDER, options.sessions) as here:
+        reference, seconds = fresh_build(here)
+        print(f"seed {seed}; a fresh build works for {seconds:.1f} s: {len(reference)} files", flush=True)
+        try:
+            for number in range(options.rounds):
+                play(here, number, random.Random(f"{seed}-{number}"), seconds, reference, tally)
+        except KeyboardInterrupt:
+            print("Stopped.")
+    return tally.show()
+
+
+class Tally:
+    """What the rounds added up to."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.faults: Counter[str] = Counter()
+        self.losses: list[str] = []
+        self.in_flight = 0
+        self.embedded_again = 0
+        self.sent_again = 0
+        self.started = time.monotonic()
+
+    def add(self, number: int, kinds: list[str], before: Found, verdict: Verdict) -> None:
+        """Count a round, and say what came of it."""
+        self.rounds += 1
+        self.faults.update(kinds)
+        self.losses += [f"round {number}: {loss}" for loss in verdict.losses]
+        self.in_flight += before.unfinished
+        self.embedded_again += verdict.embedded_again
+        self.sent_again += verdict.sent_again
+        print(
+            f"{number:4d} {'LOST' if verdict.losses else 'ok  '} {len(before.on_hub):3d} on the Hub, "
+            f"{len(before.staged):3d} staged, {before.unfinished} unfinished; {', '.join(kinds)}"
+            + (f"; embedded again: {verdict.embedded_again}" if verdict.embedded_again else "")
+            + (f"; bytes sent again: {verdict.sent_again:,}" if verdict.sent_again else "")
+            + "".join(f"\n       {loss}" for loss in verdict.losses[:5]),
+            flush=True,
+        )
+
+    def show(self) -> int:
+        """Print the figures; the exit code."""
+        print(f"\nsoak_rounds {self.rounds} rounds")
+        print(f"soak_s_per_round {(time.monotonic() - self.started) / max(self.rounds, 1):.1f} s")
+        for kind, count in sorted(self.faults.items()):
+            print(f"soak_fault[{kind}] {count} times")
+        print(f"soak_losses {len(self.losses)} files")
+        print(f"soak_unfinished_at_the_kill {self.in_flight} shards")
+        print(f"soak_embedded_again {self.embedded_again} shards")
+        print(f"soak_sent_again {self.sent_again} bytes")
+        for loss in self.losses[:50]:
+            print(loss, file=sys.stderr)
+        return 1 if self.losses or self.embedded_again or self.sent_again else 0
+
+
+def fresh_build(here: Rig) -> tuple[dict[str, bytes], float]:
+    """What an undisturbed push publishes, and the seconds its process works."""
+    for _ in range(2):  # the second time with everything in the disk's cache, as in the rounds
+        here.retire()
+        here.wind_back()
+        run = here.push()
+        here.wait_for_work(run)
+        start = time.monotonic()
+        here.runs.wait(run, {"PAUSED"})
+    return reference_of(here), time.monotonic() - start
+
+
+def play(
+    here: Rig, number: int, draw: random.Random, seconds: float, reference: dict[str, bytes], tally: Tally
+) -> None:
+    """One round: a push that is broken, then a clean one."""
+    here.retire()
+    here.wind_back()
+    victim = draw.choices(list(faults.VICTIMS), list(faults.VICTIMS.values()))[0]
+    kinds: list[str | None] = [f"SIGKILL {victim}"]
+    if draw.random() < 0.4:
+        kinds.append(faults.hub_fault(here, draw))
+    faults.kill(here, here.push(), victim, draw.uniform(0, 0.9) * seconds)
+    faults.mended(here)
+    if draw.random() < 0.3:
+        kinds.append(faults.damage(here, draw))
+    if draw.random() < 0.2:
+        kinds.append(faults.somebody_else(here, draw))
+    before = look(here)
+    run = here.push()
+    here.runs.wait(run, DONE)
+    verdict = judge(here, before, reference)
+    if draw.random() < 0.15 and here.runs.read(run).state_type == "PAUSED":
+        kinds.append("SIGKILL flow in its cleanup")
+        faults.approved_and_killed(here, run, draw)
+        verdict.losses += after_cleanup(here, reference)
+    tally.add(number, [kind for kind in kinds if kind], before, verdict)
+
+
+def after_cleanup(here: Rig, reference: dict[str, bytes]) -> list[str]:
+    """A cleanup that was killed has lost nothing: the Hub holds it all, and the next run finds nothing to do."""
+    run = here.push()
+    ended = here.runs.wait(run, DONE)
+    name = ended.state.name if ended.state else None
+    losses = judge(here, look(here), reference).losses
+    return losses + ([] if name in {"NothingToPublish"} else [f"after a killed cleanup the next run ends {name}"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

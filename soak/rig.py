@@ -1,0 +1,157 @@
+"""What the soak runs on: one persistent stack with a counted Hub, wound back to nothing before each round."""
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import httpx2
+import psutil
+
+from deployments.demo_data import make_dataset
+from deployments.local_stack import START_SECONDS, Process, Stack, answers, wait_until
+from deployments.runs import ENDED, Runs, runs_of
+from tasks.hub import Hub
+from tasks.staging import Staging, Target
+from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
+
+REPO_ID = "lab/soak"
+#: Each answer of the Hub takes as long as over a network, so that a run is at work most of the time, not starting up.
+NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.05, "times": -1}
+SETTINGS = {
+    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "0.5",
+    "BIDS_PUSH_BATCH_SHARDS": "2",  # many commits, so that a kill falls between, before and into them
+    "BIDS_PUSH_TRANSFER_SHARDS": "1",
+}
+
+
+class CountedStack(Stack):
+    """A stack whose Hub can be made to fail, and counts what it is asked."""
+
+    hub_module = "tests.counted_hub"
+
+    def start_hub(self) -> Process:
+        """Start the Hub behind its layers, and wait until it answers."""
+        command = [self.hub_module, "serve", "--root", str(self.folder / "hub"), "--port", str(self.hub_port)]
+        process = self.start("hub", command)
+        wait_until("the local Hub answers", lambda: answers(f"{self.endpoint}/"), START_SECONDS, process)
+        return process
+
+
+@dataclass
+class Rig:
+    """The stack, the dataset, and the one target of all rounds."""
+
+    stack: CountedStack
+    runs: Runs
+    source: Path
+
+    @property
+    def hub(self) -> Hub:
+        """The target."""
+        return Hub(Target(self.stack.endpoint, REPO_ID), self.stack.token)
+
+    @property
+    def staging(self) -> Staging:
+        """The target's staging folder; a new object, which remembers no hash."""
+        return Staging.of(self.stack.staging_root, self.hub.target)
+
+    def wind_back(self) -> None:
+        """Everything as before the first push: an empty Hub, nothing staged, nothing in the client's caches."""
+        self.stack.processes["hub"].kill()
+        root = self.stack.folder / "hub"
+        for folder in (root, self.stack.staging_root, self.stack.folder / "hf"):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.stack.folder / "hub-template", root)
+        journal_of(root).write_bytes(b"")
+        self.stack.start_hub()
+        self.break_on()
+
+    def break_on(self, *rules: dict[str, object]) -> None:
+        """From now on the Hub breaks these requests, and no others; it is always as far away as a network."""
+        httpx2.post(f"{self.stack.endpoint}/_faults", json=[*rules, NETWORK], timeout=30).raise_for_status()
+
+    def asked(self) -> list[Asked]:
+        """What the Hub was asked in this round, killed and started again or not."""
+        return read_journal(self.stack.folder / "hub")
+
+    def content_received(self) -> int:
+        """The bytes of shards' content that the Hub was sent in this round."""
+        return sum(a.received for a in self.asked() if a.method in {"POST", "PUT"} and CONTENT.search(a.path))
+
+    def push(self) -> UUID:
+        """Start a run of push-bids/manual."""
+        return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID)
+
+    def process_of(self, run: UUID) -> psutil.Process | None:
+        """The process that works for a run, if there is one now."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run) and process.status() != "zombie":
+                    return process
+        return None
+
+    def wait_for_process(self, run: UUID) -> psutil.Process:
+        """The process that works for a run, as soon as it is there."""
+        wait_until(f"a process works for the run {run}", lambda: self.process_of(run) is not None, 120)
+        process = self.process_of(run)
+        assert process is not None
+        return process
+
+    def wait_for_work(self, run: UUID) -> psutil.Process:
+        """The process that works for a run, as soon as it holds the target: until then it only imports."""
+        process = self.wait_for_process(run)
+        held = self.staging.lock
+        wait_until("the run holds the target", lambda: held.exists() or not process.is_running(), 120)
+        return process
+
+    def let_end(self, run: UUID, seconds: float) -> None:
+        """Give a run the time to end or to come to its gate, and then SIGKILL to its process."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (process := self.process_of(run)) is not None:
+            with suppress(psutil.TimeoutExpired):
+                process.wait(0.2)
+        while (process := self.process_of(run)) is not None:
+            process.send_signal(signal.SIGKILL)
+            with suppress(psutil.TimeoutExpired):
+                process.wait(5)
+
+    def retire(self) -> None:
+        """Cancel what is not at its end, so that no run of an earlier round is started again."""
+        for run in self.runs.client.read_flow_runs(limit=50):
+            if run.state is not None and run.state.type.value not in ENDED:
+                self.cancel(run.id)
+
+    def cancel(self, run: UUID) -> None:
+        """End a run on the server."""
+        from prefect.states import Cancelled
+
+        self.runs.client.set_flow_run_state(run, Cancelled(), force=True)
+
+
+@contextmanager
+def rig(folder: Path, sessions: int) -> Iterator[Rig]:
+    """The rig, up; everything it started ends with the block, by its process id."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "ds004884"
+    make_dataset(source, sessions=sessions)
+    stack = CountedStack(folder / "stack", settings=SETTINGS)
+    stack.folder.mkdir(exist_ok=True)
+    try:
+        stack.start_hub()
+        stack.token = stack.make_token("lab")
+        stack.processes["hub"].stop()
+        shutil.copytree(stack.folder / "hub", stack.folder / "hub-template", dirs_exist_ok=True)
+        stack.start_hub()
+        stack.start_prefect()
+        stack.deploy()
+        stack.start_worker()
+        with runs_of(f"{stack.ui}/api") as runs:
+            yield Rig(stack, runs, source)
+    finally:
+        stack.stop()

@@ -1,0 +1,197 @@
+"""Reads an image once: its bytes go to the shard as they come, and by the end they are checked.
+
+What one pass tells, a cache-sized step at a time: the sha256; the digest in the git-annex key, where there is one;
+whether the NIfTI header (in the first step) and the file's end agree on the size of the data; with `check="full"`
+also the CRC of the whole gzip stream. Before and after, size and mtime are what the plan saw. Whatever does not hold
+is an error (`tasks.embed.errors`) that names the file and the way out; then nothing of its shard is kept.
+"""
+
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tasks.annex import POINTER_MARK, AnnexKey
+from tasks.embed.errors import (
+    BadImage,
+    Changed,
+    Corrupt,
+    Empty,
+    KeyMismatch,
+    Missing,
+    NotNifti,
+    TooLarge,
+    Truncated,
+    Unfetched,
+    Unreadable,
+    against_key,
+    corrupt,
+    or_get,
+    unfetched,
+)
+from tasks.embed.formats import GZIP_MAGIC, DamagedStream, Inflation, inflated_start, nifti_size
+from tasks.embed.source import Source
+from tasks.models import Image, ImageContent
+
+__all__ = [
+    "BadImage",
+    "Changed",
+    "Check",
+    "Corrupt",
+    "Empty",
+    "KeyMismatch",
+    "Missing",
+    "NotNifti",
+    "TooLarge",
+    "Truncated",
+    "Unfetched",
+    "Unreadable",
+    "embed",
+]
+
+Check = Literal["trailer", "full"]
+
+INFLATED_HEADER = 540  # bytes: the header of NIfTI-2, the longer one
+LONGEST_POINTER = 32 << 10  # bytes; git-annex page "internals/pointer file": a larger file is never one
+STEP = 256 << 10  # bytes, where an image is inflated apart from its embedding
+
+
+class Sink(Protocol):
+    """Where an image's bytes go: `tasks.write.ShardWriter`."""
+
+    def begin_image(self, size: int) -> None:
+        """Make ready for an image of `size` bytes."""
+
+    def buffer(self) -> memoryview:
+        """Room for the next of its bytes."""
+
+    def write(self, data: memoryview) -> None:
+        """Take a buffer's filled part, which is the sink's from now on."""
+
+
+def embed(image: Image, root: Path, sink: Sink, check: Check = "trailer") -> ImageContent:
+    """Send an image's bytes to `sink`, and say which they were.
+
+    `root` is the dataset's folder. `check="full"` also inflates a .nii.gz to compare its CRC.
+
+    Raises:
+        BadImage: one of its kinds. What `sink` got until then must not be kept.
+    """
+    path = root / image.path
+    with Source(image, path) as source:
+        checks = _Checks(image, check)
+        sink.begin_image(image.size)
+        for step in source.steps(sink.buffer):
+            checks.see(step)
+            sink.write(step)
+        source.require_unchanged()
+    checks.require_key()
+    _require_whole(image, path, checks)
+    return ImageContent(path=image.path, size=image.size, sha256=checks.sha256)
+
+
+class _Checks:
+    """What is learnt of an image while its bytes go by."""
+
+    def __init__(self, image: Image, check: Check) -> None:
+        self._image = image
+        self._content = hashlib.sha256()
+        self._key = AnnexKey.parse(image.annex_key)
+        if self._key.size not in (None, image.size):
+            raise against_key(image, f"{self._key.size} bytes", image.size)
+        other = self._key.algorithm not in (None, self._content.name)
+        self._digest = hashlib.new(self._key.algorithm or "") if other else self._content
+        self.inflation = Inflation() if check == "full" and _compressed(image) else None
+        self.needed: int | None = None
+        """The bytes of the inflated file, by its NIfTI header; None until the first step."""
+        self.end = b""
+        """The last four bytes so far."""
+
+    @property
+    def sha256(self) -> str:
+        return self._content.hexdigest()
+
+    def see(self, step: memoryview) -> None:
+        if self.needed is None:
+            self.needed = _needed(self._image, bytes(step[:LONGEST_POINTER]))
+        self._content.update(step)
+        if self._digest is not self._content:
+            self._digest.update(step)
+        if self.inflation:
+            _inflate(self._image, self.inflation, step)
+        self.end = (self.end + bytes(step[-4:]))[-4:]
+
+    def require_key(self) -> None:
+        if self._key.digest not in (None, self._digest.hexdigest()):
+            expected = f"{self._key.algorithm} {self._key.digest}"
+            raise against_key(self._image, expected, self._digest.hexdigest())
+
+
+def _compressed(image: Image) -> bool:
+    return image.path.endswith(".gz")
+
+
+def _needed(image: Image, start: bytes) -> int:
+    """The size in the header that `start` begins with, inflated where the file is gzip."""
+    if image.size <= LONGEST_POINTER:
+        if POINTER_MARK in start.partition(b"\n")[0]:
+            raise unfetched(image, "git-annex")
+        if start.startswith(b"version https://git-lfs.github.com/spec/"):
+            raise unfetched(image, "git LFS")
+    if start.startswith(GZIP_MAGIC) != _compressed(image):
+        kind = "not gzip" if _compressed(image) else "gzip"
+        raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or add it to .bidsignore.")
+    header = start
+    if _compressed(image):
+        try:
+            header = inflated_start(start, INFLATED_HEADER)
+        except zlib.error as error:
+            raise corrupt(image, error) from error
+    size = nifti_size(header)
+    if size is None:
+        raise NotNifti(f"{image.path} has no NIfTI header. Restore it{or_get(image)}, or add it to .bidsignore.")
+    return size
+
+
+def _inflate(image: Image, inflation: Inflation, data: memoryview) -> None:
+    try:
+        inflation.feed(data)
+    except DamagedStream as error:
+        raise corrupt(image, error) from error
+
+
+def _require_whole(image: Image, path: Path, checks: _Checks) -> None:
+    """Compare the size in the header with the one at the file's end.
+
+    A gzip stream ends in its inflated size modulo 2^32 (RFC 1952, ISIZE). Where that differs, the file is truncated,
+    or it is one of the few that are longer than they need be, padded, or made of several members: only these are
+    inflated to tell, which reads them a second time.
+    """
+    needed = checks.needed or 0
+    found = image.size
+    if _compressed(image):
+        if not checks.inflation and struct.unpack("<I", checks.end.rjust(4, b"\0"))[0] == needed & 0xFFFFFFFF:
+            return
+        inflation = checks.inflation or _inflated(image, path)
+        found = inflation.size
+        if not inflation.complete:
+            raise Truncated(
+                f"{image.path} is truncated: its gzip stream breaks off where {found} of {needed} bytes are inflated. "
+                f"Restore it{or_get(image)}."
+            )
+    if found < needed:
+        raise Truncated(
+            f"{image.path} is truncated: its header says {needed} bytes, and there are {found}. "
+            f"Restore it{or_get(image)}."
+        )
+
+
+def _inflated(image: Image, path: Path) -> Inflation:
+    inflation = Inflation()
+    buffer = memoryview(bytearray(STEP))
+    with Source(image, path) as source:
+        for step in source.steps(lambda: buffer):
+            _inflate(image, inflation, step)
+        source.require_unchanged()
+    return inflation

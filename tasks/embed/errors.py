@@ -1,0 +1,100 @@
+"""What can be wrong with an image, and what a person is told to do about it."""
+
+from pathlib import Path
+
+from tasks.errors import PushError
+from tasks.models import Image
+
+
+class BadImage(PushError):
+    """An image cannot be published as it is; its shard is not written."""
+
+
+class Missing(BadImage):
+    """The image is not there any more, or links to nothing."""
+
+
+class Unfetched(BadImage):
+    """Only git-annex's or git LFS's stand-in for the image is here, not its content."""
+
+
+class Unreadable(BadImage):
+    """The image cannot be read: permissions, a failing disk, not a file."""
+
+
+class Empty(BadImage):
+    """The image has no bytes."""
+
+
+class TooLarge(BadImage):
+    """The image is over 2 GiB, the most that one cell of a table can hold."""
+
+
+class NotNifti(BadImage):
+    """The file is not what its name says: no NIfTI-1 or NIfTI-2 header, or not gzip (or gzip) against its suffix."""
+
+
+class Truncated(BadImage):
+    """The data ends before the size in the NIfTI header is reached."""
+
+
+class Corrupt(BadImage):
+    """The gzip stream is damaged."""
+
+
+class KeyMismatch(BadImage):
+    """The content is not the one that the git-annex key names."""
+
+
+class Changed(BadImage):
+    """The image changed after it was planned, or while it was read."""
+
+
+def absent(image: Image, path: Path) -> BadImage:
+    """Why there is nothing to open at `path`."""
+    if not path.is_symlink():
+        return Missing(f"{image.path} is not there any more. Restore it, or run again to publish without it.")
+    target = path.readlink()
+    if "annex/objects/" in target.as_posix():
+        return unfetched(image, "git-annex")
+    return Missing(f"{image.path} is a link to {target}, which is not there. Restore it, or remove the link.")
+
+
+def unfetched(image: Image, holder: str) -> Unfetched:
+    """Only the stand-in of `holder` (git-annex or git LFS) is here."""
+    way = f"`git lfs pull --include '{image.path}'`" if holder == "git LFS" else get(image)
+    return Unfetched(
+        f"{image.path} is not fetched: only {holder}'s stand-in is here. In the dataset's folder run {way}."
+    )
+
+
+def get(image: Image) -> str:
+    """The command that fetches an annexed image."""
+    return f"`git annex get '{image.path}'` (or `datalad get '{image.path}'`)"
+
+
+def or_get(image: Image) -> str:
+    """How to restore the image, to follow the word "restore"; nothing where git-annex does not hold it."""
+    if not image.annex_key:
+        return ""
+    return f", for example with `git annex fsck '{image.path}'` and then {get(image)}"
+
+
+def unreadable(image: Image, error: OSError) -> Unreadable:
+    """The system refused to open or to read it."""
+    return Unreadable(
+        f"{image.path} cannot be read ({error.strerror}). Check its disk, and that the user who runs this may read it."
+    )
+
+
+def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
+    """Its size or digest is `found`, and its git-annex key says `expected`."""
+    return KeyMismatch(
+        f"{image.path} is not the content that its git-annex key names: {expected} expected, {found} found. In the "
+        f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed image."
+    )
+
+
+def corrupt(image: Image, why: object) -> Corrupt:
+    """Its gzip stream cannot be inflated."""
+    return Corrupt(f"{image.path} is a damaged gzip stream ({why}). Restore it{or_get(image)}.")

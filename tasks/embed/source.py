@@ -1,0 +1,89 @@
+"""The open file of an image: read once, and the same from the plan to the last byte."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unreadable
+from tasks.models import Image
+from tasks.write import LARGEST_IMAGE
+
+
+class Source:
+    """The open file of an image, which must stay what the plan saw from open to close."""
+
+    def __init__(self, image: Image, path: Path) -> None:
+        self._image = image
+        self._path = path
+
+    def __enter__(self) -> Self:
+        image = self._image
+        try:
+            # O_NONBLOCK: a pipe of that name must not hold the run until somebody writes to it
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise absent(image, self._path) from error
+        except OSError as error:
+            raise unreadable(image, error) from error
+        try:
+            self._require_usable()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def _require_usable(self) -> None:
+        image = self._image
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable(f"{image.path} is not a file. Put the image there, or add it to .bidsignore.")
+        if status.st_size == 0:
+            raise Empty(f"{image.path} is empty. Restore it from where the dataset came from{or_get(image)}.")
+        if status.st_size > LARGEST_IMAGE:
+            raise TooLarge(
+                f"{image.path} has {status.st_size} bytes; one image can have at most 2 GiB. Compress it (.nii.gz), "
+                "split it into parts, or add it to .bidsignore."
+            )
+        self._compare(status, "since it was planned")
+
+    def _compare(self, status: os.stat_result, when: str) -> None:
+        image = self._image
+        if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
+            raise Changed(
+                f"{image.path} changed {when}: {image.size} bytes before, {status.st_size} now, modified at "
+                f"{status.st_mtime_ns / 1e9:.3f} s. Run again when nothing writes to the dataset."
+            )
+
+    def steps(self, buffer: Callable[[], memoryview]) -> Iterator[memoryview]:
+        """The file's bytes from first to last, each step the filled part of a buffer that `buffer` gives.
+
+        No more than the planned size is ever handed out, so a file that grows does not overflow its page.
+        """
+        left = self._image.size
+        while left:
+            room = buffer()[:left]
+            try:
+                count = os.readv(self._descriptor, [room])
+            except OSError as error:
+                raise unreadable(self._image, error) from error
+            if not count:
+                self._compare(os.fstat(self._descriptor), "while it was read")
+                raise Unreadable(f"{self._image.path} ends {left} bytes early. Check its disk.")
+            left -= count
+            yield room[:count]
+
+    def require_unchanged(self) -> None:
+        """Compare once more, by the open file and by the name: it may have been replaced."""
+        self._compare(os.fstat(self._descriptor), "while it was read")
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise Changed(
+                f"{self._image.path} went away while it was read. Run again when nothing writes to the dataset."
+            ) from error
+        self._compare(status, "while it was read")

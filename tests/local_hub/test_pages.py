@@ -1,0 +1,126 @@
+"""Pages for people: what a link in an artifact leads to."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import httpx2
+import psutil
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from tests.local_hub.conftest import travel_by
+from tests.local_hub.running import RunningHub
+
+CARD = b"""---
+license: cc0-1.0
+pretty_name: Aphasia scans
+---
+# Aphasia scans
+
+| subject | images |
+|---|---|
+| M2001 | 4 |
+
+<script>alert(1)</script> and [a link](https://example.org)
+"""
+
+
+@pytest.fixture
+def transport(monkeypatch: pytest.MonkeyPatch) -> str:
+    return travel_by("lfs", monkeypatch)
+
+
+@pytest.fixture
+def shown(api: HfApi, dataset: str) -> str:
+    operations = [
+        CommitOperationAdd("README.md", CARD),
+        CommitOperationAdd("data/sub-M2001/sub-M2001_ses-1.parquet", os.urandom(2_500_000)),
+        CommitOperationAdd("bids/<odd> & name.txt", b"text with <b>tags</b>"),
+    ]
+    made = api.create_commit(dataset, operations, commit_message="Publish <1> session", repo_type="dataset")
+    api.update_repo_settings(dataset, private=False, repo_type="dataset")
+    return str(made.commit_url)
+
+
+def test_a_repo_shows_its_files_sizes_last_commit_and_card(hub: RunningHub, dataset: str, shown: str) -> None:
+    page = httpx2.get(f"{hub.endpoint}/datasets/{dataset}").text
+    assert "Publish &lt;1&gt; session" in page
+    assert f'href="/datasets/{dataset}/tree/main/data"' in page
+    assert "4 files, 2.5 MB" in page
+    assert "<h1>Aphasia scans</h1>" in page
+    assert "<td>M2001</td>" in page
+    assert "license: cc0-1.0" in page
+    assert "<script>" not in page
+
+
+def test_folders_files_history_and_commits_are_reached_from_there(hub: RunningHub, dataset: str, shown: str) -> None:
+    base = f"{hub.endpoint}/datasets/{dataset}"
+    folder = httpx2.get(f"{base}/tree/main/data/sub-M2001").text
+    assert "sub-M2001_ses-1.parquet" in folder
+    assert "2.5 MB" in folder
+    text = httpx2.get(f"{base}/blob/main/bids/%3Codd%3E%20&%20name.txt").text
+    assert "text with &lt;b&gt;tags&lt;/b&gt;" in text
+    assert "<odd>" not in text
+    assert "initial commit" in httpx2.get(f"{base}/commits/main").text
+    assert "Publish &lt;1&gt; session" in httpx2.get(shown).text
+    assert dataset in httpx2.get(hub.endpoint).text
+
+
+def test_a_browser_signs_in_once_and_sees_private_repos_without_being_able_to_write(
+    hub: RunningHub, api: HfApi, dataset: str, token: str
+) -> None:
+    address = f"{hub.endpoint}/datasets/{dataset}"
+    with httpx2.Client(headers={"accept": "text/html"}, follow_redirects=True) as browser:
+        outside = browser.get(address)
+        assert outside.status_code == 404
+        assert f"/login?next=%2Fdatasets%2F{dataset.replace('/', '%2F')}" in outside.text
+        assert browser.post(f"{hub.endpoint}/login", data={"token": "hf_wrong"}).status_code == 401
+        inside = browser.post(f"{hub.endpoint}/login", data={"token": token, "next": f"/datasets/{dataset}"})
+        assert inside.status_code == 200
+        assert ".gitattributes" in inside.text
+        assert dataset in browser.get(hub.endpoint).text
+        assert token not in str(browser.cookies)
+        assert browser.post(f"{hub.endpoint}/api/datasets/{dataset}/branch/x", json={}).status_code == 404
+        elsewhere = {"token": token, "next": "//example.org/"}
+        assert browser.post(f"{hub.endpoint}/login", data=elsewhere).url.host == "127.0.0.1"
+        browser.get(f"{hub.endpoint}/logout")
+        assert browser.get(address).status_code == 404
+
+
+def test_a_page_of_a_thousand_files_is_there_in_a_fraction_of_a_second(
+    hub: RunningHub, api: HfApi, dataset: str
+) -> None:
+    operations = [CommitOperationAdd(f"data/{number}.txt", b"%d" % number) for number in range(1000)]
+    api.create_commit(dataset, operations, commit_message="many", repo_type="dataset")
+    api.update_repo_settings(dataset, private=False, repo_type="dataset")
+    seconds = []
+    for _ in range(5):  # the best of them: others may be using this machine
+        begin = time.perf_counter()
+        assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}/tree/main/data").text.count("<tr>") == 1001
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 0.2
+
+
+def test_a_full_disk_is_said_plainly_and_what_was_there_stays(
+    hub: RunningHub, api: HfApi, dataset: str, token: str
+) -> None:
+    first = api.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=dataset, repo_type="dataset")
+    assert hub.process is not None
+    server = psutil.Process(hub.process.pid)
+    unlimited = server.rlimit(psutil.RLIMIT_FSIZE)
+    # files of the server may not grow beyond a few megabytes: the same error at the same place as a full disk
+    server.rlimit(psutil.RLIMIT_FSIZE, (30_000_000, unlimited[1]))
+    try:
+        body = b'{"key": "header", "value": {"summary": "x"}}\n' + b" " * 40_000_000
+        answer = httpx2.post(
+            f"{hub.endpoint}/api/datasets/{dataset}/commit/main", content=body,
+            headers={"authorization": f"Bearer {token}"},
+        )  # fmt: skip
+    finally:
+        server.rlimit(psutil.RLIMIT_FSIZE, unlimited)
+    assert answer.status_code == 507
+    assert "cannot store" in answer.json()["error"]
+    assert not list((hub.root / "tmp").iterdir())
+    assert api.dataset_info(dataset).sha == first.oid

@@ -1,0 +1,460 @@
+"""Card: what the Hub, `datasets` and people read of a dataset is true, runs, shows well, and keeps their edits."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
+
+from tasks.card import UnreadableCard, card, side_files
+from tasks.licence import Licence, licence
+from tasks.load import load
+from tasks.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
+from tasks.plan import plan
+from tests import bids_examples as bids
+from tests.bids_examples import IMAGE
+
+REPO = "lab/small"
+
+
+def published(*shards: ShardSpec) -> PublicationRecord:
+    zero = "0" * 64
+    return PublicationRecord().updated(
+        PublishedShard(
+            path=shard.path,
+            digest=shard.digest,
+            sha256=zero,
+            size=1,
+            rows=len(shard.images),
+            images=tuple(ImageContent(path=one.path, size=one.size, sha256=zero) for one in shard.images),
+        )
+        for shard in shards
+    )
+
+
+def card_of(root: Path, repo_id: str = REPO, existing: str | None = None) -> str:
+    dataset = load(root)
+    return card(dataset, repo_id, published(*plan(dataset, {})), existing)
+
+
+def yaml_of(text: str) -> dict[str, object]:
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL).group(1))
+
+
+def html_of(text: str) -> str:
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return MarkdownIt("commonmark").enable("table").render(body)
+
+
+def rows_in(html: str) -> list[list[str]]:
+    """The cells of every table row, as a reader sees them."""
+    rows = re.findall(r"<tr>\s*(.*?)\s*</tr>", html, re.DOTALL)
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in rows]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in cells]
+
+
+def publish(root: Path, repo: Path) -> None:
+    """Write the repo as it would be on the Hub: shards of one image a row, the tables, the card."""
+    dataset = load(root)
+    shards = plan(dataset, {})
+    words = dict.fromkeys(
+        ("dataset", "sub", "ses", "datatype", "suffix", "path", "participant"), datasets.Value("string")
+    )
+    schema = datasets.Features(words | {"nifti": datasets.Nifti()}).arrow_schema
+    for shard in shards:
+        rows = [
+            {name: getattr(one, name) for name in words}
+            | {"nifti": {"bytes": (root / one.path).read_bytes(), "path": one.path.rpartition("/")[2]}}
+            for one in shard.images
+        ]
+        (repo / shard.path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema), repo / shard.path)
+    for path, data in side_files(dataset).items():
+        (repo / path).parent.mkdir(parents=True, exist_ok=True)
+        (repo / path).write_bytes(data)
+    (repo / "README.md").write_text(card(dataset, str(repo), published(*shards), None))
+
+
+# --- what `datasets` makes of it ---
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    publish(bids.two_sessions(tmp_path / "bids"), tmp_path / "repo")
+    return tmp_path / "repo"
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("default", 5),
+        ("anat_T1w", 3),
+        ("anat_mask", 1),
+        ("func_bold", 1),
+    ],
+)
+def test_each_config_of_images_loads_the_images_of_its_kind(repo, config, expected, streaming):
+    how = {"streaming": True} if streaming else {"writer_batch_size": 1}
+    rows = list(datasets.load_dataset(str(repo), config, split="train", **how))
+
+    assert len(rows) == expected
+    if config != "default":
+        assert {f"{row['datatype']}_{row['suffix']}" for row in rows} == {config}
+    assert {row["nifti"].shape for row in rows} == {IMAGE.shape}
+
+
+def test_the_tables_load_as_words_and_nulls(repo):
+    participants = datasets.load_dataset(str(repo), "participants", split="train").to_list()
+    assert participants == [
+        {"participant_id": "sub-01", "age": "34", "group": "None"},
+        {"participant_id": "sub-02", "age": None, "group": "A"},
+    ]
+    sessions = datasets.load_dataset(str(repo), "sessions", split="train").to_list()
+    assert [row["session_id"] for row in sessions] == ["ses-a", "ses-b"]
+
+
+def test_without_a_name_all_images_are_loaded(repo):
+    assert len(list(datasets.load_dataset(str(repo), split="train", streaming=True))) == 5
+
+
+def test_the_lines_of_code_on_the_card_run(repo, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    assert "streaming=True" in blocks[0] and "writer_batch_size=1" in blocks[1]
+
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz (4, 3, 2)" in capsys.readouterr().out
+    assert len(names["images"]) == 3
+
+
+# --- the YAML ---
+
+
+def test_the_yaml_says_what_the_hub_asks_for(tmp_path):
+    text = card_of(bids.two_sessions(tmp_path))
+
+    data = DatasetCard(text).data
+    assert data.license == "cc0-1.0"
+    assert data.pretty_name == "A small dataset"
+    assert data.tags == ["bids", "neuroimaging", "nifti", "mri", "fmri"]
+    assert data.size_categories == ["n<1K"]
+    configs = {config["config_name"]: config for config in yaml_of(text)["configs"]}
+    assert list(configs) == ["default", "anat_T1w", "anat_mask", "func_bold", "participants", "sessions"]
+    assert configs["anat_T1w"]["filters"] == [["datatype", "==", "anat"], ["suffix", "==", "T1w"]]
+
+
+def test_a_name_with_anything_in_it_leaves_yaml_and_markdown_whole(tmp_path):
+    name = '"It\'s": a | *b* <script>\n# c `d` [e](f) --- {g} %'
+    root = bids.one_subject(tmp_path, {"dataset_description.json": bids.description(Name=name)})
+    text = card_of(root)
+
+    shown = " ".join(name.split())
+    assert yaml_of(text)["pretty_name"] == shown
+    assert re.search(r"<h1>(.*?)</h1>", html_of(text)).group(1) == shown.replace('"', "&quot;").replace(
+        "<", "&lt;"
+    ).replace(">", "&gt;")
+
+
+@pytest.mark.parametrize(
+    ("stated", "identifier"),
+    [
+        ("CC0", "cc0-1.0"),
+        ("CCO license", "cc0-1.0"),
+        ("CC-0", "cc0-1.0"),
+        ("CC0 1.0 Universal License", "cc0-1.0"),
+        ("This dataset is made available under CC0.", "cc0-1.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "cc0-1.0"),
+        ("PDDL (https://opendatacommons.org/licenses/pddl/1-0/)", "pddl"),
+        ("This dataset is made available under the Public Domain Dedication and License \nv1.0, whose ...", "pddl"),
+        ("CCBY4", "cc-by-4.0"),
+        ("CC-BY-4.0", "cc-by-4.0"),
+        (" Creative Commons Attribution 4.0 International License", "cc-by-4.0"),
+        ("Creative Commons Attribution-NonCommercial 4.0 International License", "cc-by-nc-4.0"),
+        ("CC BY-NC-SA 4.0", "cc-by-nc-sa-4.0"),
+        ("Attribution under http://creativecommons.org/licenses/by-nc-nd/3.0/", "cc-by-nc-nd-3.0"),
+        ("ODbL (https://opendatacommons.org/licenses/odbl/summary/)", "odbl"),
+        ("BSD 3-Clause", "bsd-3-clause"),
+        ("MIT", "mit"),
+        ("GNU General Public License", "gpl"),
+        ("n/a", "unknown"),
+        ("", "unknown"),
+        (None, "unknown"),
+        ("CC BY-ND", "other"),
+        ("CC BY 9.0", "other"),
+        ("Custom", "other"),
+        ("Property of MIT; its use is prohibited.", "other"),
+        ("All rights reserved, not released under CC0", "other"),
+    ],
+)
+def test_licences_are_the_hubs_only_where_that_is_sure(stated, identifier):
+    assert licence(stated).identifier == identifier
+
+
+def test_another_licence_keeps_its_words_and_its_address(tmp_path):
+    words = "Please see the file named license.txt at https://osf.io/ktv7m/."
+    assert licence(words) == Licence("other", words, "https://osf.io/ktv7m/")
+
+    front = yaml_of(card_of(bids.one_subject(tmp_path, {"dataset_description.json": bids.description(License=words)})))
+    assert (front["license"], front["license_name"]) == ("other", words)
+    assert front["license_link"] == "https://osf.io/ktv7m/"
+
+
+# --- the body ---
+
+
+def test_the_card_counts_what_is_published_and_not_what_is_planned(tmp_path):
+    dataset = load(bids.two_sessions(tmp_path))
+    first, *_ = plan(dataset, {})
+    text = card(dataset, REPO, published(first), None)
+
+    assert "3 images of 1 subject in 1 session," in text
+    assert "**Publication is under way:** 3 of 5 images are here so far." in text
+    assert [row[3] for row in rows_in(html_of(text))[1:4]] == ["1", "1", "1"]
+    assert "under way" not in card(dataset, REPO, published(*plan(dataset, {})), None)
+
+
+def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path):
+    text = card(load(bids.two_sessions(tmp_path)), REPO, PublicationRecord(), None)
+
+    assert "configs" not in yaml_of(text)
+    assert "load_dataset" not in text
+
+
+def test_figures_are_by_kind_of_image(tmp_path):
+    html = html_of(card_of(bids.two_sessions(tmp_path)))
+
+    assert [row[:6] for row in rows_in(html)[:4]] == [
+        ["config", "datatype", "suffix", "images", "subjects", "sessions"],
+        ["anat_T1w", "anat", "T1w", "3", "2", "2"],
+        ["anat_mask", "anat", "mask", "1", "1", "1"],
+        ["func_bold", "func", "bold", "1", "1", "1"],
+    ]
+
+
+def test_the_data_dictionary_has_every_column_and_survives_pipes_and_line_ends(tmp_path):
+    root = bids.one_subject(
+        tmp_path,
+        {
+            "participants.tsv": [["participant_id", "a|b", "plain"], ["sub-01", "1", "2"]],
+            "participants.json": {"a|b": {"Description": "one | two\nthree", "Levels": {"x|y": "`z`"}, "Units": "m_s"}},
+        },
+    )
+    rows = rows_in(html_of(card_of(root)))
+
+    assert ["a|b", "one | two three", "m_s", "x|y `z`"] in rows
+    assert ["plain", "", "", ""] in rows
+
+
+def test_phenotype_tables_are_named_and_carried(tmp_path):
+    root = bids.one_subject(tmp_path, {"phenotype/wab.tsv": [["participant_id", "wab"], ["sub-01", "None"]]})
+
+    assert "Phenotype tables are under `bids/`: `phenotype/wab.tsv`." in card_of(root)
+    assert side_files(load(root))["bids/phenotype/wab.tsv"] == b"participant_id\twab\nsub-01\tNone\n"
+
+
+def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path):
+    root = bids.one_subject(tmp_path, {"sub-01/anat/foo.nii.gz": IMAGE, "sub-01/eeg/sub-01_eeg.edf": b""})
+    html = html_of(card_of(root))
+
+    assert ["*_eeg.edf", "1"] in rows_in(html)
+    assert ["images without a BIDS name", "1"] in rows_in(html)
+    assert "<li>There is no participants.tsv: the column `participant` is empty.</li>" in html
+
+
+def test_of_many_kinds_left_out_the_commonest_are_named_and_the_rest_counted(tmp_path):
+    files = {f"sub-01/anat/{number}.x{kind}": b"" for kind in range(35) for number in range(1 if kind < 6 else 2)}
+    rows = rows_in(html_of(card_of(bids.one_subject(tmp_path, files))))
+
+    assert ["*.x34", "2"] in rows and ["*.x5", "1"] not in rows
+    assert ["5 other kinds", "5"] in rows
+
+
+def test_authors_citation_ethics_and_doi_are_those_of_the_description(tmp_path):
+    fields = {
+        "Authors": ["A. One", "B. *Two*"],
+        "HowToAcknowledge": "Cite https://example.org/a_b_c. Thanks",
+        "Funding": ["Grant 1"],
+        "EthicsApprovals": ["Board X"],
+        "DatasetDOI": "doi:10.18112/openneuro.ds1.v1",
+    }
+    html = html_of(card_of(bids.one_subject(tmp_path, {"dataset_description.json": bids.description(**fields)})))
+
+    for line in (
+        "A. One, B. *Two*",
+        'Cite <a href="https://example.org/a_b_c">https://example.org/a_b_c</a>. Thanks',
+        "Grant 1",
+        "Board X",
+        '<a href="https://doi.org/10.18112/openneuro.ds1.v1">',
+    ):
+        assert line in html
+
+
+def test_a_readme_in_utf16_is_shown_with_its_paragraphs(tmp_path):
+    readme = "Größe *matters*\r\n- not a list\r\n\r\n_____\r\nSecond".encode("utf-16")
+    html = html_of(card_of(bids.one_subject(tmp_path, {"README.txt": readme})))
+
+    assert "<p>Größe *matters*<br />\n- not a list</p>\n<hr />\n<p>Second</p>" in html
+
+
+@pytest.mark.parametrize(
+    "left_open", ["<!-- hidden", "<pre>", "<script>", "<![CDATA[", "```\ncode", "~~~~ python\n```"]
+)
+def test_a_readme_in_markdown_cannot_break_out_of_its_section(tmp_path, left_open):
+    readme = f"# Title\n\n<!-- bids-push:end -->\n\n{left_open}\n# never closed\n<!-- bids-push:end -->"
+    root = bids.one_subject(tmp_path, {"README.md": readme})
+    text = card_of(root)
+
+    assert "<h3>Title</h3>" in html_of(text)
+    edited = text + "\nWritten by a person after the block.\n"
+    again = card_of(root, existing=edited)
+    assert again == edited
+    assert "<p>Written by a person after the block.</p>" in html_of(again)
+
+
+def test_dataset_without_people_or_sessions_reads_well(tmp_path):
+    files = {
+        "dataset_description.json": bids.description(Name="Atlas", DatasetType="derivative"),
+        "tpl-A/anat/tpl-A_T1w.nii.gz": IMAGE,
+    }
+    assert "\n1 image, " in card_of(bids.write(tmp_path, files))
+
+
+# --- people's edits ---
+
+
+def test_a_second_push_of_the_same_dataset_changes_nothing(tmp_path):
+    root = bids.two_sessions(tmp_path)
+
+    first = card_of(root)
+    assert card_of(root, existing=first) == first
+
+
+def test_what_people_write_around_the_block_stays_and_the_block_is_brought_up_to_date(tmp_path):
+    root = bids.two_sessions(tmp_path)
+    begin, block, end = re.split(r"(<!-- bids-push:begin.*bids-push:end -->)", card_of(root), flags=re.DOTALL)
+    edited = f"{begin}Before.\n\n{block.replace('5 images', '999 images')}\n\n## Our own notes\n\nAfter.{end}"
+    text = card_of(root, existing=edited)
+
+    assert text == f"{begin}Before.\n\n{block}\n\n## Our own notes\n\nAfter.{end}"
+
+
+def test_a_card_that_a_person_wrote_keeps_all_of_it(tmp_path):
+    theirs = """---
+# why this licence: ask the board
+language: [en]
+tags:
+- stroke
+viewer: false  # too large
+configs:
+- config_name: mine
+  data_files: extra/*.csv
+---
+
+# Written by hand
+
+Text.
+"""
+    text = card_of(bids.two_sessions(tmp_path), existing=theirs.replace("\n", "\r\n"))
+
+    assert "# why this licence: ask the board\nlanguage: [en]\n" in text
+    assert "viewer: false  # too large\n" in text
+    assert text.index("# Written by hand\n\nText.") < text.index("<!-- bids-push:begin")
+    front = yaml_of(text)
+    assert front["tags"] == ["stroke", "bids", "neuroimaging", "nifti", "mri", "fmri"]
+    assert [c["config_name"] for c in front["configs"]][-2:] == ["sessions", "mine"]
+
+
+def test_our_keys_follow_the_dataset_and_configs_of_kinds_that_are_gone_go(tmp_path):
+    dataset = load(bids.two_sessions(tmp_path))
+    first = card(dataset, REPO, published(*plan(dataset, {})), None)
+    less = replace(
+        dataset,
+        name="Renamed",
+        images=tuple(one for one in dataset.images if one.suffix == "T1w"),
+        description=dict(dataset.description) | {"License": "Custom"},
+        sessions=(),
+    )
+    front = yaml_of(card(less, REPO, published(*plan(less, {})), first))
+
+    assert (front["pretty_name"], front["license"], front["license_name"]) == ("Renamed", "other", "Custom")
+    assert [config["config_name"] for config in front["configs"]] == ["default", "anat_T1w", "participants"]
+    back = yaml_of(card(dataset, REPO, published(*plan(dataset, {})), card(less, REPO, published(), first)))
+    assert back["license"] == "cc0-1.0" and "license_name" not in back
+
+
+def test_a_licence_named_by_hand_stays_where_the_dataset_names_none(tmp_path):
+    description = bids.description()
+    del description["License"]
+    root = bids.one_subject(tmp_path, {"dataset_description.json": description})
+
+    assert yaml_of(card_of(root))["license"] == "unknown"
+    assert yaml_of(card_of(root, existing="---\nlicense: cc-by-4.0\n---\n"))["license"] == "cc-by-4.0"
+
+
+@pytest.mark.parametrize("front", ["a: [", "- a\n- b", "a: b: c"])
+def test_yaml_that_cannot_be_read_is_an_error_that_says_where(tmp_path, front):
+    with pytest.raises(UnreadableCard, match=r"top of README\.md on the Hub"):
+        card_of(bids.one_subject(tmp_path), existing=f"---\n{front}\n---\nbody\n")
+
+
+# --- the files beside the shards ---
+
+
+def test_side_files_are_the_datasets_texts_and_its_tables(tmp_path):
+    dataset = load(bids.two_sessions(tmp_path))
+    files = side_files(dataset)
+
+    assert sorted(files) == [
+        "bids/README",
+        "bids/dataset_description.json",
+        "bids/participants.json",
+        "bids/participants.tsv",
+        "bids/task-rest_bold.json",
+        "tables/participants.parquet",
+        "tables/sessions.parquet",
+    ]
+    assert files["bids/README"] == b"A README.\n"
+    table = pq.read_table(io.BytesIO(files["tables/participants.parquet"]))
+    assert table.to_pylist() == [dict(row) for row in dataset.participants]
+    assert set(table.schema.types) == {pa.string()}
+
+
+def test_side_files_are_the_same_bytes_every_time(tmp_path):
+    here, there = bids.two_sessions(tmp_path / "a"), bids.two_sessions(tmp_path / "b")
+
+    assert side_files(load(here)) == side_files(load(there))
+
+
+def test_a_file_of_the_dataset_never_takes_the_publication_records_place(tmp_path):
+    dataset = replace(load(bids.one_subject(tmp_path)), texts={"shards.jsonl": b"", "README": b""})
+
+    assert list(side_files(dataset)) == ["bids/README"]
+
+
+def test_a_dataset_without_tables_has_no_tables(tmp_path):
+    dataset: Dataset = load(bids.one_subject(tmp_path))
+
+    assert list(side_files(dataset)) == ["bids/dataset_description.json"]
+    assert "Participants" not in card_of(tmp_path)
+
+
+def test_the_card_of_ds004884_is_as_the_dataset_is(tmp_path):
+    root = bids.ds004884(tmp_path)
+    text = card_of(root)
+
+    assert "5,164 images of 230 subjects in 902 sessions" in text
+    rows = {row[0]: row[3:6] for row in rows_in(html_of(text))[1:8]}
+    assert rows["func_bold"] == ["1,402", "220", "850"] and rows["anat_mask"] == ["228", "228", "228"]
+    assert "stroke who have experienced speech and language impairments" in text  # the README, which is UTF-16
+    assert DatasetCard(text).data.pretty_name == "Aphasia Recovery Cohort (ARC) Dataset"

@@ -1,0 +1,299 @@
+"""The flows as functions, on a real Prefect server and the real local Hub: what they publish, and how they end."""
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from prefect.client.schemas.objects import State
+
+from deployments.demo_data import make_dataset
+from deployments.local_stack import Stack
+from flows.cleanup_staging import cleanup_staging
+from flows.push_bids import push_bids
+from tasks.hub import Hub
+from tasks.models import PublicationRecord
+from tasks.published import CARD, RECORD
+from tasks.staging import Staging, Target
+from tests.conftest import SESSIONS
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(autouse=True)
+def _token(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "staging-root"
+
+
+@pytest.fixture
+def target(hub_server: Stack, repo_id: str) -> Hub:
+    return Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
+
+
+def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
+    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **parameters)
+
+
+def figures(state: State[Any], root: Path) -> dict[str, Any]:
+    """What the run counted, from the artifact that it left."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    run = state.state_details.flow_run_id
+    assert run is not None
+    with get_client(sync_client=True) as client:
+        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        tables = [a.data for a in client.read_artifacts(artifact_filter=only) if a.key == f"push-{run}"]
+    (table,) = tables
+    return {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
+
+
+def shards_on(target: Hub) -> dict[str, tuple[int, str | None]]:
+    files = target.listing(target.head()).files
+    return {path: (file.size, file.sha256) for path, file in files.items() if path.startswith("data/")}
+
+
+def staged(root: Path) -> set[Path]:
+    return set(root.rglob("*.parquet"))
+
+
+def test_a_dataset_is_published_with_its_record_card_and_texts_and_stays_staged(
+    bids: Path, target: Hub, root: Path
+) -> None:
+    state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("COMPLETED", "Staged"), state.message
+    assert "cleanup-staging/manual" in (state.message or "")
+    head = target.head()
+    record, damaged = PublicationRecord.read(target.read(RECORD, head) or b"")
+    assert not damaged
+    assert {path: (line.size, line.sha256) for path, line in record.shards.items()} == shards_on(target)
+    assert len(record.shards) == len(staged(root)) == SESSIONS
+    assert b"load_dataset" in (target.read(CARD, head) or b"")
+    assert target.read("bids/participants.tsv", head) == (bids / "participants.tsv").read_bytes()
+
+
+def test_nothing_changed_publishes_nothing_and_stages_nothing(bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    head = target.head()
+    again = push(bids, target, root)
+    assert again.name == "NothingToPublish" and target.head() == head
+    elsewhere = push(bids, target, root / "another-machine")
+    assert elsewhere.name == "NothingToPublish" and target.head() == head
+    assert not staged(root / "another-machine")
+
+
+def test_one_image_changed_sends_one_shard_and_renames_none(own_bids: Path, target: Hub, root: Path) -> None:
+    push(own_bids, target, root)
+    before = shards_on(target)
+    one, other = sorted(own_bids.rglob("*_T1w.nii.gz"))[:2]
+    shutil.copyfile(other, one)
+    state = push(own_bids, target, root)
+    after = shards_on(target)
+    assert set(after) == set(before)
+    assert sum(after[path] != before[path] for path in after) == 1
+    assert figures(state, root)["shards sent"] == 1
+
+
+def test_an_image_edited_in_place_at_the_same_size_is_published_again(own_bids: Path, target: Hub, root: Path) -> None:
+    push(own_bids, target, root)
+    before = shards_on(target)
+    image = sorted(own_bids.rglob("*_T1w.nii.gz"))[0]
+    data = bytearray(image.read_bytes())
+    data[9] ^= 1  # the header's "operating system" byte: another file, and as good a gzip
+    image.write_bytes(data)
+    push(own_bids, target, root)
+    assert sum(shards_on(target)[path] != before[path] for path in before) == 1
+
+
+def test_a_session_that_left_the_dataset_is_reported_and_removed_only_when_asked(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    push(own_bids, target, root)
+    gone = sorted(own_bids.glob("sub-*/ses-*"))[0]
+    path = f"data/{gone.parent.name}/{gone.parent.name}_{gone.name}.parquet"
+    for folder in (gone, own_bids / "derivatives" / "lesion_masks" / gone.parent.name / gone.name):
+        shutil.rmtree(folder, ignore_errors=True)
+    assert push(own_bids, target, root).type.value == "COMPLETED"
+    assert path in shards_on(target)
+    push(own_bids, target, root, removed="delete")
+    assert path not in shards_on(target)
+    assert path.encode() not in (target.read(RECORD, target.head()) or b"")
+
+
+def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    before = shards_on(target)
+    deleted, replaced = sorted(before)[:2]
+    operations = [CommitOperationDelete(deleted), CommitOperationAdd(replaced, b"not parquet" * 9000)]
+    target.commit(operations, "By hand", target.head())
+    state = push(bids, target, root)
+    assert shards_on(target) == before
+    assert figures(state, root)["shards found staged"] == 2
+
+
+def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    before = shards_on(target)
+    target.commit([CommitOperationDelete(path) for path in before], "By hand", target.head())
+    flipped, cut, emptied, lost, *intact = sorted(staged(root))
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    emptied.write_bytes(b"")
+    lost.unlink()
+    state = push(bids, target, root)
+    assert shards_on(target) == before
+    counted = figures(state, root)
+    assert (counted["shards embedded"], counted["shards found staged"]) == (4, len(intact))
+
+
+def test_losing_prefects_results_costs_no_embedding(tmp_path: Path, target: Hub, root: Path) -> None:
+    bids = tmp_path / "large-sessions"
+    make_dataset(bids, sessions=3, total_bytes=40_000_000)  # large enough for a task run, and a result, each
+    push(bids, target, root)
+    before = shards_on(target)
+    target.commit([CommitOperationDelete(path) for path in before], "By hand", target.head())
+    (results,) = root.glob("*/results")
+    for number, path in enumerate(sorted(results.iterdir())):
+        path.unlink() if number % 2 else path.write_bytes(b"damaged")
+    state = push(bids, target, root)
+    assert shards_on(target) == before
+    assert figures(state, root).get("shards embedded", 0) == 0
+
+
+def test_a_dry_run_publishes_nothing_and_makes_no_repo(bids: Path, target: Hub, root: Path) -> None:
+    state = push(bids, target, root, dry_run=True)
+    assert state.name == "DryRun" and f"{SESSIONS} shards of {SESSIONS}" in (state.message or "")
+    assert not target.exists() and not staged(root)
+
+
+def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    card = (target.read(CARD, target.head()) or b"").decode()
+    edited = CommitOperationAdd(CARD, (card + "\n## A note by hand\n").encode())
+    target.commit([edited], "By hand", target.head())
+    assert push(bids, target, root).name == "NothingToPublish"
+    (own_bids / "CHANGES").write_text("1.0.3 2026-11-22\n  - Something new\n")
+    push(own_bids, target, root)
+    assert (target.read("bids/CHANGES", target.head()) or b"").startswith(b"1.0.3")
+    assert b"## A note by hand" in (target.read(CARD, target.head()) or b"")
+
+
+# Bad input: one clear message each, in the run's state, and no harm.
+
+
+def test_an_unfetched_image_fails_its_shard_by_name_and_the_others_are_published(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    image = sorted(own_bids.rglob("*_bold.nii.gz"))[0]
+    key = f"SHA256E-s{image.stat().st_size}--{'0' * 64}.nii.gz"
+    image.unlink()
+    image.symlink_to(os.path.relpath(own_bids / ".git/annex/objects/aa/bb" / key / key, image.parent))
+    state = push(own_bids, target, root)
+    assert (state.type.value, state.name) == ("FAILED", "ShardsFailed")
+    assert image.name in (state.message or "") and "git annex get" in (state.message or "")
+    assert len(shards_on(target)) == SESSIONS - 1
+    assert not list(root.glob("*/gate.json")) or json.loads(next(root.glob("*/gate.json")).read_text())["shown"] == []
+    assert len(staged(root)) == SESSIONS - 1
+
+
+def test_a_missing_participants_table_is_no_obstacle(own_bids: Path, target: Hub, root: Path) -> None:
+    (own_bids / "participants.tsv").unlink()
+    assert push(own_bids, target, root).name == "Staged"
+    assert len(shards_on(target)) == SESSIONS
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "no such folder|does not exist"),
+        (lambda folder: folder.mkdir(), "dataset_description.json"),
+        (lambda folder: folder.write_text("a file"), "folder"),
+    ],
+    ids=["missing", "not BIDS", "a file"],
+)
+def test_a_source_that_is_no_bids_dataset_is_refused_before_a_repo_is_made(
+    tmp_path: Path, target: Hub, root: Path, make: Any, message: str
+) -> None:
+    make(tmp_path / "source")
+    state = push(tmp_path / "source", target, root)
+    assert state.type.value == "FAILED" and str(tmp_path / "source") in (state.message or "")
+    assert any(word in (state.message or "") for word in message.split("|")), state.message
+    assert not target.exists()
+
+
+def test_a_dataset_without_an_image_is_refused(tmp_path: Path, target: Hub, root: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "dataset_description.json").write_text('{"Name": "Empty", "BIDSVersion": "1.10.0"}')
+    state = push(source, target, root)
+    assert (state.type.value, state.name) == ("FAILED", "EmptyDataset")
+    assert not target.exists()
+
+
+def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_staged(
+    bids: Path, hub_server: Stack, root: Path
+) -> None:
+    hub_server.make_token("another-lab")
+    state = push_bids(bids, "another-lab/data", staging_root=root, return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "NotAllowed")
+    assert "write role" in (state.message or "") and not staged(root)
+
+
+def test_a_name_that_is_no_repo_name_is_refused(bids: Path, root: Path) -> None:
+    state = push_bids(bids, "a/b/c", staging_root=root, return_state=True)
+    assert state.type.value == "FAILED" and "repo_id: String should match" in (state.message or "")
+
+
+def test_a_missing_token_is_named(bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("FAILED", "NoToken") and "HF_TOKEN" in (state.message or "")
+
+
+def test_a_hub_that_is_not_there_is_named_and_nothing_is_staged(
+    bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("FAILED", "HubUnreachable")
+    assert "http://127.0.0.1:9" in (state.message or "") and not staged(root)
+
+
+def test_a_full_disk_is_refused_before_anything_is_staged_or_sent(
+    bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("tasks.staging.shutil.disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
+    state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("FAILED", "DiskFull")
+    assert not staged(root) and not shards_on(target)
+
+
+def test_a_target_that_another_run_holds_is_refused(bids: Path, target: Hub, root: Path) -> None:
+    with Staging.of(root, target.target).held():
+        state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("FAILED", "TargetBusy")
+
+
+def test_cleanup_staging_without_a_deployment_verifies_and_deletes_nothing(bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Staged")
+    assert len(staged(root)) == SESSIONS
+
+
+def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, root: Path) -> None:
+    target.prepare(private=True)
+    state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
