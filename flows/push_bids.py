@@ -120,7 +120,7 @@ def push_bids(
         claim(staging, hub.target, run)
         wave, waiting = work.wave(max_staged_bytes or Settings().max_staged_bytes, staging.staged_bytes())
         log_waiting(wave, waiting)
-        staging.require_room(sum(spec.size for spec in wave.stage))
+        staging.require_room(sum(spec.room for spec in wave.stage))
 
         progress = Progress(len(wave.missing), sum(spec.size for spec in wave.missing))
         failed: dict[str, str] = {}

@@ -21,7 +21,7 @@ from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
 
 REPO_ID = "lab/soak"
 #: Each answer of the Hub takes as long as over a network, so that a run is at work most of the time, not starting up.
-NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.05, "times": -1}
+NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.015, "times": -1}
 SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "0.5",
     "PREFECT_WORKER_PREFETCH_SECONDS": "0.5",

@@ -32,7 +32,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger
 
 from tasks.errors import PushError
 from tasks.run import ThisRun
@@ -157,7 +157,7 @@ def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
 
 
 def _renew(lease: Lease, client: SyncPrefectClient, ended: threading.Event) -> None:
-    log = get_run_logger()
+    log = get_logger("bids_push.lease")
     while not ended.wait(RENEW_EVERY):
         try:
             lease.renew(client)

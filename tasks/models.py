@@ -24,6 +24,10 @@ ENTITIES = (
     "seg", "scale", "res", "den", "label", "desc",
 )  # fmt: skip
 
+#: Bytes that a row takes at most beside its image and its texts, even with a row group of its own: page headers,
+#: indexes, and its part of the footer.
+ROW_OVERHEAD = 8 << 10
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Verification = Literal["listing", "sample", "full"]
 Removed = Literal["keep", "delete"]
@@ -98,6 +102,17 @@ class ShardSpec:
     def size(self) -> int:
         """The bytes of its images; the shard is a little larger."""
         return sum(image.size for image in self.images)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the shard will not exceed on the disk, its receipt included."""
+        texts = sum(len(text) for image in self.images for text in _texts(image) if text)
+        return self.size + 4 * texts + ROW_OVERHEAD * (len(self.images) + 1)
+
+
+def _texts(image: Image) -> tuple[str | None, ...]:
+    return (image.path, image.metadata, image.bval, image.bvec, image.events, image.events_metadata,
+            image.participant, image.session, image.scan)  # fmt: skip
 
 
 class Value(BaseModel):

@@ -62,9 +62,9 @@ class Work:
         if limit is None:
             return self, ()
         for number, spec in enumerate(self.stage):
-            if staged and staged + spec.size > limit:
+            if staged and staged + spec.room > limit:
                 return replace(self, stage=self.stage[:number]), self.stage[number:]
-            staged += spec.size
+            staged += spec.room
         return self, ()
 
 

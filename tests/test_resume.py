@@ -1,6 +1,6 @@
 """The table of states in `tasks.resume`, row by row, and what holds for every mixture of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from hypothesis import given
@@ -17,6 +17,7 @@ from tasks.models import (
     ShardSpec,
 )
 from tasks.resume import Work, decide
+from tasks.staging import Staging
 
 IMAGE = Image(path="sub-1/anat/sub-1_T1w.nii.gz", size=5, mtime_ns=1, dataset="raw", sub="1", ses=None,
               datatype="anat", suffix="T1w")  # fmt: skip
@@ -136,3 +137,25 @@ def test_every_shard_is_in_exactly_one_place_and_only_an_agreed_one_is_done(
         assert (one in found.done) == (recorded == "same" and listing == "same")
         assert (one in found.send) == (one not in found.done and is_staged)
     assert [s.path for s in found.missing] == sorted(s.path for s in (*found.send, *found.stage))
+
+
+@given(st.lists(st.integers(0, 400), max_size=12), st.integers(1, 500_000), st.integers(0, 400_000))
+def test_a_wave_fits_its_limit_keeps_the_order_and_loses_no_shard(sizes: list[int], limit: int, staged: int) -> None:
+    specs = tuple(
+        ShardSpec(f"sub-{number}", f"data/sub-{number}.parquet", (replace(IMAGE, size=size * 1000),), "d" * 64)
+        for number, size in enumerate(sizes)
+    )
+    all_of_it = work(list(specs), [], [])
+    wave, waiting = all_of_it.wave(limit, staged)
+    assert (*wave.stage, *waiting) == all_of_it.stage
+    room = staged + sum(spec.room for spec in wave.stage)
+    assert room <= limit or wave.stage == () or (len(wave.stage) == 1 and not staged)
+    assert all_of_it.wave(None, staged) == (all_of_it, ())
+    assert not all_of_it.stage or wave.stage or staged  # with nothing to let go, the work never stands still
+
+
+def test_a_shard_never_takes_more_room_than_was_foreseen(
+    staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
+) -> None:
+    for spec, receipt in zip(shards, staged(len(shards)), strict=True):
+        assert receipt.size + staging.receipt_file(spec).stat().st_size <= spec.room
