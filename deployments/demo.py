@@ -8,6 +8,7 @@ images are made once.
 
 import argparse
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from huggingface_hub import HfApi
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.demo_data import make_dataset
@@ -174,25 +176,49 @@ def show(
     stack: Stack, runs: Runs, run: FlowRun, loaded: dict[str, Any], staged: int, seconds: dict[str, float]
 ) -> None:
     """Print what was done, from what the run left behind and what was counted here."""
-    artifacts = runs.artifacts(run.id)
-    table = artifacts[f"push-{run.id}"]
-    figures = {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
+    left = runs.artifacts(run.id)
+    figures = {row["what"]: row["value"] for row in rows_of(left[f"push-{run.id}"])}
     expect(loaded["rows"] == figures["rows"], f"{loaded['rows']} rows load, {figures['rows']} were staged")
     expect(figures["shards sent"] == figures["shards embedded"], "every embedded shard was sent")
+    expect(figures["bytes sent"] == staged, f"{figures['bytes sent']} bytes sent, {staged} were staged")
+    evidence = next(data for key, data in left.items() if key.startswith("evidence"))
     print("\nAll of it held.")
     lines: list[tuple[str, object]] = [
-        ("sessions (shards)", f"{figures['shards sent']:,}"),
+        ("sessions", f"{figures['shards sent']:,}"),
+        ("shards", f"{figures['shards sent']:,}"),
         ("rows (images)", f"{loaded['rows']:,}"),
         ("bytes staged", f"{staged:,}"),
-        ("bytes sent", f"{figures['bytes sent']:,}"),
-        ("commits", figures["commits"]),
-        ("run", run.state.message if run.state else ""),
+        ("bytes sent", f"{figures['bytes sent']:,} in {figures['commits']} commits"),
+        ("verified", next(line for line in evidence.splitlines() if line.startswith("Verified"))),
+        ("freed", run.state.message if run.state else ""),
+        ("commit", head_of(stack)),
         ("load_dataset", f"{loaded['T1w']} T1w images, the first of sub-{loaded['sub']}, {loaded['shape']}"),
-        *((f"s, {what[9:]}", value) for what, value in figures.items() if what.startswith("seconds: ")),
-        *((f"s, {what}", round(spent, 1)) for what, spent in seconds.items()),
+        *((f"s, {what}", f"{spent:.1f}") for what, spent in seconds_by_stage(runs, run).items()),
+        *((f"s, {what}", f"{spent:.1f}") for what, spent in seconds.items()),
     ]
     for what, value in lines:
         print(f"  {what:<46} {value}")
+
+
+def rows_of(table: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table artifact's rows, which the server gives back as text."""
+    rows: list[dict[str, Any]] = json.loads(table) if isinstance(table, str) else table
+    return rows
+
+
+def head_of(stack: Stack) -> str:
+    """The commit that the published dataset is at."""
+    return str(HfApi(stack.endpoint, token=stack.token).dataset_info(REPO_ID).sha)
+
+
+def seconds_by_stage(runs: Runs, run: FlowRun) -> dict[str, float]:
+    """Seconds of the run's tasks, by stage; stage and transfer overlap; verify is made before and after the gate."""
+    spent = dict.fromkeys(("load", "plan", "stage", "transfer", "commit", "verify", "cleanup"), 0.0)
+    for task in runs.task_runs(run.id):
+        stage = re.split(r"[ -]", task.name)[0]
+        if stage in spent:
+            spent[stage] += task.total_run_time.total_seconds()
+    return spent
 
 
 def staged_bytes(stack: Stack) -> int:

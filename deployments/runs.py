@@ -10,11 +10,19 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import LogSort
 
+PAGE = 200  # task runs a request: the most that the server gives
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -77,6 +85,14 @@ class Runs:
         """What the run has logged, a line a record."""
         only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
         return "\n".join(log.message for log in self.client.read_logs(only, limit=200, sort=LogSort.TIMESTAMP_ASC))
+
+    def task_runs(self, run: UUID) -> list[TaskRun]:
+        """Every task run of a run."""
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+        found: list[TaskRun] = []
+        while page := self.client.read_task_runs(flow_run_filter=only, limit=PAGE, offset=len(found)):
+            found += page
+        return found
 
     def artifacts(self, run: UUID) -> dict[str, Any]:
         """The data of the run's artifacts, by key; of one key the newest."""
