@@ -11,6 +11,7 @@ import httpx2
 import psutil
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+from deployments.local_stack import wait_until
 from soak.rig import Rig
 from tasks.errors import PushError
 
@@ -100,6 +101,7 @@ def somebody_else(rig: Rig, draw: random.Random) -> str | None:
 
 def approved_and_killed(rig: Rig, run: UUID, draw: random.Random) -> None:
     """Let the cleanup begin at the gate, and kill it at a random instant."""
+    wait_until("the run's first process has ended", lambda: rig.process_of(run) is None, GRACE)
     rig.runs.decide(run, decision="delete", confirm_repo=rig.hub.target.repo_id, note="soak")
     process = rig.wait_for_process(run)
     with suppress(psutil.TimeoutExpired):
