@@ -225,7 +225,7 @@ def _files(folder: Path) -> list[str]:
     )
 
 
-@task(name="cleanup", cache_policy=NO_CACHE, persist_result=False)
+@task(name="cleanup", task_run_name="clean up {plan.folder.name}", cache_policy=NO_CACHE, persist_result=False)
 def clean_up(hub: Hub, plan: CleanupPlan) -> CleanupResult:
     """`execute` as a task, asking the Hub at the head of the target."""
     log = get_run_logger()

@@ -36,11 +36,16 @@ def browser() -> Iterator[Browser]:
 
 def open_page(browser: Browser, scheme: str = "light") -> Page:
     """A page of a new visitor, who likes it light or dark."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    context.add_init_script(f"localStorage.setItem('color-scheme', {json.dumps(json.dumps(scheme))})")
-    page = context.new_page()
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(60_000)
+    prefer(page, scheme)
     return page
+
+
+def prefer(page: Page, scheme: str) -> None:
+    """Light or dark from the next page on: the newer UI asks the browser, the older one its own memory."""
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.add_init_script(f"localStorage.setItem('color-scheme', {json.dumps(json.dumps(scheme))})")
 
 
 def field(page: Page, name: str) -> Locator:
@@ -145,9 +150,10 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
         "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(pushed.run)]}}}
     )
     (evidence,) = (found["id"] for found in answer.json() if (found["key"] or "").startswith("evidence-"))
+    page = open_page(browser)
     for scheme in ("light", "dark"):
+        prefer(page, scheme)
         for version in ("", "/v2"):
-            page = open_page(browser, scheme)
             base, name = worker.ui + version, f"{version.strip('/') or 'v1'}-{scheme}.png"
 
             page.goto(f"{base}/deployments/deployment/{deployment}/run")
@@ -173,4 +179,4 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
             expect(picture).to_be_in_viewport(ratio=0.99)
             expect(page.get_by_text("Type the repo's name")).to_be_in_viewport()
             page.screenshot(path=SHOTS / f"gate-{name}")
-            page.context.close()
+    page.context.close()
