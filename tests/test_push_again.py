@@ -247,11 +247,11 @@ def test_with_a_limit_on_what_is_staged_the_dataset_goes_in_waves_each_verified(
 
 def test_a_wave_that_nobody_lets_go_is_filled_up_and_then_stands_still(own: Path, hub: Hub, root: Path) -> None:
     limit, numbers = 3_000_000, []
-    for _ in range(3):
+    for _ in range(5):  # what a shard will take is estimated from above, so the last gaps fill up run by run
         push(own, hub, root, max_staged_bytes=limit)
         assert Staging.of(root, hub.target).staged_bytes() <= limit
         numbers.append((len(staged(root)), len(shards_on(hub))))
-    assert numbers[1] == numbers[2] and 0 < numbers[2][1] < SESSIONS
+    assert numbers[3] == numbers[4] and 0 < numbers[4][1] < SESSIONS
 
 
 def let_go(staging: Staging) -> None:
