@@ -167,9 +167,8 @@ def change_a_session(dataset: Path) -> None:
 def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_ours_stays(
     push: Push, tmp_path: Path
 ) -> None:
-    main, other = push(), push(revision="other")
-    main.at_gate()
-    other.at_gate()
+    other = push(revision="other").at_gate()  # first: a branch that is cut from a published main has nothing to publish
+    main = push().at_gate()
     assert main.staging.folder != other.staging.folder
     staged = main.shards()
 
