@@ -35,10 +35,21 @@ class _Retries(TypedDict):
     retry_condition_fn: Callable[[Any, TaskRun, State[Any]], bool]
 
 
+#: Seconds before each further try of what a run does first: a wrong address should be said while somebody looks.
+RETRY_DELAYS_AT_THE_START = [2.0, 5.0]
+
 #: The options of every task that talks to the Hub: `@task(..., **RETRIES)`.
 RETRIES = _Retries(
     retries=len(RETRY_DELAYS),
     retry_delay_seconds=RETRY_DELAYS,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passes,
+)
+
+
+RETRIES_AT_THE_START = _Retries(
+    retries=len(RETRY_DELAYS_AT_THE_START),
+    retry_delay_seconds=RETRY_DELAYS_AT_THE_START,
     retry_jitter_factor=0.5,
     retry_condition_fn=passes,
 )

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.hub import Hub
 from tasks.models import Listing, PublicationRecord
-from tasks.patience import RETRIES
+from tasks.patience import RETRIES_AT_THE_START
 
 RECORD = "bids/shards.jsonl"
 CARD = "README.md"
@@ -37,7 +37,7 @@ def read_published(hub: Hub, commit: str | None = None) -> Published:
     return Published(commit, record, card.decode(errors="replace") if card else None, damaged)
 
 
-@task(name="read-target", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
+@task(name="read-target", cache_policy=NO_CACHE, persist_result=False, **RETRIES_AT_THE_START)
 def read_target(hub: Hub, make: bool, private: bool) -> tuple[Published, Listing]:
     """What the target holds at its head: the record and the card, and every file.
 

@@ -31,6 +31,7 @@ from prefect.logging import get_run_logger
 from tasks.evidence import Failure, ShardCheck, Slice, VerificationReport
 from tasks.hub import Hub
 from tasks.models import PublishedShard, Verification
+from tasks.patience import RETRIES
 from tasks.pictures import MAX_SLICES, middle_slice
 from tasks.published import read_published
 from tasks.resume import disagreement
@@ -161,7 +162,7 @@ class ReadBack:
                 self.slices.append(picture)
 
 
-@task(name="verify", task_run_name="verify {level}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify", task_run_name="verify {level}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
 def verify_target(
     hub: Hub,
     expected: Sequence[PublishedShard],
