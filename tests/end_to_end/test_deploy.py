@@ -94,7 +94,7 @@ def test_deploying_to_nowhere_says_what_to_set(worker: Stack) -> None:
         {"removed": "everything"},
         {"private": "perhaps"},
         {"source": None},
-        {"token_block": "hf_abcdefghijklmnopqrstuvwxyz"},
+        {"token_block": "hf_NotABlock"},
     ],
 )
 def test_parameters_that_cannot_be_right_are_refused_before_anything_starts(push: Push, wrong: dict[str, Any]) -> None:
