@@ -5,7 +5,13 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(".bench")
-PARTS = ("benchmarks.stage", "benchmarks.plan", "benchmarks.hub", "benchmarks.resume")
+PARTS = (
+    "benchmarks.stage",
+    "benchmarks.plan",
+    "benchmarks.hub",
+    "benchmarks.small_shards",
+    "benchmarks.resume",
+)
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or PARTS

@@ -5,6 +5,7 @@ Everything in a repo is other people's text: names are escaped, the card is rend
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote
@@ -25,6 +26,7 @@ HISTORY = 100  # commits shown
 TEXT_LIMIT = 1024 * 1024  # bytes of a text shown in a page
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+COMMENT = re.compile(r"^<!--.*?-->$", re.DOTALL | re.MULTILINE)  # a card's notes to its writers are not for its readers
 
 
 def home(call: Call) -> Response:
@@ -192,4 +194,4 @@ def _card(call: Call, repo: Repo, commit: str) -> str:
         return ""
     block, text = front_matter(data.decode("utf-8", "replace"))
     metadata = f"<details><summary>Metadata</summary><pre>{escape(block)}</pre></details>" if block else ""
-    return f"<hr>{metadata}<article>{MARKDOWN.render(text)}</article>"
+    return f"<hr>{metadata}<article>{MARKDOWN.render(COMMENT.sub('', text))}</article>"
