@@ -6,6 +6,7 @@ at: what looks wrong there is wrong.
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -18,7 +19,7 @@ from deployments.runs import Runs
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 
 SHOTS = REPO / "test-output" / "ui"
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")  # None: the one that Playwright has fetched
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 GATE_MILLISECONDS = GATE_SECONDS * 1000

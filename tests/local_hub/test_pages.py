@@ -55,6 +55,15 @@ def test_a_repo_shows_its_files_sizes_last_commit_and_card(hub: RunningHub, data
     assert "<script>" not in page
 
 
+def test_a_comment_in_the_card_is_not_shown(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    card = b"<!-- a note to who edits this -->\n\n# Brains\n\n<!-- two\nlines -->\n\n`<!-- code -->`\n"
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=dataset, repo_type="dataset")
+    api.update_repo_settings(dataset, repo_type="dataset", private=False)
+    page = httpx2.get(f"{hub.endpoint}/datasets/{dataset}").text
+    assert "Brains" in page and "&lt;!-- code --&gt;" in page
+    assert "a note" not in page and "two" not in page
+
+
 def test_folders_files_history_and_commits_are_reached_from_there(hub: RunningHub, dataset: str, shown: str) -> None:
     base = f"{hub.endpoint}/datasets/{dataset}"
     folder = httpx2.get(f"{base}/tree/main/data/sub-M2001").text
