@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from deployments.local_hub.app import Call, text_of
+from deployments.local_hub.call import Call, text_of
 from deployments.local_hub.discussions import Discussion
 from deployments.local_hub.errors import bad_request
 from deployments.local_hub.listing import iso

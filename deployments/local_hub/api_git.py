@@ -9,8 +9,8 @@ from urllib.parse import quote, urlencode
 
 from starlette.responses import JSONResponse, Response
 
-from deployments.local_hub.app import Call, text_of
 from deployments.local_hub.attributes import GIT_ATTRIBUTES, GIT_IGNORE, is_ignored, upload_mode
+from deployments.local_hub.call import Call, text_of
 from deployments.local_hub.errors import bad_request
 from deployments.local_hub.git import Entry, is_ref_name
 from deployments.local_hub.listing import iso

@@ -7,8 +7,8 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from deployments.local_hub import cards
-from deployments.local_hub.app import REPO_TYPES, Call, text_of
 from deployments.local_hub.attributes import DEFAULT_ATTRIBUTES, GIT_ATTRIBUTES
+from deployments.local_hub.call import REPO_TYPES, Call, text_of
 from deployments.local_hub.errors import HubError, bad_request, invalid_token, repo_not_found
 from deployments.local_hub.listing import iso
 from deployments.local_hub.repos import Repo, RepoType

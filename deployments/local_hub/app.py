@@ -10,100 +10,38 @@ How it works:
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import inspect
 import json
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.local_hub.accounts import ANONYMOUS, Identity
-from deployments.local_hub.errors import HubError, bad_request, is_unicode, token_needed, too_large
+from deployments.local_hub.accounts import Identity
+from deployments.local_hub.call import COOKIE, Call, Handler
+from deployments.local_hub.errors import HubError, bad_request, is_unicode, too_large
 from deployments.local_hub.html import error_page
 from deployments.local_hub.hub import Hub
-from deployments.local_hub.repos import Repo, RepoType
+from deployments.local_hub.routes import match
 
 logger = logging.getLogger("local_hub")
 
-COOKIE = "hub_page"  # signed: who looks at pages in this browser
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, quota or limit that is full
 
 JSON_LIMIT = 8 * 1024 * 1024  # bytes of a JSON or form body: 256 samples of 512 bytes and their paths need far less
 URL_LIMIT = 16 * 1024  # bytes
-
-REPO_TYPES: dict[str, RepoType] = {"models": "model", "datasets": "dataset", "spaces": "space"}
-
-Value = TypeVar("Value")
-
-
-@dataclass
-class Call:
-    """One request as its handler sees it: the parts of its path unquoted, its body parsed, its caller known."""
-
-    hub: Hub
-    request: Request
-    params: dict[str, str]
-    identity: Identity = ANONYMOUS
-    body: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def endpoint(self) -> str:
-        """The address the caller used for this Hub, without a slash at the end."""
-        return str(self.request.base_url).rstrip("/")
-
-    @property
-    def user(self) -> str:
-        """The caller's account; 401 for an anonymous one."""
-        if self.identity.name is None:
-            raise token_needed()
-        return self.identity.name
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query's parameters."""
-        return dict(self.request.query_params)
-
-    def flag(self, name: str) -> bool:
-        """Whether a query parameter is switched on."""
-        return self.query.get(name, "").lower() in ("1", "true")
-
-    async def work(self, function: Callable[..., Value], *arguments: object) -> Value:
-        """Run something that blocks on the Hub's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, function, *arguments)
-
-    async def blocks(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads."""
-        while (block := await self.work(next, blocks, None)) is not None:
-            yield block
-
-    def repo(self, *, write: bool = False) -> Repo:
-        """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it."""
-        repo_type = REPO_TYPES[self.params.get("type") or "models"]
-        repo = self.hub.repos.find(self.identity, repo_type, self.params["namespace"], self.params["name"])
-        if write:
-            self.hub.accounts.require_write(self.identity, repo.namespace)
-        return repo
-
-
-Handler = Callable[[Call], Response | Awaitable[Response]]
 
 
 class Application:
     """The ASGI callable over one Hub."""
 
     def __init__(self, hub: Hub):
-        # the table names the handlers, which need this module
-        from deployments.local_hub.routes import match
-
         self.hub = hub
         self._match = match
 
@@ -202,13 +140,3 @@ def refusal(error: HubError) -> Response:
     if error.code:
         headers["X-Error-Code"] = error.code
     return JSONResponse({"error": error.message}, error.status, headers)
-
-
-def text_of(body: dict[str, Any], name: str, default: str | None = None) -> str:
-    """A text field of a JSON body; 400 where it is missing or no text."""
-    value = body.get(name, default)
-    if value is None and default is not None:
-        value = default
-    if not isinstance(value, str):
-        raise bad_request(f"{name!r} must be a text")
-    return value

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from deployments.local_hub.app import REPO_TYPES, Call, text_of
+from deployments.local_hub.call import REPO_TYPES, Call, text_of
 from deployments.local_hub.commits import SHA256
 from deployments.local_hub.errors import HubError, bad_request, entry_not_found, forbidden
 from deployments.local_hub.listing import iso

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markdown_it import MarkdownIt
 from starlette.responses import Response
 
-from deployments.local_hub.app import Call
+from deployments.local_hub.call import Call
 from deployments.local_hub.cards import CARD, front_matter
 from deployments.local_hub.errors import bad_request, entry_not_found
 from deployments.local_hub.git import CommitInfo

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
 
-from deployments.local_hub.app import Call
+from deployments.local_hub.call import Call
 from deployments.local_hub.content import read_range
 from deployments.local_hub.errors import HubError, entry_not_found
 from deployments.local_hub.git import BlobInfo, Entry

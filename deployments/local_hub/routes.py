@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from deployments.local_hub import api_discussions, api_git, api_repos, lfs, pages, resolve, signin
-from deployments.local_hub.app import Handler
+from deployments.local_hub.call import Handler
 from deployments.local_hub.errors import HubError
 from deployments.local_hub.xet import routes as xet
 

@@ -10,7 +10,7 @@ from html import escape
 
 from starlette.responses import RedirectResponse, Response
 
-from deployments.local_hub.app import COOKIE, Call
+from deployments.local_hub.call import COOKIE, Call
 from deployments.local_hub.errors import HubError
 from deployments.local_hub.html import page
 

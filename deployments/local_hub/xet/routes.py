@@ -17,7 +17,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from deployments.local_hub.accounts import Identity
-from deployments.local_hub.app import Call
+from deployments.local_hub.call import Call
 from deployments.local_hub.content import read_range
 from deployments.local_hub.errors import HubError, bad_request, forbidden, invalid_token
 from deployments.local_hub.receive import Received, receive

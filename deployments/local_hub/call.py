@@ -1,0 +1,84 @@
+"""One request as its handler sees it, and what handlers share. The table of routes and the application build on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.local_hub.accounts import ANONYMOUS, Identity
+from deployments.local_hub.errors import bad_request, token_needed
+from deployments.local_hub.hub import Hub
+from deployments.local_hub.repos import Repo, RepoType
+
+COOKIE = "hub_page"  # signed: who looks at pages in this browser
+
+REPO_TYPES: dict[str, RepoType] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Call:
+    """One request as its handler sees it: the parts of its path unquoted, its body parsed, its caller known."""
+
+    hub: Hub
+    request: Request
+    params: dict[str, str]
+    identity: Identity = ANONYMOUS
+    body: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        """The address the caller used for this Hub, without a slash at the end."""
+        return str(self.request.base_url).rstrip("/")
+
+    @property
+    def user(self) -> str:
+        """The caller's account; 401 for an anonymous one."""
+        if self.identity.name is None:
+            raise token_needed()
+        return self.identity.name
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters."""
+        return dict(self.request.query_params)
+
+    def flag(self, name: str) -> bool:
+        """Whether a query parameter is switched on."""
+        return self.query.get(name, "").lower() in ("1", "true")
+
+    async def work(self, function: Callable[..., Value], *arguments: object) -> Value:
+        """Run something that blocks on the Hub's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, function, *arguments)
+
+    async def blocks(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads."""
+        while (block := await self.work(next, blocks, None)) is not None:
+            yield block
+
+    def repo(self, *, write: bool = False) -> Repo:
+        """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it."""
+        repo_type = REPO_TYPES[self.params.get("type") or "models"]
+        repo = self.hub.repos.find(self.identity, repo_type, self.params["namespace"], self.params["name"])
+        if write:
+            self.hub.accounts.require_write(self.identity, repo.namespace)
+        return repo
+
+
+Handler = Callable[[Call], Response | Awaitable[Response]]
+
+
+def text_of(body: dict[str, Any], name: str, default: str | None = None) -> str:
+    """A text field of a JSON body; 400 where it is missing or no text."""
+    value = body.get(name, default)
+    if value is None and default is not None:
+        value = default
+    if not isinstance(value, str):
+        raise bad_request(f"{name!r} must be a text")
+    return value
