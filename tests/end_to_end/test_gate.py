@@ -11,6 +11,7 @@ from prefect.states import Cancelling, Completed, Scheduled
 
 from deployments.local_stack import Stack, wait_until
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
+from tests.processes import wait_for_process
 
 EXPECTED_SHARDS = 6
 
@@ -145,9 +146,13 @@ def test_a_newer_nightly_takes_the_gate_over_and_an_approved_one_waits_for_its_s
     # approved while another nightly has the only slot: it waits, and keeps its approval
     other = push("push-bids/nightly", repo_id=f"{repo_id}-other")
     other.runs.wait(other.run, {"RUNNING"})
+    busy = wait_for_process(other.run)
+    busy.suspend()
     assert newer.approve(remove_stale=True) is None
+    waits = "AwaitingConcurrencySlot"
+    wait_until("the approved run waits", lambda: waits in newer.runs.history(newer.run), GATE_SECONDS)
+    busy.resume()
     assert newer.ended()[0] == "CleanedUp"
-    assert "AwaitingConcurrencySlot" in newer.runs.history(newer.run)
     assert newer.shards() == set()
     assert len(other.at_gate().shards()) == EXPECTED_SHARDS
 
