@@ -4,20 +4,25 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from prefect import flow
 from prefect.client.schemas.objects import State
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
+from flows.connect import ends_readably
 from flows.push_bids import push_bids
+from tasks.approve import ask
 from tasks.hub import Hub
 from tasks.models import PublicationRecord
 from tasks.published import CARD, RECORD
+from tasks.run import ThisRun
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
 from tests.figures import figures
@@ -284,3 +289,16 @@ def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, ro
     target.prepare(private=True)
     state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
+
+
+def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
+    @flow(name="no-deployment")
+    @ends_readably
+    def no_deployment() -> State[Any]:
+        run = ThisRun.of(Target("http://127.0.0.1:9", "lab/x"))
+        ask("lab/x", "evidence", "", run, timedelta(days=1))
+        raise AssertionError("nobody was asked")
+
+    state = no_deployment(return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "CannotAsk")
+    assert "Nothing was deleted" in (state.message or "") and "cleanup-staging/manual" in (state.message or "")
