@@ -123,7 +123,16 @@ def push_bids(
         expected = [lines[spec.path] for spec in published]
         receipts = [receipt for spec in published if (receipt := staging.read_receipt(spec))]
         sent = frozenset(spec.path for spec in wave.missing)
-        evidence = Evidence(expected, receipts, sent, work.drift, work.removed, source=source, waiting=len(waiting))
+        evidence = Evidence(
+            expected,
+            receipts,
+            sent,
+            work.drift,
+            work.removed,
+            source=source,
+            waiting=len(waiting),
+            left_out=dataset.left_out,
+        )
         return tail(hub, staging, run, verification, evidence)
 
 

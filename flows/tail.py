@@ -1,6 +1,6 @@
 """The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +42,8 @@ class Evidence:
     """The dataset's folder, where this run has read it."""
     waiting: int = 0
     """Shards that had no room in the staging folder: the next run publishes them."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What of the dataset is not published, as `Dataset.left_out`."""
 
 
 def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
@@ -76,7 +78,15 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
         words.evidence(
-            hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished, found.waiting
+            hub,
+            report,
+            found.receipts,
+            stale,
+            found.drift,
+            found.removed,
+            found.unpublished,
+            found.waiting,
+            left_out=found.left_out,
         ),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
