@@ -14,6 +14,7 @@ from tasks import report as words
 from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
+from tasks.findings import Checked
 from tasks.hub import Hub
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import PublishedShard, Receipt, Verification
@@ -40,6 +41,8 @@ class Evidence:
     """Staged shards that the Hub does not hold: they stay."""
     source: Path | None = None
     """The dataset's folder, where this run has read it."""
+    checked: Checked = field(default_factory=Checked)
+    """What was found before the publication, and stated by the operator."""
 
 
 def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
@@ -73,7 +76,9 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     """Write down what the gate shows, and show all of it as an artifact."""
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
-        words.evidence(hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished),
+        words.evidence(
+            hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished, found.checked
+        ),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )

@@ -86,7 +86,7 @@ class Rig:
 
     def push(self) -> UUID:
         """Start a run of push-bids/manual."""
-        return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID)
+        return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID, defacing="no faces")
 
     def process_of(self, run: UUID) -> psutil.Process | None:
         """The process that works for a run, if there is one now."""
