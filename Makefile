@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := flows tasks deployments tests benchmarks soak
 SESSIONS ?=
 ROUNDS ?= 300
+TESTERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev browser deploy demo demo-once test fmt lint types bench soak staging requirements clean
@@ -37,8 +38,8 @@ demo-once: setup  ## the same unattended: approves through the API, loads the re
 browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
-test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser
-	$(BIN)/python -m pytest
+test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 
 fmt: dev  ## formats the code
 	$(BIN)/ruff format $(SOURCES)

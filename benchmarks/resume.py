@@ -6,7 +6,6 @@ runs go on from it: with the staging intact, with the staging gone, with Prefect
 (nothing local at all). A run from nothing is the measure. Then a night with nothing changed.
 """
 
-import json
 import shutil
 import signal
 import sys
@@ -14,10 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from uuid import UUID
-
-import psutil
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack, free_port, running, wait_until
@@ -25,6 +20,7 @@ from deployments.runs import Runs, runs_of
 from tasks.hub import Hub
 from tasks.published import read_published
 from tasks.staging import Target
+from tests.processes import wait_for_process
 
 REPO_ID = "demo/ds004884"
 KILL_AT = 599  # shards on the Hub: as on the day that this project exists for
@@ -62,23 +58,13 @@ def kill(stack: Stack, runs: Runs, data: Path, at: int) -> int:
     run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID, defacing="no faces")
     wait_until("the repo is there", hub.exists, 120)
     wait_until(f"{at} shards are on the Hub", lambda: published(hub) >= at, 1800)
-    process_of(run).send_signal(signal.SIGKILL)
+    wait_for_process(run).send_signal(signal.SIGKILL)
     time.sleep(2)  # what the Hub was still doing for it
     return published(hub)
 
 
 def published(hub: Hub) -> int:
     return len(hub.api.list_repo_commits(REPO_ID, repo_type="dataset")) - 1
-
-
-def process_of(run: UUID) -> psutil.Process:
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run):
-                return process
-        except psutil.Error:
-            continue
-    sys.exit("no process works for the run")
 
 
 STATE = ("hub", "staging")
@@ -111,10 +97,7 @@ def measure(name: str, stack: Stack, runs: Runs, data: Path) -> None:
     run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID, defacing="no faces")
     runs.wait(run, {"PAUSED"}, seconds=1800)
     seconds = time.monotonic() - started
-    table = runs.artifacts(run)[f"push-{run}"]
-    done: dict[str, Any] = {
-        row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)
-    }
+    done = runs.figures(run)
     record = read_published(Hub(Target(stack.endpoint, REPO_ID), stack.token)).record
     for what, value, unit in (
         ("published", len(record.shards), "shards"),

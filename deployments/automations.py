@@ -23,6 +23,8 @@ TOGETHER = timedelta(minutes=5)  # what a run does after it failed (another name
 #: What Prefect's server says of a run whose gate has reached its timeout.
 NEVER_RESUMED = ["The flow was paused and never resumed.", "The flow was suspended and never resumed."]
 
+TO_DECIDE = "To decide after all, run cleanup-staging/manual for the same repo."
+
 BODY = """{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}
 {{ flow_run | ui_url }}"""
 
@@ -46,13 +48,14 @@ def automations(notify: UUID | None) -> list[AutomationCore]:
         nightly_late(alert("a nightly has not started")),
         zombie(),
         gate_timed_out(),
+        gate_cancelled(),
     ]
 
 
 def gate_open(action: ActionTypes, within: timedelta = GATE_OPEN, match: Match = ANY_RUN) -> AutomationCore:
     """A gate that nobody has decided for a day. A run that leaves its gate always passes one of these states first."""
     left = ["Resuming", "Scheduled", "Pending", "Running", "AwaitingConcurrencySlot", "AwaitingRetry",
-            "Superseded", "Cancelling", "Cancelled", "Failed", "Crashed", "Completed"]  # fmt: skip
+            "Superseded", "Cancelling", "Cancelled", "GateCancelled", "Failed", "Crashed", "Completed"]  # fmt: skip
     return AutomationCore(
         name=f"{PREFIX}gate open for a day",
         description="Nobody has decided at a gate for a day. Nothing is deleted until somebody does.",
@@ -138,10 +141,10 @@ def zombie(within: timedelta = SILENCE, match: Match = ANY_RUN) -> AutomationCor
 
 def gate_timed_out(match: Match = ANY_RUN) -> AutomationCore:
     """A gate that reached its timeout: Prefect fails the run without saying what that means here."""
-    return AutomationCore(
-        name=f"{PREFIX}gate timed out",
-        description="Names the state of a run whose gate reached its timeout (BIDS_PUSH_GATE_DAYS).",
-        trigger=EventTrigger(
+    return renamed(
+        "gate timed out",
+        "Names the state of a run whose gate reached its timeout (BIDS_PUSH_GATE_DAYS).",
+        EventTrigger(
             expect={"prefect.flow-run.Failed"},
             match={**match, "prefect.state-message": list(NEVER_RESUMED)},
             match_related=OF_OURS,
@@ -149,12 +152,37 @@ def gate_timed_out(match: Match = ANY_RUN) -> AutomationCore:
             posture=Posture.Reactive,
             threshold=1,
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.FAILED,
-                name="GateTimedOut",
-                message="Nobody decided at this gate in time, so it was closed. Nothing was deleted: everything is on "
-                "the Hub and still staged. To decide after all, run cleanup-staging/manual for the same repo.",
-            )
-        ],
+        StateType.FAILED,
+        "GateTimedOut",
+        "Nobody decided at this gate in time, so it was closed. Nothing was deleted: everything is on the Hub and "
+        f"still staged. {TO_DECIDE}",
     )
+
+
+def gate_cancelled() -> AutomationCore:
+    """A gate that a person has cancelled: no process of ours runs then that could say what it means."""
+    return renamed(
+        "gate cancelled",
+        "Names the state of a run that was cancelled at its gate.",
+        EventTrigger(  # it fires too where somebody has decided before: the message is true of that as well
+            after={"prefect.flow-run.Suspended"},
+            expect={"prefect.flow-run.Cancelled"},
+            match=ANY_RUN,
+            match_related=OF_OURS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        StateType.CANCELLED,
+        "GateCancelled",
+        "This run was cancelled at its gate, or after it. Nothing more is deleted: what is staged stays, and the Hub "
+        f"was verified to hold it. {TO_DECIDE}",
+    )
+
+
+def renamed(
+    what: str, description: str, trigger: EventTrigger, state: StateType, name: str, message: str
+) -> AutomationCore:
+    """An automation that gives a state a name and a message of ours, where Prefect's own say nothing."""
+    action = ChangeFlowRunState(state=state, name=name, message=message)
+    return AutomationCore(name=f"{PREFIX}{what}", description=description, trigger=trigger, actions=[action])

@@ -177,7 +177,7 @@ def show(
 ) -> None:
     """Print what was done, from what the run left behind and what was counted here."""
     left = runs.artifacts(run.id)
-    figures = {row["what"]: row["value"] for row in rows_of(left[f"push-{run.id}"])}
+    figures = runs.figures(run.id)
     expect(loaded["rows"] == figures["rows"], f"{loaded['rows']} rows load, {figures['rows']} were staged")
     expect(figures["shards sent"] == figures["shards embedded"], "every embedded shard was sent")
     expect(figures["bytes sent"] == staged, f"{figures['bytes sent']} bytes sent, {staged} were staged")
@@ -198,12 +198,6 @@ def show(
     ]
     for what, value in lines:
         print(f"  {what:<46} {value}")
-
-
-def rows_of(table: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A table artifact's rows, which the server gives back as text."""
-    rows: list[dict[str, Any]] = json.loads(table) if isinstance(table, str) else table
-    return rows
 
 
 def head_of(stack: Stack) -> str:

@@ -3,6 +3,7 @@
 What the UI's buttons do, over the API: used by the demo, the end-to-end tests and the soak.
 """
 
+import json
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -99,6 +100,11 @@ class Runs:
         only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         found = sorted(self.client.read_artifacts(artifact_filter=only), key=lambda artifact: str(artifact.created))
         return {artifact.key or str(artifact.id): artifact.data for artifact in found}
+
+    def figures(self, run: UUID) -> dict[str, Any]:
+        """What a run of push-bids has done, as its progress artifact says in the end: `shards sent`, `bytes sent`, …"""
+        table = self.artifacts(run)[f"push-{run}"]
+        return {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
 
 
 @contextmanager

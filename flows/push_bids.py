@@ -166,7 +166,16 @@ def push_bids(
         expected = [lines[spec.path] for spec in published]
         receipts = [receipt for spec in published if (receipt := staging.read_receipt(spec))]
         sent = frozenset(spec.path for spec in wave.missing)
-        evidence = Evidence(expected, receipts, sent, work.drift, work.removed, source=source, checked=checked)
+        evidence = Evidence(
+            expected,
+            receipts,
+            sent,
+            work.drift,
+            work.removed,
+            source=source,
+            waiting=len(waiting),
+            checked=checked,
+        )
         return tail(hub, staging, run, verification, evidence)
 
 

@@ -41,6 +41,8 @@ class Evidence:
     """Staged shards that the Hub does not hold: they stay."""
     source: Path | None = None
     """The dataset's folder, where this run has read it."""
+    waiting: int = 0
+    """Shards that had no room in the staging folder: the next run publishes them."""
     checked: Checked = field(default_factory=Checked)
     """What was found before the publication, and stated by the operator."""
 
@@ -77,7 +79,15 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
         words.evidence(
-            hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished, found.checked
+            hub,
+            report,
+            found.receipts,
+            stale,
+            found.drift,
+            found.removed,
+            found.unpublished,
+            found.waiting,
+            found.checked,
         ),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
@@ -89,6 +99,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
         opened_at_commit=report.commit,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
         stale=stale,
+        waiting=found.waiting,
         artifact=str(artifact),
     )
     write_gate(staging, gate)
@@ -100,7 +111,7 @@ def _decide(
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
-    text, picture = words.gate_form(hub, report, receipts, gate.stale, artifact)
+    text, picture = words.gate_form(hub, report, receipts, gate, artifact)
     approval = ask(hub.target.repo_id, text, picture, run, timedelta(days=Settings().gate_days))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:

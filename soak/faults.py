@@ -14,11 +14,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from deployments.local_stack import wait_until
 from soak.rig import Rig
 from tasks.errors import PushError
+from tests.processes import process_of, wait_for_process
 
 GRACE = 90.0  # seconds that a run may go on by itself after something else was killed under it
 
 #: How often each process is the one that is killed.
-VICTIMS = {"flow": 45, "hub": 25, "worker": 15, "prefect server": 15}
+VICTIMS = {"flow": 35, "flow as it writes a shard": 15, "hub": 20, "worker": 15, "prefect server": 15}
 
 COMMIT = "/commit/"
 ROUTES = ("/preupload/", "xet-write-token", "/v1/xorbs/", "/v2/shards", COMMIT, "/tree/", "/resolve/")
@@ -27,9 +28,12 @@ ROUTES = ("/preupload/", "xet-write-token", "/v1/xorbs/", "/v2/shards", COMMIT, 
 def kill(rig: Rig, run: UUID, victim: str, after: float) -> None:
     """SIGKILL to one process, `after` seconds into the run's work; what is needed is started again at once."""
     process = rig.wait_for_work(run)
-    with suppress(psutil.TimeoutExpired):
-        process.wait(after)  # it may be over sooner: then the kill falls into its end
-    if victim == "flow":
+    if victim == "flow as it writes a shard":
+        wait_for_a_write(rig, process, after)
+    else:
+        with suppress(psutil.TimeoutExpired):
+            process.wait(after)  # it may be over sooner: then the kill falls into its end
+    if victim.startswith("flow"):
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
     elif victim == "worker":
@@ -41,7 +45,18 @@ def kill(rig: Rig, run: UUID, victim: str, after: float) -> None:
     else:
         rig.stack.processes["prefect"].kill()
         rig.stack.start_prefect()
-    rig.let_end(run, 0.0 if victim == "flow" else GRACE)
+    rig.let_end(run, 0.0 if victim.startswith("flow") else GRACE)
+
+
+def wait_for_a_write(rig: Rig, process: psutil.Process, after: float) -> None:
+    """Wait until a shard is half written: one that begins some instant of the run's work later (`after`, a tenth)."""
+    time.sleep(after / 10)  # staging is over long before the sending is
+    deadline = time.monotonic() + after
+    while time.monotonic() < deadline and process.is_running():
+        with suppress(FileNotFoundError):  # it was finished between the listing and the look at its size
+            if any(part.stat().st_size for part in rig.staging.shards.rglob("*.parquet.part")):
+                return
+        time.sleep(0.0005)
 
 
 def hub_fault(rig: Rig, draw: random.Random) -> str:
@@ -101,9 +116,9 @@ def somebody_else(rig: Rig, draw: random.Random) -> str | None:
 
 def approved_and_killed(rig: Rig, run: UUID, draw: random.Random) -> None:
     """Let the cleanup begin at the gate, and kill it at a random instant."""
-    wait_until("the run's first process has ended", lambda: rig.process_of(run) is None, GRACE)
+    wait_until("the run's first process has ended", lambda: process_of(run) is None, GRACE)
     rig.runs.decide(run, decision="delete", confirm_repo=rig.hub.target.repo_id, note="soak")
-    process = rig.wait_for_process(run)
+    process = wait_for_process(run)
     with suppress(psutil.TimeoutExpired):
         process.wait(draw.uniform(0, 8))
     rig.let_end(run, 0.0)

@@ -18,8 +18,10 @@ from deployments.runs import ENDED, Runs, runs_of
 from tasks.hub import Hub
 from tasks.staging import Staging, Target
 from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
+from tests.processes import process_of, wait_for_process
 
 REPO_ID = "lab/soak"
+SESSION_BYTES = 4_000_000  # of images, on average: some shards are big ones, flushed and cached, most are small
 #: Each answer of the Hub takes as long as over a network, so that a run is at work most of the time, not starting up.
 NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.015, "times": -1}
 SETTINGS = {
@@ -88,24 +90,9 @@ class Rig:
         """Start a run of push-bids/manual."""
         return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID, defacing="no faces")
 
-    def process_of(self, run: UUID) -> psutil.Process | None:
-        """The process that works for a run, if there is one now."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run) and process.status() != "zombie":
-                    return process
-        return None
-
-    def wait_for_process(self, run: UUID) -> psutil.Process:
-        """The process that works for a run, as soon as it is there."""
-        wait_until(f"a process works for the run {run}", lambda: self.process_of(run) is not None, 120)
-        process = self.process_of(run)
-        assert process is not None
-        return process
-
     def wait_for_work(self, run: UUID) -> psutil.Process:
         """The process that works for a run, as soon as it holds the target: until then it only imports."""
-        process = self.wait_for_process(run)
+        process = wait_for_process(run)
         held = self.staging.lock
         wait_until("the run holds the target", lambda: held.exists() or not process.is_running(), 120)
         return process
@@ -113,10 +100,10 @@ class Rig:
     def let_end(self, run: UUID, seconds: float) -> None:
         """Give a run the time to end or to come to its gate, and then SIGKILL to its process."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and (process := self.process_of(run)) is not None:
+        while time.monotonic() < deadline and (process := process_of(run)) is not None:
             with suppress(psutil.TimeoutExpired):
                 process.wait(0.2)
-        while (process := self.process_of(run)) is not None:
+        while (process := process_of(run)) is not None:
             process.send_signal(signal.SIGKILL)
             with suppress(psutil.TimeoutExpired):
                 process.wait(5)
@@ -139,7 +126,7 @@ def rig(folder: Path, sessions: int) -> Iterator[Rig]:
     """The rig, up; everything it started ends with the block, by its process id."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "ds004884"
-    make_dataset(source, sessions=sessions)
+    make_dataset(source, sessions=sessions, total_bytes=sessions * SESSION_BYTES)
     stack = CountedStack(folder / "stack", settings=SETTINGS)
     stack.folder.mkdir(exist_ok=True)
     try:

@@ -129,6 +129,8 @@ class Gate(Value):
     shown: tuple[Shown, ...] = ()
     stale: tuple[Removal, ...] = ()
     """Leftovers that no receipt of the plan explains; they go only if the form says so."""
+    waiting: int = 0
+    """Shards of the plan that had no room here: the next run publishes them."""
 
 
 def shown_as(receipt: Receipt) -> Shown:

@@ -7,7 +7,7 @@ would be cropped or hide the form's fields; all of it is in the artifact. Nothin
 from collections import Counter
 from collections.abc import Sequence
 
-from tasks.evidence import CleanupPlan, CleanupResult, Removal, VerificationReport
+from tasks.evidence import CleanupPlan, CleanupResult, Gate, Removal, VerificationReport
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
 from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
@@ -15,6 +15,7 @@ from tasks.pictures import strip
 from tasks.resume import Drift, Work
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
+NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
 
@@ -59,17 +60,19 @@ def how_verified(report: VerificationReport) -> str:
 
 
 def gate_form(
-    hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], stale: Sequence[Removal], artifact: str
+    hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, artifact: str
 ) -> tuple[str, str]:
     """The Markdown above the form: two short paragraphs, and one low picture. The older UI crops what is higher."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
-    beside = f" Beside them: {number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}."
+    stale = f" Beside them: {number(len(gate.stale), 'stale file')}, {size(sum(file.size for file in gate.stale))}."
+    waiting = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
     checked = f"{len(report.checks):,} match the listing, {report.read_back:,} were read back"
     text = (
         f"Delete the staged files of **[{hub.target}]({hub.url()})**? The Hub holds them at commit "
         f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {artifact}.\n\n"
-        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}.{beside if stale else ''}\n"
+        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}."
+        f"{stale if gate.stale else ''}{waiting if gate.waiting else ''}\n"
     )
     picture = strip(report.slices)
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
@@ -83,6 +86,7 @@ def evidence(
     drift: Sequence[Drift] = (),
     removed: Sequence[str] = (),
     unpublished: Sequence[Receipt] = (),
+    waiting: int = 0,
     checked: Checked | None = None,
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
@@ -94,6 +98,10 @@ def evidence(
         f"Staged here, and removed if you decide so: {number(len(receipts), 'shard')}, "
         f"{size(sum(receipt.size for receipt in receipts))}, with {number(sum(r.rows for r in receipts), 'image')}.",
     ]
+    if waiting:
+        parts.append(
+            f"Not published yet: {number(waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
+        )
     picture = strip(report.slices)
     if picture:
         shown = "\n".join(f"- {cell(shown.suffix)}: `{cell(shown.path)}`" for shown in report.slices)

@@ -16,7 +16,14 @@ import pytest
 from deployments.local_stack import Stack, clean_environment
 
 _HOME = Path(tempfile.mkdtemp(prefix="bids-push-tests-"))
-STACK = Stack(_HOME, settings={"BIDS_PUSH_BATCH_SHARDS": "4"})  # small batches: there are commits to be killed between
+STACK = Stack(
+    _HOME,
+    settings={
+        "BIDS_PUSH_BATCH_SHARDS": "4",  # there are commits to be killed between
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "5",  # instead of 15
+    },
+)
 for _name in set(os.environ) - set(clean_environment()):
     del os.environ[_name]
 os.environ |= {name: value for name, value in STACK.environment.items() if name.startswith(("HF_", "PREFECT_", "DO_"))}

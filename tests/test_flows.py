@@ -4,22 +4,28 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from prefect import flow
 from prefect.client.schemas.objects import State
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
+from flows.connect import ends_readably
 from flows.push_bids import push_bids
+from tasks.approve import ask
 from tasks.hub import Hub
 from tasks.models import PublicationRecord
 from tasks.published import CARD, RECORD
+from tasks.run import ThisRun
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
+from tests.figures import figures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -41,20 +47,6 @@ def target(hub_server: Stack, repo_id: str) -> Hub:
 
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
     return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **parameters)
-
-
-def figures(state: State[Any], root: Path) -> dict[str, Any]:
-    """What the run counted, from the artifact that it left."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-
-    run = state.state_details.flow_run_id
-    assert run is not None
-    with get_client(sync_client=True) as client:
-        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
-        tables = [a.data for a in client.read_artifacts(artifact_filter=only) if a.key == f"push-{run}"]
-    (table,) = tables
-    return {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
 
 
 def shards_on(target: Hub) -> dict[str, tuple[int, str | None]]:
@@ -100,7 +92,7 @@ def test_one_image_changed_sends_one_shard_and_renames_none(own_bids: Path, targ
     after = shards_on(target)
     assert set(after) == set(before)
     assert sum(after[path] != before[path] for path in after) == 1
-    assert figures(state, root)["shards sent"] == 1
+    assert figures(state)["shards sent"] == 1
 
 
 def test_an_image_edited_in_place_at_the_same_size_is_published_again(own_bids: Path, target: Hub, root: Path) -> None:
@@ -137,7 +129,7 @@ def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path
     target.commit(operations, "By hand", target.head())
     state = push(bids, target, root)
     assert shards_on(target) == before
-    assert figures(state, root)["shards found staged"] == 2
+    assert figures(state)["shards found staged"] == 2
 
 
 def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, target: Hub, root: Path) -> None:
@@ -153,7 +145,7 @@ def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, targe
     lost.unlink()
     state = push(bids, target, root)
     assert shards_on(target) == before
-    counted = figures(state, root)
+    counted = figures(state)
     assert (counted["shards embedded"], counted["shards found staged"]) == (4, len(intact))
 
 
@@ -168,7 +160,7 @@ def test_losing_prefects_results_costs_no_embedding(tmp_path: Path, target: Hub,
         path.unlink() if number % 2 else path.write_bytes(b"damaged")
     state = push(bids, target, root)
     assert shards_on(target) == before
-    assert figures(state, root).get("shards embedded", 0) == 0
+    assert figures(state).get("shards embedded", 0) == 0
 
 
 def test_a_dry_run_publishes_nothing_and_makes_no_repo(bids: Path, target: Hub, root: Path) -> None:
@@ -297,3 +289,16 @@ def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, ro
     target.prepare(private=True)
     state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
+
+
+def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
+    @flow(name="no-deployment")
+    @ends_readably
+    def no_deployment() -> State[Any]:
+        run = ThisRun.of(Target("http://127.0.0.1:9", "lab/x"))
+        ask("lab/x", "evidence", "", run, timedelta(days=1))
+        raise AssertionError("nobody was asked")
+
+    state = no_deployment(return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "CannotAsk")
+    assert "Nothing was deleted" in (state.message or "") and "cleanup-staging/manual" in (state.message or "")

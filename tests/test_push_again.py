@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 
 from deployments.demo_data import make_dataset
@@ -26,6 +26,7 @@ from flows.push_bids import push_bids
 from tasks.hub import Hub
 from tasks.staging import Staging, Target
 from tests.counted_hub import CountedHub
+from tests.figures import figures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SESSIONS = 24
@@ -74,15 +75,6 @@ def root(tmp_path: Path) -> Path:
 
 def push(source: Path, hub: Hub, root: Path, **parameters: Any) -> State[Any]:
     return push_bids(source, hub.target.repo_id, staging_root=root, return_state=True, **parameters)
-
-
-def figures(state: State[Any]) -> dict[str, Any]:
-    run = state.state_details.flow_run_id
-    assert run is not None
-    with get_client(sync_client=True) as client:
-        only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
-        (table,) = [a.data for a in client.read_artifacts(artifact_filter=only) if a.key == f"push-{run}"]
-    return {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
 
 
 def shards_on(hub: Hub) -> dict[str, str | None]:

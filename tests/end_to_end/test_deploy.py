@@ -110,7 +110,7 @@ def test_every_parameter_of_the_forms_is_described(runs: Runs) -> None:
             assert len(what.get("description", "")) > 15, f"{name}: {field}"
 
 
-def test_a_gate_left_open_and_a_failed_nightly_are_told_to_somebody(
+def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_told_to_somebody(
     push: Push, runs: Runs, worker: Stack, told: tuple[str, list[str]]
 ) -> None:
     url, said = told
@@ -121,13 +121,21 @@ def test_a_gate_left_open_and_a_failed_nightly_are_told_to_somebody(
     worker.deploy()
     quick = gate_open(SendNotification(block_document_id=block_id, subject="open", body=BODY), timedelta(seconds=10))
     quick_id = runs.client.create_automation(quick.model_copy(update={"name": "quick"}))
+
+    def tell(run: UUID, words: str) -> None:
+        wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), 60)
+
     try:
         waiting = push().at_gate()
+        worker.processes["worker"].kill()
+        unseen = push("push-bids/nightly", source="/no/such/folder", repo_id=f"{waiting.repo_id}-late")
+        tell(unseen.run, "nightly has not started")
+        worker.start_worker()
         failed = push("push-bids/nightly", source="/no/such/folder", repo_id=f"{waiting.repo_id}-none")
         _, message = failed.ended()
         assert runs.read(failed.run).state.type.value == "FAILED"  # type: ignore[union-attr]
-        for run, words in ((waiting.run, "open"), (failed.run, "nightly has failed")):
-            wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), 60)  # noqa: B023
+        tell(waiting.run, "open")
+        tell(failed.run, "nightly has failed")
         assert any(message[:40] in json.loads(s)["body"] for s in said)
     finally:
         runs.client.delete_automation(quick_id)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -10,7 +11,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Completed, Scheduled
 
 from deployments.local_stack import Stack, wait_until
+from tasks.approve import read_gate, write_gate
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
+from tests.processes import wait_for_process
 
 EXPECTED_SHARDS = 6
 
@@ -145,9 +148,13 @@ def test_a_newer_nightly_takes_the_gate_over_and_an_approved_one_waits_for_its_s
     # approved while another nightly has the only slot: it waits, and keeps its approval
     other = push("push-bids/nightly", repo_id=f"{repo_id}-other")
     other.runs.wait(other.run, {"RUNNING"})
+    busy = wait_for_process(other.run)
+    busy.suspend()
     assert newer.approve(remove_stale=True) is None
+    waits = "AwaitingConcurrencySlot"
+    wait_until("the approved run waits", lambda: waits in newer.runs.history(newer.run), GATE_SECONDS)
+    busy.resume()
     assert newer.ended()[0] == "CleanedUp"
-    assert "AwaitingConcurrencySlot" in newer.runs.history(newer.run)
     assert newer.shards() == set()
     assert len(other.at_gate().shards()) == EXPECTED_SHARDS
 
@@ -186,6 +193,14 @@ def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_
     assert other.shards() == {first.name}
     assert main.shards() == staged
 
+    # approved on a machine that does not have what the gate has shown
+    elsewhere = tmp_path / "elsewhere"
+    main.staging.folder.rename(elsewhere)
+    assert main.approve() is None
+    name, message = main.ended()
+    assert name == "GateElsewhere" and str(main.staging.folder) in message and "cleanup-staging/manual" in message
+    assert {path.name for path in elsewhere.rglob("*.parquet")} == staged
+
 
 def test_a_gate_that_times_out_is_cancelled_or_set_to_completed_deletes_nothing_and_says_so(push: Push) -> None:
     late = push(env={"BIDS_PUSH_GATE_DAYS": str(8 / 86400)})
@@ -198,10 +213,31 @@ def test_a_gate_that_times_out_is_cancelled_or_set_to_completed_deletes_nothing_
     for pushed, state in ((cancelled, Cancelling()), (completed, Completed())):
         pushed.at_gate()
         pushed.runs.set_state(pushed.run, state)
-    assert cancelled.ended()[0] == "Cancelled"
+    wait_until("it says what that means", lambda: cancelled.ended()[0] == "GateCancelled", GATE_SECONDS)
+    assert "Nothing more is deleted" in cancelled.ended()[1] and "cleanup-staging/manual" in cancelled.ended()[1]
     assert completed.ended()[0] == "Completed"
     for pushed in (late, cancelled, completed):
         assert len(pushed.shards()) == EXPECTED_SHARDS
+
+
+def test_a_wave_says_at_its_gate_what_waits_and_a_gate_that_was_taken_over_meanwhile_deletes_nothing(
+    push: Push,
+) -> None:
+    wave = push(max_staged_bytes=1_000_000).at_gate()
+    staged = wave.shards()
+    waiting = EXPECTED_SHARDS - len(staged)
+    assert 0 < waiting < EXPECTED_SHARDS
+    said = f"{waiting} shard{'s' * (waiting > 1)} more wait"
+    assert said in form_description(wave)
+
+    gate = read_gate(wave.staging)
+    assert gate is not None
+    write_gate(wave.staging, gate.model_copy(update={"flow_run_id": str(uuid4()), "flow_run_name": "push the newer"}))
+    assert wave.approve() is None
+    name, message = wave.ended()
+    assert name == "Superseded" and "push the newer" in message
+    assert wave.runs.read(wave.run).state.type.value == "CANCELLED"  # type: ignore[union-attr]
+    assert wave.shards() == staged
 
 
 def test_shards_that_fail_are_listed_while_the_others_are_published_and_no_gate_opens(

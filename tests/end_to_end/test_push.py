@@ -7,10 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 
 from deployments.demo_data import make_dataset
@@ -22,6 +20,7 @@ from tasks.models import PublicationRecord
 from tasks.published import RECORD
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
+from tests.processes import wait_for_process
 
 MANY = 40  # sessions: enough that a run can be killed in the middle of its commits
 
@@ -67,22 +66,6 @@ def published(target: Hub) -> int:
     return len(record.shards)
 
 
-def figures(runs: Runs, run: UUID) -> dict[str, Any]:
-    table = runs.artifacts(run)[f"push-{run}"]
-    return {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
-
-
-def process_of(run: UUID) -> psutil.Process:
-    """The process that works for a flow run: not its worker."""
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run):
-                return process
-        except psutil.Error:
-            continue
-    raise AssertionError(f"no process works for the run {run}")
-
-
 def test_a_run_from_the_command_line_waits_at_its_gate_and_cleans_up_when_approved(
     worker: Stack, runs: Runs, target: Hub, staging: Staging, bids: Path
 ) -> None:
@@ -118,7 +101,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next_with_the_missing_wor
     parameters = {"source": str(many), "repo_id": target.target.repo_id}
     first = runs.start("push-bids/manual", **parameters)
     wait_until("some shards are on the Hub", lambda: published(target) >= MANY // 3, 180)
-    process_of(first).send_signal(signal.SIGKILL)
+    wait_for_process(first).send_signal(signal.SIGKILL)
     runs.wait(first, {"CRASHED", "FAILED"})
     on_hub = published(target)  # with the commit that the Hub was still making when its sender died
     assert on_hub < MANY
@@ -129,7 +112,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next_with_the_missing_wor
 
     second = runs.start("push-bids/manual", **parameters)
     runs.wait(second, {"PAUSED"})
-    done = figures(runs, second)
+    done = runs.figures(second)
     assert done["shards sent"] == MANY - on_hub
     assert done.get("shards embedded", 0) == MANY - on_hub - len(intact)
     assert published(target) == MANY

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -81,6 +82,15 @@ class RunningHub:
             [*SERVER, "check", "--root", str(self.root)], capture_output=True, text=True, cwd=PROJECT, check=False
         )
         return done.returncode, done.stdout
+
+    def leaves_nothing(self) -> bool:
+        """Whether no body is left half received. A cut one goes when the server comes to it: wait for that."""
+        deadline = time.monotonic() + START_LIMIT
+        while list((self.root / "tmp").iterdir()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
 
     @property
     def log(self) -> str:

@@ -64,7 +64,7 @@ def test_a_commit_cut_in_its_body_changes_nothing(hub: RunningHub, api: HfApi, d
     with pytest.raises(httpx2.TransportError):
         api.create_commit(dataset, operations, commit_message="cut", repo_type="dataset")
     assert api.dataset_info(dataset).sha == head
-    assert not list((hub.root / "tmp").iterdir())
+    assert hub.leaves_nothing()
 
 
 def test_an_upload_cut_in_its_body_leaves_nothing_and_succeeds_when_sent_again(
@@ -76,7 +76,7 @@ def test_an_upload_cut_in_its_body_leaves_nothing_and_succeeds_when_sent_again(
     assert hub.broken == 1
     local = api.hf_hub_download(dataset, "a.bin", repo_type="dataset", cache_dir=cache)
     assert Path(local).read_bytes() == content
-    assert not list((hub.root / "tmp").iterdir())
+    assert hub.leaves_nothing()
 
 
 def test_a_xorb_cut_in_its_body_leaves_nothing_and_is_sent_again_by_the_client(
@@ -87,7 +87,7 @@ def test_a_xorb_cut_in_its_body_leaves_nothing_and_is_sent_again_by_the_client(
     hub.break_on({"fault": "cut_request", "path": "/v1/xorbs/", "bytes": 3_000_000})
     api.upload_file(path_or_fileobj=content, path_in_repo="a.bin", repo_id=dataset, repo_type="dataset")
     assert hub.broken == 1
-    assert not list((hub.root / "tmp").iterdir())
+    assert hub.leaves_nothing()
     local = api.hf_hub_download(dataset, "a.bin", repo_type="dataset", cache_dir=cache)
     assert Path(local).read_bytes() == content
 

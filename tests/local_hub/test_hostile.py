@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,18 @@ from hypothesis import strategies as st
 
 from tests.local_hub.conftest import travel_by
 from tests.local_hub.running import RunningHub
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """A Hub for these tests alone, whose log tells of them alone."""
+    with RunningHub(tmp_path_factory.mktemp("hostile") / "root") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(hub: RunningHub) -> str:
+    return hub.token("alice", "write", "--org", "lab")
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_a_body_that_is_not_what_was_announced_is_refused_and_leaves_nothing(
     assert get_session().put(href, content=body).status_code == status
 
     assert not (hub.root / "content" / digest[:2] / digest).exists()
-    assert not list((hub.root / "tmp").iterdir())
+    assert hub.leaves_nothing()
     assert "actions" in batch(hub, dataset, token, digest, 1000)
 
 
@@ -118,5 +118,5 @@ def test_parts_that_do_not_make_up_the_file_are_refused_and_leave_nothing(
     assert complete([{"partNumber": 1, "etag": "false"}]) == 400
     assert complete([{"partNumber": 1, "etag": etag}]) == 422
     assert complete([{"partNumber": 1, "etag": etag}]) == 404
-    assert not list((hub.root / "tmp").iterdir())
+    assert hub.leaves_nothing()
     assert "actions" in batch(hub, dataset, token, digest, 2_000_000)

@@ -131,5 +131,5 @@ def test_a_full_disk_is_said_plainly_and_what_was_there_stays(
         server.rlimit(psutil.RLIMIT_FSIZE, unlimited)
     assert answer.status_code == 507
     assert "cannot store" in answer.json()["error"]
-    assert not list((hub.root / "tmp").iterdir())
+    assert hub.leaves_nothing()
     assert api.dataset_info(dataset).sha == first.oid
