@@ -127,11 +127,8 @@ class Finding:
 
     def __str__(self) -> str:
         field = f" {self.field}" if self.field else ""
-        return f"{self.rule}:{field} in {self.count:,} file{'' if self.count == 1 else 's'} ({self.named()})"
-
-    def named(self) -> str:
-        """The first files, and that there are more."""
-        return ", ".join(self.files) + (", ..." if self.count > len(self.files) else "")
+        more = ", ..." if self.count > 1 else ""
+        return f"{self.rule}:{field} in {self.count:,} file{'' if self.count == 1 else 's'} ({self.files[0]}{more})"
 
 
 class Findings:

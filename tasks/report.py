@@ -15,6 +15,7 @@ from tasks.pictures import strip
 from tasks.resume import Drift, Work
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
+IN_A_STATE = 2  # files of a field in it
 NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
@@ -150,8 +151,12 @@ def stopped(checked: Checked) -> str:
     )
 
 
-def _where(finding: Finding) -> str:
-    return f"{finding.field or 'images'} in {number(finding.count, 'file')}: {finding.named()}"
+def _where(finding: Finding, code: bool = False) -> str:
+    """A field, how many files have it, and the first of them; as Markdown, names are set as code."""
+    field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
+    named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
+    more = ", ..." if finding.count > len(files) else ""
+    return f"{f'`{cell(field)}`' if code else field} in {number(finding.count, 'file')}: {named}{more}"
 
 
 def findings(checked: Checked) -> str:
@@ -160,21 +165,21 @@ def findings(checked: Checked) -> str:
 
 
 def _found(checked: Checked) -> str:
-    """What was found, by what it means for the push, with the rules and their sources below."""
+    """What was found, by what it means for the push and by rule. Lists, since the UI cuts off a table's long cells."""
     parts = [_statement(checked)]
     for head, found in (
         ("Stops the push", checked.stops),
         ("Allowed, although it would stop the push", checked.lifted),
         ("To be looked at", checked.warnings),
     ):
-        if found:
-            rows = [[one.rule, one.field, f"{one.count:,}", one.named()] for one in found]
-            parts += [f"## {head}", table(["rule", "field", "files", "the first of them"], rows)]
-    rules = list(dict.fromkeys(finding.rule for finding in checked.findings))
-    if not rules:
-        return "\n\n".join([*parts, "Nothing was found."])
-    rows = [[rule, RULES[rule].what, RULES[rule].mend, RULES[rule].source] for rule in rules]
-    return "\n\n".join([*parts, "## The rules", table(["rule", "what it finds", "what to do", "source"], rows)])
+        parts += [f"## {head}"] if found else []
+        for name in dict.fromkeys(finding.rule for finding in found):
+            rule, of_rule = RULES[name], [finding for finding in found if finding.rule == name]
+            lines = [f"- {_where(finding, code=True)}" for finding in of_rule[:LISTED]]
+            if len(of_rule) > LISTED:
+                lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
+            parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
+    return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
 
 
 def _statement(checked: Checked) -> str:

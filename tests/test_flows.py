@@ -46,7 +46,8 @@ def target(hub_server: Stack, repo_id: str) -> Hub:
 
 
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
-    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **parameters)
+    given = {"defacing": "no faces", **parameters}
+    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **given)
 
 
 def shards_on(target: Hub) -> dict[str, tuple[int, str | None]]:
@@ -237,7 +238,7 @@ def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_st
     bids: Path, hub_server: Stack, root: Path
 ) -> None:
     hub_server.make_token("another-lab")
-    state = push_bids(bids, "another-lab/data", staging_root=root, return_state=True)
+    state = push_bids(bids, "another-lab/data", defacing="no faces", staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "NotAllowed")
     assert "write role" in (state.message or "") and not staged(root)
 

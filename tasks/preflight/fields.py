@@ -78,9 +78,10 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
     if not isinstance(value, dict):
         return
     for name, item in value.items():
-        describes = isinstance(item, dict) and bool(item) and item.keys() <= _DICTIONARY
+        if isinstance(item, dict) and item and item.keys() <= _DICTIONARY:
+            continue
         rule = rule_of(name)
-        if rule is not None and not describes and _says_something(item):
+        if rule is not None and _says_something(item):
             yield rule, name
         elif isinstance(item, list | dict):
             yield from _broken(item)
@@ -91,11 +92,16 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
 
 
 def _says_something(value: object) -> bool:
-    return any(not is_placeholder(leaf) for leaf in _leaves(value))
+    """Whether anything stands in a field that a person may be known by, however deep."""
+    if isinstance(value, dict):
+        return any(map(_says_something, value.values()))
+    if isinstance(value, list):
+        return any(map(_says_something, value))
+    return not is_placeholder(value)
 
 
 def _leaves(value: object) -> Iterator[object]:
-    """The plain values of a field."""
+    """The plain values of a field, but not those of fields in it."""
     if isinstance(value, dict):
         return
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from tasks.preflight.names import (
     years_in_name,
     years_of,
 )
-from tasks.text import BadTable, NotText, Row, columns_of, decode, read_table
+from tasks.text import BadTable, NotText, Row, columns_of, decode, read_table, to_json
 
 PARTICIPANTS = "participants.tsv"
 _LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")
@@ -82,7 +82,8 @@ def _check(path: str, rows: Sequence[Row], units: Mapping[str, float], found: Fi
 def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
     """The rows of scans tables, and those of the people and visits of derivatives and nested datasets."""
     files = _Tables(Path(dataset.root))
-    seen: set[str] = set()
+    seen = {to_json(row) for row in dataset.participants}  # these are looked at as the tables that they are
+    seen.update(to_json({name: row[name] for name in row if name != "participant_id"}) for row in dataset.sessions)
     for image in dataset.images:
         texts = [(image.scan, "*_scans.tsv")]
         if image.dataset != "raw":
