@@ -182,6 +182,25 @@ def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, targe
     assert b"## A note by hand" in (target.read(CARD, target.head()) or b"")
 
 
+def test_an_upgrade_of_bids_push_is_told_when_something_is_published_and_is_no_reason_to_publish(
+    own_bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(own_bids, target, root)
+    first = on_hub(target)
+    monkeypatch.setattr("tasks.card.made.tool_version", lambda: "bids-push 77.0")
+    assert push(own_bids, target, root).name == "NothingToPublish"
+    shutil.copyfile(*reversed(sorted(own_bids.rglob("*_T1w.nii.gz"))[:2]))
+    assert push(own_bids, target, root).name == "Staged"
+    after = on_hub(target)
+    assert b"bids-push 77.0" in (target.read(CARD, target.head()) or b"")
+    changed = {path for path in after if path.startswith("pictures/") and after[path] != first[path]}
+    assert changed == {"pictures/anat_T1w.png"}
+
+
+def on_hub(target: Hub) -> dict[str, tuple[str | None, str | None]]:
+    return {path: (file.sha256, file.blob_id) for path, file in target.listing(target.head()).files.items()}
+
+
 # Bad input: one clear message each, in the run's state, and no harm.
 
 
