@@ -123,7 +123,7 @@ def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_tol
     quick_id = runs.client.create_automation(quick.model_copy(update={"name": "quick"}))
 
     def tell(run: UUID, words: str) -> None:
-        wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), 60)
+        wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), GATE_SECONDS)
 
     try:
         waiting = push().at_gate()
