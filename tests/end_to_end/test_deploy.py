@@ -72,6 +72,7 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worke
         assert sorted(names) == sorted(automation.name for automation in automations(None))
         assert not client.read_automations_by_name("bids-push: nightly late")[0].enabled
     finally:
+        client.resume_automation(turned_off.id)
         client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
 
