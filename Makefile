@@ -42,7 +42,7 @@ browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
 test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 fmt: dev  ## formats the code
 	$(BIN)/ruff format $(SOURCES)

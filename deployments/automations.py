@@ -5,6 +5,7 @@ Prefect names the event of a state change after the state's *name*, and our runs
 event of a run is a sign of life.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -56,56 +57,31 @@ def gate_open(action: ActionTypes, within: timedelta = GATE_OPEN, match: Match =
     """A gate that nobody has decided for a day. A run that leaves its gate always passes one of these states first."""
     left = ["Resuming", "Scheduled", "Pending", "Running", "AwaitingConcurrencySlot", "AwaitingRetry",
             "Superseded", "Cancelling", "Cancelled", "GateCancelled", "Failed", "Crashed", "Completed"]  # fmt: skip
-    return AutomationCore(
-        name=f"{PREFIX}gate open for a day",
-        description="Nobody has decided at a gate for a day. Nothing is deleted until somebody does.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.Suspended"},
-            expect={f"prefect.flow-run.{name}" for name in left},
-            match=match,
-            match_related=OF_OURS,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=within,
-        ),
-        actions=[action],
+    return automation(
+        "gate open for a day",
+        "Nobody has decided at a gate for a day. Nothing is deleted until somebody does.",
+        silence(after="Suspended", until=left, within=within, match=match),
+        action,
     )
 
 
 def nightly_failed(action: ActionTypes) -> AutomationCore:
     """A nightly that ended Failed or Crashed, whatever its state is named."""
-    return AutomationCore(
-        name=f"{PREFIX}nightly failed",
-        description="A nightly ended Failed or Crashed. Its state's message says what to do.",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.*"},
-            match={**ANY_RUN, "prefect.state-type": ["FAILED", "CRASHED"]},
-            match_related=[OF_OURS, OF_A_NIGHTLY],
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=TOGETHER,
-        ),
-        actions=[action],
+    return automation(
+        "nightly failed",
+        "A nightly ended Failed or Crashed. Its state's message says what to do.",
+        event("*", {"prefect.state-type": ["FAILED", "CRASHED"]}, [OF_OURS, OF_A_NIGHTLY], within=TOGETHER),
+        action,
     )
 
 
 def nightly_late(action: ActionTypes) -> AutomationCore:
     """A nightly that no worker picked up."""
-    return AutomationCore(
-        name=f"{PREFIX}nightly late",
-        description="No worker picked a nightly up. Is one running, for the work pool bids-push?",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Late"},
-            match=ANY_RUN,
-            match_related=[OF_OURS, OF_A_NIGHTLY],
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=TOGETHER,
-        ),
-        actions=[action],
+    return automation(
+        "nightly late",
+        "No worker picked a nightly up. Is one running, for the work pool bids-push?",
+        event("Late", related=[OF_OURS, OF_A_NIGHTLY], within=TOGETHER),
+        action,
     )
 
 
@@ -115,74 +91,83 @@ def zombie(within: timedelta = SILENCE, match: Match = ANY_RUN) -> AutomationCor
     Any event of the run is a sign of life, so that a run that has ended or waits at its gate, in a state of whatever
     name, is none. The server refuses to crash a run that has ended.
     """
-    return AutomationCore(
-        name=f"{PREFIX}zombie run",
-        description="A run sends no heartbeat: its process, worker or machine is gone. It is marked Crashed.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.*"},
-            match=match,
-            match_related=OF_OURS,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=within,
+    return automation(
+        "zombie run",
+        "A run sends no heartbeat: its process, worker or machine is gone. It is marked Crashed.",
+        silence(after="heartbeat", until=["*"], within=within, match=match),
+        ChangeFlowRunState(
+            state=StateType.CRASHED,
+            name="Zombie",
+            message="No sign of life: the run's process, its worker or its machine is gone. Nothing is lost and "
+            "nothing was deleted unasked. Start the run again: it does only the work that is missing.",
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                name="Zombie",
-                message="No sign of life: the run's process, its worker or its machine is gone. Nothing is lost and "
-                "nothing was deleted unasked. Start the run again: it does only the work that is missing.",
-            )
-        ],
     )
 
 
-def gate_timed_out(match: Match = ANY_RUN) -> AutomationCore:
+def gate_timed_out() -> AutomationCore:
     """A gate that reached its timeout: Prefect fails the run without saying what that means here."""
-    return renamed(
+    return automation(
         "gate timed out",
         "Names the state of a run whose gate reached its timeout (BIDS_PUSH_GATE_DAYS).",
-        EventTrigger(
-            expect={"prefect.flow-run.Failed"},
-            match={**match, "prefect.state-message": list(NEVER_RESUMED)},
-            match_related=OF_OURS,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
+        event("Failed", {"prefect.state-message": list(NEVER_RESUMED)}),
+        ChangeFlowRunState(
+            state=StateType.FAILED,
+            name="GateTimedOut",
+            message="Nobody decided at this gate in time, so it was closed. Nothing was deleted: everything is on the "
+            f"Hub and still staged. {TO_DECIDE}",
         ),
-        StateType.FAILED,
-        "GateTimedOut",
-        "Nobody decided at this gate in time, so it was closed. Nothing was deleted: everything is on the Hub and "
-        f"still staged. {TO_DECIDE}",
     )
 
 
 def gate_cancelled() -> AutomationCore:
-    """A gate that a person has cancelled: no process of ours runs then that could say what it means."""
-    return renamed(
+    """A gate that a person has cancelled: no process of ours runs then that could say what it means.
+
+    It fires too where somebody has decided before, and then cancelled: the message is true of that as well.
+    """
+    return automation(
         "gate cancelled",
         "Names the state of a run that was cancelled at its gate.",
-        EventTrigger(  # it fires too where somebody has decided before: the message is true of that as well
-            after={"prefect.flow-run.Suspended"},
-            expect={"prefect.flow-run.Cancelled"},
-            match=ANY_RUN,
-            match_related=OF_OURS,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
+        event("Cancelled", after="Suspended"),
+        ChangeFlowRunState(
+            state=StateType.CANCELLED,
+            name="GateCancelled",
+            message="This run was cancelled at its gate, or after it. Nothing more is deleted: what is staged stays, "
+            f"and the Hub was verified to hold it. {TO_DECIDE}",
         ),
-        StateType.CANCELLED,
-        "GateCancelled",
-        "This run was cancelled at its gate, or after it. Nothing more is deleted: what is staged stays, and the Hub "
-        f"was verified to hold it. {TO_DECIDE}",
     )
 
 
-def renamed(
-    what: str, description: str, trigger: EventTrigger, state: StateType, name: str, message: str
-) -> AutomationCore:
-    """An automation that gives a state a name and a message of ours, where Prefect's own say nothing."""
-    action = ChangeFlowRunState(state=state, name=name, message=message)
-    return AutomationCore(name=f"{PREFIX}{what}", description=description, trigger=trigger, actions=[action])
+def automation(name: str, description: str, trigger: EventTrigger, action: ActionTypes) -> AutomationCore:
+    """One of ours."""
+    return AutomationCore(name=f"{PREFIX}{name}", description=description, trigger=trigger, actions=[action])
+
+
+def event(
+    name: str, match: Match | None = None, related: Sequence[Match] = (OF_OURS,), after: str = "",
+    within: timedelta = timedelta(0),
+) -> EventTrigger:  # fmt: skip
+    """An event of a run of ours: one alert for all that come `within` this time of each other."""
+    return EventTrigger(
+        after={f"prefect.flow-run.{after}"} if after else set(),
+        expect={f"prefect.flow-run.{name}"},
+        match={**ANY_RUN, **(match or {})},
+        match_related=list(related),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=within,
+    )
+
+
+def silence(after: str, until: Sequence[str], within: timedelta, match: Match) -> EventTrigger:
+    """A run of ours of which, after one event, none of the others has come in time."""
+    return EventTrigger(
+        after={f"prefect.flow-run.{after}"},
+        expect={f"prefect.flow-run.{name}" for name in until},
+        match=match,
+        match_related=OF_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=within,
+    )

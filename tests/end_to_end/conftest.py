@@ -13,7 +13,7 @@ from deployments.runs import Runs, runs_of
 from tasks.hub import Hub
 from tasks.staging import Staging, Target
 
-GATE_SECONDS = 120.0  # for a run to come to its gate, on a machine that has other work too
+GATE_SECONDS = 240.0  # for a run to come to its gate, on a machine that has other work too
 
 
 @dataclass
