@@ -14,6 +14,7 @@ from tasks import report as words
 from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
+from tasks.findings import Checked
 from tasks.hub import Hub
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import PublishedShard, Receipt, Verification
@@ -42,6 +43,8 @@ class Evidence:
     """The dataset's folder, where this run has read it."""
     waiting: int = 0
     """Shards that had no room in the staging folder: the next run publishes them."""
+    checked: Checked = field(default_factory=Checked)
+    """What was found before the publication, and stated by the operator."""
 
 
 def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
@@ -76,7 +79,15 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
         words.evidence(
-            hub, report, found.receipts, stale, found.drift, found.removed, found.unpublished, found.waiting
+            hub,
+            report,
+            found.receipts,
+            stale,
+            found.drift,
+            found.removed,
+            found.unpublished,
+            found.waiting,
+            found.checked,
         ),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
