@@ -6,6 +6,7 @@ machine falls on all of them. Each line is the median of the rounds.
 
 The floor: `cat` of all images into one file, then the sha256 of that stream. No fsync; our own staging has one a shard.
 The peers hash nothing. `*_cpu_s_per_gb` is processor time, which other work on the machine moves less.
+`stage_large_session_peak_mb` is one session of 8 GB in 30 images, a shard of that size (BENCH_STAGE_LARGE, in bytes).
 
     python -m benchmarks.stage [FOLDER, default .bench]
 """
@@ -30,6 +31,8 @@ from tasks.staging import Staging
 
 SESSIONS = int(os.environ.get("BENCH_STAGE_SESSIONS", 40))
 ROUNDS = int(os.environ.get("BENCH_STAGE_ROUNDS", 5))
+LARGE = int(os.environ.get("BENCH_STAGE_LARGE", 8_000_000_000))  # bytes of the session in `LARGE_IMAGES` images
+LARGE_IMAGES = 30
 SIZES = {"anat/{}_T1w": 4 << 20, "anat/{}_T2w": 4 << 20, "func/{}_task-rest_bold": 72 << 20}  # bytes
 
 
@@ -43,6 +46,17 @@ def sessions(folder: Path) -> list[ShardSpec]:
         )
         specs.append(ShardSpec(sub, f"data/{sub}/{sub}.parquet", images, hashlib.sha256(sub.encode()).hexdigest()))
     return specs
+
+
+def large_session(folder: Path) -> list[ShardSpec]:
+    """One session in many large images, which are one file by many names."""
+    sub, images = "sub-large", []
+    for run in range(LARGE_IMAGES):
+        path = f"{sub}/func/{sub}_task-rest_run-{run:02}_bold.nii.gz"
+        if images and not (folder / "images" / path).exists():
+            (folder / "images" / path).hardlink_to(folder / "images" / images[0].path)
+        images.append(image(folder / "images", path, LARGE // LARGE_IMAGES))
+    return [ShardSpec(sub, f"data/{sub}/{sub}.parquet", tuple(images), hashlib.sha256(sub.encode()).hexdigest())]
 
 
 def floor(specs: list[ShardSpec], root: Path, out: Path) -> None:
@@ -99,19 +113,24 @@ WAYS: dict[str, Callable[[list[ShardSpec], Path, Path], None]] = {
     "stage": workers(1),
     "stage_two_workers": workers(2),
     "stage_full_check": workers(1, "full"),
+    "stage_large_session": workers(1),
     "push_to_hub_path": push_to_hub_path,
     "plain_loop": plain,
 }
 
 
+IN_TURN = [way for way in WAYS if way != "stage_large_session"]
+
+
 def one_run(way: str, folder: Path) -> None:
     """Run a way once; print its seconds, processor seconds and peak memory in MB as JSON."""
-    specs = sessions(folder)
+    specs = large_session(folder) if way == "stage_large_session" else sessions(folder)
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     os.sync()
-    WAYS[way](specs[:1], folder / "images", out)  # imports
+    if len(specs) > 1:
+        WAYS[way](specs[:1], folder / "images", out)  # imports
     cpu, began = _cpu(), time.perf_counter()
     WAYS[way](specs, folder / "images", out)
     seconds, cpu = time.perf_counter() - began, _cpu() - cpu
@@ -129,12 +148,14 @@ def _cpu() -> float:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     gigabytes = sum(spec.size for spec in sessions(folder)) / 1e9
-    rounds = []
-    for _ in range(ROUNDS):
-        command = [sys.executable, "-m", "benchmarks.stage", str(folder)]
-        rounds.append(
-            {way: json.loads(subprocess.run([*command, way], capture_output=True, check=True).stdout) for way in WAYS}
-        )
+    large_session(folder)  # made here: the peak is to be that of the staging
+
+    def run(way: str) -> list[float]:
+        command = [sys.executable, "-m", "benchmarks.stage", str(folder), way]
+        figures: list[float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return figures
+
+    rounds = [{way: run(way) for way in IN_TURN} for _ in range(ROUNDS)]
 
     def line(name: str, unit: str, of: Callable[[dict[str, list[float]]], float]) -> None:
         print(f"{name} {median(of(figures) for figures in rounds):.2f} {unit}", flush=True)
@@ -147,7 +168,8 @@ def main(folder: Path) -> None:
     for way in ("stage_full_check", "push_to_hub_path", "plain_loop"):
         line(f"{way}_vs_floor", "ratio", lambda figures, way=way: figures["floor"][0] / figures[way][0])
         line(f"{way}_peak_mb", "MB", lambda figures, way=way: figures[way][2])
-    for way in WAYS:
+    print(f"stage_large_session_peak_mb {run('stage_large_session')[2]:.2f} MB", flush=True)
+    for way in IN_TURN:
         line(f"{way}_gb_per_s", "GB/s", lambda figures, way=way: gigabytes / figures[way][0])
         line(f"{way}_cpu_s_per_gb", "s/GB", lambda figures, way=way: figures[way][1] / gigabytes)
 

@@ -175,6 +175,7 @@ def push_bids(
             source=source,
             waiting=len(waiting),
             checked=checked,
+            left_out=dataset.left_out,
         )
         return tail(hub, staging, run, verification, evidence)
 

@@ -1,6 +1,6 @@
 """The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +45,8 @@ class Evidence:
     """Shards that had no room in the staging folder: the next run publishes them."""
     checked: Checked = field(default_factory=Checked)
     """What was found before the publication, and stated by the operator."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What of the dataset is not published, as `Dataset.left_out`."""
 
 
 def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
@@ -88,6 +90,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
             found.unpublished,
             found.waiting,
             found.checked,
+            left_out=found.left_out,
         ),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",

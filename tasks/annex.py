@@ -1,13 +1,38 @@
-"""git-annex's names for contents: what a key says, and the stand-in for a file that was not fetched.
+"""git-annex's names for contents: what a key says, and the stand-ins for files that were not fetched.
 
 A key is `BACKEND-s123--NAME` (git-annex, "internals/key_format"); an unlocked file that was not fetched is a small
-text, `/annex/objects/KEY` (git-annex, "internals/pointer file").
+text, `/annex/objects/KEY` (git-annex, "internals/pointer file"). So is one of git LFS, with the size of the content in
+it (git-lfs, "docs/spec.md").
 """
 
 import re
 from dataclasses import dataclass
 
 POINTER_MARK = b"/annex/objects/"
+LFS_MARK = b"version https://git-lfs.github.com/spec/"
+LONGEST_POINTER = 32 << 10  # bytes; git-annex page "internals/pointer file": a larger file is never one
+
+#: The backends whose key is a digest of the content (git-annex page "backends"). Of the others WORM holds a name, a
+#: size and a time, and URL an address: what is there may change under the same key.
+_OF_CONTENT = re.compile(r"(?:MD5|SHA1|SHA(?:3_)?(?:224|256|384|512)|SKEIN\d+|BLAKE2(?:B|BP|S|SP)\d+)E?-")
+
+
+def stand_in(start: bytes) -> str | None:
+    """Whose stand-in a small file that begins with `start` is: "git-annex", "git LFS", or None."""
+    if POINTER_MARK in start.partition(b"\n")[0]:
+        return "git-annex"
+    return "git LFS" if start.startswith(LFS_MARK) else None
+
+
+def lfs_size(data: bytes) -> int | None:
+    """The size in bytes that a git LFS pointer says its content has; None for any other text."""
+    found = re.search(rb"^size (\d+)$", data, re.MULTILINE) if data.startswith(LFS_MARK) else None
+    return int(found[1]) if found else None
+
+
+def identifies_content(key: str | None) -> bool:
+    """Whether the same key means the same bytes, because it holds a digest of them."""
+    return _OF_CONTENT.match(key or "") is not None
 
 
 def pointer_key(data: bytes) -> str | None:

@@ -4,6 +4,11 @@ An image without a git-annex key is known by its content only. Reading it again 
 changed would cost the dataset's size; so the sha256 taken while it was embedded is kept with the size and the mtime
 it had then, and is believed while both are the same (rsync's and git's rule). The cache is disposable: without it,
 each image is read once more, and nothing is embedded or sent for it.
+
+So is one whose key holds no digest of the content. A URL key is an address, and what is fetched from there may differ
+the next time. A WORM key is a name, a size and a time: no more than this cache compares, and of another machine's file
+at another date; who restores a time with the file gets the same key for other bytes. Where such an image is not
+fetched, nothing here knows its content, and it counts as changed: its shard then fails with the command to fetch it.
 """
 
 import sqlite3
@@ -11,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from tasks.annex import identifies_content
 from tasks.files import sha256_of
 from tasks.models import Image, ImageContent
 
@@ -26,7 +32,7 @@ class Contents:
         self._root = root.resolve()
         self._known: dict[str, tuple[int, int, str]] = {}
         self.images_read = 0
-        """Images that had to be read, since neither a key nor the cache knew them."""
+        """Images that had to be read, since neither a digest in a key nor the cache knew them."""
         cache.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._load()
@@ -51,15 +57,16 @@ class Contents:
     def unchanged(self, images: Iterable[Image], published: Iterable[ImageContent]) -> bool:
         """Whether these images have the bytes that were published.
 
-        An image with a git-annex key is settled by the digest of its shard, which holds the key: only the others are
-        looked up here, and read where their size or mtime is not the one they were last hashed under.
+        An image whose git-annex key identifies its content is settled by the digest of its shard, which holds the key:
+        only the others are looked up here, and read where their size or mtime is not the one they were last hashed
+        under.
         """
         by_path = {content.path: content for content in published}
         for image in images:
             content = by_path.get(image.path)
             if content is None or content.size != image.size:
                 return False
-            if image.annex_key is None and self.sha256(image) != content.sha256:
+            if not identifies_content(image.annex_key) and self.sha256(image) != content.sha256:
                 return False
         return True
 
@@ -68,8 +75,13 @@ class Contents:
         known = self._known.get(image.path)
         if known and known[:2] == (image.size, image.mtime_ns):
             return known[2]
+        path = self._root / image.path
         try:
-            sha256 = sha256_of(self._root / image.path)
+            if (
+                path.stat().st_size != image.size
+            ):  # the stand-in of one that was not fetched, or a change since the plan
+                return None
+            sha256 = sha256_of(path)
         except OSError:
             return None
         self.images_read += 1

@@ -54,7 +54,7 @@ class Image:
     entities: Mapping[str, str] = field(default_factory=dict)
     extra_entities: Mapping[str, str] = field(default_factory=dict)
     annex_key: str | None = None
-    """git-annex's name for the content, where the tree is an annex; it holds a digest in most backends."""
+    """git-annex's name for the content, where the tree is an annex; `tasks.annex` says which of them identify it."""
     metadata: str | None = None
     """The sidecars that apply, merged by the inheritance principle: a JSON object as text."""
     bval: str | None = None
@@ -130,6 +130,8 @@ class ImageContent(Value):
     path: str
     size: int = Field(ge=0)
     sha256: Sha256
+    nifti: Literal[1, 2] = 1
+    """The version of the NIfTI format; in a record only where it is 2."""
 
 
 class PublishedShard(Value):
@@ -184,7 +186,8 @@ class PublicationRecord(Value):
 
     def dump(self) -> bytes:
         """The JSON lines; the same record gives the same bytes."""
-        return b"".join(self.shards[path].model_dump_json().encode() + b"\n" for path in sorted(self.shards))
+        lines = (self.shards[path].model_dump_json(exclude_defaults=True) for path in sorted(self.shards))
+        return b"".join(line.encode() + b"\n" for line in lines)
 
     def updated(self, add: Iterable[PublishedShard] = (), remove: Iterable[str] = ()) -> "PublicationRecord":
         """This record with lines added or replaced, and others (by path) gone."""

@@ -5,7 +5,7 @@ would be cropped or hide the form's fields; all of it is in the artifact. Nothin
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tasks.evidence import CleanupPlan, CleanupResult, Gate, Removal, VerificationReport
 from tasks.findings import RULES, Checked, Finding
@@ -89,6 +89,7 @@ def evidence(
     unpublished: Sequence[Receipt] = (),
     waiting: int = 0,
     checked: Checked | None = None,
+    left_out: Mapping[str, int] | None = None,
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
@@ -117,6 +118,7 @@ def evidence(
         parts += ["## Changed on the Hub by somebody else", table(["file", "what"], [[d.path, d.what] for d in drift])]
     if removed:
         parts += ["## Published, and no longer in the dataset", table(["shard"], [[path] for path in removed])]
+    parts += _left_out(left_out or {})
     if unpublished:
         parts += [
             "## Staged, and not on the Hub",
@@ -226,9 +228,7 @@ def dry_run(
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
     if work.removed:
         parts += ["## No longer in the dataset", table(["shard"], [[path] for path in work.removed])]
-    if dataset.left_out:
-        left = [[kind, f"{count:,}"] for kind, count in sorted(dataset.left_out.items())]
-        parts += ["## Left out", table(["kind", "files"], left)]
+    parts += _left_out(dataset.left_out)
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 
 
@@ -249,6 +249,12 @@ def _changed(work: Work, record: PublicationRecord) -> str:
     new = sum(row[1] == "new" for row in rows)
     head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
     return "\n\n".join([head, table(["shard", "what", "images added", "images gone"], rows)] if rows else [head])
+
+
+def _left_out(left_out: Mapping[str, int]) -> list[str]:
+    """The files of the dataset that are not published, counted by kind."""
+    rows = [[kind, f"{count:,}"] for kind, count in sorted(left_out.items())]
+    return ["## Left out", table(["kind", "files"], rows)] if rows else []
 
 
 def cleanup(plan: CleanupPlan, result: CleanupResult, note: str) -> str:

@@ -30,6 +30,8 @@ class Asked:
     received: int
     """Bytes of its body."""
     status: int
+    sent: int = 0
+    """Bytes of the answer's body."""
 
 
 class Journal:
@@ -43,7 +45,7 @@ class Journal:
         if scope["type"] != "http" or scope["path"] == CONTROL:
             await self._app(scope, receive, send)
             return
-        received = status = 0
+        received = status = sent = 0
 
         async def counted_receive() -> Message:
             nonlocal received
@@ -52,14 +54,16 @@ class Journal:
             return message
 
         async def seen_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             status = message.get("status", status)
+            sent += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, Transported(counted_receive, receive), seen_send)
         finally:
             line = {"method": scope["method"], "path": scope["path"], "received": received, "status": status}
+            line["sent"] = sent
             self._journal.write(json.dumps(line).encode() + b"\n")
 
 

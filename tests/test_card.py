@@ -132,12 +132,43 @@ def test_the_lines_of_code_on_the_card_run(repo, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     assert "streaming=True" in blocks[0] and "writer_batch_size=1" in blocks[1]
+    assert all("fragment_scan_options=scan" in block for block in blocks)
 
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
     assert "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz (4, 3, 2)" in capsys.readouterr().out
     assert len(names["images"]) == 3
+
+
+def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lines_run(repo, capsys):
+    dataset = load(repo.parent / "bids")
+    record = published(*plan(dataset, {}))
+    assert "nibabel.Nifti" not in card(dataset, str(repo), record, None)
+    grown = [
+        shard.model_copy(update={"images": tuple(
+            one.model_copy(update={"size": 300_000_000} if "bold" in one.path else {}) for one in shard.images)})
+        for shard in record.shards.values()
+    ]  # fmt: skip
+    text = card(dataset, str(repo), record.updated(grown), None)
+    assert "Images of up to 300.0 MB are among them (in `func_bold`)" in text
+
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for block in (blocks[0], blocks[2]):
+        exec(block, names)
+    assert names["row"]["suffix"] == "bold" and names["image"].shape == (4, 3, 2)
+
+
+def test_images_in_nifti_2_are_counted_with_the_class_that_reads_them(tmp_path):
+    dataset = load(bids.two_sessions(tmp_path))
+    record = published(*plan(dataset, {}))
+    shard = next(iter(record.shards.values()))
+    second = shard.images[0].model_copy(update={"nifti": 2})
+    record = record.updated([shard.model_copy(update={"images": (second, *shard.images[1:])})])
+    text = card(dataset, REPO, PublicationRecord.read(record.dump())[0], None)
+    assert "1 image is in NIfTI-2, which `datasets` 5.2.0 does not decode" in text
+    assert "nibabel.Nifti2Image.from_stream(stream)" in text
 
 
 # --- the YAML ---

@@ -56,10 +56,36 @@ def test_a_touched_image_with_the_same_bytes_is_unchanged(tmp_path: Path, image:
     assert known(tmp_path).unchanged([look(tmp_path, image)], [published])
 
 
-def test_an_image_with_an_annex_key_is_not_read(tmp_path: Path, image: Image) -> None:
+def test_an_image_whose_annex_key_holds_a_digest_is_not_read(tmp_path: Path, image: Image) -> None:
     annexed = replace(image, annex_key="SHA256E-s6--" + "0" * 64 + ".nii", path="not-fetched.nii", size=6)
     contents = known(tmp_path)
     assert contents.unchanged([annexed], [ImageContent(path="not-fetched.nii", size=6, sha256="1" * 64)])
+    assert contents.images_read == 0
+
+
+WORM, URL = "WORM-s6-m1300000000--sub-1_T1w.nii", "URL-s6--http&c%%example.org%sub-1_T1w.nii"
+
+
+@pytest.mark.parametrize("key", [WORM, URL])
+def test_an_image_whose_annex_key_holds_no_digest_is_known_by_its_content(
+    tmp_path: Path, image: Image, key: str
+) -> None:
+    annexed = replace(image, annex_key=key)
+    published = content(tmp_path, annexed)
+    assert known(tmp_path).unchanged([annexed], [published])
+    assert known(tmp_path).images_read == 0
+    other = tmp_path / "bids" / image.path
+    other.write_bytes(b"VOXELS")
+    os.utime(other, ns=(image.mtime_ns + 1, image.mtime_ns + 1))
+    assert not known(tmp_path).unchanged([look(tmp_path, annexed)], [published])
+    other.unlink()
+    assert not known(tmp_path).unchanged([annexed], [published.model_copy(update={"sha256": "0" * 64})])
+
+
+def test_a_stand_in_is_not_taken_for_the_content_that_it_stands_for(tmp_path: Path, image: Image) -> None:
+    planned = replace(image, size=4321)
+    contents = known(tmp_path)
+    assert contents.sha256(planned) is None
     assert contents.images_read == 0
 
 

@@ -4,11 +4,12 @@ import hashlib
 import os
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.annex import AnnexKey
+from tasks.annex import AnnexKey, identifies_content
 from tasks.embed import (
     BadImage,
     Changed,
@@ -24,7 +25,7 @@ from tasks.embed import (
     Unreadable,
     embed,
 )
-from tasks.embed.formats import nifti_size
+from tasks.embed.formats import nifti_header
 from tasks.models import Image, ImageContent
 from tests.images import image_at, image_of, nifti1, nifti2, put, sparse, zipped
 
@@ -63,7 +64,8 @@ def test_every_kind_of_nifti_arrives_byte_for_byte_with_its_sha256(tmp_path, che
     for path, stored in ((T1W, zipped(data)), ("sub-1/anat/sub-1_T2w.nii", data)):
         content, sent = embedded(tmp_path, image_of(tmp_path, path, stored), check)
         assert sent == stored
-        assert content == ImageContent(path=path, size=len(stored), sha256=hashlib.sha256(stored).hexdigest())
+        sha256 = hashlib.sha256(stored).hexdigest()
+        assert content == ImageContent(path=path, size=len(stored), sha256=sha256, nifti=1 + (make is nifti2))
 
 
 def test_an_image_behind_an_annex_link_is_read_through_it(tmp_path):
@@ -113,6 +115,18 @@ def test_a_pointer_of_an_unlocked_annex_is_unfetched(tmp_path):
 def test_a_pointer_of_git_lfs_is_unfetched(tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 100\n"
     refused(tmp_path, image_of(tmp_path, T1W, pointer), Unfetched, f"git lfs pull --include '{T1W}'")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "way"),
+    [
+        (b"/annex/objects/SHA256E-s4321--" + b"0" * 64 + b".nii.gz\n", "git annex get"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4321\n", "git lfs pull"),
+    ],
+)
+def test_a_pointer_that_was_planned_with_the_size_of_its_content_is_unfetched_and_not_changed(tmp_path, pointer, way):
+    image = image_of(tmp_path, T1W, pointer)
+    refused(tmp_path, replace(image, size=4321), Unfetched, way)
 
 
 def test_a_folder_or_a_pipe_in_the_place_of_an_image_is_unreadable(tmp_path):
@@ -191,7 +205,7 @@ def test_an_image_whose_inflated_size_is_beyond_32_bits_is_taken_by_its_size_mod
     shape = (2000, 2000, 1000)  # 8 GB of voxels
     start = bytearray(nifti1((1, 1, 1))[:352])
     struct.pack_into("<8h", start, 40, 3, *shape, 1, 1, 1, 1)
-    assert nifti_size(bytes(start)) == 352 + 2 * 2000 * 2000 * 1000
+    assert nifti_header(bytes(start)) == (1, 352 + 2 * 2000 * 2000 * 1000)
     stored = zipped(bytes(start) + bytes(5000))[:-4] + struct.pack("<I", (352 + 8_000_000_000) % 2**32)
     assert embedded(tmp_path, image_of(tmp_path, T1W, stored))[1] == stored
     refused(tmp_path, image_of(tmp_path, T1W, stored[:-1] + b"?"), Corrupt)
@@ -248,6 +262,20 @@ def test_the_size_is_compared_with_the_one_in_the_annex_key(tmp_path):
 @pytest.mark.parametrize("key", [None, "", "URL--http&c%%example.org%a--b", "WORM-m13--x", "no key", "SHA3_256-s9--ab"])
 def test_a_key_without_a_digest_that_is_known_asks_for_none(key):
     assert AnnexKey.parse(key).digest is None
+
+
+def test_only_a_key_with_a_digest_identifies_the_content():
+    digests = ("MD5E", "SHA1", "SHA256E", "SHA512", "SHA3_256", "SHA3_512E", "SKEIN256E", "BLAKE2B256E", "BLAKE2SP224")
+    assert all(identifies_content(f"{backend}-s9--ab.nii.gz") for backend in digests)
+    others = (
+        "WORM-s9-m1300000000--sub-1_T1w.nii.gz",
+        "URL-s9--http&c%%example.org%SHA256-a--b",
+        "VURL--a",
+        "SHA256",
+        "",
+        None,
+    )
+    assert not any(map(identifies_content, others))
 
 
 def test_a_key_with_every_field_is_read():

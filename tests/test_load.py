@@ -410,7 +410,7 @@ def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path)
     assert (image.annex_key, image.size) == (KEY, 4321)
     assert dataset.notes[-1] == (
         "Images whose content is not on the machine that publishes them: 1. Their shards fail until it is fetched "
-        "(`git annex get`, `datalad get`)."
+        "(`git annex get`, `datalad get`, `git lfs pull`)."
     )
 
 
@@ -442,6 +442,14 @@ def test_an_unlocked_pointer_file_is_known_as_unfetched(tmp_path, key, size):
 
     image = load(root).images[1]
     assert (image.annex_key, image.size) == (key, size)
+
+
+def test_a_pointer_of_git_lfs_is_known_as_unfetched_with_the_size_of_its_content(tmp_path):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4321\n"
+    dataset = load(bids.one_subject(tmp_path, {"sub-02/anat/sub-02_T1w.nii.gz": pointer}))
+
+    assert (dataset.images[1].annex_key, dataset.images[1].size) == (None, 4321)
+    assert "not on the machine that publishes them: 1." in dataset.notes[-1]
 
 
 def test_a_subdatasets_link_and_a_plain_link_are_told_apart(tmp_path):

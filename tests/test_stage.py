@@ -56,7 +56,13 @@ def test_a_shard_is_staged_beside_its_receipt(root, staging):
     assert (receipt.sha256, receipt.size) == (sha256_of(shard), shard.stat().st_size)
     assert (receipt.path, receipt.digest, receipt.name, receipt.rows) == (spec.path, spec.digest, spec.name, 7)
     assert receipt.images == tuple(
-        ImageContent(path=image.path, size=image.size, sha256=sha256_of(root / image.path)) for image in spec.images
+        ImageContent(
+            path=image.path,
+            size=image.size,
+            sha256=sha256_of(root / image.path),
+            nifti=2 if image.suffix == "dwi" else 1,
+        )
+        for image in spec.images
     )
     assert set(files_in(staging.folder)) == {receipt.file, receipt.file.replace(".parquet", ".receipt.json")}
 

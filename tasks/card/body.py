@@ -17,6 +17,7 @@ from tasks.text import NotText, columns_of, decode
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
+LARGEST_DECODED = 100_000_000  # bytes of an image that `datasets` decodes within 2 GB, whatever is behind it
 READMES = ("README.md", "README", "README.txt", "README.rst")
 
 PICTURES_A_ROW = 4
@@ -104,20 +105,60 @@ def _load(repo_id: str, published: Published) -> str:
     others = f"\n\nThe configs are `default` (every image) and one for each kind of image: {rows}." if named else ""
     return f"""```python
 from datasets import load_dataset
+from pyarrow.dataset import ParquetFragmentScanOptions
 
-# streaming: an image is fetched when its row is read
-images = load_dataset("{repo_id}", "{config}", split="train", streaming=True)
+# streaming: an image is fetched when its row is read, and none ahead
+scan = ParquetFragmentScanOptions(pre_buffer=False)
+images = load_dataset("{repo_id}", "{config}", split="train", streaming=True, fragment_scan_options=scan)
 row = next(iter(images))
 print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
 # all of them on your disk: the Parquet files of every config are downloaded ({md.size(published.count().size)})
-images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1)
+images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1, fragment_scan_options=scan)
 ```
 
-`writer_batch_size=1` is needed: images are large, and `datasets` would otherwise collect up to a thousand of them in \
-memory before it writes one.{others}"""
+`pre_buffer=False` and `writer_batch_size=1` are needed: images are large, and otherwise a whole file of them is held \
+in memory while it is read, and up to a thousand before one is written.{_nibabel(repo_id, published)}{others}"""
+
+
+def _nibabel(repo_id: str, published: Published) -> str:
+    """How to read images that `datasets` cannot decode, or only in much memory; nothing where there are none."""
+    largest = max(published.images, key=lambda image: published.sizes[image.path])
+    large = published.sizes[largest.path] > LARGEST_DECODED
+    if not (large or published.nifti2):
+        return ""
+    shown = largest if large else next(image for image in published.images if image.path in published.nifti2)
+    config = config_name(shown.datatype, shown.suffix) if shown.datatype else "default"
+    stream = 'io.BytesIO(row["nifti"]["bytes"])'
+    why = []
+    if large:
+        why.append(
+            f"Images of up to {md.size(published.sizes[largest.path])} are among them (in {md.code(config)}), and to "
+            "decode one `datasets` takes about ten times its size in memory."
+        )
+    if published.nifti2:
+        verb = "is" if len(published.nifti2) == 1 else "are"
+        why.append(
+            f"{_number(len(published.nifti2), 'image')} {verb} in NIfTI-2, which `datasets` 5.2.0 does not decode: "
+            "for these take `Nifti2Image` here."
+        )
+    return f"""
+
+{" ".join(why)} nibabel reads an image a volume at a time, and `reshard` keeps those behind it from being fetched \
+meanwhile; images on your disk need no `reshard`:
+
+```python
+import gzip, io, nibabel
+from datasets import Nifti
+
+images = load_dataset("{repo_id}", "{config}", split="train", streaming=True, fragment_scan_options=scan).reshard()
+for row in images.cast_column("nifti", Nifti(decode=False)):
+    stream = {f"gzip.open({stream})" if shown.path.endswith(".gz") else stream}
+    image = nibabel.Nifti{2 if shown.path in published.nifti2 else 1}Image.from_stream(stream)
+    print(row["path"], image.dataobj[..., 0].mean())
+```"""
 
 
 def _contents(published: Published) -> str:

@@ -25,13 +25,17 @@ class Published:
     sizes: dict[str, int]
     planned: int
     """Images of the dataset, on the Hub or not."""
+    nifti2: frozenset[str] = frozenset()
+    """Paths of those in NIfTI-2."""
 
     @classmethod
     def of(cls, dataset: Dataset, record: PublicationRecord) -> "Published":
         """The images of the dataset that are in the record."""
-        sizes = {content.path: content.size for shard in record.shards.values() for content in shard.images}
+        contents = [content for shard in record.shards.values() for content in shard.images]
+        sizes = {content.path: content.size for content in contents}
         images = tuple(image for image in dataset.images if image.path in sizes)
-        return cls(images, sizes, len(dataset.images))
+        nifti2 = frozenset(content.path for content in contents if content.nifti == 2) & {one.path for one in images}
+        return cls(images, sizes, len(dataset.images), nifti2)
 
     def count(self, images: Sequence[Image] | None = None) -> Counts:
         """Count these images, or all."""

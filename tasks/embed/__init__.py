@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tasks.annex import POINTER_MARK, AnnexKey
+from tasks.annex import AnnexKey
 from tasks.embed.errors import (
     BadImage,
     Changed,
@@ -28,9 +28,8 @@ from tasks.embed.errors import (
     against_key,
     corrupt,
     or_get,
-    unfetched,
 )
-from tasks.embed.formats import GZIP_MAGIC, DamagedStream, Inflation, inflated_start, nifti_size
+from tasks.embed.formats import GZIP_MAGIC, DamagedStream, Header, Inflation, inflated_start, nifti_header
 from tasks.embed.source import Source
 from tasks.models import Image, ImageContent
 
@@ -53,7 +52,7 @@ __all__ = [
 Check = Literal["trailer", "full"]
 
 INFLATED_HEADER = 540  # bytes: the header of NIfTI-2, the longer one
-LONGEST_POINTER = 32 << 10  # bytes; git-annex page "internals/pointer file": a larger file is never one
+HEADER = 32 << 10  # bytes of a file, compressed or not, that hold its NIfTI header
 STEP = 256 << 10  # bytes, where an image is inflated apart from its embedding
 
 
@@ -88,7 +87,8 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "trailer") -> Ima
         source.require_unchanged()
     checks.require_key()
     _require_whole(image, path, checks)
-    return ImageContent(path=image.path, size=image.size, sha256=checks.sha256)
+    version = checks.header.version if checks.header else 1
+    return ImageContent(path=image.path, size=image.size, sha256=checks.sha256, nifti=version)
 
 
 class _Checks:
@@ -103,8 +103,8 @@ class _Checks:
         other = self._key.algorithm not in (None, self._content.name)
         self._digest = hashlib.new(self._key.algorithm or "") if other else self._content
         self.inflation = Inflation() if check == "full" and _compressed(image) else None
-        self.needed: int | None = None
-        """The bytes of the inflated file, by its NIfTI header; None until the first step."""
+        self.header: Header | None = None
+        """None until the first step. Its size is that of the inflated file."""
         self.end = b""
         """The last four bytes so far."""
 
@@ -113,8 +113,8 @@ class _Checks:
         return self._content.hexdigest()
 
     def see(self, step: memoryview) -> None:
-        if self.needed is None:
-            self.needed = _needed(self._image, bytes(step[:LONGEST_POINTER]))
+        if self.header is None:
+            self.header = _header(self._image, bytes(step[:HEADER]))
         self._content.update(step)
         if self._digest is not self._content:
             self._digest.update(step)
@@ -132,26 +132,20 @@ def _compressed(image: Image) -> bool:
     return image.path.endswith(".gz")
 
 
-def _needed(image: Image, start: bytes) -> int:
-    """The size in the header that `start` begins with, inflated where the file is gzip."""
-    if image.size <= LONGEST_POINTER:
-        if POINTER_MARK in start.partition(b"\n")[0]:
-            raise unfetched(image, "git-annex")
-        if start.startswith(b"version https://git-lfs.github.com/spec/"):
-            raise unfetched(image, "git LFS")
+def _header(image: Image, start: bytes) -> Header:
+    """The header that `start` begins with, inflated where the file is gzip."""
     if start.startswith(GZIP_MAGIC) != _compressed(image):
         kind = "not gzip" if _compressed(image) else "gzip"
         raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or add it to .bidsignore.")
-    header = start
     if _compressed(image):
         try:
-            header = inflated_start(start, INFLATED_HEADER)
+            start = inflated_start(start, INFLATED_HEADER)
         except zlib.error as error:
             raise corrupt(image, error) from error
-    size = nifti_size(header)
-    if size is None:
+    header = nifti_header(start)
+    if header is None:
         raise NotNifti(f"{image.path} has no NIfTI header. Restore it{or_get(image)}, or add it to .bidsignore.")
-    return size
+    return header
 
 
 def _inflate(image: Image, inflation: Inflation, data: memoryview) -> None:
@@ -168,7 +162,7 @@ def _require_whole(image: Image, path: Path, checks: _Checks) -> None:
     or it is one of the few that are longer than they need be, padded, or made of several members: only these are
     inflated to tell, which reads them a second time.
     """
-    needed = checks.needed or 0
+    needed = checks.header.size if checks.header else 0
     found = image.size
     if _compressed(image):
         if not checks.inflation and struct.unpack("<I", checks.end.rjust(4, b"\0"))[0] == needed & 0xFFFFFFFF:

@@ -3,7 +3,7 @@
 import struct
 import zlib
 from math import prod
-from typing import cast
+from typing import Literal, NamedTuple, cast
 
 from isal import igzip_lib
 
@@ -22,12 +22,20 @@ BITS = {
 }  # fmt: skip
 
 
-def nifti_size(header: bytes) -> int | None:
-    """The bytes that a NIfTI file must have at least, by its header; None where there is no NIfTI header.
+class Header(NamedTuple):
+    """What a NIfTI header says: its version, 1 or 2, and the bytes that the file must have at least."""
+
+    version: Literal[1, 2]
+    size: int
+
+
+def nifti_header(header: bytes) -> Header | None:
+    """Read a NIfTI header; None where there is none.
 
     Source: nifti1.h and nifti2.h, the fields sizeof_hdr, magic, dim, datatype, bitpix and vox_offset, in either byte
     order. Only single files (`n+1`, `n+2`): BIDS has no others.
     """
+    version: Literal[1, 2]
     for order in "<>":
         try:
             sizeof = struct.unpack_from(f"{order}i", header)[0]
@@ -35,19 +43,19 @@ def nifti_size(header: bytes) -> int | None:
                 dimensions = struct.unpack_from(f"{order}8h", header, 40)
                 datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
                 offset = struct.unpack_from(f"{order}f", header, 108)[0]
-                first = 352
+                version, first = 1, 352
             elif sizeof == 540 and header[4:12] == b"n+2\0\r\n\x1a\n":
                 dimensions = struct.unpack_from(f"{order}8q", header, 16)
                 datatype, bits = struct.unpack_from(f"{order}2h", header, 12)
                 offset = struct.unpack_from(f"{order}q", header, 168)[0]
-                first = 544
+                version, first = 2, 544
             else:
                 continue
             rank = dimensions[0]
             if not 1 <= rank <= 7 or min(dimensions[1 : rank + 1]) < 0:
                 return None
             voxels = prod(dimensions[1 : rank + 1])
-            return int(offset or first) + int(-(-voxels * BITS.get(datatype, bits) // 8))
+            return Header(version, int(offset or first) + int(-(-voxels * BITS.get(datatype, bits) // 8)))
         except (struct.error, ValueError, OverflowError):
             continue
     return None

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unreadable
+from tasks.annex import LONGEST_POINTER, stand_in
+from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unfetched, unreadable
 from tasks.models import Image
 from tasks.write import LARGEST_IMAGE
 
@@ -49,7 +50,16 @@ class Source:
                 f"{image.path} has {status.st_size} bytes; one image can have at most 2 GiB. Compress it (.nii.gz), "
                 "split it into parts, or add it to .bidsignore."
             )
+        # before the comparison: the plan has the size of the content, where the stand-in says it
+        if status.st_size <= LONGEST_POINTER and (holder := stand_in(self._start())):
+            raise unfetched(image, holder)
         self._compare(status, "since it was planned")
+
+    def _start(self) -> bytes:
+        try:
+            return os.pread(self._descriptor, 1024, 0)
+        except OSError as error:
+            raise unreadable(self._image, error) from error
 
     def _compare(self, status: os.stat_result, when: str) -> None:
         image = self._image

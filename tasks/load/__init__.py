@@ -59,8 +59,8 @@ __all__ = [
 def load(source: Path) -> Dataset:
     """Load the BIDS dataset at `source`: raw data and derivatives, no image opened.
 
-    An image that was not fetched from git-annex is loaded with the size in its key: its own shard fails, when it is
-    staged.
+    An image that was not fetched from git-annex or git LFS is loaded with the size that its key or pointer says: its
+    own shard fails, when it is staged.
 
     Raises:
         NotABidsDataset: no such folder, or no dataset_description.json in it.
@@ -265,7 +265,7 @@ class _Loader:
         if self.unfetched:
             notes.append(
                 f"Images whose content is not on the machine that publishes them: {self.unfetched}. Their shards fail "
-                "until it is fetched (`git annex get`, `datalad get`)."
+                "until it is fetched (`git annex get`, `datalad get`, `git lfs pull`)."
             )
         return notes
 

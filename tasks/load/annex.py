@@ -1,8 +1,8 @@
-"""Images in git-annex and DataLad trees: their keys, and their sizes even where the content was not fetched.
+"""Images in git-annex, DataLad and git LFS trees: their keys, and their sizes even where nothing was fetched.
 
 A locked file is a symbolic link into `.git/annex/objects/.../KEY/KEY`, dangling until it is fetched. An unlocked one
-that was not fetched is a small text file (`tasks.annex`); once fetched, it cannot be told from any other file, and has
-no key here.
+that was not fetched, and one of git LFS, is a small text file (`tasks.annex`); once fetched, it cannot be told from any
+other file, and has no key here.
 """
 
 import os
@@ -10,7 +10,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from tasks.annex import POINTER_MARK, AnnexKey, pointer_key
+from tasks.annex import POINTER_MARK, AnnexKey, lfs_size, pointer_key
 
 MAX_POINTER = 1024  # bytes: the mark, a key, a line end; an image is larger, so no image is opened for this
 _LINK = re.compile(r"(?:^|/)annex/objects/(?:.*/)?([^/]+)$")
@@ -44,15 +44,17 @@ def file_facts(path: str) -> FileFacts:
     if found is None:
         return FileFacts(AnnexKey.parse(key).size or 0, own.st_mtime_ns, key, fetched=False)
     if key is None and len(POINTER_MARK) < found.st_size <= MAX_POINTER:
-        key = _key_in_pointer_file(path)
-        if key is not None:
-            return FileFacts(AnnexKey.parse(key).size or 0, found.st_mtime_ns, key, fetched=False)
+        start = _start(path)
+        key = pointer_key(start)
+        size = AnnexKey.parse(key).size or 0 if key else lfs_size(start)
+        if size is not None:
+            return FileFacts(size, found.st_mtime_ns, key, fetched=False)
     return FileFacts(found.st_size, found.st_mtime_ns, key, fetched=True)
 
 
-def _key_in_pointer_file(path: str) -> str | None:
+def _start(path: str) -> bytes:
     try:
         with open(path, "rb") as stream:  # noqa: PTH123 - as above
-            return pointer_key(stream.read(MAX_POINTER))
+            return stream.read(MAX_POINTER)
     except OSError:  # unreadable: the shard's staging names it
-        return None
+        return b""
