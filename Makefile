@@ -8,7 +8,7 @@ ROUNDS ?= 300
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev browser deploy demo demo-once test fmt lint types bench soak staging requirements clean
+.PHONY: help setup dev validator browser deploy demo demo-once test fmt lint types bench soak staging requirements clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 setup: $(VENV)/.run  ## a virtual environment with what a worker needs
 dev: $(VENV)/.dev  ## the same with what a developer needs
 
+validator: setup  ## the BIDS validator, for runs with validate_bids (92 MB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validator.txt
+
 demo: setup  ## the whole chain on this machine, in a browser; waits at the gate (SESSIONS=24 for a small cut)
 	$(BIN)/python -m deployments.demo $(if $(SESSIONS),--sessions $(SESSIONS))
 
@@ -39,7 +42,7 @@ browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
 test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 fmt: dev  ## formats the code
 	$(BIN)/ruff format $(SOURCES)
@@ -64,6 +67,7 @@ bench: dev  ## figures, one a line: name value unit
 requirements:  ## pins again, from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
 
 soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
 	$(BIN)/python -m soak --rounds $(ROUNDS)

@@ -55,7 +55,7 @@ def stack_in(place: Path, port: int, **settings: str) -> Iterator[tuple[Stack, R
 def kill(stack: Stack, runs: Runs, data: Path, at: int) -> int:
     """Start a push and kill its process when `at` shards are on the Hub; how many are there then."""
     hub = Hub(Target(stack.endpoint, REPO_ID), stack.token)
-    run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID)
+    run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID, defacing="no faces")
     wait_until("the repo is there", hub.exists, 120)
     wait_until(f"{at} shards are on the Hub", lambda: published(hub) >= at, 1800)
     wait_for_process(run).send_signal(signal.SIGKILL)
@@ -94,7 +94,7 @@ def restore(place: Path, scenario: str) -> None:
 
 def measure(name: str, stack: Stack, runs: Runs, data: Path) -> None:
     started = time.monotonic()
-    run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID)
+    run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID, defacing="no faces")
     runs.wait(run, {"PAUSED"}, seconds=1800)
     seconds = time.monotonic() - started
     done = runs.figures(run)
@@ -111,7 +111,7 @@ def measure(name: str, stack: Stack, runs: Runs, data: Path) -> None:
 
 def measure_night(stack: Stack, runs: Runs, data: Path) -> None:
     started = time.monotonic()
-    run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID)
+    run = runs.start("push-bids/manual", source=str(data), repo_id=REPO_ID, defacing="no faces")
     ended = runs.wait(run, {"COMPLETED"})
     assert ended.state is not None and ended.state.name == "NothingToPublish", ended.state
     tasks = runs.client.read_task_runs()

@@ -51,7 +51,8 @@ from flows.push_bids import push_bids
 from prefect.client.orchestration import get_client
 
 start = time.monotonic()
-state = push_bids(Path(sys.argv[1]), sys.argv[2], staging_root=Path(sys.argv[3]), return_state=True)
+source, repo, root = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+state = push_bids(source, repo, staging_root=root, defacing="no faces", return_state=True)
 spent = time.monotonic() - start
 assert state.name == sys.argv[4], (state.name, state.message)
 print(spent)

@@ -14,6 +14,7 @@ from tasks import report as words
 from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
+from tasks.findings import Checked
 from tasks.hub import Hub
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import PublishedShard, Receipt, Verification
@@ -42,6 +43,8 @@ class Evidence:
     """The dataset's folder, where this run has read it."""
     waiting: int = 0
     """Shards that had no room in the staging folder: the next run publishes them."""
+    checked: Checked = field(default_factory=Checked)
+    """What was found before the publication, and stated by the operator."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What of the dataset is not published, as `Dataset.left_out`."""
 
@@ -86,6 +89,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
             found.removed,
             found.unpublished,
             found.waiting,
+            found.checked,
             left_out=found.left_out,
         ),
         key=artifact_key("evidence", hub.target),

@@ -88,7 +88,7 @@ class Rig:
 
     def push(self) -> UUID:
         """Start a run of push-bids/manual."""
-        return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID)
+        return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID, defacing="no faces")
 
     def wait_for_work(self, run: UUID) -> psutil.Process:
         """The process that works for a run, as soon as it holds the target: until then it only imports."""

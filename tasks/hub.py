@@ -29,7 +29,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
 
 from tasks.errors import BadInput, PushError
-from tasks.models import ListedFile, Listing
+from tasks.models import Gated, ListedFile, Listing
 from tasks.staging import Target
 
 #: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
@@ -180,11 +180,12 @@ class Hub:
         """The page for people of a commit."""
         return f"{self.url()}/commit/{commit}"
 
-    def prepare(self, private: bool) -> None:
+    def prepare(self, private: bool, gated: Gated = "no") -> None:
         """Make the repo and the revision where they are missing, and check that the token may write to it.
 
         Done before a single image is read, so that a run of hours does not end at its first commit.
-        An existing repo keeps the visibility it has.
+        An existing repo keeps the visibility it has. Where people have to ask for access (`gated`), that is set before
+        anything is in the repo, and set again where it is not so; `no` never opens a gate that somebody has set.
         """
         repo_id, revision = self.target.repo_id, self.target.revision
         with self.explained(f"checking the token for {repo_id}"):
@@ -193,6 +194,10 @@ class Hub:
             self.api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         with self.explained(f"checking that the token may write to {repo_id}"):
             self.api.auth_check(repo_id, repo_type="dataset", write=True)
+        if gated != "no":
+            with self.explained(f"having people ask for access to {repo_id}"):
+                if self.api.dataset_info(repo_id).gated != gated:
+                    self.api.update_repo_settings(repo_id, repo_type="dataset", gated=gated)
         if revision != "main":
             with self.explained(f"opening the branch {revision} of {repo_id}"):
                 self.api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)

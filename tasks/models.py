@@ -31,6 +31,7 @@ ROW_OVERHEAD = 8 << 10
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Verification = Literal["listing", "sample", "full"]
 Removed = Literal["keep", "delete"]
+Gated = Literal["no", "auto", "manual"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Image:
     """This subject's row of participants.tsv, a JSON object as text; `n/a` is null, every other value a string."""
     session: str | None = None
     scan: str | None = None
+    sidecars: tuple[str, ...] = ()
+    """The JSON files whose fields are in `metadata`, the nearest first: to say where a field stands, not published."""
 
 
 @dataclass(frozen=True, slots=True)

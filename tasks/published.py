@@ -10,7 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.hub import Hub
-from tasks.models import Listing, PublicationRecord
+from tasks.models import Gated, Listing, PublicationRecord
 from tasks.patience import RETRIES_AT_THE_START
 
 RECORD = "bids/shards.jsonl"
@@ -38,14 +38,14 @@ def read_published(hub: Hub, commit: str | None = None) -> Published:
 
 
 @task(name="read-target", cache_policy=NO_CACHE, persist_result=False, **RETRIES_AT_THE_START)
-def read_target(hub: Hub, make: bool, private: bool) -> tuple[Published, Listing]:
+def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Published, Listing]:
     """What the target holds at its head: the record and the card, and every file.
 
     With `make`, the repo and the branch are made where they are missing, and the token is checked for the right to
     write; without, a target that is not there holds nothing.
     """
     if make:
-        hub.prepare(private)
+        hub.prepare(private, gated)
     elif not hub.exists():
         return Published("", PublicationRecord()), Listing("", {})
     published = read_published(hub)

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tasks.evidence import CleanupPlan, CleanupResult, Gate, Removal, VerificationReport
+from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
-from tasks.models import Dataset, Receipt, ShardSpec
+from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
 from tasks.pictures import strip
 from tasks.resume import Drift, Work
 
+LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
+IN_A_STATE = 2  # files of a field in it
 NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
@@ -85,6 +88,7 @@ def evidence(
     removed: Sequence[str] = (),
     unpublished: Sequence[Receipt] = (),
     waiting: int = 0,
+    checked: Checked | None = None,
     left_out: Mapping[str, int] | None = None,
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
@@ -108,6 +112,8 @@ def evidence(
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
         parts += ["## Read back, byte for byte", table(["shard", "size", "images", "sha256"], rows)]
+    if checked is not None and (checked.lifted or checked.statement.strip):
+        parts += ["## Stated by the operator", _statement(checked)]
     if drift:
         parts += ["## Changed on the Hub by somebody else", table(["file", "what"], [[d.path, d.what] for d in drift])]
     if removed:
@@ -129,29 +135,120 @@ def evidence(
     return "\n\n".join(parts) + "\n"
 
 
-def dry_run(hub: Hub, dataset: Dataset, shards: Sequence[ShardSpec], work: Work) -> str:
+def stopped(checked: Checked) -> str:
+    """The sentence in which a run ends that must not publish, with the ways on."""
+    stops = checked.stops
+    lines = []
+    for rule in dict.fromkeys(finding.rule for finding in stops):
+        lines.append(f"  {rule}: {RULES[rule].what}. {RULES[rule].mend}")
+        of_rule = [finding for finding in stops if finding.rule == rule]
+        lines += [f"    {_where(finding)}" for finding in of_rule[:LISTED_IN_A_STATE]]
+        if len(of_rule) > LISTED_IN_A_STATE:
+            lines.append(f"    and {len(of_rule) - LISTED_IN_A_STATE} more fields")
+    names = sorted({finding.rule for finding in stops})
+    return (
+        f"Nothing was staged or sent: {number(len(names), 'rule')} stop{'s' if len(names) == 1 else ''} this push.\n"
+        + "\n".join(lines)
+        + f"\nTo publish it all the same, name the rule in allow ({', '.join(names)}): the card then says so."
+    )
+
+
+def _where(finding: Finding, code: bool = False) -> str:
+    """A field, how many files have it, and the first of them; as Markdown, names are set as code."""
+    field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
+    named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
+    more = ", ..." if finding.count > len(files) else ""
+    return f"{f'`{cell(field)}`' if code else field} in {number(finding.count, 'file')}: {named}{more}"
+
+
+def findings(checked: Checked) -> str:
+    """Everything that was found, as a Markdown artifact."""
+    return f"# Before publication\n\n{_found(checked)}\n"
+
+
+def _found(checked: Checked) -> str:
+    """What was found, by what it means for the push and by rule. Lists, since the UI cuts off a table's long cells."""
+    parts = [_statement(checked)]
+    for head, found in (
+        ("Stops the push", checked.stops),
+        ("Allowed, although it would stop the push", checked.lifted),
+        ("To be looked at", checked.warnings),
+    ):
+        parts += [f"## {head}"] if found else []
+        for name in dict.fromkeys(finding.rule for finding in found):
+            rule, of_rule = RULES[name], [finding for finding in found if finding.rule == name]
+            lines = [f"- {_where(finding, code=True)}" for finding in of_rule[:LISTED]]
+            if len(of_rule) > LISTED:
+                lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
+            parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
+    return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
+
+
+def _statement(checked: Checked) -> str:
+    statement = checked.statement
+    lines = [f"Faces: {statement.defacing}."]
+    if statement.allow:
+        lines.append(f"Allowed: {', '.join(statement.allow)}.")
+    if statement.strip:
+        lines.append(f"Stripped from what is published: {', '.join(f'`{cell(name)}`' for name in statement.strip)}.")
+    return " ".join(lines)
+
+
+def dry_run(
+    hub: Hub,
+    dataset: Dataset,
+    shards: Sequence[ShardSpec],
+    work: Work,
+    record: PublicationRecord,
+    checked: Checked,
+) -> str:
     """What a run would do, as a Markdown artifact."""
-    by_suffix: Counter[str] = Counter()
-    bytes_by_suffix: Counter[str] = Counter()
-    for image in dataset.images:
-        by_suffix[image.suffix] += 1
-        bytes_by_suffix[image.suffix] += image.size
-    rows = [[suffix, f"{count:,}", size(bytes_by_suffix[suffix])] for suffix, count in by_suffix.most_common()]
+    rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
+    rows: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for image in (image for shard in work.missing for image in shard.images):
+        rows[image.suffix] += 1
+        sizes[image.suffix] += image.size
+    by_suffix = [
+        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
+    ]
+    verdict = "**The push would stop**, see below. " if checked.stops else ""
     parts = [
         f"# Dry run: {dataset.name} to {hub.target}",
-        f"{number(len(shards), 'shard')} with {number(len(dataset.images), 'image')}, "
-        f"{size(sum(shard.size for shard in shards))}. Nothing was staged or sent.",
-        f"Published already: {len(work.done):,}. Staged already, to send: {len(work.send):,}. "
-        f"To embed and send: {len(work.stage):,} ({size(sum(shard.size for shard in work.stage))}).",
-        "## Images",
-        table(["suffix", "images", "size"], rows),
+        f"{verdict}Nothing was staged or sent.",
+        "## What would be pushed",
+        f"{number(len(work.missing), 'shard')} of {len(shards):,}, {size(sum(s.size for s in work.missing))}, with "
+        f"{number(sum(rows.values()), 'row')}. On the Hub already: {len(work.done):,}. Staged already, to send: "
+        f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
+        table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
+        "## What changed since the last time",
+        _changed(work, record),
     ]
     if work.drift:
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
     if work.removed:
         parts += ["## No longer in the dataset", table(["shard"], [[path] for path in work.removed])]
     parts += _left_out(dataset.left_out)
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
+
+
+def _changed(work: Work, record: PublicationRecord) -> str:
+    """The shards that are new or other than the record says, with the images that came, went, or may differ."""
+    if not record.shards:
+        return "Nothing is published yet: all of it is new."
+    rows = []
+    for shard in work.missing:
+        line = record.shards.get(shard.path)
+        before = {image.path for image in line.images} if line else set()
+        now = {image.path for image in shard.images}
+        what = "new" if line is None else "changed"
+        rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
+    if not rows and not work.removed:
+        return "Nothing."
+    gone = f" {number(len(work.removed), 'shard')} no longer in the dataset." if work.removed else ""
+    new = sum(row[1] == "new" for row in rows)
+    head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
+    return "\n\n".join([head, table(["shard", "what", "images added", "images gone"], rows)] if rows else [head])
 
 
 def _left_out(left_out: Mapping[str, int]) -> list[str]:

@@ -53,8 +53,8 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
         staging.write_receipt(spec, receipt)
     except UnicodeEncodeError as error:
         raise NotText(
-            f"{spec.name} has a name or a text that is not UTF-8: {error.object[:200]!r}. Rename the file, or mend the "
-            "sidecar."
+            f"{spec.name} has a name or a text that is not UTF-8, at its character {error.start}. Rename the file, or "
+            "mend the sidecar."  # what stands there may be about a person
         ) from error
     except OSError as error:
         if error.errno in NO_ROOM:

@@ -74,9 +74,9 @@ def read_table(text: str) -> list[Row]:
     lines = _LINE_END.split(text.removeprefix("\ufeff"))
     columns = lines[0].rstrip("\t").split("\t")
     columns = [column.strip() for column in columns]
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise BadTable(f"line 1: two columns are named {twice[0]!r}")
+    twice = [number for number, column in enumerate(columns, start=1) if columns.count(column) > 1]
+    if twice:  # not by its name: where the line of names was forgotten, it is a value
+        raise BadTable(f"line 1: the columns {twice[0]} and {twice[1]} have the same name")
     rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():

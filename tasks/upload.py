@@ -21,6 +21,7 @@ What the remote holds in the end is `tasks.verify`'s question, not this module's
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -41,6 +42,8 @@ COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the 
 
 CardOf = Callable[[PublicationRecord, str | None], str]
 """The card that is true for a record, given the card that is on the Hub now."""
+SameCard = Callable[[str, str | None], bool]
+"""Whether a card says what the one on the Hub says, so that it is no reason for a commit."""
 
 
 class ContestedTarget(PushError):
@@ -82,14 +85,17 @@ class Changes:
     """Shards to remove from the repo."""
     record: bool = False
     """Whether the record on the Hub has to be written anew, since lines of it are damaged."""
+    same_card: SameCard = eq
 
     def any(self, target: Published) -> bool:
         """Whether anything is to be done, the target being as it is."""
-        return bool(self.texts or self.remove or self.record or self.card_of(target.record, target.card) != target.card)
+        if self.texts or self.remove or self.record:
+            return True
+        return not self.same_card(self.card_of(target.record, target.card), target.card)
 
     def made(self) -> "Changes":
         """What is left after a commit that brought all of it about: the card goes with each."""
-        return Changes(self.card_of, {})
+        return Changes(self.card_of, {}, same_card=self.same_card)
 
 
 def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tuple[S, ...]]:

@@ -40,6 +40,7 @@ from tasks.plan import plan  # noqa: E402
 from tasks.stage import stage  # noqa: E402
 from tasks.staging import Staging, Target  # noqa: E402
 from tasks.write import WRITER_SETTINGS  # noqa: E402
+from tests import bids_examples  # noqa: E402
 
 _numbers = count(1)
 SESSIONS = 6  # sessions in the tests' dataset: every suffix, and a session with two T1w
@@ -100,6 +101,12 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bids") / "ds004884"
     make_dataset(folder, sessions=SESSIONS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole tree of ds004884 with a few bytes in place of each image, which no test may change."""
+    return bids_examples.ds004884(tmp_path_factory.mktemp("whole") / "ds004884")
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from huggingface_hub import DatasetCard
+from dulwich import porcelain
+from huggingface_hub import DatasetCard, RepoCard
 from markdown_it import MarkdownIt
 
-from tasks.card import UnreadableCard, card, side_files
+from tasks.card import About, Made, Pictures, UnreadableCard, card, same_card, side_files
+from tasks.findings import Checked, Finding, Statement
 from tasks.licence import Licence, licence
 from tasks.load import load
 from tasks.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
@@ -39,9 +41,9 @@ def published(*shards: ShardSpec) -> PublicationRecord:
     )
 
 
-def card_of(root: Path, repo_id: str = REPO, existing: str | None = None) -> str:
+def card_of(root: Path, repo_id: str = REPO, existing: str | None = None, about: About | None = None) -> str:
     dataset = load(root)
-    return card(dataset, repo_id, published(*plan(dataset, {})), existing)
+    return card(dataset, repo_id, published(*plan(dataset, {})), existing, about)
 
 
 def yaml_of(text: str) -> dict[str, object]:
@@ -481,12 +483,71 @@ def test_a_dataset_without_tables_has_no_tables(tmp_path):
     assert "Participants" not in card_of(tmp_path)
 
 
-def test_the_card_of_ds004884_is_as_the_dataset_is(tmp_path):
-    root = bids.ds004884(tmp_path)
-    text = card_of(root)
+def test_the_card_of_ds004884_is_as_the_dataset_is(whole, hub_server):
+    text = card_of(whole, about=About(Checked(Statement("defaced")), Pictures(), Made.of(load(whole))))
 
     assert "5,164 images of 230 subjects in 902 sessions" in text
     rows = {row[0]: row[3:6] for row in rows_in(html_of(text))[1:8]}
     assert rows["func_bold"] == ["1,402", "220", "850"] and rows["anat_mask"] == ["228", "228", "228"]
     assert "stroke who have experienced speech and language impairments" in text  # the README, which is UTF-16
-    assert DatasetCard(text).data.pretty_name == "Aphasia Recovery Cohort (ARC) Dataset"
+    for words in (
+        "**Faces** were removed from the images that showed them",
+        "**DOI:** <https://doi.org/10.18112/openneuro.ds004884.v1.0.2>",
+        "**Funding:** National Institute of Health Grant P50DC014664;",
+        "**Ethics approvals:** All data acquired from studies that were approved",
+        "**How to cite:** Gibson M, Newman-Norlund R",
+        "| `wab_aq` | WAB (Western Aphasia Battery-Revised) Aphasia Quotient | Score |",
+        "**Version of the dataset:** 1.0.2",
+        "**Published with:** bids-push ",
+    ):
+        assert words in text
+
+
+def test_the_yaml_of_ds004884_follows_the_hubs_rules(whole, hub_server):
+    text = card_of(whole)
+    RepoCard(text).validate(repo_type="dataset")  # the Hub is asked
+
+    data = DatasetCard(text).data.to_dict()
+    assert data["license"] == "cc0-1.0"
+    assert data["pretty_name"] == "Aphasia Recovery Cohort (ARC) Dataset"
+    assert re.fullmatch(r"n<1K|\d+[KMB]<n<\d+[KMB]", *data["size_categories"])
+    assert all(isinstance(tag, str) and re.fullmatch(r"[\w-]+", tag) for tag in data["tags"])
+    names = [config["config_name"] for config in data["configs"]]
+    assert len(names) == len(set(names)) == 9 and all(re.fullmatch(r"[\w.-]+", name) for name in names)
+    assert {key for config in data["configs"] for key in config} == {"config_name", "data_files", "filters"}
+
+
+# --- what was stated, and how it was made ---
+
+
+def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path):
+    findings = (Finding("date", "acq_time", ("a_scans.tsv",), 1), Finding("date", "StudyDate", ("b.json",), 7))
+    statement = Statement("not defaced, sharing permitted", ("date", "defacing"), ("Stat|ion", "Other"))
+    text = card_of(bids.two_sessions(tmp_path), about=About(Checked(statement, findings)))
+
+    html = html_of(text)
+    assert "<strong>Faces were not removed.</strong>" in html
+    assert "dates later than 1925, so not shifted ones (<code>StudyDate</code>, <code>acq_time</code>)" in html
+    assert "Rule <code>defacing</code>" in html
+    assert "<strong>Left out</strong> of the metadata and the tables: <code>Other</code>," in html
+    assert "Before it was published" not in card_of(tmp_path)
+
+
+def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path):
+    root = bids.two_sessions(tmp_path)
+    older, newer = (card_of(root, about=About(made=Made("1.0", "c" * 40, f"bids-push {n}"))) for n in (1, 2))
+
+    assert older != newer and same_card(newer, older)
+    assert not same_card(newer, None)
+    assert not same_card(newer.replace("5 images", "6 images"), older)
+
+
+def test_the_commit_of_the_datasets_git_tree_is_on_the_card_and_that_of_a_tree_around_it_is_not(tmp_path):
+    root = bids.one_subject(tmp_path / "around" / "dataset", {"CHANGES": "v2.1.0 2026-01-01\n  - new\n1.0.0\n"})
+    for folder in (root.parent, root):
+        assert Made.of(load(root)).commit == ""
+        porcelain.init(str(folder))
+        commit = porcelain.commit(str(folder), message=b"x", author=b"a <a@b>", committer=b"a <a@b>").decode()
+    assert Made.of(load(root)).commit == commit
+    assert commit in card_of(root, about=About(made=Made.of(load(root))))
+    assert Made.of(load(root)).dataset == "2.1.0"

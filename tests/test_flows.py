@@ -46,7 +46,8 @@ def target(hub_server: Stack, repo_id: str) -> Hub:
 
 
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
-    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **parameters)
+    given = {"defacing": "no faces", **parameters}
+    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **given)
 
 
 def shards_on(target: Hub) -> dict[str, tuple[int, str | None]]:
@@ -181,6 +182,25 @@ def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, targe
     assert b"## A note by hand" in (target.read(CARD, target.head()) or b"")
 
 
+def test_an_upgrade_of_bids_push_is_told_when_something_is_published_and_is_no_reason_to_publish(
+    own_bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(own_bids, target, root)
+    first = on_hub(target)
+    monkeypatch.setattr("tasks.card.made.tool_version", lambda: "bids-push 77.0")
+    assert push(own_bids, target, root).name == "NothingToPublish"
+    shutil.copyfile(*reversed(sorted(own_bids.rglob("*_T1w.nii.gz"))[:2]))
+    assert push(own_bids, target, root).name == "Staged"
+    after = on_hub(target)
+    assert b"bids-push 77.0" in (target.read(CARD, target.head()) or b"")
+    changed = {path for path in after if path.startswith("pictures/") and after[path] != first[path]}
+    assert changed == {"pictures/anat_T1w.png"}
+
+
+def on_hub(target: Hub) -> dict[str, tuple[str | None, str | None]]:
+    return {path: (file.sha256, file.blob_id) for path, file in target.listing(target.head()).files.items()}
+
+
 # Bad input: one clear message each, in the run's state, and no harm.
 
 
@@ -237,7 +257,7 @@ def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_st
     bids: Path, hub_server: Stack, root: Path
 ) -> None:
     hub_server.make_token("another-lab")
-    state = push_bids(bids, "another-lab/data", staging_root=root, return_state=True)
+    state = push_bids(bids, "another-lab/data", defacing="no faces", staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "NotAllowed")
     assert "write role" in (state.message or "") and not staged(root)
 

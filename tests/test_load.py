@@ -724,7 +724,7 @@ def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_pa
     ("table", "reason"),
     [
         ("participant_id\tage\nsub-01\t1\t2\n", "line 2: 3 values for 2 columns"),
-        ("participant_id\tage\tage\n", "two columns are named 'age'"),
+        ("participant_id\tage\tage\n", "columns 2 and 3 have the same name"),
         ("id\tage\nsub-01\t1\n", "no column 'participant_id'"),
         ("participant_id\tage\nsub-01\t1\nsub-01\t2\n", "two rows for sub-01"),
         (b"\x00\x01\x02", "binary"),

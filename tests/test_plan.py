@@ -205,8 +205,8 @@ def test_a_digest_is_the_same_on_any_day():
 
 
 @pytest.fixture(scope="module")
-def ds004884(tmp_path_factory) -> Dataset:
-    return load(bids.ds004884(tmp_path_factory.mktemp("whole")))
+def ds004884(whole) -> Dataset:
+    return load(whole)
 
 
 def test_ds004884_is_902_shards_with_all_of_its_5164_images(ds004884):

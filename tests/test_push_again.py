@@ -74,7 +74,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def push(source: Path, hub: Hub, root: Path, **parameters: Any) -> State[Any]:
-    return push_bids(source, hub.target.repo_id, staging_root=root, return_state=True, **parameters)
+    given = {"defacing": "no faces", **parameters}
+    return push_bids(source, hub.target.repo_id, staging_root=root, return_state=True, **given)
 
 
 def shards_on(hub: Hub) -> dict[str, str | None]:
@@ -118,7 +119,7 @@ def test_a_night_with_nothing_changed_reads_no_image_and_asks_the_hub_a_few_thin
     assert state.name == "NothingToPublish", state.message
     assert len(server.asked()) - asked <= REQUESTS_A_NIGHT
     assert server.content_received(start) == 0 and hub.head() == head
-    assert task_runs(state) == {"load", "plan", "read-target"}
+    assert task_runs(state) == {"load", "preflight", "plan", "read-target"}
 
 
 def task_runs(state: State[Any]) -> set[str]:
@@ -131,7 +132,7 @@ def task_runs(state: State[Any]) -> set[str]:
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
             found[:] = [one.name.split(" ")[0].rsplit("-", 1)[0] for one in runs]
-            return len(runs) >= 3
+            return len(runs) >= 4
 
     wait_until("the server has recorded the task runs", recorded, 60)
     return set(found)

@@ -95,8 +95,13 @@ def move(call: Call) -> Response:
 
 
 def settings(call: Call) -> Response:
-    """PUT .../settings: the visibility; `gated` is taken and means nothing here."""
+    """PUT .../settings: the visibility, and whether people have to ask for access."""
     repo = call.repo(write=True)
+    if "gated" in call.body:
+        gated = call.body["gated"]
+        if gated not in (False, "auto", "manual"):
+            raise bad_request('gated must be "auto", "manual" or false')
+        call.hub.repos.set_gated(repo, gated or None)
     if "visibility" in call.body or "private" in call.body:
         private = call.body.get("visibility") == "private" or call.body.get("private") is True
         call.hub.repos.set_private(repo, private)
@@ -174,7 +179,8 @@ def _summary(call: Call, repo: Repo, revision: str) -> dict[str, Any]:
     head = call.hub.git.commit(repo.id, call.hub.git.resolve(repo.id, revision))
     summary = {
         "_id": str(repo.id), "id": repo.full_name, "author": repo.namespace, "sha": head.oid,
-        "lastModified": iso(head.date), "createdAt": iso(repo.created), "private": repo.private, "gated": False,
+        "lastModified": iso(head.date), "createdAt": iso(repo.created), "private": repo.private,
+        "gated": repo.gated or False,
         "disabled": False, "tags": [], "downloads": 0, "likes": 0,
     }  # fmt: skip
     if repo.type == "model":

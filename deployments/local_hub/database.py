@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS token (
     role TEXT NOT NULL CHECK (role IN ('read', 'write')), created REAL NOT NULL, expires REAL);
 CREATE TABLE IF NOT EXISTS repo (
     id INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, namespace TEXT NOT NULL COLLATE NOCASE,
-    name TEXT NOT NULL COLLATE NOCASE, private INTEGER NOT NULL, created REAL NOT NULL, UNIQUE (type, namespace, name));
+    name TEXT NOT NULL COLLATE NOCASE, private INTEGER NOT NULL, created REAL NOT NULL,
+    gated TEXT CHECK (gated IN ('auto', 'manual')), UNIQUE (type, namespace, name));
 CREATE TABLE IF NOT EXISTS git_object (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, oid TEXT NOT NULL, kind INTEGER NOT NULL,
     size INTEGER NOT NULL, data BLOB NOT NULL, sha256 TEXT, content_size INTEGER, PRIMARY KEY (repo, oid));
@@ -80,6 +81,8 @@ class Database:
         with self.write() as connection:
             for statement in SCHEMA.split(";"):
                 connection.execute(statement)
+            if "gated" not in {row[1] for row in connection.execute("PRAGMA table_info(repo)")}:  # an older store
+                connection.execute("ALTER TABLE repo ADD COLUMN gated TEXT")
             for key, value in [("secret", secrets.token_bytes(32)), ("store", secrets.token_bytes(8))]:
                 connection.execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", (key, value))
         settings = dict(self._writer.execute("SELECT key, value FROM setting").fetchall())

@@ -11,6 +11,7 @@ from html import escape
 from urllib.parse import quote
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from starlette.responses import Response
 
 from deployments.local_hub.call import Call
@@ -36,7 +37,8 @@ def home(call: Call) -> Response:
         head = call.hub.git.commit(repo.id, call.hub.git.resolve(repo.id, "main"))
         rows.append(
             f'<tr><td><a href="/{quote(repo.path)}">{escape(repo.full_name)}</a></td><td>{repo.type}</td>'
-            f'<td>{"private" if repo.private else "public"}</td><td class="n">{iso(head.date)}</td></tr>'
+            f"<td>{'private' if repo.private else 'gated' if repo.gated else 'public'}</td>"
+            f'<td class="n">{iso(head.date)}</td></tr>'
         )
     table = _table(("Repository", "Type", "Visibility", "Last commit"), rows) if rows else "<p>Nothing to see.</p>"
     if call.identity.name is None:
@@ -162,7 +164,7 @@ def _header(repo: Repo, revision: str, path: str) -> str:
     parts = path.split("/") if path else []
     for depth, part in enumerate(parts, 1):
         crumbs.append(f'<a href="{address}/tree/{rev}/{quote("/".join(parts[:depth]))}">{escape(part)}</a>')
-    lock = "private " if repo.private else ""
+    lock = f"{'private ' if repo.private else ''}{'gated ' if repo.gated else ''}"
     return (
         f'<nav><a href="/">Local Hub</a><a href="{address}">Files</a>'
         f'<a href="{address}/commits/{rev}">History</a></nav>'
@@ -194,4 +196,15 @@ def _card(call: Call, repo: Repo, commit: str) -> str:
         return ""
     block, text = front_matter(data.decode("utf-8", "replace"))
     metadata = f"<details><summary>Metadata</summary><pre>{escape(block)}</pre></details>" if block else ""
-    return f"<hr>{metadata}<article>{MARKDOWN.render(COMMENT.sub('', text))}</article>"
+    tokens = MARKDOWN.parse(COMMENT.sub("", text))
+    _aim_pictures(tokens, f"/{quote(repo.path)}/resolve/{commit}/")
+    return f"<hr>{metadata}<article>{MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})}</article>"
+
+
+def _aim_pictures(tokens: Iterable[Token], at: str) -> None:
+    """Let the card's pictures that lie in the repo be found, as the Hub does."""
+    for token in tokens:
+        source = str(token.attrGet("src") or "")
+        if token.type == "image" and not source.startswith("/") and ":" not in source:
+            token.attrSet("src", at + source)
+        _aim_pictures(token.children or (), at)

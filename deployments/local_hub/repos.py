@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from deployments.local_hub.accounts import Accounts, Identity
 from deployments.local_hub.database import Database
@@ -17,6 +17,7 @@ RepoType = Literal["model", "dataset", "space"]
 # huggingface_hub, utils/_validators.py: 1 to 96 of these characters, no "--" or "..", no ".git" at the end
 NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
+COLUMNS = "id, type, namespace, name, private, created, gated"
 REPO_URL_PREFIX: dict[RepoType, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 
@@ -30,6 +31,8 @@ class Repo:
     name: str
     private: bool
     created: float
+    gated: str | None = None
+    """"auto" or "manual" where people have to ask for access."""
 
     @property
     def full_name(self) -> str:
@@ -76,8 +79,8 @@ class Repos:
         return repo
 
     def visible(self, identity: Identity, repo: Repo) -> bool:
-        """Whether the caller may read the repo."""
-        return not repo.private or self._accounts.role_in(identity, repo.namespace) is not None
+        """Whether the caller may read the repo. Nobody can ask for access here, so a gated repo is as a private one."""
+        return not (repo.private or repo.gated) or self._accounts.role_in(identity, repo.namespace) is not None
 
     def named(self, path: str) -> Repo | None:
         """The repo at a path as in URLs (`datasets/lab/scans`), whoever asks; None if there is none."""
@@ -85,23 +88,28 @@ class Repos:
 
     def by_id(self, repo_id: int) -> Repo | None:
         """The repo a signed URL or token speaks of, if it still exists."""
-        query = "SELECT id, type, namespace, name, private, created FROM repo WHERE id = ?"
+        query = f"SELECT {COLUMNS} FROM repo WHERE id = ?"
         row = self._database.read().execute(query, (repo_id,)).fetchone()
-        return None if row is None else Repo(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
+        return None if row is None else _repo(row)
 
     def listed(self, identity: Identity, repo_type: RepoType | None = None) -> list[Repo]:
         """Every repo the caller may see, the newest first."""
         return [repo for repo in self._all() if repo_type in (None, repo.type) and self.visible(identity, repo)]
 
     def _all(self) -> list[Repo]:
-        query = "SELECT id, type, namespace, name, private, created FROM repo ORDER BY id DESC"
+        query = f"SELECT {COLUMNS} FROM repo ORDER BY id DESC"
         rows = self._database.read().execute(query)
-        return [Repo(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows]
+        return [_repo(row) for row in rows]
 
     def set_private(self, repo: Repo, private: bool) -> None:
         """Change who may see the repo."""
         with self._database.write() as connection:
             connection.execute("UPDATE repo SET private = ? WHERE id = ?", (private, repo.id))
+
+    def set_gated(self, repo: Repo, gated: str | None) -> None:
+        """Change whether people have to ask for access."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE repo SET gated = ? WHERE id = ?", (gated, repo.id))
 
     def move(self, repo: Repo, namespace: str, name: str) -> None:
         """Give the repo another name; 409 where it is taken."""
@@ -122,7 +130,12 @@ def _check_name(name: str) -> None:
         raise bad_request(f"Invalid repo name: {name!r}: letters, digits, '-', '_' and '.', at most 96 of them")
 
 
+def _repo(row: tuple[Any, ...]) -> Repo:
+    """A row of the database: its `COLUMNS`."""
+    return Repo(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
+
+
 def _find(connection: sqlite3.Connection, repo_type: str, namespace: str, name: str) -> Repo | None:
-    query = "SELECT id, type, namespace, name, private, created FROM repo WHERE type = ? AND namespace = ? AND name = ?"
+    query = f"SELECT {COLUMNS} FROM repo WHERE type = ? AND namespace = ? AND name = ?"
     row = connection.execute(query, (repo_type, namespace, name)).fetchone()
-    return None if row is None else Repo(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
+    return None if row is None else _repo(row)

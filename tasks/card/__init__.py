@@ -1,28 +1,48 @@
 """Card: the dataset's page on the Hub, and the small files that go with the shards.
 
 README.md is YAML for the Hub and `datasets` (`front`) and a block of Markdown for people (`body`), written from the
-dataset and the publication record (`counts`). A person may write before and after the block and add to the YAML: only
-our keys, and what stands between our two markers, are rewritten.
+dataset, the publication record (`counts`), and what is known beside them (`About`: what the operator stated, the
+pictures, versions). A person may write before and after the block and add to the YAML: only our keys, and what stands
+between our two markers, are rewritten.
 """
 
 import io
 import re
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.card import markdown as md
 from tasks.card.body import body
 from tasks.card.counts import Published
 from tasks.card.front import PARTICIPANTS, SESSIONS, UnreadableCard, front_matter, merged, split
+from tasks.card.made import Made
+from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
+from tasks.findings import Checked
 from tasks.models import Dataset, PublicationRecord
 from tasks.text import Row, columns_of
 
-__all__ = ["UnreadableCard", "card", "side_files"]
+__all__ = [
+    "About",
+    "Made",
+    "Picture",
+    "Pictures",
+    "UnreadableCard",
+    "card",
+    "draw",
+    "draw_pictures",
+    "pictures_on",
+    "same_card",
+    "side_files",
+]
 
 BEGIN = "<!-- bids-push:begin (rewritten by every push: write before this line, or after the end) -->"
 END = "<!-- bids-push:end -->"
+MADE = "<!-- bids-push:made -->"
 RECORD = "shards.jsonl"  # under bids/, the publication record's own name
 _BLOCK = re.compile(r"<!-- bids-push:begin[^\n]*-->.*?<!-- bids-push:end -->", re.DOTALL)
+_MADE = re.compile(rf"{MADE}.*?{MADE}", re.DOTALL)
 _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
 
 
@@ -35,7 +55,18 @@ def side_files(dataset: Dataset) -> dict[str, bytes]:
     return files
 
 
-def card(dataset: Dataset, repo_id: str, published: PublicationRecord, existing: str | None) -> str:
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a card says that is neither in the dataset nor in the record."""
+
+    checked: Checked = field(default_factory=Checked)
+    pictures: Pictures = field(default_factory=Pictures)
+    made: Made = field(default_factory=Made)
+
+
+def card(
+    dataset: Dataset, repo_id: str, published: PublicationRecord, existing: str | None, about: About | None = None
+) -> str:
     """README.md of the repo; `existing` is the card that is on the Hub now, or None.
 
     Raises:
@@ -43,8 +74,31 @@ def card(dataset: Dataset, repo_id: str, published: PublicationRecord, existing:
     """
     here = Published.of(dataset, published)
     front, text = split((existing or "").replace("\r\n", "\n"))
-    block = f"{BEGIN}\n\n{body(dataset, repo_id, here)}\n\n{END}"
+    about = about or About()
+    words = body(dataset, repo_id, here, about.checked, about.pictures, _made(about.made))
+    block = f"{BEGIN}\n\n{words}\n\n{END}"
     return f"---\n{merged(front_matter(dataset, here), front)}---\n\n{_replaced(text, block).strip()}\n"
+
+
+def same_card(one: str, other: str | None) -> bool:
+    """Whether two cards say the same of the dataset, whatever made them.
+
+    A newer bids-push, and a commit of the dataset's git tree that changes nothing here, are told when something is
+    published anyway, and are no reason to publish.
+    """
+    return other is not None and _MADE.sub("", one) == _MADE.sub("", other)
+
+
+def _made(made: Made) -> str:
+    """Where the published dataset comes from, between marks by which it is found again."""
+    lines = []
+    if made.dataset:
+        lines.append(f"- **Version of the dataset:** {md.text(made.dataset)}")
+    if made.commit:
+        lines.append(f"- **Commit of its git tree:** {md.code(made.commit)}")
+    if made.tool:
+        lines.append(f"- **Published with:** {md.text(made.tool)}")
+    return "\n".join([MADE, "", *lines, "", MADE]) if lines else ""
 
 
 def _replaced(text: str, block: str) -> str:

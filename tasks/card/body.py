@@ -1,4 +1,7 @@
-"""The card's generated block: what the dataset is, how to load it, what is in it, whose it is, what is not in it."""
+"""The card's generated block: what the dataset is, how to load it, what is in it, whose it is, what is not in it.
+
+And what was stated when it was published: on faces, what was left out, which rules were lifted.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from tasks.card import markdown as md
 from tasks.card.counts import Published
 from tasks.card.front import config_name
+from tasks.card.pictures import Pictures
+from tasks.findings import RULES, Checked, Defacing, RuleName
 from tasks.licence import OTHER, UNKNOWN, licence
 from tasks.models import ENTITIES, Dataset
 from tasks.text import NotText, columns_of, decode
@@ -14,6 +19,19 @@ MAX_README = 20_000  # characters of the dataset's README on the card; the whole
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
 LARGEST_DECODED = 100_000_000  # bytes of an image that `datasets` decodes within 2 GB, whatever is behind it
 READMES = ("README.md", "README", "README.txt", "README.rst")
+
+PICTURES_A_ROW = 4
+
+#: What the operator stated of faces, to a reader.
+FACES: dict[Defacing, str] = {
+    "not stated": "**Faces:** nothing was stated.",
+    "defaced": "**Faces** were removed from the images that showed them, as the publisher states.",
+    "no faces": "**Faces:** no face can be recognised in these images, as the publisher states.",
+    "not defaced, sharing permitted": (
+        "**Faces were not removed.** The publisher states that sharing the images as they are is permitted. Do not "
+        "try to recognise anyone in them."
+    ),
+}
 
 #: The columns of a row that every dataset has, with what a reader needs to know; the entities come between.
 COLUMNS = (
@@ -29,16 +47,26 @@ COLUMNS = (
 )
 
 
-def body(dataset: Dataset, repo_id: str, published: Published) -> str:
-    """The block in Markdown, its parts one after the other."""
+def body(
+    dataset: Dataset,
+    repo_id: str,
+    published: Published,
+    checked: Checked,
+    pictures: Pictures,
+    made: str,
+) -> str:
+    """The block in Markdown, its parts one after the other; `made` is Markdown already."""
     parts: list[str] = [_title(dataset, published)]
     sections: tuple[tuple[str, Callable[[], str]], ...] = (
         ("Load it", lambda: _load(repo_id, published)),
         ("What is in it", lambda: _contents(published)),
+        ("What it looks like", lambda: _pictures(published, pictures)),
         ("Columns", lambda: _columns(published)),
         ("Participants", lambda: _participants(dataset)),
         ("What was left out", lambda: _left_out(dataset)),
+        ("Before it was published", lambda: _stated(checked)),
         ("Citation and licence", lambda: _provenance(dataset)),
+        ("How it was made", lambda: made),
         ("README of the dataset", lambda: _readme(dataset)),
     )
     for head, section in sections:
@@ -152,6 +180,36 @@ def _contents(published: Published) -> str:
         else ""
     )
     return md.table(head, rows, right=range(3, 7)) + note
+
+
+def _pictures(published: Published, pictures: Pictures) -> str:
+    """A slice of each kind of image that is published, a few side by side."""
+    names = [config_name(*kind) for kind in published.kinds() if config_name(*kind) in pictures.shown]
+    if not names:
+        return ""
+    tables = []
+    for start in range(0, len(names), PICTURES_A_ROW):
+        row = names[start : start + PICTURES_A_ROW]
+        tables.append(md.table([md.code(name) for name in row], [[pictures.shown[name].markdown() for name in row]]))
+    return "\n\n".join([*tables, "Axial slices, of one image of each kind: the middle one; of a mask, the fullest."])
+
+
+def _stated(checked: Checked) -> str:
+    """What the publisher stated, left out, and published although a rule speaks against it."""
+    statement = checked.statement
+    if not (statement.allow or statement.strip or statement.defacing != "not stated"):
+        return ""
+    lines = [f"- {FACES[statement.defacing]}"]
+    if statement.strip:
+        fields = ", ".join(md.code(name) for name in sorted(statement.strip))
+        lines.append(f"- **Left out** of the metadata and the tables: {fields}.")
+    fields_of: dict[RuleName, list[str]] = {rule: [] for rule in sorted(statement.allow)}
+    for finding in checked.lifted:
+        fields_of[finding.rule] += [finding.field] if finding.field else []
+    for rule, named in fields_of.items():
+        where = f" ({', '.join(map(md.code, sorted(set(named))))})" if named else ""
+        lines.append(f"- **Allowed by the publisher:** {RULES[rule].what}{where}. Rule {md.code(rule)}.")
+    return "\n".join(lines)
 
 
 def _columns(published: Published) -> str:

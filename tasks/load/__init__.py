@@ -184,6 +184,7 @@ class _Loader:
         self.unfetched += not facts.fetched
         bval = self.sidecars.text(folder, name, ".bval")
         bvec = self.sidecars.text(folder, name, ".bvec")
+        metadata, sidecars = self.sidecars.metadata(folder, name)
         events, events_metadata = self._events(folder, name)
         return Image(
             path=path,
@@ -197,7 +198,8 @@ class _Loader:
             entities=where.entities,
             extra_entities=where.extra_entities,
             annex_key=facts.annex_key,
-            metadata=self.sidecars.metadata(folder, name),
+            metadata=metadata,
+            sidecars=sidecars,
             bval=bval and bval[1],
             bvec=bvec and bvec[1],
             events=events,
@@ -216,7 +218,7 @@ class _Loader:
         at = folder
         while at.path != path.rpartition("/")[0] and at.parent is not None:
             at = at.parent
-        return text, self.sidecars.metadata(at, parse(path[len(at.root.path) :].lstrip("/")))
+        return text, self.sidecars.metadata(at, parse(path[len(at.root.path) :].lstrip("/")))[0]
 
     def _require_complete(self) -> None:
         """Check that the tree holds the images that are rows or counted with the reason why not, and no others."""

@@ -52,19 +52,22 @@ class Sidecars:
         level = of_folder.setdefault((name.suffix or "", name.extension), {})
         level.setdefault(keys, defaultdict(list))[tuple(name.entities[key] for key in keys)].append(path)
 
-    def metadata(self, folder: Folder, name: Name, suffix: str | None = None) -> str | None:
-        """The JSON sidecars of an image, merged: keys sorted, so that it does not matter which file a key is in."""
+    def metadata(self, folder: Folder, name: Name) -> tuple[str | None, tuple[str, ...]]:
+        """The JSON sidecars of an image, merged, and their paths, the nearest first.
+
+        Keys are sorted, so that it does not matter which file a key is in.
+        """
         merged: dict[str, object] = {}
-        paths = list(self._applicable(folder, name, suffix or name.suffix or "", ".json"))
+        paths = tuple(self._applicable(folder, name, name.suffix or "", ".json"))
         for path in reversed(paths):
             merged |= self._parsed(path)
         if not paths:
-            return None
+            return None, ()
         try:
-            return to_json(dict(sorted(merged.items())))
+            return to_json(dict(sorted(merged.items()))), paths
         except ValueError:
             self.unreadable[paths[0]] = "a number in it is too large for JSON"
-            return None
+            return None, paths
 
     def text(self, folder: Folder, name: Name, extension: str, suffix: str | None = None) -> tuple[str, str] | None:
         """The nearest metadata file of an image that is no JSON: its path and its text."""

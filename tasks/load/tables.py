@@ -34,8 +34,8 @@ def read(source: Path, path: str, needed: str) -> list[Row]:
         raise UnreadableTable(f"{path} cannot be read: {error}. Correct it, or name it in .bidsignore.") from error
     if rows and needed not in rows[0]:
         raise UnreadableTable(
-            f"{path} has no column {needed!r}, which BIDS requires; its columns are {', '.join(rows[0])}. "
-            "Correct it, or name it in .bidsignore."
+            f"{path} has no column {needed!r} among the {len(rows[0])} of its first line, which BIDS requires. Correct "
+            "it, or name it in .bidsignore."
         )
     return rows
 

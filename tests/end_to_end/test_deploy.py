@@ -72,6 +72,7 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worke
         assert sorted(names) == sorted(automation.name for automation in automations(None))
         assert not client.read_automations_by_name("bids-push: nightly late")[0].enabled
     finally:
+        client.resume_automation(turned_off.id)
         client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
 
@@ -123,7 +124,7 @@ def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_tol
     quick_id = runs.client.create_automation(quick.model_copy(update={"name": "quick"}))
 
     def tell(run: UUID, words: str) -> None:
-        wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), 60)
+        wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), GATE_SECONDS)
 
     try:
         waiting = push().at_gate()

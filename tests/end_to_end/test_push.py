@@ -70,7 +70,8 @@ def test_a_run_from_the_command_line_waits_at_its_gate_and_cleans_up_when_approv
     worker: Stack, runs: Runs, target: Hub, staging: Staging, bids: Path
 ) -> None:
     repo = target.target.repo_id
-    parameters = ["--param", f"source={bids}", "--param", f"repo_id={repo}"]
+    given = {"source": bids, "repo_id": repo, "defacing": "no faces"}
+    parameters = [word for name, value in given.items() for word in ("--param", f"{name}={value}")]
     worker.run("prefect", "deployment", "run", "push-bids/manual", *parameters)
     (run,) = [r.id for r in runs.client.read_flow_runs() if r.parameters.get("repo_id") == repo]
     at_gate = runs.wait(run, {"PAUSED"})
@@ -98,7 +99,7 @@ def asked_again(runs: Runs, run: UUID, first: UUID) -> bool:
 def test_a_run_killed_in_the_middle_is_finished_by_the_next_with_the_missing_work_only(
     worker: Stack, runs: Runs, target: Hub, staging: Staging, many: Path, lost: str
 ) -> None:
-    parameters = {"source": str(many), "repo_id": target.target.repo_id}
+    parameters = {"source": str(many), "repo_id": target.target.repo_id, "defacing": "no faces"}
     first = runs.start("push-bids/manual", **parameters)
     wait_until("some shards are on the Hub", lambda: published(target) >= MANY // 3, 180)
     wait_for_process(first).send_signal(signal.SIGKILL)
@@ -128,7 +129,7 @@ def recorded(target: Hub) -> list[str]:
 def test_what_was_published_loads_with_datasets_and_has_the_bytes_of_the_sources(
     worker: Stack, runs: Runs, target: Hub, bids: Path
 ) -> None:
-    run = runs.start("push-bids/manual", source=str(bids), repo_id=target.target.repo_id)
+    run = runs.start("push-bids/manual", source=str(bids), repo_id=target.target.repo_id, defacing="no faces")
     runs.wait(run, {"PAUSED"})
     command = [sys.executable, "-c", LOAD, target.target.repo_id]
     done = subprocess.run(command, env=worker.environment, capture_output=True, text=True, check=False)

@@ -55,6 +55,30 @@ def test_a_repo_shows_its_files_sizes_last_commit_and_card(hub: RunningHub, data
     assert "<script>" not in page
 
 
+def test_a_picture_of_the_card_that_lies_in_the_repo_is_found(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    png = b"\x89PNG and so on"
+    card = b"| a |\n|---|\n| ![a slice](pictures/a.png) ![far](https://example.org/b.png) |\n"
+    operations = [CommitOperationAdd("README.md", card), CommitOperationAdd("pictures/a.png", png)]
+    commit = api.create_commit(dataset, operations, commit_message="x", repo_type="dataset").oid
+    api.update_repo_settings(dataset, private=False, repo_type="dataset")
+    page = httpx2.get(f"{hub.endpoint}/datasets/{dataset}").text
+    source = f"/datasets/{dataset}/resolve/{commit}/pictures/a.png"
+    assert f'<img src="{source}" alt="a slice"' in page and 'src="https://example.org/b.png"' in page
+    assert httpx2.get(f"{hub.endpoint}{source}", follow_redirects=True).content == png
+
+
+def test_a_gated_repo_is_shown_to_those_of_its_namespace_alone(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    api.update_repo_settings(dataset, private=False, repo_type="dataset")
+    assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 200
+    api.update_repo_settings(dataset, gated="auto", repo_type="dataset")
+    assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 404
+    assert httpx2.get(f"{hub.endpoint}/api/datasets/{dataset}").status_code in (401, 404)
+    assert api.dataset_info(dataset).gated == "auto"
+    api.update_repo_settings(dataset, gated=False, repo_type="dataset")
+    assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 200
+    assert api.dataset_info(dataset).gated is False
+
+
 def test_a_comment_in_the_card_is_not_shown(hub: RunningHub, api: HfApi, dataset: str) -> None:
     card = b"<!-- a note to who edits this -->\n\n# Brains\n\n<!-- two\nlines -->\n\n`<!-- code -->`\n"
     api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=dataset, repo_type="dataset")

@@ -1,0 +1,103 @@
+"""The card's pictures: one slice of one image of each kind, as a PNG in the repo.
+
+Which image a picture shows, and which bytes that image had, stands in the card itself: a picture is made again only
+when its image is published with other bytes, and a night with nothing changed reads no image. Pictures are made when
+something is published anyway, never on their own.
+"""
+
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from tasks.card.front import config_name
+from tasks.models import Dataset, Image, Listing
+from tasks.pictures import axial_slice
+
+FOLDER = "pictures"
+TRIES = 3  # images of a kind that are tried: one may not be fetched, or have no slices
+DIGITS = 12  # of an image's sha256 on the card
+
+_ON_THE_CARD = re.compile(rf"!\[[^\]\n]*\]\(({FOLDER}/(\w+)\.png) \"([^\"\n]+), sha256 ([0-9a-f]{{{DIGITS}}})\"\)")
+_SAFE = re.compile(r"[\w./+@=,~-]+")  # a path that is the same in Markdown
+
+Sha256Of = Callable[[Image], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of one kind of image, and what it shows."""
+
+    path: str
+    """In the repo."""
+    image: str
+    """In the dataset."""
+    sha256: str
+    """The first digits of the image's."""
+
+    def markdown(self) -> str:
+        """The picture on the card, with all that is needed to know whether it is still true."""
+        name = self.image.rpartition("/")[2]
+        return f'![An axial slice of {name}]({self.path} "{self.image}, sha256 {self.sha256}")'
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of a card by kind (`anat_T1w`), and the bytes of those that are new."""
+
+    shown: Mapping[str, Picture] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def pictures_on(card: str | None, listing: Listing) -> Pictures:
+    """The pictures that a card shows and its repo holds."""
+    found = _ON_THE_CARD.findall(card or "")
+    return Pictures({kind: Picture(path, image, sha) for path, kind, image, sha in found if path in listing.files})
+
+
+def draw(dataset: Dataset, before: Pictures, sha256_of: Sha256Of, tell: Callable[[str], None]) -> Pictures:
+    """A picture of each kind: the one there is, where it shows an image that has not changed, or a new one.
+
+    Raw images come before derivatives, and then the first by path. A kind that cannot be shown is told and passed over.
+    """
+    kinds: dict[str, list[Image]] = {}
+    for image in sorted(dataset.images, key=lambda image: (image.dataset != "raw", image.path)):
+        if image.datatype and _SAFE.fullmatch(image.path):
+            kinds.setdefault(config_name(image.datatype, image.suffix), []).append(image)
+    shown: dict[str, Picture] = {}
+    files: dict[str, bytes] = {}
+    for kind, images in sorted(kinds.items()):
+        there = before.shown.get(kind)
+        same = next((image for image in images if there and image.path == there.image), None)
+        if there and same and (sha256_of(same) or "").startswith(there.sha256):
+            shown[kind] = there
+            continue
+        for image in images[:TRIES]:
+            sha256, png = sha256_of(image), _slice(Path(dataset.root) / image.path, image.suffix)
+            if sha256 and png:
+                shown[kind] = Picture(f"{FOLDER}/{kind}.png", image.path, sha256[:DIGITS])
+                files[shown[kind].path] = png
+                break
+        else:
+            tell(f"The card has no picture of {kind}: none of its first images has an axial slice to show.")
+    return Pictures(shown, files)
+
+
+def _slice(file: Path, suffix: str) -> bytes | None:
+    try:
+        return axial_slice(file, suffix)
+    except (OSError, EOFError, ValueError, MemoryError, ImageFileError, HeaderDataError, zlib.error):
+        return None  # staging says what is wrong with the image
+
+
+@task(name="draw", cache_policy=NO_CACHE, persist_result=False)
+def draw_pictures(dataset: Dataset, before: Pictures, sha256_of: Sha256Of) -> Pictures:
+    """`draw` as a task."""
+    return draw(dataset, before, sha256_of, get_run_logger().info)

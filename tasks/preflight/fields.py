@@ -1,0 +1,156 @@
+"""Sidecars: personal, device and free-text fields in the JSON that is published with the images.
+
+What is looked at is what would be published: the merged metadata of each image, and the JSON files among the dataset's
+own texts. The merged metadata of thousands of images has few different sets of fields, so the names are judged once
+for each set, and values are looked at only where a name asks for it. In which file a field is, is asked only of the
+sidecars that several images share; what none of them has is in the image's own.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.findings import Findings, RuleName
+from tasks.models import Dataset, Image
+from tasks.preflight.names import (
+    is_over_89,
+    is_placeholder,
+    is_recent_date,
+    names_a_date,
+    names_an_age,
+    rule_of,
+)
+from tasks.text import NotText, decode
+
+#: What a data dictionary says of a column (BIDS specification, "Tabular files"): a field of such an object is no value.
+_DICTIONARY = frozenset(
+    ("LongName", "Description", "Levels", "Units", "TermURL", "HED", "Delimiter", "Format", "Maximum", "Minimum",
+     "Derivative")
+)  # fmt: skip
+_LOOKS_LIKE_A_DATE = re.compile(r'"\d{4}[-/]\d')
+
+
+def check_fields(dataset: Dataset, found: Findings) -> None:
+    """Look through the metadata of all images, and through the JSON texts."""
+    files = _Files(dataset)
+    texts: dict[str, list[Image]] = {}
+    for image in dataset.images:
+        if image.metadata:
+            texts.setdefault(image.metadata, []).append(image)
+    judged: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for text, images in texts.items():
+        metadata = json.loads(text)
+        shape = tuple(metadata)
+        if shape not in judged:
+            judged[shape] = tuple(name for name in shape if _asks(name))
+        part = {name: metadata[name] for name in judged[shape]}
+        if '{"' in text[1:] or _LOOKS_LIKE_A_DATE.search(text):  # objects in it, or a date under any name
+            part = metadata
+        for rule, name in set(_broken(part)):
+            for image in images:
+                for file in files.with_field(image, name):
+                    found.add(rule, name, file)
+    for image in dataset.images:
+        if image.events_metadata:
+            files.events[image.events_metadata] = image
+    for text, image in files.events.items():
+        for rule, name in set(_broken(json.loads(text))):
+            found.add(rule, name, files.beside(image, "events.json"))
+    for path, data in dataset.texts.items():
+        if path.endswith(".json") and not path.endswith("dataset_description.json"):
+            for rule, name in set(_broken(parsed(data))):
+                found.add(rule, name, path)
+
+
+def _asks(name: str) -> bool:
+    return rule_of(name) is not None or names_a_date(name) or names_an_age(name)
+
+
+def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
+    """The rules that the fields of a JSON value break, at any depth, and the fields."""
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, list | dict):
+                yield from _broken(item)
+    if not isinstance(value, dict):
+        return
+    for name, item in value.items():
+        if isinstance(item, dict) and item and item.keys() <= _DICTIONARY:
+            continue
+        rule = rule_of(name)
+        if rule is not None and _says_something(item):
+            yield rule, name
+        elif isinstance(item, list | dict):
+            yield from _broken(item)
+        if names_an_age(name) and is_over_89(item):
+            yield "age-over-89", name
+        if rule is None and any(is_recent_date(one, names_a_date(name)) for one in _leaves(item)):
+            yield "date", name
+
+
+def _says_something(value: object) -> bool:
+    """Whether anything stands in a field that a person may be known by, however deep."""
+    if isinstance(value, dict):
+        return any(map(_says_something, value.values()))
+    if isinstance(value, list):
+        return any(map(_says_something, value))
+    return not is_placeholder(value)
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """The plain values of a field, but not those of fields in it."""
+    if isinstance(value, dict):
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def parsed(data: bytes) -> object:
+    """A JSON text's value, or None where it is none."""
+    try:
+        return json.loads(decode(data), parse_constant=str)
+    except (NotText, ValueError):
+        return None
+
+
+class _Files:
+    """In which file of the dataset a field stands."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._root = Path(dataset.root)
+        self._users = Counter(path for image in dataset.images for path in image.sidecars)
+        self._fields = lru_cache(maxsize=256)(self._fields_of)
+        self.events: dict[str, Image] = {}
+
+    def with_field(self, image: Image, name: str) -> Iterator[str]:
+        """The sidecars of an image that have the field, the shared ones or else its own."""
+        shared = [path for path in image.sidecars if self._users[path] > 1 and name in self._fields(path)]
+        yield from shared or [image.sidecars[0] if image.sidecars else image.path]
+
+    def _fields_of(self, path: str) -> frozenset[str]:
+        try:
+            value = parsed((self._root / path).read_bytes())
+        except OSError:
+            return frozenset()
+        return frozenset(_names(value))
+
+    def beside(self, image: Image, ending: str) -> str:
+        """The image's own file of another ending (`events.json`), where there is one; else the image."""
+        own = f"{image.path.rpartition('_')[0]}_{ending}"
+        return own if (self._root / own).is_file() else image.path
+
+
+def _names(value: object) -> Iterator[str]:
+    """The names of all fields of a JSON value."""
+    if isinstance(value, Mapping):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _names(item)

@@ -1,0 +1,139 @@
+"""Which names of fields and columns speak of people, and which values are dates and ages.
+
+Names are compared without case, spaces and punctuation, so that `PatientName`, `patient_name` and `Patient's Name` are
+one. Source of the fields: DICOM PS3.15, annex E, table E.1-1, less what says nothing about a person; of the columns:
+HIPAA's list of identifiers, 45 CFR 164.514(b)(2)(i), in the words that tables use.
+"""
+
+import re
+from functools import lru_cache
+
+from tasks.findings import RuleName
+
+LAST_SHIFTED_YEAR = 1925  # BIDS specification, "Units": shifted dates are in 1925 or before
+OLDEST_SHOWN = 89  # years: HIPAA, 45 CFR 164.514(b)(2)(i)(C)
+
+_PERSONAL = frozenset(
+    ("patientname", "patientsname", "patientid", "patientsid", "patientnumber", "patientbirthdate",
+     "patientsbirthdate", "patientbirthtime", "patientbirthname", "patientmotherbirthname", "patientaddress",
+     "patienttelephonenumbers", "patienttelephone", "patientcomments", "patientinsuranceplancodesequence",
+     "otherpatientid", "otherpatientids", "otherpatientidssequence", "otherpatientname", "otherpatientnames",
+     "issuerofpatientid", "medicalrecordlocator", "medicalrecordnumber", "additionalpatienthistory", "accessionnumber",
+     "studyid", "operatorname", "operatorsname", "operatoridentificationsequence", "personname", "personaddress",
+     "persontelephonenumbers", "responsibleperson", "nameofphysiciansreadingstudy", "orderenteredby",
+     "orderentererlocation", "dob", "birthdate", "dateofbirth", "birthday", "firstname", "lastname", "middlename",
+     "maidenname", "surname", "familyname", "givenname", "forename", "fullname", "subjectname", "participantname",
+     "email", "emailaddress", "phone", "phonenumber", "telephone", "telephonenumber", "mobilenumber", "cellphone",
+     "faxnumber", "homeaddress", "streetaddress", "postaladdress", "zip", "zipcode", "postcode", "postalcode", "ssn",
+     "socialsecuritynumber", "mrn", "hospitalid", "hospitalnumber", "nhsnumber", "insurancenumber", "healthplannumber",
+     "passportnumber", "ipaddress")
+)  # fmt: skip
+#: Columns that are personal in a table of people, and mean other things elsewhere (a stimulus has a name too).
+_PERSONAL_OF_PEOPLE = frozenset(("name", "names", "initials", "address", "street", "mail", "phone", "mobile", "fax"))
+_FREE_TEXT = frozenset(
+    ("procedurestepdescription", "performedprocedurestepdescription", "requestedproceduredescription", "protocolname",
+     "imagecomments", "seriesdescription", "studydescription", "studycomments", "seriescomments", "acquisitioncomments")
+)  # fmt: skip
+_DEVICE = frozenset(("deviceserialnumber", "stationname", "gantryid", "detectorid"))
+#: UIDs of DICOM itself: which kind of object it is, the same for everybody's.
+_COMMON_UID = re.compile(r"(?:class|transfersyntax|codingscheme)uid$")
+
+#: What people write where they have removed something, or have nothing to say.
+PLACEHOLDERS = frozenset(
+    ("", "n/a", "na", "nan", "none", "null", "-", "unknown", "anonymous", "anonymized", "anonymised", "anon", "removed",
+     "redacted", "deidentified", "de-identified", "xxx", "xxxx", "0")
+)  # fmt: skip
+
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_ISO = re.compile(r"(\d{4})([-/])(?:0?[1-9]|1[0-2])\2(?:0?[1-9]|[12]\d|3[01])(?:[T ].*)?")
+_OTHER_DATES = (
+    re.compile(r"(\d{4})(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{6}(?:\.\d+)?)?"),  # DICOM's DA and DT
+    re.compile(r"\d{1,2}([-/.])\d{1,2}\1(\d{4}|\d{2})(?:[T ,].*)?"),
+    re.compile(r"(\d{4})[-/.]\d{1,2}(?:[-/.]\d{1,2})?(?:[T ].*)?"),
+    re.compile(rf"\d{{1,2}}[ .-]*(?:{_MONTHS})[a-z]*[ .,-]*(\d{{4}}|\d{{2}})(?: .*)?", re.IGNORECASE),
+    re.compile(rf"(?:{_MONTHS})[a-z]*[ .-]*\d{{1,2}}[ .,-]+(\d{{4}}|\d{{2}})(?: .*)?", re.IGNORECASE),
+)
+_DATE_NAME = re.compile(r"dates?(?:time)?$|^date|(?:^|_)date(?:_|$)|acq_?time|timestamp")
+_AGE_NAME = re.compile(r"(?:^|[^a-z])ages?(?:$|[^a-z])|^age(?:in)?(?:y|years?|yrs?|months?|weeks?|days?)$|^patientage$")
+_AGE = re.compile(r"\s*([<>≥≤]=?)?\s*(\d+(?:[.,]\d+)?)\s*(\+?)\s*([a-z]*)", re.IGNORECASE)
+#: Years of one unit; the single letters are those of DICOM's ages (`046Y`).
+_UNITS = {"m": 1 / 12, "mo": 1 / 12, "month": 1 / 12, "w": 7 / 365.25, "wk": 7 / 365.25, "week": 7 / 365.25,
+          "d": 1 / 365.25, "day": 1 / 365.25, "h": 1 / 8766, "hour": 1 / 8766}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def rule_of(name: str, of_people: bool = False) -> RuleName | None:
+    """The rule that a field or a column breaks by its name, if anything stands in it."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    if plain in _PERSONAL or "physician" in plain or (of_people and plain in _PERSONAL_OF_PEOPLE):
+        return "personal-data"
+    if plain.endswith("uid") and not _COMMON_UID.search(plain):
+        return "unique-identifier"
+    if plain.startswith("institution"):
+        return "institution"
+    if plain in _DEVICE:
+        return "device"
+    return "free-text" if plain in _FREE_TEXT else None
+
+
+@lru_cache(maxsize=4096)
+def names_a_date(name: str) -> bool:
+    """Whether a field or a column is one of dates."""
+    return _DATE_NAME.search(_words(name)) is not None
+
+
+@lru_cache(maxsize=4096)
+def names_an_age(name: str) -> bool:
+    """Whether a field or a column is one of ages."""
+    return _AGE_NAME.search(_words(name)) is not None
+
+
+def _words(name: str) -> str:
+    """`ageAtScan` and `Age at scan` as `age_at_scan`."""
+    return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
+
+
+def is_placeholder(value: object) -> bool:
+    """Whether nothing is said."""
+    return value is None or str(value).strip().lower() in PLACEHOLDERS
+
+
+def is_recent_date(value: object, named: bool) -> bool:
+    """Whether a value is a date later than 1925; `named`: its field says that it is one, in whatever spelling."""
+    if not isinstance(value, str | int):
+        return False
+    text = str(value).strip()
+    found = _ISO.fullmatch(text)
+    if found:
+        return int(found.group(1)) > LAST_SHIFTED_YEAR
+    if not named:
+        return False
+    for pattern in _OTHER_DATES:
+        found = pattern.fullmatch(text)
+        if found:
+            year = found.groups()[-1]
+            return len(year) == 2 or int(year) > LAST_SHIFTED_YEAR
+    return False
+
+
+def years_of(unit: str) -> float:
+    """Years of one unit of age (`months`, `weeks`, ...); 1 for years, and for what is not known."""
+    word = re.sub(r"[^a-z]", "", unit.lower())
+    return _UNITS.get(word) or _UNITS.get(word.removesuffix("s"), 1.0)
+
+
+@lru_cache(maxsize=1024)
+def years_in_name(name: str) -> float:
+    """Years of one unit of a column whose name says its unit: `age_months`."""
+    words = [word for word in _words(name).split("_") if len(word) > 1]
+    return next((years_of(word) for word in words if years_of(word) != 1.0), 1.0)
+
+
+def is_over_89(value: object, years: float = 1.0) -> bool:
+    """Whether an age, in units of so many years, is 90 years or more. `89+`, `>89` and `90+` name nobody's age."""
+    found = _AGE.match(str(value)) if value is not None else None
+    if found is None:
+        return False
+    sign, number, plus, unit = found.groups()
+    age = float(number.replace(",", ".")) * (years_of(unit) if unit else years)
+    return age > OLDEST_SHOWN + 1 if plus or sign else age >= OLDEST_SHOWN + 1

@@ -1,0 +1,387 @@
+"""Preflight: what should not be published is found, named without its value, and stops the push or warns."""
+
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from tasks.card import side_files
+from tasks.errors import BadInput
+from tasks.findings import RULES, STOPS, Checked, Finding, Statement
+from tasks.load import load
+from tasks.models import Dataset
+from tasks.plan import plan
+from tasks.preflight import check, headers_of
+from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
+from tests import bids_examples as bids
+from tests.bids_examples import Content
+from tests.planted import PLANTED, plant
+
+STATED = Statement(defacing="no faces")
+
+
+def checked(root: Path, statement: Statement = STATED, validate: bool = False) -> Checked:
+    return check(load(root), statement, validate)[1]
+
+
+def found(root: Path, statement: Statement = STATED) -> dict[tuple[str, str], Finding]:
+    return {(one.rule, one.field): one for one in checked(root, statement).findings}
+
+
+def everything(dataset: Dataset) -> str:
+    """All that would be published of a dataset but its images."""
+    rows = [repr(image) for image in dataset.images]
+    return "\n".join([*rows, *(data.decode("latin-1") for data in side_files(dataset).values())])
+
+
+# --- ds004884 ---
+
+#: What people typed at the scanner. The names of studies in it are those of researchers.
+KNOWN_WARNINGS = {
+    ("free-text", "ImageComments"): 2292,
+    ("free-text", "ProcedureStepDescription"): 4936,
+    ("free-text", "ProtocolName"): 4936,
+    ("free-text", "SeriesDescription"): 4936,
+}
+
+
+def test_ds004884_passes_with_the_statement_on_faces_and_its_warnings_are_the_known_ones(whole: Path) -> None:
+    result = checked(whole, Statement("defaced"))
+
+    assert not result.stops
+    assert {(one.rule, one.field): one.count for one in result.findings} == KNOWN_WARNINGS
+    for one in result.findings:
+        assert all((whole / file).is_file() and one.field in (whole / file).read_text() for file in one.files)
+
+
+def test_without_the_statement_it_stops_and_says_what_to_give(whole: Path) -> None:
+    (stop,) = checked(whole, Statement()).stops
+
+    assert (stop.rule, stop.count) == ("defacing", 4936)  # all images but the 228 lesion masks
+    assert '"defaced", "no faces"' in RULES["defacing"].mend
+
+
+def test_all_of_its_902_sessions_are_checked_in_less_than_half_a_second(whole: Path) -> None:
+    dataset = load(whole)
+    spent = []
+    for _ in range(3):
+        start = time.process_time()  # which other work on this machine does not stretch
+        check(dataset, Statement("defaced"))
+        spent.append(time.process_time() - start)
+    assert min(spent) < 0.5
+
+
+# --- planted ---
+
+
+@pytest.fixture(scope="module")
+def planted(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("planted") / "ds004884"
+    shutil.copytree(bids, root)
+    plant(root)
+    return root
+
+
+def test_everything_that_was_planted_is_found_and_named_without_its_value(planted: Path) -> None:
+    dataset, result = check(load(planted), STATED)
+    findings = [*result.findings, *headers_of(dataset.images, planted)]
+
+    assert PLANTED.keys() <= {(one.rule, one.field) for one in findings}
+    extra = {(one.rule, one.field) for one in findings} - PLANTED.keys()
+    assert extra == {("free-text", "SeriesDescription")}  # of the dataset itself
+    said = repr(findings)
+    assert not [value for value in PLANTED.values() if value in said]
+    for one in findings:
+        assert all((planted / file).is_file() for file in one.files), one
+
+
+def test_what_was_planted_is_found_in_its_file(planted: Path) -> None:
+    result = found(planted)
+
+    assert result["date", "acq_time"].files[0].endswith("_scans.tsv")
+    assert result["age-over-89", "age_at_scan"].files[0].endswith("_sessions.tsv")
+    assert result["personal-data", "email"].files == ("participants.tsv",)
+    assert result["personal-data", "surname"].files == ("phenotype/wab.tsv",)
+    (sidecar,) = result["personal-data", "PatientName"].files
+    assert PLANTED["personal-data", "PatientName"] in (planted / sidecar).read_text()
+
+
+def test_what_is_stripped_is_nowhere_in_what_would_be_published_and_is_no_finding(planted: Path) -> None:
+    fields = {field for (rule, field) in PLANTED if rule not in ("header-text", "header-extension", "licence-unknown")}
+    dataset, result = check(load(planted), Statement("no faces", (), tuple(fields)))
+
+    assert {one.rule for one in result.findings} == {"free-text", "licence-unknown"}
+    assert {one.field for one in result.warnings} == {"SeriesDescription"}
+    said = everything(dataset)
+    gone = [value for (_, field), value in PLANTED.items() if field in fields]
+    assert all(value in everything(load(planted)) for value in gone)
+    assert not [value for value in gone if value in said]
+
+
+# --- rules, one by one ---
+
+
+def of_sidecar(fields: object) -> Callable[[Path], Path]:
+    return lambda root: bids.one_subject(root, {"sub-01/anat/sub-01_T1w.json": fields})
+
+
+def of_participants(*rows: list[str]) -> Callable[[Path], Path]:
+    return lambda root: bids.one_subject(root, {"participants.tsv": list(rows)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"PatientName": "Doe^John"}, {("personal-data", "PatientName")}),
+        ({"Patient's Name": "Doe^John"}, {("personal-data", "Patient's Name")}),
+        ({"a": [{"patient_id": 7}]}, {("personal-data", "patient_id")}),
+        ({"PatientName": ["", "Doe^John"]}, {("personal-data", "PatientName")}),
+        ({"PatientName": ""}, set()),
+        ({"PatientName": "anonymous", "PatientID": None, "AccessionNumber": "n/a"}, set()),
+        ({"PerformingPhysicianName": "X"}, {("personal-data", "PerformingPhysicianName")}),
+        ({"SeriesInstanceUID": "1.2"}, {("unique-identifier", "SeriesInstanceUID")}),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, set()),
+        ({"AcquisitionDateTime": "1903-02-01T12:00:00"}, set()),
+        ({"AcquisitionDateTime": "1926-01-01T12:00:00"}, {("date", "AcquisitionDateTime")}),
+        ({"StudyDate": 20190312}, {("date", "StudyDate")}),
+        ({"ContentDate": "12 March 2019"}, {("date", "ContentDate")}),
+        ({"Remark": "2019-03-12 10:00"}, {("date", "Remark")}),
+        ({"AcquisitionTime": "14:21:37.345", "ConversionSoftwareVersion": "v1.0.20231010"}, set()),
+        ({"PatientAge": "092Y"}, {("age-over-89", "PatientAge")}),
+        ({"PatientAge": "011M", "PatientSex": "F", "PatientWeight": 92}, set()),
+        ({"InstitutionalDepartmentName": "X"}, {("institution", "InstitutionalDepartmentName")}),
+        ({"StationName": "X"}, {("device", "StationName")}),
+        ({"StudyDescription": "X"}, {("free-text", "StudyDescription")}),
+    ],
+)
+def test_fields_of_sidecars(tmp_path: Path, fields: object, expected: set[tuple[str, str]]) -> None:
+    assert found(of_sidecar(fields)(tmp_path)).keys() == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [
+        ("age", "89", None),
+        ("age", "89.9", None),
+        ("age", "90", "age-over-89"),
+        ("Age", "93,5", "age-over-89"),
+        ("age", "89+", None),
+        ("age", "90+", None),
+        ("ageAtScan", "101", "age-over-89"),
+        ("age_months", "100", None),
+        ("age_months", "1100", "age-over-89"),
+        ("patient_age", "91 years", "age-over-89"),
+        ("stage", "95", None),
+        ("page", "95", None),
+        ("language", "99", None),
+        ("wab_days", "8798", None),
+        ("acq_time", "1925-12-31T10:00:00", None),
+        ("acq_time", "1926-01-01T10:00:00", "date"),
+        ("acq_time", "13:45:00", None),
+        ("visit_date", "03.04.2019", "date"),
+        ("visit_date", "3/4/19", "date"),
+        ("visit", "2019-04-03", "date"),
+        ("score", "03.04.2019", None),
+        ("dob", "1920-01-01", "personal-data"),
+        ("Date of birth", "01/02/1960", "personal-data"),
+        ("name", "John", "personal-data"),
+        ("Phone number", "12345", "personal-data"),
+        ("trial_name", "John", None),
+        ("wab_type", "None", None),
+    ],
+)
+def test_columns_of_tables(tmp_path: Path, column: str, value: str, rule: str | None) -> None:
+    root = of_participants(["participant_id", column], ["sub-01", value], ["sub-02", "n/a"])(tmp_path)
+    assert found(root).keys() == ({(rule, column)} if rule else set())
+
+
+def test_the_unit_of_an_age_is_that_of_the_data_dictionary(tmp_path: Path) -> None:
+    files: dict[str, Content] = {"participants.tsv": [["participant_id", "age"], ["sub-01", "120"]]}
+    assert found(bids.one_subject(tmp_path / "years", files))
+    files["participants.json"] = {"age": {"Description": "at the scan", "Units": "months"}}
+    assert not found(bids.one_subject(tmp_path / "months", files))
+
+
+def test_a_data_dictionary_describes_fields_and_holds_no_values(tmp_path: Path) -> None:
+    words = {"PatientID": {"Description": "never published", "Levels": {"a": "2019-01-01"}}, "age": {"Maximum": "99"}}
+    assert not found(bids.one_subject(tmp_path, {"participants.json": words}))
+
+
+def test_a_field_that_many_images_inherit_is_named_once_with_the_file_it_is_in(tmp_path: Path) -> None:
+    root = bids.two_sessions(tmp_path)
+    (root / "T1w.json").write_text(json.dumps({"InstitutionName": "X"}))
+    finding = found(root)["institution", "InstitutionName"]
+    assert (finding.files, finding.count) == (("T1w.json",), 1)
+
+
+def test_events_are_searched_for_people_and_dates_and_a_stimulus_may_have_a_name(tmp_path: Path) -> None:
+    stem = "sub-01/func/sub-01_task-x"
+    files = {
+        f"{stem}_bold.nii.gz": bids.IMAGE,
+        f"{stem}_events.tsv": [["onset", "name", "surname", "at"], ["1", "dog", "Doe", "2019-01-02T03:04:05"]],
+    }
+    result = found(bids.one_subject(tmp_path, files))
+    assert result.keys() == {("personal-data", "surname"), ("date", "at")}
+    assert result["date", "at"].files == (f"{stem}_events.tsv",)
+
+
+@pytest.mark.parametrize(
+    ("licence", "rule"), [("CC0", None), ("CCBY4", None), ("", "licence-missing"), ("ask us", "licence-unknown")]
+)
+def test_a_licence_must_be_stated_and_be_one_of_the_hubs(tmp_path: Path, licence: str, rule: str | None) -> None:
+    root = bids.one_subject(tmp_path, {"dataset_description.json": bids.description(License=licence)})
+    assert {one.rule for one in checked(root).stops} == ({rule} if rule else set())
+
+
+def test_images_in_which_no_face_can_be_seen_need_no_statement(tmp_path: Path) -> None:
+    root = bids.one_subject(tmp_path, {"derivatives/m/sub-01/anat/sub-01_desc-x_mask.nii.gz": bids.IMAGE})
+    assert found(root, Statement())["defacing", ""].count == 1
+    (root / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
+    assert not found(root, Statement())
+
+
+def test_a_rule_is_lifted_by_its_name_alone_and_stays_in_sight(tmp_path: Path) -> None:
+    root = of_sidecar({"PatientName": "Doe^John", "StudyDate": "2019-01-01"})(tmp_path)
+    result = checked(root, Statement("no faces", ("date",)))
+    assert [one.rule for one in result.stops] == ["personal-data"]
+    assert [one.rule for one in result.lifted] == ["date"]
+    assert {rule for rule in RULES if rule in STOPS} == set(STOPS)
+
+
+# --- strip ---
+
+
+def test_strip_takes_a_field_from_rows_and_texts_changes_the_digest_and_leaves_the_source(tmp_path: Path) -> None:
+    root = bids.two_sessions(tmp_path)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    dataset = load(root)
+    left, _ = check(dataset, Statement("no faces", (), ("RepetitionTime", "group", "quality")))
+
+    assert "RepetitionTime" not in everything(left) and "RepetitionTime" in everything(dataset)
+    assert b"participant_id\tage\nsub-01\t34\n" in side_files(left)["bids/participants.tsv"]
+    assert all("group" not in row for row in left.participants)
+    assert all("quality" not in (image.scan or "") for image in left.images)
+    assert side_files(left)["bids/README"] == before[root / "README"]
+    changed = {a.name for a, b in zip(plan(dataset, {}), plan(left, {}), strict=True) if a.digest != b.digest}
+    assert changed == {"sub-01_ses-a", "sub-01_ses-b", "sub-02"}  # all have a participant's row
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_text_that_names_a_stripped_field_and_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
+    files = {"phenotype/a.tsv": "participant_id\tdob\tdob\n", "task-x_bold.json": '{"dob": ', "notes.txt": "dob?"}
+    left, _ = check(load(bids.one_subject(tmp_path, files)), Statement("no faces", (), ("dob",)))
+    assert set(left.texts) == {"dataset_description.json", "notes.txt"}
+    assert 2 in left.left_out.values()
+
+
+def test_a_column_that_says_what_a_row_is_about_cannot_be_stripped(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="participant_id"):
+        checked(bids.one_subject(tmp_path), Statement("no faces", (), ("participant_id",)))
+
+
+# --- headers ---
+
+
+def image_with(
+    descrip: bytes = b"", extensions: list[nibabel.nifti1.Nifti1Extension] | None = None, nifti2: bool = False
+) -> bytes:
+    kind = nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image
+    image = kind(np.zeros((4, 3, 2), np.int16), np.eye(4))
+    image.header["descrip"] = descrip
+    for extension in extensions or []:
+        image.header.extensions.append(extension)
+    return image.to_bytes()
+
+
+@pytest.mark.parametrize("nifti2", [False, True])
+@pytest.mark.parametrize(
+    ("descrip", "told"),
+    [
+        (b"", False),
+        (b"FSL5.0", False),
+        (b"6.0.5:9e026117", False),
+        (b"TE=30;Time=142137.345", False),
+        (b"J. Doe", True),
+    ],
+)
+def test_text_in_a_header_is_told_unless_a_program_is_known_to_write_it(
+    tmp_path: Path, descrip: bytes, told: bool, nifti2: bool
+) -> None:
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii": image_with(descrip, nifti2=nifti2)})
+    findings = headers_of(load(root).images, root)
+    assert [(one.rule, one.field) for one in findings] == ([("header-text", "descrip")] if told else [])
+
+
+def test_header_extensions_are_told_by_their_registered_names(tmp_path: Path) -> None:
+    extensions = [nibabel.nifti1.Nifti1Extension(code, b"Doe^John") for code in ("comment", "afni", 999)]
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii": image_with(extensions=extensions)})
+    told = [one.field for one in headers_of(load(root).images, root)]
+    assert told == ["extension 4 (AFNI)", "extension 6 (comment)", "extension 999 (of no registered program)"]
+
+
+def test_images_that_cannot_be_read_are_left_to_staging(tmp_path: Path) -> None:
+    files = {"sub-01/anat/sub-01_T2w.nii.gz": b"", "sub-01/anat/sub-01_FLAIR.nii.gz": b"\x1f\x8bnonsense"}
+    root = bids.one_subject(tmp_path, files | {"sub-01/anat/sub-01_PDw.nii": os.urandom(4000)})
+    dataset = load(root)
+    (root / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
+    assert headers_of(dataset.images, root) == ()
+
+
+# --- the validator ---
+
+
+@pytest.fixture
+def validator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program of the validator's name in its place."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+
+    def install(script: str) -> None:
+        program = tmp_path / "bin" / COMMAND
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    return install
+
+
+def test_a_validator_that_is_asked_for_and_not_there_is_said_with_the_way_to_get_it(
+    tmp_path: Path, validator: Callable[[str], None]
+) -> None:
+    with pytest.raises(ValidatorMissing, match="make validator"):
+        checked(bids.one_subject(tmp_path / "d"), validate=True)
+
+
+def test_the_validators_errors_stop_by_code_and_file_and_its_words_are_not_repeated(
+    tmp_path: Path, validator: Callable[[str], None]
+) -> None:
+    issue = {"code": "TSV_VALUE", "subCode": "age", "location": "/participants.tsv", "issueMessage": "Doe^John"}
+    validator(f"""[ "$1 $2 $3" = "--ignoreWarnings --format json" ] || exit 2
+echo '{json.dumps({"issues": {"issues": [issue]}})}'; exit 16""")
+    (stop,) = checked(bids.one_subject(tmp_path / "d"), validate=True).stops
+    assert (stop.rule, stop.field, stop.files) == ("bids-validity", "TSV_VALUE age", ("participants.tsv",))
+    assert "Doe" not in repr(stop)
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo '{}'; exit 0", 'echo \'{"issues": {"issues": []}}\'; exit 16'])
+def test_any_other_exit_of_the_validator_is_a_crash(
+    tmp_path: Path, validator: Callable[[str], None], script: str
+) -> None:
+    validator(script)
+    with pytest.raises(ValidatorCrashed, match="by hand"):
+        checked(bids.one_subject(tmp_path / "d"), validate=True)
+
+
+@pytest.mark.skipif(shutil.which(COMMAND) is None, reason="the extra `validator` is not installed (make validator)")
+def test_the_real_validator_finds_the_demo_dataset_valid_and_a_broken_one_not(bids: Path, own_bids: Path) -> None:
+    assert not checked(bids, validate=True).stops
+    (own_bids / "dataset_description.json").write_text('{"Name": "Without a version", "License": "CC0"}')
+    assert {one.rule for one in checked(own_bids, validate=True).stops} == {"bids-validity"}
