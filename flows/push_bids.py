@@ -17,12 +17,13 @@ from pydantic import BeforeValidator
 
 from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.publish import Push, unseen
-from flows.tail import Evidence, tail, tail_again
+from flows.tail import tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
 from tasks.contents import Contents
 from tasks.errors import PushError
+from tasks.evidence import Evidence
 from tasks.findings import Checked, Defacing, PreflightStopped, Statement, Stop
 from tasks.hub import Hub
 from tasks.lease import holding
