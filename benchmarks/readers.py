@@ -16,8 +16,8 @@ Where the memory of a streamed row goes, for an image of C bytes, U inflated, me
 - With pyarrow's `pre_buffer`, which is on unless it is passed, every page of the file so far: it grows with the
   session (10 images of 150 MB, default: 3.7 GB, and 2.3 GB with it off).
 - While a slow consumer decodes, pyarrow reads on until 1 GiB of batches wait: no parameter of `datasets` reaches that
-  limit, but with `reshard` a scan ends with its row group (func_bold of the 10 images: 2.6 GB, and 1.4 GB with it; all
-  footers are read at the start).
+  limit. With `reshard` a scan ends with its row group (func_bold of the 10 images: 2.6 GB, and 1.4 GB with it), and all
+  footers are read at the start.
 
 What each gave for one func_bold of 300 MB (VmHWM): nothing passed 3.0 GB; `pre_buffer=False` 2.7; with
 ARROW_DEFAULT_MEMORY_POOL=system too 2.1 (so has `use_buffered_stream`, and more without that pool); nibabel by volumes

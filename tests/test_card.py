@@ -155,6 +155,7 @@ def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lin
 
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert '"func_bold"' in blocks[2]
     for block in (blocks[0], blocks[2]):
         exec(block, names)
     assert names["row"]["suffix"] == "bold" and names["image"].shape == (4, 3, 2)
