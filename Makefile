@@ -25,11 +25,14 @@ $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@ $(VENV)/.run
 
+$(VENV)/.validator: requirements/validator.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validator.txt
+	@touch $@
+
 setup: $(VENV)/.run  ## a virtual environment with what a worker needs
 dev: $(VENV)/.dev  ## the same with what a developer needs
 
-validator: setup  ## the BIDS validator, for runs with validate_bids (92 MB)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validator.txt
+validator: setup $(VENV)/.validator  ## the BIDS validator, for runs with validate_bids (92 MB)
 
 demo: setup  ## the whole chain on this machine, in a browser; waits at the gate (SESSIONS=24 for a small cut)
 	$(BIN)/python -m deployments.demo $(if $(SESSIONS),--sessions $(SESSIONS))
@@ -41,7 +44,7 @@ demo-once: setup  ## the same unattended: approves through the API, loads the re
 browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
-test: dev browser  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
+test: dev validator browser  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
 	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 fmt: dev  ## formats the code

@@ -6,8 +6,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
-from flows.tail import Evidence, tail, tail_again
+from flows.tail import tail, tail_again
 from tasks.approve import at_its_gate, claim
+from tasks.evidence import Evidence
 from tasks.lease import holding
 from tasks.models import Verification
 from tasks.published import read_published

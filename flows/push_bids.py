@@ -17,12 +17,13 @@ from pydantic import BeforeValidator
 
 from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.publish import Push, unseen
-from flows.tail import Evidence, tail, tail_again
+from flows.tail import tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
 from tasks.contents import Contents
 from tasks.errors import PushError
+from tasks.evidence import Evidence
 from tasks.findings import Checked, Defacing, PreflightStopped, Statement, Stop
 from tasks.hub import Hub
 from tasks.lease import holding
@@ -69,14 +70,14 @@ def push_bids(
     verification: Verification = "sample",
     removed: Removed = "keep",
     staging_root: Folder = "",
-    max_staged_bytes: int = 0,
     dry_run: bool = False,
-    token_block: BlockName = "",
     defacing: Defacing = "not stated",
     allow: Rules = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
     strip: Fields = [],  # noqa: B006
     gated: Gated = "no",
     validate_bids: bool = False,
+    max_staged_bytes: int = 0,
+    token_block: BlockName = "",
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
 
@@ -94,10 +95,7 @@ def push_bids(
         removed: What to do with published shards that the dataset no longer has. keep: report them. delete: remove
             them from the repo, in the same commit as the record.
         staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
-        max_staged_bytes: How many bytes may be staged at a time. A run publishes what fits, opens its gate, and says
-            how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
-        token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
         defacing: Your statement on the faces in images of heads; it stands on the card. defaced: faces were removed.
             no faces: none can be recognised (skull-stripped, phantoms, animals). not defaced, sharing permitted: faces
             are there, and the participants' consent and your ethics board allow to share them.
@@ -108,6 +106,9 @@ def push_bids(
             leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
             the push.
+        max_staged_bytes: How many bytes may be staged at a time. A run publishes what fits, opens its gate, and says
+            how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
+        token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
     hub = connect(repo_id, revision, token_block)
     staging = staging_of(hub, staging_root)

@@ -1,9 +1,7 @@
 """The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
@@ -13,40 +11,14 @@ from prefect.states import Completed, Failed
 from tasks import report as words
 from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
-from tasks.evidence import Approval, Choice, Gate, VerificationReport, shown_as
-from tasks.findings import Checked
+from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, shown_as
 from tasks.hub import Hub
 from tasks.lineage import artifact_key, record_publication
-from tasks.models import PublishedShard, Receipt, Verification
-from tasks.resume import Drift
+from tasks.models import Receipt, Verification
 from tasks.run import ThisRun, ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
 from tasks.verify import verify_target
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a run brings to its gate."""
-
-    expected: Sequence[PublishedShard]
-    """What the Hub must hold."""
-    receipts: Sequence[Receipt]
-    """The staged shards that may go."""
-    sent: frozenset[str] = frozenset()
-    """Paths of what this run has sent: read back first."""
-    drift: Sequence[Drift] = ()
-    removed: Sequence[str] = ()
-    unpublished: Sequence[Receipt] = field(default=())
-    """Staged shards that the Hub does not hold: they stay."""
-    source: Path | None = None
-    """The dataset's folder, where this run has read it."""
-    waiting: int = 0
-    """Shards that had no room in the staging folder: the next run publishes them."""
-    checked: Checked = field(default_factory=Checked)
-    """What was found before the publication, and stated by the operator."""
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """What of the dataset is not published, as `Dataset.left_out`."""
 
 
 def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
@@ -80,18 +52,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
     """Write down what the gate shows, and show all of it as an artifact."""
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
-        words.evidence(
-            hub,
-            report,
-            found.receipts,
-            stale,
-            found.drift,
-            found.removed,
-            found.unpublished,
-            found.waiting,
-            found.checked,
-            left_out=found.left_out,
-        ),
+        words.evidence(hub, report, found, stale),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )

@@ -3,12 +3,16 @@
 All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.models`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from tasks.errors import PushError
-from tasks.models import Receipt, Value, Verification
+from tasks.findings import Checked
+from tasks.models import PublishedShard, Receipt, Value, Verification
+from tasks.resume import Drift
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 
@@ -83,6 +87,30 @@ class VerificationReport(Value):
             f"be, at commit {self.commit[:12]} of {self.repo_id}:\n{listed}{more}\n"
             "Nothing was deleted. Start the run again: it publishes these shards anew."
         )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run brings to its gate."""
+
+    expected: Sequence[PublishedShard]
+    """What the Hub must hold."""
+    receipts: Sequence[Receipt]
+    """The staged shards that may go."""
+    sent: frozenset[str] = frozenset()
+    """Paths of what this run has sent: read back first."""
+    drift: Sequence[Drift] = ()
+    removed: Sequence[str] = ()
+    unpublished: Sequence[Receipt] = ()
+    """Staged shards that the Hub does not hold: they stay."""
+    source: Path | None = None
+    """The dataset's folder, where this run has read it."""
+    waiting: int = 0
+    """Shards that had no room in the staging folder: the next run publishes them."""
+    checked: Checked = field(default_factory=Checked)
+    """What was found before the publication, and stated by the operator."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What of the dataset is not published, as `Dataset.left_out`."""
 
 
 class Choice(StrEnum):

@@ -7,12 +7,12 @@ would be cropped or hide the form's fields; all of it is in the artifact. Nothin
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tasks.evidence import CleanupPlan, CleanupResult, Gate, Removal, VerificationReport
+from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Removal, VerificationReport
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
 from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
 from tasks.pictures import strip
-from tasks.resume import Drift, Work
+from tasks.resume import Work
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
 IN_A_STATE = 2  # files of a field in it
@@ -79,30 +79,20 @@ def gate_form(
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
-def evidence(
-    hub: Hub,
-    report: VerificationReport,
-    receipts: Sequence[Receipt],
-    stale: Sequence[Removal],
-    drift: Sequence[Drift] = (),
-    removed: Sequence[str] = (),
-    unpublished: Sequence[Receipt] = (),
-    waiting: int = 0,
-    checked: Checked | None = None,
-    left_out: Mapping[str, int] | None = None,
-) -> str:
+def evidence(hub: Hub, report: VerificationReport, found: Evidence, stale: Sequence[Removal]) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
         f"# Evidence for {hub.target}",
         f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
         f"[{report.commit}]({hub.commit_url(report.commit)})",
         f"Verified ({report.level}): {how_verified(report)}.",
-        f"Staged here, and removed if you decide so: {number(len(receipts), 'shard')}, "
-        f"{size(sum(receipt.size for receipt in receipts))}, with {number(sum(r.rows for r in receipts), 'image')}.",
+        f"Staged here, and removed if you decide so: {number(len(found.receipts), 'shard')}, "
+        f"{size(sum(receipt.size for receipt in found.receipts))}, with "
+        f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}.",
     ]
-    if waiting:
+    if found.waiting:
         parts.append(
-            f"Not published yet: {number(waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
+            f"Not published yet: {number(found.waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
         )
     picture = strip(report.slices)
     if picture:
@@ -112,18 +102,21 @@ def evidence(
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
         parts += ["## Read back, byte for byte", table(["shard", "size", "images", "sha256"], rows)]
-    if checked is not None and (checked.lifted or checked.statement.strip):
-        parts += ["## Stated by the operator", _statement(checked)]
-    if drift:
-        parts += ["## Changed on the Hub by somebody else", table(["file", "what"], [[d.path, d.what] for d in drift])]
-    if removed:
-        parts += ["## Published, and no longer in the dataset", table(["shard"], [[path] for path in removed])]
-    parts += _left_out(left_out or {})
-    if unpublished:
+    if found.checked.lifted or found.checked.statement.strip:
+        parts += ["## Stated by the operator", _statement(found.checked)]
+    if found.drift:
+        parts += [
+            "## Changed on the Hub by somebody else",
+            table(["file", "what"], [[d.path, d.what] for d in found.drift]),
+        ]
+    if found.removed:
+        parts += ["## Published, and no longer in the dataset", table(["shard"], [[path] for path in found.removed])]
+    parts += _left_out(found.left_out)
+    if found.unpublished:
         parts += [
             "## Staged, and not on the Hub",
             "These stay, whatever you decide: the next run of push-bids sends them.",
-            table(["shard", "size"], [[receipt.name, size(receipt.size)] for receipt in unpublished]),
+            table(["shard", "size"], [[receipt.name, size(receipt.size)] for receipt in found.unpublished]),
         ]
     if stale:
         rows = [[file.file, size(file.size)] for file in stale]

@@ -1,4 +1,4 @@
-"""What a run of push-bids has counted."""
+"""What a run of push-bids has counted, and left to read."""
 
 from typing import Any
 
@@ -14,3 +14,11 @@ def figures(state: State[Any]) -> dict[str, Any]:
     assert run is not None
     with get_client(sync_client=True) as client:
         return Runs(client).figures(run)
+
+
+def artifacts(state: State[Any]) -> dict[str, Any]:
+    """The data of the artifacts of the run that ended in this state, by key."""
+    run = state.state_details.flow_run_id
+    assert run is not None
+    with get_client(sync_client=True) as client:
+        return Runs(client).artifacts(run)

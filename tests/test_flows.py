@@ -25,7 +25,7 @@ from tasks.published import CARD, RECORD
 from tasks.run import ThisRun
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
-from tests.figures import figures
+from tests.figures import artifacts, figures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -168,6 +168,20 @@ def test_a_dry_run_publishes_nothing_and_makes_no_repo(bids: Path, target: Hub, 
     state = push(bids, target, root, dry_run=True)
     assert state.name == "DryRun" and f"{SESSIONS} shards of {SESSIONS}" in (state.message or "")
     assert not target.exists() and not staged(root)
+
+
+def test_a_dry_run_says_what_changed_since_the_last_time(bids: Path, own_bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    before = target.head()
+    changed, *_, gone = sorted(own_bids.glob("sub-*/ses-*"))
+    next(changed.glob("*/*_bold.json")).write_text('{"RepetitionTime": 2.5}')
+    shutil.rmtree(gone)
+    state = push(own_bids, target, root, dry_run=True)
+    assert state.name == "DryRun" and f"1 shard of {SESSIONS - 1}" in (state.message or "")
+    (shown,) = (data for key, data in artifacts(state).items() if key.startswith("dry-run-"))
+    assert f"| sub-{changed.parent.name[4:]}_{changed.name} | changed |" in shown
+    assert "1 shard no longer in the dataset" in shown and f"{gone.parent.name}_{gone.name}.parquet" in shown
+    assert target.head() == before
 
 
 def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, target: Hub, root: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,16 +66,6 @@ def test_without_the_statement_it_stops_and_says_what_to_give(whole: Path) -> No
 
     assert (stop.rule, stop.count) == ("defacing", 4936)  # all images but the 228 lesion masks
     assert '"defaced", "no faces"' in RULES["defacing"].mend
-
-
-def test_all_of_its_902_sessions_are_checked_in_less_than_half_a_second(whole: Path) -> None:
-    dataset = load(whole)
-    spent = []
-    for _ in range(3):
-        start = time.process_time()  # which other work on this machine does not stretch
-        check(dataset, Statement("defaced"))
-        spent.append(time.process_time() - start)
-    assert min(spent) < 0.5
 
 
 # --- planted ---
@@ -380,7 +369,6 @@ def test_any_other_exit_of_the_validator_is_a_crash(
         checked(bids.one_subject(tmp_path / "d"), validate=True)
 
 
-@pytest.mark.skipif(shutil.which(COMMAND) is None, reason="the extra `validator` is not installed (make validator)")
 def test_the_real_validator_finds_the_demo_dataset_valid_and_a_broken_one_not(bids: Path, own_bids: Path) -> None:
     assert not checked(bids, validate=True).stops
     (own_bids / "dataset_description.json").write_text('{"Name": "Without a version", "License": "CC0"}')

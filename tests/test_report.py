@@ -1,13 +1,14 @@
 """What a run leaves for people to read."""
 
-from tasks.evidence import VerificationReport
+from tasks.evidence import Evidence, VerificationReport
 from tasks.hub import Hub
 from tasks.report import evidence
 from tasks.staging import Target
 
 
-def test_the_evidence_counts_what_of_the_dataset_is_not_published():
+def test_the_evidence_counts_what_of_the_dataset_is_not_published() -> None:
     hub = Hub(Target("http://127.0.0.1:1", "lab/some"), "no token")
     report = VerificationReport(repo_id="lab/some", revision="main", commit="0" * 40, level="listing")
-    assert "| *_eeg.edf | 12 |" in evidence(hub, report, [], [], left_out={"*_eeg.edf": 12, "*.surf.gii": 3})
-    assert "Left out" not in evidence(hub, report, [], [])
+    found = Evidence([], [], left_out={"*_eeg.edf": 12, "*.surf.gii": 3})
+    assert "| *_eeg.edf | 12 |" in evidence(hub, report, found, [])
+    assert "Left out" not in evidence(hub, report, Evidence([], []), [])

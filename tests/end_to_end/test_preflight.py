@@ -26,6 +26,7 @@ from tasks.hub import Hub
 from tasks.published import CARD
 from tasks.staging import Target
 from tests.end_to_end.conftest import Push
+from tests.figures import artifacts
 from tests.planted import PLANTED, plant
 
 IN_HEADERS = ("descrip", "aux_file", "extension 6 (comment)")
@@ -52,13 +53,6 @@ def target(hub_server: Stack, repo_id: str) -> Hub:
 
 def push_here(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
     return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **parameters)
-
-
-def artifacts(state: State[Any]) -> dict[str, Any]:
-    run = state.state_details.flow_run_id
-    assert run is not None
-    with get_client(sync_client=True) as client:
-        return Runs(client).artifacts(run)
 
 
 def logged(state: State[Any], words: str) -> str:
