@@ -8,9 +8,13 @@ The floor: `cat` of all images into one file, then the sha256 of that stream. No
 The peers hash nothing. `*_cpu_s_per_gb` is processor time, which other work on the machine moves less.
 `stage_large_session_peak_mb` is one session of 8 GB in 30 images, a shard of that size (BENCH_STAGE_LARGE, in bytes).
 
-Tried: `tried_one_thread*` writes in the thread that reads and hashes, without `tasks.write.behind`. It takes 6 % less
-processor time a GB (1.70 s against 1.79 with one worker, 1.65 against 1.76 with two; medians of 5 rounds on a busy
-machine), so two workers gain a little and one loses what the second core did for it. Seconds were too noisy to choose.
+Tried: a second thread that writes while the first reads and hashes (16 buffers of 256 KiB between them). On a quiet
+machine with two cores, medians of 5 rounds over 3.34 GB, both ways in turn:
+
+| | of the floor | GB/s, one worker | two workers | processor s/GB, one | two |
+|---|---|---|---|---|---|
+| a second thread | 0.95 | 0.56 | 0.93 | 2.09 | 1.75 |
+| one thread (kept) | 1.00 | 0.58 | 1.03 | 1.58 | 1.65 |
 
     python -m benchmarks.stage [FOLDER, default .bench]
 """
@@ -27,14 +31,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import BinaryIO
 
 from benchmarks.made import image
-from tasks import write
 from tasks.models import ShardSpec
 from tasks.stage import stage
 from tasks.staging import Staging
-from tasks.write import behind
 
 SESSIONS = int(os.environ.get("BENCH_STAGE_SESSIONS", 40))
 ROUNDS = int(os.environ.get("BENCH_STAGE_ROUNDS", 5))
@@ -85,40 +86,6 @@ def workers(count: int, check: str = "trailer") -> Callable[[list[ShardSpec], Pa
     return run
 
 
-class OneThread:
-    """Stands in for `tasks.write.behind.Behind`, and writes at once."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._room = memoryview(bytearray(behind.BUFFER))
-        self._written = self._begun = 0
-
-    def buffer(self) -> memoryview:
-        return self._room
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._stream.write(data)
-        self._written += len(data)
-        if self._written - self._begun >= behind.WRITE_OUT and hasattr(os, "posix_fadvise"):
-            self._stream.flush()
-            length = self._written - self._begun
-            os.posix_fadvise(self._stream.fileno(), self._begun, length, os.POSIX_FADV_DONTNEED)
-            self._begun = self._written
-
-    def finish(self) -> None:
-        pass
-
-
-def one_thread(count: int) -> Callable[[list[ShardSpec], Path, Path], None]:
-    """Our own staging in `count` threads, each of which writes what it hashes."""
-
-    def run(specs: list[ShardSpec], root: Path, out: Path) -> None:
-        vars(write)["Behind"] = OneThread  # this process runs this way only
-        workers(count)(specs, root, out)
-
-    return run
-
-
 def push_to_hub_path(specs: list[ShardSpec], root: Path, out: Path) -> None:
     """What `Dataset.push_to_hub` does with a shard before it uploads it."""
     import datasets
@@ -153,8 +120,6 @@ WAYS: dict[str, Callable[[list[ShardSpec], Path, Path], None]] = {
     "floor": floor,
     "stage": workers(1),
     "stage_two_workers": workers(2),
-    "tried_one_thread": one_thread(1),
-    "tried_one_thread_two_workers": one_thread(2),
     "stage_full_check": workers(1, "full"),
     "stage_large_session": workers(1),
     "push_to_hub_path": push_to_hub_path,
@@ -206,9 +171,6 @@ def main(folder: Path) -> None:
     print(f"stage_images {gigabytes:.2f} GB")
     line("stage_vs_floor", "ratio", lambda figures: figures["floor"][0] / figures["stage"][0])
     line("stage_two_workers_vs_one", "ratio", lambda figures: figures["stage"][0] / figures["stage_two_workers"][0])
-    line("tried_one_thread_vs_floor", "ratio", lambda figures: figures["floor"][0] / figures["tried_one_thread"][0])
-    line("tried_one_thread_two_workers_vs_two", "ratio",
-         lambda figures: figures["stage_two_workers"][0] / figures["tried_one_thread_two_workers"][0])  # fmt: skip
     line("stage_peak_mb", "MB", lambda figures: figures["stage"][2])
     line("stage_two_workers_peak_mb", "MB", lambda figures: figures["stage_two_workers"][2])
     for way in ("stage_full_check", "push_to_hub_path", "plain_loop"):

@@ -74,7 +74,8 @@ def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Recei
     file = staging.shard_file(spec)
     groups = list(row_groups(spec.images))
     contents: dict[int, list[ImageContent]] = {}
-    with whole_file(file, durable=spec.size > FLUSHED_ABOVE) as stream, ShardWriter(stream) as writer:
+    with whole_file(file, durable=spec.size > FLUSHED_ABOVE) as stream:
+        writer = ShardWriter(stream)
         for number in writing_order(groups):
             embedded = [embed(image, root, writer, check) for image in groups[number]]
             rows = [row_of(image, content.sha256) for image, content in zip(groups[number], embedded, strict=True)]

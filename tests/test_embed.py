@@ -37,12 +37,10 @@ class Collected:
 
     def __init__(self) -> None:
         self.data = b""
+        self.room = memoryview(bytearray(1000))
 
     def begin_image(self, size: int) -> None:
         self.size = size
-
-    def buffer(self) -> memoryview:
-        return memoryview(bytearray(1000))
 
     def write(self, data: memoryview) -> None:
         self.data += data

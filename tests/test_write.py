@@ -310,7 +310,8 @@ def test_at_a_real_size_every_image_has_a_page_and_every_row_group_is_one_the_vi
 
 def test_an_image_that_no_page_can_hold_is_never_begun(tmp_path):
     refused = pytest.raises(ValueError, match="does not fit into a page")
-    with (tmp_path / "shard").open("wb") as stream, ShardWriter(stream) as writer, refused:
+    with (tmp_path / "shard").open("wb") as stream, refused:
+        writer = ShardWriter(stream)
         writer.begin_image(LARGEST_IMAGE + 1)
     assert writer.size == 4
 
@@ -329,7 +330,8 @@ class FullForAMoment(io.FileIO):
 
 def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_path):
     failed = pytest.raises(OSError, match="No space left")
-    with failed, FullForAMoment(tmp_path / "shard", "wb") as stream, ShardWriter(stream) as writer:
+    with failed, FullForAMoment(tmp_path / "shard", "wb") as stream:
+        writer = ShardWriter(stream)
         writer.begin_image(9)
         writer.write(b"nine here")
         writer.end_row_group(0, [row_of(Image("a.nii", 9, 0, "raw", None, None, None, "T1w"), "0" * 64)])
@@ -337,7 +339,8 @@ def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_pat
 
 
 def test_rows_and_images_that_do_not_agree_are_never_written(tmp_path):
-    with (tmp_path / "shard").open("wb") as stream, ShardWriter(stream) as writer:
+    with (tmp_path / "shard").open("wb") as stream:
+        writer = ShardWriter(stream)
         writer.begin_image(10)
         writer.write(b"only nine")
         image = Image("a.nii", 10, 0, "raw", None, None, None, "T1w")
@@ -384,7 +387,8 @@ def require_true_bounds(file: Path) -> None:
 def test_whatever_is_put_in_is_read_back(tmp_path, images):
     file = tmp_path / "any.parquet"
     data = {id(image): content for image, content in images}
-    with file.open("wb") as stream, ShardWriter(stream) as writer:
+    with file.open("wb") as stream:
+        writer = ShardWriter(stream)
         groups = list(row_groups(image for image, _ in images))
         for number in writing_order(groups):
             for image in groups[number]:

@@ -59,14 +59,14 @@ STEP = 256 << 10  # bytes, where an image is inflated apart from its embedding
 class Sink(Protocol):
     """Where an image's bytes go: `tasks.write.ShardWriter`."""
 
+    room: memoryview
+    """Where the next of its bytes are read to."""
+
     def begin_image(self, size: int) -> None:
         """Make ready for an image of `size` bytes."""
 
-    def buffer(self) -> memoryview:
-        """Room for the next of its bytes."""
-
     def write(self, data: memoryview) -> None:
-        """Take a buffer's filled part, which is the sink's from now on."""
+        """Take the next of its bytes, a filled part of `room`."""
 
 
 def embed(image: Image, root: Path, sink: Sink, check: Check = "trailer") -> ImageContent:
@@ -81,7 +81,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "trailer") -> Ima
     with Source(image, path) as source:
         checks = _Checks(image, check)
         sink.begin_image(image.size)
-        for step in source.steps(sink.buffer):
+        for step in source.steps(sink.room):
             checks.see(step)
             sink.write(step)
         source.require_unchanged()
@@ -183,9 +183,9 @@ def _require_whole(image: Image, path: Path, checks: _Checks) -> None:
 
 def _inflated(image: Image, path: Path) -> Inflation:
     inflation = Inflation()
-    buffer = memoryview(bytearray(STEP))
+    room = memoryview(bytearray(STEP))
     with Source(image, path) as source:
-        for step in source.steps(lambda: buffer):
+        for step in source.steps(room):
             _inflate(image, inflation, step)
         source.require_unchanged()
     return inflation

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -69,16 +69,15 @@ class Source:
                 f"{status.st_mtime_ns / 1e9:.3f} s. Run again when nothing writes to the dataset."
             )
 
-    def steps(self, buffer: Callable[[], memoryview]) -> Iterator[memoryview]:
-        """The file's bytes from first to last, each step the filled part of a buffer that `buffer` gives.
+    def steps(self, room: memoryview) -> Iterator[memoryview]:
+        """The file's bytes from first to last, each step the filled part of `room`, which the next one fills anew.
 
         No more than the planned size is ever handed out, so a file that grows does not overflow its page.
         """
         left = self._image.size
         while left:
-            room = buffer()[:left]
             try:
-                count = os.readv(self._descriptor, [room])
+                count = os.readv(self._descriptor, [room[:left]])
             except OSError as error:
                 raise unreadable(self._image, error) from error
             if not count:

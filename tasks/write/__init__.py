@@ -22,14 +22,13 @@ before, and behind a T1w of 4 MB that would be more than the image.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
 from itertools import groupby
 from struct import pack
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from tasks.models import Image
-from tasks.write.behind import Behind
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
 from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
 from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Row, row_of
@@ -63,6 +62,8 @@ WRITER_SETTINGS = {
 }
 
 MAGIC = b"PAR1"
+STEP = 256 << 10  # bytes: read, hashed and written while they are in the processor's caches
+WRITE_OUT = 8 << 20  # bytes after which the disk's work is begun: without that, the fsync at the end finds all of it
 
 
 def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
@@ -91,44 +92,48 @@ def writing_order(groups: Sequence[Sequence[Image]]) -> list[int]:
 class ShardWriter:
     """Writes one shard to a file, from its first byte to its last.
 
-    For each row group: for each image `begin_image`, then its bytes through `buffer` and `write`; then
-    `end_row_group` with the rows. At the end `close`. A shard has at least one row. A context manager, because its
-    thread (`tasks.write.behind`) has to end in any case.
+    For each row group: for each image `begin_image`, then its bytes through `write`, by way of `room` or not; then
+    `end_row_group` with the rows. At the end `close`. A shard has at least one row.
+
+    It writes in the caller's thread. One more thread, to write while the next bytes are read and hashed, was tried: it
+    took a third more of the processor with one shard at a time and was no faster, and slower with two
+    (`benchmarks.stage`).
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._behind = Behind(stream)
+        self._stream = stream
         self._hash = hashlib.sha256()
+        self._begun = 0
+        self.room = memoryview(bytearray(STEP))
+        """Where the next of an image's bytes may be read to, to be given to `write`."""
         self._pages: list[Page] = []
         self._groups: dict[int, tuple[Sequence[Row], tuple[Page, ...]]] = {}
         self.size = 0
         self.write(MAGIC)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with suppress(BaseException) if kind else nullcontext():  # the first error is the one to tell
-            self._behind.finish()
 
     @property
     def sha256(self) -> str:
         """The sha256 of everything written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
-    def buffer(self) -> memoryview:
-        """Room for the next of an image's bytes, to be filled and given to `write`."""
-        return self._behind.buffer()
-
     def write(self, data: bytes | memoryview) -> None:
-        """Write and hash bytes, or a buffer's filled part, which must not be touched afterwards.
+        """Write and hash bytes.
 
         Raises:
-            OSError: something before `data` could not be written.
+            OSError: they could not be written.
         """
         self._hash.update(data)
+        self._stream.write(data)
         self.size += len(data)
-        self._behind.write(data)
+        if self.size - self._begun >= WRITE_OUT:
+            self._begin_write_out()
+
+    def _begin_write_out(self) -> None:
+        # POSIX_FADV_DONTNEED on dirty pages begins to write them and keeps them; only clean ones would be dropped
+        if hasattr(os, "posix_fadvise"):
+            self._stream.flush()
+            os.posix_fadvise(self._stream.fileno(), self._begun, self.size - self._begun, os.POSIX_FADV_DONTNEED)
+        self._begun = self.size
 
     def begin_image(self, size: int) -> None:
         """Begin the page of an image of `size` bytes, which must follow through `write`.
@@ -152,7 +157,7 @@ class ShardWriter:
         self._pages = []
 
     def close(self) -> None:
-        """Write every other column, the offset indexes and the footer, and wait until all is written.
+        """Write every other column, the offset indexes and the footer.
 
         Raises:
             OSError: something could not be written.
@@ -166,7 +171,6 @@ class ShardWriter:
                 self.write(index)
         end = footer(groups, indexes)
         self.write(end + pack("<I", len(end)) + MAGIC)
-        self._behind.finish()
 
     def _row_group(self, rows: Sequence[Row], images: tuple[Page, ...]) -> RowGroup:
         chunks = []

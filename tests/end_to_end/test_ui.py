@@ -91,11 +91,11 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
 
     # a repo without a namespace is refused before anything starts
     field(page, "source").locator("textarea").fill(str(bids))
+    choose(field(page, "defacing"), "no faces", after=2)
     field(page, "repo_id").locator("textarea").fill("no-namespace")
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_text("'no-namespace' does not match").first).to_be_visible()
     field(page, "repo_id").locator("textarea").fill(repo_id)
-    choose(field(page, "defacing"), "no faces", after=2)
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(f"**/deployments/deployment/{deployment}*")
     (run,) = started(runs, repo_id)
