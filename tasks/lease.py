@@ -40,6 +40,7 @@ from tasks.staging import Staging, Target, TargetBusy
 
 LEASE_SECONDS = 120.0  # without a sign of life after which a run counts as dead
 RENEW_EVERY = 20.0  # seconds
+OWN_END = 60.0  # seconds for a suspended run's process to end, when somebody decides while it still does
 TRIES = 5  # takeovers lost to others in a row before this run gives way
 
 
@@ -135,12 +136,12 @@ def _gone_is_fine() -> Iterator[None]:
 
 @contextmanager
 def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
-    """Hold a target while the block runs.
+    """Hold a target while the block runs. A run that comes back to its gate waits for its own last process to end.
 
     Raises:
         TargetBusy: another run works on it.
     """
-    with staging.held(), get_client(sync_client=True) as client:
+    with staging.held(OWN_END if run.asked else 0.0), get_client(sync_client=True) as client:
         lock = staging.lock.stat()
         lease = Lease(target, run, f"{socket.gethostname()}:{staging.folder}:{lock.st_dev}:{lock.st_ino}")
         lease.take(client)

@@ -204,8 +204,11 @@ class Staging:
         return sum(path.stat().st_size for path in self.shards.rglob("*.parquet"))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, patience: float = 0.0) -> Iterator[None]:
         """Hold the target for this process. The kernel lets go when the process dies, however it dies.
+
+        Args:
+            patience: seconds to wait for another process to let go.
 
         Raises:
             TargetBusy: another process holds it.
@@ -213,7 +216,7 @@ class Staging:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.lock)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience)
         except Timeout as error:
             raise TargetBusy(
                 f"another run works on this target (it holds {lock.lock_file}). Wait for it to end, or cancel it in "

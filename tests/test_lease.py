@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -68,6 +69,18 @@ def test_a_run_on_another_machine_is_refused_and_told_who_works_there(
 ) -> None:
     with pytest.raises(TargetBusy, match=r"the-first.*last sign of life"), holding(Staging(tmp_path), target, run("x")):
         pass
+
+
+def test_a_run_that_comes_back_to_its_gate_waits_for_its_own_process_to_end(
+    another_process: "subprocess.Popen[str]", target: Target, staging: Staging
+) -> None:
+    with pytest.raises(TargetBusy), holding(staging, target, run("another")):
+        pass
+    ending = threading.Timer(1.0, another_process.kill)
+    ending.start()
+    with holding(staging, target, ThisRun("1", "the-first", 1, True, asked=True)):
+        another_process.wait(10)
+    ending.join()
 
 
 def test_a_run_killed_on_this_machine_holds_nothing(
