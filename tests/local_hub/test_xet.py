@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import lz4.frame
 import pytest
@@ -238,6 +240,23 @@ def test_a_shard_that_lies_is_refused_and_its_file_cannot_be_committed(
         assert reason in last["message"]
     assert store.commit("a.bin", truth, 12_000).status_code == 400
     assert store.commit("a.bin", content.sha256, 12_000).status_code == 400
+
+
+def test_a_client_that_hangs_up_when_its_shard_is_sent_leaves_nothing(hub: RunningHub, store: Store) -> None:
+    content = Content([os.urandom(500)])
+    store.put_xorb(content.xorb_hash, content.xorb)
+    access = store.access()["authorization"]
+    server = urlsplit(store.address)
+    for number in range(60):
+        head = (
+            f"POST {server.path}/v2/shards HTTP/1.1\r\nHost: {server.netloc}\r\nAuthorization: {access}\r\n"
+            f"Content-Length: {len(content.shard)}\r\n\r\n"
+        )
+        with socket.create_connection((server.hostname, server.port)) as connection:
+            connection.sendall(head.encode() + content.shard)
+            for _ in range(number % 3):  # at once, after the answer's head, or after some of its lines
+                connection.recv(200)
+    assert hub.leaves_nothing()
 
 
 def test_tokens_for_reading_do_not_write_and_false_ones_do_nothing(hub: RunningHub, store: Store) -> None:

@@ -9,12 +9,13 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from deployments.local_hub.accounts import Identity
 from deployments.local_hub.call import Call
@@ -136,7 +137,21 @@ async def put_shard_with_progress(call: Call) -> Response:
     """POST /v2/shards: the same, telling how far it is, a JSON line at a time; an error is a line too."""
     grant = _grant(call, write=True)
     received = await _receive(call, shard.BODY_LIMIT)
-    return StreamingResponse(call.blocks(_progress(call, grant.repo, received)), media_type="application/x-ndjson")
+    return _Progress(call.blocks(_progress(call, grant.repo, received)), received)
+
+
+class _Progress(StreamingResponse):
+    """Lines about a shard, which is forgotten when they end or their reader has gone: the generator may never know."""
+
+    def __init__(self, lines: AsyncIterator[bytes], received: Received) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._received = received
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._received.discard()
 
 
 def _progress(call: Call, repo: int, received: Received) -> Iterator[bytes]:
@@ -146,8 +161,6 @@ def _progress(call: Call, repo: int, received: Received) -> Iterator[bytes]:
         yield _line({"type": "result"})
     except HubError as error:
         yield _line({"type": "error", "message": error.message, "retryable": False})
-    finally:
-        received.discard()
 
 
 def _line(event: dict[str, Any]) -> bytes:
