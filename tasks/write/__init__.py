@@ -24,7 +24,7 @@ before, and behind a T1w of 4 MB that would be more than the image.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from struct import pack
 from typing import BinaryIO
 
@@ -116,7 +116,7 @@ class ShardWriter:
         """The sha256 of everything written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write and hash bytes.
 
         Raises:
@@ -163,23 +163,27 @@ class ShardWriter:
             OSError: something could not be written.
         """
         groups = [self._row_group(*self._groups[number]) for number in range(len(self._groups))]
-        indexes = {}
-        for group in groups:
-            for chunk in group.chunks:
-                index = offset_index(chunk)
-                indexes[chunk] = (self.size, len(index))
-                self.write(index)
-        end = footer(groups, indexes)
-        self.write(end + pack("<I", len(end)) + MAGIC)
+        indexes: dict[Chunk, tuple[int, int]] = {}
+        end = bytearray()
+        for chunk in chain.from_iterable(group.chunks for group in groups):
+            index = offset_index(chunk)
+            indexes[chunk] = (self.size + len(end), len(index))
+            end += index
+        metadata = footer(groups, indexes)
+        self.write(end + metadata + pack("<I", len(metadata)) + MAGIC)
 
     def _row_group(self, rows: Sequence[Row], images: tuple[Page, ...]) -> RowGroup:
         chunks = []
+        pages = bytearray()
         for leaf in LEAVES:
-            if leaf == IMAGE_BYTES:
+            if leaf is IMAGE_BYTES:
                 chunks.append(Chunk(leaf, len(rows), images, None))
                 continue
             cells = [row[leaf.path] for row in rows]
             data = page(leaf, cells)
-            chunks.append(Chunk(leaf, len(rows), (Page(self.size, len(data), 0),), statistics(leaf, cells)))
-            self.write(data)
+            chunks.append(
+                Chunk(leaf, len(rows), (Page(self.size + len(pages), len(data), 0),), statistics(leaf, cells))
+            )
+            pages += data
+        self.write(pages)
         return RowGroup(len(rows), tuple(chunks))

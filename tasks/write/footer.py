@@ -6,6 +6,7 @@ Everything in it follows from the rows; nothing names a library, a version or a 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 from tasks.write import thrift
 from tasks.write.pages import BYTE_ARRAY, INT64, PLAIN, RLE, UNCOMPRESSED, Chunk
@@ -17,6 +18,9 @@ OPTIONAL = 1  # enum FieldRepetitionType
 UTF8 = 0  # enum ConvertedType, for readers older than LogicalType
 TYPE_DEFINED_ORDER = thrift.struct({1: thrift.struct({})})  # union ColumnOrder
 STRING = thrift.struct({1: thrift.struct({})})  # union LogicalType
+ENCODINGS = thrift.items([thrift.i32(PLAIN), thrift.i32(RLE)])
+CODEC = thrift.i32(UNCOMPRESSED)
+FILE_OFFSET = thrift.i64(0)  # of a ColumnChunk: deprecated; 0 is what the format asks of new writers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def footer(groups: Sequence[RowGroup], indexes: Mapping[Chunk, tuple[int, int]])
     huggingface = thrift.struct({1: thrift.binary("huggingface"), 2: thrift.binary(HUGGINGFACE)})
     fields: dict[int, thrift.Value | None] = {
         1: thrift.i32(FORMAT_VERSION),
-        2: thrift.items(_schema()),
+        2: _schema(),
         3: thrift.i64(sum(group.rows for group in groups)),
         4: thrift.items([_row_group(number, group, indexes) for number, group in enumerate(groups)]),
         5: thrift.items([huggingface]),
@@ -51,7 +55,8 @@ def footer(groups: Sequence[RowGroup], indexes: Mapping[Chunk, tuple[int, int]])
     return thrift.struct(fields)[1]
 
 
-def _schema() -> list[thrift.Value]:
+@cache
+def _schema() -> thrift.Value:
     elements = [thrift.struct({4: thrift.binary("schema"), 5: thrift.i32(len(COLUMNS))})]
     for leaf in LEAVES:
         if leaf == IMAGE_BYTES:
@@ -60,18 +65,19 @@ def _schema() -> list[thrift.Value]:
             elements.append(thrift.struct(group))
         text = leaf != IMAGE_BYTES and leaf.path != ("size",)
         element = {
-            1: thrift.i32(_type(leaf)),
+            1: _type(leaf),
             3: thrift.i32(OPTIONAL),
             4: thrift.binary(leaf.path[-1]),
             6: thrift.i32(UTF8) if text else None,
             10: STRING if text else None,
         }
         elements.append(thrift.struct(element))
-    return elements
+    return thrift.items(elements)
 
 
-def _type(leaf: Leaf) -> int:
-    return INT64 if leaf.path == ("size",) else BYTE_ARRAY
+@cache
+def _type(leaf: Leaf) -> thrift.Value:
+    return thrift.i32(INT64 if leaf.path == ("size",) else BYTE_ARRAY)
 
 
 def _row_group(number: int, group: RowGroup, indexes: Mapping[Chunk, tuple[int, int]]) -> thrift.Value:
@@ -88,17 +94,14 @@ def _row_group(number: int, group: RowGroup, indexes: Mapping[Chunk, tuple[int, 
 
 
 def _column_chunk(chunk: Chunk, index_offset: int, index_size: int) -> thrift.Value:
-    metadata = {
-        1: thrift.i32(_type(chunk.leaf)),
-        2: thrift.items([thrift.i32(PLAIN), thrift.i32(RLE)]),
-        3: thrift.items([thrift.binary(name) for name in chunk.leaf.path]),
-        4: thrift.i32(UNCOMPRESSED),
-        5: thrift.i64(chunk.rows),
-        6: thrift.i64(chunk.size),
-        7: thrift.i64(chunk.size),
-        9: thrift.i64(chunk.pages[0].offset),
-        12: chunk.statistics,
-    }
-    # file_offset is deprecated; 0 is what the format asks of new writers
-    fields = {2: thrift.i64(0), 3: thrift.struct(metadata), 4: thrift.i64(index_offset), 5: thrift.i32(index_size)}
-    return thrift.struct(fields)
+    known = _without_place(chunk.leaf, chunk.rows, chunk.size)
+    metadata = thrift.struct({9: thrift.i64(chunk.pages[0].offset), 12: chunk.statistics}, known)
+    return thrift.struct({2: FILE_OFFSET, 3: metadata, 4: thrift.i64(index_offset), 5: thrift.i32(index_size)})
+
+
+@lru_cache(maxsize=4096)
+def _without_place(leaf: Leaf, rows: int, size: int) -> thrift.Begun:
+    """What ColumnMetaData says before the offset; of an empty column, the same in one row group after another."""
+    path = thrift.items([thrift.binary(name) for name in leaf.path])
+    total = thrift.i64(size)
+    return thrift.begun({1: _type(leaf), 2: ENCODINGS, 3: path, 4: CODEC, 5: thrift.i64(rows), 6: total, 7: total})

@@ -8,6 +8,7 @@ worth its bytes. Source: parquet-format, "Encodings.md" (PLAIN, RLE) and "parque
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from tasks.write import thrift
@@ -30,7 +31,7 @@ class Page:
     first_row: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """A column chunk that is written: its pages, one after the other, and what the footer says of its values."""
 
@@ -42,9 +43,10 @@ class Chunk:
     @property
     def size(self) -> int:
         """Its bytes in the file."""
-        return sum(page.size for page in self.pages)
+        return self.pages[0].size if len(self.pages) == 1 else sum(page.size for page in self.pages)
 
 
+@lru_cache(maxsize=4096)  # short columns have the same few over and over
 def page_header(values: int, size: int) -> bytes:
     """The header of a page of `size` bytes (levels and values) that holds `values` values, nulls counted.
 
@@ -71,10 +73,19 @@ def plain(value: str | int) -> bytes:
 
 def page(leaf: Leaf, cells: Sequence[Cell]) -> bytes:
     """A whole page, header and all, of a column that fits into memory."""
+    if all(cell is None for cell in cells):  # as most columns are: there is one for each of BIDS' entities
+        return _nulls(leaf.level, len(cells))
     # A null stands one level below its value: nothing but the last name on the path is ever null.
     defined = [leaf.level - (cell is None) for cell in cells]
     body = levels(defined) + b"".join(plain(cell) for cell in cells if cell is not None)
     return page_header(len(cells), len(body)) + body
+
+
+@lru_cache(maxsize=4096)
+def _nulls(level: int, rows: int) -> bytes:
+    """The page of a column without a value."""
+    body = levels([level - 1] * rows)
+    return page_header(rows, len(body)) + body
 
 
 def statistics(leaf: Leaf, cells: Sequence[Cell]) -> thrift.Value:
@@ -83,13 +94,19 @@ def statistics(leaf: Leaf, cells: Sequence[Cell]) -> thrift.Value:
     Texts are ordered by their UTF-8 bytes (parquet.thrift, ColumnOrder), numbers as signed.
     """
     there = [cell for cell in cells if cell is not None]
-    bounds: dict[int, thrift.Value | None] = {}
+    nulls = len(cells) - len(there)
     if leaf.prunable and there:
         low, high = (_bound(pick(there, key=_order)) for pick in (min, max))
         if max(len(low), len(high)) <= LONGEST_BOUND:
             exact = thrift.boolean(True)
             bounds = {5: thrift.binary(high), 6: thrift.binary(low), 7: exact, 8: exact}
-    return thrift.struct({3: thrift.i64(len(cells) - len(there)), **bounds})
+            return thrift.struct({3: thrift.i64(nulls), **bounds})
+    return _only_nulls_counted(nulls)
+
+
+@lru_cache(maxsize=4096)
+def _only_nulls_counted(nulls: int) -> thrift.Value:
+    return thrift.struct({3: thrift.i64(nulls)})
 
 
 def _order(cell: str | int) -> bytes | int:

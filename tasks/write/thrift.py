@@ -8,13 +8,22 @@ Source: the Apache Thrift page "Thrift Compact protocol encoding".
 from collections.abc import Mapping, Sequence
 
 Value = tuple[int, bytes]
+Begun = tuple[bytes, int]  # the first fields of a struct, encoded, and the id of the last of them
 
 _TRUE, _FALSE, _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 1, 2, 4, 5, 6, 8, 9, 12
 _SHORT_LIST = 15  # elements: from here on the length does not fit into the list's header byte
 
 
+#: A footer has thousands of numbers and fields, nearly all of them small, and Python makes each at the cost of a system
+#: call: these are made once.
+_ONE_BYTE = tuple(bytes([number]) for number in range(0x80))
+_FIELD = {(step, kind): bytes([step << 4 | kind]) for step in range(1, 16) for kind in range(1, 13)}
+
+
 def varint(number: int) -> bytes:
     """An unsigned number as ULEB128: seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return _ONE_BYTE[number]
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -61,17 +70,18 @@ def items(values: Sequence[Value]) -> Value:
     return _LIST, header + b"".join(encoded for _, encoded in values)
 
 
-def struct(fields: Mapping[int, Value | None]) -> Value:
-    """A struct of the fields that are not None, by their ids, which must ascend."""
-    encoded = bytearray()
-    last = 0
+def struct(fields: Mapping[int, Value | None], before: Begun = (b"", 0)) -> Value:
+    """A struct of the fields that are not None, by their ids, which must ascend and come after those `before`."""
+    return _STRUCT, begun(fields, before)[0] + b"\0"
+
+
+def begun(fields: Mapping[int, Value | None], before: Begun = (b"", 0)) -> Begun:
+    """The first fields of a struct."""
+    encoded, last = before
+    parts = [encoded]
     for field, value in fields.items():
-        if value is None:
-            continue
-        kind, content = value
-        step = field - last
-        encoded += bytes([step << 4 | kind]) if step <= 15 else bytes([kind]) + _zigzag(field)
-        encoded += content
-        last = field
-    encoded.append(0)
-    return _STRUCT, bytes(encoded)
+        if value is not None:
+            kind, content = value
+            parts += (_FIELD.get((field - last, kind)) or bytes([kind]) + _zigzag(field), content)
+            last = field
+    return b"".join(parts), last
