@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,15 +227,15 @@ def test_a_file_that_cannot_grow_any_more_gives_its_room_back(root, staging):
 
 
 STAGE_UNTIL_KILLED = """
-import pickle, sys
+import itertools, pickle, sys
 from pathlib import Path
 from tasks.stage import stage
 from tasks.staging import Staging
 root, folder, specs = Path(sys.argv[1]), Path(sys.argv[2]), pickle.loads(Path(sys.argv[3]).read_bytes())
 print("ready", flush=True)
-for spec in specs:
-    stage(spec, root, Staging(folder))
-print("done", flush=True)
+for number in itertools.count():
+    for spec in specs:
+        stage(spec, root, Staging(folder / f"{number:04d}"))
 """
 
 
@@ -245,18 +246,21 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
         for sub in range(8)
     ]  # fmt: skip
     put(tmp_path, "specs", pickle.dumps(specs))
+    start = time.monotonic()
     whole = {spec.name: stage(spec, root, Staging(tmp_path / "undisturbed")) for spec in specs}
+    seconds = time.monotonic() - start
     moments = random.Random(0)
     finished = []
     for attempt in range(15):
-        staging = Staging(tmp_path / f"killed-{attempt}")
-        process = python(STAGE_UNTIL_KILLED, root, staging.folder, tmp_path / "specs")
+        folder = tmp_path / f"killed-{attempt}"
+        process = python(STAGE_UNTIL_KILLED, root, folder, tmp_path / "specs")  # it never ends, however fast it is
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(moments.uniform(0, 0.25))
+        time.sleep(moments.uniform(0, 2 * seconds))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
+        staging = Staging(max(folder.glob("*"), default=folder / "0000"))  # the one that it was at
         finished.append(len(staging.receipts()))
         for receipt in staging.receipts():
             assert receipt == whole[receipt.name]
@@ -266,6 +270,7 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
         again = [staging.read_receipt(spec) or stage(spec, root, staging) for spec in specs]
         assert again == list(whole.values())
         assert not list(staging.folder.rglob("*.part"))
+        shutil.rmtree(folder)
     assert len(set(finished)) > 1  # it was killed at different moments
     assert min(finished) < len(specs)
 
