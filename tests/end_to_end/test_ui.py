@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Response, TimeoutError, expect, sync_playwright
 
 from deployments.local_stack import REPO, Stack, wait_until
 from deployments.runs import Runs
@@ -75,17 +75,23 @@ def choose(chosen: Locator, value: str, after: int) -> None:
 
 
 def send(page: Page, button: Locator, route: str) -> Response:
-    """Press a form's button, and again while the server is busy.
+    """Press a form's button, and again where that came to nothing, as a person would.
 
-    Prefect's server on SQLite answers 503 when two would write at once. Its own client comes again by itself; the UI
-    says "Oops" and leaves the form open, and a person presses once more.
+    Prefect's server on SQLite answers 503 when two would write at once: its own client comes again by itself, the UI
+    says "Oops" and leaves the form open. And a message that slides over the button takes the click.
     """
     for _ in range(10):
-        with page.expect_response(lambda one: one.request.method == "POST" and one.url.endswith(route)) as sent:
-            button.click()
-        if sent.value.status != HTTPStatus.SERVICE_UNAVAILABLE:
-            break
-    return sent.value
+        try:
+            with page.expect_request(
+                lambda one: one.method == "POST" and one.url.endswith(route), timeout=10_000
+            ) as sent:
+                button.click()
+        except TimeoutError:
+            continue
+        response = sent.value.response()
+        if response is not None and response.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            return response
+    raise AssertionError(f"{route} was not answered, however often the button was pressed")
 
 
 def decide(page: Page, decision: str, repo_id: str) -> None:
