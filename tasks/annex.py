@@ -24,6 +24,27 @@ def stand_in(start: bytes) -> str | None:
     return "git LFS" if start.startswith(LFS_MARK) else None
 
 
+class NotFetched(FileNotFoundError):
+    """Of a text only the stand-in is here."""
+
+
+def require_fetched(data: bytes) -> None:
+    """Check that a text is not a stand-in. A stand-in is one from its first byte on; a text may well speak of one.
+
+    Raises:
+        NotFetched: it is.
+    """
+    if data.startswith((POINTER_MARK, LFS_MARK)):
+        raise NotFetched(stand_in(data))
+
+
+def unfetched(error: FileNotFoundError) -> str:
+    """What a text is that could not be read so, and what to do; a link without a target is one of git-annex."""
+    if error.args == ("git LFS",):
+        return "not fetched from git LFS: run `git lfs pull`"
+    return "not fetched from git-annex: run `git annex get` or `datalad get` on it"
+
+
 def lfs_size(data: bytes) -> int | None:
     """The size in bytes that a git LFS pointer says its content has; None for any other text."""
     found = re.search(rb"^size (\d+)$", data, re.MULTILINE) if data.startswith(LFS_MARK) else None

@@ -486,6 +486,22 @@ def test_unfetched_participants_are_an_error_and_an_unfetched_readme_is_counted(
         load(bids.one_subject(tmp_path / "b", {"participants.tsv": link}))
 
 
+def test_a_text_that_git_lfs_has_not_fetched_is_never_taken_for_the_text_itself(tmp_path):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4321\n"
+    dataset = load(bids.one_subject(tmp_path / "readme", {"README": pointer}))
+    assert dataset.left_out == {"files without an extension": 1}
+    assert "README" not in dataset.texts
+
+    for number, (name, error) in enumerate({
+        "participants.tsv": UnreadableTable,
+        "T1w.json": UnreadableSidecar,
+        "dataset_description.json": UnreadableSidecar,
+        ".bidsignore": UnreadableIgnoreFile,
+    }.items()):  # fmt: skip
+        with pytest.raises(error, match=rf"{re.escape(name)}.*not fetched from git LFS: run `git lfs pull`"):
+            load(bids.one_subject(tmp_path / str(number), {name: pointer}))
+
+
 # --- the inheritance principle ---
 
 

@@ -22,6 +22,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.annex import require_fetched, unfetched
 from tasks.load.annex import file_facts
 from tasks.load.errors import (
     AmbiguousSidecars,
@@ -88,9 +89,11 @@ def _description(source: Path) -> dict[str, object]:
     if not os.path.lexists(path):
         raise NotABidsDataset(_without_description(source))
     try:
-        description = json.loads(decode(path.read_bytes()), parse_constant=str)
+        data = path.read_bytes()
+        require_fetched(data)
+        description = json.loads(decode(data), parse_constant=str)
     except FileNotFoundError as error:
-        raise UnreadableSidecar(f"{path} is not fetched: run `git annex get` or `datalad get` on it.") from error
+        raise UnreadableSidecar(f"{path} is {unfetched(error)}.") from error
     except (OSError, NotText, ValueError) as error:
         raise UnreadableSidecar(f"{path} cannot be read: {error}. Correct it: it must hold a JSON object.") from error
     if not isinstance(description, dict):

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.annex import POINTER_MARK
+from tasks.annex import require_fetched, unfetched
 from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
 from tasks.load.names import Name
 from tasks.load.tree import Folder
@@ -138,11 +138,10 @@ class Sidecars:
         try:
             with open(f"{self.source}/{path}", "rb") as stream:  # noqa: PTH123 - thousands: pathlib costs half as much
                 data = stream.read()
-            if data.startswith(POINTER_MARK):
-                raise FileNotFoundError
+            require_fetched(data)
             return decode(data)
-        except FileNotFoundError:
-            self.unreadable[path] = "not fetched from git-annex: run `git annex get` or `datalad get` on it"
+        except FileNotFoundError as error:
+            self.unreadable[path] = unfetched(error)
         except OSError as error:
             self.unreadable[path] = error.strerror or str(error)
         except NotText as error:

@@ -7,7 +7,7 @@ Each row becomes the JSON text that the images it is about carry.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.annex import POINTER_MARK
+from tasks.annex import require_fetched, unfetched
 from tasks.load.errors import UnreadableTable
 from tasks.load.tree import Folder, Root
 from tasks.text import BadTable, NotText, Row, decode, read_table, to_json
@@ -23,13 +23,10 @@ def read(source: Path, path: str, needed: str) -> list[Row]:
     """
     try:
         data = (source / path).read_bytes()
-        if data.startswith(POINTER_MARK):
-            raise FileNotFoundError
+        require_fetched(data)
         rows = read_table(decode(data))
     except FileNotFoundError as error:
-        raise UnreadableTable(
-            f"{path} is not fetched from git-annex: run `git annex get` or `datalad get` on it, and push again."
-        ) from error
+        raise UnreadableTable(f"{path} is {unfetched(error)}, and push again.") from error
     except (OSError, NotText, BadTable) as error:
         raise UnreadableTable(f"{path} cannot be read: {error}. Correct it, or name it in .bidsignore.") from error
     if rows and needed not in rows[0]:

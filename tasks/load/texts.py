@@ -6,7 +6,7 @@ sidecars and tables) and in `phenotype/` (BIDS specification, "Modality agnostic
 
 from pathlib import Path
 
-from tasks.annex import POINTER_MARK
+from tasks.annex import require_fetched
 from tasks.load.tree import Folder
 from tasks.text import NotText, decode
 
@@ -28,7 +28,8 @@ def read_text(path: Path) -> bytes | None:
         if path.stat().st_size > MAX_TEXT:
             return None
         data = path.read_bytes()
+        require_fetched(data)
         decode(data)
     except (OSError, NotText):
         return None
-    return None if data.startswith(POINTER_MARK) else data
+    return data

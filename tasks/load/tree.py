@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from tasks.annex import POINTER_MARK
+from tasks.annex import require_fetched, unfetched
 from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
 from tasks.text import decode
 
@@ -224,11 +224,10 @@ def _nested(path: str, marked: bool) -> Root:
 def _ignore_rules(path: Path) -> GitIgnoreSpec:
     try:
         data = path.read_bytes()
-        if data.startswith(POINTER_MARK):
-            raise FileNotFoundError
+        require_fetched(data)
         return GitIgnoreSpec.from_lines(decode(data).splitlines())
     except (OSError, ValueError) as error:
-        reason = "not fetched from git-annex" if isinstance(error, FileNotFoundError) else str(error)
+        reason = unfetched(error) if isinstance(error, FileNotFoundError) else str(error)
         raise UnreadableIgnoreFile(
             f"{path} cannot be read ({reason}), so it is not known what must not be published. Fetch or correct it."
         ) from error
