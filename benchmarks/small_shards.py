@@ -1,5 +1,7 @@
 """902 shards of 200 kB, load to verified, against a plain script that writes with pyarrow and calls `upload_folder`.
 
+And then a night with nothing changed, against bids2table's index of the tree and a listing of the repo.
+
 Both run in turns on the same tree, each in a process of its own and against a new local Hub: one that has seen the
 images before takes them in again for next to nothing, which made the plain script twice as fast in the second round as
 in the first. The time counts from the first line after the imports to the end.
@@ -63,6 +65,17 @@ assert state.name == sys.argv[4], (state.name, state.message)
 print(spent)
 """
 
+INDEX_AND_LIST = """
+import sys, time
+import bids2table
+from huggingface_hub import HfApi
+
+start = time.monotonic()
+rows = sum(len(table) for table in bids2table.batch_index_dataset(list(bids2table.find_bids_datasets(sys.argv[1]))))
+files = list(HfApi().list_repo_tree(sys.argv[2], repo_type="dataset", recursive=True))
+print(time.monotonic() - start)
+"""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -73,7 +86,7 @@ def main() -> int:
     options = parser.parse_args()
     data = DATA.with_name(f"{DATA.name}-{options.sessions}")
     make_dataset(data, sessions=options.sessions, total_bytes=options.sessions * SHARD_BYTES)
-    plain, push, night = [], [], []
+    plain, push, night, floor = [], [], [], []
     for _ in range(options.rounds):
         with new_stack() as stack:
             plain.append(seconds(stack, PLAIN, data, "lab/plain", stack.folder / "plain"))
@@ -81,11 +94,15 @@ def main() -> int:
             arguments = (data, "lab/push", stack.folder / "staging")
             push.append(seconds(stack, PUSH, *arguments, "Staged"))
             night.append(seconds(stack, PUSH, *arguments, "NothingToPublish"))
+            floor.append(seconds(stack, INDEX_AND_LIST, data, "lab/push"))
     print(f"small_shards_plain_s {statistics.median(plain):.2f} s")
     print(f"small_shards_push_s {statistics.median(push):.2f} s")
     ratios = [ours / theirs for ours, theirs in zip(push, plain, strict=True)]
     print(f"small_shards_push_vs_plain {statistics.median(ratios):.2f} ratio")
     print(f"noop_night_s {statistics.median(night):.2f} s")
+    print(f"index_and_list_s {statistics.median(floor):.2f} s")
+    nights = [ours / theirs for ours, theirs in zip(night, floor, strict=True)]
+    print(f"noop_night_vs_index_and_list {statistics.median(nights):.2f} ratio")
     print(f"resume_ms_per_shard {1000 * statistics.median(night) / options.sessions:.2f} ms")
     return 0
 

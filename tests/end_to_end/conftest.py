@@ -1,6 +1,7 @@
 """What the end-to-end tests share: a client of the server, and runs of push-bids brought to their gates."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from uuid import UUID
 
 import pytest
 
-from deployments.local_stack import Stack
+from deployments.local_stack import Stack, StackError, wait_until
 from deployments.runs import Runs, runs_of
 from tasks.hub import Hub
 from tasks.staging import Staging, Target
 
 GATE_SECONDS = 240.0  # for a run to come to its gate, on a machine that has other work too
+
+
+ALERT_SECONDS = 120.0  # for an automation to act; an event that Prefect has dropped is not waited for any longer
 
 
 @dataclass
@@ -57,6 +61,25 @@ class Pushed:
 
 
 Push = Callable[..., Pushed]
+
+
+def seen_to(what: str, happens: Callable[[int], Pushed], true: Callable[[Pushed], bool]) -> Pushed:
+    """Have happen what an automation should see to, until it does: the run that it has seen to.
+
+    On SQLite, Prefect drops an event where its server is busy (docs/operating.md), so it may have to happen again, in
+    another run, whose number is given. Three in a row are no accident.
+    """
+    for number in range(3):
+        pushed = happens(number)
+        with suppress(StackError):
+            wait_until(what, lambda run=pushed: true(run), ALERT_SECONDS)  # type: ignore[misc]
+            return pushed
+    raise AssertionError(f"{what}: not so for any of three runs")
+
+
+def named(state: str) -> Callable[[Pushed], bool]:
+    """Whether a run is in the state of this name."""
+    return lambda pushed: pushed.runs.history(pushed.run)[-1] == state
 
 
 @pytest.fixture

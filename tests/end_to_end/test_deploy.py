@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -25,7 +25,7 @@ from deployments.automations import automations, gate_open, zombie
 from deployments.deploy import NOTIFY, POOL
 from deployments.local_stack import REPO, Stack, wait_until
 from deployments.runs import Runs
-from tests.end_to_end.conftest import GATE_SECONDS, Push
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed, named, seen_to
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_every_parameter_of_the_forms_is_described(runs: Runs) -> None:
 
 
 def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_told_to_somebody(
-    push: Push, runs: Runs, worker: Stack, told: tuple[str, list[str]]
+    push: Push, runs: Runs, worker: Stack, repo_id: str, told: tuple[str, list[str]]
 ) -> None:
     url, said = told
     block = CustomWebhookNotificationBlock(
@@ -123,21 +123,28 @@ def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_tol
     quick = gate_open(SendNotification(block_document_id=block_id, subject="open", body=BODY), timedelta(seconds=10))
     quick_id = runs.client.create_automation(quick.model_copy(update={"name": "quick"}))
 
-    def tell(run: UUID, words: str) -> None:
-        wait_until(f"somebody is told of {run}", lambda: any(str(run) in s and words in s for s in said), GATE_SECONDS)
+    def waits(number: int) -> Pushed:
+        return push(repo_id=f"{repo_id}-waits-{number}").at_gate()
+
+    def never_begins(number: int) -> Pushed:
+        return push("push-bids/nightly", source="/no/such/folder", repo_id=f"{repo_id}-late-{number}")
+
+    def fails(number: int) -> Pushed:
+        failed = push("push-bids/nightly", source="/no/such/folder", repo_id=f"{repo_id}-fails-{number}")
+        failed.ended()
+        assert runs.read(failed.run).state.type.value == "FAILED"  # type: ignore[union-attr]
+        return failed
+
+    def tells(words: str) -> Callable[[Pushed], bool]:
+        return lambda pushed: any(str(pushed.run) in s and words in s for s in said)
 
     try:
-        waiting = push().at_gate()
+        seen_to("somebody is told of the gate", waits, tells("open"))
         worker.processes["worker"].kill()
-        unseen = push("push-bids/nightly", source="/no/such/folder", repo_id=f"{waiting.repo_id}-late")
-        tell(unseen.run, "nightly has not started")
+        seen_to("somebody is told of the late one", never_begins, tells("nightly has not started"))
         worker.start_worker()
-        failed = push("push-bids/nightly", source="/no/such/folder", repo_id=f"{waiting.repo_id}-none")
-        _, message = failed.ended()
-        assert runs.read(failed.run).state.type.value == "FAILED"  # type: ignore[union-attr]
-        tell(waiting.run, "open")
-        tell(failed.run, "nightly has failed")
-        assert any(message[:40] in json.loads(s)["body"] for s in said)
+        failed = seen_to("somebody is told of the failed one", fails, tells("nightly has failed"))
+        assert any(failed.ended()[1][:40] in json.loads(s)["body"] for s in said)
     finally:
         runs.client.delete_automation(quick_id)
 
@@ -145,25 +152,36 @@ def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_tol
 BODY = "{{ flow_run.name }} {{ flow_run | ui_url }}"
 
 
-def test_a_run_whose_machine_died_is_marked_and_the_next_one_goes_on(push: Push, runs: Runs, worker: Stack) -> None:
-    worker.processes["worker"].kill()
-    pushed = push()
-    match: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.flow-run.{pushed.run}"}
-    quick = runs.client.create_automation(zombie(timedelta(seconds=10), match).model_copy(update={"name": "quick"}))
+def test_a_run_whose_machine_died_is_marked_and_the_next_one_goes_on(
+    push: Push, runs: Runs, worker: Stack, repo_id: str
+) -> None:
+    quick: list[UUID] = []
     hub = worker.processes["hub"]
-    os.killpg(hub.popen.pid, signal.SIGSTOP)  # so that the run is busy for as long as it takes to see it alive
-    try:
-        worker.start_worker()
-        wait_until("its heart beats", lambda: "prefect.flow-run.heartbeat" in events(runs, pushed.run), GATE_SECONDS)
-        die(worker)
-        assert runs.read(pushed.run).state.name == "Running"  # type: ignore[union-attr]
-    finally:
-        os.killpg(hub.popen.pid, signal.SIGCONT)
-    wait_until("it is marked", lambda: runs.read(pushed.run).state.name == "Zombie", 90)  # type: ignore[union-attr]
+
+    def dies(number: int) -> Pushed:
+        worker.processes["worker"].kill()
+        pushed = push(repo_id=f"{repo_id}-{number}")
+        match: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.flow-run.{pushed.run}"}
+        watch = zombie(timedelta(seconds=10), match).model_copy(update={"name": f"quick {number}"})
+        quick.append(runs.client.create_automation(watch))
+        os.killpg(hub.popen.pid, signal.SIGSTOP)  # so that the run is busy for as long as it takes to see it alive
+        try:
+            worker.start_worker()
+            wait_until(
+                "its heart beats", lambda: "prefect.flow-run.heartbeat" in events(runs, pushed.run), GATE_SECONDS
+            )
+            die(worker)
+            assert runs.read(pushed.run).state.name == "Running"  # type: ignore[union-attr]
+        finally:
+            os.killpg(hub.popen.pid, signal.SIGCONT)
+        return pushed
+
+    pushed = seen_to("it is marked", dies, named("Zombie"))
     assert runs.read(pushed.run).state.type.value == "CRASHED"  # type: ignore[union-attr]
-    runs.client.delete_automation(quick)
+    for automation in quick:
+        runs.client.delete_automation(automation)
     worker.start_worker()
-    assert push().at_gate().shards()
+    assert push(repo_id=pushed.repo_id).at_gate().shards()
 
 
 def die(worker: Stack) -> None:

@@ -12,7 +12,7 @@ from prefect.states import Cancelling, Completed, Scheduled
 
 from deployments.local_stack import Stack, wait_until
 from tasks.approve import read_gate, write_gate
-from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed, named, seen_to
 from tests.processes import wait_for_process
 
 EXPECTED_SHARDS = 6
@@ -202,18 +202,26 @@ def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_
     assert {path.name for path in elsewhere.rglob("*.parquet")} == staged
 
 
-def test_a_gate_that_times_out_is_cancelled_or_set_to_completed_deletes_nothing_and_says_so(push: Push) -> None:
-    late = push(env={"BIDS_PUSH_GATE_DAYS": str(8 / 86400)})
-    wait_until("the gate has timed out", lambda: late.runs.history(late.run)[-1] == "GateTimedOut", GATE_SECONDS)
+def test_a_gate_that_times_out_is_cancelled_or_set_to_completed_deletes_nothing_and_says_so(
+    push: Push, repo_id: str
+) -> None:
+    def times_out(number: int) -> Pushed:
+        late = push(env={"BIDS_PUSH_GATE_DAYS": str(8 / 86400)}, repo_id=f"{repo_id}-late-{number}")
+        assert late.ended()[0] in ("Failed", "GateTimedOut")
+        return late
+
+    def is_cancelled(number: int) -> Pushed:
+        pushed = push(repo_id=f"{repo_id}-cancelled-{number}").at_gate()
+        pushed.runs.set_state(pushed.run, Cancelling())
+        return pushed
+
+    late = seen_to("the gate has timed out", times_out, named("GateTimedOut"))
     assert "Nothing was deleted" in late.ended()[1]
     assert late.approve() is not None
 
-    cancelled = push(repo_id=f"{late.repo_id}-cancelled")
-    completed = push(repo_id=f"{late.repo_id}-completed")
-    for pushed, state in ((cancelled, Cancelling()), (completed, Completed())):
-        pushed.at_gate()
-        pushed.runs.set_state(pushed.run, state)
-    wait_until("it says what that means", lambda: cancelled.ended()[0] == "GateCancelled", GATE_SECONDS)
+    cancelled = seen_to("the gate was cancelled", is_cancelled, named("GateCancelled"))
+    completed = push(repo_id=f"{repo_id}-completed").at_gate()
+    completed.runs.set_state(completed.run, Completed())
     assert "Nothing more is deleted" in cancelled.ended()[1] and "cleanup-staging/manual" in cancelled.ended()[1]
     assert completed.ended()[0] == "Completed"
     for pushed in (late, cancelled, completed):
