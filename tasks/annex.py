@@ -25,7 +25,11 @@ def stand_in(start: bytes) -> str | None:
 
 
 class NotFetched(FileNotFoundError):
-    """Of a text only the stand-in is here."""
+    """Of a text only the stand-in is here. `holder` is whose, as `stand_in` says it."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
 
 
 def require_fetched(data: bytes) -> None:
@@ -34,13 +38,13 @@ def require_fetched(data: bytes) -> None:
     Raises:
         NotFetched: it is.
     """
-    if data.startswith((POINTER_MARK, LFS_MARK)):
-        raise NotFetched(stand_in(data))
+    if data.startswith((POINTER_MARK, LFS_MARK)) and (holder := stand_in(data)):
+        raise NotFetched(holder)
 
 
 def unfetched(error: FileNotFoundError) -> str:
     """What a text is that could not be read so, and what to do; a link without a target is one of git-annex."""
-    if error.args == ("git LFS",):
+    if isinstance(error, NotFetched) and error.holder == "git LFS":
         return "not fetched from git LFS: run `git lfs pull`"
     return "not fetched from git-annex: run `git annex get` or `datalad get` on it"
 

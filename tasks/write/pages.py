@@ -33,7 +33,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """A column chunk that is written: its pages, one after the other, and what the footer says of its values."""
+    """A column chunk that is written: its pages, one after the other, and what the footer says of its values.
+
+    Each is itself alone, and a key: to hash its pages and statistics for that would take longer than to write it.
+    """
 
     leaf: Leaf
     rows: int

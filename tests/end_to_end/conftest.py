@@ -15,8 +15,6 @@ from tasks.hub import Hub
 from tasks.staging import Staging, Target
 
 GATE_SECONDS = 240.0  # for a run to come to its gate, on a machine that has other work too
-
-
 ALERT_SECONDS = 120.0  # for an automation to act; an event that Prefect has dropped is not waited for any longer
 
 
