@@ -1,5 +1,5 @@
 # Every command sets up what it needs: a virtual environment in the clone, with pinned packages.
-PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(int((3,11) <= sys.version_info[:2] <= (3,13)))' 2>/dev/null | grep 1),$(p))))
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(int((3,11) <= sys.version_info[:2] <= (3,14)))' 2>/dev/null | grep 1),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := flows tasks deployments tests benchmarks soak
@@ -14,7 +14,7 @@ help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "bids-push needs Python 3.11, 3.12 or 3.13 on the PATH (or: make PYTHON=/path/to/python3.12 ...)." >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "bids-push needs Python 3.11, 3.12, 3.13 or 3.14 on the PATH (or: make PYTHON=/path/to/python3.12 ...)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements/run.txt | $(BIN)/python
@@ -68,9 +68,9 @@ bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks
 
 requirements:  ## pins again, from pyproject.toml (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
-	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
 
 soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
 	$(BIN)/python -m soak --rounds $(ROUNDS)
