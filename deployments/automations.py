@@ -24,7 +24,7 @@ TOGETHER = timedelta(minutes=5)  # what a run does after it failed (another name
 #: What Prefect's server says of a run whose gate has reached its timeout.
 NEVER_RESUMED = ["The flow was paused and never resumed.", "The flow was suspended and never resumed."]
 
-TO_DECIDE = "To decide after all, run cleanup-staging/manual for the same repo."
+TO_DECIDE = "To decide after all, run cleanup-staging/cleanup for the same repo."
 
 BODY = """{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}
 {{ flow_run | ui_url }}"""

@@ -82,7 +82,7 @@ def gate_line(gate: Gate | None, state: str | None) -> str:
         return f"gate opened by {gate.flow_run_name}, run {gate.flow_run_id}"
     if state in ("Suspended", "Paused"):
         return f"GATE OPEN: {gate.flow_run_name}, run {gate.flow_run_id}"
-    return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/manual"
+    return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/cleanup"
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
 from flows.publish import Push, unseen
@@ -49,6 +49,7 @@ WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=
 MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
 Rules = Annotated[list[Stop], MaybeNone]
 Fields = Annotated[list[str], MaybeNone]
+Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
 
 
 class ShardsFailed(PushError):
@@ -65,18 +66,18 @@ class ShardsFailed(PushError):
 def push_bids(
     source: Path,
     repo_id: RepoId,
+    defacing: Defacing,
+    dry_run: bool = False,
     revision: Revision = "main",
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
-    staging_root: Folder = "",
-    dry_run: bool = False,
-    defacing: Defacing = "not stated",
-    allow: Rules = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
-    strip: Fields = [],  # noqa: B006
+    strip: Fields = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
+    allow: Rules = [],  # noqa: B006
     gated: Gated = "no",
     validate_bids: bool = False,
-    max_staged_bytes: int = 0,
+    staging_root: Folder = "",
+    max_staged_bytes: Bytes = 0,
     token_block: BlockName = "",
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
@@ -88,24 +89,25 @@ def push_bids(
     Args:
         source: The BIDS dataset's folder, as the worker sees it.
         repo_id: The dataset repo on the Hub, as namespace/name. Made if it is missing.
+        defacing: Your statement on the faces in images of heads; it stands on the card. defaced: faces were removed.
+            no faces: none can be recognised (skull-stripped, phantoms, animals). not defaced, sharing permitted: faces
+            are there, and the participants' consent and your ethics board allow to share them. not stated: a dataset
+            without images of heads is published, any other is not.
+        dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
         revision: The branch to publish on.
         private: Whether a repo that has to be made is private. An existing one stays as it is.
         verification: listing: compare every shard's size and sha256 with the Hub's listing. sample: and read some
             shards back, byte for byte. full: and read every shard back.
         removed: What to do with published shards that the dataset no longer has. keep: report them. delete: remove
             them from the repo, in the same commit as the record.
-        staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
-        dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
-        defacing: Your statement on the faces in images of heads; it stands on the card. defaced: faces were removed.
-            no faces: none can be recognised (skull-stripped, phantoms, animals). not defaced, sharing permitted: faces
-            are there, and the participants' consent and your ethics board allow to share them.
-        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
+        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
         gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. no
             leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
             the push.
+        staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
         max_staged_bytes: How many bytes may be staged at a time. A run publishes what fits, opens its gate, and says
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
@@ -241,7 +243,7 @@ def nothing_to_publish(hub: Hub, staging: Staging, work: Work) -> State:
     """The end of a night with nothing changed."""
     staged = staging.receipts()
     left = (
-        f" {words.size(sum(r.size for r in staged))} are still staged: cleanup-staging/manual asks about them."
+        f" {words.size(sum(r.size for r in staged))} are still staged: cleanup-staging/cleanup asks about them."
         if staged
         else ""
     )

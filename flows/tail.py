@@ -109,5 +109,5 @@ def _how_to_open(receipts: Sequence[Receipt]) -> str:
     size = words.size(sum(receipt.size for receipt in receipts))
     return (
         f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged. To let them go, run the "
-        "deployment cleanup-staging/manual and decide at its gate."
+        "deployment cleanup-staging/cleanup and decide at its gate."
     )

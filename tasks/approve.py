@@ -80,7 +80,7 @@ def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
         raise Superseded(superseded_by(gate.flow_run_name))
     raise GateElsewhere(
         f"this run was asked about staged files that are not in {staging.folder} on this machine: it was resumed by a "
-        "worker on another machine, or the folder was moved. Nothing was deleted. Run cleanup-staging/manual on the "
+        "worker on another machine, or the folder was moved. Nothing was deleted. Run cleanup-staging/cleanup on the "
         "machine that has them (`make staging` there lists them)."
     )
 
@@ -162,7 +162,7 @@ def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, timeout: timede
         except RuntimeError as error:
             raise CannotAsk(
                 f"the gate could not be opened: {error} Nothing was deleted, and what is staged stays. Retry the run, "
-                "or run cleanup-staging/manual."
+                "or run cleanup-staging/cleanup."
             ) from error
         except NotThisRepo as error:
             mistake = f"**Not accepted:** {error} "

@@ -64,7 +64,7 @@ def test_a_dataset_is_published_with_its_record_card_and_texts_and_stays_staged(
 ) -> None:
     state = push(bids, target, root)
     assert (state.type.value, state.name) == ("COMPLETED", "Staged"), state.message
-    assert "cleanup-staging/manual" in (state.message or "")
+    assert "cleanup-staging/cleanup" in (state.message or "")
     head = target.head()
     record, damaged = PublicationRecord.read(target.read(RECORD, head) or b"")
     assert not damaged
@@ -335,4 +335,4 @@ def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(r
 
     state = no_deployment(return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "CannotAsk")
-    assert "Nothing was deleted" in (state.message or "") and "cleanup-staging/manual" in (state.message or "")
+    assert "Nothing was deleted" in (state.message or "") and "cleanup-staging/cleanup" in (state.message or "")

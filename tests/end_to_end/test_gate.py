@@ -121,11 +121,11 @@ def test_a_suspended_gate_outlives_its_worker_and_the_server_and_a_rejection_kee
     assert pushed.runs.read(pushed.run).state.name == "Suspended"  # type: ignore[union-attr]
     assert pushed.approve(decision="keep", note="not yet") is None
     name, message = pushed.ended()
-    assert name == "Kept" and "cleanup-staging/manual" in message
+    assert name == "Kept" and "cleanup-staging/cleanup" in message
     assert pushed.shards() == staged
 
     # what was kept goes when cleanup-staging is asked to, through a gate of its own
-    tail = push("cleanup-staging/manual").at_gate()
+    tail = push("cleanup-staging/cleanup").at_gate()
     assert tail.shards() == staged
     assert tail.approve() is None
     assert tail.ended()[0] == "CleanedUp" and tail.shards() == set()
@@ -198,7 +198,7 @@ def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_
     main.staging.folder.rename(elsewhere)
     assert main.approve() is None
     name, message = main.ended()
-    assert name == "GateElsewhere" and str(main.staging.folder) in message and "cleanup-staging/manual" in message
+    assert name == "GateElsewhere" and str(main.staging.folder) in message and "cleanup-staging/cleanup" in message
     assert {path.name for path in elsewhere.rglob("*.parquet")} == staged
 
 
@@ -222,7 +222,7 @@ def test_a_gate_that_times_out_is_cancelled_or_set_to_completed_deletes_nothing_
     cancelled = seen_to("the gate was cancelled", is_cancelled, named("GateCancelled"))
     completed = push(repo_id=f"{repo_id}-completed").at_gate()
     completed.runs.set_state(completed.run, Completed())
-    assert "Nothing more is deleted" in cancelled.ended()[1] and "cleanup-staging/manual" in cancelled.ended()[1]
+    assert "Nothing more is deleted" in cancelled.ended()[1] and "cleanup-staging/cleanup" in cancelled.ended()[1]
     assert completed.ended()[0] == "Completed"
     for pushed in (late, cancelled, completed):
         assert len(pushed.shards()) == EXPECTED_SHARDS
