@@ -1,23 +1,15 @@
-"""What both flows do first: reach the Hub, find the staging folder, and end in a state that people can read."""
+"""What both flows do first: read their parameters, reach the Hub, and find the staging folder."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, cast
+from typing import Annotated, cast
 
 from prefect.blocks.system import Secret
-from prefect.client.schemas.objects import State
-from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Failed
 from pydantic import BeforeValidator, Field
 
-from tasks.approve import Superseded
-from tasks.errors import BadInput, PushError
+from tasks.errors import BadInput
 from tasks.hub import Hub
 from tasks.settings import Settings
 from tasks.staging import Staging
-
-P = ParamSpec("P")
 
 #: What the form refuses before anything starts. The Hub's own rules are stricter; it has the last word.
 RepoId = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
@@ -51,25 +43,3 @@ def staging_of(hub: Hub, staging_root: str) -> Staging:
     return Staging.of(
         (Path(staging_root) if staging_root else Settings().staging_root).expanduser().resolve(), hub.target
     )
-
-
-def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:
-    """Let a flow end Failed with the sentence of its `PushError`, in the state and in the log, without a stack trace.
-
-    A run that lost its gate to a newer one ends Cancelled. Any other exception is a bug, and keeps its own.
-    """
-
-    @wraps(flow)
-    def run(*args: P.args, **kwargs: P.kwargs) -> State:
-        state: State[Any]
-        try:
-            return flow(*args, **kwargs)
-        except Superseded as error:
-            get_run_logger().warning("%s", error)
-            state = Cancelled(name="Superseded", message=str(error))
-        except PushError as error:
-            get_run_logger().error("%s", error)
-            state = Failed(name=type(error).__name__, message=str(error))
-        return state
-
-    return run

@@ -5,11 +5,14 @@ materialized when the Hub was verified to hold it, never when an upload call ret
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from prefect.artifacts import create_link_artifact
 from prefect.assets import Asset, AssetProperties, add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from tasks.evidence import VerificationReport
 from tasks.hub import Hub
@@ -40,8 +43,13 @@ def artifact_key(kind: str, target: Target) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{target.slug}".lower()).strip("-")
 
 
-def record_publication(hub: Hub, report: VerificationReport, source: Path | None) -> None:
-    """Leave links to the repo and the verified commit, and materialize the repo's asset from its source's."""
+def record_publication(
+    hub: Hub, report: VerificationReport, source: Path | None, after: Sequence[State[Any]] = ()
+) -> None:
+    """Leave links to the repo and the verified commit, and materialize the repo's asset from its source's.
+
+    `after` are the task runs that the run's graph shows it after.
+    """
     what = {
         "commit": report.commit,
         "shards": len(report.checks),
@@ -67,4 +75,4 @@ def record_publication(hub: Hub, report: VerificationReport, source: Path | None
             key = artifact_key(kind, hub.target)
             create_link_artifact(link, link_text=text, key=key, description=f"The verified {kind} of {hub.target}")
 
-    published()
+    cast(Any, published)(wait_for=list(after))  # the typed overloads have no place for wait_for

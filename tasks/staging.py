@@ -5,6 +5,7 @@
         shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.receipt.json
         results/        Prefect's results of the staged shards
         gate.json       the gate that is open on this target, if one is
+        status.json     what the last runs have found, for people
         lock            held by the run that works on the target
 
 A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
@@ -125,6 +126,11 @@ class Staging:
     def gate(self) -> Path:
         """The file that names the gate open on this target."""
         return self.folder / "gate.json"
+
+    @property
+    def status(self) -> Path:
+        """The file that remembers where the target stands, for people."""
+        return self.folder / "status.json"
 
     def shard_file(self, spec: ShardSpec) -> Path:
         """Where the shard is staged; another digest is another file."""

@@ -277,7 +277,7 @@ def _few(labels: list[str]) -> str:
     return ", ".join(f"sub-{label}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
-@task(name="load", task_run_name="load {source}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="load", task_run_name="load the dataset", cache_policy=NO_CACHE, persist_result=False)
 def load_dataset(source: Path) -> Dataset:
     """`load` as a task; says what was found and what is left out."""
     dataset = load(source)
