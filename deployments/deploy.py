@@ -8,6 +8,7 @@ prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `pr
 import os
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import FLOWS, automations
@@ -51,6 +53,7 @@ def deploy() -> None:
         unreachable = client.api_healthcheck()
         if unreachable is not None:
             raise DeployError(f"the Prefect server at {url} does not answer: {unreachable}")
+        log_in(client, url)
         made = make_pool(client)
         before = read_deployments(client)
         prefect("--no-prompt", "deploy", "--all")
@@ -67,6 +70,19 @@ def deploy() -> None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
     print(f"Runs are worked on where a worker is: prefect worker start --pool {POOL}")
+
+
+def log_in(client: SyncPrefectClient, url: str) -> None:
+    """Find out whether the server takes this environment's login; its health is told without one."""
+    try:
+        client.read_work_pools(limit=1)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise DeployError(
+            f"the Prefect server at {url} asks for another login. Set PREFECT_API_AUTH_STRING to name:password, as the "
+            "server has it in PREFECT_SERVER_API_AUTH_STRING."
+        ) from error
 
 
 def prefect(*command: str) -> None:
