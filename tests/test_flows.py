@@ -277,7 +277,7 @@ def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_st
 
 
 def test_a_name_that_is_no_repo_name_is_refused(bids: Path, root: Path) -> None:
-    state = push_bids(bids, "a/b/c", staging_root=root, return_state=True)
+    state = push_bids(bids, "a/b/c", "no faces", staging_root=root, return_state=True)
     assert state.type.value == "FAILED" and "repo_id: String should match" in (state.message or "")
 
 
