@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed
@@ -35,7 +35,7 @@ from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
 from tasks.published import read_target
 from tasks.resume import Work, decide
-from tasks.run import ThisRun, named_for_the_night
+from tasks.run import ThisRun, later_night, named_for_the_night
 from tasks.settings import Settings
 from tasks.staging import Staging
 from tasks.upload import Changes, outdated
@@ -115,6 +115,8 @@ def push_bids(
     hub = connect(repo_id, revision, token_block)
     staging = staging_of(hub, staging_root)
     run = ThisRun.of(hub.target)
+    if night := later_night():
+        return skipped(night)
     with holding(staging, hub.target, run) as lease:
         if gate := at_its_gate(staging, run):
             return tail_again(hub, staging, run, verification, gate)
@@ -181,6 +183,16 @@ def push_bids(
             left_out=dataset.left_out,
         )
         return tail(hub, staging, run, verification, evidence)
+
+
+def skipped(later: FlowRun) -> State:
+    """The end of a night that was missed, where the next one is due too."""
+    due = later.expected_start_time
+    when = f" of {due.astimezone():%Y-%m-%d %H:%M}" if due else ""
+    return Completed(
+        name="Skipped",
+        message=f"This night began late, when the one{when} was due too: that one publishes what is missing.",
+    )
 
 
 def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:
