@@ -46,8 +46,8 @@ def deploy() -> None:
     url = PREFECT_API_URL.value()
     if not url:
         raise DeployError(
-            "no Prefect server is named. Start one (prefect server start), then: "
-            "PREFECT_API_URL=http://<host>:4200/api make deploy"
+            "no Prefect server is named. Start one (.venv/bin/prefect server start), and say where it is: "
+            ".venv/bin/prefect config set PREFECT_API_URL=http://<host>:4200/api"
         )
     with get_client(sync_client=True) as client:
         unreachable = client.api_healthcheck()

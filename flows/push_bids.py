@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.states import Completed
@@ -36,7 +36,7 @@ from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
 from tasks.published import read_target
 from tasks.resume import Work, decide
-from tasks.run import named_for_the_night
+from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
@@ -115,6 +115,8 @@ def push_bids(
 
     def work(held: Held) -> State:
         hub, staging, steps = held.hub, held.staging, held.steps
+        if night := later_night():
+            return skipped(night)
         if gate := at_its_gate(staging, held.run):
             return tail_again(held, verification, gate)
 
@@ -213,6 +215,16 @@ def say_what_is_there(held: Held, work: Work) -> None:
     )
     if work.missing:
         held.status.show("Running", read_gate(held.staging))
+
+
+def skipped(later: FlowRun) -> State:
+    """The end of a night that was missed, where the next one is due too."""
+    due = later.expected_start_time
+    when = f" of {due.astimezone():%Y-%m-%d %H:%M}" if due else ""
+    return Completed(
+        name="Skipped",
+        message=f"This night began late, when the one{when} was due too: that one publishes what is missing.",
+    )
 
 
 def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:

@@ -1,9 +1,13 @@
 """This run, as the Prefect server knows it: its id and name, whether a deployment stands behind it, its tags."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from prefect import runtime
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
@@ -38,6 +42,30 @@ class ThisRun:
                 client.update_flow_run(run.id, tags=sorted(tags))
         asked = any(key.startswith(GATE_KEY) for key in run.empirical_policy.pause_keys or ())
         return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None, asked)
+
+
+def later_night() -> FlowRun | None:
+    """A later run of the schedule that has made this one, which is due as well, on the same parameters.
+
+    After days without a worker or a server every night that was missed is due at once; so are those that came while a
+    long one was working. The last of them does the work of all. A run that a person has started, or that was started
+    before (it was at its gate, or is retried), is no such night.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or not run.auto_scheduled or run.run_count > 1 or run.empirical_policy.pause_keys:
+        return None
+    with get_client(sync_client=True) as client:
+        waiting = FlowRunFilter.model_validate(
+            {
+                "deployment_id": {"any_": [run.deployment_id]},
+                "state": {"type": {"any_": ["SCHEDULED", "PENDING"]}},
+                "expected_start_time": {"after_": run.expected_start_time, "before_": datetime.now(UTC)},
+            }
+        )
+        due = client.read_flow_runs(flow_run_filter=waiting, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    ours = [one for one in due if one.auto_scheduled and one.id != run.id and one.parameters == run.parameters]
+    return ours[0] if ours else None
 
 
 def gate_key(run_count: int, attempt: int) -> str:

@@ -1,0 +1,89 @@
+"""A person's browser: headless Chromium on the real server, in both of Prefect's UIs.
+
+Screenshots are left in `test-output/ui/`, to be looked at: what looks wrong there is wrong.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Response, TimeoutError, expect, sync_playwright
+
+from deployments.local_stack import REPO
+
+SHOTS = REPO / "test-output" / "ui"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")  # None: the one that Playwright has fetched
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def last_looks(browser: Browser, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave a screenshot of each page as the test left it: what a failure looked like."""
+    yield
+    for context in browser.contexts:
+        for number, page in enumerate(context.pages):
+            page.screenshot(path=SHOTS / f"last-{request.node.name.removeprefix('test_')}-{number}.png")
+        context.close()
+
+
+def open_page(browser: Browser, scheme: str = "light", zone: str | None = None) -> Page:
+    """A page of a new visitor, who likes it light or dark, and lives in this time zone."""
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id=zone).new_page()
+    page.set_default_timeout(60_000)
+    prefer(page, scheme)
+    return page
+
+
+def prefer(page: Page, scheme: str) -> None:
+    """Light or dark from the next page on: the newer UI asks the browser, the older one its own memory."""
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.add_init_script(f"localStorage.setItem('color-scheme', {json.dumps(json.dumps(scheme))})")
+
+
+def field(page: Page, name: str) -> Locator:
+    """A field of a form in the older UI, which ties no label to its input."""
+    label = page.locator(".schema-form-property__label", has_text=re.compile(rf"^\s*{name}\s*(\(Optional\))?\s*$"))
+    return page.locator(".schema-form-property", has=label)
+
+
+def choose(chosen: Locator, value: str, after: int) -> None:
+    """Choose a value of a list in the older UI, by the keyboard: the one that comes after so many others."""
+    chosen.locator(".p-select-button__control").focus()
+    for key in ["Enter", *["ArrowDown"] * after, "ArrowDown", "Enter"]:
+        chosen.page.keyboard.press(key)
+    expect(chosen.locator(".p-select-button__value")).to_have_text(value)
+
+
+def send(page: Page, button: Locator, route: str | re.Pattern[str], method: str = "POST") -> Response:
+    """Press a form's button, and again where that came to nothing, as a person would.
+
+    Prefect's server on SQLite answers 503 when two would write at once: its own client comes again by itself, the UI
+    says "Oops" and leaves the form open. And a message that slides over the button takes the click.
+    """
+    ending = route if isinstance(route, re.Pattern) else f"{re.escape(route)}$"
+    for _ in range(10):
+        try:
+            with page.expect_request(
+                lambda one: one.method == method and bool(re.search(ending, one.url)), timeout=10_000
+            ) as sent:
+                button.click()
+        except TimeoutError:
+            continue
+        response = sent.value.response()
+        if response is not None and response.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            return response
+    raise AssertionError(f"{route} was not answered, however often the button was pressed")

@@ -1,0 +1,182 @@
+"""Nights that do not come when they are due: no worker, no server, a night that takes too long, a clock elsewhere.
+
+What a data manager expects in the morning: what was missed is made up for once, by itself, and nothing is sent twice.
+On a Prefect server and a worker of its own, which live in Kolkata: half an hour beside every whole hour of UTC.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from huggingface_hub import HfApi
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
+
+from deployments.local_stack import Stack, wait_until
+from deployments.runs import Runs, runs_of
+from tests.end_to_end.conftest import GATE_SECONDS, Pushed
+from tests.end_to_end.nights import NIGHT_SECONDS, SOON, Nightly, images_of, images_on, its_own
+
+KOLKATA, BERLIN = ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin")
+NIGHTS = 3
+APART = 4  # seconds from one of these nights to the next
+PROMPT = timedelta(seconds=30)  # in which a run that is due has to begin, on a machine that has other work too
+
+
+@pytest.fixture(scope="module")
+def elsewhere(hub_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A server and a worker in another time zone, which may be killed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    settings = {**hub_server.settings, "TZ": str(KOLKATA)}
+    stack = Stack(folder, hub_port=hub_server.hub_port, token=hub_server.token, settings=settings)
+    try:
+        stack.start_prefect()
+        stack.deploy()
+        stack.start_worker()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def nightly(elsewhere: Stack) -> Iterator[Nightly]:
+    with runs_of(f"{elsewhere.ui}/api") as runs, its_own(runs, elsewhere) as nightly:
+        yield nightly
+
+
+def few(first: datetime) -> RRuleSchedule:
+    """A schedule of three nights that are seconds apart, and no more."""
+    rule = f"DTSTART:{first:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=SECONDLY;INTERVAL={APART};COUNT={NIGHTS}"
+    return RRuleSchedule(rrule=rule, timezone="UTC")
+
+
+def come(nightly: Nightly) -> None:
+    """Have the nights made that are to come. The scheduler of a busy machine may see to it too late: then again."""
+    for _ in range(3):
+        nightly.turn(True, few(datetime.now(UTC) + SOON))
+        wait_until(
+            "the nights are made, or over", lambda: len(nightly.made()) == NIGHTS or over(nightly), NIGHT_SECONDS
+        )
+        if len(nightly.made()) == NIGHTS:
+            return
+    raise AssertionError(f"the scheduler made {len(nightly.made())} nights of {NIGHTS}")
+
+
+def over(nightly: Nightly) -> bool:
+    """Whether the last of the nights should have been by now."""
+    (schedule,) = nightly.read().schedules
+    first = datetime.strptime(schedule.schedule.rrule.split()[0], "DTSTART:%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return datetime.now(UTC) > first + timedelta(seconds=APART * NIGHTS)
+
+
+def states(nightly: Nightly) -> list[str]:
+    return [run.state_name or "" for run in nightly.made()]
+
+
+def settled(nightly: Nightly) -> list[FlowRun]:
+    """The nights, once each has come to its gate or its end."""
+    last = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED"}
+    wait_until(
+        "each night has come to its gate or its end",
+        lambda: all(run.state is not None and run.state.type.value in last for run in nightly.made()),
+        GATE_SECONDS,
+    )
+    return nightly.made()
+
+
+def made_up_for_once(nightly: Nightly, bids: Path, repo_id: str) -> Pushed:
+    """One of the nights has published all of the dataset, and waits at its gate; the others have done nothing."""
+    runs = settled(nightly)
+    assert len(runs) == NIGHTS
+    assert sorted(states(nightly)) == ["Skipped"] * (NIGHTS - 1) + ["Suspended"], states(nightly)
+    assert runs[-1].state_name == "Suspended"
+    pushed = Pushed(nightly.runs, nightly.stack, runs[-1].id, repo_id)
+    assert images_on(pushed.hub) == images_of(bids)
+    assert commits(pushed) == once(nightly.runs, pushed)
+    return pushed
+
+
+def commits(pushed: Pushed) -> int:
+    """The commits with data on the target."""
+    api = HfApi(endpoint=pushed.stack.endpoint, token=pushed.stack.token)
+    return sum(1 for commit in api.list_repo_commits(pushed.repo_id, repo_type="dataset") if "shard" in commit.title)
+
+
+def once(runs: Runs, pushed: Pushed) -> int:
+    """The commits that this one run says it has made."""
+    return int(runs.figures(pushed.run)["commits"])
+
+
+def test_nights_without_a_worker_are_made_up_for_by_one_run_when_it_is_back(
+    nightly: Nightly, bids: Path, repo_id: str
+) -> None:
+    stack = nightly.stack
+    nightly.set(bids, repo_id)
+    stack.processes["worker"].kill()
+    try:
+        come(nightly)
+        wait_until("all are late", lambda: states(nightly) == ["Late"] * NIGHTS, NIGHT_SECONDS)
+    finally:
+        stack.start_worker()
+    made_up_for_once(nightly, bids, repo_id)
+
+
+def test_nights_without_a_server_are_made_up_for_by_one_run_when_it_is_back(
+    nightly: Nightly, bids: Path, repo_id: str
+) -> None:
+    stack = nightly.stack
+    nightly.set(bids, repo_id)
+    come(nightly)
+    last = max(run.expected_start_time for run in nightly.made() if run.expected_start_time)
+    assert datetime.now(UTC) < last - timedelta(seconds=APART * NIGHTS), "the server is killed too late"
+    stack.processes["prefect"].kill()
+    try:
+        wait_until("all nights are over", lambda: datetime.now(UTC) > last + timedelta(seconds=5), NIGHT_SECONDS)
+    finally:
+        stack.start_prefect()  # its worker has waited for it
+    made_up_for_once(nightly, bids, repo_id)
+
+
+def test_nights_that_come_while_another_works_wait_for_it_and_send_nothing_twice(
+    nightly: Nightly, hub_server: Stack, bids: Path, repo_id: str
+) -> None:
+    hub = hub_server.processes["hub"]
+    nightly.set(bids, repo_id)
+    os.killpg(hub.popen.pid, signal.SIGSTOP)  # so that the first night takes as long as is needed
+    try:
+        come(nightly)
+        wait_until("the first has begun", lambda: bool(nightly.started()), NIGHT_SECONDS)
+        wait_until(
+            "the others are due and wait",
+            lambda: states(nightly)[1:] == ["AwaitingConcurrencySlot"] * (NIGHTS - 1),
+            NIGHT_SECONDS,
+        )
+        assert states(nightly)[0] == "Running"
+    finally:
+        os.killpg(hub.popen.pid, signal.SIGCONT)
+    first, second, third = settled(nightly)
+    assert (first.state_name, second.state_name, third.state_name) == ("Suspended", "Skipped", "NothingToPublish")
+    assert first.start_time and second.start_time and third.start_time
+    pushed = Pushed(nightly.runs, nightly.stack, first.id, repo_id)
+    assert images_on(pushed.hub) == images_of(bids)
+    assert commits(pushed) == once(nightly.runs, pushed)
+    assert pushed.approve() is None
+    assert pushed.ended()[0] == "CleanedUp"
+
+
+def test_a_night_comes_at_the_time_of_its_place_wherever_the_machine_lives(
+    nightly: Nightly, bids: Path, repo_id: str
+) -> None:
+    nightly.set(bids, repo_id)
+    due = datetime.now(BERLIN).replace(second=0, microsecond=0) + timedelta(minutes=2)
+    nightly.turn(True, CronSchedule(cron=f"{due.minute} {due.hour} * * *", timezone=str(BERLIN)))
+    wait_until("the night has begun", lambda: bool(nightly.started()), NIGHT_SECONDS + 120)
+    (run,) = nightly.started()
+    assert run.expected_start_time == due and run.start_time is not None
+    assert timedelta(0) <= run.start_time - due < PROMPT
+    pushed = Pushed(nightly.runs, nightly.stack, run.id, repo_id).at_gate()
+    assert pushed.runs.read(run.id).name == f"push {repo_id}, {due.astimezone(KOLKATA):%Y-%m-%d %H:%M}"
