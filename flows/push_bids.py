@@ -15,7 +15,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BeforeValidator, Field
 
-from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
+from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, source_of, staging_of
 from flows.publish import Push, unseen
 from flows.tail import tail, tail_again
 from tasks import report as words
@@ -36,13 +36,13 @@ from tasks.progress import Progress
 from tasks.published import read_target
 from tasks.resume import Work, decide
 from tasks.run import ThisRun, named_for_the_night
-from tasks.settings import Settings
+from tasks.settings import Settings, stage_workers
 from tasks.staging import Staging
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
 
 #: Threads, because embedding reads, writes and hashes, and all three release the GIL.
-WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=Settings().stage_workers))
+WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
 
 
 #: Lists that may stay empty, which the form sends as nothing.
@@ -113,6 +113,7 @@ def push_bids(
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
     hub = connect(repo_id, revision, token_block)
+    source = source_of(source)
     staging = staging_of(hub, staging_root)
     run = ThisRun.of(hub.target)
     with holding(staging, hub.target, run) as lease:

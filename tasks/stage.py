@@ -5,7 +5,6 @@ appears under its name when it is whole and on the disk, and counts as staged wh
 then a crash or an error leaves nothing but a `.part` file, which the next attempt overwrites.
 """
 
-import errno
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,10 @@ from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec
 from tasks.settings import Settings
-from tasks.staging import FLUSHED_ABOVE, DiskFull, Staging, result_key
+from tasks.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
-#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SMALL_AT_ONCE = 32  # small shards (up to `FLUSHED_ABOVE`) that one task run stages
-
-
-class CannotWrite(PushError):
-    """The staging folder does not take the shard."""
 
 
 class NotText(PushError):
