@@ -5,23 +5,31 @@ schedule that somebody turned on stay as they are, and a deployment's parameters
 prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
 """
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
 
 from deployments.automations import FLOWS, automations
 
 REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
+ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
+#: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
+NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
 EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
 
 
@@ -47,10 +55,12 @@ def deploy() -> None:
             "no Prefect server is named. Start one (prefect server start), then: "
             "PREFECT_API_URL=http://<host>:4200/api make deploy"
         )
-    with get_client(sync_client=True) as client:
+    with of_a_server(url), get_client(sync_client=True) as client:
         unreachable = client.api_healthcheck()
         if unreachable is not None:
-            raise DeployError(f"the Prefect server at {url} does not answer: {unreachable}")
+            raise DeployError(
+                f"PREFECT_API_URL: the Prefect server at {url} does not answer ({unreachable}). {ADDRESS}"
+            )
         made = make_pool(client)
         before = read_deployments(client)
         prefect("--no-prompt", "deploy", "--all")
@@ -67,6 +77,18 @@ def deploy() -> None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
     print(f"Runs are worked on where a worker is: prefect worker start --pool {POOL}")
+
+
+@contextmanager
+def of_a_server(url: str) -> Iterator[None]:
+    """Say in a sentence what it means when the address is none, or answers as no Prefect server does."""
+    try:
+        yield
+    except NOT_A_SERVER as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeployError(
+            f"PREFECT_API_URL: {url} does not answer as a Prefect server does ({first}). {ADDRESS}"
+        ) from error
 
 
 def prefect(*command: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -18,11 +19,12 @@ from tasks.errors import BadInput, PushError
 from tasks.hub import Hub
 from tasks.load.tree import DESCRIPTION
 from tasks.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
-from tasks.paths import as_typed, resolved, staging_root_of
+from tasks.paths import as_typed, printable, resolved, staging_root_of
 from tasks.settings import Settings
 from tasks.staging import NO_ROOM, DiskFull, Staging
 
 P = ParamSpec("P")
+BLOCK_NAME = "[a-z0-9-]+"  # Prefect's rule
 
 
 def _trimmed(value: Any) -> Any:
@@ -37,7 +39,7 @@ Revision = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"p
 MaybeEmpty = BeforeValidator(lambda value: "" if value is None else str(value))
 Folder = Annotated[str, MaybeEmpty]
 BlockName = Annotated[
-    str, Field(json_schema_extra={"pattern": r"^\s*[a-z0-9-]*\s*$"}), BeforeValidator(_trimmed), MaybeEmpty
+    str, Field(json_schema_extra={"pattern": rf"^\s*(?:{BLOCK_NAME})?\s*$"}), BeforeValidator(_trimmed), MaybeEmpty
 ]
 
 #: What the system says where a file or folder of ours cannot be used, and no line of code is to blame.
@@ -64,6 +66,11 @@ def connect(repo_id: str, revision: str, token_block: str) -> Hub:
 
 def _token_of(block_name: str) -> str:
     """The token in a Secret block."""
+    if not re.fullmatch(BLOCK_NAME, block_name):  # not shown: it may be a token
+        raise BadInput(
+            "token_block: give the name of a Secret block, of lower-case letters, digits and dashes; never a token. "
+            "Make the block in the UI under Blocks, or leave token_block empty and set HF_TOKEN for the worker."
+        )
     try:
         block = cast(Secret[Any], Secret.load(block_name))
     except ValueError as error:
@@ -128,7 +135,7 @@ def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:
         except PushError as error:
             problem = error
         except OSError as error:
-            if error.filename is None or error.errno not in MACHINES_DOING:
+            if error.errno not in MACHINES_DOING:
                 raise
             problem = _storage(error)
         get_run_logger().error("%s", problem)
@@ -140,7 +147,7 @@ def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:
 
 def _storage(error: OSError) -> PushError:
     """The error for people that a refusal of the machine's storage means."""
-    where = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    where = f"{printable(os.fsdecode(error.filename or 'a file'))}: {error.strerror}"
     if error.errno in NO_ROOM:
         return DiskFull(f"{where}. Free some room there, and start again: what is staged stays.")
     return StorageFailed(f"{where}. Look at that disk, and at the rights of the user who runs this; start again then.")

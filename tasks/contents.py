@@ -64,6 +64,10 @@ class Contents:
                         break
                     self._known[os.fsdecode(path[len(first) :])] = (size, mtime_ns, sha256)
 
+    def knows(self, path: str) -> bool:
+        """Whether this machine has hashed the image with this path before."""
+        return path in self._known
+
     def unchanged(self, images: Iterable[Image], published: Iterable[ImageContent]) -> bool:
         """Whether these images have the bytes that were published.
 

@@ -36,13 +36,13 @@ def as_typed(text: str | Path, name: str) -> Path:
     return path
 
 
-def staging_root_of(staging_root: str | Path) -> Path:
+def staging_root_of(staging_root: str | Path, name: str = "staging_root") -> Path:
     """The staging root: as typed, or that of this machine's settings where nothing was typed.
 
     Raises:
         BadInput: it cannot be a path, or is a link to nowhere.
     """
-    given = (staging_root, "staging_root") if staging_root else (Settings().staging_root, "BIDS_PUSH_STAGING_ROOT")
+    given = (staging_root, name) if staging_root else (Settings().staging_root, "BIDS_PUSH_STAGING_ROOT")
     path = as_typed(*given)
     if path.is_symlink() and not os.path.lexists(os.path.realpath(path)):
         raise BadInput(
