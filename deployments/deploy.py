@@ -5,25 +5,33 @@ schedule that somebody turned on stay as they are, and a deployment's parameters
 prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
 """
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
 
 from deployments.automations import FLOWS, automations
 
 REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
+ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
+#: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
+NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
 EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
 
 
@@ -49,10 +57,12 @@ def deploy() -> None:
             "no Prefect server is named. Start one (.venv/bin/prefect server start), and say where it is: "
             ".venv/bin/prefect config set PREFECT_API_URL=http://<host>:4200/api"
         )
-    with get_client(sync_client=True) as client:
+    with of_a_server(url), get_client(sync_client=True) as client:
         unreachable = client.api_healthcheck()
         if unreachable is not None:
-            raise DeployError(f"the Prefect server at {url} does not answer: {unreachable}")
+            raise DeployError(
+                f"PREFECT_API_URL: the Prefect server at {url} does not answer ({unreachable}). {ADDRESS}"
+            )
         log_in(client, url)
         made = make_pool(client)
         before = read_deployments(client)
@@ -82,6 +92,18 @@ def log_in(client: SyncPrefectClient, url: str) -> None:
         raise DeployError(
             f"the Prefect server at {url} asks for another login. Set PREFECT_API_AUTH_STRING to name:password, as the "
             "server has it in PREFECT_SERVER_API_AUTH_STRING."
+        ) from error
+
+
+@contextmanager
+def of_a_server(url: str) -> Iterator[None]:
+    """Say in a sentence what it means when the address is none, or answers as no Prefect server does."""
+    try:
+        yield
+    except NOT_A_SERVER as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeployError(
+            f"PREFECT_API_URL: {url} does not answer as a Prefect server does ({first}). {ADDRESS}"
         ) from error
 
 

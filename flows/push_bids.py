@@ -15,7 +15,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BeforeValidator, Field
 
-from flows.connect import BlockName, Folder, RepoId, Revision
+from flows.connect import BlockName, Folder, RepoId, Revision, source_of
 from flows.held import Held, on_target
 from flows.publish import Push
 from flows.steps import unseen
@@ -37,12 +37,12 @@ from tasks.progress import Progress
 from tasks.published import read_target
 from tasks.resume import Work, decide
 from tasks.run import later_night, named_for_the_night
-from tasks.settings import Settings
+from tasks.settings import Settings, stage_workers
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
 
 #: Threads, because embedding reads, writes and hashes, and all three release the GIL.
-WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=Settings().stage_workers))
+WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
 
 
 #: Lists that may stay empty, which the form sends as nothing.
@@ -120,18 +120,19 @@ def push_bids(
         if gate := at_its_gate(staging, held.run):
             return tail_again(held, verification, gate)
 
-        dataset = steps.take(load_dataset, source)
+        folder = source_of(source)
+        dataset = steps.take(load_dataset, folder)
         dataset, checked = steps.take(check_dataset, unseen(dataset), statement, validate_bids)
         if checked.stops and not dry_run:
             show_findings(hub, checked)
             raise PreflightStopped(words.stopped(checked))
         shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
-        contents = Contents(staging.folder.parent / "contents.sqlite", source)
+        contents = Contents(staging.folder.parent / "contents.sqlite", folder)
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
         say_what_is_there(held, todo)
         if todo.missing:
-            in_headers = steps.take(check_images, unseen(todo.missing), source)
+            in_headers = steps.take(check_images, unseen(todo.missing), folder)
             checked = checked.with_more(in_headers)
         if dry_run:
             return show_dry_run(held, dataset, shards, todo, target.record, checked)
@@ -161,7 +162,7 @@ def push_bids(
 
         size = sum(spec.size for spec in wave.missing)
         progress = Progress(len(shards), len(todo.done), len(wave.missing), size)
-        push = Push(hub, held.lease, source, shards, staging, contents, progress, steps)
+        push = Push(hub, held.lease, folder, shards, staging, contents, progress, steps)
         done = push.publish(wave, target, changes)
         progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
         lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
@@ -181,7 +182,7 @@ def push_bids(
             frozenset(spec.path for spec in wave.missing),
             todo.drift,
             todo.removed,
-            source=source,
+            source=folder,
             waiting=len(waiting),
             checked=checked,
             left_out=dataset.left_out,

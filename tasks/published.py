@@ -54,5 +54,5 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
         hub.prepare(private, gated)
     elif not hub.exists():
         return Published("", PublicationRecord()), Listing("", {})
-    published = read_published(hub)
+    published = read_published(hub, hub.head(as_spelled=True))
     return published, hub.listing(published.commit)

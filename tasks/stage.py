@@ -9,7 +9,6 @@ takes longer than a small shard. Groups are cut from the whole plan and by the s
 in every run, whatever is missing in it, and a group that an earlier run has staged comes back through Prefect's cache.
 """
 
-import errno
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,18 +24,12 @@ from tasks.errors import PushError
 from tasks.files import whole_file
 from tasks.models import ImageContent, Receipt, ShardSpec, Value
 from tasks.settings import Settings
-from tasks.staging import FLUSHED_ABOVE, DiskFull, Staging, result_key
+from tasks.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
-#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Small shards (up to `FLUSHED_ABOVE`) that one task run stages: from so many on a group ends at the next name that
 #: `_ends_group`, one in 16, and at the latest with so many. About 30 on average.
 FEWEST_TOGETHER, MOST_TOGETHER = 16, 48
-
-
-class CannotWrite(PushError):
-    """The staging folder does not take the shard."""
 
 
 class NotText(PushError):

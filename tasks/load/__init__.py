@@ -83,7 +83,7 @@ def load(source: Path) -> Dataset:
 def _description(source: Path) -> dict[str, object]:
     """dataset_description.json, which makes a folder a BIDS dataset."""
     if not source.is_dir():
-        what = "is a file" if source.exists() else "does not exist"
+        what = "is not a folder" if source.exists() else "does not exist"
         raise NotABidsDataset(f"{source} {what}. Give the folder that holds dataset_description.json.")
     path = source / DESCRIPTION
     if not os.path.lexists(path):
