@@ -8,6 +8,7 @@ prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `pr
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -17,11 +18,12 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolF
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL
 
-from deployments.automations import FLOWS, automations
+from deployments.automations import FLOWS, GONE, automations
 
 REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
+DEMO = "push-bids/demo"
 EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
 
 
@@ -57,16 +59,21 @@ def deploy() -> None:
         deployed, kept = keep_what_people_set(client, before)
         notify = notification_block(client)
         names = make_automations(client, notify)
+        removed = remove_automations(client)
     print(f"Deployed to {url}:")
     print(f"  work pool    {POOL}{'' if made else ' (as it was)'}")
     print(f"  deployments  {', '.join(deployed)}")
     for line in kept:
         print(f"               {line}")
+    for line in left_over(deployed):
+        print(f"               {line}")
     print(f"  automations  {', '.join(names)}")
+    if removed:
+        print(f"               Removed, since make worker watches over what they named: {', '.join(removed)}")
     if notify is None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
-    print(f"Runs are worked on where a worker is: prefect worker start --pool {POOL}")
+    print("Runs are worked on where a worker is: make worker")
 
 
 def prefect(*command: str) -> None:
@@ -138,6 +145,20 @@ def make_automations(client: SyncPrefectClient, notify: UUID | None) -> list[str
             client.create_automation(automation)
         names.append(automation.name)
     return names
+
+
+def remove_automations(client: SyncPrefectClient) -> list[str]:
+    """Remove the automations that earlier versions made and that are no more; the names of those that were there."""
+    found = [automation for name in GONE for automation in client.read_automations_by_name(name)]
+    for automation in found:
+        client.delete_automation(automation.id)
+    return [automation.name for automation in found]
+
+
+def left_over(deployed: Sequence[str]) -> list[str]:
+    """What to say of a deployment that earlier versions made here: a run at its gate may need it still."""
+    remove = f"{DEMO} is `make demo`'s alone now; to remove it: prefect deployment delete {DEMO}"
+    return [remove] if DEMO in deployed else []
 
 
 if __name__ == "__main__":

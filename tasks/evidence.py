@@ -13,6 +13,7 @@ from tasks.errors import PushError
 from tasks.findings import Checked
 from tasks.models import PublishedShard, Receipt, Value, Verification
 from tasks.resume import Drift
+from tasks.staging import Staging
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 
@@ -164,6 +165,22 @@ class Gate(Value):
 def shown_as(receipt: Receipt) -> Shown:
     """A staged shard as the gate shows it."""
     return Shown(file=receipt.file, path=receipt.path, size=receipt.size, sha256=receipt.sha256)
+
+
+def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
+    """The shards of a gate that are not there any more as it showed them: another receipt, no file, or another size.
+
+    A file whose bytes were changed at the same size is found by the cleanup, right before it would go.
+    """
+    receipts = {shown_as(receipt) for receipt in staging.receipts()}
+    return [shown for shown in gate.shown if shown not in receipts or _size(staging.folder / shown.file) != shown.size]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 class Approval(Value):

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +330,7 @@ def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(r
     @ends_readably
     def no_deployment() -> State[Any]:
         run = ThisRun.of(Target("http://127.0.0.1:9", "lab/x"))
-        ask("lab/x", "evidence", "", run, timedelta(days=1))
+        ask("lab/x", "evidence", "", run, datetime.now(UTC) + timedelta(days=1), "waits")
         raise AssertionError("nobody was asked")
 
     state = no_deployment(return_state=True)
