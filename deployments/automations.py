@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from prefect.client.schemas.filters import FlowFilter
 from prefect.events.actions import ActionTypes, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 PREFIX = "bids-push: "  # names that begin so are ours
 FLOWS = ["push-bids", "cleanup-staging"]
+OURS = FlowFilter.model_validate({"name": {"any_": FLOWS}})
 NIGHTLY = "nightly"  # the tag of deployments that run unattended
 
 GATE_OPEN = timedelta(days=1)  # a gate that nobody has decided

@@ -28,13 +28,13 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
 
-from deployments.automations import FLOWS
-from tasks.gates import PAGE, ended_plainly, name_its_end, read_runs
+from deployments.automations import OURS
+from tasks.gates import PAGE, ended_plainly, name_its_end, read_runs, untag_the_ended
 
 EVERY = 10.0  # seconds between two looks
 SILENCE = 12 * 60.0  # seconds without a sign of life; a run that works gives one every 20
@@ -46,7 +46,6 @@ ZOMBIE = (
     "unasked. Start the run again: it does only the work that is missing."
 )
 
-OURS = FlowFilter.model_validate({"name": {"any_": FLOWS}})
 RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
 
 Sign = tuple[UUID, str | None]
@@ -100,6 +99,7 @@ class Watch:
                 done.append(f"{run.name} ended at its gate: {name}.")
             elif run.state_id:
                 self._settled.add(run.state_id)
+        untag_the_ended(self._client, FlowRunFilter(), OURS)
         self._named_at = now
         return done
 

@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate
 from tasks.files import write_whole
-from tasks.gates import gate_key
+from tasks.gates import gate_key, tag_as_waiting
 from tasks.run import ThisRun, target_tag
 from tasks.staging import Staging, Target
 
@@ -129,6 +129,7 @@ def supersede(tag: str, newer: ThisRun) -> list[str]:
                 continue
             state: State[Any] = Cancelled(name="Superseded", message=superseded_by(newer.name))
             client.set_flow_run_state(run.id, state, force=True)
+            tag_as_waiting(client, run, waits=False)
             superseded.append(run.name)
     return superseded
 
@@ -189,11 +190,12 @@ def suspend(form: type[CleanupForm], key: str, expires: datetime, message: str) 
             now = propose_state_sync(client, state, run.id)
         except Abort as error:
             raise CannotAsk(cannot_ask(str(error))) from error
-    if now.is_running():  # asked before, and resumed
-        return cast(CleanupForm, form.load(keyset))
-    if not now.is_paused():
-        raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
-    form.save(keyset)
+        if now.is_running():  # asked before, and resumed
+            return cast(CleanupForm, form.load(keyset))
+        if not now.is_paused():
+            raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
+        form.save(keyset)
+        tag_as_waiting(client, run)
     get_run_logger().warning("%s", message)  # the last lines of the log are what the run's page shows first
     raise Pause(state=now)
 

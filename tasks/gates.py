@@ -19,6 +19,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Failed
 
 GATE_KEY = "cleanup-"  # what the keys of our suspensions begin with
+WAITS = "waits for a person"  # the tag of a run at its gate: both UIs show tags in lists and at the top of a run's page
+ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})  # types of states that a run ends in
 PAGE = 200  # runs a request: the most that the server gives
 
 NEVER_RESUMED = "never resumed."  # how Prefect's message ends: paused, suspended, or just being resumed "and never ..."
@@ -102,7 +104,22 @@ def name_its_end(client: SyncPrefectClient, run: FlowRun) -> str | None:
     return state.name
 
 
+def tag_as_waiting(client: SyncPrefectClient, run: FlowRun, waits: bool = True) -> None:
+    """Tag a run as waiting at its gate, or no more."""
+    tags = {*client.read_flow_run(run.id).tags, WAITS} if waits else {*run.tags} - {WAITS}
+    client.update_flow_run(run.id, tags=sorted(tags))
+
+
+def untag_the_ended(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFilter | None = None) -> None:
+    """Take the tag from runs that ended at their gates, whoever ended them."""
+    tags = [WAITS, *(of.tags.all_ or () if of.tags else ())]
+    ended = FlowRunFilter.model_validate({"tags": {"all_": tags}, "state": {"type": {"any_": sorted(ENDS)}}})
+    for run in list(read_runs(client, ended, flows)):
+        tag_as_waiting(client, run, waits=False)
+
+
 def name_ended_gates(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFilter | None = None) -> None:
-    """Name the ends of all runs that match and ended at their gates."""
+    """Name the ends of all runs that match and ended at their gates; they wait no more."""
     for run in ended_plainly(client, of, flows):
         name_its_end(client, run)
+    untag_the_ended(client, of, flows)

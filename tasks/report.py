@@ -74,7 +74,8 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where) -> str:
     """What the state of a run at its gate says: what to do, and in a second line, what about."""
     staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
     return (
-        f"Waits for a person: press Resume on this page, by {moment(where.expires)}.\n"
+        f"Waits for a person: press Resume on this page (in the newer UI, in the menu at the top right), by "
+        f"{moment(where.expires)}.\n"
         f"{target}: {staged}, staged in {where.folder} on {where.machine}. All of it is on the Hub and verified; "
         "nothing is deleted unless somebody decides so."
     )
@@ -108,19 +109,18 @@ def gate_form(
     gone: Sequence[Shown],
     artifact: str,
 ) -> tuple[str, str]:
-    """The Markdown above the form: two short paragraphs, and one low picture. The older UI crops what is higher."""
+    """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
     stale = f" Beside them: {number(len(gate.stale), 'stale file')}, {size(sum(file.size for file in gate.stale))}."
     more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
-    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
-    checked = f"{len(report.checks):,} match the listing, {report.read_back:,} were read back"
+    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
     text = (
-        f"Delete the staged files of **[{hub.target}]({hub.url()})**? The Hub holds them at commit "
-        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {artifact}.\n\n"
-        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}."
-        f"{stale if gate.stale else ''}{more if gate.waiting else ''} {lost}In `{cell(str(where.folder))}` on "
-        f"{where.machine}. Closes {moment(where.expires)}.\n"
+        f"{lost if gone else ''}Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of "
+        f"**[{hub.target}]({hub.url()})**? On the Hub at [{report.commit[:12]}]({hub.commit_url(report.commit)}): "
+        f"{len(report.checks):,} match the listing, {report.read_back:,} were read back. {artifact}. "
+        f"Staged in `{cell(str(where.folder))}` on {where.machine}. Closes {moment(where.expires)}."
+        f"{stale if gate.stale else ''}{more if gate.waiting else ''}\n"
     )
     picture = strip(report.slices)
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
-from tasks.gates import GATE_KEY, name_ended_gates
+from tasks.gates import GATE_KEY, WAITS, name_ended_gates
 from tasks.staging import Target
 
 
@@ -35,7 +35,7 @@ class ThisRun:
         Runs of the target that ended at their gates since get the names of that.
         """
         run = cls.flow_run()
-        tags = {*run.tags, target.repo_id, target_tag(target)}
+        tags = {*run.tags, target.repo_id, target_tag(target)} - {WAITS}
         with get_client(sync_client=True) as client:
             if tags != set(run.tags):
                 client.update_flow_run(run.id, tags=sorted(tags))
