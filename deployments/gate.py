@@ -108,7 +108,7 @@ def told(gate: FlowRun) -> str:
     lines = [
         f"{target_of(gate)}: {gate.name}, run {gate.id}",
         f"  open since {moment(state.timestamp)}" + (f", closes {moment(expires)}" if expires else ""),
-        *(f"  {line}" for line in (state.message or "").splitlines()[1:]),
+        *(f"  {line}" for line in (state.message or "").splitlines()[-1:]),  # the lines before it say what to press
         *([f"  {ui.rstrip('/')}/runs/flow-run/{gate.id}"] if ui else []),
     ]
     return "\n".join(lines)
@@ -181,8 +181,8 @@ def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[st
     ended = next_stop(runs, gate.id, gate.state_id, say)
     state = ended.state
     name, message = (state.name, " ".join((state.message or "").split())) if state else ("", "")
-    if is_open_gate(state):
-        raise NoDecision(f"Asked again: {message}")
+    if state is not None and is_open_gate(state):
+        raise NoDecision(f"Asked again: {(state.message or '').partition(chr(10))[0]}")
     if state is None or state.type.value != "COMPLETED":
         raise NoDecision(f"Not done: {name}: {message}")
     return f"Decided: {name}: {message}"

@@ -159,7 +159,7 @@ def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, expires: dateti
                 CleanupForm.with_initial_data(description=told),
                 gate_key(run.count, attempt),
                 expires,
-                f"Not accepted: {mistake} {waits}" if mistake else waits,
+                f"Not accepted: {mistake}\n{waits}" if mistake else waits,
             )
             require_name(form, repo_id)
             return Approval(flow_run_id=run.id, decision=form.decision, remove_stale=form.remove_stale, note=form.note)

@@ -105,9 +105,9 @@ def name_its_end(client: SyncPrefectClient, run: FlowRun) -> str | None:
 
 
 def tag_as_waiting(client: SyncPrefectClient, run: FlowRun, waits: bool = True) -> None:
-    """Tag a run as waiting at its gate, or no more."""
-    tags = {*client.read_flow_run(run.id).tags, WAITS} if waits else {*run.tags} - {WAITS}
-    client.update_flow_run(run.id, tags=sorted(tags))
+    """Tag a run as waiting at its gate, or no more. The tag comes first: the newer UI shows three of them."""
+    tags = sorted({*client.read_flow_run(run.id).tags} - {WAITS})
+    client.update_flow_run(run.id, tags=[WAITS, *tags] if waits else tags)
 
 
 def untag_the_ended(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFilter | None = None) -> None:
