@@ -8,7 +8,7 @@ ROUNDS ?= 300
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy demo demo-once test test-sqlite test-postgresql fmt lint types bench soak staging requirements clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types bench soak staging requirements clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -67,6 +67,9 @@ types: dev  ## mypy, strict
 
 deploy: setup  ## the work pool, the deployments and the automations, to the server that PREFECT_API_URL names
 	$(BIN)/python -m deployments.deploy
+
+worker: setup  ## works on what is due, and watches over the runs; HF_TOKEN and BIDS_PUSH_STAGING_ROOT in its environment
+	$(BIN)/python -m deployments.worker
 
 staging: setup  ## what is staged on this machine for which dataset, and which run's gate is open
 	$(BIN)/python -m deployments.staging

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -24,7 +24,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
-from deployments.automations import FLOWS, automations
+from deployments.automations import FLOWS, GONE, automations
 
 REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
@@ -32,6 +32,7 @@ NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go
 ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
 #: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
 NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
+DEMO = "push-bids/demo"
 EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
 
 
@@ -70,16 +71,21 @@ def deploy() -> None:
         deployed, kept = keep_what_people_set(client, before)
         notify = notification_block(client)
         names = make_automations(client, notify)
+        removed = remove_automations(client)
     print(f"Deployed to {url}:")
     print(f"  work pool    {POOL}{'' if made else ' (as it was)'}")
     print(f"  deployments  {', '.join(deployed)}")
     for line in kept:
         print(f"               {line}")
+    for line in left_over(deployed):
+        print(f"               {line}")
     print(f"  automations  {', '.join(names)}")
+    if removed:
+        print(f"               Removed, since make worker watches over what they named: {', '.join(removed)}")
     if notify is None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
-    print(f"Runs are worked on where a worker is: prefect worker start --pool {POOL}")
+    print("Runs are worked on where a worker is: make worker")
 
 
 def log_in(client: SyncPrefectClient, url: str) -> None:
@@ -176,6 +182,20 @@ def make_automations(client: SyncPrefectClient, notify: UUID | None) -> list[str
             client.create_automation(automation)
         names.append(automation.name)
     return names
+
+
+def remove_automations(client: SyncPrefectClient) -> list[str]:
+    """Remove the automations that earlier versions made and that are no more; the names of those that were there."""
+    found = [automation for name in GONE for automation in client.read_automations_by_name(name)]
+    for automation in found:
+        client.delete_automation(automation.id)
+    return [automation.name for automation in found]
+
+
+def left_over(deployed: Sequence[str]) -> list[str]:
+    """What to say of a deployment that earlier versions made here: a run at its gate may need it still."""
+    remove = f"{DEMO} is `make demo`'s alone now; to remove it: prefect deployment delete {DEMO}"
+    return [remove] if DEMO in deployed else []
 
 
 if __name__ == "__main__":

@@ -215,6 +215,10 @@ class Stack:
         """Start a worker that runs what is due."""
         return self.start("worker", ["prefect", "worker", "start", "--pool", POOL])
 
+    def start_watch(self, *options: str) -> Process:
+        """Start the watch over the runs, as `make worker` does beside its worker."""
+        return self.start("watch", ["deployments.watch", *options])
+
     def stop(self) -> None:
         """End every process, the worker first."""
         for process in reversed(self.processes.values()):
@@ -223,7 +227,7 @@ class Stack:
 
 @contextmanager
 def running(folder: Path, account: str = "demo", hub_port: int | None = None, **settings: str) -> Iterator[Stack]:
-    """A stack with its Hub, server, deployments and worker up; everything it started ends with the block.
+    """A stack with its Hub, server, deployments, worker and watch up; everything it started ends with the block.
 
     A Hub at another port is another Hub, and so another target: give `hub_port` to go on with an earlier one.
     """
@@ -235,6 +239,7 @@ def running(folder: Path, account: str = "demo", hub_port: int | None = None, **
         stack.start_prefect()
         stack.deploy()
         stack.start_worker()
+        stack.start_watch()
         yield stack
     finally:
         stack.stop()

@@ -1,7 +1,8 @@
 """`make staging`: what is staged on this machine, for which target, and which run's gate is open on it.
 
 Reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named) and, where a Prefect server answers, what
-has become of the run that opened each gate. Changes nothing.
+has become of the run that opened each gate. Runs that ended at their gates get the names of that on the server
+(`tasks.gates`), so that it can be said; nothing else is changed.
 """
 
 import argparse
@@ -14,12 +15,15 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from deployments.automations import OURS
 from tasks.approve import read_gate
 from tasks.errors import PushError
 from tasks.evidence import Gate
+from tasks.gates import name_ended_gates
 from tasks.paths import staging_root_of
 from tasks.report import number, size
 from tasks.staging import Staging
@@ -61,6 +65,7 @@ def states(runs: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         with get_client(sync_client=True) as client:
+            name_ended_gates(client, FlowRunFilter(), OURS)
             for run in runs:
                 try:
                     state = client.read_flow_run(UUID(run)).state

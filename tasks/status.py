@@ -140,14 +140,15 @@ class StatusBoard:
 
 def with_link(state: State, target: Target, more: str = "") -> State:
     """A state whose message goes on with `more`, and with where the target's status is."""
-    sentences = (state.message, more, f"Status of the target: {link(target)}")
+    sentences = (state.message, more, status_at(target))
     return state.model_copy(update={"message": "\n".join(filter(None, sentences))})
 
 
-def link(target: Target) -> str:
-    """Where a target's status is, as an address, or by the artifact's key where no UI is known."""
+def status_at(target: Target) -> str:
+    """The sentence that says where a target's status is: an address, or the artifact's key where no UI is known."""
     key, ui = artifact_key("target", target), PREFECT_UI_URL.value()
-    return f"{ui.rstrip('/')}/artifacts/key/{key}" if ui else f"the artifact {key}"
+    where = f"{ui.rstrip('/')}/artifacts/key/{key}" if ui else f"the artifact {key}"
+    return f"Status of the target: {where}"
 
 
 def withdrawn(paths: Sequence[str]) -> str:
@@ -221,7 +222,8 @@ def _gate(gate: Gate | None, run: ThisRun, now: str) -> str:
     where = ui_link(cell(gate.flow_run_name), f"runs/flow-run/{gate.flow_run_id}")
     state = now if gate.flow_run_id == run.id else _state_of(gate.flow_run_id)
     if state in ("Suspended", "Paused"):
-        return f"**The gate is open**: decide at {where}."
+        until = f" until {gate.expires:%Y-%m-%d %H:%M} UTC" if gate.expires else ""
+        return f"**The gate is open{until}**: decide at {where}."
     return f"No gate is open; the last one was that of {where}: {state}."
 
 

@@ -89,10 +89,11 @@ def prefect_server(hub_server: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def worker(prefect_server: Stack) -> Stack:
-    """The same with the deployments and a worker."""
+    """The same with the deployments, a worker and the watch."""
     if "worker" not in STACK.processes:
         STACK.deploy()
         STACK.start_worker()
+        STACK.start_watch("--every", "1")  # instead of 10
     return STACK
 
 

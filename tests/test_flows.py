@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +326,7 @@ def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, ro
 
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
     def work(held: Held) -> State[Any]:
-        ask("lab/x", "evidence", "", held.run, timedelta(days=1))
+        ask("lab/x", "evidence", "", held.run, datetime.now(UTC) + timedelta(days=1), "waits")
         raise AssertionError("nobody was asked")
 
     @flow(name="no-deployment")
