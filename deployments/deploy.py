@@ -17,8 +17,9 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
@@ -151,15 +152,24 @@ def keep_what_people_set(
     after = read_deployments(client)
     for name in sorted(before.keys() & after.keys()):
         old, new = before[name], after[name]
-        on = {str(schedule.schedule) for schedule in old.schedules if schedule.active}
-        for schedule in new.schedules:
-            if str(schedule.schedule) in on and not schedule.active:
-                client.update_deployment_schedule(new.id, schedule.id, active=True)
-                kept.append(f"{name}: its schedule stays on")
+        on = [schedule for schedule in old.schedules if schedule.active]
+        if on and not any(schedule.active for schedule in new.schedules):
+            put_back(client, new, on)
+            kept.append(f"{name}: its schedule stays on, as it was set")
         if new.parameters.get("source") == EXAMPLE and old.parameters.get("source") not in (None, EXAMPLE):
-            client.update_deployment(new.id, DeploymentUpdate(parameters=old.parameters))
+            asked_for_since = {name: value for name, value in new.parameters.items() if name == "defacing"}
+            client.update_deployment(new.id, DeploymentUpdate(parameters=asked_for_since | old.parameters))
             kept.append(f"{name}: its parameters stay as they are")
     return sorted(after), kept
+
+
+def put_back(client: SyncPrefectClient, deployment: DeploymentResponse, on: Sequence[DeploymentSchedule]) -> None:
+    """Give a deployment the schedules that were on, in place of those of prefect.yaml, which are off."""
+    fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
+    theirs = [DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in fields}) for schedule in on]
+    for schedule in deployment.schedules:
+        client.delete_deployment_schedule(deployment.id, schedule.id)
+    client.create_deployment_schedules(deployment.id, theirs)
 
 
 def notification_block(client: SyncPrefectClient) -> UUID | None:
