@@ -19,7 +19,7 @@ from tasks.lease import Lease, holding
 from tasks.paths import printable
 from tasks.run import ThisRun
 from tasks.staging import NO_ROOM, DiskFull, Staging
-from tasks.status import StatusBoard, with_link
+from tasks.status import StatusBoard, status_at
 
 #: What the system says where a file or folder of ours cannot be used, and no line of code is to blame.
 MACHINES_DOING = frozenset(
@@ -63,7 +63,9 @@ def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_
                 state = ended_by(error)
             return status.ended(state, read_gate(staging))
     except (PushError, OSError) as error:  # the target could not be held: another run shows how it stands, if any does
-        return ended_by(error) if hub is None else with_link(ended_by(error), hub.target)
+        state = ended_by(error)
+        where = f"\n{status_at(hub.target)}" if hub else ""
+        return state.model_copy(update={"message": f"{state.message}{where}"})
 
 
 def ended_by(error: PushError | OSError) -> State:

@@ -20,7 +20,6 @@ from tasks.models import PublishedShard, Receipt, Verification
 from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
-from tasks.status import status_at
 from tasks.verify import verify_target
 
 
@@ -106,7 +105,7 @@ def _decide(
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = f"{words.waiting(str(hub.target), receipts, where)}\n{status_at(hub.target)}"
+    waits = f"{words.waiting(str(hub.target), receipts, where)}\n{held.status.where()}"
     approval = ask(hub.target.repo_id, text, picture, run, where.expires, waits)
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:

@@ -4,8 +4,8 @@ What a run has found is kept in the target's staging folder (`status.json`), so 
 (a dataset that cannot be loaded, a Hub that is away) still shows what the one before it knew. The file is a memory for
 people, never a ground for a decision: it may be lost or damaged without harm.
 
-The artifact's key is the same for all runs, so its page in the UI always shows the newest; the last sentence of every
-run's state leads there.
+The artifact's key is the same for all runs, so the UI lists what the runs have left as versions of one, the newest
+first. The last sentence of every run's state leads to the version that the run has left.
 """
 
 import socket
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import httpx
@@ -74,6 +75,8 @@ class StatusBoard:
     staging: Staging
     run: ThisRun
     known: TargetStatus = field(default_factory=TargetStatus)
+    artifact: UUID | None = None
+    """The version that this run has left last."""
 
     @classmethod
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
@@ -117,7 +120,8 @@ class StatusBoard:
             runs = last_runs(target_tag(self.hub.target))
             text = markdown(self, now, gate, runs)
             key = artifact_key("target", self.hub.target)
-            create_markdown_artifact(text, key=key, description=f"{self.hub.target}: {self.sentence()}")
+            made = create_markdown_artifact(text, key=key, description=f"{self.hub.target}: {self.sentence()}")
+            self.artifact = cast(UUID, made)  # in async code the same function gives a coroutine
         except httpx.HTTPError as error:  # people miss a page; the run's work must not fail for it
             get_run_logger().warning("The status of the target could not be shown: %s", error)
 
@@ -135,19 +139,19 @@ class StatusBoard:
     def ended(self, state: State, gate: Gate | None) -> State:
         """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
         self.show(state.name or "", gate)
-        return with_link(state, self.hub.target, withdrawn(self.known.withdrawn))
+        sentences = (state.message, withdrawn(self.known.withdrawn), self.where())
+        return state.model_copy(update={"message": "\n".join(filter(None, sentences))})
+
+    def where(self) -> str:
+        """The sentence that says where the target's status is."""
+        return status_at(self.hub.target, self.artifact)
 
 
-def with_link(state: State, target: Target, more: str = "") -> State:
-    """A state whose message goes on with `more`, and with where the target's status is."""
-    sentences = (state.message, more, status_at(target))
-    return state.model_copy(update={"message": "\n".join(filter(None, sentences))})
-
-
-def status_at(target: Target) -> str:
-    """The sentence that says where a target's status is: an address, or the artifact's key where no UI is known."""
+def status_at(target: Target, artifact: UUID | None = None) -> str:
+    """The sentence that says where a target's status is: in this version, or in the list of all."""
     key, ui = artifact_key("target", target), PREFECT_UI_URL.value()
-    where = f"{ui.rstrip('/')}/artifacts/key/{key}" if ui else f"the artifact {key}"
+    page = f"artifact/{artifact}" if artifact else f"key/{key}"
+    where = f"{ui.rstrip('/')}/artifacts/{page}" if ui else f"the artifact {key}"
     return f"Status of the target: {where}"
 
 
