@@ -5,7 +5,6 @@ schedule that somebody turned on stay as they are, and a deployment's parameters
 prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
@@ -23,16 +21,14 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
-from pydantic import ValidationError
 
 from deployments.automations import FLOWS, GONE, automations
+from deployments.runs import NOT_A_SERVER
 
 REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
 ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
-#: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
-NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
 DEMO = "push-bids/demo"
 EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
 
@@ -110,7 +106,7 @@ def of_a_server(url: str) -> Iterator[None]:
     except NOT_A_SERVER as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeployError(
-            f"PREFECT_API_URL: {url} does not answer as a Prefect server does ({first}). {ADDRESS}"
+            f"PREFECT_API_URL: the Prefect server at {url} does not answer as one ({first}). {ADDRESS}"
         ) from error
 
 

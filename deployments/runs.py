@@ -23,7 +23,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import LogSort
+from pydantic import ValidationError
 
+#: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
+NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
 PAGE = 200  # task runs a request: the most that the server gives
 FORM_SECONDS = 30.0  # for a gate's form to be stored, and for a busy server to take an answer
 NO_FORM_YET = "Run input schema not found."

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import OURS
+from deployments.runs import NOT_A_SERVER
 from tasks.approve import read_gate
 from tasks.errors import PushError
 from tasks.evidence import Gate
@@ -58,6 +58,14 @@ def staged_target(staging: Staging) -> StagedTarget:
     return StagedTarget(staging.folder, read_gate(staging), len(whole), sum(receipt.size for receipt in whole), rest)
 
 
+def id_of(run: str) -> UUID:
+    """A run's id as the server has it; where somebody has edited the gate's file, that of no run."""
+    try:
+        return UUID(run)
+    except ValueError:
+        return UUID(int=0)
+
+
 def states(runs: Sequence[str]) -> dict[str, str]:
     """The names of the states these runs are in, as far as a Prefect server knows."""
     if not PREFECT_API_URL.value():
@@ -68,12 +76,12 @@ def states(runs: Sequence[str]) -> dict[str, str]:
             name_ended_gates(client, FlowRunFilter(), OURS)
             for run in runs:
                 try:
-                    state = client.read_flow_run(UUID(run)).state
-                except (ObjectNotFound, ValueError):  # ValueError: what the gate's file names is no run at all
+                    state = client.read_flow_run(id_of(run)).state
+                except ObjectNotFound:
                     found[run] = "not known to this server"
                 else:
                     found[run] = state.name or "" if state else ""
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except NOT_A_SERVER as error:
         print(
             f"PREFECT_API_URL: the Prefect server at {PREFECT_API_URL.value()} does not answer "
             f"({str(error).splitlines()[0]}); gates are as written here.\n",

@@ -44,7 +44,7 @@ def staging_root_of(staging_root: str | Path, name: str = "staging_root") -> Pat
     """
     given = (staging_root, name) if staging_root else (Settings().staging_root, "BIDS_PUSH_STAGING_ROOT")
     path = as_typed(*given)
-    if path.is_symlink() and not os.path.lexists(os.path.realpath(path)):
+    if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):  # noqa: PTH114 - is_symlink() may raise
         raise BadInput(
             f"{given[1]}: {path} is a symlink to {path.readlink()}, which is not there: perhaps a disk is not mounted. "
             "Mount it, or make that folder."

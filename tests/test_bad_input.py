@@ -298,7 +298,7 @@ def test_a_token_that_cannot_be_one_is_told_and_never_shown(
     Secret(value=token).save("odd-token", overwrite=True)
     state = push(bids, repo_id, tmp_path, token_block="odd-token")
     assert "token" in said(state, "BadInput") and "HF_TOKEN" in said(state, "BadInput")
-    if "\0" not in token:
+    if token.isprintable():  # a NUL cannot be in a variable, and huggingface_hub takes line breaks out of it
         monkeypatch.setenv("HF_TOKEN", token)
         said(push(bids, repo_id, tmp_path), "BadInput")
     shown = f"{state.message}{caplog.text}{capsys.readouterr()}"
@@ -366,7 +366,7 @@ def test_deploying_to_what_is_no_server_is_one_line(url: str) -> None:
 def test_deploying_to_another_web_server_is_one_line(another_server: str, prefect_server: Stack) -> None:
     for url in (another_server, prefect_server.ui):  # the UI's address, without /api
         done = command("deployments.deploy", PREFECT_API_URL=url)
-        assert done.returncode == 1 and "does not answer as a Prefect server does" in done.stderr, done.stderr
+        assert done.returncode == 1 and f"PREFECT_API_URL: the Prefect server at {url}" in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -275,11 +275,6 @@ def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_st
     assert "write role" in (state.message or "") and not staged(root)
 
 
-def test_a_name_that_is_no_repo_name_is_refused(bids: Path, root: Path) -> None:
-    state = push_bids(bids, "a/b/c", defacing="no faces", staging_root=root, return_state=True)
-    assert state.type.value == "FAILED" and "repo_id: String should match" in (state.message or "")
-
-
 def test_a_missing_token_is_named(bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     state = push(bids, target, root)

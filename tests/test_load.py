@@ -777,7 +777,7 @@ def test_a_path_that_is_not_there_or_is_a_file_is_no_dataset(tmp_path):
     with pytest.raises(NotABidsDataset, match="does not exist"):
         load(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(NotABidsDataset, match="is a file"):
+    with pytest.raises(NotABidsDataset, match="is not a folder"):
         load(tmp_path / "file")
 
 
