@@ -28,7 +28,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
@@ -46,6 +46,8 @@ ZOMBIE = (
     "unasked. Start the run again: it does only the work that is missing."
 )
 
+#: Flows whose runs hold a lease for as long as they work. A run of any other flow would look dead.
+LEASED = FlowFilter.model_validate({"name": {"any_": ["push-bids", "cleanup-staging"]}})
 RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
 
 Sign = tuple[UUID, str | None]
@@ -108,7 +110,7 @@ class Watch:
         # A watch that was itself asleep, with its machine, has seen nothing meanwhile.
         passed = 0.0 if before is None else min(time.monotonic() - before, 3 * self._every)
         leases = read_leases(self._client)
-        running = {run.id: run for run in list(read_runs(self._client, RUNNING, OURS))}
+        running = {run.id: run for run in read_runs(self._client, RUNNING, LEASED)}
         quiet = {}
         for run in running.values():
             known, sign = self._quiet.get(run.id), sign_of(run, leases)

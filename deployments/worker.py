@@ -30,13 +30,17 @@ def main(arguments: Sequence[str]) -> int:
     worker = subprocess.Popen(command, start_new_session=True)  # so that a Ctrl-C comes to it once, from here
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _forward(worker))
-    with watching() as watch:
-        patient = Patient(watch, say)
-        while True:
-            try:
-                return worker.wait(EVERY)
-            except subprocess.TimeoutExpired:
-                _look(patient)
+    try:
+        with watching() as watch:
+            patient = Patient(watch, say)
+            while True:
+                try:
+                    return worker.wait(EVERY)
+                except subprocess.TimeoutExpired:
+                    _look(patient)
+    finally:
+        if worker.poll() is None:
+            worker.terminate()
 
 
 def _forward(worker: "subprocess.Popen[bytes]") -> Callable[[int, FrameType | None], None]:

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -208,3 +209,24 @@ def test_a_server_that_is_away_is_waited_for_and_that_is_said_once(tmp_path: Pat
         process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert len(log.read_text().splitlines()) == 1
+
+
+def test_one_command_works_and_watches_and_one_interrupt_ends_both(
+    prefect_server: Stack, client: SyncPrefectClient, made: MakeRun, tmp_path: Path
+) -> None:
+    run = made(Running(), at_gate(), Cancelled())
+    log = tmp_path / "worker.log"
+    command = [sys.executable, "-m", "deployments.worker", "--type", "process", "--name", "both"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=REPO, env=prefect_server.environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_until("the worker has started", lambda: "Worker 'both' started!" in log.read_text(), 120)
+        wait_until("it watches", lambda: state_of(client, run) == "CANCELLED GateCancelled", 120)
+        (worker,) = psutil.Process(process.pid).children()
+    finally:
+        process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert not worker.is_running()
+    assert "Traceback" not in log.read_text()

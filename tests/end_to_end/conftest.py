@@ -78,11 +78,6 @@ def seen_to(what: str, happens: Callable[[int], Pushed], true: Callable[[Pushed]
     raise AssertionError(f"{what}: not so in {ATTEMPTS} of {ATTEMPTS} runs")
 
 
-def named(state: str) -> Callable[[Pushed], bool]:
-    """Whether a run is in the state of this name."""
-    return lambda pushed: pushed.runs.history(pushed.run)[-1] == state
-
-
 @pytest.fixture
 def runs(worker: Stack) -> Iterator[Runs]:
     with runs_of(f"{worker.ui}/api") as found:

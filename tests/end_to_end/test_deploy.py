@@ -19,14 +19,15 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.actions import SendNotification
+from prefect.events.actions import DoNothing, SendNotification
 from prefect.exceptions import PrefectHTTPStatusError
 
-from deployments.automations import automations, gate_open, zombie
+from deployments.automations import GONE, automation, automations, event, gate_open
 from deployments.deploy import NOTIFY, POOL
 from deployments.local_stack import REPO, Stack, wait_until
 from deployments.runs import Runs
-from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed, named, seen_to
+from deployments.watch import read_leases
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed, seen_to
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,24 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worke
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
 
 
+def test_deploying_removes_the_automations_of_earlier_versions_and_no_others(runs: Runs, worker: Stack) -> None:
+    client = runs.client
+    mine = automation("mine", "Somebody's own.", event("Cancelled"), DoNothing()).model_copy(update={"name": "zombies"})
+    others = client.create_automation(mine)
+    for name in GONE:
+        client.create_automation(mine.model_copy(update={"name": name}))
+    said = worker.run("deployments.deploy")
+    assert all(name in said for name in GONE)
+    names = {found.name for found in client.read_automations()}
+    assert not names & set(GONE) and "zombies" in names
+    assert "Removed" not in worker.run("deployments.deploy")
+    client.delete_automation(others)
+
+
+def test_the_demo_is_not_deployed_where_people_work(runs: Runs, worker: Stack) -> None:
+    assert sorted(f"{found.name}" for found in runs.client.read_deployments()) == ["cleanup", "manual", "nightly"]
+
+
 def test_deploying_to_nowhere_says_what_to_set(worker: Stack) -> None:
     environment = {name: value for name, value in worker.environment.items() if name != "PREFECT_API_URL"}
     done = subprocess.run(
@@ -108,7 +127,7 @@ def test_parameters_that_cannot_be_right_are_refused_before_anything_starts(push
 
 
 def test_every_parameter_of_the_forms_is_described(runs: Runs) -> None:
-    for name in ("push-bids/manual", "push-bids/nightly", "push-bids/demo", "cleanup-staging/cleanup"):
+    for name in ("push-bids/manual", "push-bids/nightly", "cleanup-staging/cleanup"):
         schema = runs.client.read_deployment_by_name(name).parameter_openapi_schema
         for field, what in schema["properties"].items():
             assert len(what.get("description", "")) > 15, f"{name}: {field}"
@@ -155,34 +174,21 @@ def test_a_gate_left_open_a_nightly_that_failed_and_one_that_never_began_are_tol
 BODY = "{{ flow_run.name }} {{ flow_run | ui_url }}"
 
 
-def test_a_run_whose_machine_died_is_marked_and_the_next_one_goes_on(
-    push: Push, runs: Runs, worker: Stack, repo_id: str
-) -> None:
-    quick: list[UUID] = []
+def test_a_run_whose_machine_died_is_marked_and_the_next_one_goes_on(push: Push, runs: Runs, worker: Stack) -> None:
     hub = worker.processes["hub"]
-
-    def dies(number: int) -> Pushed:
-        worker.processes["worker"].kill()
-        pushed = push(repo_id=f"{repo_id}-{number}")
-        match: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.flow-run.{pushed.run}"}
-        watch = zombie(timedelta(seconds=10), match).model_copy(update={"name": f"quick {number}"})
-        quick.append(runs.client.create_automation(watch))
-        os.killpg(hub.popen.pid, signal.SIGSTOP)  # so that the run is busy for as long as it takes to see it alive
-        try:
-            worker.start_worker()
-            wait_until(
-                "its heart beats", lambda: "prefect.flow-run.heartbeat" in events(runs, pushed.run), GATE_SECONDS
-            )
-            die(worker)
-            assert runs.read(pushed.run).state.name == "Running"  # type: ignore[union-attr]
-        finally:
-            os.killpg(hub.popen.pid, signal.SIGCONT)
-        return pushed
-
-    pushed = seen_to("it is marked", dies, named("Zombie"))
-    assert runs.read(pushed.run).state.type.value == "CRASHED"  # type: ignore[union-attr]
-    for automation in quick:
-        runs.client.delete_automation(automation)
+    os.killpg(hub.popen.pid, signal.SIGSTOP)  # so that the run is busy until it dies
+    try:
+        pushed = push()
+        wait_until("it holds its target", lambda: str(pushed.run) in read_leases(runs.client), GATE_SECONDS)
+        die(worker)
+    finally:
+        os.killpg(hub.popen.pid, signal.SIGCONT)
+    assert runs.read(pushed.run).state.name == "Running"  # type: ignore[union-attr]
+    quick = worker.start("quick-watch", ["deployments.watch", "--every", "0.5", "--silence", "2"])
+    wait_until("it is marked", lambda: runs.history(pushed.run)[-1] == "Zombie", GATE_SECONDS)
+    quick.stop()
+    state = runs.read(pushed.run).state
+    assert state is not None and state.type.value == "CRASHED" and "Start the run again" in (state.message or "")
     worker.start_worker()
     assert push(repo_id=pushed.repo_id).at_gate().shards()
 
@@ -195,13 +201,6 @@ def die(worker: Stack) -> None:
     for child in family:
         if child.is_running():
             child.kill()
-
-
-def events(runs: Runs, run: UUID) -> list[str]:
-    """The names of the events of a run that the server has recorded."""
-    only = {"filter": {"resource": {"id": [f"prefect.flow-run.{run}"]}}, "limit": 50}
-    answer = runs.client._client.post("/events/filter", json=only)
-    return [event["event"] for event in answer.json()["events"]]
 
 
 def test_a_token_from_a_block_works_and_shows_nowhere(push: Push, runs: Runs, worker: Stack) -> None:

@@ -1,6 +1,7 @@
 """The gate as people use it, and every way around it that was ever found, on a real server, worker and Hub."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,8 +12,11 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Completed, Scheduled
 
 from deployments.local_stack import Stack, wait_until
+from deployments.watch import watching
 from tasks.approve import read_gate, write_gate
-from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed, named, seen_to
+from tasks.gates import WAITS
+from tasks.report import moment
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 from tests.processes import wait_for_process
 
 EXPECTED_SHARDS = 6
@@ -41,6 +45,16 @@ def test_whatever_is_not_a_decision_asks_again_and_so_does_a_retry_of_an_approve
     assert pushed.hub.head() in commit
     assert materialized(pushed) == [f"{worker.endpoint}/datasets/{pushed.repo_id}"]
 
+    # that a person is awaited, where to press, until when, and about which files on which machine
+    state = pushed.runs.read(pushed.run).state
+    assert state is not None and state.state_details.pause_timeout is not None
+    until = moment(state.state_details.pause_timeout)
+    assert WAITS in pushed.runs.read(pushed.run).tags
+    (evidence,) = (str(data) for key, data in shown.items() if key.startswith("evidence"))
+    for told in (state.message or "", form_description(pushed), evidence, last_log(pushed)):
+        assert until in told and str(pushed.staging.folder) in told and socket.gethostname() in told
+    assert "press Resume" in (state.message or "") and "press Resume" in last_log(pushed)
+
     # the server refuses a form that is not filled in, and the gate stays open
     for wrong in ({}, {"decision": "yes", "confirm_repo": pushed.repo_id}, {"decision": "delete"}):
         assert pushed.runs.decide(pushed.run, **wrong)
@@ -62,6 +76,7 @@ def test_whatever_is_not_a_decision_asks_again_and_so_does_a_retry_of_an_approve
     pushed.hub.commit([CommitOperationDelete(receipt.path)], "Tidy up", pushed.hub.head())
     assert pushed.approve() is None
     name, message = pushed.ended()
+    assert WAITS not in pushed.runs.read(pushed.run).tags
     assert name == "VerificationFailed" and receipt.path in message and "Nothing was deleted" in message
     assert pushed.shards() == staged
 
@@ -88,6 +103,13 @@ def materialized(pushed: Pushed) -> list[str]:
 
     wait_until("the asset is recorded", there, 30)
     return [event["resource"]["prefect.resource.id"] for event in found]
+
+
+def last_log(pushed: Pushed) -> str:
+    """What the run has logged right before it was suspended; logs come a moment later than states."""
+    wait_until("the log is there", lambda: "Waits for a person" in pushed.runs.logs(pushed.run), 30)
+    logs = pushed.runs.logs(pushed.run)
+    return logs[logs.index("Waits for a person") :]
 
 
 def form_description(pushed: Pushed) -> str:
@@ -202,30 +224,68 @@ def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_
     assert {path.name for path in elsewhere.rglob("*.parquet")} == staged
 
 
-def test_a_gate_that_times_out_is_cancelled_or_set_to_completed_deletes_nothing_and_says_so(
-    push: Push, repo_id: str
+def test_a_gate_that_ends_without_a_decision_is_named_so_whenever_somebody_looks_and_deletes_nothing(
+    push: Push, worker: Stack, repo_id: str
 ) -> None:
-    def times_out(number: int) -> Pushed:
-        late = push(env={"BIDS_PUSH_GATE_DAYS": str(8 / 86400)}, repo_id=f"{repo_id}-late-{number}")
-        assert late.ended()[0] in ("Failed", "GateTimedOut")
-        return late
-
-    def is_cancelled(number: int) -> Pushed:
-        pushed = push(repo_id=f"{repo_id}-cancelled-{number}").at_gate()
-        pushed.runs.set_state(pushed.run, Cancelling())
-        return pushed
-
-    late = seen_to("the gate has timed out", times_out, named("GateTimedOut"))
-    assert "Nothing was deleted" in late.ended()[1]
-    assert late.approve() is not None
-
-    cancelled = seen_to("the gate was cancelled", is_cancelled, named("GateCancelled"))
+    worker.processes["watch"].stop()  # nobody looks
+    late = push(env={"BIDS_PUSH_GATE_DAYS": str(8 / 86400)}, repo_id=f"{repo_id}-late")
+    cancelled = push(repo_id=f"{repo_id}-cancelled").at_gate()
     completed = push(repo_id=f"{repo_id}-completed").at_gate()
-    completed.runs.set_state(completed.run, Completed())
-    assert "Nothing more is deleted" in cancelled.ended()[1] and "cleanup-staging/cleanup" in cancelled.ended()[1]
-    assert completed.ended()[0] == "Completed"
-    for pushed in (late, cancelled, completed):
-        assert len(pushed.shards()) == EXPECTED_SHARDS
+    still_open = push(repo_id=f"{repo_id}-open").at_gate()
+    gates = (late, cancelled, completed, still_open)
+    runs = cancelled.runs
+    automations = [automation.id for automation in runs.client.read_automations() if automation.enabled]
+    for automation in automations:
+        runs.client.pause_automation(automation)  # and nothing listens
+    try:
+        runs.set_state(cancelled.run, Cancelling())
+        runs.set_state(completed.run, Completed())
+        assert late.ended()[0] == "Failed" and cancelled.ended()[0] == "Cancelled"
+
+        assert f"push {cancelled.repo_id}" in worker.run("deployments.watch", "--once")  # somebody looks
+    finally:
+        worker.start_watch("--every", "1")
+        for automation in automations:
+            runs.client.resume_automation(automation)
+    states = [gate.runs.read(gate.run).state for gate in gates]
+    assert [state and state.name for state in states] == ["GateTimedOut", "GateCancelled", "Completed", "Suspended"]
+    for gate in (late, cancelled):
+        message = gate.ended()[1]
+        assert "Nothing more is deleted" in message and "cleanup-staging/cleanup" in message
+        assert gate.approve() is not None
+    assert [WAITS in runs.read(gate.run).tags for gate in gates] == [False, False, False, True]
+
+    # many looks, with no patience at all, change nothing of a gate that is open, nor of runs that have ended
+    before = [runs.history(gate.run) for gate in gates]
+    with watching(silence=0.0) as watch:
+        for _ in range(10):
+            watch.look()
+    assert [runs.history(gate.run) for gate in gates] == before
+    for gate in gates:
+        assert len(gate.shards()) == EXPECTED_SHARDS
+
+    # a run on the same target names what it finds, with nobody watching
+    worker.processes["watch"].stop()
+    runs.set_state(still_open.run, Cancelling())
+    push(repo_id=still_open.repo_id).ended()
+    assert runs.history(still_open.run)[-1] == "GateCancelled"
+    worker.start_watch("--every", "1")
+
+
+def test_a_shard_that_is_gone_when_somebody_comes_back_is_told(push: Push) -> None:
+    pushed = push().at_gate()
+    receipt = pushed.staging.receipts()[0]
+    (pushed.staging.folder / receipt.file).unlink()
+    assert pushed.approve(confirm_repo="lab/another") is None
+    pushed.at_gate()
+    told = f"1 of {EXPECTED_SHARDS} shown shards was gone or changed already: {Path(receipt.path).name}"
+    assert told in form_description(pushed) and f"{EXPECTED_SHARDS - 1} shards" in form_description(pushed)
+    assert pushed.approve() is None
+    name, message = pushed.ended()
+    assert name == "CleanedUp" and told in message
+    freed = pushed.runs.artifacts(pushed.run)
+    assert any(told in str(data) for key, data in freed.items() if key.startswith("freed"))
+    assert pushed.shards() == set()
 
 
 def test_a_wave_says_at_its_gate_what_waits_and_a_gate_that_was_taken_over_meanwhile_deletes_nothing(

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
+from tasks.gates import WAITS
 from tests.end_to_end.browsing import SHOTS, choose, field, open_page, prefer, send
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 
@@ -139,7 +140,15 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
 
         page.goto(f"{base}/runs/flow-run/{pushed.run}")
         expect(page.get_by_text("Suspended").first).to_be_visible()
+        expect(page.get_by_text(WAITS).first).to_be_in_viewport()
         page.screenshot(path=SHOTS / f"run-{name}")
+        page.get_by_text("Details", exact=True).first.click()
+        says = page.get_by_text("Waits for a person: press Resume").first
+        says.scroll_into_view_if_needed()
+        expect(says).to_be_visible()
+        page.screenshot(path=SHOTS / f"details-{name}")
+        page.goto(f"{base}/runs/flow-run/{pushed.run}")
+        expect(page.get_by_text("Suspended").first).to_be_visible()
         if version:
             page.get_by_role("button", name="Open menu").click()
             page.get_by_role("menuitem", name="Resume").click()
@@ -148,5 +157,9 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
         picture = page.get_by_role("img", name="slices of images that the Hub sent back")
         expect(picture).to_be_in_viewport(ratio=0.99)
         expect(page.get_by_text("Type the repo's name")).to_be_in_viewport()
+        expect(page.get_by_text(str(pushed.staging.folder)).first).to_be_in_viewport()
         page.screenshot(path=SHOTS / f"gate-{name}")
+        page.goto(f"{base}/automations")
+        expect(page.get_by_text("bids-push: gate open for a day")).to_be_visible()
+        page.screenshot(path=SHOTS / f"automations-{name}")
     page.context.close()
