@@ -112,11 +112,11 @@ def push_bids(
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
+    if night := later_night():
+        return skipped(night)
     hub = connect(repo_id, revision, token_block)
     staging = staging_of(hub, staging_root)
     run = ThisRun.of(hub.target)
-    if night := later_night():
-        return skipped(night)
     with holding(staging, hub.target, run) as lease:
         if gate := at_its_gate(staging, run):
             return tail_again(hub, staging, run, verification, gate)
@@ -186,12 +186,11 @@ def push_bids(
 
 
 def skipped(later: FlowRun) -> State:
-    """The end of a night that was missed, where the next one is due too."""
-    due = later.expected_start_time
-    when = f" of {due.astimezone():%Y-%m-%d %H:%M}" if due else ""
+    """The end of a night that was missed, or came while another was at work, where a later one is due or done."""
     return Completed(
         name="Skipped",
-        message=f"This night began late, when the one{when} was due too: that one publishes what is missing.",
+        message="Nothing was done: this night could not begin when it was due, and a later one of its schedule does "
+        f"its work too: {later.name}.",
     )
 
 
