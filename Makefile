@@ -8,7 +8,7 @@ ROUNDS ?= 300
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy demo demo-once test fmt lint types bench soak staging requirements clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types bench soak staging requirements clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,8 +44,15 @@ demo-once: setup  ## the same unattended: approves through the API, loads the re
 browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
-test: dev validator browser  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
+
+test: test-sqlite test-postgresql  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
+
+test-sqlite: dev validator browser  ## every test, the server's database in SQLite
+	$(PYTEST)
+
+test-postgresql: dev validator browser  ## those with server, worker, Hub and browser, its database in PostgreSQL
+	TEST_DATABASE=postgresql $(PYTEST) tests/end_to_end
 
 fmt: dev  ## formats the code
 	$(BIN)/ruff format $(SOURCES)
@@ -60,6 +67,9 @@ types: dev  ## mypy, strict
 
 deploy: setup  ## the work pool, the deployments and the automations, to the server that PREFECT_API_URL names
 	$(BIN)/python -m deployments.deploy
+
+worker: setup  ## works on what is due, and watches over the runs; HF_TOKEN and BIDS_PUSH_STAGING_ROOT in its environment
+	$(BIN)/python -m deployments.worker
 
 staging: setup  ## what is staged on this machine for which dataset, and which run's gate is open
 	$(BIN)/python -m deployments.staging

@@ -24,11 +24,12 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import REPO, Stack, StackError, running
-from deployments.runs import RunError, Runs, runs_of
+from deployments.runs import ENDED, RunError, Runs, runs_of
 
 REPO_ID = "demo/ds004884"
 DEMO = REPO / ".demo"
 DATASET = DEMO / "ds004884"  # the source of the deployment push-bids/demo
+DEPLOYMENT = Path("deployments/demo.yaml")  # relative to the repository, where Prefect's command line is run
 
 #: Run in a process of its own, as a scientist would: nothing of bids-push is imported.
 LOAD = """
@@ -59,6 +60,7 @@ def main() -> int:
     try:
         data = dataset(options.sessions)
         with running(new_folder()) as stack, runs_of(f"{stack.ui}/api") as runs:
+            stack.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENT))
             return once(stack, runs, data) if options.once else attended(stack, runs, data)
     except KeyboardInterrupt:
         print("\nStopped: the server, the worker and the local Hub have ended. `make clean` removes .demo/.")
@@ -105,14 +107,25 @@ Open the run above and press Resume. Choose a decision, type {REPO_ID}, submit.
 Ctrl-C stops everything that was started here.""",
         flush=True,
     )
-    while at_gate.state is not None and at_gate.state.type.value == "PAUSED":
-        time.sleep(1)
-        at_gate = runs.read(run)
-    ended = runs.wait(run, {"COMPLETED", "PAUSED"})
-    print(f"\nDecided: {ended.state and ended.state.name}: {ended.state and ended.state.message}", flush=True)
+    print(f"\nDecided: {decided(runs, at_gate)}", flush=True)
     print("Ctrl-C stops everything that was started here.", flush=True)
     while True:
         time.sleep(3600)
+
+
+def decided(runs: Runs, at_gate: FlowRun) -> str:
+    """Wait until somebody has decided, and say so each time that the gate asks again; the end of the run."""
+    asked = at_gate.state_id
+    while True:
+        run = runs.read(at_gate.id)
+        state = run.state
+        if state is not None and state.type.value in ENDED:
+            return f"{state.name}: {state.message}"
+        if state is not None and state.type.value == "PAUSED" and state.id != asked:
+            asked = state.id
+            why = (state.message or "").splitlines()[:1]
+            print("\nThe gate asks again.", *why, flush=True)
+        time.sleep(1)
 
 
 def start(stack: Stack, runs: Runs, data: Path) -> UUID:

@@ -5,23 +5,35 @@ schedule that somebody turned on stay as they are, and a deployment's parameters
 prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
 """
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
 
-from deployments.automations import FLOWS, automations
+from deployments.automations import FLOWS, GONE, automations
 
 REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
+ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
+#: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
+NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
+DEMO = "push-bids/demo"
 EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills in their own
 
 
@@ -47,26 +59,59 @@ def deploy() -> None:
             "no Prefect server is named. Start one (.venv/bin/prefect server start), and say where it is: "
             ".venv/bin/prefect config set PREFECT_API_URL=http://<host>:4200/api"
         )
-    with get_client(sync_client=True) as client:
+    with of_a_server(url), get_client(sync_client=True) as client:
         unreachable = client.api_healthcheck()
         if unreachable is not None:
-            raise DeployError(f"the Prefect server at {url} does not answer: {unreachable}")
+            raise DeployError(
+                f"PREFECT_API_URL: the Prefect server at {url} does not answer ({unreachable}). {ADDRESS}"
+            )
+        log_in(client, url)
         made = make_pool(client)
         before = read_deployments(client)
         prefect("--no-prompt", "deploy", "--all")
         deployed, kept = keep_what_people_set(client, before)
         notify = notification_block(client)
         names = make_automations(client, notify)
+        removed = remove_automations(client)
     print(f"Deployed to {url}:")
     print(f"  work pool    {POOL}{'' if made else ' (as it was)'}")
     print(f"  deployments  {', '.join(deployed)}")
     for line in kept:
         print(f"               {line}")
+    for line in left_over(deployed):
+        print(f"               {line}")
     print(f"  automations  {', '.join(names)}")
+    if removed:
+        print(f"               Removed, since make worker watches over what they named: {', '.join(removed)}")
     if notify is None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
-    print(f"Runs are worked on where a worker is: prefect worker start --pool {POOL}")
+    print("Runs are worked on where a worker is: make worker")
+
+
+def log_in(client: SyncPrefectClient, url: str) -> None:
+    """Find out whether the server takes this environment's login; its health is told without one."""
+    try:
+        client.read_work_pools(limit=1)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise DeployError(
+            f"the Prefect server at {url} asks for another login. Set PREFECT_API_AUTH_STRING to name:password, as the "
+            "server has it in PREFECT_SERVER_API_AUTH_STRING."
+        ) from error
+
+
+@contextmanager
+def of_a_server(url: str) -> Iterator[None]:
+    """Say in a sentence what it means when the address is none, or answers as no Prefect server does."""
+    try:
+        yield
+    except NOT_A_SERVER as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeployError(
+            f"PREFECT_API_URL: {url} does not answer as a Prefect server does ({first}). {ADDRESS}"
+        ) from error
 
 
 def prefect(*command: str) -> None:
@@ -107,15 +152,24 @@ def keep_what_people_set(
     after = read_deployments(client)
     for name in sorted(before.keys() & after.keys()):
         old, new = before[name], after[name]
-        on = {str(schedule.schedule) for schedule in old.schedules if schedule.active}
-        for schedule in new.schedules:
-            if str(schedule.schedule) in on and not schedule.active:
-                client.update_deployment_schedule(new.id, schedule.id, active=True)
-                kept.append(f"{name}: its schedule stays on")
+        on = [schedule for schedule in old.schedules if schedule.active]
+        if on and not any(schedule.active for schedule in new.schedules):
+            put_back(client, new, on)
+            kept.append(f"{name}: its schedule stays on, as it was set")
         if new.parameters.get("source") == EXAMPLE and old.parameters.get("source") not in (None, EXAMPLE):
-            client.update_deployment(new.id, DeploymentUpdate(parameters=old.parameters))
+            asked_for_since = {name: value for name, value in new.parameters.items() if name == "defacing"}
+            client.update_deployment(new.id, DeploymentUpdate(parameters=asked_for_since | old.parameters))
             kept.append(f"{name}: its parameters stay as they are")
     return sorted(after), kept
+
+
+def put_back(client: SyncPrefectClient, deployment: DeploymentResponse, on: Sequence[DeploymentSchedule]) -> None:
+    """Give a deployment the schedules that were on, in place of those of prefect.yaml, which are off."""
+    fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
+    theirs = [DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in fields}) for schedule in on]
+    for schedule in deployment.schedules:
+        client.delete_deployment_schedule(deployment.id, schedule.id)
+    client.create_deployment_schedules(deployment.id, theirs)
 
 
 def notification_block(client: SyncPrefectClient) -> UUID | None:
@@ -138,6 +192,20 @@ def make_automations(client: SyncPrefectClient, notify: UUID | None) -> list[str
             client.create_automation(automation)
         names.append(automation.name)
     return names
+
+
+def remove_automations(client: SyncPrefectClient) -> list[str]:
+    """Remove the automations that earlier versions made and that are no more; the names of those that were there."""
+    found = [automation for name in GONE for automation in client.read_automations_by_name(name)]
+    for automation in found:
+        client.delete_automation(automation.id)
+    return [automation.name for automation in found]
+
+
+def left_over(deployed: Sequence[str]) -> list[str]:
+    """What to say of a deployment that earlier versions made here: a run at its gate may need it still."""
+    remove = f"{DEMO} is `make demo`'s alone now; to remove it: prefect deployment delete {DEMO}"
+    return [remove] if DEMO in deployed else []
 
 
 if __name__ == "__main__":

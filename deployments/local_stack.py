@@ -114,6 +114,8 @@ class Stack:
     token: str = field(default="", repr=False)
     settings: Mapping[str, str] = field(default_factory=dict)
     """More environment for the worker."""
+    database: str = field(default="", repr=False)
+    """The Prefect server's database, as an address that it takes; empty: SQLite in the folder."""
     processes: dict[str, Process] = field(default_factory=dict)
 
     @property
@@ -151,14 +153,14 @@ class Stack:
             **self.settings,
         }
 
-    def start(self, name: str, command: Sequence[str]) -> Process:
-        """Start a process of the stack, its output in a log beside the others."""
+    def start(self, name: str, command: Sequence[str], more: Mapping[str, str] | None = None) -> Process:
+        """Start a process of the stack, `more` in its environment, its output in a log beside the others."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=REPO,
-                env=self.environment,
+                env={**self.environment, **(more or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -200,7 +202,8 @@ class Stack:
     def start_prefect(self) -> Process:
         """Start the Prefect server, and wait until it answers."""
         command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.prefect_port)]
-        process = self.start("prefect", command)
+        database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database} if self.database else {}
+        process = self.start("prefect", command, database)
         wait_until("the Prefect server answers", lambda: answers(f"{self.ui}/api/health"), START_SECONDS, process)
         return process
 
@@ -212,6 +215,10 @@ class Stack:
         """Start a worker that runs what is due."""
         return self.start("worker", ["prefect", "worker", "start", "--pool", POOL])
 
+    def start_watch(self, *options: str) -> Process:
+        """Start the watch over the runs, as `make worker` does beside its worker."""
+        return self.start("watch", ["deployments.watch", *options])
+
     def stop(self) -> None:
         """End every process, the worker first."""
         for process in reversed(self.processes.values()):
@@ -220,7 +227,7 @@ class Stack:
 
 @contextmanager
 def running(folder: Path, account: str = "demo", hub_port: int | None = None, **settings: str) -> Iterator[Stack]:
-    """A stack with its Hub, server, deployments and worker up; everything it started ends with the block.
+    """A stack with its Hub, server, deployments, worker and watch up; everything it started ends with the block.
 
     A Hub at another port is another Hub, and so another target: give `hub_port` to go on with an earlier one.
     """
@@ -232,6 +239,7 @@ def running(folder: Path, account: str = "demo", hub_port: int | None = None, **
         stack.start_prefect()
         stack.deploy()
         stack.start_worker()
+        stack.start_watch()
         yield stack
     finally:
         stack.stop()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -24,6 +25,8 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import LogSort
 
 PAGE = 200  # task runs a request: the most that the server gives
+FORM_SECONDS = 30.0  # for a gate's form to be stored, and for a busy server to take an answer
+NO_FORM_YET = "Run input schema not found."
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -68,11 +71,30 @@ class Runs:
             time.sleep(0.2)
 
     def decide(self, run: UUID, **form: Any) -> str | None:
-        """Send the gate's form; None if the server took it, else why it did not."""
-        answer = self.client.resume_flow_run(run, run_input=form)
+        """Send the gate's form; None if the server took it, else why it did not.
+
+        Prefect sets the state Suspended before it stores the form, and a server that is busy with something else says
+        so: both pass, and the form is sent again.
+        """
+        deadline = time.monotonic() + FORM_SECONDS
+        while True:
+            reason, passes = self._send(run, form)
+            if not passes or time.monotonic() > deadline:
+                return reason
+            time.sleep(0.5)
+
+    def _send(self, run: UUID, form: dict[str, Any]) -> tuple[str | None, bool]:
+        """Why the server did not take the form, if so; and whether it may do so soon."""
+        try:
+            answer = self.client.resume_flow_run(run, run_input=form)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                raise
+            return "the Prefect server is busy (503): send the form again", True
         if answer.status is SetStateStatus.ACCEPT:
-            return None
-        return getattr(answer.details, "reason", None) or str(answer.status)
+            return None, False
+        reason = getattr(answer.details, "reason", None) or str(answer.status)
+        return reason, reason == NO_FORM_YET
 
     def set_state(self, run: UUID, state: State[Any], force: bool = False) -> None:
         """Set the run's state by hand, as `Change state` and `Retry` (with force) in the UI do."""

@@ -1,10 +1,13 @@
 """`make staging`: what is staged on this machine, for which target, and which run's gate is open on it.
 
 Reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named) and, where a Prefect server answers, what
-has become of the run that opened each gate. Changes nothing.
+has become of the run that opened each gate. Runs that ended at their gates get the names of that on the server
+(`tasks.gates`), so that it can be said; nothing else is changed.
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +15,17 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from deployments.automations import OURS
 from tasks.approve import read_gate
+from tasks.errors import PushError
 from tasks.evidence import Gate
+from tasks.gates import name_ended_gates
+from tasks.paths import staging_root_of
 from tasks.report import number, size
-from tasks.settings import Settings
 from tasks.staging import Staging
 
 
@@ -37,7 +44,7 @@ class StagedTarget:
 
 def targets(root: Path) -> list[StagedTarget]:
     """Every target below the staging root, the largest first."""
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    folders = [path for path in root.iterdir() if path.is_dir()] if os.path.lexists(root) else []
     found = [staged_target(Staging(folder)) for folder in folders]
     return sorted(found, key=lambda target: -(target.shard_bytes + target.other_bytes))
 
@@ -58,16 +65,19 @@ def states(runs: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         with get_client(sync_client=True) as client:
+            name_ended_gates(client, FlowRunFilter(), OURS)
             for run in runs:
                 try:
                     state = client.read_flow_run(UUID(run)).state
-                except ObjectNotFound:
+                except (ObjectNotFound, ValueError):  # ValueError: what the gate's file names is no run at all
                     found[run] = "not known to this server"
                 else:
                     found[run] = state.name or "" if state else ""
-    except httpx.TransportError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         print(
-            f"The Prefect server at {PREFECT_API_URL.value()} does not answer ({error}); gates are as written here.\n"
+            f"PREFECT_API_URL: the Prefect server at {PREFECT_API_URL.value()} does not answer "
+            f"({str(error).splitlines()[0]}); gates are as written here.\n",
+            file=sys.stderr,
         )
     return found
 
@@ -85,12 +95,19 @@ def gate_line(gate: Gate | None, state: str | None) -> str:
     return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/cleanup"
 
 
-def main() -> None:
-    """Print the listing."""
+def main() -> int:
+    """Print the listing; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployments.staging", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("root", type=Path, nargs="?", help="the staging root; BIDS_PUSH_STAGING_ROOT by default")
-    root = (parser.parse_args().root or Settings().staging_root).expanduser()
-    found = targets(root)
+    try:
+        root = staging_root_of(parser.parse_args().root or "", "the folder")
+        found = targets(root)
+    except (PushError, OSError) as error:
+        print(f"Nothing can be listed: {error}", file=sys.stderr)
+        return 1
+    if not root.exists():
+        print(f"There is no folder {root}: nothing has been staged there.")
+        return 0
     print(f"Staged in {root}: {size(sum(t.shard_bytes + t.other_bytes for t in found))}")
     known = states([target.gate.flow_run_id for target in found if target.gate])
     for target in found:
@@ -100,7 +117,8 @@ def main() -> None:
         print(f"  {number(target.shards, 'shard')}, {size(target.shard_bytes)}{rest}")
         print(f"  {gate_line(gate, known.get(gate.flow_run_id) if gate else None)}")
         print(f"  {target.folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

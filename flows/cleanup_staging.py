@@ -5,19 +5,18 @@ from functools import partial
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
+from flows.connect import BlockName, Folder, RepoId, Revision
+from flows.held import Held, on_target
 from flows.tail import tail, tail_again
 from tasks.approve import at_its_gate, claim
 from tasks.evidence import Evidence
-from tasks.lease import holding
 from tasks.models import Verification
 from tasks.published import read_published
 from tasks.resume import disagreement
-from tasks.run import ThisRun, named_for_the_night
+from tasks.run import named_for_the_night
 
 
 @flow(name="cleanup-staging", flow_run_name=partial(named_for_the_night, "clean up"), persist_result=False)
-@ends_readably
 def cleanup_staging(
     repo_id: RepoId,
     revision: Revision = "main",
@@ -35,22 +34,22 @@ def cleanup_staging(
         staging_root: Where the shards are staged. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
-    hub = connect(repo_id, revision, token_block)
-    staging = staging_of(hub, staging_root)
-    run = ThisRun.of(hub.target)
-    with holding(staging, hub.target, run):
-        if gate := at_its_gate(staging, run):
-            return tail_again(hub, staging, run, verification, gate)
-        published = read_published(hub)
-        listing = hub.listing(published.commit)
-        receipts = staging.receipts()
-        held = [
+
+    def work(held: Held) -> State:
+        if gate := at_its_gate(held.staging, held.run):
+            return tail_again(held, verification, gate)
+        published = read_published(held.hub)
+        listing = held.hub.listing(published.commit)
+        receipts = held.staging.receipts()
+        on_hub = [
             receipt
             for receipt in receipts
             if published.record.shards.get(receipt.path) == receipt.published() and not disagreement(receipt, listing)
         ]
-        if held:
-            claim(staging, hub.target, run)
-        rest = [receipt for receipt in receipts if receipt not in held]
-        expected = [receipt.published() for receipt in held]
-        return tail(hub, staging, run, verification, Evidence(expected, held, unpublished=rest))
+        if on_hub:
+            claim(held.staging, held.hub.target, held.run)
+        rest = [receipt for receipt in receipts if receipt not in on_hub]
+        expected = [receipt.published() for receipt in on_hub]
+        return tail(held, verification, Evidence(expected, on_hub, unpublished=rest))
+
+    return on_target(work, repo_id, revision, token_block, staging_root)

@@ -1,75 +1,100 @@
-"""What both flows do first: reach the Hub, find the staging folder, and end in a state that people can read."""
+"""What both flows do first: read their parameters, reach the Hub, and find the folders."""
 
-from collections.abc import Callable
-from functools import wraps
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, cast
+from typing import Annotated, Any, cast
 
 from prefect.blocks.system import Secret
-from prefect.client.schemas.objects import State
-from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Failed
 from pydantic import BeforeValidator, Field
 
-from tasks.approve import Superseded
-from tasks.errors import BadInput, PushError
+from tasks.errors import BadInput
 from tasks.hub import Hub
+from tasks.load.tree import DESCRIPTION
+from tasks.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
+from tasks.paths import as_typed, resolved, staging_root_of
 from tasks.settings import Settings
 from tasks.staging import Staging
 
-P = ParamSpec("P")
+BLOCK_NAME = "[a-z0-9-]+"  # Prefect's rule
 
-#: What the form refuses before anything starts. The Hub's own rules are stricter; it has the last word.
-RepoId = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s~^:?*\[\\]*$")]
+
+def _trimmed(value: Any) -> Any:
+    """A text from the form without the spaces around it, which come along from copying."""
+    return value.strip() if isinstance(value, str) else value
+
+
+#: Names. What their patterns match, the form takes; what is wrong with another, `connect` says.
+RepoId = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"pattern": REPO_ID_PATTERN})]
+Revision = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"pattern": BRANCH_PATTERN})]
 #: Fields that may stay empty. Strings, because the form shows `X | None` as a switch between two types.
 MaybeEmpty = BeforeValidator(lambda value: "" if value is None else str(value))
 Folder = Annotated[str, MaybeEmpty]
-BlockName = Annotated[str, Field(pattern=r"^[a-z0-9-]*$"), MaybeEmpty]
+BlockName = Annotated[
+    str, Field(json_schema_extra={"pattern": rf"^\s*(?:{BLOCK_NAME})?\s*$"}), BeforeValidator(_trimmed), MaybeEmpty
+]
 
 
 def connect(repo_id: str, revision: str, token_block: str) -> Hub:
     """The target on its Hub. A token comes from the environment, or from the Secret block of that name.
 
     Raises:
-        BadInput: there is no such block.
+        BadInput: a name or a setting cannot be used, or there is no such block.
     """
-    if not token_block:
-        return Hub.connect(repo_id, revision)
+    Settings()  # a bad one is told before anything is done
+    if problem := repo_id_problem(repo_id) or branch_problem(revision):
+        raise BadInput(problem)
+    return Hub.connect(repo_id, revision, _token_of(token_block) if token_block else None)
+
+
+def _token_of(block_name: str) -> str:
+    """The token in a Secret block."""
+    if not re.fullmatch(BLOCK_NAME, block_name):  # not shown: it may be a token
+        raise BadInput(
+            "token_block: give the name of a Secret block, of lower-case letters, digits and dashes; never a token. "
+            "Make the block in the UI under Blocks, or leave token_block empty and set HF_TOKEN for the worker."
+        )
     try:
-        block = cast(Secret[str], Secret.load(token_block))
+        block = cast(Secret[Any], Secret.load(block_name))
     except ValueError as error:
         raise BadInput(
-            f"there is no Secret block named {token_block!r} on the Prefect server. Make it in the UI under Blocks, or "
-            "leave token_block empty and set HF_TOKEN in the worker's environment."
+            f"token_block: there is no Secret block named {block_name!r} on the Prefect server. Make it in the UI "
+            "under Blocks, or leave token_block empty and set HF_TOKEN in the worker's environment."
         ) from error
-    return Hub.connect(repo_id, revision, str(block.get()))
+    token = block.get()
+    if not isinstance(token, str) or not token.strip():
+        raise BadInput(
+            f"token_block: the Secret block {block_name!r} holds no token. Put the token in it as a plain text, in the "
+            "UI under Blocks."
+        )
+    return token.strip()
+
+
+def source_of(source: str | Path) -> Path:
+    """The dataset's folder, as it was typed: `~` expanded, symlinks kept.
+
+    Raises:
+        BadInput: it cannot be a path, or the user that this process runs as may not read it. What is wrong with what
+            is there, `load` says.
+    """
+    path = as_typed(source, "source")
+    try:
+        os.scandir(path).close()
+        (path / DESCRIPTION).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except OSError as error:
+        raise BadInput(
+            f"source: {path} cannot be read ({error.strerror}). Check the path, and that the user who runs the worker "
+            "may read it."
+        ) from error
+    return path
 
 
 def staging_of(hub: Hub, staging_root: str) -> Staging:
-    """The target's folder below the staging root of the parameter, or of this machine's settings."""
-    return Staging.of(
-        (Path(staging_root) if staging_root else Settings().staging_root).expanduser().resolve(), hub.target
-    )
+    """The target's folder below the staging root of the parameter, or of this machine's settings.
 
-
-def ends_readably(flow: Callable[P, State]) -> Callable[P, State]:
-    """Let a flow end Failed with the sentence of its `PushError`, in the state and in the log, without a stack trace.
-
-    A run that lost its gate to a newer one ends Cancelled. Any other exception is a bug, and keeps its own.
+    Raises:
+        BadInput: the staging root cannot be a path, or is a link to nowhere.
     """
-
-    @wraps(flow)
-    def run(*args: P.args, **kwargs: P.kwargs) -> State:
-        state: State[Any]
-        try:
-            return flow(*args, **kwargs)
-        except Superseded as error:
-            get_run_logger().warning("%s", error)
-            state = Cancelled(name="Superseded", message=str(error))
-        except PushError as error:
-            get_run_logger().error("%s", error)
-            state = Failed(name=type(error).__name__, message=str(error))
-        return state
-
-    return run
+    return Staging.of(resolved(staging_root_of(staging_root)), hub.target)

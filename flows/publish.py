@@ -1,20 +1,22 @@
 """The middle of a push: shards are staged, transferred and committed, the three overlapped.
 
-How it works: the workers stage the missing shards, several small ones in one task run. The main thread takes each
-receipt as soon as it is there (`_stage`), transfers shards group by group (`_send`), and commits them batch by batch
-(`_make_visible`), while the workers go on. Each step is a generator over the one before, so nothing is held back
-longer than its group or batch takes to fill.
+How it works: the workers stage the missing shards, group by group. The main thread takes each receipt as soon as it
+is there (`_stage`), transfers shards as they come (`_send`), and commits them batch by batch (`_make_visible`), while
+the workers go on. Each of the three is a generator over the one before, so nothing is held back longer than what is
+sent or committed together takes to fill. Each task run names those that it came after, so that the run's graph in the
+UI shows the chain.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
-from prefect.utilities.annotations import quote
 
+from flows.steps import Steps, run_after, that_ran, unseen
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.hub import Hub
@@ -24,11 +26,9 @@ from tasks.progress import Progress
 from tasks.published import Published
 from tasks.resume import Work
 from tasks.settings import Settings
-from tasks.stage import groups, stage_shard, stage_shards
+from tasks.stage import Group, NotStaged, StagedGroup, groups, stage_group
 from tasks.staging import Staging
 from tasks.upload import Changes, Sent, batches, commit_batch, transfer_group
-
-T = TypeVar("T")
 
 #: Rounds of staging and sending in one run. A staged file that is damaged before it is sent is staged again, and a disk
 #: that damages it each time has to be looked at by a person.
@@ -46,11 +46,16 @@ class Push:
     hub: Hub
     lease: Lease
     source: Path
+    plan: Sequence[ShardSpec]
     staging: Staging
     contents: Contents
     progress: Progress
-    failed: dict[str, str] = field(default_factory=dict)
-    """Shards that could not be staged: name -> why."""
+    steps: Steps
+    failed: dict[str, PushError] = field(default_factory=dict)
+    """Shards that could not be staged, by their path in the repo, and why."""
+    _ran: dict[str, State[Any]] = field(default_factory=dict)
+    """By a shard's path, the task run that it has come through last: what comes next is drawn after it."""
+    _commits: list[State[Any]] = field(default_factory=list)
 
     def publish(self, work: Work, target: Published, changes: Changes) -> Published:
         """Stage and upload the missing shards; what the target holds in the end.
@@ -75,47 +80,55 @@ class Push:
 
     def _stage(self, work: Work) -> Iterator[Receipt]:
         """The receipts of the missing shards, each as soon as it is staged."""
-        futures: dict[PrefectFuture[Any], tuple[bool, tuple[ShardSpec, ...]]] = {}
-        for specs, redo in ((work.send, False), (work.stage, True)):
-            for group in groups(specs):
-                futures[self._submit(group, redo)] = redo, group
+        specs = {spec.path: spec for spec in work.missing}
+        redo = frozenset(spec.path for spec in work.stage)
+        asked: dict[PrefectFuture[StagedGroup], tuple[Group, frozenset[str]]] = {}
+        for group in groups(self.plan):
+            if missing := group.paths & specs.keys():
+                asked[self._submit(group, missing, redo & missing)] = group, missing
         with self.progress.timed("stage, overlapped with upload"):
-            for future in as_completed(list(futures)):
-                redo, group = futures[future]
-                receipts = self._outcomes(future, group)
-                self.contents.remember(pair for spec, receipt in receipts for pair in embedded(spec, receipt))
-                for _, receipt in receipts:
-                    self.progress.staged(receipt, embedded=redo)
+            for future in as_completed(list(asked)):
+                group, missing = asked[future]
+                receipts = self._outcome(future, missing)
+                if unknown := missing.difference(receipts, self.failed):  # the cached result is of fewer shards
+                    future = self._submit(group, unknown, redo & unknown, refresh=True)
+                    receipts |= self._outcome(future, unknown)
+                self.contents.remember(pair for path, one in receipts.items() for pair in embedded(specs[path], one))
+                for path, receipt in receipts.items():
+                    self._ran[path] = that_ran(future.state)
+                    self.progress.staged(receipt, embedded=path in redo)
                     yield receipt
 
-    def _submit(self, group: Sequence[ShardSpec], redo: bool) -> PrefectFuture[Any]:
-        """Have a worker stage a large shard, or several small ones."""
-        if len(group) == 1:
-            task = stage_shard.with_options(result_storage=self.staging.results, refresh_cache=redo)
-            return task.submit(unseen(group[0]), self.source, self.staging, redo)
-        return stage_shards.submit(unseen(group), self.source, self.staging, redo, summary(group))
+    def _submit(
+        self, group: Group, missing: frozenset[str], redo: frozenset[str], refresh: bool = False
+    ) -> PrefectFuture[StagedGroup]:
+        """Have a worker stage a group; one that is staged already comes back through Prefect's cache."""
+        task = stage_group.with_options(result_storage=self.staging.results, refresh_cache=refresh or bool(redo))
+        submit = cast(Callable[..., PrefectFuture[StagedGroup]], task.submit)  # its typed overloads know no wait_for
+        arguments = unseen(group), missing, redo, self.source, self.staging
+        return submit(*arguments, wait_for=list(self.steps.last))
 
-    def _outcomes(self, future: PrefectFuture[Any], group: Sequence[ShardSpec]) -> list[tuple[ShardSpec, Receipt]]:
-        """The shards of a group that are staged; the others into `failed`."""
+    def _outcome(self, future: PrefectFuture[StagedGroup], missing: frozenset[str]) -> dict[str, Receipt]:
+        """The receipts of the missing shards of a group, by path; the shards that could not be staged into `failed`."""
         try:
-            result = future.result()
-        except PushError as error:
-            result = [error] * len(group)
-        outcomes = list(zip(group, [result] if isinstance(result, Receipt) else result, strict=True))
-        for spec, outcome in outcomes:
-            if isinstance(outcome, PushError):
-                self.failed[spec.name] = str(outcome)
-                self.progress.failed(spec.name, outcome)
-        return [(spec, outcome) for spec, outcome in outcomes if isinstance(outcome, Receipt)]
+            receipts = future.result().receipts
+        except NotStaged as error:
+            receipts = error.receipts
+            for path, why in error.failures.items():
+                self.failed[path] = why
+                self.progress.failed(Path(path).stem, why)
+        return {receipt.path: receipt for receipt in receipts if receipt.path in missing}
 
     def _send(self, receipts: Iterator[Receipt], damaged: list[Receipt]) -> Iterator[Sent]:
-        """Transfer shards as they come, group by group; those whose staged file is damaged into `damaged`."""
+        """Transfer shards as they come, some together; those whose staged file is damaged into `damaged`."""
         settings = Settings()
         groups = batches(receipts, settings.transfer_shards, settings.transfer_bytes)
         for number, group in enumerate(groups, start=1):
             self.lease.require()
             with self.progress.timed("transfer"):
-                sent = transfer_group(self.hub, self.staging, unseen(group), f"{number}: {summary(group)}")
+                label = f"{number}: {summary(group)}"
+                sent, ran = run_after(self._after(group), transfer_group, self.hub, self.staging, unseen(group), label)
+            self._ran |= {receipt.path: ran for receipt in group}
             yield from sent
             for receipt in set(group).difference(one.receipt for one in sent):
                 get_run_logger().warning("%s: the staged file is damaged; it is staged again.", receipt.name)
@@ -136,8 +149,19 @@ class Push:
 
     def _commit(self, target: Published, batch: Sequence[Sent], changes: Changes, label: str) -> Published:
         self.lease.require()
+        after = [*self._commits[-1:], *self._after(one.receipt for one in batch)] or self.steps.last
         with self.progress.timed("commit"):
-            return commit_batch(self.hub, unseen(target), unseen(batch), unseen(changes), label)
+            target, ran = run_after(
+                after, commit_batch, self.hub, unseen(target), unseen(batch), unseen(changes), label
+            )
+        self._commits.append(ran)
+        self.steps.last = (ran,)
+        return target
+
+    def _after(self, receipts: Iterable[Receipt]) -> list[State[Any]]:
+        """The task runs that these shards have come through last, each once."""
+        ran = (self._ran[receipt.path] for receipt in receipts)
+        return list({state.state_details.task_run_id: state for state in ran}.values())
 
 
 def embedded(spec: ShardSpec, receipt: Receipt) -> Iterator[tuple[Image, str]]:
@@ -145,11 +169,6 @@ def embedded(spec: ShardSpec, receipt: Receipt) -> Iterator[tuple[Image, str]]:
     return zip(spec.images, (content.sha256 for content in receipt.images), strict=True)
 
 
-def unseen(value: T) -> T:
-    """A task's argument that Prefect hands over without walking through it: that takes longer than the task."""
-    return cast(T, quote(value))
-
-
-def summary(shards: Sequence[ShardSpec] | Sequence[Receipt]) -> str:
-    """A group of shards in a few words."""
-    return shards[0].name if len(shards) == 1 else f"{shards[0].name} and {len(shards) - 1} more"
+def summary(receipts: Sequence[Receipt]) -> str:
+    """Some shards in a few words."""
+    return receipts[0].name if len(receipts) == 1 else f"{receipts[0].name} and {len(receipts) - 1} more"

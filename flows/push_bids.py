@@ -1,6 +1,6 @@
 """The chain: load, preflight, plan, stage, upload, verify, approve (suspended), cleanup."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,19 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BeforeValidator, Field
 
-from flows.connect import BlockName, Folder, RepoId, Revision, connect, ends_readably, staging_of
-from flows.publish import Push, unseen
+from flows.connect import BlockName, Folder, RepoId, Revision, source_of
+from flows.held import Held, on_target
+from flows.publish import Push
+from flows.steps import unseen
 from flows.tail import tail, tail_again
 from tasks import report as words
-from tasks.approve import at_its_gate, claim, has_claimed
+from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
 from tasks.findings import Checked, Defacing, PreflightStopped, Statement, Stop
 from tasks.hub import Hub
-from tasks.lease import holding
 from tasks.lineage import artifact_key
 from tasks.load import load_dataset
 from tasks.models import Dataset, Gated, Image, PublicationRecord, Removed, ShardSpec, Verification
@@ -35,14 +36,13 @@ from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
 from tasks.published import read_target
 from tasks.resume import Work, decide
-from tasks.run import ThisRun, later_night, named_for_the_night
-from tasks.settings import Settings
-from tasks.staging import Staging
+from tasks.run import later_night, named_for_the_night
+from tasks.settings import Settings, stage_workers
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
 
 #: Threads, because embedding reads, writes and hashes, and all three release the GIL.
-WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=Settings().stage_workers))
+WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
 
 
 #: Lists that may stay empty, which the form sends as nothing.
@@ -62,7 +62,6 @@ class ShardsFailed(PushError):
     task_runner=WORKERS,
     persist_result=False,
 )
-@ends_readably
 def push_bids(
     source: Path,
     repo_id: RepoId,
@@ -114,83 +113,117 @@ def push_bids(
     """
     if night := later_night():
         return skipped(night)
-    hub = connect(repo_id, revision, token_block)
-    staging = staging_of(hub, staging_root)
-    run = ThisRun.of(hub.target)
-    with holding(staging, hub.target, run) as lease:
-        if gate := at_its_gate(staging, run):
-            return tail_again(hub, staging, run, verification, gate)
+    statement = Statement(defacing, tuple(allow), tuple(strip))
 
-        statement = Statement(defacing, tuple(allow), tuple(strip))
-        dataset, checked = check_dataset(unseen(load_dataset(source)), statement, validate_bids)
+    def work(held: Held) -> State:
+        hub, staging, steps = held.hub, held.staging, held.steps
+        if gate := at_its_gate(staging, held.run):
+            return tail_again(held, verification, gate)
+
+        folder = source_of(source)
+        dataset = steps.take(load_dataset, folder)
+        dataset, checked = steps.take(check_dataset, unseen(dataset), statement, validate_bids)
         if checked.stops and not dry_run:
             show_findings(hub, checked)
             raise PreflightStopped(words.stopped(checked))
-        shards = plan_shards(unseen(dataset), WRITER_SETTINGS)
-        target, listing = read_target(hub, make=not dry_run, private=private, gated=gated)
-        contents = Contents(staging.folder.parent / "contents.sqlite", source)
-        work = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
-        if work.missing:
-            checked = checked.with_more(check_images(unseen(work.missing), source))
+        shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
+        target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
+        contents = Contents(staging.folder.parent / "contents.sqlite", folder)
+        todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
+        say_what_is_there(held, todo)
+        if todo.missing:
+            in_headers = steps.take(check_images, unseen(todo.missing), folder)
+            checked = checked.with_more(in_headers)
         if dry_run:
-            return show_dry_run(hub, run, dataset, shards, work, target.record, checked)
+            return show_dry_run(held, dataset, shards, todo, target.record, checked)
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
         changes = Changes(
             card_of=partial(card, dataset, repo_id, about=about),
             texts=outdated(side_files(dataset), listing),
-            remove=work.removed if removed == "delete" else (),
+            remove=todo.removed if removed == "delete" else (),
             record=bool(target.damaged),
             same_card=same_card,
         )
-        if not (work.missing or changes.any(target)) and not has_claimed(staging, run.id):
-            return nothing_to_publish(hub, staging, work)
+        if not (todo.missing or changes.any(target)) and not has_claimed(staging, held.run.id):
+            return nothing_to_publish(held, todo)
         show_findings(hub, checked)
-        pictures = draw_pictures(unseen(dataset), about.pictures, known(work, target.record, contents))
+        known = known_contents(todo, target.record, contents)
+        pictures = steps.take(draw_pictures, unseen(dataset), about.pictures, known)
         changes = replace(
             changes,
             card_of=partial(card, dataset, repo_id, about=replace(about, pictures=pictures)),
             texts={**changes.texts, **pictures.files},
         )
-        log_drift(work)
-        claim(staging, hub.target, run)
-        wave, waiting = work.wave(max_staged_bytes or Settings().max_staged_bytes, staging.staged_bytes())
+        claim(staging, hub.target, held.run)
+        wave, waiting = todo.wave(max_staged_bytes or Settings().max_staged_bytes, staging.staged_bytes())
         log_waiting(wave, waiting)
         staging.require_room(sum(spec.room for spec in wave.stage))
 
-        progress = Progress(len(wave.missing), sum(spec.size for spec in wave.missing))
-        push = Push(hub, lease, source, staging, contents, progress)
+        size = sum(spec.size for spec in wave.missing)
+        progress = Progress(len(shards), len(todo.done), len(wave.missing), size)
+        push = Push(hub, held.lease, folder, shards, staging, contents, progress, steps)
         done = push.publish(wave, target, changes)
-        progress.leave(f"push-{run.id}", f"What this run did for {hub.target}")
+        progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
+        lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
+        held.status.published(
+            on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
+            failed=sorted(push.failed),
+            withdrawn=[path for path in todo.removed if path in done.record.shards],
+        )
         if push.failed:
             raise ShardsFailed(failures(push.failed, len(shards)))
 
         later = {spec.path for spec in waiting}
         published = [spec for spec in shards if spec.path not in later]
-        lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
-        expected = [lines[spec.path] for spec in published]
-        receipts = [receipt for spec in published if (receipt := staging.read_receipt(spec))]
-        sent = frozenset(spec.path for spec in wave.missing)
         evidence = Evidence(
-            expected,
-            receipts,
-            sent,
-            work.drift,
-            work.removed,
-            source=source,
+            [lines[spec.path] for spec in published],
+            [receipt for spec in published if (receipt := staging.read_receipt(spec))],
+            frozenset(spec.path for spec in wave.missing),
+            todo.drift,
+            todo.removed,
+            source=folder,
             waiting=len(waiting),
             checked=checked,
             left_out=dataset.left_out,
         )
-        return tail(hub, staging, run, verification, evidence)
+        return tail(held, verification, evidence)
+
+    return on_target(work, repo_id, revision, token_block, staging_root)
+
+
+def say_what_is_there(held: Held, work: Work) -> None:
+    """Say in the log, and keep for the target's status, what is on the Hub already, what is staged, and what is not."""
+    log = get_run_logger()
+    planned = len(work.done) + len(work.missing)
+    log.info(
+        "%s of %s were on the Hub; %s to do: %s staged already, %s to embed.",
+        f"{len(work.done):,}",
+        words.number(planned, "shard"),
+        f"{len(work.missing):,}",
+        f"{len(work.send):,}",
+        f"{len(work.stage):,}",
+    )
+    for drift in work.drift:
+        log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
+    held.status.learn(
+        planned=planned,
+        on_hub=len(work.done),
+        to_send=len(work.send),
+        to_embed=len(work.stage),
+        withdrawn=work.removed,
+        failed=(),
+    )
+    if work.missing:
+        held.status.show("Running", read_gate(held.staging))
 
 
 def skipped(later: FlowRun) -> State:
     """The end of a night that was missed, or came while another was at work, where a later one is due or done."""
+    due = f" of {later.expected_start_time.astimezone():%Y-%m-%d %H:%M}" if later.expected_start_time else ""
     return Completed(
         name="Skipped",
-        message="Nothing was done: this night could not begin when it was due, and a later one of its schedule does "
-        f"its work too: {later.name}.",
+        message=f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too.",
     )
 
 
@@ -223,15 +256,14 @@ def show_findings(hub: Hub, checked: Checked) -> None:
         )
 
 
-def known(work: Work, record: PublicationRecord, contents: Contents) -> Callable[[Image], str | None]:
+def known_contents(work: Work, record: PublicationRecord, contents: Contents) -> Callable[[Image], str | None]:
     """The sha256 of an image: of the record, where its shard is published as it is, else of its bytes now."""
     published = {content.path: content.sha256 for spec in work.done for content in record.shards[spec.path].images}
     return lambda image: published.get(image.path) or contents.sha256(image)
 
 
 def show_dry_run(
-    hub: Hub,
-    run: ThisRun,
+    held: Held,
     dataset: Dataset,
     shards: Sequence[ShardSpec],
     work: Work,
@@ -240,9 +272,9 @@ def show_dry_run(
 ) -> State:
     """Leave what would be done as an artifact."""
     create_markdown_artifact(
-        words.dry_run(hub, dataset, shards, work, record, checked),
-        key=f"dry-run-{run.id}",
-        description=f"Dry run for {hub.target}",
+        words.dry_run(held.hub, dataset, shards, work, record, checked),
+        key=f"dry-run-{held.run.id}",
+        description=f"Dry run for {held.hub.target}",
     )
     missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
@@ -250,9 +282,9 @@ def show_dry_run(
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.")
 
 
-def nothing_to_publish(hub: Hub, staging: Staging, work: Work) -> State:
+def nothing_to_publish(held: Held, work: Work) -> State:
     """The end of a night with nothing changed."""
-    staged = staging.receipts()
+    staged = held.staging.receipts()
     left = (
         f" {words.size(sum(r.size for r in staged))} are still staged: cleanup-staging/cleanup asks about them."
         if staged
@@ -260,22 +292,13 @@ def nothing_to_publish(hub: Hub, staging: Staging, work: Work) -> State:
     )
     return Completed(
         name="NothingToPublish",
-        message=f"All {words.number(len(work.done), 'shard')} are on {hub.target} already.{left}",
+        message=f"All {words.number(len(work.done), 'shard')} are on {held.hub.target} already.{left}",
     )
 
 
-def log_drift(work: Work) -> None:
-    """Say what somebody else changed on the Hub, and what the dataset no longer has."""
-    log = get_run_logger()
-    for drift in work.drift:
-        log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
-    for path in work.removed:
-        log.warning("Published, and no longer in the dataset: %s (removed=delete takes it from the repo)", path)
-
-
-def failures(failed: dict[str, str], total: int) -> str:
+def failures(failed: Mapping[str, PushError], total: int) -> str:
     """The sentence in which a run ends when shards could not be staged."""
-    listed = "\n".join(f"  {name}: {why}" for name, why in sorted(failed.items())[:20])
+    listed = "\n".join(f"  {Path(path).stem}: {why}" for path, why in sorted(failed.items())[:20])
     more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
     return (
         f"{len(failed)} of {words.number(total, 'shard')} could not be staged; the others are published. Nothing was "

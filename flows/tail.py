@@ -1,58 +1,85 @@
 """The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
 
+import socket
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from flows.held import Held
+from flows.steps import unseen
 from tasks import report as words
 from tasks.approve import ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
-from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, shown_as
-from tasks.hub import Hub
+from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, not_as_shown, shown_as
 from tasks.lineage import artifact_key, record_publication
-from tasks.models import Receipt, Verification
-from tasks.run import ThisRun, ui_link
+from tasks.models import PublishedShard, Receipt, Verification
+from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
+from tasks.status import status_at
 from tasks.verify import verify_target
 
 
-def tail(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, found: Evidence) -> State:
+def tail(held: Held, verification: Verification, found: Evidence) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
     if not found.receipts:
         return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
-    report = verify_target(hub, found.expected, verification, Settings().sample_shards, found.sent).require_good()
+    report = _verify(held, found.expected, verification, found.sent)
     get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
-    record_publication(hub, report, found.source)
-    if not run.deployed:
+    record_publication(held.hub, report, found.source, held.steps.last)
+    if not held.run.deployed:
         return Completed(name="Staged", message=_how_to_open(found.receipts))
-    gate = _open(hub, staging, run, found, report)
-    return _decide(hub, staging, run, gate, report, found.receipts)
+    where = _where(held.staging)
+    gate = _open(held, found, report, where)
+    held.status.show("Suspended", gate)
+    return _decide(held, gate, report, found.receipts, where)
 
 
-def tail_again(hub: Hub, staging: Staging, run: ThisRun, verification: Verification, gate: Gate) -> State:
+def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
     """The same for a run that comes back to its gate: about the shards that the gate has shown, and no other.
 
-    They are verified anew, at the head of the target as it is by now.
+    They are verified anew, at the head of the target as it is by now. Those that are gone or changed are told.
     """
+    gone = not_as_shown(held.staging, gate)
     shown = set(gate.shown)
-    receipts = [receipt for receipt in staging.receipts() if shown_as(receipt) in shown]
-    if not receipts:
+    receipts = [receipt for receipt in held.staging.receipts() if shown_as(receipt) in shown]
+    shown.difference_update(gone)
+    there = [receipt for receipt in receipts if shown_as(receipt) in shown]
+    if not there:
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
+    if gone:
+        get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
     expected = [receipt.published() for receipt in receipts]
-    report = verify_target(hub, expected, verification, Settings().sample_shards).require_good()
-    return _decide(hub, staging, run, gate, report, receipts)
+    return _decide(held, gate, _verify(held, expected, verification), there, _where(held.staging))
 
 
-def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: VerificationReport) -> Gate:
+def _verify(
+    held: Held, expected: Sequence[PublishedShard], level: Verification, favour: frozenset[str] = frozenset()
+) -> VerificationReport:
+    """Verify the target, after the last step; the report, if nothing failed."""
+    report = held.steps.take(
+        verify_target, held.hub, unseen(expected), level, Settings().sample_shards, favour
+    ).require_good()
+    held.status.verified(report)
+    return report
+
+
+def _where(staging: Staging) -> words.Where:
+    """This machine's staging folder, and when a question that is asked now is closed."""
+    expires = datetime.now(UTC) + timedelta(days=Settings().gate_days)
+    return words.Where(staging.folder, socket.gethostname(), expires)
+
+
+def _open(held: Held, found: Evidence, report: VerificationReport, where: words.Where) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
+    hub, staging, run = held.hub, held.staging, held.run
     stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
-        words.evidence(hub, report, found, stale),
+        words.evidence(hub, report, found, stale, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -61,6 +88,7 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
         flow_run_name=run.name,
         target=str(hub.target),
         opened_at_commit=report.commit,
+        expires=where.expires,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
         stale=stale,
         waiting=found.waiting,
@@ -71,38 +99,46 @@ def _open(hub: Hub, staging: Staging, run: ThisRun, found: Evidence, report: Ver
 
 
 def _decide(
-    hub: Hub, staging: Staging, run: ThisRun, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt]
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], where: words.Where
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
+    hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
-    text, picture = words.gate_form(hub, report, receipts, gate, artifact)
-    approval = ask(hub.target.repo_id, text, picture, run, timedelta(days=Settings().gate_days))
+    gone = not_as_shown(staging, gate)
+    text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
+    waits = f"{words.waiting(str(hub.target), receipts, where)}\n{status_at(hub.target)}"
+    approval = ask(hub.target.repo_id, text, picture, run, where.expires, waits)
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
         return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")
-    return _clean_up(hub, staging, run, gate, report, approval)
+    return _clean_up(held, gate, report, approval)
 
 
-def _clean_up(
-    hub: Hub, staging: Staging, run: ThisRun, gate: Gate, report: VerificationReport, approval: Approval
-) -> State:
+def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Approval) -> State:
+    hub, staging, run = held.hub, held.staging, held.run
+    gone = not_as_shown(staging, gate)
     plan = plan_cleanup(staging, gate, approval, report)
-    result = clean_up(hub, plan)
+    result = held.steps.take(clean_up, hub, plan)
+    lost = words.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
-        words.cleanup(plan, result, approval.note),
+        words.cleanup(plan, result, approval.note, lost),
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )
     freed = f"{words.size(result.freed)} in {words.number(len(result.removed), 'file')} freed"
     if result.refused:
         first = result.refused[0]
+        removed = {removal.file for removal in result.removed}
+        write_gate(staging, gate.model_copy(update={"shown": tuple(s for s in gate.shown if s.file not in removed)}))
         return Failed(
             name="CleanupRefused",
             message=f"{freed}; {words.number(len(result.refused), 'file')} not removed, the first being {first.file}: "
             f"{first.why}. Retry the run to be asked again, once that is mended.",
         )
     write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=gate.target))  # closed
-    return Completed(name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.")
+    return Completed(
+        name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.{' ' * bool(lost)}{lost}"
+    )
 
 
 def _how_to_open(receipts: Sequence[Receipt]) -> str:

@@ -4,24 +4,29 @@ The process ends while the run is suspended; days later a new process starts the
 showed is kept in the staging folder (`gate.json`), because the person's decision is about exactly that: only a file
 that was shown may go. The form has no default for the decision, so no path approves by itself, and the repo's name
 must be typed. A wrong name asks again. The key of the suspension carries the run's count, so a Retry asks again too.
+The Suspended state's message says that a person is awaited, until when, and about what.
 """
 
-from datetime import timedelta
+from datetime import datetime
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
-from prefect import suspend_flow_run
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Abort, Pause
 from prefect.input import RunInput
-from prefect.states import Cancelled
+from prefect.input.run_input import keyset_from_paused_state
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Suspended
+from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, ValidationError
 
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate
 from tasks.files import write_whole
-from tasks.run import ThisRun, gate_key, target_tag
+from tasks.gates import gate_key, tag_as_waiting
+from tasks.run import ThisRun, target_tag
 from tasks.staging import Staging, Target
 
 
@@ -124,11 +129,12 @@ def supersede(tag: str, newer: ThisRun) -> list[str]:
                 continue
             state: State[Any] = Cancelled(name="Superseded", message=superseded_by(newer.name))
             client.set_flow_run_state(run.id, state, force=True)
+            tag_as_waiting(client, run, waits=False)
             superseded.append(run.name)
     return superseded
 
 
-def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, timeout: timedelta) -> Approval:
+def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, expires: datetime, waits: str) -> Approval:
     """Suspend the run until a person decides; what they decided, with the repo's name right.
 
     Must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own, so
@@ -139,35 +145,67 @@ def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, timeout: timede
         evidence: Markdown shown above the form; short, because a long one hides the form's fields.
         picture: Markdown of a picture below it, left out where there is a mistake to tell of instead.
         run: this run.
-        timeout: how long each question waits; then the server ends the run, and nothing is deleted.
+        expires: when the question that is asked now is closed; the server then ends the run, and nothing is deleted.
+        waits: what the run's page says meanwhile.
 
     Raises:
         CannotAsk: the server does not let the run wait, since somebody has changed its state meanwhile.
     """
     mistake = ""
     for attempt in count(1):
+        told = f"**Not accepted:** {mistake}\n\n{evidence}" if mistake else evidence + picture
         try:
-            form = suspend_flow_run(
-                wait_for_input=CleanupForm.with_initial_data(
-                    description=mistake + evidence if mistake else evidence + picture
-                ),
-                key=gate_key(run.count, attempt),
-                timeout=int(timeout.total_seconds()),
+            form = suspend(
+                CleanupForm.with_initial_data(description=told),
+                gate_key(run.count, attempt),
+                expires,
+                f"Not accepted: {mistake}\n{waits}" if mistake else waits,
             )
             require_name(form, repo_id)
             return Approval(flow_run_id=run.id, decision=form.decision, remove_stale=form.remove_stale, note=form.note)
         except ValidationError as error:
             problem = error.errors()[0]
-            mistake = f"**Not accepted:** {'.'.join(map(str, problem['loc']))}: {problem['msg']}. "
-        except RuntimeError as error:
-            raise CannotAsk(
-                f"the gate could not be opened: {error} Nothing was deleted, and what is staged stays. Retry the run, "
-                "or run cleanup-staging/cleanup."
-            ) from error
+            mistake = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}."
         except NotThisRepo as error:
-            mistake = f"**Not accepted:** {error} "
-        mistake += "Nothing was deleted. Please decide again.\n\n"
+            mistake = str(error)
+        mistake += " Nothing was deleted. Please decide again."
     raise AssertionError("unreachable")
+
+
+def suspend(form: type[CleanupForm], key: str, expires: datetime, message: str) -> CleanupForm:
+    """The answer to the question of this key; the first time, suspend the run, which ends this process.
+
+    Prefect's `suspend_flow_run` with a message: it takes none for the state, and setting the state a second time would
+    undo the answer of somebody who was faster.
+
+    Raises:
+        CannotAsk: the run is in a state that it cannot be suspended in.
+    """
+    run = ThisRun.flow_run()
+    state: State[Any] = Suspended(pause_expiration_time=expires, pause_key=key, message=message)
+    keyset = keyset_from_paused_state(state)
+    state.state_details.run_input_keyset = {str(what): key for what, key in keyset.items()}
+    with get_client(sync_client=True) as client:
+        try:
+            now = propose_state_sync(client, state, run.id)
+        except Abort as error:
+            raise CannotAsk(cannot_ask(str(error))) from error
+        if now.is_running():  # asked before, and resumed
+            return cast(CleanupForm, form.load(keyset))
+        if not now.is_paused():
+            raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
+        form.save(keyset)
+        tag_as_waiting(client, run)
+    get_run_logger().warning("%s", message)  # the last lines of the log are what the run's page shows first
+    raise Pause(state=now)
+
+
+def cannot_ask(why: str) -> str:
+    """The sentence in which a run ends that could not ask."""
+    return (
+        f"the gate could not be opened: {why} Nothing was deleted, and what is staged stays. Retry the run, or run "
+        "cleanup-staging/cleanup."
+    )
 
 
 def require_name(form: CleanupForm, repo_id: str) -> None:
@@ -178,4 +216,4 @@ def require_name(form: CleanupForm, repo_id: str) -> None:
     """
     if form.confirm_repo.strip() != repo_id:
         typed = form.confirm_repo.strip().replace("`", "'")[:100]
-        raise NotThisRepo(f"the name typed was `{typed}`, and this gate is about `{repo_id}`.")
+        raise NotThisRepo(f"the repo name typed was `{typed}`, and this gate is about `{repo_id}`.")

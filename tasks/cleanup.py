@@ -70,8 +70,8 @@ def receipt_name(receipt: Receipt) -> str:
 
 
 def result_name(receipt: Receipt) -> str:
-    """Where Prefect's result of staging the shard is, relative to the target's folder."""
-    return f"results/{result_key(receipt.digest)}"
+    """Where Prefect's result of staging the shard is, relative to the target's folder. Small shards share one."""
+    return f"results/{receipt.result or result_key(receipt.digest)}"
 
 
 def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: VerificationReport) -> CleanupPlan:
@@ -87,29 +87,33 @@ def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: Verif
     verified = {(check.path, check.size, check.sha256) for check in report.checks}
     seen = set(gate.shown)
     stale = {leftover.file: leftover for leftover in gate.stale if approval.remove_stale and OURS.match(leftover.file)}
-    removals: list[Removal] = []
+    going: list[Receipt] = []
     kept: list[Kept] = []
-    for receipt in staging.receipts():
-        if receipt.file in stale:
-            continue
+    receipts = [receipt for receipt in staging.receipts() if receipt.file not in stale]
+    for receipt in receipts:
         if shown_as(receipt) not in seen:
             kept.append(Kept(file=receipt.file, why="it was not shown at the gate"))
         elif (receipt.path, receipt.size, receipt.sha256) not in verified:
             kept.append(Kept(file=receipt.file, why="the last verification did not find it on the Hub"))
         else:
-            removals += _removals(staging, receipt)
+            going.append(receipt)
+    removals: list[Removal] = []
+    last = {result_name(receipt): receipt for receipt in receipts}
+    leaving = {receipt.file for receipt in going}
+    needed = {result_name(receipt) for receipt in receipts if receipt.file not in leaving}
+    for receipt in going:  # a result that several shards share goes with the last of them, if none of them stays
+        alone = last[result_name(receipt)] is receipt and result_name(receipt) not in needed
+        removals += _removals(staging, receipt, with_result=alone)
     planned = {removal.file for removal in removals} | {file.file for file in kept}
     removals += [leftover for file, leftover in stale.items() if file not in planned]
     return CleanupPlan(folder=staging.folder, removals=tuple(removals), kept=tuple(kept))
 
 
-def _removals(staging: Staging, receipt: Receipt) -> list[Removal]:
-    """The files of one shard: the shard itself, then Prefect's result, and its receipt last."""
-    names: list[tuple[str, Kind]] = [
-        (receipt.file, "shard"),
-        (result_name(receipt), "result"),
-        (receipt_name(receipt), "receipt"),
-    ]
+def _removals(staging: Staging, receipt: Receipt, with_result: bool) -> list[Removal]:
+    """The files of one shard: the shard itself, then (if no other needs it) Prefect's result, and its receipt last."""
+    names: list[tuple[str, Kind]] = [(receipt.file, "shard")]
+    names += [(result_name(receipt), "result")] if with_result else []
+    names += [(receipt_name(receipt), "receipt")]
     on_hub = {"path": receipt.path, "shard_size": receipt.size, "sha256": receipt.sha256}
     found = (_removal(staging, name, kind) for name, kind in names)
     return [removal.model_copy(update=on_hub) for removal in found if removal is not None]
@@ -225,7 +229,7 @@ def _files(folder: Path) -> list[str]:
     )
 
 
-@task(name="cleanup", task_run_name="clean up {plan.folder.name}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="cleanup", task_run_name="clean up what was let go", cache_policy=NO_CACHE, persist_result=False)
 def clean_up(hub: Hub, plan: CleanupPlan) -> CleanupResult:
     """`execute` as a task, asking the Hub at the head of the target."""
     log = get_run_logger()

@@ -11,17 +11,24 @@ at another date; who restores a time with the file gets the same key for other b
 fetched, nothing here knows its content, and it counts as changed: its shard then fails with the command to fetch it.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tasks.annex import identifies_content
 from tasks.files import sha256_of
 from tasks.models import Image, ImageContent
+from tasks.names import is_unicode
 
 _TABLE = """CREATE TABLE IF NOT EXISTS contents
     (path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID"""
+
+
+def as_stored(path: str) -> str | bytes:
+    """A path as SQLite can hold it: as text, or as bytes where they are not UTF-8. SQLite keeps the two apart."""
+    return path if is_unicode(path) else os.fsencode(path)
 
 
 class Contents:
@@ -29,13 +36,15 @@ class Contents:
 
     def __init__(self, cache: Path, root: Path) -> None:
         self._cache = cache
-        self._root = root.resolve()
+        self._root = Path(os.path.realpath(root))
         self._known: dict[str, tuple[int, int, str]] = {}
         self.images_read = 0
         """Images that had to be read, since neither a digest in a key nor the cache knew them."""
         cache.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._load()
+        except sqlite3.OperationalError:
+            pass  # a full disk, a busy or forbidden file: this run goes without
         except sqlite3.DatabaseError:
             cache.replace(cache.with_name(cache.name + ".damaged"))
             self._load()
@@ -48,11 +57,16 @@ class Contents:
         with self._connect() as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute(_TABLE)
-            rows = database.execute("SELECT path, size, mtime_ns, sha256 FROM contents WHERE path >= ?", (prefix,))
-            for path, size, mtime_ns, sha256 in rows:
-                if not path.startswith(prefix):
-                    break
-                self._known[path[len(prefix) :]] = (size, mtime_ns, sha256)
+            for first in {as_stored(prefix), os.fsencode(prefix)}:
+                rows = database.execute("SELECT path, size, mtime_ns, sha256 FROM contents WHERE path >= ?", (first,))
+                for path, size, mtime_ns, sha256 in rows:
+                    if path[: len(first)] != first:
+                        break
+                    self._known[os.fsdecode(path[len(first) :])] = (size, mtime_ns, sha256)
+
+    def knows(self, path: str) -> bool:
+        """Whether this machine has hashed the image with this path before."""
+        return path in self._known
 
     def unchanged(self, images: Iterable[Image], published: Iterable[ImageContent]) -> bool:
         """Whether these images have the bytes that were published.
@@ -92,11 +106,11 @@ class Contents:
         """Keep what was hashed; losing it to a crash costs a read, so nothing is flushed for it."""
         rows = {image.path: (image.size, image.mtime_ns, sha256) for image, sha256 in hashed}
         self._known |= rows
-        with self._connect() as database:
+        with suppress(sqlite3.OperationalError), self._connect() as database:
             database.execute("PRAGMA synchronous = OFF")
             database.execute("BEGIN IMMEDIATE")
             database.executemany(
                 "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)",
-                [(f"{self._root}/{path}", *row) for path, row in rows.items()],
+                [(as_stored(f"{self._root}/{path}"), *row) for path, row in rows.items()],
             )
             database.execute("COMMIT")

@@ -5,6 +5,7 @@ All of them are kept in files or shown to people, so they are pydantic models li
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from tasks.errors import PushError
 from tasks.findings import Checked
 from tasks.models import PublishedShard, Receipt, Value, Verification
 from tasks.resume import Drift
+from tasks.staging import Staging
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 
@@ -152,6 +154,8 @@ class Gate(Value):
     """For people: the repo, and the revision where it is not main."""
     opened_at_commit: str | None = None
     """None while the run is still publishing."""
+    expires: datetime | None = None
+    """When the question that was asked first is closed."""
     artifact: str | None = None
     """The id of the artifact with all of the evidence."""
     shown: tuple[Shown, ...] = ()
@@ -164,6 +168,22 @@ class Gate(Value):
 def shown_as(receipt: Receipt) -> Shown:
     """A staged shard as the gate shows it."""
     return Shown(file=receipt.file, path=receipt.path, size=receipt.size, sha256=receipt.sha256)
+
+
+def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
+    """The shards of a gate that are not there any more as it showed them: another receipt, no file, or another size.
+
+    A file whose bytes were changed at the same size is found by the cleanup, right before it would go.
+    """
+    receipts = {shown_as(receipt) for receipt in staging.receipts()}
+    return [shown for shown in gate.shown if shown not in receipts or _size(staging.folder / shown.file) != shown.size]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 class Approval(Value):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import BinaryIO
+from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_url
@@ -131,6 +132,37 @@ def _retry_after(response: httpx2.Response) -> float | None:
     return float(limit.reset_in_seconds) if limit else None
 
 
+def require_address(endpoint: str) -> None:
+    """Check that HF_ENDPOINT is an address at all.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        url = httpx2.URL(endpoint)
+        good = endpoint.startswith(("http://", "https://")) and url.host != "" and not re.search(r"\s", endpoint)
+    except httpx2.InvalidURL:
+        good = False
+    if not good:
+        raise BadInput(
+            f"HF_ENDPOINT: {endpoint!r} is no address of a Hub. Set it to one, for example https://huggingface.co, in "
+            "the worker's environment, or unset it."
+        )
+
+
+def require_token(token: str) -> None:
+    """Check that a token can be sent at all; it is never shown, whatever is wrong with it.
+
+    Raises:
+        BadInput: it has characters that no token has.
+    """
+    if not re.fullmatch(r"[!-~]+", token):
+        raise BadInput(
+            "the token for the Hub has a space, a line break or a letter in it that no token has, perhaps from "
+            "copying. Copy it once more: into HF_TOKEN of the worker's environment, or into the Secret block."
+        )
+
+
 @dataclass(frozen=True)
 class Hub:
     """One target on its Hub. The token is never shown: not in a repr, a log, an artifact or a result."""
@@ -144,13 +176,16 @@ class Hub:
 
         Raises:
             NoToken: neither a token was given nor is one configured.
+            BadInput: HF_ENDPOINT is no address, or the token cannot be one.
         """
+        require_address(constants.ENDPOINT)
         token = token or get_token()
         if not token:
             raise NoToken(
                 "no token for the Hub: set HF_TOKEN in the worker's environment, run `hf auth login` there, or name a "
                 "Prefect Secret block in the token_block parameter. It needs the write role for the repo's namespace."
             )
+        require_token(token)
         return cls(Target(constants.ENDPOINT, repo_id, revision), token)
 
     @cached_property
@@ -174,7 +209,12 @@ class Hub:
     def url(self, path: str = "", at: str | None = None) -> str:
         """The page for people of the repo, or of a file in it."""
         page = f"{self.target.endpoint}/datasets/{self.target.repo_id}"
-        return f"{page}/blob/{at or self.target.revision}/{path}" if path else page
+        return f"{page}/blob/{quote(at or self.target.revision, safe='')}/{quote(path)}" if path else page
+
+    def branch_url(self) -> str:
+        """The page for people of the target: the repo at its revision."""
+        revision = self.target.revision
+        return self.url() if revision == "main" else f"{self.url()}/tree/{quote(revision, safe='')}"
 
     def commit_url(self, commit: str) -> str:
         """The page for people of a commit."""
@@ -210,13 +250,21 @@ class Hub:
             return False
         return True
 
-    def head(self) -> str:
-        """The commit that the revision points at now."""
+    def head(self, as_spelled: bool = False) -> str:
+        """The commit that the revision points at now.
+
+        Raises:
+            BadInput: with `as_spelled`, the repo's name has other capitals. The Hub finds a repo under any of them, and
+                one repo must not be two targets.
+        """
+        repo_id = self.target.repo_id
         with self.explained(f"reading the head of {self.target}"):
-            commit = self.api.dataset_info(self.target.repo_id, revision=self.target.revision).sha
-        if commit is None:
+            found = self.api.dataset_info(repo_id, revision=self.target.revision)
+        if as_spelled and found.id != repo_id and found.id.lower() == repo_id.lower():
+            raise BadInput(f"repo_id: {repo_id} is called {found.id} on the Hub. Write its capitals as they are there.")
+        if found.sha is None:
             raise Refused(f"{self.target.endpoint} named no commit for {self.target}")
-        return commit
+        return found.sha
 
     def listing(self, commit: str) -> Listing:
         """Every file at `commit`, all pages of the listing."""

@@ -48,11 +48,16 @@ class TargetLost(PushError):
     """Another run may work on the target by now."""
 
 
+def variable_name(target: Target) -> str:
+    """The name of a target's Variable. Prefect takes a-z, 0-9, - and _; the hash in the slug keeps targets apart."""
+    return f"bids-push-{target.slug}".lower().replace(".", "-")
+
+
 class Lease:
     """A target's lease on the Prefect server, held by this run."""
 
     def __init__(self, target: Target, run: ThisRun, place: str) -> None:
-        self.name = f"bids-push-{target.slug}".replace(".", "-")
+        self.name = variable_name(target)
         self._target = target
         self._value = {"run": run.id, "name": run.name, "place": place}
         self._id: UUID | None = None

@@ -4,35 +4,45 @@ The asset's upstream is the dataset's folder, so the lineage shows where a repo 
 materialized when the Hub was verified to hold it, never when an upload call returned.
 """
 
+import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from prefect.artifacts import create_link_artifact
 from prefect.assets import Asset, AssetProperties, add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from tasks.evidence import VerificationReport
 from tasks.hub import Hub
 from tasks.staging import Target
 
-FORBIDDEN_IN_KEY = re.compile(r"[\s#?&%\"'<>\[\]{}|\\^`]")  # Prefect's rule for the keys of assets
+FORBIDDEN_IN_KEY = re.compile(r"[\s\x00-\x1f\x7f#?&%\"'<>\[\]{}|\\^`]")  # Prefect's rule for the keys of assets
+KEY_LENGTH = 512  # characters, the same
 
 
 def repo_asset(hub: Hub) -> Asset:
     """The dataset repo at its revision."""
     target = hub.target
-    page = hub.url() if target.revision == "main" else f"{hub.url()}/tree/{target.revision}"
-    properties = AssetProperties(name=str(target), url=page, description="A BIDS dataset, published by bids-push.")
-    return Asset(key=_key(page), properties=properties)
+    exact = hub.url() if target.revision == "main" else f"{hub.url()}/tree/{target.revision}"
+    description = "A BIDS dataset, published by bids-push."
+    properties = AssetProperties(name=str(target), url=hub.branch_url(), description=description)
+    return Asset(key=asset_key(exact), properties=properties)
 
 
 def source_asset(source: Path) -> Asset:
     """The dataset's folder, as the worker sees it."""
-    return Asset(key=_key(f"file://{source.absolute()}"), properties=AssetProperties(name=source.name))
+    return Asset(key=asset_key(f"file://{source.absolute()}"), properties=AssetProperties(name=source.name))
 
 
-def _key(uri: str) -> str:
-    return FORBIDDEN_IN_KEY.sub("_", uri)[:512]
+def asset_key(uri: str) -> str:
+    """A key that Prefect takes. A hash keeps two apart whose addresses differ in what it does not take."""
+    key = FORBIDDEN_IN_KEY.sub("_", uri)
+    if key == uri and len(key) <= KEY_LENGTH:
+        return key
+    return f"{key[: KEY_LENGTH - 11]}-{hashlib.sha256(uri.encode()).hexdigest()[:10]}"
 
 
 def artifact_key(kind: str, target: Target) -> str:
@@ -40,8 +50,13 @@ def artifact_key(kind: str, target: Target) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{target.slug}".lower()).strip("-")
 
 
-def record_publication(hub: Hub, report: VerificationReport, source: Path | None) -> None:
-    """Leave links to the repo and the verified commit, and materialize the repo's asset from its source's."""
+def record_publication(
+    hub: Hub, report: VerificationReport, source: Path | None, after: Sequence[State[Any]] = ()
+) -> None:
+    """Leave links to the repo and the verified commit, and materialize the repo's asset from its source's.
+
+    `after` are the task runs that the run's graph shows it after.
+    """
     what = {
         "commit": report.commit,
         "shards": len(report.checks),
@@ -55,7 +70,7 @@ def record_publication(hub: Hub, report: VerificationReport, source: Path | None
         asset,
         by="bids-push",
         name="published",
-        task_run_name=f"published {hub.target}",
+        task_run_name=lambda: f"published {hub.target}",  # a text would be taken for a template: a branch may hold {}
         asset_deps=[source_asset(source)] if source else None,
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -67,4 +82,4 @@ def record_publication(hub: Hub, report: VerificationReport, source: Path | None
             key = artifact_key(kind, hub.target)
             create_link_artifact(link, link_text=text, key=key, description=f"The verified {kind} of {hub.target}")
 
-    published()
+    cast(Any, published)(wait_for=list(after))  # the typed overloads have no place for wait_for

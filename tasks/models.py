@@ -154,6 +154,8 @@ class Receipt(PublishedShard):
     name: str
     file: str
     """Relative to the target's staging folder."""
+    result: str = ""
+    """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others."""
 
     def published(self) -> PublishedShard:
         """The line for the publication record."""

@@ -122,7 +122,7 @@ def _framed(data: bytes) -> bytes:
     return b"%d:%b\n" % (len(data), data)
 
 
-@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
+@task(name="plan", task_run_name="plan the shards", cache_policy=NO_CACHE, persist_result=False)
 def plan_shards(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
     """`plan` as a task."""
     return plan(dataset, writer)

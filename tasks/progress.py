@@ -24,8 +24,12 @@ SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a 
 class Progress:
     """The counts of one run."""
 
+    planned: int
+    """Shards of the dataset."""
+    on_hub: int
+    """Those of them that were on the Hub when the run began."""
     total: int
-    """Shards to publish."""
+    """Shards to publish in this run."""
     total_bytes: int
     """Bytes of their images."""
     counts: Counter[str] = field(default_factory=Counter)
@@ -103,15 +107,17 @@ class Progress:
 
     def sentence(self) -> str:
         """How far it is, in one line."""
-        staged = self.counts["shards embedded"] + self.counts["shards found staged"]
+        counts = self.counts
         elapsed = max(time.monotonic() - self._started, 1e-3)
         rate = self._images_sent / elapsed
         left = max(self.total_bytes - self._images_sent, 0)
         ending = f", about {left / rate / 60:.0f} min left" if left and rate else ""
-        failed = f"; {number(self.counts['shards failed'], 'shard')} failed" if self.failures else ""
+        failed = f"; {number(counts['shards failed'], 'shard')} failed" if self.failures else ""
         return (
-            f"{staged:,} of {number(self.total, 'shard')} staged, {self.counts['shards sent']:,} on the Hub; "
-            f"{size(self._images_sent)} of {size(self.total_bytes)} sent, {size(round(rate))}/s{ending}{failed}"
+            f"{self.on_hub:,} of {number(self.planned, 'shard')} were on the Hub; {self.total:,} to do: "
+            f"{counts['shards found staged']:,} found staged, {counts['shards embedded']:,} embedded, "
+            f"{counts['shards sent']:,} sent; "
+            f"{size(self._images_sent)} of {size(self.total_bytes)}, {size(round(rate))}/s{ending}{failed}"
         )
 
     def leave(self, key: str, description: str) -> None:

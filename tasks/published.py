@@ -37,7 +37,13 @@ def read_published(hub: Hub, commit: str | None = None) -> Published:
     return Published(commit, record, card.decode(errors="replace") if card else None, damaged)
 
 
-@task(name="read-target", cache_policy=NO_CACHE, persist_result=False, **RETRIES_AT_THE_START)
+@task(
+    name="read-target",
+    task_run_name="read what the Hub has",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES_AT_THE_START,
+)
 def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Published, Listing]:
     """What the target holds at its head: the record and the card, and every file.
 
@@ -48,5 +54,5 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
         hub.prepare(private, gated)
     elif not hub.exists():
         return Published("", PublicationRecord()), Listing("", {})
-    published = read_published(hub)
+    published = read_published(hub, hub.head(as_spelled=True))
     return published, hub.listing(published.commit)

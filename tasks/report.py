@@ -6,8 +6,11 @@ would be cropped or hide the form's fields; all of it is in the artifact. Nothin
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
-from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Removal, VerificationReport
+from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Removal, Shown, VerificationReport
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
 from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
@@ -17,6 +20,7 @@ from tasks.resume import Work
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
 IN_A_STATE = 2  # files of a field in it
 NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
+NAMED = 3  # shards in a sentence
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
 
@@ -49,6 +53,42 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def moment(when: datetime) -> str:
+    """A time for people, as this machine's clock shows it, with its zone: `2026-12-24 18:05 UTC+01:00`."""
+    local = when.astimezone()
+    return f"{local:%Y-%m-%d %H:%M} {timezone(local.utcoffset() or timedelta())}"
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a person at the gate has to know beside the evidence: which files it is about, and how long there is."""
+
+    folder: Path
+    """The target's staging folder."""
+    machine: str
+    expires: datetime
+    """When this question is closed. One that is asked again waits as long anew."""
+
+
+def waiting(target: str, receipts: Sequence[Receipt], where: Where) -> str:
+    """What the state of a run at its gate says: what to do, and in a second line, what about."""
+    staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    return (
+        f"Waits for a person: press Resume on this page (in the newer UI, in the menu at the top right), by "
+        f"{moment(where.expires)}.\n"
+        f"{target}: {staged}, staged in {where.folder} on {where.machine}. All of it is on the Hub and verified; "
+        "nothing is deleted unless somebody decides so."
+    )
+
+
+def gone_already(gone: Sequence[Shown], shown: int) -> str:
+    """The sentence about shards that the gate has shown, and that are not there any more as it showed them."""
+    named = ", ".join(entry.path.rsplit("/")[-1] for entry in gone[:NAMED])
+    more = f" and {len(gone) - NAMED:,} more" if len(gone) > NAMED else ""
+    were = "was" if len(gone) == 1 else "were"
+    return f"{len(gone):,} of {number(shown, 'shown shard')} {were} gone or changed already: {named}{more}."
+
+
 def how_verified(report: VerificationReport) -> str:
     """In one phrase, what was checked and how."""
     listed = f"{number(len(report.checks), 'shard')}, {size(report.size)}, match the listing"
@@ -61,25 +101,34 @@ def how_verified(report: VerificationReport) -> str:
 
 
 def gate_form(
-    hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, artifact: str
+    hub: Hub,
+    report: VerificationReport,
+    receipts: Sequence[Receipt],
+    gate: Gate,
+    where: Where,
+    gone: Sequence[Shown],
+    artifact: str,
 ) -> tuple[str, str]:
-    """The Markdown above the form: two short paragraphs, and one low picture. The older UI crops what is higher."""
+    """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
     stale = f" Beside them: {number(len(gate.stale), 'stale file')}, {size(sum(file.size for file in gate.stale))}."
-    waiting = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
-    checked = f"{len(report.checks):,} match the listing, {report.read_back:,} were read back"
+    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
+    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
     text = (
-        f"Delete the staged files of **[{hub.target}]({hub.url()})**? The Hub holds them at commit "
-        f"[{report.commit[:12]}]({hub.commit_url(report.commit)}). {artifact}.\n\n"
-        f"**{freed}** in {number(len(receipts), 'shard')} with {images}; {checked}."
-        f"{stale if gate.stale else ''}{waiting if gate.waiting else ''}\n"
+        f"{lost if gone else ''}Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of "
+        f"**[{hub.target}]({hub.url()})**? On the Hub at [{report.commit[:12]}]({hub.commit_url(report.commit)}): "
+        f"{len(report.checks):,} match the listing, {report.read_back:,} were read back. {artifact}. "
+        f"Staged in `{cell(str(where.folder))}` on {where.machine}. Closes {moment(where.expires)}."
+        f"{stale if gate.stale else ''}{more if gate.waiting else ''}\n"
     )
     picture = strip(report.slices)
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
-def evidence(hub: Hub, report: VerificationReport, found: Evidence, stale: Sequence[Removal]) -> str:
+def evidence(
+    hub: Hub, report: VerificationReport, found: Evidence, stale: Sequence[Removal], where: Where | None = None
+) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
         f"# Evidence for {hub.target}",
@@ -90,6 +139,11 @@ def evidence(hub: Hub, report: VerificationReport, found: Evidence, stale: Seque
         f"{size(sum(receipt.size for receipt in found.receipts))}, with "
         f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}.",
     ]
+    if where:
+        parts.append(
+            f"Staged in `{cell(str(where.folder))}` on the machine {where.machine}. The gate closes "
+            f"{moment(where.expires)}; where it asks again, it waits as long anew. Nothing is deleted when it closes."
+        )
     if found.waiting:
         parts.append(
             f"Not published yet: {number(found.waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
@@ -250,13 +304,15 @@ def _left_out(left_out: Mapping[str, int]) -> list[str]:
     return ["## Left out", table(["kind", "files"], rows)] if rows else []
 
 
-def cleanup(plan: CleanupPlan, result: CleanupResult, note: str) -> str:
-    """What was freed, what stayed and why, as a Markdown artifact."""
+def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "") -> str:
+    """What was freed, what stayed and why, and what was `gone` before, as a Markdown artifact."""
     counts = Counter(removal.kind for removal in result.removed)
     parts = [
         f"# Freed {size(result.freed)}",
         ", ".join(number(count, f"{kind} file") for kind, count in sorted(counts.items())) + f" of `{plan.folder}`.",
     ]
+    if gone:
+        parts.append(cell(gone))
     if note:
         parts.append(f"Note: {cell(note)}")
     stayed = [[kept.file, kept.why] for kept in (*plan.kept, *result.refused)]

@@ -1,8 +1,10 @@
 """This run, as the Prefect server knows it: its id and name, whether a deployment stands behind it, its tags."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import httpx
 from prefect import runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
@@ -11,9 +13,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
+from tasks.gates import GATE_KEY, WAITS, name_ended_gates
 from tasks.staging import Target
-
-GATE_KEY = "cleanup-"  # what the keys of our suspensions begin with
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,27 @@ class ThisRun:
 
     @classmethod
     def of(cls, target: Target) -> "ThisRun":
-        """The run of the current context, tagged with its repo and its target so that people and runs find it."""
+        """The run of the current context, tagged with its repo and its target so that people and runs find it.
+
+        Runs of the target that ended at their gates since get the names of that.
+        """
+        run = cls.flow_run()
+        tags = {*run.tags, target.repo_id, target_tag(target)} - {WAITS}
+        with get_client(sync_client=True) as client:
+            if tags != set(run.tags):
+                client.update_flow_run(run.id, tags=sorted(tags))
+            with suppress(httpx.HTTPError):  # it is about other runs: whoever comes next names them
+                name_ended_gates(client, FlowRunFilter.model_validate({"tags": {"all_": [target_tag(target)]}}))
+        asked = any(key.startswith(GATE_KEY) for key in run.empirical_policy.pause_keys or ())
+        return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None, asked)
+
+    @staticmethod
+    def flow_run() -> FlowRun:
+        """Prefect's own record of the run of the current context, as it was when this process started."""
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             raise RuntimeError("not in a flow run")
-        run = context.flow_run
-        tags = {*run.tags, target.repo_id, target_tag(target)}
-        if tags != set(run.tags):
-            with get_client(sync_client=True) as client:
-                client.update_flow_run(run.id, tags=sorted(tags))
-        asked = any(key.startswith(GATE_KEY) for key in run.empirical_policy.pause_keys or ())
-        return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None, asked)
+        return context.flow_run
 
 
 def later_night() -> FlowRun | None:
@@ -51,11 +62,8 @@ def later_night() -> FlowRun | None:
     long one was working. They come in any order: the latest that is due, or has begun, does the work of all before it.
     A run that a person has started, or that has begun before (it was at its gate, or is retried), is no such night.
     """
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    if run is None or not run.auto_scheduled or run.expected_start_time is None:
-        return None
-    if run.run_count > 1 or run.empirical_policy.pause_keys:
+    run = ThisRun.flow_run()
+    if not run.auto_scheduled or run.run_count > 1 or run.empirical_policy.pause_keys or not run.expected_start_time:
         return None
     at_work = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "COMPLETED"]
     nights = FlowRunFilter.model_validate(
@@ -72,11 +80,6 @@ def later_night() -> FlowRun | None:
         if later and one.auto_scheduled and one.parameters == run.parameters:
             return one
     return None
-
-
-def gate_key(run_count: int, attempt: int) -> str:
-    """The key of one question at a gate: a Retry raises the count, so an answer given before it counts no more."""
-    return f"{GATE_KEY}{run_count}-{attempt}"
 
 
 def named_for_the_night(verb: str) -> str:

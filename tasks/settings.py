@@ -2,19 +2,43 @@
 
 What belongs to one run is a parameter of the flow, because parameters are the form that people see. What belongs to
 the machine is here. The Hub's own settings are the client's: HF_TOKEN, HF_ENDPOINT, HF_HOME.
+
+Each place that needs a setting reads it anew, `Settings()`, and a bad one is a `BadInput` wherever it is read first.
+A flow reads them all before anything else. A variable that is set to nothing counts as not set.
 """
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.errors import BadInput
+
+PREFIX = "BIDS_PUSH_"
+DEFAULT_WORKERS = 2  # shards embedded at the same time: what a small machine with one disk keeps up with
+LONGEST_GATE = 3650.0  # days: ten years, within what a server can keep as a date
 
 
 class Settings(BaseSettings):
     """Every `BIDS_PUSH_*` variable, with what it is for."""
 
-    model_config = SettingsConfigDict(env_prefix="BIDS_PUSH_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    def __init__(self) -> None:
+        """Read the environment.
+
+        Raises:
+            BadInput: a variable cannot be used; each has a line.
+        """
+        try:
+            super().__init__()
+        except ValidationError as error:
+            lines = [
+                f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: {one['input']!r} cannot be used. {one['msg']}."
+                for one in error.errors()
+            ]
+            raise BadInput("\n".join([*lines, "Correct it in the worker's environment, or unset it."])) from error
 
     staging_root: Path = Field(
         Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
@@ -23,7 +47,7 @@ class Settings(BaseSettings):
         "trailer",
         description="what of an image's gzip stream is checked as it is embedded: its length, or all of it by its CRC",
     )
-    stage_workers: int = Field(2, ge=1, description="shards embedded at the same time")
+    stage_workers: int = Field(DEFAULT_WORKERS, ge=1, description="shards embedded at the same time")
     max_staged_bytes: int | None = Field(
         None, ge=1, description="bytes that may be staged for one target at a time; a larger dataset goes in waves"
     )
@@ -36,6 +60,17 @@ class Settings(BaseSettings):
     )
     batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit, however few shards")
     gate_days: float = Field(
-        30.0, gt=0, description="days that a gate waits for a decision; then the run ends, and nothing is deleted"
+        30.0,
+        gt=0,
+        le=LONGEST_GATE,
+        description="days that a gate waits for a decision; then the run ends, and nothing is deleted",
     )
     sample_shards: int = Field(3, ge=1, description="shards read back from the Hub when verification is 'sample'")
+
+
+def stage_workers() -> int:
+    """How many shards are embedded at the same time, for what has to know it before a run can say what is wrong."""
+    try:
+        return Settings().stage_workers
+    except BadInput:
+        return DEFAULT_WORKERS

@@ -3,43 +3,59 @@
 The two halves are `tasks.embed` (files -> checked bytes) and `tasks.write` (bytes and rows -> Parquet). A shard
 appears under its name when it is whole and on the disk, and counts as staged when its receipt is there too; until
 then a crash or an error leaves nothing but a `.part` file, which the next attempt overwrites.
+
+`stage_group` is *the* cached task: one run of it stages a large shard, or some small ones together, since a task run
+takes longer than a small shard. Groups are cut from the whole plan and by the shards' names alone, so they are the same
+in every run, whatever is missing in it, and a group that an earlier run has staged comes back through Prefect's cache.
 """
 
-import errno
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.embed import Check, embed
 from tasks.errors import PushError
 from tasks.files import whole_file
-from tasks.models import ImageContent, Receipt, ShardSpec
+from tasks.models import ImageContent, Receipt, ShardSpec, Value
 from tasks.settings import Settings
-from tasks.staging import FLUSHED_ABOVE, DiskFull, Staging, result_key
+from tasks.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
-#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SMALL_AT_ONCE = 32  # small shards (up to `FLUSHED_ABOVE`) that one task run stages
-
-
-class CannotWrite(PushError):
-    """The staging folder does not take the shard."""
+#: Small shards (up to `FLUSHED_ABOVE`) that one task run stages: from so many on a group ends at the next name that
+#: `_ends_group`, one in 16, and at the latest with so many. About 30 on average.
+FEWEST_TOGETHER, MOST_TOGETHER = 16, 48
 
 
 class NotText(PushError):
     """A name or a text of the dataset is not Unicode, so no table can hold it."""
 
 
-def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer") -> Receipt:
+class NotStaged(PushError):
+    """Some shards of a group could not be staged; the others are."""
+
+    def __init__(self, receipts: tuple[Receipt, ...], failures: Mapping[str, PushError]) -> None:
+        super().__init__(receipts, failures)
+        self.receipts = receipts
+        self.failures = failures
+        """By the shard's path in the repo."""
+
+    def __str__(self) -> str:
+        first = [str(error) for error in self.failures.values()][:5]
+        more = len(self.failures) - len(first)
+        return "\n".join([*first, *([f"and {more} more"] if more else [])])
+
+
+def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer", result: str = "") -> Receipt:
     """Embed and write one shard into the staging folder, then its receipt.
 
-    `root` is the dataset's folder. Memory does not grow with the shard. Nothing is kept between calls, so any number
-    of threads may stage different shards.
+    `root` is the dataset's folder, `result` the name of Prefect's result that will hold the receipt too. Memory does
+    not grow with the shard. Nothing is kept between calls, so any number of threads may stage different shards.
 
     Raises:
         BadImage: an image cannot be published as it is (`tasks.embed` has the kinds); no shard, no receipt.
@@ -49,7 +65,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
     """
     file = staging.shard_file(spec)
     try:
-        receipt = _write(spec, root, staging, check)
+        receipt = _write(spec, root, staging, check, result)
         staging.write_receipt(spec, receipt)
     except UnicodeEncodeError as error:
         raise NotText(
@@ -70,7 +86,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
     return receipt
 
 
-def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Receipt:
+def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check, result: str) -> Receipt:
     file = staging.shard_file(spec)
     groups = list(row_groups(spec.images))
     contents: dict[int, list[ImageContent]] = {}
@@ -92,62 +108,105 @@ def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check) -> Recei
         images=images,
         name=spec.name,
         file=file.relative_to(staging.folder).as_posix(),
+        result=result,
     )
 
 
-def groups(specs: Iterable[ShardSpec]) -> Iterator[tuple[ShardSpec, ...]]:
-    """Cut shards into what one task run stages: a large shard alone, up to `SMALL_AT_ONCE` small ones together."""
+@dataclass(frozen=True)
+class Group:
+    """Shards of the plan that one task run stages: a large one alone, or small ones that follow each other."""
+
+    specs: tuple[ShardSpec, ...]
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where its shards are in the repo."""
+        return frozenset(spec.path for spec in self.specs)
+
+    @property
+    def key(self) -> str:
+        """The cache key: what would be staged, by the digests of all its shards, whichever run asks for which."""
+        if len(self.specs) == 1:
+            return result_key(self.specs[0].digest)
+        return result_key(hashlib.sha256("\n".join(spec.digest for spec in self.specs).encode()).hexdigest())
+
+    @property
+    def label(self) -> str:
+        """The group in a few words."""
+        first = self.specs[0].name
+        return first if len(self.specs) == 1 else f"{first} and {len(self.specs) - 1} more"
+
+
+def groups(plan: Iterable[ShardSpec]) -> Iterator[Group]:
+    """Cut a plan into groups. A shard that comes or goes changes its own group, and at most a few after it."""
     small: list[ShardSpec] = []
-    for spec in specs:
+    for spec in plan:
         if spec.size > FLUSHED_ABOVE:
-            yield (spec,)
+            yield Group((spec,))
             continue
         small.append(spec)
-        if len(small) == SMALL_AT_ONCE:
-            yield tuple(small)
+        if len(small) >= FEWEST_TOGETHER and (_ends_group(spec) or len(small) == MOST_TOGETHER):
+            yield Group(tuple(small))
             small = []
     if small:
-        yield tuple(small)
+        yield Group(tuple(small))
+
+
+def _ends_group(spec: ShardSpec) -> bool:
+    return zlib.crc32(spec.path.encode(errors="surrogateescape")) % 16 == 0
+
+
+class StagedGroup(Value):
+    """The result of staging a group."""
+
+    receipts: tuple[Receipt, ...]
+    """Of every shard of the group that is staged by now: those that were asked for, and those that were there."""
 
 
 def _key(_context: object, parameters: dict[str, Any]) -> str:
-    """The cache key: what is staged, by its digest, whichever run asks."""
-    return result_key(parameters["spec"].digest)
+    group: Group = parameters["group"]
+    return group.key
 
 
 @task(
-    name="stage-shard",
-    task_run_name="stage {spec.name}",
+    name="stage",
+    task_run_name="stage {group.label}",
     cache_key_fn=_key,
     persist_result=True,
     result_serializer="json",
     cache_result_in_memory=False,
 )
-def stage_shard(spec: ShardSpec, root: Path, staging: Staging, redo: bool) -> Receipt:
-    """`stage` as *the* cached task, keyed by the shard's digest.
+def stage_group(
+    group: Group, missing: frozenset[str], redo: frozenset[str], root: Path, staging: Staging
+) -> StagedGroup:
+    """Stage those shards of a group that are missing on the Hub: *the* cached task.
 
-    A cached receipt says that the shard was staged once, not that its file is still there: the caller looks at the
-    disk first, and asks for a damaged or missing one with `redo` and `refresh_cache`. Without `redo`, a shard that is
-    on the disk is not embedded again even if Prefect's results were lost.
-    """
-    receipt = None if redo else staging.read_whole(spec)
-    return receipt or stage(spec, root, staging, Settings().check)
+    A cached result says that the shards were staged once, not that their files are still there: the caller looks at the
+    disk first, and asks with `refresh_cache` for a group in which one is missing there.
 
+    Args:
+        group: the group, as it is in the plan.
+        missing: the paths (in the repo) of the shards that are wanted.
+        redo: those of them that are embedded even where a staged file seems to be there. The others are embedded only
+            where none is, so that a loss of Prefect's results costs no embedding.
+        root: the dataset's folder.
+        staging: where to stage.
 
-@task(name="stage-shards", task_run_name="stage {label}", cache_policy=NO_CACHE, persist_result=False)
-def stage_shards(
-    specs: Sequence[ShardSpec], root: Path, staging: Staging, redo: bool, label: str
-) -> tuple[Receipt | PushError, ...]:
-    """Small shards, several in one task run, because one takes less time than a task run. A failure fails its own only.
-
-    Not cached: the receipts on the disk say the same, whichever shards come together the next time.
+    Raises:
+        NotStaged: some could not be staged. It is no result, so the next run tries them again.
     """
     log = get_run_logger()
-    done: list[Receipt | PushError] = []
-    for spec in specs:
+    receipts: list[Receipt] = []
+    failures: dict[str, PushError] = {}
+    for spec in group.specs:
+        receipt = None if spec.path in redo else staging.read_whole(spec)
         try:
-            done.append((None if redo else staging.read_whole(spec)) or stage(spec, root, staging, Settings().check))
+            if receipt is None and spec.path in missing:
+                receipt = stage(spec, root, staging, Settings().check, group.key)
         except PushError as error:
             log.error("%s", error)
-            done.append(error)
-    return tuple(done)
+            failures[spec.path] = error
+        receipts += [receipt] if receipt else []
+    if failures:
+        raise NotStaged(tuple(receipts), failures)
+    return StagedGroup(receipts=tuple(receipts))

@@ -5,12 +5,14 @@
         shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.receipt.json
         results/        Prefect's results of the staged shards
         gate.json       the gate that is open on this target, if one is
+        status.json     what the last runs have found, for people
         lock            held by the run that works on the target
 
 A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
 share a file. Nothing here deletes: that is `tasks.cleanup`'s alone.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -29,6 +31,8 @@ from tasks.models import LAYOUT_VERSION, Receipt, ShardSpec
 
 DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
 RECEIPT_SUFFIX = ".receipt.json"
+#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would
 
 
@@ -43,6 +47,23 @@ class TargetBusy(PushError):
 
 class DiskFull(PushError):
     """The staging disk has no room for what has to be staged."""
+
+
+class CannotWrite(PushError):
+    """The staging folder cannot be made, or does not take a file."""
+
+
+def refused(folder: Path, error: OSError) -> DiskFull | CannotWrite:
+    """The error for people that the system's refusal to make or to write to a staging folder means."""
+    if error.errno in NO_ROOM:
+        return DiskFull(
+            f"the disk of {folder} is full ({error.strerror}). Free some room there, or set BIDS_PUSH_STAGING_ROOT (or "
+            "the staging_root parameter) to a larger disk, and run again: what is staged stays."
+        )
+    return CannotWrite(
+        f"nothing can be staged in {folder} ({error.strerror or error}). Give the user who runs this the right to "
+        "write there, or set BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a folder that can be made."
+    )
 
 
 @dataclass(frozen=True)
@@ -125,6 +146,11 @@ class Staging:
     def gate(self) -> Path:
         """The file that names the gate open on this target."""
         return self.folder / "gate.json"
+
+    @property
+    def status(self) -> Path:
+        """The file that remembers where the target stands, for people."""
+        return self.folder / "status.json"
 
     def shard_file(self, spec: ShardSpec) -> Path:
         """Where the shard is staged; another digest is another file."""
@@ -212,16 +238,20 @@ class Staging:
 
         Raises:
             TargetBusy: another process holds it.
+            CannotWrite: the folder cannot be made or written to.
+            DiskFull: its disk is full.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.lock)
             lock.acquire(timeout=patience)
         except Timeout as error:
             raise TargetBusy(
                 f"another run works on this target (it holds {lock.lock_file}). Wait for it to end, or cancel it in "
                 "the Prefect UI; a run that was killed holds nothing."
             ) from error
+        except OSError as error:
+            raise refused(self.folder, error) from error
         try:
             yield
         finally:

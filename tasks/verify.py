@@ -162,7 +162,13 @@ class ReadBack:
                 self.slices.append(picture)
 
 
-@task(name="verify", task_run_name="verify {level}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
+@task(
+    name="verify",
+    task_run_name="verify what the Hub has ({level})",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
 def verify_target(
     hub: Hub,
     expected: Sequence[PublishedShard],

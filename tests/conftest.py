@@ -1,7 +1,8 @@
 """The ground that the tests stand on: one real local Hub and one real Prefect server for the whole run.
 
 Nothing of bids-push is replaced. The endpoint is fixed before huggingface_hub is imported, because the client reads
-HF_ENDPOINT once. A test gets a repo and a staging folder of its own, so tests do not see each other.
+HF_ENDPOINT once. A test gets a repo and a staging folder of its own, so tests do not see each other. The server's
+database is SQLite, or, where the environment has TEST_DATABASE=postgresql, a PostgreSQL of the run's own.
 """
 
 import os
@@ -41,13 +42,27 @@ from tasks.stage import stage  # noqa: E402
 from tasks.staging import Staging, Target  # noqa: E402
 from tasks.write import WRITER_SETTINGS  # noqa: E402
 from tests import bids_examples  # noqa: E402
+from tests.postgres import QUICK, postgres  # noqa: E402
 
 _numbers = count(1)
 SESSIONS = 6  # sessions in the tests' dataset: every suffix, and a session with two T1w
 
 
+@pytest.fixture(scope="session")
+def _database() -> Iterator[None]:
+    """The server's database, which outlives the server."""
+    wanted = os.environ.get("TEST_DATABASE", "sqlite")
+    assert wanted in ("sqlite", "postgresql"), f"TEST_DATABASE={wanted}: it is sqlite or postgresql"
+    if wanted == "sqlite":
+        yield
+        return
+    with postgres(**QUICK) as cluster:
+        STACK.database = cluster.connection_url("prefect")
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _stack_ends() -> Iterator[None]:
+def _stack_ends(_database: None) -> Iterator[None]:
     yield
     for worker in (APILogWorker, EventsWorker):  # what they still hold has nowhere to go once the server has ended
         worker.drain_all(timeout=10)
@@ -74,10 +89,11 @@ def prefect_server(hub_server: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def worker(prefect_server: Stack) -> Stack:
-    """The same with the deployments and a worker."""
+    """The same with the deployments, a worker and the watch."""
     if "worker" not in STACK.processes:
         STACK.deploy()
         STACK.start_worker()
+        STACK.start_watch("--every", "1")  # instead of 10
     return STACK
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.cleanup import NotApproved, execute, plan_cleanup, receipt_name, stale_files
+from tasks.cleanup import NotApproved, execute, plan_cleanup, receipt_name, result_name, stale_files
 from tasks.evidence import Approval, Choice, CleanupPlan, Gate, Removal, ShardCheck, VerificationReport, shown_as
-from tasks.models import ListedFile, Receipt
+from tasks.models import ListedFile, Receipt, ShardSpec
+from tasks.stage import stage
 from tasks.staging import Staging
 
 Staged = Callable[[int], list[Receipt]]
@@ -256,3 +257,23 @@ def test_whatever_is_shown_verified_held_or_tampered_with_only_what_is_all_of_it
     execute(plan, lambda paths: on_hub([receipts[n] for n in held]))
     left = {n for n in range(4) if (staging.folder / receipts[n].file).exists()}
     assert left == set(range(4)) - ((shown & verified & held) - tampered)
+
+
+# Prefect's results: small shards share one
+
+
+def test_a_result_that_several_shards_share_goes_with_the_last_of_them_and_stays_while_one_stays(
+    staging: Staging, shards: tuple[ShardSpec, ...], bids: Path
+) -> None:
+    receipts = [stage(spec, bids, staging, result="stage-1-" + "a" * 64) for spec in shards[:3]]
+    result = staging.results / receipts[0].result
+    result.parent.mkdir()
+    result.write_bytes(b"three receipts")
+    assert stale_files(staging, receipts) == ()
+    plan = plan_cleanup(staging, gate(receipts[:2]), YES, report(receipts))
+    execute(plan, lambda paths: on_hub(receipts))
+    assert result.exists() and files(staging) == {
+        receipts[2].file, receipt_name(receipts[2]), result_name(receipts[2])
+    }  # fmt: skip
+    assert clean(staging, receipts[2:]).freed > 0  # type: ignore[attr-defined]
+    assert files(staging) == set()

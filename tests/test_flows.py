@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from prefect.client.schemas.objects import State
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
-from flows.connect import ends_readably
+from flows.held import Held, on_target
 from flows.push_bids import push_bids
 from tasks.approve import ask
 from tasks.hub import Hub
 from tasks.models import PublicationRecord
 from tasks.published import CARD, RECORD
-from tasks.run import ThisRun
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
@@ -277,7 +276,7 @@ def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_st
 
 
 def test_a_name_that_is_no_repo_name_is_refused(bids: Path, root: Path) -> None:
-    state = push_bids(bids, "a/b/c", "no faces", staging_root=root, return_state=True)
+    state = push_bids(bids, "a/b/c", defacing="no faces", staging_root=root, return_state=True)
     assert state.type.value == "FAILED" and "repo_id: String should match" in (state.message or "")
 
 
@@ -326,12 +325,13 @@ def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, ro
 
 
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
-    @flow(name="no-deployment")
-    @ends_readably
-    def no_deployment() -> State[Any]:
-        run = ThisRun.of(Target("http://127.0.0.1:9", "lab/x"))
-        ask("lab/x", "evidence", "", run, timedelta(days=1))
+    def work(held: Held) -> State[Any]:
+        ask("lab/x", "evidence", "", held.run, datetime.now(UTC) + timedelta(days=1), "waits")
         raise AssertionError("nobody was asked")
+
+    @flow(name="no-deployment")
+    def no_deployment() -> State[Any]:
+        return on_target(work, "lab/x", "main", "", str(root))
 
     state = no_deployment(return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "CannotAsk")

@@ -18,8 +18,8 @@ from deployments.local_hub.errors import forbidden, invalid_token, token_needed
 
 Role = Literal["read", "write"]
 
-# The Hub's rule for names of accounts: letters, digits, single dashes inside; at most 96 characters.
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?")
+# What huggingface_hub takes as a namespace: letters, digits, '_', and inside '-' and '.', at most 96 characters.
+NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
 # First parts of this Hub's own URLs: an account of that name would hide behind them.
 RESERVED = {"api", "cas", "datasets", "models", "spaces", "lfs", "lfs-part", "lfs-complete"}

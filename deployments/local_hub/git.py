@@ -31,6 +31,8 @@ BLOB_CACHE_ENTRIES = 100_000
 COMMIT_CACHE_ENTRIES = 10_000
 IDS_PER_QUERY = 500  # under SQLite's limit on parameters
 
+PART_OF_REF = 250  # bytes between two slashes of a ref's name: git keeps a ref as a file, and locks it as *.lock
+
 OID = re.compile(r"[0-9a-f]{40}")
 SHORT_OID = re.compile(r"[0-9a-f]{7,40}")
 POINTER_MAX_SIZE = 1024  # bytes; a longer blob is no pointer (git-lfs, docs/spec.md)
@@ -339,8 +341,9 @@ def is_ref_name(name: str) -> bool:
     """Whether git would take this as a branch's or tag's name (git-check-ref-format)."""
     try:
         return (
-            len(name) <= 200
+            max(len(part.encode()) for part in name.split("/")) <= PART_OF_REF
             and not name.startswith(("-", "refs/"))
+            and name != "HEAD"
             and check_ref_format(Ref(b"refs/heads/" + name.encode()))
         )
     except UnicodeEncodeError:

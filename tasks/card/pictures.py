@@ -97,7 +97,7 @@ def _slice(file: Path, suffix: str) -> bytes | None:
         return None  # staging says what is wrong with the image
 
 
-@task(name="draw", cache_policy=NO_CACHE, persist_result=False)
+@task(name="draw", task_run_name="draw the card's pictures", cache_policy=NO_CACHE, persist_result=False)
 def draw_pictures(dataset: Dataset, before: Pictures, sha256_of: Sha256Of) -> Pictures:
     """`draw` as a task."""
     return draw(dataset, before, sha256_of, get_run_logger().info)

@@ -83,7 +83,7 @@ def load(source: Path) -> Dataset:
 def _description(source: Path) -> dict[str, object]:
     """dataset_description.json, which makes a folder a BIDS dataset."""
     if not source.is_dir():
-        what = "is a file" if source.exists() else "does not exist"
+        what = "is not a folder" if source.exists() else "does not exist"
         raise NotABidsDataset(f"{source} {what}. Give the folder that holds dataset_description.json.")
     path = source / DESCRIPTION
     if not os.path.lexists(path):
@@ -277,7 +277,7 @@ def _few(labels: list[str]) -> str:
     return ", ".join(f"sub-{label}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
-@task(name="load", task_run_name="load {source}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="load", task_run_name="load the dataset", cache_policy=NO_CACHE, persist_result=False)
 def load_dataset(source: Path) -> Dataset:
     """`load` as a task; says what was found and what is left out."""
     dataset = load(source)

@@ -75,7 +75,7 @@ def headers_of(images: Sequence[Image], source: Path) -> tuple[Finding, ...]:
     return found.grouped()
 
 
-@task(name="preflight", cache_policy=NO_CACHE, persist_result=False)
+@task(name="check", task_run_name="check what should not be published", cache_policy=NO_CACHE, persist_result=False)
 def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tuple[Dataset, Checked]:
     """`check` as a task; says when a field to strip is nowhere."""
     left, checked = check(dataset, statement, validate)
@@ -84,7 +84,7 @@ def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tup
     return left, checked
 
 
-@task(name="read-headers", cache_policy=NO_CACHE, persist_result=False)
+@task(name="check-headers", task_run_name="check the images' headers", cache_policy=NO_CACHE, persist_result=False)
 def check_images(shards: Sequence[ShardSpec], source: Path) -> tuple[Finding, ...]:
     """`headers_of` the images of the shards that are to be published, as a task."""
     return headers_of([image for shard in shards for image in shard.images], source)

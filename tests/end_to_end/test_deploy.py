@@ -18,6 +18,7 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import SendNotification
 from prefect.exceptions import PrefectHTTPStatusError
 
@@ -57,7 +58,8 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worke
     (schedule,) = nightly.schedules
     assert not schedule.active and schedule.schedule.timezone == "UTC"
     assert nightly.concurrency_options.collision_strategy == "ENQUEUE"
-    client.update_deployment_schedule(nightly.id, schedule.id, active=True)
+    at_half_past_three = CronSchedule(cron="30 3 * * *", timezone="Europe/Berlin")
+    client.update_deployment_schedule(nightly.id, schedule.id, active=True, schedule=at_half_past_three)
     mine = {"source": "/srv/bids/mine", "repo_id": "lab/mine"}
     client.update_deployment(nightly.id, DeploymentUpdate(parameters=mine))
     turned_off = client.read_automations_by_name("bids-push: nightly late")[0]
@@ -66,14 +68,15 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worke
         worker.deploy()
         assert client.read_work_pool(POOL).concurrency_limit == 7
         nightly = client.read_deployment_by_name("push-bids/nightly")
-        assert [schedule.active for schedule in nightly.schedules] == [True]
-        assert nightly.parameters == mine
+        assert [(schedule.active, schedule.schedule) for schedule in nightly.schedules] == [(True, at_half_past_three)]
+        assert nightly.parameters == {**mine, "defacing": "not stated"}  # asked for since these were set
         names = [automation.name for automation in client.read_automations()]
         assert sorted(names) == sorted(automation.name for automation in automations(None))
         assert not client.read_automations_by_name("bids-push: nightly late")[0].enabled
     finally:
         client.resume_automation(turned_off.id)
-        client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
+        (schedule,) = client.read_deployment_by_name("push-bids/nightly").schedules
+        client.update_deployment_schedule(nightly.id, schedule.id, active=False)
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
 
 

@@ -1,0 +1,224 @@
+"""`python -m deployments.gate`: the open gates of a Prefect server, and a decision at one of them, without a browser.
+
+Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends,
+and waits for what becomes of it: a worker starts the run again, which checks the form, and verifies the Hub once more
+before anything goes. What is missing on the command line is asked on a terminal; nothing has a default that decides.
+
+Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and the last line says why.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import httpx
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
+
+from deployments.automations import OURS
+from deployments.runs import ENDED, Runs, runs_of
+from tasks.gates import is_open_gate, name_ended_gates, read_runs
+from tasks.report import moment
+
+WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
+CHOICES = ("delete", "keep")
+TRIES = 3  # of each request, before the server counts as busy
+LOOK_EVERY = 0.5  # seconds
+AWAY = 120.0  # seconds that the server may be away after the form was sent
+NO_WORKER = 60.0  # seconds without a worker that takes the run up, before that is said
+
+
+class NoDecision(Exception):
+    """Nothing was decided; the message says why, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List the gates, or decide at one; the exit code."""
+    options = parse(arguments)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
+    url = PREFECT_API_URL.value()
+    if not url:
+        return failed("No Prefect server is named: set PREFECT_API_URL=http://<host>:4200/api.")
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: TRIES}), runs_of(url) as runs:
+            gates = open_gates(runs)
+            if options.gate is None:
+                print_gates(gates)
+                return 0
+            gate = the_gate(gates, options.gate)
+            print(decide(runs, gate, form_of(options, gate)))
+            return 0
+    except NoDecision as error:
+        return failed(str(error))
+    except KeyboardInterrupt:
+        return failed("Stopped. A form that was sent before counts: its run goes on.")
+    except httpx.HTTPStatusError as error:
+        return failed(f"The Prefect server at {url} answers {error.response.status_code}; try again.")
+    except httpx.TransportError:
+        return failed(f"The Prefect server at {url} does not answer. Is PREFECT_API_URL right?")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.gate", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("gate", nargs="?", metavar="REPO", help="the repo, or the id of the run; none: list all gates")
+    parser.add_argument("--decision", choices=CHOICES, help="delete the staged files, or keep them")
+    parser.add_argument(
+        "--confirm-repo", metavar="NAME", help="the repo's name, to confirm which dataset this is about"
+    )
+    parser.add_argument("--remove-stale", action="store_true", help="also remove leftovers of older or broken runs")
+    parser.add_argument("--note", default="", help="why, and who you are: kept in the run's log")
+    return parser.parse_args(arguments)
+
+
+def failed(why: str) -> int:
+    """Say why nothing was decided; the exit code for it."""
+    print(why, file=sys.stderr)
+    return 1
+
+
+def open_gates(runs: Runs) -> list[FlowRun]:
+    """The runs that wait at a gate, the oldest first. Gates that have ended meanwhile get the names of that."""
+    name_ended_gates(runs.client, FlowRunFilter(), OURS)
+    found = [run for run in read_runs(runs.client, WAITING, OURS) if is_open_gate(run.state)]
+    return sorted(found, key=lambda run: str(run.state and run.state.timestamp))
+
+
+def print_gates(gates: Sequence[FlowRun]) -> None:
+    """The list for people."""
+    if not gates:
+        print("No gate is open.")
+    for gate in gates:
+        print(told(gate))
+
+
+def told(gate: FlowRun) -> str:
+    """One gate, in a few lines: whose, since when and until when, about what, and where to look."""
+    state = gate.state
+    if state is None:
+        return gate.name
+    expires = state.state_details.pause_timeout
+    ui = PREFECT_UI_URL.value()
+    lines = [
+        f"{target_of(gate)}: {gate.name}, run {gate.id}",
+        f"  open since {moment(state.timestamp)}" + (f", closes {moment(expires)}" if expires else ""),
+        *(f"  {line}" for line in (state.message or "").splitlines()[-1:]),  # the lines before it say what to press
+        *([f"  {ui.rstrip('/')}/runs/flow-run/{gate.id}"] if ui else []),
+    ]
+    return "\n".join(lines)
+
+
+def target_of(gate: FlowRun) -> str:
+    """The repo of a run, and its revision where it is not main."""
+    repo, revision = gate.parameters.get("repo_id", ""), gate.parameters.get("revision", "main")
+    return str(repo) if revision == "main" else f"{repo} at {revision}"
+
+
+def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
+    """The one open gate of this repo, or of the run with this id.
+
+    Raises:
+        NoDecision: there is none, or more than one.
+    """
+    found = [gate for gate in gates if wanted in (gate.parameters.get("repo_id"), str(gate.id))]
+    if not found:
+        names = ", ".join(sorted({target_of(gate) for gate in gates}))
+        raise NoDecision(f"No gate is open for {wanted}. Open are: {names or 'none'}.")
+    if len(found) > 1:
+        ids = ", ".join(f"{gate.id} ({target_of(gate)}, {gate.name})" for gate in found)
+        raise NoDecision(f"{len(found)} gates are open for {wanted}. Give the id of the run instead: {ids}.")
+    return found[0]
+
+
+def form_of(options: argparse.Namespace, gate: FlowRun) -> dict[str, object]:
+    """The form, from the command line; what is missing is asked, with the gate in front of the person.
+
+    Raises:
+        NoDecision: something is missing, and nobody is there to be asked.
+    """
+    decision, name, note = options.decision, options.confirm_repo, options.note
+    if decision is None or name is None:
+        if not sys.stdin.isatty():
+            raise NoDecision("Give --decision delete (or keep) and --confirm-repo NAME; here is no terminal to ask on.")
+        print(told(gate))
+        decision = decision or asked("Decision (delete: remove the staged files; keep: leave everything): ", CHOICES)
+        name = name if name is not None else asked("Type the repo's name: ")
+        note = note or input("Note (why, and who you are; may stay empty): ")
+    return {"decision": decision, "confirm_repo": name, "remove_stale": options.remove_stale, "note": note}
+
+
+def asked(question: str, choices: Sequence[str] = ()) -> str:
+    """What a person types, asked again until it is something, and one of the choices.
+
+    Raises:
+        NoDecision: they have closed their terminal.
+    """
+    while True:
+        try:
+            answer = input(question).strip()
+        except EOFError as error:
+            raise NoDecision("Nothing was decided.") from error
+        if answer and (not choices or answer in choices):
+            return answer
+
+
+def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[str], None] = print) -> str:
+    """Send the form and wait for what becomes of it; in one line, the end of the run.
+
+    Raises:
+        NoDecision: the server or the run did not take it.
+    """
+    refused = runs.decide(gate.id, **form)
+    if refused:
+        raise NoDecision(f"Refused by the server: {' '.join(refused.split())}")
+    say(f"Sent to {gate.name}; waiting for what becomes of it ...")
+    ended = next_stop(runs, gate.id, gate.state_id, say)
+    state = ended.state
+    name, message = (state.name, " ".join((state.message or "").split())) if state else ("", "")
+    if state is not None and is_open_gate(state):
+        raise NoDecision(f"Asked again: {(state.message or '').partition(chr(10))[0]}")
+    if state is None or state.type.value != "COMPLETED":
+        raise NoDecision(f"Not done: {name}: {message}")
+    return f"Decided: {name}: {message}"
+
+
+def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], None]) -> FlowRun:
+    """The run once it has ended, or waits at its gate anew."""
+    sent, said = time.monotonic(), False
+    while True:
+        found = patiently_read(runs, run)
+        state = found.state
+        if state is not None and (state.type.value in ENDED or (is_open_gate(state) and state.id != before)):
+            return found
+        if not said and state is not None and state.type.value == "SCHEDULED" and time.monotonic() - sent > NO_WORKER:
+            say("No worker has taken the run up yet (make worker); the form is kept. Ctrl-C stops the waiting only.")
+            said = True
+        time.sleep(LOOK_EVERY)
+
+
+def patiently_read(runs: Runs, run: UUID) -> FlowRun:
+    """The run as it is now, from a server that may be busy or away for a while: the form is with it already.
+
+    Raises:
+        NoDecision: the server has been away for too long, or does not know the run any more.
+    """
+    deadline = time.monotonic() + AWAY
+    while True:
+        try:
+            return runs.read(run)
+        except ObjectNotFound as error:
+            raise NoDecision("The run was deleted from the server meanwhile.") from error
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            if time.monotonic() > deadline:
+                raise NoDecision("The form was sent, and the server does not answer any more: look again.") from error
+        time.sleep(LOOK_EVERY)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

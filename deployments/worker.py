@@ -1,0 +1,56 @@
+"""`make worker`: a Prefect worker for the work pool bids-push, and the watch over its runs, in one command.
+
+The worker is a process of its own, and whatever is typed after the command is given to it. This process watches
+(`deployments.watch`) until the worker ends. Ctrl-C and SIGTERM go to the worker, once, and it ends as it always does.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from prefect.logging import get_logger
+from prefect.settings import PREFECT_API_URL
+
+from deployments.deploy import POOL
+from deployments.watch import EVERY, Patient, say, watching
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Work and watch; the worker's exit code."""
+    if not PREFECT_API_URL.value():
+        print(
+            "No Prefect server is named. Start one (prefect server start), then: "
+            "PREFECT_API_URL=http://<host>:4200/api make worker",
+            file=sys.stderr,
+        )
+        return 1
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *arguments]
+    worker = subprocess.Popen(command, start_new_session=True)  # so that a Ctrl-C comes to it once, from here
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, _forward(worker))
+    with watching() as watch:
+        patient = Patient(watch, say)
+        while True:
+            try:
+                return worker.wait(EVERY)
+            except subprocess.TimeoutExpired:
+                _look(patient)
+
+
+def _forward(worker: "subprocess.Popen[bytes]") -> Callable[[int, FrameType | None], None]:
+    return lambda which, _: worker.send_signal(which)
+
+
+def _look(patient: Patient) -> None:
+    """One look of the watch, whose troubles are never the worker's."""
+    log = get_logger("bids_push.watch")
+    try:
+        patient.look()
+    except Exception:
+        log.exception("A look of the watch went wrong; the worker works on.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

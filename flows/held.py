@@ -1,0 +1,90 @@
+"""A run and the target that it holds: how a flow takes it, and how it ends in a state that people can read."""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Failed
+
+from flows.connect import connect, staging_of
+from flows.steps import Steps
+from tasks.approve import Superseded, read_gate
+from tasks.errors import PushError
+from tasks.hub import Hub
+from tasks.lease import Lease, holding
+from tasks.paths import printable
+from tasks.run import ThisRun
+from tasks.staging import NO_ROOM, DiskFull, Staging
+from tasks.status import StatusBoard, with_link
+
+#: What the system says where a file or folder of ours cannot be used, and no line of code is to blame.
+MACHINES_DOING = frozenset(
+    {*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENOTCONN, errno.EHOSTDOWN}
+)
+
+
+class StorageFailed(PushError):
+    """The system does not let a file or folder be read or written."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The target that this run holds, and no other run with it."""
+
+    hub: Hub
+    staging: Staging
+    run: ThisRun
+    lease: Lease
+    status: StatusBoard
+    steps: Steps
+
+
+def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:
+    """Do a flow's work while it holds its target; the state in which the run ends.
+
+    A `PushError` ends the run Failed with its sentence, in the state and in the log, without a stack trace, and so does
+    what the machine's storage refuses; a run that lost its gate to a newer one ends Cancelled. Any other exception is a
+    bug, and keeps its own. Each state says where the target stands.
+    """
+    hub: Hub | None = None
+    try:
+        hub = connect(repo_id, revision, token_block)
+        staging = staging_of(hub, staging_root)
+        run = ThisRun.of(hub.target)
+        with holding(staging, hub.target, run) as lease:
+            status = StatusBoard.of(hub, staging, run)
+            try:
+                state = work(Held(hub, staging, run, lease, status, Steps()))
+            except (PushError, OSError) as error:
+                state = ended_by(error)
+            return status.ended(state, read_gate(staging))
+    except (PushError, OSError) as error:  # the target could not be held: another run shows how it stands, if any does
+        return ended_by(error) if hub is None else with_link(ended_by(error), hub.target)
+
+
+def ended_by(error: PushError | OSError) -> State:
+    """The state of a run that an error has ended; an error that is a bug is raised again."""
+    state: State[Any]
+    if isinstance(error, OSError):
+        if error.errno not in MACHINES_DOING:
+            raise error
+        error = _storage(error)
+    if isinstance(error, Superseded):
+        get_run_logger().warning("%s", error)
+        state = Cancelled(name="Superseded", message=str(error))
+    else:
+        get_run_logger().error("%s", error)
+        state = Failed(name=type(error).__name__, message=str(error))
+    return state
+
+
+def _storage(error: OSError) -> PushError:
+    """The error for people that a refusal of the machine's storage means."""
+    where = f"{printable(os.fsdecode(error.filename or 'a file'))}: {error.strerror}"
+    if error.errno in NO_ROOM:
+        return DiskFull(f"{where}. Free some room there, and start again: what is staged stays.")
+    return StorageFailed(f"{where}. Look at that disk, and at the rights of the user who runs this; start again then.")

@@ -1,0 +1,236 @@
+"""Where a target stands, at a glance: one artifact for each target, kept up to date by every run on it.
+
+What a run has found is kept in the target's staging folder (`status.json`), so that a run which ends before it knows
+(a dataset that cannot be loaded, a Hub that is away) still shows what the one before it knew. The file is a memory for
+people, never a ground for a decision: it may be lost or damaged without harm.
+
+The artifact's key is the same for all runs, so its page in the UI always shows the newest; the last sentence of every
+run's state leads there.
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_UI_URL
+from pydantic import ValidationError
+
+from tasks.evidence import Gate, VerificationReport
+from tasks.files import write_whole
+from tasks.hub import Hub
+from tasks.lineage import artifact_key
+from tasks.models import Value, Verification
+from tasks.report import cell, number, size, table
+from tasks.run import ThisRun, target_tag, ui_link
+from tasks.staging import Staging, Target
+
+LAST_RUNS = 10  # runs in the artifact's table
+NAMED = 5  # shards that a sentence names
+
+
+class Verified(Value):
+    """The last time that a run has verified the target."""
+
+    at: datetime
+    commit: str
+    level: Verification
+    shards: int
+    read_back: int
+
+
+class TargetStatus(Value):
+    """What is known of a target, as the last run that could tell has found it. Shards are counted."""
+
+    planned: int | None = None
+    """Shards of the dataset; None until a run has loaded it."""
+    on_hub: int = 0
+    to_send: int = 0
+    """Staged here, not on the Hub."""
+    to_embed: int = 0
+    """Neither."""
+    withdrawn: tuple[str, ...] = ()
+    """Paths in the repo of published shards that the dataset no longer has."""
+    failed: tuple[str, ...] = ()
+    """Paths of shards that could not be staged."""
+    verified: Verified | None = None
+
+
+@dataclass
+class StatusBoard:
+    """The status of the target that this run holds."""
+
+    hub: Hub
+    staging: Staging
+    run: ThisRun
+    known: TargetStatus = field(default_factory=TargetStatus)
+
+    @classmethod
+    def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
+        """The board with what the runs before this one knew."""
+        try:
+            known = TargetStatus.model_validate_json(staging.status.read_bytes())
+        except (OSError, ValidationError):
+            known = TargetStatus()
+        return cls(hub, staging, run, known)
+
+    def learn(self, **found: object) -> None:
+        """Keep what this run has found: fields of `TargetStatus`."""
+        self.known = TargetStatus.model_validate(self.known.model_dump() | found)
+        write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
+
+    def published(self, on_hub: int, failed: Sequence[str], withdrawn: Sequence[str]) -> None:
+        """Keep what the Hub holds after this run has sent what it could: the number of shards, and paths of others."""
+        missing = max((self.known.planned or on_hub) - on_hub, 0)
+        self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, withdrawn=withdrawn)
+
+    def verified(self, report: VerificationReport) -> None:
+        """Keep that the target was verified now."""
+        self.learn(
+            verified=Verified(
+                at=datetime.now(UTC),
+                commit=report.commit,
+                level=report.level,
+                shards=len(report.checks),
+                read_back=report.read_back,
+            )
+        )
+
+    def show(self, now: str, gate: Gate | None) -> None:
+        """Leave the status as an artifact.
+
+        Args:
+            now: what this run does, or the name of the state in which it ends.
+            gate: the target's gate, whoever has opened it.
+        """
+        try:
+            runs = last_runs(target_tag(self.hub.target))
+            text = markdown(self, now, gate, runs)
+            key = artifact_key("target", self.hub.target)
+            create_markdown_artifact(text, key=key, description=f"{self.hub.target}: {self.sentence()}")
+        except httpx.HTTPError as error:  # people miss a page; the run's work must not fail for it
+            get_run_logger().warning("The status of the target could not be shown: %s", error)
+
+    def sentence(self) -> str:
+        """Where the target stands, in one line."""
+        known = self.known
+        if known.planned is None:
+            return "no run has compared it with its dataset yet"
+        missing = known.to_send + known.to_embed
+        parts = [f"{known.on_hub:,} of {number(known.planned, 'shard')} on the Hub, {missing:,} to do"]
+        parts += [f"{number(len(known.failed), 'shard')} failed"] if known.failed else []
+        parts += [f"{len(known.withdrawn):,} withdrawn"] if known.withdrawn else []
+        return "; ".join(parts)
+
+    def ended(self, state: State, gate: Gate | None) -> State:
+        """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
+        self.show(state.name or "", gate)
+        return with_link(state, self.hub.target, withdrawn(self.known.withdrawn))
+
+
+def with_link(state: State, target: Target, more: str = "") -> State:
+    """A state whose message goes on with `more`, and with where the target's status is."""
+    sentences = (state.message, more, status_at(target))
+    return state.model_copy(update={"message": "\n".join(filter(None, sentences))})
+
+
+def status_at(target: Target) -> str:
+    """The sentence that says where a target's status is: an address, or the artifact's key where no UI is known."""
+    key, ui = artifact_key("target", target), PREFECT_UI_URL.value()
+    where = f"{ui.rstrip('/')}/artifacts/key/{key}" if ui else f"the artifact {key}"
+    return f"Status of the target: {where}"
+
+
+def withdrawn(paths: Sequence[str]) -> str:
+    """The sentence about published shards that the dataset no longer has; empty where there are none."""
+    if not paths:
+        return ""
+    names = ", ".join(Path(path).stem for path in paths[:NAMED])
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    verb = "is" if len(paths) == 1 else "are"
+    return (
+        f"Withdrawn: {number(len(paths), 'published shard')} {verb} no longer in the dataset, and still on the Hub: "
+        f"{names}{more}. To take them from the repo, run push-bids with removed=delete."
+    )
+
+
+def last_runs(tag: str) -> list[FlowRun]:
+    """The last runs on the target with this tag, the newest first."""
+    on_target = FlowRunFilter.model_validate({"tags": {"all_": [tag]}})
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_run_filter=on_target, sort=FlowRunSort.START_TIME_DESC, limit=LAST_RUNS)
+
+
+def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[FlowRun]) -> str:
+    """The artifact."""
+    hub, known, target = board.hub, board.known, board.hub.target
+    staged = board.staging.receipts()
+    here = f"`{board.staging.folder}` on {socket.gethostname()}"
+    rows = [
+        ["in the dataset", f"{known.planned:,}"] if known.planned is not None else ["in the dataset", "not known yet"],
+        ["on the Hub, as they are in the dataset", f"{known.on_hub:,}"],
+        ["missing on the Hub, staged here", f"{known.to_send:,}"],
+        ["missing on the Hub, to be embedded", f"{known.to_embed:,}"],
+        ["could not be staged in the last run", f"{len(known.failed):,}"],
+        ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.withdrawn):,}"],
+        ["staged here, until somebody lets them go", f"{len(staged):,}, {size(sum(r.size for r in staged))}"],
+    ]
+    parts = [
+        f"# {target}",
+        f"**{board.sentence()}.** [The repo]({hub.url()}). Staging folder: {here}.",
+        table(["shards", ""], rows),
+        _verified(hub, known.verified),
+        _gate(gate, board.run, now),
+    ]
+    for head, paths in (("Withdrawn", known.withdrawn), ("Not staged", known.failed)):
+        parts += [f"## {head}", table(["shard"], [[Path(path).stem] for path in paths])] if paths else []
+    lines = [
+        [
+            run.name,
+            now if str(run.id) == board.run.id else (run.state.name or "" if run.state else ""),
+            f"{run.start_time:%Y-%m-%d %H:%M} UTC" if run.start_time else "",
+        ]
+        for run in runs
+    ]
+    return "\n\n".join([*parts, "## Last runs", table(["run", "state", "started"], lines)]) + "\n"
+
+
+def _verified(hub: Hub, last: Verified | None) -> str:
+    if last is None:
+        return "Never verified from this staging folder."
+    back = f", {last.read_back:,} of them read back" if last.read_back else ""
+    return (
+        f"Last verified ({last.level}): {last.at:%Y-%m-%d %H:%M} UTC at commit "
+        f"[{last.commit[:12]}]({hub.commit_url(last.commit)}): {number(last.shards, 'shard')}{back}."
+    )
+
+
+def _gate(gate: Gate | None, run: ThisRun, now: str) -> str:
+    """Whether somebody has to decide, and where."""
+    if gate is None or gate.opened_at_commit is None:
+        return "No gate is open."
+    where = ui_link(cell(gate.flow_run_name), f"runs/flow-run/{gate.flow_run_id}")
+    state = now if gate.flow_run_id == run.id else _state_of(gate.flow_run_id)
+    if state in ("Suspended", "Paused"):
+        until = f" until {gate.expires:%Y-%m-%d %H:%M} UTC" if gate.expires else ""
+        return f"**The gate is open{until}**: decide at {where}."
+    return f"No gate is open; the last one was that of {where}: {state}."
+
+
+def _state_of(flow_run_id: str) -> str:
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return "not known to this server"
+    return state.name or "" if state else ""
