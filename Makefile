@@ -8,7 +8,7 @@ ROUNDS ?= 300
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types bench soak staging requirements clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types bench soak staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -77,10 +77,14 @@ staging: setup  ## what is staged on this machine for which dataset, and which r
 bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks
 
-requirements:  ## pins again, from pyproject.toml (needs uv)
+requirements:  ## pins again, from pyproject.toml, and checks the pins (needs uv)
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
+	$(PYTHON) -m tests.pins || { echo "The pins that worked: git checkout requirements" >&2; exit 1; }
+
+pins:  ## do the pins install, and does their Prefect run schedules? (PINS=--newest: what pyproject.toml allows; needs uv)
+	$(PYTHON) -m tests.pins $(PINS)
 
 soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
 	$(BIN)/python -m soak --rounds $(ROUNDS)

@@ -111,12 +111,12 @@ def push_bids(
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
+    if night := later_night():
+        return skipped(night)
     statement = Statement(defacing, tuple(allow), tuple(strip))
 
     def work(held: Held) -> State:
         hub, staging, steps = held.hub, held.staging, held.steps
-        if night := later_night():
-            return skipped(night)
         if gate := at_its_gate(staging, held.run):
             return tail_again(held, verification, gate)
 
@@ -219,12 +219,11 @@ def say_what_is_there(held: Held, work: Work) -> None:
 
 
 def skipped(later: FlowRun) -> State:
-    """The end of a night that was missed, where the next one is due too."""
-    due = later.expected_start_time
-    when = f" of {due.astimezone():%Y-%m-%d %H:%M}" if due else ""
+    """The end of a night that was missed, or came while another was at work, where a later one is due or done."""
+    due = f" of {later.expected_start_time.astimezone():%Y-%m-%d %H:%M}" if later.expected_start_time else ""
     return Completed(
         name="Skipped",
-        message=f"This night began late, when the one{when} was due too: that one publishes what is missing.",
+        message=f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too.",
     )
 
 

@@ -56,27 +56,30 @@ class ThisRun:
 
 
 def later_night() -> FlowRun | None:
-    """A later run of the schedule that has made this one, which is due as well, on the same parameters.
+    """A later night of the schedule that has made this run, on the same parameters, which does this one's work.
 
     After days without a worker or a server every night that was missed is due at once; so are those that came while a
-    long one was working. The last of them does the work of all. A run that a person has started, or that was started
-    before (it was at its gate, or is retried), is no such night.
+    long one was working. They come in any order: the latest that is due, or has begun, does the work of all before it.
+    A run that a person has started, or that has begun before (it was at its gate, or is retried), is no such night.
     """
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    if run is None or not run.auto_scheduled or run.run_count > 1 or run.empirical_policy.pause_keys:
+    run = ThisRun.flow_run()
+    if not run.auto_scheduled or run.run_count > 1 or run.empirical_policy.pause_keys or not run.expected_start_time:
         return None
+    at_work = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "COMPLETED"]
+    nights = FlowRunFilter.model_validate(
+        {
+            "deployment_id": {"any_": [run.deployment_id]},
+            "state": {"type": {"any_": at_work}},
+            "expected_start_time": {"after_": run.expected_start_time, "before_": datetime.now(UTC)},
+        }
+    )
     with get_client(sync_client=True) as client:
-        waiting = FlowRunFilter.model_validate(
-            {
-                "deployment_id": {"any_": [run.deployment_id]},
-                "state": {"type": {"any_": ["SCHEDULED", "PENDING"]}},
-                "expected_start_time": {"after_": run.expected_start_time, "before_": datetime.now(UTC)},
-            }
-        )
-        due = client.read_flow_runs(flow_run_filter=waiting, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
-    ours = [one for one in due if one.auto_scheduled and one.id != run.id and one.parameters == run.parameters]
-    return ours[0] if ours else None
+        found = client.read_flow_runs(flow_run_filter=nights, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    for one in found:
+        later = one.expected_start_time is not None and one.expected_start_time > run.expected_start_time
+        if later and one.auto_scheduled and one.parameters == run.parameters:
+            return one
+    return None
 
 
 def named_for_the_night(verb: str) -> str:
