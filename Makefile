@@ -49,10 +49,11 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-
 test: test-sqlite test-postgresql  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
 
 test-sqlite: dev validator browser  ## every test, the server's database in SQLite
-	$(PYTEST)
+	$(PYTEST) --ignore=tests/deployed
 
-test-postgresql: dev validator browser  ## those with server, worker, Hub and browser, its database in PostgreSQL
-	TEST_DATABASE=postgresql $(PYTEST) tests/end_to_end
+test-postgresql: dev validator browser  ## the end-to-end tests once more on PostgreSQL, and what compose.yaml starts
+	@$(BIN)/python -m tests.postgres
+	TEST_DATABASE=postgresql $(PYTEST) tests/end_to_end tests/deployed
 
 fmt: dev  ## formats the code
 	$(BIN)/ruff format $(SOURCES)

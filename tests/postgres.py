@@ -5,7 +5,7 @@ socket inside the folder, and ends by its process id. The programs are those tha
 PostgreSQL refuses to run as root; where the tests do, it runs as the user `postgres`, whom Debian's package makes.
 
 `connection_url(name)` makes a database and gives the address that Prefect's server takes
-(PREFECT_SERVER_DATABASE_CONNECTION_URL).
+(PREFECT_SERVER_DATABASE_CONNECTION_URL). `python -m tests.postgres` says whether there is a PostgreSQL to do it with.
 """
 
 import os
@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,8 +29,8 @@ START_SECONDS = 60.0  # for a new cluster to take connections
 FAST_SHUTDOWN = signal.SIGINT  # to the postmaster: end the sessions, write everything, exit
 AT_ONCE = signal.SIGQUIT  # exit, and recover at the next start
 MISSING = (
-    "There is no PostgreSQL on this machine, on which the end-to-end tests run once more. Install it (Debian: "
-    "apt install postgresql), put its pg_config on the PATH, or run the tests on SQLite alone: make test-sqlite"
+    "There is no PostgreSQL on this machine, on which the end-to-end tests run once more. Install it (Debian: apt "
+    "install postgresql), or put its pg_config on the PATH. On SQLite alone: make test-sqlite"
 )
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """For a cluster that is thrown away whatever happens; a benchmark keeps PostgreSQL's own."""
@@ -176,3 +177,17 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             return
     process.kill()
     process.wait()
+
+
+def main() -> int:
+    """Say where the programs are, or what to install; the exit code."""
+    try:
+        print(f"PostgreSQL's programs: {programs()}")
+    except NoPostgres as missing:
+        print(missing, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

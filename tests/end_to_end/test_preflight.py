@@ -52,7 +52,8 @@ def target(hub_server: Stack, repo_id: str) -> Hub:
 
 
 def push_here(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
-    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **parameters)
+    given = {"defacing": "not stated", **parameters}
+    return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **given)
 
 
 def logged(state: State[Any], words: str) -> str:
