@@ -98,7 +98,7 @@ def settings() -> dict[str, str]:
     """The settings of compose.yaml's server that say how it works its events off."""
     services = yaml.safe_load((REPO / "deployments" / "compose.yaml").read_text())["services"]
     own: dict[str, str] = services["server"]["environment"]
-    return {name: value for name, value in own.items() if name.startswith("PREFECT_SERVER_SERVICES_")}
+    return {name: value for name, value in own.items() if "_SERVICES_" in name or name.endswith("_TIMEOUT")}
 
 
 @contextmanager

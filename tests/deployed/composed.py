@@ -103,7 +103,7 @@ class Composed:
         return done.stdout
 
     def start(self, name: str) -> Process:
-        """Start a service, and wait until its health check is content."""
+        """Start a service, and wait until its health check, where it has one, is content."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -112,7 +112,8 @@ class Composed:
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         process = self.processes[name] = Process(name, popen, log)
-        wait_until(f"{name} is healthy", lambda: self.healthy(name), START_SECONDS, process)
+        if "healthcheck" in self.services[name]:
+            wait_until(f"{name} is healthy", lambda: self.healthy(name), START_SECONDS, process)
         return process
 
     def healthy(self, name: str) -> bool:
