@@ -133,7 +133,7 @@ def a_socket(path: Path) -> None:
         (a_socket, "NotABidsDataset", "is not a folder"),
         (lambda path: path.symlink_to(path), "BadInput", "symbolic links"),
         (lambda path: path.symlink_to("/proc/self/fd"), "NotABidsDataset", "neither a dataset_description.json"),
-        (lambda path: path.symlink_to("/nowhere/x"), "NotABidsDataset", "does not exist"),
+        (lambda path: path.symlink_to("not mounted"), "NotABidsDataset", "does not exist"),
     ],
     ids=["missing", "file", "socket", "loop", "/proc/self/fd", "dangling"],
 )
@@ -189,7 +189,7 @@ def a_file(path: Path) -> Path:
         (lambda folder: a_file(folder / "file") / "below", "CannotWrite", "Not a directory"),
         (lambda folder: folder / ("x" * 300), "CannotWrite", "File name too long"),
         (lambda folder: folder / "/".join(["x" * 200] * 25), "CannotWrite", "File name too long"),
-        (lambda folder: link(folder / "dangling", "/nowhere/x"), "BadInput", "symlink to /nowhere/x"),
+        (lambda folder: link(folder / "dangling", "not mounted"), "BadInput", "symlink to not mounted, which"),
         (lambda folder: link(folder / "loop", "loop"), "CannotWrite", "loop"),
         (lambda folder: Path("~no-such-user-here/x"), "BadInput", "staging_root: ~no-such-user-here/x"),
     ],

@@ -102,3 +102,12 @@ def test_a_missing_image_or_one_that_was_not_published_is_a_change(tmp_path: Pat
     assert not known(tmp_path).unchanged([image], [])
     (tmp_path / "bids" / image.path).unlink()
     assert not known(tmp_path).unchanged([image], [published])
+
+
+def test_a_root_whose_path_is_not_utf8_is_remembered_as_any_other(tmp_path: Path, image: Image) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9 \xff")
+    (tmp_path / "bids").rename(odd)
+    published = ImageContent(path=image.path, size=image.size, sha256=sha256_of(odd / image.path))
+    for root, read in ((odd, 1), (odd, 0)):
+        contents = Contents(tmp_path / "cache" / "contents.sqlite", root)
+        assert contents.unchanged([image], [published]) and contents.images_read == read
