@@ -196,7 +196,7 @@ def suspend(form: type[CleanupForm], key: str, expires: datetime, message: str) 
             raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
         form.save(keyset)
         tag_as_waiting(client, run)
-    get_run_logger().warning("%s", message)  # the last lines of the log are what the run's page shows first
+    get_run_logger().warning("%s", message)  # a run's page opens with its log; the state's message is under Details
     raise Pause(state=now)
 
 
