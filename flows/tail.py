@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from tasks import report as words
-from tasks.approve import ask, write_gate
+from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, not_as_shown, shown_as
 from tasks.hub import Hub
@@ -99,7 +99,7 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = words.waiting(str(hub.target), receipts, where)
-    approval = ask(hub.target.repo_id, text, picture, run, where.expires, waits)
+    approval = ask(hub.target.repo_id, run, Question(text, picture, where.files, waits, where.expires))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
         return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")

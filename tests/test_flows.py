@@ -18,7 +18,7 @@ from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.connect import ends_readably
 from flows.push_bids import push_bids
-from tasks.approve import ask
+from tasks.approve import Question, ask
 from tasks.hub import Hub
 from tasks.models import PublicationRecord
 from tasks.published import CARD, RECORD
@@ -330,7 +330,7 @@ def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(r
     @ends_readably
     def no_deployment() -> State[Any]:
         run = ThisRun.of(Target("http://127.0.0.1:9", "lab/x"))
-        ask("lab/x", "evidence", "", run, datetime.now(UTC) + timedelta(days=1), "waits")
+        ask("lab/x", run, Question("evidence", "", "here", "waits", datetime.now(UTC) + timedelta(days=1)))
         raise AssertionError("nobody was asked")
 
     state = no_deployment(return_state=True)
