@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
 
@@ -130,8 +132,10 @@ class Watch:
             return False
         if sign_of(now, read_leases(self._client)) != self._quiet[run.id].sign:
             return False
-        self._client.set_flow_run_state(run.id, Crashed(name="Zombie", message=ZOMBIE))
-        return True
+        answer: OrchestrationResult[Any] = self._client.set_flow_run_state(
+            run.id, Crashed(name="Zombie", message=ZOMBIE)
+        )
+        return answer.status is SetStateStatus.ACCEPT  # the server refuses it for a run that has just ended
 
 
 def sign_of(run: FlowRun, leases: dict[str, str]) -> Sign:

@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed
 from flows.held import Held
 from flows.steps import unseen
 from tasks import report as words
-from tasks.approve import ask, write_gate
+from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, not_as_shown, shown_as
 from tasks.lineage import artifact_key, record_publication
@@ -106,7 +106,7 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = f"{words.waiting(str(hub.target), receipts, where)}\n{held.status.where()}"
-    approval = ask(hub.target.repo_id, text, picture, run, where.expires, waits)
+    approval = ask(hub.target.repo_id, run, Question(text, picture, where.files, waits, where.expires))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
         return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")

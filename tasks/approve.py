@@ -7,6 +7,7 @@ must be typed. A wrong name asks again. The key of the suspension carries the ru
 The Suspended state's message says that a person is awaited, until when, and about what.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from typing import Any, cast
@@ -20,7 +21,7 @@ from prefect.input.run_input import keyset_from_paused_state
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Suspended
 from prefect.utilities.engine import propose_state_sync
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate
@@ -134,7 +135,34 @@ def supersede(tag: str, newer: ThisRun) -> list[str]:
     return superseded
 
 
-def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, expires: datetime, waits: str) -> Approval:
+@dataclass(frozen=True)
+class Question:
+    """What a person is asked, and for how long."""
+
+    evidence: str
+    """Markdown shown above the form; short, because a long one hides the form's fields."""
+    picture: str
+    """Markdown of a picture below it, left out where there is a mistake to tell of instead."""
+    files: str
+    """Where the staged files are, as the form says it."""
+    waits: str
+    """What the run's page says meanwhile."""
+    expires: datetime
+    """When the question is closed; the server then ends the run, and nothing is deleted."""
+
+    def form(self, mistake: str) -> type[CleanupForm]:
+        """The form, with what was wrong with the last answer."""
+        told = f"**Not accepted:** {mistake}\n\n{self.evidence}" if mistake else self.evidence + self.picture
+        what = f"delete: remove the staged files that the Hub holds ({self.files}). keep: leave everything."
+        decision: Any = (Choice, Field(title="Decision", description=what))
+        return create_model("CleanupForm", __base__=CleanupForm, decision=decision).with_initial_data(description=told)
+
+    def message(self, mistake: str) -> str:
+        """What the state of the run says, likewise."""
+        return f"Not accepted: {mistake}\n{self.waits}" if mistake else self.waits
+
+
+def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
     """Suspend the run until a person decides; what they decided, with the repo's name right.
 
     Must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own, so
@@ -142,25 +170,17 @@ def ask(repo_id: str, evidence: str, picture: str, run: ThisRun, expires: dateti
 
     Args:
         repo_id: the name that has to be typed.
-        evidence: Markdown shown above the form; short, because a long one hides the form's fields.
-        picture: Markdown of a picture below it, left out where there is a mistake to tell of instead.
         run: this run.
-        expires: when the question that is asked now is closed; the server then ends the run, and nothing is deleted.
-        waits: what the run's page says meanwhile.
+        question: what the person sees.
 
     Raises:
         CannotAsk: the server does not let the run wait, since somebody has changed its state meanwhile.
     """
     mistake = ""
     for attempt in count(1):
-        told = f"**Not accepted:** {mistake}\n\n{evidence}" if mistake else evidence + picture
+        key = gate_key(run.count, attempt)
         try:
-            form = suspend(
-                CleanupForm.with_initial_data(description=told),
-                gate_key(run.count, attempt),
-                expires,
-                f"Not accepted: {mistake}\n{waits}" if mistake else waits,
-            )
+            form = suspend(question.form(mistake), key, question.expires, question.message(mistake))
             require_name(form, repo_id)
             return Approval(flow_run_id=run.id, decision=form.decision, remove_stale=form.remove_stale, note=form.note)
         except ValidationError as error:
@@ -196,7 +216,7 @@ def suspend(form: type[CleanupForm], key: str, expires: datetime, message: str) 
             raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
         form.save(keyset)
         tag_as_waiting(client, run)
-    get_run_logger().warning("%s", message)  # the last lines of the log are what the run's page shows first
+    get_run_logger().warning("%s", message)  # a run's page opens with its log; the state's message is under Details
     raise Pause(state=now)
 
 

@@ -10,8 +10,10 @@ that somebody had decided, or retried, and cancelled afterwards, has a `Resuming
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -105,9 +107,13 @@ def name_its_end(client: SyncPrefectClient, run: FlowRun) -> str | None:
 
 
 def tag_as_waiting(client: SyncPrefectClient, run: FlowRun, waits: bool = True) -> None:
-    """Tag a run as waiting at its gate, or no more. The tag comes first: the newer UI shows three of them."""
-    tags = sorted({*client.read_flow_run(run.id).tags} - {WAITS})
-    client.update_flow_run(run.id, tags=[WAITS, *tags] if waits else tags)
+    """Tag a run as waiting at its gate, or no more. The tag comes first: the newer UI shows three of them.
+
+    It is there for people alone, so a server that is too busy for it is no reason to fail.
+    """
+    with suppress(httpx.HTTPError):
+        tags = sorted({*client.read_flow_run(run.id).tags} - {WAITS})
+        client.update_flow_run(run.id, tags=[WAITS, *tags] if waits else tags)
 
 
 def untag_the_ended(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFilter | None = None) -> None:

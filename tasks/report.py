@@ -69,14 +69,19 @@ class Where:
     expires: datetime
     """When this question is closed. One that is asked again waits as long anew."""
 
+    @property
+    def files(self) -> str:
+        """The folder, and whose."""
+        return f"{self.folder} on {self.machine}"
+
 
 def waiting(target: str, receipts: Sequence[Receipt], where: Where) -> str:
     """What the state of a run at its gate says: what to do, and in a second line, what about."""
     staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
     return (
-        f"Waits for a person: press Resume on this page (in the newer UI, in the menu at the top right), by "
-        f"{moment(where.expires)}.\n"
-        f"{target}: {staged}, staged in {where.folder} on {where.machine}. All of it is on the Hub and verified; "
+        f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
+        "the menu at the top right).\n"
+        f"{target}: {staged}, staged in {where.files}. All of it is on the Hub and verified; "
         "nothing is deleted unless somebody decides so."
     )
 
@@ -119,7 +124,7 @@ def gate_form(
         f"{lost if gone else ''}Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of "
         f"**[{hub.target}]({hub.url()})**? On the Hub at [{report.commit[:12]}]({hub.commit_url(report.commit)}): "
         f"{len(report.checks):,} match the listing, {report.read_back:,} were read back. {artifact}. "
-        f"Staged in `{cell(str(where.folder))}` on {where.machine}. Closes {moment(where.expires)}."
+        f"Closes {moment(where.expires)}."
         f"{stale if gate.stale else ''}{more if gate.waiting else ''}\n"
     )
     picture = strip(report.slices)

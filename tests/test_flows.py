@@ -18,7 +18,7 @@ from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.held import Held, on_target
 from flows.push_bids import push_bids
-from tasks.approve import ask
+from tasks.approve import Question, ask
 from tasks.hub import Hub
 from tasks.models import PublicationRecord
 from tasks.published import CARD, RECORD
@@ -321,7 +321,7 @@ def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, ro
 
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
     def work(held: Held) -> State[Any]:
-        ask("lab/x", "evidence", "", held.run, datetime.now(UTC) + timedelta(days=1), "waits")
+        ask("lab/x", held.run, Question("evidence", "", "here", "waits", datetime.now(UTC) + timedelta(days=1)))
         raise AssertionError("nobody was asked")
 
     @flow(name="no-deployment")

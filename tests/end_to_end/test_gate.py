@@ -51,7 +51,7 @@ def test_whatever_is_not_a_decision_asks_again_and_so_does_a_retry_of_an_approve
     until = moment(state.state_details.pause_timeout)
     assert WAITS in pushed.runs.read(pushed.run).tags
     (evidence,) = (str(data) for key, data in shown.items() if key.startswith("evidence"))
-    for told in (state.message or "", form_description(pushed), evidence, last_log(pushed)):
+    for told in (state.message or "", form_description(pushed) + form_schema(pushed), evidence, last_log(pushed)):
         assert until in told and str(pushed.staging.folder) in told and socket.gethostname() in told
     assert "press Resume" in (state.message or "") and "press Resume" in last_log(pushed)
 
@@ -113,14 +113,24 @@ def last_log(pushed: Pushed) -> str:
 
 
 def form_description(pushed: Pushed) -> str:
-    """The Markdown above the form of the gate that is open now; the run writes it right after it is suspended."""
+    """The Markdown above the form of the gate that is open now."""
+    return form_part(pushed, "description")
+
+
+def form_schema(pushed: Pushed) -> str:
+    """The fields of the form, with what stands beside them."""
+    return form_part(pushed, "schema")
+
+
+def form_part(pushed: Pushed, part: str) -> str:
+    """A part of the form of the gate that is open now; the run writes it right after it is suspended."""
     runs, run = pushed.runs, pushed.run
     keyset = runs.read(run).state.state_details.run_input_keyset
     found: list[str] = []
 
     def there() -> bool:
         try:
-            found.append(runs.client._client.get(f"/flow_runs/{run}/input/{keyset['description']}").text)
+            found.append(runs.client._client.get(f"/flow_runs/{run}/input/{keyset[part]}").text)
         except PrefectHTTPStatusError:
             return False
         return True

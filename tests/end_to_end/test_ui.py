@@ -157,7 +157,7 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
         picture = page.get_by_role("img", name="slices of images that the Hub sent back")
         expect(picture).to_be_in_viewport(ratio=0.99)
         expect(page.get_by_text("Type the repo's name")).to_be_in_viewport()
-        expect(page.get_by_text(str(pushed.staging.folder)).first).to_be_in_viewport()
+        expect(page.get_by_text(f"({pushed.staging.folder} on ")).to_be_in_viewport()
         page.screenshot(path=SHOTS / f"gate-{name}")
         page.goto(f"{base}/automations")
         expect(page.get_by_text("bids-push: gate open for a day")).to_be_visible()
