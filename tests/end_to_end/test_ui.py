@@ -3,6 +3,7 @@
 Headless Chromium on the real server, in both of Prefect's UIs (`tests.end_to_end.browsing`).
 """
 
+import re
 from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
@@ -116,11 +117,14 @@ def test_a_run_is_rejected_in_the_newer_ui(browser: Browser, worker: Stack, push
 
 
 def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, deployment: str) -> None:
-    """The form, the run, the gate and the evidence, in both UIs, light and dark."""
+    """The form, the run, the gate, the evidence and the status, in both UIs, light and dark."""
     answer = runs.client._client.post(
         "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(pushed.run)]}}}
     )
     (evidence,) = (found["id"] for found in answer.json() if (found["key"] or "").startswith("evidence-"))
+    state = runs.read(pushed.run).state
+    status = re.search(r"Status of the target: \S+(/artifacts/artifact/\S+)", (state and state.message) or "")
+    assert status is not None
     page = open_page(browser)
     for scheme, version in (("light", ""), ("dark", ""), ("light", "/v2"), ("dark", "/v2")):
         prefer(page, scheme)
@@ -137,6 +141,10 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
             expect(page.get_by_role("img", name="mid-slices")).to_be_visible()
             expect(page.get_by_role("heading", name="Read back, byte for byte")).to_be_visible()
             page.screenshot(path=SHOTS / f"evidence-{name}", full_page=True)
+            page.goto(f"{base}{status[1]}")
+            expect(page.get_by_text("6 of 6 shards on the Hub, 0 to do.").first).to_be_visible()
+            expect(page.get_by_text("The gate is open").first).to_be_visible()
+            page.screenshot(path=SHOTS / f"status-{name}", full_page=True)
 
         page.goto(f"{base}/runs/flow-run/{pushed.run}")
         expect(page.get_by_text("Suspended").first).to_be_visible()
