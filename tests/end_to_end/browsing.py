@@ -68,17 +68,16 @@ def choose(chosen: Locator, value: str, after: int) -> None:
     expect(chosen.locator(".p-select-button__value")).to_have_text(value)
 
 
-def send(page: Page, button: Locator, route: str | re.Pattern[str], method: str = "POST") -> Response:
+def send(page: Page, button: Locator, route: str, method: str = "POST") -> Response:
     """Press a form's button, and again where that came to nothing, as a person would.
 
     Prefect's server on SQLite answers 503 when two would write at once: its own client comes again by itself, the UI
     says "Oops" and leaves the form open. And a message that slides over the button takes the click.
     """
-    ending = route if isinstance(route, re.Pattern) else f"{re.escape(route)}$"
     for _ in range(10):
         try:
             with page.expect_request(
-                lambda one: one.method == method and bool(re.search(ending, one.url)), timeout=10_000
+                lambda one: one.method == method and one.url.endswith(route), timeout=10_000
             ) as sent:
                 button.click()
         except TimeoutError:
@@ -87,3 +86,29 @@ def send(page: Page, button: Locator, route: str | re.Pattern[str], method: str 
         if response is not None and response.status != HTTPStatus.SERVICE_UNAVAILABLE:
             return response
     raise AssertionError(f"{route} was not answered, however often the button was pressed")
+
+
+def saved(page: Page, button: Locator, route: str) -> bool:
+    """Press a button that changes something that is there: whether the server has taken it.
+
+    Where a busy one has refused, the page shows what it was told, and not what is so: look at a fresh one.
+    """
+    try:
+        with page.expect_response(
+            lambda one: one.request.method == "PATCH" and bool(re.search(route, one.url)), timeout=10_000
+        ) as answer:
+            button.click(timeout=10_000)
+    except TimeoutError:
+        return False
+    return answer.value.ok
+
+
+def flip(page: Page, switch: Locator, on: bool, route: str) -> None:
+    """Turn a switch on or off, and look at a fresh page whether it is."""
+    for _ in range(10):
+        page.reload()
+        expect(switch).to_be_visible()
+        if switch.get_attribute("aria-checked") == str(on).lower():
+            return
+        saved(page, switch, route)
+    raise AssertionError(f"the switch is not {'on' if on else 'off'}, however often it was turned")
