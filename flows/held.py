@@ -1,12 +1,14 @@
 """A run and the target that it holds: how a flow takes it, and how it ends in a state that people can read."""
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 
@@ -41,6 +43,23 @@ class Held:
     lease: Lease
     status: StatusBoard
     steps: Steps
+
+
+class WithoutTrace(logging.Filter):
+    """Leaves out the stack trace with which Prefect's engine logs a run that has ended Failed or Cancelled by itself.
+
+    The run's own log has the sentence; the trace shows lines of Prefect alone, and looks like a bug to whoever watches
+    the worker. That of an exception stays.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record passes; some without their traces."""
+        if record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun):
+            record.exc_info = None
+        return True
+
+
+logging.getLogger("prefect.engine").addFilter(WithoutTrace())
 
 
 def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:
