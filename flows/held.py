@@ -45,21 +45,20 @@ class Held:
     steps: Steps
 
 
-class WithoutTrace(logging.Filter):
-    """Leaves out the stack trace with which Prefect's engine logs a run that has ended Failed or Cancelled by itself.
+class NoBugs(logging.Filter):
+    """Leaves out how Prefect's engine logs a run that has ended Failed or Cancelled by its own decision.
 
-    The run's own log has the sentence; the trace shows lines of Prefect alone, and looks like a bug to whoever watches
-    the worker. That of an exception stays.
+    "Engine execution exited with unexpected exception" and a stack trace, after the run's own sentence: lines of
+    Prefect's alone, which look like a bug. Those of a real exception stay.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Every record passes; some without their traces."""
-        if record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun):
-            record.exc_info = None
-        return True
+        """Whether the record is to be logged."""
+        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
 
 
-logging.getLogger("prefect.engine").addFilter(WithoutTrace())
+for _logger in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_logger).addFilter(NoBugs())
 
 
 def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:

@@ -102,6 +102,7 @@ def test_a_run_stops_before_anything_is_sent_and_no_value_is_in_what_it_leaves(
     files = list(left_behind(worker.folder))
     assert told([("findings", findings.encode()), ("message", message.encode()), *files]) == []
     assert told([("its log", runs.logs(pushed.run).encode())]) == []
+    assert "exception" not in runs.logs(pushed.run)
     assert told(files, ["PatientBirthDate"])  # what must be there is found, in these very files
 
 
