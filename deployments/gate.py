@@ -108,7 +108,7 @@ def told(gate: FlowRun) -> str:
     lines = [
         f"{target_of(gate)}: {gate.name}, run {gate.id}",
         f"  open since {moment(state.timestamp)}" + (f", closes {moment(expires)}" if expires else ""),
-        *(f"  {line}" for line in (state.message or "").splitlines()[-1:]),  # the lines before it say what to press
+        *(f"  {line}" for line in (state.message or "").splitlines()[1:]),  # the first says what to press
         *([f"  {ui.rstrip('/')}/runs/flow-run/{gate.id}"] if ui else []),
     ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+import httpx
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
@@ -52,6 +53,8 @@ def _look(patient: Patient) -> None:
     log = get_logger("bids_push.watch")
     try:
         patient.look()
+    except httpx.HTTPStatusError as error:
+        log.error("The Prefect server refuses the watch: %s", str(error).splitlines()[0])
     except Exception:
         log.exception("A look of the watch went wrong; the worker works on.")
 

@@ -1,12 +1,14 @@
 """A run and the target that it holds: how a flow takes it, and how it ends in a state that people can read."""
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 
@@ -41,6 +43,22 @@ class Held:
     lease: Lease
     status: StatusBoard
     steps: Steps
+
+
+class NoBugs(logging.Filter):
+    """Leaves out how Prefect's engine logs a run that has ended Failed or Cancelled by its own decision.
+
+    "Engine execution exited with unexpected exception" and a stack trace, after the run's own sentence: lines of
+    Prefect's alone, which look like a bug. Those of a real exception stay.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
+
+
+for _logger in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_logger).addFilter(NoBugs())
 
 
 def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:

@@ -28,7 +28,7 @@ PLANTED: dict[tuple[RuleName, str], str] = {
     ("date", "scan_day"): "2017-11-29",
     ("age-over-89", "age"): "94.3125",
     ("age-over-89", "age_at_scan"): "95.71875",
-    ("age-over-89", "PatientAge"): "097Y",
+    ("age-over-89", "PatientAge"): "97.40625",
     ("licence-unknown", "License"): "Ask Madame Zylberstein nicely",
     ("institution", "InstitutionName"): "Saint Wystan Infirmary",
     ("institution", "InstitutionAddress"): "Gallowgate 17 Umbershire",

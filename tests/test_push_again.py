@@ -119,7 +119,7 @@ def test_a_night_with_nothing_changed_reads_no_image_and_asks_the_hub_a_few_thin
     assert state.name == "NothingToPublish", state.message
     assert len(server.asked()) - asked <= REQUESTS_A_NIGHT
     assert server.content_received(start) == 0 and hub.head() == head
-    assert task_runs(state) == {"load", "preflight", "plan", "read-target"}
+    assert task_runs(state) == {"load", "check", "plan", "read"}
 
 
 def task_runs(state: State[Any]) -> set[str]:

@@ -37,10 +37,12 @@ def interpolated(text: str, values: Mapping[str, str]) -> str:
 
 
 def image(folder: Path) -> Path:
-    """What the Dockerfile puts into the image."""
+    """What the Dockerfile puts into the image: what .dockerignore lets into the build."""
+    let_in = (REPO / ".dockerignore").read_text().splitlines()
     for line in (DEPLOYMENTS / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY "):
             _, what, where = line.split()
+            assert f"!{what}" in let_in, f".dockerignore keeps {what} out"
             goal = folder / where
             if (REPO / what).is_dir():
                 shutil.copytree(REPO / what, goal, ignore=shutil.ignore_patterns("__pycache__"))

@@ -12,11 +12,12 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
+from prefect.states import Cancelling
 
-from deployments.local_stack import Stack, StackError, free_port
+from deployments.local_stack import Stack, StackError, free_port, wait_until
 from deployments.runs import Runs, runs_of
 from tests.deployed.composed import Composed
-from tests.end_to_end.test_ui import CHROMIUM, QUIET, SHOTS
+from tests.end_to_end.browsing import CHROMIUM, QUIET, SHOTS
 from tests.postgres import QUICK, postgres
 
 LOGIN = "lab:a%pass/word:with@signs"
@@ -43,6 +44,7 @@ def composed(hub_server: Stack, tmp_path_factory: pytest.TempPathFactory, bids: 
             composed.start("server")
             composed.run("deploy")
             composed.start("worker")
+            composed.start("watch")
             yield composed
         finally:
             composed.stop()
@@ -95,6 +97,16 @@ def test_the_worker_takes_a_run_through_the_login_and_finishes_it(
     for log in composed.folder.glob("*.log"):
         text = log.read_text(errors="replace")
         assert LOGIN not in text and composed.values["DATABASE_PASSWORD"] not in text, log.name
+
+
+def test_the_watch_gets_through_the_login_and_names_a_gate_that_was_cancelled(
+    composed: Composed, runs: Runs, bids: Path, repo_id: str
+) -> None:
+    run = runs.start("push-bids/manual", source=str(bids), repo_id=repo_id, defacing="no faces")
+    runs.wait(run, {"PAUSED"})
+    runs.set_state(run, Cancelling())
+    watch = composed.processes["watch"]
+    wait_until("the gate is named", lambda: runs.history(run)[-1] == "GateCancelled", 60, watch)
 
 
 def test_the_browser_asks_for_the_login_and_works_after_it(composed: Composed, runs: Runs) -> None:

@@ -28,6 +28,7 @@ from tasks.staging import Target
 from tests.end_to_end.conftest import Push
 from tests.figures import artifacts
 from tests.planted import PLANTED, plant
+from tests.processes import process_of
 
 IN_HEADERS = ("descrip", "aux_file", "extension 6 (comment)")
 FIELDS = [field for _, field in PLANTED if field not in (*IN_HEADERS, "License")]
@@ -81,8 +82,13 @@ def told(files: Iterable[tuple[object, bytes]], values: Iterable[str] = tuple(PL
 def test_a_run_stops_before_anything_is_sent_and_no_value_is_in_what_it_leaves(
     planted: Path, push: Push, worker: Stack, runs: Runs
 ) -> None:
+    log = worker.processes["worker"].log
+    before = log.stat().st_size
     pushed = push(source=str(planted), defacing="not stated")
     name, message = pushed.ended()
+    wait_until("the run's process has ended", lambda: process_of(pushed.run) is None, 60)
+    said = log.read_bytes()[before:]
+    assert b"Nothing was staged or sent" in said and b"Traceback" not in said
 
     assert name == "PreflightStopped"
     assert {field for (rule, field) in PLANTED if rule == "date"} <= set(message.replace("\n", " ").split())
@@ -96,6 +102,7 @@ def test_a_run_stops_before_anything_is_sent_and_no_value_is_in_what_it_leaves(
     files = list(left_behind(worker.folder))
     assert told([("findings", findings.encode()), ("message", message.encode()), *files]) == []
     assert told([("its log", runs.logs(pushed.run).encode())]) == []
+    assert "exception" not in runs.logs(pushed.run)
     assert told(files, ["PatientBirthDate"])  # what must be there is found, in these very files
 
 

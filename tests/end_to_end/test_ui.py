@@ -74,7 +74,7 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
     wait_until("the gate asks again", lambda: asked_again(runs, run, first and first.id), GATE_SECONDS)
     page.reload()
     page.get_by_role("button", name="Resume").click()
-    expect(page.get_by_text("Not accepted:")).to_be_visible()
+    expect(page.get_by_text("Not accepted:", exact=True)).to_be_visible()
     page.screenshot(path=SHOTS / "asked-again.png")
     assert pushed.shards() == staged
     page.reload()
