@@ -28,6 +28,7 @@ from tests.end_to_end.nights import images_of, images_on
 
 SHELL_SECONDS = 240.0  # for the commands of one block, on a machine that has other work too
 STAYS = re.compile(r"prefect server start|prefect worker start|make worker")  # these go on until somebody ends them
+DECIDES = "deployments.gate "  # what nobody types before the run is at its gate
 OWN = (".venv", ".git", ".demo", ".bench", ".soak", "test-output", "__pycache__", ".*_cache")
 
 
@@ -163,9 +164,17 @@ def test_the_readmes_steps_publish_a_dataset_when_each_is_typed_in_a_new_shell(
 ) -> None:
     steps = blocks(section("README.md", "## Publish your dataset"))
     assert len(steps) >= 4
-    for step in steps:
+    *before, decision = steps
+    assert DECIDES in decision and not any(DECIDES in step for step in before)
+    for step in before:
         newcomer.types(step)
     published(newcomer, hub_server, bids, repo_id)
+    newcomer.types(decision)
+    with runs_of(newcomer.api) as runs:
+        (run,) = runs.client.read_flow_runs()
+        ended = runs.wait(run.id, seconds=GATE_SECONDS)
+    assert ended.state is not None and ended.state.name == "CleanedUp"
+    assert images_on(Hub(Target(hub_server.endpoint, repo_id), hub_server.token)) == images_of(bids)
 
 
 def test_the_operators_steps_work_in_new_shells_with_a_service_of_another_user_as_the_worker(
