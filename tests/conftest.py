@@ -30,6 +30,7 @@ for _name in set(os.environ) - set(clean_environment()):
 os.environ |= {name: value for name, value in STACK.environment.items() if name.startswith(("HF_", "PREFECT_", "DO_"))}
 os.environ.pop("HF_TOKEN", None)
 
+from hypothesis import HealthCheck, settings  # noqa: E402
 from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 
@@ -43,6 +44,10 @@ from tasks.staging import Staging, Target  # noqa: E402
 from tasks.write import WRITER_SETTINGS  # noqa: E402
 from tests import bids_examples  # noqa: E402
 from tests.postgres import QUICK, postgres  # noqa: E402
+
+#: A busy machine is slow, which says nothing of the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 _numbers = count(1)
 SESSIONS = 6  # sessions in the tests' dataset: every suffix, and a session with two T1w
