@@ -38,6 +38,7 @@ from tasks.published import read_target
 from tasks.resume import Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
+from tasks.status import withdrawn
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
 
@@ -206,6 +207,8 @@ def say_what_is_there(held: Held, work: Work) -> None:
     )
     for drift in work.drift:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
+    if work.removed:
+        log.warning("%s", withdrawn(work.removed))
     held.status.learn(
         planned=planned,
         on_hub=len(work.done),

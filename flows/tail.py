@@ -105,7 +105,7 @@ def _decide(
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = f"{words.waiting(str(hub.target), receipts, where)}\n{held.status.where()}"
+    waits = held.status.told(words.waiting(str(hub.target), receipts, where))
     approval = ask(hub.target.repo_id, run, Question(text, picture, where.files, waits, where.expires))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:

@@ -139,12 +139,12 @@ class StatusBoard:
     def ended(self, state: State, gate: Gate | None) -> State:
         """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
         self.show(state.name or "", gate)
-        sentences = (state.message, withdrawn(self.known.withdrawn), self.where())
-        return state.model_copy(update={"message": "\n".join(filter(None, sentences))})
+        return state.model_copy(update={"message": self.told(state.message or "")})
 
-    def where(self) -> str:
-        """The sentence that says where the target's status is."""
-        return status_at(self.hub.target, self.artifact)
+    def told(self, message: str) -> str:
+        """A state's message, then what is withdrawn, and where the target's status is."""
+        sentences = (message, withdrawn(self.known.withdrawn), status_at(self.hub.target, self.artifact))
+        return "\n".join(filter(None, sentences))
 
 
 def status_at(target: Target, artifact: UUID | None = None) -> str:

@@ -178,6 +178,6 @@ def test_a_night_comes_at_the_time_of_its_place_wherever_the_machine_lives(
     wait_until("the night has begun", lambda: bool(nightly.started()), NIGHT_SECONDS + 120)
     (run,) = nightly.started()
     assert run.expected_start_time == due and run.start_time is not None
-    assert timedelta(0) <= run.start_time - due < PROMPT
+    assert abs(run.start_time - due) < PROMPT  # Prefect may begin a moment early
     pushed = Pushed(nightly.runs, nightly.stack, run.id, repo_id).at_gate()
     assert pushed.runs.read(run.id).name == f"push {repo_id}, {due.astimezone(KOLKATA):%Y-%m-%d %H:%M}"
