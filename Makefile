@@ -73,7 +73,7 @@ worker: setup  ## works on what is due, and watches over the runs; HF_TOKEN and 
 	$(BIN)/python -m deployments.worker
 
 staging: setup  ## what is staged on this machine for which dataset, and which run's gate is open
-	$(BIN)/python -m deployments.staging
+	$(BIN)/python -m deployments.staging $(ROOT)
 
 bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks

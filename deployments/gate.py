@@ -27,6 +27,7 @@ from tasks.report import moment
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
 CHOICES = ("delete", "keep")
+WAITS_FOR = "Waits for a person"  # how the line begins that says where to press in the UI
 TRIES = 3  # of each request, before the server counts as busy
 LOOK_EVERY = 0.5  # seconds
 AWAY = 120.0  # seconds that the server may be away after the form was sent
@@ -108,7 +109,7 @@ def told(gate: FlowRun) -> str:
     lines = [
         f"{target_of(gate)}: {gate.name}, run {gate.id}",
         f"  open since {moment(state.timestamp)}" + (f", closes {moment(expires)}" if expires else ""),
-        *(f"  {line}" for line in (state.message or "").splitlines()[1:]),  # the first says what to press
+        *(f"  {line}" for line in (state.message or "").splitlines() if not line.startswith(WAITS_FOR)),
         *([f"  {ui.rstrip('/')}/runs/flow-run/{gate.id}"] if ui else []),
     ]
     return "\n".join(lines)
@@ -168,7 +169,12 @@ def asked(question: str, choices: Sequence[str] = ()) -> str:
             return answer
 
 
-def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[str], None] = print) -> str:
+def tell(line: str) -> None:
+    """Print a line at once, so that it stands before what is told after it, also through a pipe."""
+    print(line, flush=True)
+
+
+def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[str], None] = tell) -> str:
     """Send the form and wait for what becomes of it; in one line, the end of the run.
 
     Raises:

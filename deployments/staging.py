@@ -114,7 +114,10 @@ def main() -> int:
         print(f"Nothing can be listed: {error}", file=sys.stderr)
         return 1
     if not root.exists():
-        print(f"There is no folder {root}: nothing has been staged there.")
+        print(
+            f"There is no folder {root}: nothing has been staged there. If the worker stages elsewhere, set "
+            "BIDS_PUSH_STAGING_ROOT as it has it, or name the folder: make staging ROOT=/scratch/staging"
+        )
         return 0
     print(f"Staged in {root}: {size(sum(t.shard_bytes + t.other_bytes for t in found))}")
     known = states([target.gate.flow_run_id for target in found if target.gate])

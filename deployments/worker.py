@@ -16,6 +16,8 @@ from prefect.settings import PREFECT_API_URL
 
 from deployments.deploy import POOL
 from deployments.watch import EVERY, Patient, say, watching
+from tasks.errors import PushError
+from tasks.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +28,11 @@ def main(arguments: Sequence[str]) -> int:
             "PREFECT_API_URL=http://<host>:4200/api make worker",
             file=sys.stderr,
         )
+        return 1
+    try:
+        Settings()
+    except PushError as error:
+        print(error, file=sys.stderr)
         return 1
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *arguments]
     worker = subprocess.Popen(command, start_new_session=True)  # so that a Ctrl-C comes to it once, from here

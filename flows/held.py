@@ -45,20 +45,24 @@ class Held:
     steps: Steps
 
 
-class NoBugs(logging.Filter):
-    """Leaves out how Prefect's engine logs a run that has ended Failed or Cancelled by its own decision.
+class WithoutTraces(logging.Filter):
+    """Takes the stack traces from what Prefect logs of runs and tasks that have ended for a reason told in a sentence.
 
-    "Engine execution exited with unexpected exception" and a stack trace, after the run's own sentence: lines of
-    Prefect's alone, which look like a bug. Those of a real exception stay.
+    Prefect's engine logs a run that returns a Failed or Cancelled state as an "unexpected exception", after the run's
+    own sentence: that record goes. It logs a task's `PushError` with a trace, which looks like a bug: the trace goes.
+    Those of real bugs stay.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
-        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, PushError):
+            record.exc_info = None
+        return not isinstance(error, FailedRun | CancelledRun)
 
 
-for _logger in ("prefect.flow_runs", "prefect.engine"):
-    logging.getLogger(_logger).addFilter(NoBugs())
+for _logger in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+    logging.getLogger(_logger).addFilter(WithoutTraces())
 
 
 def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:
@@ -82,8 +86,8 @@ def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_
             return status.ended(state, read_gate(staging))
     except (PushError, OSError) as error:  # the target could not be held: another run shows how it stands, if any does
         state = ended_by(error)
-        where = f"\n{status_at(hub.target)}" if hub else ""
-        return state.model_copy(update={"message": f"{state.message}{where}"})
+        where = status_at(hub.target) if hub else ""
+        return state.model_copy(update={"message": "\n".join(filter(None, (state.message, where)))})
 
 
 def ended_by(error: PushError | OSError) -> State:

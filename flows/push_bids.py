@@ -38,7 +38,7 @@ from tasks.published import read_target
 from tasks.resume import Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
-from tasks.status import withdrawn
+from tasks.status import is_open, withdrawn
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
 
@@ -288,11 +288,13 @@ def show_dry_run(
 def nothing_to_publish(held: Held, work: Work) -> State:
     """The end of a night with nothing changed."""
     staged = held.staging.receipts()
-    left = (
-        f" {words.size(sum(r.size for r in staged))} are still staged: cleanup-staging/cleanup asks about them."
-        if staged
-        else ""
+    gate = read_gate(held.staging)
+    ask = (
+        f"{gate.flow_run_name} waits at its gate for a decision about them."
+        if gate and is_open(gate)
+        else "cleanup-staging/cleanup asks about them."
     )
+    left = f" {words.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
     return Completed(
         name="NothingToPublish",
         message=f"All {words.number(len(work.done), 'shard')} are on {held.hub.target} already.{left}",

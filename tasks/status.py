@@ -38,6 +38,7 @@ from tasks.staging import Staging, Target
 
 LAST_RUNS = 10  # runs in the artifact's table
 NAMED = 5  # shards that a sentence names
+WAITING = ("Suspended", "Paused")  # states of a run that waits at its gate
 
 
 class Verified(Value):
@@ -148,11 +149,28 @@ class StatusBoard:
 
 
 def status_at(target: Target, artifact: UUID | None = None) -> str:
-    """The sentence that says where a target's status is: in this version, or in the list of all."""
-    key, ui = artifact_key("target", target), PREFECT_UI_URL.value()
-    page = f"artifact/{artifact}" if artifact else f"key/{key}"
-    where = f"{ui.rstrip('/')}/artifacts/{page}" if ui else f"the artifact {key}"
+    """The sentence that says where a target's status is: in this version, or in the newest; empty if there is none."""
+    artifact = artifact or newest(target)
+    ui = PREFECT_UI_URL.value()
+    if artifact is None:
+        return ""
+    where = f"{ui.rstrip('/')}/artifacts/artifact/{artifact}" if ui else artifact_key("target", target)
     return f"Status of the target: {where}"
+
+
+def newest(target: Target) -> UUID | None:
+    """The version of the target's status that some run has left last; None if there is none, or nobody can say."""
+    path = {"key": artifact_key("target", target)}
+    try:
+        with get_client(sync_client=True) as client:
+            return UUID(client.request("GET", "/artifacts/{key}/latest", path_params=path).json()["id"])
+    except (httpx.HTTPError, ObjectNotFound):
+        return None
+
+
+def is_open(gate: Gate | None) -> bool:
+    """Whether a run waits at this gate of a target, as the Prefect server knows it."""
+    return gate is not None and gate.opened_at_commit is not None and _state_of(gate.flow_run_id) in WAITING
 
 
 def withdrawn(paths: Sequence[str]) -> str:
@@ -179,6 +197,7 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
     """The artifact."""
     hub, known, target = board.hub, board.known, board.hub.target
     staged = board.staging.receipts()
+    all_versions = f"artifacts/key/{artifact_key('target', target)}"
     here = f"`{board.staging.folder}` on {socket.gethostname()}"
     rows = [
         ["in the dataset", f"{known.planned:,}"] if known.planned is not None else ["in the dataset", "not known yet"],
@@ -191,7 +210,9 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
     ]
     parts = [
         f"# {target}",
-        f"**{board.sentence()}.** [The repo]({hub.url()}). Staging folder: {here}.",
+        f"**{board.sentence()}.** [The repo]({hub.branch_url()}). Staging folder: {here}.",
+        f"As of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, when {cell(board.run.name)} was {now}. "
+        f"{ui_link('All versions, the newest first', all_versions)}.",
         table(["shards", ""], rows),
         _verified(hub, known.verified),
         _gate(gate, board.run, now),
@@ -225,7 +246,7 @@ def _gate(gate: Gate | None, run: ThisRun, now: str) -> str:
         return "No gate is open."
     where = ui_link(cell(gate.flow_run_name), f"runs/flow-run/{gate.flow_run_id}")
     state = now if gate.flow_run_id == run.id else _state_of(gate.flow_run_id)
-    if state in ("Suspended", "Paused"):
+    if state in WAITING:
         until = f" until {gate.expires:%Y-%m-%d %H:%M} UTC" if gate.expires else ""
         return f"**The gate is open{until}**: decide at {where}."
     return f"No gate is open; the last one was that of {where}: {state}."

@@ -383,6 +383,11 @@ def test_listing_what_is_staged_with_a_bad_setting_is_one_line(variable: str, va
     assert done.returncode == 1 and value in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_worker_with_a_bad_setting_does_not_start(prefect_server: Stack) -> None:
+    done = command("deployments.worker", BIDS_PUSH_STAGE_WORKERS="-3", PREFECT_API_URL=f"{prefect_server.ui}/api")
+    assert done.returncode == 1 and "BIDS_PUSH_STAGE_WORKERS: '-3'" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_what_is_staged_is_listed_whatever_the_servers_address_is(
     bids: Path, tmp_path: Path, repo_id: str, another_server: str
 ) -> None:

@@ -338,3 +338,13 @@ def test_a_target_that_another_process_works_on_is_left_alone(push: Push, worker
         name, message = pushed.ended()
     assert name == "TargetBusy" and "another run" in message
     assert pushed.shards() == set()
+
+
+def test_a_quiet_night_sends_people_to_the_gate_that_is_open(push: Push) -> None:
+    pushed = push().at_gate()
+    waits = pushed.runs.read(pushed.run).name
+    name, message = push().ended()
+    assert name == "NothingToPublish" and f"still staged: {waits} waits at its gate" in message
+    assert pushed.runs.read(pushed.run).state.name == "Suspended"  # type: ignore[union-attr]
+    assert pushed.approve(decision="keep") is None and pushed.ended()[0] == "Kept"
+    assert "cleanup-staging/cleanup asks about them" in push().ended()[1]

@@ -106,6 +106,17 @@ def test_a_run_stops_before_anything_is_sent_and_no_value_is_in_what_it_leaves(
     assert told(files, ["PatientBirthDate"])  # what must be there is found, in these very files
 
 
+def test_a_wrong_path_is_told_in_a_sentence_and_no_stack_trace(push: Push, worker: Stack, runs: Runs) -> None:
+    log = worker.processes["worker"].log
+    before = log.stat().st_size
+    pushed = push(source="/no/such/folder")
+    assert pushed.ended()[0] == "NotABidsDataset"
+    wait_until("the run's process has ended", lambda: process_of(pushed.run) is None, 60)
+    wait_until("the run's log is there", lambda: "/no/such/folder" in runs.logs(pushed.run), 30)
+    for said in (log.read_bytes()[before:].decode(), runs.logs(pushed.run)):
+        assert "Traceback" not in said
+
+
 def test_a_dry_run_shows_all_of_it_and_publishes_nothing(planted: Path, target: Hub, tmp_path: Path) -> None:
     state = push_here(planted, target, tmp_path / "root", dry_run=True)
 
