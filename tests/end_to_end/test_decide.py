@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local_stack import REPO, Stack, clean_environment, free_port
+from deployments.local_stack import REPO, Stack, clean_environment, free_port, wait_until
 from tests.end_to_end.conftest import Push, Pushed
 
 
