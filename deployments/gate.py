@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return failed("Stopped. A form that was sent before counts: its run goes on.")
     except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            return failed(f"The Prefect server at {url} asks for another login: set PREFECT_API_AUTH_STRING.")
         return failed(f"The Prefect server at {url} answers {error.response.status_code}; try again.")
     except httpx.TransportError:
         return failed(f"The Prefect server at {url} does not answer. Is PREFECT_API_URL right?")

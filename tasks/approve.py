@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, create_model
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate
 from tasks.files import write_whole
-from tasks.gates import gate_key, tag_as_waiting
+from tasks.gates import gate_key, status_line, tag_as_waiting
 from tasks.run import ThisRun, target_tag
 from tasks.staging import Staging, Target
 
@@ -128,7 +128,8 @@ def supersede(tag: str, newer: ThisRun) -> list[str]:
         for run in client.read_flow_runs(flow_run_filter=suspended):
             if str(run.id) == newer.id:
                 continue
-            state: State[Any] = Cancelled(name="Superseded", message=superseded_by(newer.name))
+            message = superseded_by(newer.name) + status_line(run.state)
+            state: State[Any] = Cancelled(name="Superseded", message=message)
             client.set_flow_run_state(run.id, state, force=True)
             tag_as_waiting(client, run, waits=False)
             superseded.append(run.name)

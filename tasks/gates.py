@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Failed
 GATE_KEY = "cleanup-"  # what the keys of our suspensions begin with
 WAITS = "waits for a person"  # the tag of a run at its gate: both UIs show tags in lists and at the top of a run's page
 ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})  # types of states that a run ends in
+STATUS = "Status of the target:"  # how the line begins that leads to the target's status
 PAGE = 200  # runs a request: the most that the server gives
 
 NEVER_RESUMED = "never resumed."  # how Prefect's message ends: paused, suspended, or just being resumed "and never ..."
@@ -88,9 +89,16 @@ def name_for(states: Sequence[State[Any]]) -> State[Any] | None:
     before = [state for state in states[:-1] if state.type is not StateType.CANCELLING]
     if not before or not is_open_gate(before[-1]) or not _is_prefects(states[-1]):
         return None
+    status = status_line(before[-1])
     if states[-1].name == "Cancelled":
-        return Cancelled(name="GateCancelled", message=CANCELLED)
-    return Failed(name="GateTimedOut", message=TIMED_OUT)
+        return Cancelled(name="GateCancelled", message=CANCELLED + status)
+    return Failed(name="GateTimedOut", message=TIMED_OUT + status)
+
+
+def status_line(suspended: State[Any] | None) -> str:
+    """The last line of the message of a run at its gate, which says where the target's status is; empty if none."""
+    last = ((suspended and suspended.message) or "").rpartition("\n")[2]
+    return f"\n{last}" if last.startswith(STATUS) else ""
 
 
 def name_its_end(client: SyncPrefectClient, run: FlowRun) -> str | None:

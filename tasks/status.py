@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from tasks.evidence import Gate, VerificationReport
 from tasks.files import write_whole
+from tasks.gates import STATUS
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
 from tasks.models import Value, Verification
@@ -155,7 +156,7 @@ def status_at(target: Target, artifact: UUID | None = None) -> str:
     if artifact is None:
         return ""
     where = f"{ui.rstrip('/')}/artifacts/artifact/{artifact}" if ui else artifact_key("target", target)
-    return f"Status of the target: {where}"
+    return f"{STATUS} {where}"
 
 
 def newest(target: Target) -> UUID | None:
