@@ -32,11 +32,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
 from prefect.states import Crashed
 
 from deployments.automations import OURS
-from tasks.gates import PAGE, ended_plainly, name_its_end, read_runs, untag_the_ended
+from tasks.gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
+from tasks.lineage import key_of
 
 EVERY = 10.0  # seconds between two looks
 SILENCE = 12 * 60.0  # seconds without a sign of life; a run that works gives one every 20
@@ -133,9 +134,16 @@ class Watch:
         if sign_of(now, read_leases(self._client)) != self._quiet[run.id].sign:
             return False
         answer: OrchestrationResult[Any] = self._client.set_flow_run_state(
-            run.id, Crashed(name="Zombie", message=ZOMBIE)
+            run.id, Crashed(name="Zombie", message=ZOMBIE + self._status_of(now))
         )
         return answer.status is SetStateStatus.ACCEPT  # the server refuses it for a run that has just ended
+
+    def _status_of(self, run: FlowRun) -> str:
+        """The line that leads to the status of a run's target; empty where no run has left one."""
+        slugs = [tag.removeprefix("target:") for tag in run.tags if tag.startswith("target:")]
+        artifact = newest_version(self._client, key_of("target", slugs[0])) if slugs else None
+        ui = PREFECT_UI_URL.value()
+        return f"\n{STATUS} {ui.rstrip('/')}/artifacts/artifact/{artifact}" if artifact and ui else ""
 
 
 def sign_of(run: FlowRun, leases: dict[str, str]) -> Sign:

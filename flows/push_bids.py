@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+from huggingface_hub import constants
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun, State
@@ -38,7 +39,8 @@ from tasks.published import read_target
 from tasks.resume import Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
-from tasks.status import is_open, withdrawn
+from tasks.staging import Target
+from tasks.status import is_open, status_at, withdrawn
 from tasks.upload import Changes, outdated
 from tasks.write import WRITER_SETTINGS
 
@@ -113,7 +115,7 @@ def push_bids(
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
     if night := later_night():
-        return skipped(night)
+        return skipped(night, status_at(Target(constants.ENDPOINT, repo_id, revision)))
     statement = Statement(defacing, tuple(allow), tuple(strip))
 
     def work(held: Held) -> State:
@@ -221,13 +223,11 @@ def say_what_is_there(held: Held, work: Work) -> None:
         held.status.show("Running", read_gate(held.staging))
 
 
-def skipped(later: FlowRun) -> State:
+def skipped(later: FlowRun, status: str) -> State:
     """The end of a night that was missed, or came while another was at work, where a later one is due or done."""
     due = f" of {later.expected_start_time.astimezone():%Y-%m-%d %H:%M}" if later.expected_start_time else ""
-    return Completed(
-        name="Skipped",
-        message=f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too.",
-    )
+    why = f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too."
+    return Completed(name="Skipped", message="\n".join(filter(None, (why, status))))
 
 
 def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:

@@ -12,12 +12,14 @@ that somebody had decided, or retried, and cancelled afterwards, has a `Resuming
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Failed
 
 GATE_KEY = "cleanup-"  # what the keys of our suspensions begin with
@@ -137,3 +139,12 @@ def name_ended_gates(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFi
     for run in ended_plainly(client, of, flows):
         name_its_end(client, run)
     untag_the_ended(client, of, flows)
+
+
+def newest_version(client: SyncPrefectClient, key: str) -> UUID | None:
+    """The newest version of the artifact with this key; None if there is none, or nobody can say."""
+    try:
+        answer = client.request("GET", "/artifacts/{key}/latest", path_params={"key": key})
+        return UUID(answer.json()["id"])
+    except (httpx.HTTPError, ObjectNotFound):
+        return None

@@ -47,7 +47,12 @@ def asset_key(uri: str) -> str:
 
 def artifact_key(kind: str, target: Target) -> str:
     """An artifact's key: the same for every night of a target, so that the UI shows them as versions of one."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{target.slug}".lower()).strip("-")
+    return key_of(kind, target.slug)
+
+
+def key_of(kind: str, slug: str) -> str:
+    """The same by the target's slug, which stands in the tags of its runs."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{slug}".lower()).strip("-")
 
 
 def record_publication(

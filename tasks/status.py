@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from tasks.evidence import Gate, VerificationReport
 from tasks.files import write_whole
-from tasks.gates import STATUS
+from tasks.gates import STATUS, newest_version
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
 from tasks.models import Value, Verification
@@ -161,12 +161,8 @@ def status_at(target: Target, artifact: UUID | None = None) -> str:
 
 def newest(target: Target) -> UUID | None:
     """The version of the target's status that some run has left last; None if there is none, or nobody can say."""
-    path = {"key": artifact_key("target", target)}
-    try:
-        with get_client(sync_client=True) as client:
-            return UUID(client.request("GET", "/artifacts/{key}/latest", path_params=path).json()["id"])
-    except (httpx.HTTPError, ObjectNotFound):
-        return None
+    with get_client(sync_client=True) as client:
+        return newest_version(client, artifact_key("target", target))
 
 
 def is_open(gate: Gate | None) -> bool:
