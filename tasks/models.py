@@ -154,8 +154,9 @@ class Receipt(PublishedShard):
     name: str
     file: str
     """Relative to the target's staging folder."""
-    result: str = ""
-    """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others."""
+    result: str = Field("", pattern=r"^(stage-\d+-[0-9a-f]{64})?$")
+    """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others. Cleanup
+    removes it with the shard, so a receipt that names any other file there counts as damaged."""
 
     def published(self) -> PublishedShard:
         """The line for the publication record."""

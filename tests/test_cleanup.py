@@ -1,5 +1,6 @@
 """The code that deletes, tested hardest: what it removes, and everything that it must refuse."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -277,3 +278,17 @@ def test_a_result_that_several_shards_share_goes_with_the_last_of_them_and_stays
     }  # fmt: skip
     assert clean(staging, receipts[2:]).freed > 0  # type: ignore[attr-defined]
     assert files(staging) == set()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "stage-1-" + "a" * 64 + "\n"])
+def test_a_receipt_that_names_a_file_of_somebody_else_as_its_result_takes_nothing_along(
+    staging: Staging, staged: Staged, name: str
+) -> None:
+    receipts = staged(1)
+    precious = staging.results / name
+    precious.parent.mkdir(parents=True, exist_ok=True)
+    precious.write_bytes(b"not ours")
+    written = staging.folder / receipt_name(receipts[0])
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"result": name}))
+    clean(staging, receipts)
+    assert precious.read_bytes() == b"not ours" and (staging.folder / receipts[0].file).exists()
