@@ -24,6 +24,7 @@ from flows.tail import tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
+from tasks.contents import FILE as CACHE
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -131,7 +132,7 @@ def push_bids(
             raise PreflightStopped(words.stopped(checked))
         shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
-        contents = Contents(staging.folder.parent / "contents.sqlite", folder)
+        contents = Contents(staging.folder / CACHE, folder)
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
         say_what_is_there(held, todo)
         if todo.missing:

@@ -8,31 +8,29 @@ Three levels, each with all of the one before:
 
 Reading back means: the bytes the Hub sends are hashed here and compared with the receipt, the Parquet file is opened,
 every image in it is hashed and compared with the sha256 its source file had when it was embedded, and decoded by
-nibabel. A listing's sha256 alone is only what an uploader claimed, and downloads through the client check nothing.
+nibabel to its end (`tasks.decode`). A listing's sha256 alone is only what an uploader claimed, and downloads through
+the client check nothing.
 The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
 """
 
-import gzip
 import hashlib
-import io
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
-import nibabel
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.decode import Undecodable, decode, picture
 from tasks.evidence import Failure, ShardCheck, Slice, VerificationReport
 from tasks.hub import Hub
 from tasks.models import PublishedShard, Verification
 from tasks.patience import RETRIES
-from tasks.pictures import MAX_SLICES, middle_slice
+from tasks.pictures import MAX_SLICES
 from tasks.published import read_published
 from tasks.resume import disagreement
 
@@ -132,7 +130,9 @@ class ReadBack:
             copy.seek(0)
             try:
                 return self._open(copy, shard)
-            except (pa.ArrowException, OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+            except Undecodable as error:
+                return f"came back whole, and is damaged: {error}"
+            except (pa.ArrowException, OSError, EOFError, ValueError) as error:
                 return f"came back whole, but cannot be opened: {type(error).__name__}: {error}"
 
     def _open(self, copy: BinaryIO, shard: PublishedShard) -> str | None:
@@ -151,15 +151,14 @@ class ReadBack:
         return f"images missing: {', '.join(expected)}" if expected else None
 
     def _decode(self, path: str, suffix: str, data: pa.Buffer) -> None:
-        raw: BinaryIO = pa.BufferReader(data)
-        stream = gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else io.BytesIO(data)
-        image = nibabel.Nifti1Image.from_stream(stream)
-        volume = np.asanyarray(image.dataobj[..., 0] if image.ndim > 3 else image.dataobj)
+        try:
+            decode(data)
+        except Undecodable as error:
+            raise Undecodable(f"the image {path}: {error}") from error
         self.images += 1
         if len(self.slices) < MAX_SLICES and suffix not in {shown.suffix for shown in self.slices}:
-            picture = middle_slice(volume, path, suffix, image.header.get_zooms())
-            if picture is not None:
-                self.slices.append(picture)
+            shown = picture(path, suffix, data)
+            self.slices += [shown] if shown else []
 
 
 @task(
