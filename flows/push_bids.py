@@ -24,6 +24,7 @@ from flows.tail import tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
+from tasks.change import identity_of
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -41,7 +42,7 @@ from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
 from tasks.staging import Target
 from tasks.status import is_open, status_at, withdrawn
-from tasks.upload import Changes, outdated
+from tasks.upload import Changes, as_published, outdated
 from tasks.write import WRITER_SETTINGS
 
 #: Threads, because embedding reads, writes and hashes, and all three release the GIL.
@@ -141,9 +142,12 @@ def push_bids(
             return show_dry_run(held, dataset, shards, todo, target.record, checked)
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
+        texts = side_files(dataset)
         changes = Changes(
             card_of=partial(card, dataset, repo_id, about=about),
-            texts=outdated(side_files(dataset), listing),
+            texts=outdated(texts, listing),
+            published=as_published(texts),
+            dataset=identity_of(dataset),
             remove=todo.removed if removed == "delete" else (),
             record=bool(target.damaged),
             same_card=same_card,
