@@ -166,14 +166,46 @@ class Receipt(PublishedShard):
         return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
 
 
+class PublishedText(Value):
+    """One of the dataset's own texts or tables, as it was published."""
+
+    path: str
+    """In the repo: `bids/README`, `tables/participants.parquet`."""
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class DatasetIdentity(Value):
+    """Which dataset was published last: what a person needs to see that another one is about to be."""
+
+    name: str
+    doi: str = ""
+    subjects: int = Field(ge=0)
+    images: int = Field(ge=0)
+    size: int = Field(ge=0)
+    """Bytes of the images."""
+
+
+class RecordIndex(Value):
+    """`bids/record/index.json` in the dataset repo: what the record says besides its lines."""
+
+    layout: int = LAYOUT_VERSION
+    dataset: DatasetIdentity | None = None
+    texts: tuple[PublishedText, ...] = ()
+    """Sorted by path."""
+
+
 class PublicationRecord(Value):
-    """`bids/shards.jsonl` in the dataset repo: what is published, one line a shard, sorted by path."""
+    """What is published: `bids/shards.jsonl` in the dataset repo, one line a shard, sorted by path, and its index."""
 
     shards: Mapping[str, PublishedShard] = {}
+    texts: Mapping[str, PublishedText] = {}
+    """By path. None in a repo that a version without the index has published."""
+    dataset: DatasetIdentity | None = None
 
     @classmethod
-    def read(cls, text: bytes) -> tuple["PublicationRecord", tuple[str, ...]]:
-        """Read the JSON lines: the record, and what is wrong with the lines that cannot be read.
+    def read(cls, text: bytes, index: bytes = b"") -> tuple["PublicationRecord", tuple[str, ...]]:
+        """Read the JSON lines and the index: the record, and what is wrong with what cannot be read.
 
         A line that somebody damaged costs its own shard only: it counts as unpublished, and is reported.
         """
@@ -188,18 +220,40 @@ class PublicationRecord(Value):
                 damaged.append(f"line {number}: {'.'.join(map(str, first['loc']))} {first['msg']}")
             else:
                 shards[shard.path] = shard
-        return cls(shards=shards), tuple(damaged)
+        try:
+            found = RecordIndex.model_validate_json(index) if index else RecordIndex()
+        except ValidationError as error:
+            first = error.errors()[0]
+            damaged.append(f"index: {'.'.join(map(str, first['loc']))} {first['msg']}")
+            found = RecordIndex()
+        return cls(shards=shards, texts={one.path: one for one in found.texts}, dataset=found.dataset), tuple(damaged)
 
     def dump(self) -> bytes:
         """The JSON lines; the same record gives the same bytes."""
         lines = (self.shards[path].model_dump_json(exclude_defaults=True) for path in sorted(self.shards))
         return b"".join(line.encode() + b"\n" for line in lines)
 
-    def updated(self, add: Iterable[PublishedShard] = (), remove: Iterable[str] = ()) -> "PublicationRecord":
-        """This record with lines added or replaced, and others (by path) gone."""
+    def dump_index(self) -> bytes:
+        """The index; the same record gives the same bytes."""
+        texts = tuple(self.texts[path] for path in sorted(self.texts))
+        return RecordIndex(dataset=self.dataset, texts=texts).model_dump_json(indent=1).encode() + b"\n"
+
+    def updated(
+        self,
+        add: Iterable[PublishedShard] = (),
+        remove: Iterable[str] = (),
+        texts: Iterable[PublishedText] = (),
+        dataset: DatasetIdentity | None = None,
+    ) -> "PublicationRecord":
+        """This record with shards and texts added or replaced, and others (by path) gone."""
         gone = set(remove)
-        kept = {path: shard for path, shard in self.shards.items() if path not in gone}
-        return PublicationRecord(shards=kept | {shard.path: shard for shard in add})
+        shards = {path: shard for path, shard in self.shards.items() if path not in gone}
+        kept = {path: text for path, text in self.texts.items() if path not in gone}
+        return PublicationRecord(
+            shards=shards | {shard.path: shard for shard in add},
+            texts=kept | {text.path: text for text in texts},
+            dataset=dataset or self.dataset,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from tasks.models import Gated, Listing, PublicationRecord
 from tasks.patience import RETRIES_AT_THE_START
 
 RECORD = "bids/shards.jsonl"
+INDEX = "bids/record/index.json"
 CARD = "README.md"
 
 
@@ -31,8 +32,8 @@ class Published:
 def read_published(hub: Hub, commit: str | None = None) -> Published:
     """The record and the card at the target's head, or at `commit`."""
     commit = commit or hub.head()
-    text = hub.read(RECORD, commit)
-    record, damaged = PublicationRecord.read(text) if text else (PublicationRecord(), ())
+    text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
+    record, damaged = PublicationRecord.read(text or b"", index or b"")
     card = hub.read(CARD, commit)
     return Published(commit, record, card.decode(errors="replace") if card else None, damaged)
 

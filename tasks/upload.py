@@ -20,7 +20,7 @@ What the remote holds in the end is `tasks.verify`'s question, not this module's
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import eq
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -33,9 +33,17 @@ from prefect.logging import get_run_logger
 
 from tasks.errors import PushError
 from tasks.hub import Hub, StaleParent, Transient
-from tasks.models import ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
+from tasks.models import (
+    DatasetIdentity,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    PublishedText,
+    Receipt,
+)
 from tasks.patience import RETRIES, patiently
-from tasks.published import CARD, RECORD, Published, read_published
+from tasks.published import CARD, INDEX, RECORD, Published, read_published
 from tasks.staging import Staging
 
 COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the run says so
@@ -81,6 +89,10 @@ class Changes:
     card_of: CardOf
     texts: Mapping[str, bytes]
     """The dataset's own texts that the repo does not hold as they are now: repo path -> bytes."""
+    published: tuple[PublishedText, ...] = ()
+    """All of the dataset's own texts, as the record will hold them."""
+    dataset: DatasetIdentity | None = None
+    """Which dataset this is, for the record."""
     remove: tuple[str, ...] = ()
     """Shards to remove from the repo."""
     record: bool = False
@@ -89,13 +101,13 @@ class Changes:
 
     def any(self, target: Published) -> bool:
         """Whether anything is to be done, the target being as it is."""
-        if self.texts or self.remove or self.record:
+        if self.texts or self.remove or self.record or (self.dataset and not target.record.dataset):
             return True
         return not self.same_card(self.card_of(target.record, target.card), target.card)
 
     def made(self) -> "Changes":
         """What is left after a commit that brought all of it about: the card goes with each."""
-        return Changes(self.card_of, {}, same_card=self.same_card)
+        return replace(self, texts={}, remove=(), record=False)
 
 
 def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tuple[S, ...]]:
@@ -155,9 +167,9 @@ def commit(
     """
     remove = changes.remove
     for _ in range(COMMIT_TRIES):
-        record = before.record.updated(shards, remove)
+        record = before.record.updated(shards, remove, changes.published, changes.dataset)
         card = changes.card_of(record, before.card)
-        files = {**changes.texts, RECORD: record.dump(), CARD: card.encode()}
+        files = {**changes.texts, RECORD: record.dump(), INDEX: record.dump_index(), CARD: card.encode()}
         everything: list[CommitOperationAdd | CommitOperationDelete] = [
             *operations,
             *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())),
@@ -188,6 +200,14 @@ def landed(found: Published, shards: Sequence[PublishedShard], remove: Sequence[
 def outdated(texts: Mapping[str, bytes], listing: Listing) -> dict[str, bytes]:
     """The texts that the repo does not hold as they are now, by the object ids in the listing."""
     return {path: data for path, data in texts.items() if not _holds(listing.files.get(path), data)}
+
+
+def as_published(texts: Mapping[str, bytes]) -> tuple[PublishedText, ...]:
+    """The texts as the record holds them."""
+    return tuple(
+        PublishedText(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for path, data in sorted(texts.items())
+    )
 
 
 def _holds(listed: ListedFile | None, data: bytes) -> bool:

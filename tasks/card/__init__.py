@@ -40,7 +40,8 @@ __all__ = [
 BEGIN = "<!-- bids-push:begin (rewritten by every push: write before this line, or after the end) -->"
 END = "<!-- bids-push:end -->"
 MADE = "<!-- bids-push:made -->"
-RECORD = "shards.jsonl"  # under bids/, the publication record's own name
+#: Under bids/, the publication record's own names: a text of the dataset that is called so is not published.
+RECORD = re.compile(r"(shards\.jsonl|record(/.*)?)", re.IGNORECASE)
 _BLOCK = re.compile(r"<!-- bids-push:begin[^\n]*-->.*?<!-- bids-push:end -->", re.DOTALL)
 _MADE = re.compile(rf"{MADE}.*?{MADE}", re.DOTALL)
 _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
@@ -48,7 +49,7 @@ _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
 
 def side_files(dataset: Dataset) -> dict[str, bytes]:
     """Path in the repo -> bytes: the dataset's own texts, and its tables of people and visits as Parquet."""
-    files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if path.casefold() != RECORD}
+    files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if not RECORD.fullmatch(path)}
     for path, rows in ((PARTICIPANTS, dataset.participants), (SESSIONS, dataset.sessions)):
         if rows:
             files[path] = _parquet(rows)
