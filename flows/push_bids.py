@@ -36,8 +36,8 @@ from tasks.models import Dataset, Gated, Image, PublicationRecord, Removed, Shar
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
-from tasks.published import read_target
-from tasks.resume import Work, decide
+from tasks.published import RECORD, Published, read_target, read_target_again
+from tasks.resume import Drift, Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
 from tasks.staging import Target
@@ -98,7 +98,7 @@ def push_bids(
             without images of heads is published, any other is not.
         dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
         revision: The branch to publish on.
-        private: Whether a repo that has to be made is private. An existing one stays as it is.
+        private: Whether the repo is private. One that is there already and public stops the push; nothing changes it.
         verification: listing: compare every shard's size and sha256 with the Hub's listing. sample: and read some
             shards back, byte for byte. full: and read every shard back.
         removed: What to do with published shards that the dataset no longer has. keep: report them. delete: remove
@@ -106,8 +106,8 @@ def push_bids(
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
         allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
-        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. no
-            leaves a repo as it is.
+        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
+            that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
             the push.
         staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
@@ -134,12 +134,19 @@ def push_bids(
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
         contents = Contents(staging.folder.parent / "contents.sqlite", folder)
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
+        lost = target.without_shard(listing, shards)
+        todo = replace(
+            todo,
+            drift=(*todo.drift, *(Drift(RECORD, what) for what in target.damaged)),
+            removed=tuple(path for path in todo.removed if path not in lost),
+        )
         say_what_is_there(held, todo)
         if todo.missing:
             in_headers = steps.take(check_images, unseen(todo.missing), folder)
             checked = checked.with_more(in_headers)
         if dry_run:
-            return show_dry_run(held, dataset, shards, todo, target.record, checked)
+            wrong = hub.wrong_setup(private, gated)
+            return show_dry_run(held, dataset, shards, todo, target.record, checked, wrong)
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
         texts = side_files(dataset)
@@ -149,6 +156,8 @@ def push_bids(
             published=as_published(texts),
             dataset=identity_of(dataset),
             remove=todo.removed if removed == "delete" else (),
+            forget=lost,
+            planned=target.record,
             record=bool(target.damaged),
             same_card=same_card,
         )
@@ -167,10 +176,19 @@ def push_bids(
         log_waiting(wave, waiting)
         staging.require_room(sum(spec.room for spec in wave.stage))
 
+        later = {spec.path for spec in waiting}
+        own = {**texts, **pictures.files}
+
+        def plan_again() -> tuple[Work, Published, Changes]:
+            found, files = steps.take(read_target_again, hub)
+            rest = [spec for spec in shards if spec.path not in later]
+            left = decide(rest, found.record, files, contents.unchanged, staging.read_whole)
+            return left, found, changes.again(found, own, files)
+
         size = sum(spec.size for spec in wave.missing)
         progress = Progress(len(shards), len(todo.done), len(wave.missing), size)
         push = Push(hub, held.lease, folder, shards, staging, contents, progress, steps)
-        done = push.publish(wave, target, changes)
+        done = push.publish(wave, target, changes, plan_again)
         progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
         lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
         held.status.published(
@@ -181,7 +199,6 @@ def push_bids(
         if push.failed:
             raise ShardsFailed(failures(push.failed, len(shards)))
 
-        later = {spec.path for spec in waiting}
         published = [spec for spec in shards if spec.path not in later]
         evidence = Evidence(
             [lines[spec.path] for spec in published],
@@ -276,8 +293,9 @@ def show_dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
+    wrong: PushError | None = None,
 ) -> State:
-    """Leave what would be done as an artifact."""
+    """Leave what would be done as an artifact; `wrong` is what of the repo is not as asked."""
     create_markdown_artifact(
         words.dry_run(held.hub, dataset, shards, work, record, checked),
         key=f"dry-run-{held.run.id}",
@@ -286,6 +304,8 @@ def show_dry_run(
     missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
+    if wrong:
+        missing = f"The push would stop: {type(wrong).__name__}: {wrong} Else {missing}"
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.")
 
 
