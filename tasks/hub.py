@@ -36,7 +36,7 @@ from prefect.logging import get_logger, get_run_logger
 from tasks.errors import BadInput, PushError
 from tasks.heads import NewestHead
 from tasks.models import Gated, ListedFile, Listing
-from tasks.ours import is_shard, is_text
+from tasks.ours import in_our_folders
 from tasks.staging import Target
 
 #: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
@@ -306,7 +306,7 @@ class Hub:
                 tree = self.api.list_repo_tree(
                     self.target.repo_id, repo_type="dataset", revision=revision, recursive=True
                 )
-                if any(is_shard(entry.path) or is_text(entry.path) for entry in tree):
+                if any(in_our_folders(entry.path) for entry in tree):
                     return True
         return False
 
