@@ -24,7 +24,7 @@ from flows.tail import tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
-from tasks.change import Change, change, identity_of
+from tasks.change import change, identity_of
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -36,8 +36,8 @@ from tasks.models import Dataset, Gated, Image, PublicationRecord, Removed, Shar
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
-from tasks.published import read_target
-from tasks.resume import Work, decide
+from tasks.published import RECORD, Published, read_target, read_target_again
+from tasks.resume import Drift, Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
 from tasks.staging import Target
@@ -100,7 +100,7 @@ def push_bids(
             without images of heads is published, any other is not.
         dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
         revision: The branch to publish on.
-        private: Whether a repo that has to be made is private. An existing one stays as it is.
+        private: Whether the repo is private. One that is there already and public stops the push; nothing changes it.
         verification: listing: compare every shard's size and sha256 with the Hub's listing. sample: and read some
             shards back, byte for byte. full: and read every shard back.
         removed: What to do with published shards that the dataset no longer has. keep: report them. delete: remove
@@ -108,8 +108,8 @@ def push_bids(
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
         allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
-        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. no
-            leaves a repo as it is.
+        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
+            that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
             the push.
         staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
@@ -138,6 +138,12 @@ def push_bids(
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
         contents = Contents(staging.folder.parent / "contents.sqlite", folder)
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
+        lost = target.without_shard(listing, shards)
+        todo = replace(
+            todo,
+            drift=(*todo.drift, *(Drift(RECORD, what) for what in target.damaged)),
+            removed=tuple(path for path in todo.removed if path not in lost),
+        )
         say_what_is_there(held, todo)
         changed = change(dataset, shards, target.record, contents.sha256)
         if not dry_run:
@@ -146,7 +152,8 @@ def push_bids(
             in_headers = steps.take(check_images, unseen(todo.missing), folder)
             checked = checked.with_more(in_headers)
         if dry_run:
-            return show_dry_run(held, dataset, shards, todo, target.record, checked, changed)
+            stops = changed.problem(Settings().max_change, accept_changes), hub.wrong_setup(private, gated)
+            return show_dry_run(held, dataset, shards, todo, target.record, checked, [one for one in stops if one])
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
         texts = side_files(dataset)
@@ -156,6 +163,8 @@ def push_bids(
             published=as_published(texts),
             dataset=identity_of(dataset),
             remove=todo.removed if removed == "delete" else (),
+            forget=lost,
+            planned=target.record,
             record=bool(target.damaged),
             same_card=same_card,
         )
@@ -174,10 +183,19 @@ def push_bids(
         log_waiting(wave, waiting)
         staging.require_room(sum(spec.room for spec in wave.stage))
 
+        later = {spec.path for spec in waiting}
+        own = {**texts, **pictures.files}
+
+        def plan_again() -> tuple[Work, Published, Changes]:
+            found, files = steps.take(read_target_again, hub)
+            rest = [spec for spec in shards if spec.path not in later]
+            left = decide(rest, found.record, files, contents.unchanged, staging.read_whole)
+            return left, found, changes.again(found, own, files)
+
         size = sum(spec.size for spec in wave.missing)
         progress = Progress(len(shards), len(todo.done), len(wave.missing), size)
         push = Push(hub, held.lease, folder, shards, staging, contents, progress, steps)
-        done = push.publish(wave, target, changes)
+        done = push.publish(wave, target, changes, plan_again)
         progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
         lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
         held.status.published(
@@ -188,7 +206,6 @@ def push_bids(
         if push.failed:
             raise ShardsFailed(failures(push.failed, len(shards)))
 
-        later = {spec.path for spec in waiting}
         published = [spec for spec in shards if spec.path not in later]
         evidence = Evidence(
             [lines[spec.path] for spec in published],
@@ -283,21 +300,19 @@ def show_dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
-    changed: Change,
+    stops: Sequence[PushError],
 ) -> State:
-    """Leave what would be done as an artifact."""
-    part = Settings().max_change
-    too_much = changed.message(part, 0) if changed.exceeds(part) else ""
+    """Leave what would be done as an artifact; `stops` is what would end the push before it stages."""
     create_markdown_artifact(
-        words.dry_run(held.hub, dataset, shards, work, record, checked, too_much),
+        words.dry_run(held.hub, dataset, shards, work, record, checked, stops),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
     missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    stops = f"\nThe push would stop: TooMuchChanged. {too_much}" if too_much else ""
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{stops}")
+    told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
 
 
 def nothing_to_publish(held: Held, work: Work) -> State:

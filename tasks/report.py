@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from tasks.errors import PushError
 from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Removal, Shown, VerificationReport
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
@@ -253,9 +254,9 @@ def dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
-    too_much: str = "",
+    stops: Sequence[PushError] = (),
 ) -> str:
-    """What a run would do, as a Markdown artifact; `too_much` is what would stop it since so much has changed."""
+    """What a run would do, as a Markdown artifact; `stops` is what would end it before it stages."""
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -265,7 +266,7 @@ def dry_run(
     by_suffix = [
         [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
     ]
-    verdict = "**The push would stop**, see below. " if checked.stops or too_much else ""
+    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
     parts = [
         f"# Dry run: {dataset.name} to {hub.target}",
         f"{verdict}Nothing was staged or sent.",
@@ -275,7 +276,7 @@ def dry_run(
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         "## What changed since the last time",
-        *(cell(line.strip()) for line in too_much.splitlines()),
+        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
         _changed(work, record),
     ]
     if work.drift:
