@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 #: Goes into every digest. Raised when bids-push itself changes what it writes; an upgraded library never is a change.
 LAYOUT_VERSION = 1
@@ -30,7 +30,8 @@ ROW_OVERHEAD = 8 << 10
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Verification = Literal["listing", "sample", "full"]
-Removed = Literal["keep", "delete"]
+#: Earlier versions had "delete", which removed unattended: a person is asked instead.
+Removed = Annotated[Literal["keep", "ask"], BeforeValidator(lambda value: "ask" if value == "delete" else value)]
 Gated = Literal["no", "auto", "manual"]
 
 

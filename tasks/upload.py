@@ -20,7 +20,7 @@ What the remote holds in the end is `tasks.verify`'s question, not this module's
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import eq
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -44,6 +44,7 @@ from tasks.models import (
 )
 from tasks.patience import RETRIES, patiently
 from tasks.published import CARD, INDEX, RECORD, Published, read_published
+from tasks.remove import RemovalPlan, deletions
 from tasks.staging import Staging
 
 COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the run says so
@@ -93,21 +94,34 @@ class Changes:
     """All of the dataset's own texts, as the record will hold them."""
     dataset: DatasetIdentity | None = None
     """Which dataset this is, for the record."""
-    remove: tuple[str, ...] = ()
-    """Shards to remove from the repo."""
+    remove: RemovalPlan | None = None
+    """What a person approved to be removed from the repo."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Lines of the record that stand for nothing, path -> sha256: they go with the next commit, and no file."""
     record: bool = False
     """Whether the record on the Hub has to be written anew, since lines of it are damaged."""
     same_card: SameCard = eq
 
     def any(self, target: Published) -> bool:
         """Whether anything is to be done, the target being as it is."""
-        if self.texts or self.remove or self.record or (self.dataset and not target.record.dataset):
+        if (
+            self.texts
+            or (self.remove and self.remove.paths)
+            or self.record
+            or (self.dataset and not target.record.dataset)
+        ):
             return True
         return not self.same_card(self.card_of(target.record, target.card), target.card)
 
     def made(self) -> "Changes":
         """What is left after a commit that brought all of it about: the card goes with each."""
-        return replace(self, texts={}, remove=(), record=False)
+        return replace(self, texts={}, remove=None, record=False)
+
+    def gone(self, record: PublicationRecord) -> set[str]:
+        """The lines of a record that go: of what is removed, and of what stands for nothing."""
+        lines: dict[str, PublishedShard | PublishedText] = {**record.shards, **record.texts}
+        lost = {path for path, sha256 in self.lost.items() if path in lines and lines[path].sha256 == sha256}
+        return lost.union(self.remove.paths if self.remove else ())
 
 
 def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tuple[S, ...]]:
@@ -165,15 +179,15 @@ def commit(
         ContestedTarget: somebody else committed before us, every time.
         Transient: the Hub could not answer, and the batch did not land (yet).
     """
-    remove = changes.remove
+    remove = changes.remove.paths if changes.remove else ()
     for _ in range(COMMIT_TRIES):
-        record = before.record.updated(shards, remove, changes.published, changes.dataset)
+        record = before.record.updated(shards, changes.gone(before.record), changes.published, changes.dataset)
         card = changes.card_of(record, before.card)
         files = {**changes.texts, RECORD: record.dump(), INDEX: record.dump_index(), CARD: card.encode()}
         everything: list[CommitOperationAdd | CommitOperationDelete] = [
             *operations,
             *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())),
-            *(CommitOperationDelete(path) for path in remove if path in before.record.shards),
+            *(deletions(changes.remove, before) if changes.remove else ()),
         ]
         try:
             return Published(hub.commit(everything, _message(shards, remove), before.commit), record, card)
@@ -193,7 +207,7 @@ def landed(found: Published, shards: Sequence[PublishedShard], remove: Sequence[
     """Whether a commit is on the Hub already: it was made, and only its answer was lost."""
     if not (shards or remove):
         return found.card == card
-    record = found.record.shards
+    record = {**found.record.shards, **found.record.texts}
     return all(record.get(shard.path) == shard for shard in shards) and not any(path in record for path in remove)
 
 
@@ -225,7 +239,7 @@ def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
         span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         parts.append(f"Publish {len(names)} shard{'s' * (len(names) > 1)}: {span}")
     if remove:
-        parts.append(f"Remove {len(remove)} shard{'s' * (len(remove) > 1)} that the dataset no longer has")
+        parts.append(f"Remove {len(remove)} file{'s' * (len(remove) > 1)} that the dataset no longer has, as approved")
     return "; ".join(parts) or "Update the card and the dataset's own texts"
 
 
