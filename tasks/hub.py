@@ -485,6 +485,11 @@ class Hub:
             raise
         return buffer.getvalue()
 
+    def sha256_of(self, path: str, commit: str) -> str | None:
+        """The sha256 of a small file's bytes at `commit`, or None where there is no such file."""
+        data = self.read(path, commit)
+        return None if data is None else hashlib.sha256(data).hexdigest()
+
     def preupload(self, operations: Iterable[CommitOperationAdd]) -> None:
         """Send the content of these files; content that the Hub has is not sent again. Nothing becomes visible."""
         self.api.preupload_lfs_files(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from tasks.ours import is_shard, is_text
 
@@ -36,7 +36,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 60)]
 """Bytes, rows: no more than any disk holds, so that a sum of them stays a number that everything can write."""
 Verification = Literal["listing", "sample", "full"]
-Removed = Literal["keep", "delete"]
+#: Earlier versions had "delete", which removed unattended: a person is asked instead.
+Removed = Annotated[Literal["keep", "ask"], BeforeValidator(lambda value: "ask" if value == "delete" else value)]
 Gated = Literal["no", "auto", "manual"]
 
 

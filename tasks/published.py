@@ -4,14 +4,13 @@ The record is the durable side of resuming: whoever has the dataset and a token 
 with no local state.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.hub import Hub
-from tasks.models import Gated, Listing, PublicationRecord, ShardSpec
+from tasks.models import Gated, Listing, PublicationRecord
 from tasks.patience import RETRIES, RETRIES_AT_THE_START
 
 RECORD = "bids/shards.jsonl"
@@ -32,11 +31,6 @@ class Published:
     """Whether a commit of somebody else was found since it was read, so that there may be more to do by now."""
     overtaken: frozenset[str] = frozenset()
     """Paths that were to be committed, and were not: somebody else has published them since they were planned."""
-
-    def without_shard(self, listing: Listing, plan: Iterable[ShardSpec]) -> tuple[str, ...]:
-        """Shards of the record that are neither in the repo nor in the plan: nothing but their lines is left."""
-        planned = {spec.path for spec in plan}
-        return tuple(sorted(path for path in self.record.shards if path not in listing.files and path not in planned))
 
 
 def read_published(hub: Hub, at: str | None = None) -> Published:

@@ -25,7 +25,7 @@ What the remote holds in the end is `tasks.verify`'s question, not this module's
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import eq
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -48,9 +48,10 @@ from tasks.models import (
     PublishedText,
     Receipt,
 )
-from tasks.ours import is_shard, is_text
+from tasks.ours import is_text
 from tasks.patience import RETRIES, patiently
 from tasks.published import CARD, INDEX, RECORD, Published, read_published
+from tasks.remove import RemovalPlan, deletions
 from tasks.staging import Staging
 
 COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the run says so
@@ -113,10 +114,10 @@ class Changes:
     """All of the dataset's own texts, as the record will hold them."""
     dataset: DatasetIdentity | None = None
     """Which dataset this is, for the record."""
-    remove: tuple[str, ...] = ()
-    """Shards and texts of ours to remove from the repo."""
-    forget: tuple[str, ...] = ()
-    """Shards whose lines leave the record, since they are neither in the repo nor in the dataset."""
+    remove: RemovalPlan | None = None
+    """What a person approved to be removed from the repo."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Lines of the record that stand for nothing, path -> sha256: they go with the next commit, and no file."""
     planned: PublicationRecord | None = None
     """The record that all of this was planned from. Without it, the one that the first commit is made on."""
     record: bool = False
@@ -126,7 +127,8 @@ class Changes:
     def any(self, target: Published) -> bool:
         """Whether anything is to be done, the target being as it is."""
         record = target.record
-        if self.texts or self.remove or self.forget or self.record or (self.dataset and not record.dataset):
+        removal = bool(self.remove and self.remove.paths)
+        if self.texts or removal or self.lost or self.record or (self.dataset and not record.dataset):
             return True
         if any(record.texts.get(text.path) != text for text in self.published):
             return True
@@ -134,26 +136,11 @@ class Changes:
 
     def made(self) -> "Changes":
         """What is left after a commit that brought all of it about: the card goes with each."""
-        return replace(self, texts={}, remove=(), forget=(), record=False)
+        return replace(self, texts={}, remove=None, lost={}, record=False)
 
     def again(self, found: Published, texts: Mapping[str, bytes], listing: Listing) -> "Changes":
-        """The same, planned anew from what the target holds by now; `texts` are all of the dataset's own.
-
-        What was to be removed and was published anew meanwhile stays: it is not what somebody has decided about.
-        """
-        before, now = self.planned or found.record, found.record
-        same = [
-            path
-            for path in self.remove
-            if before.shards.get(path) == now.shards.get(path) and before.texts.get(path) == now.texts.get(path)
-        ]
-        return replace(
-            self,
-            texts=outdated(texts, listing),
-            remove=tuple(path for path in same if path in listing.files),
-            planned=found.record,
-            record=bool(found.damaged),
-        )
+        """The same, planned anew from what the target holds by now; `texts` are all of the dataset's own."""
+        return replace(self, texts=outdated(texts, listing), planned=found.record, record=bool(found.damaged))
 
 
 def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tuple[S, ...]]:
@@ -264,7 +251,7 @@ def commit(
         everything = batch.operations(hub, record, card)
         fence()
         try:
-            made = hub.commit(everything, _message(batch.shards, batch.remove), before.commit)
+            made = hub.commit(everything, _message(batch.shards, batch.removed), before.commit)
             return Published(made, record, card, contested=contested, overtaken=late)
         except (StaleParent, Transient) as failure:
             found = read_published(hub)
@@ -296,10 +283,10 @@ def overtaken(changes: Changes, now: PublicationRecord, shards: Sequence[Publish
     planned = changes.planned or now
     ours = {shard.path: shard for shard in shards}
     texts = {text.path: text for text in changes.published if text.path in changes.texts}
-    gone = (*changes.remove, *changes.forget)
-    lines = {path for path in (*ours, *gone) if now.shards.get(path) not in (planned.shards.get(path), ours.get(path))}
+    lost = changes.lost
+    lines = {path for path in (*ours, *lost) if now.shards.get(path) not in (planned.shards.get(path), ours.get(path))}
     written = {
-        path for path in (*texts, *gone) if now.texts.get(path) not in (planned.texts.get(path), texts.get(path))
+        path for path in (*texts, *lost) if now.texts.get(path) not in (planned.texts.get(path), texts.get(path))
     }
     return frozenset(lines | written)
 
@@ -311,8 +298,8 @@ class _Batch:
     shards: tuple[PublishedShard, ...]
     sent: tuple[CommitOperationAdd, ...]
     texts: Mapping[str, bytes]
-    remove: tuple[str, ...]
-    """Files that go."""
+    deletions: tuple[CommitOperationDelete, ...]
+    """Files that go, as a person approved."""
     forget: tuple[str, ...]
     """Lines that go, with or without a file."""
     changes: Changes
@@ -327,20 +314,29 @@ class _Batch:
         changes: Changes,
         late: frozenset[str],
     ) -> "_Batch":
-        """All that was planned, without what others have published since, and what is not ours to remove."""
-        record = before.record
-        ours = [path for path in changes.remove if _is_ours(path) and (path in record.shards or path in record.texts)]
-        ours = [path for path in ours if path not in late]
-        lost = [path for path in changes.forget if path in record.shards and path not in late]
-        there = hub.listed([*ours, *lost], before.commit)
+        """All that was planned, without what others have published since.
+
+        Raises:
+            RemovalRefused: something is not as the removal was planned.
+        """
+        gone = tuple(deletions(changes.remove, before)) if changes.remove else ()
+        lines: dict[str, PublishedShard | PublishedText] = {**before.record.shards, **before.record.texts}
+        lost = [path for path, sha256 in changes.lost.items() if path in lines and lines[path].sha256 == sha256]
+        lost = [path for path in lost if path not in late]
+        there = hub.listed(lost, before.commit)
         return cls(
             shards=tuple(shard for shard in shards if shard.path not in late),
             sent=tuple(operation for operation in operations if operation.path_in_repo not in late),
             texts={path: data for path, data in changes.texts.items() if path not in late},
-            remove=tuple(path for path in ours if path in there),
-            forget=(*ours, *(path for path in lost if path not in there)),
+            deletions=gone,
+            forget=(*(one.path_in_repo for one in gone), *(path for path in lost if path not in there)),
             changes=changes,
         )
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The paths of the files that go."""
+        return tuple(one.path_in_repo for one in self.deletions)
 
     def any(self) -> bool:
         """Whether anything is left of it."""
@@ -370,11 +366,7 @@ class _Batch:
         require_kept(hub, written, large=False)
         for operation in self.sent:
             operation._remote_oid = None  # of a head long ago: the client would leave out what was there then
-        return [*self.sent, *written, *(CommitOperationDelete(path) for path in self.remove)]
-
-
-def _is_ours(path: str) -> bool:
-    return is_shard(path) or is_text(path)
+        return [*self.sent, *written, *self.deletions]
 
 
 def landed(hub: Hub, found: Published, batch: _Batch) -> bool:
@@ -396,8 +388,8 @@ def landed(hub: Hub, found: Published, batch: _Batch) -> bool:
 def _in_place(hub: Hub, found: Published, batch: _Batch) -> bool:
     """Whether the files of a commit are in the repo as it was to bring them."""
     shards = {shard.path: (shard.size, shard.sha256) for shard in batch.shards}
-    files = hub.listed([*shards, *batch.texts, *batch.remove, RECORD, INDEX, CARD], found.commit)
-    if not {RECORD, INDEX, CARD} <= files.keys() or files.keys() & set(batch.remove):
+    files = hub.listed([*shards, *batch.texts, *batch.removed, RECORD, INDEX, CARD], found.commit)
+    if not {RECORD, INDEX, CARD} <= files.keys() or files.keys() & set(batch.removed):
         return False
     if any(path not in files or (files[path].size, files[path].sha256) != as_sent for path, as_sent in shards.items()):
         return False
@@ -433,7 +425,7 @@ def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
         span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         parts.append(f"Publish {len(names)} shard{'s' * (len(names) > 1)}: {span}")
     if remove:
-        parts.append(f"Remove {len(remove)} file{'s' * (len(remove) > 1)} that the dataset no longer has")
+        parts.append(f"Remove {len(remove)} file{'s' * (len(remove) > 1)} that the dataset no longer has, as approved")
     return "; ".join(parts) or "Update the card and the dataset's own texts"
 
 
