@@ -16,7 +16,7 @@ import pytest
 from PIL import Image as Picture
 
 from deployments.local_stack import REPO
-from tasks.decode import Undecodable, decode, picture
+from tasks.decode import SLAB, Undecodable, decode, picture
 from tasks.embed import Check
 from tasks.models import Receipt
 from tasks.pictures import MAX_SLICES, axial_slice
@@ -95,6 +95,12 @@ def test_an_image_that_ends_early_is_named_so():
     assert "breaks off" in wrong(zipped(image)[:-3])
     for data in (image[:-1], zipped(image[:-1])):
         assert "cannot be read to its end" in wrong(data)
+
+
+@pytest.mark.parametrize("zip_it", [False, True])
+def test_an_image_of_several_slabs_that_lacks_its_last_byte_ends_early(zip_it):
+    data = nifti1((100, 100, 3 * SLAB // 10_000))[:-1]
+    assert "cannot be read to its end" in wrong(zipped(data) if zip_it else data)
 
 
 def test_what_is_no_image_and_what_nibabel_cannot_load_is_named_so():
