@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -203,11 +203,14 @@ def test_a_removal_on_a_head_that_somebody_moved_removes_nothing(hub: Hub) -> No
 def test_lines_that_stand_for_nothing_go_with_the_next_commit_and_no_file_with_them(hub: Hub) -> None:
     target = with_a_text(hub)
     lost = {README: target.record.texts[README].sha256, "bids/other": SHA}
-    assert not Changes(card, {}, lost=lost).any(replace(target, card=card(target.record, None)))
     other = Changes(card, {"bids/new": b""}, lost={README: "0" * 64})  # published anew since it was read
     assert README in commit(hub, target, [], [], other).record.texts
+    there = commit(hub, read_published(hub), [], [], Changes(card, {}, lost=lost))
+    assert README in there.record.texts  # its file is there after all
+    hub.commit([CommitOperationDelete(README)], "By hand", hub.head())
+    assert Changes(card, {}, lost=lost).any(replace(there, card=card(there.record, None)))
     after = commit(hub, read_published(hub), [], [], Changes(card, {"bids/new": b"1"}, lost=lost))
-    assert README not in after.record.texts and README in hub.listing(after.commit).files
+    assert README not in after.record.texts and "bids/new" in hub.listing(after.commit).files
 
 
 #: Everything in the client's API by which something leaves a repo or a branch.
