@@ -231,7 +231,7 @@ def test_shards_that_somebody_publishes_otherwise_while_a_run_works_are_planned_
 
 
 class Somebody(threading.Thread):
-    """Somebody who, once the first shard of a run is on the Hub, publishes all others with other bytes, and one more."""
+    """Somebody who publishes all other shards with other bytes, and one more, once the first of a run is on the Hub."""
 
     def __init__(self, hub: Hub, paths: list[str]) -> None:
         super().__init__(daemon=True)
