@@ -2,8 +2,8 @@
 
 How it works: `find_removals` compares the plan (and the texts that would be published now) with the publication record.
 What the record names and the dataset has not is a removal, if the repo holds it as the record says, and if it lies in a
-folder of ours by strict patterns (`tasks.ours`, and the one below): a record is a file that anybody may have edited, and
-what it says is data, not an order. A removal has three kinds:
+folder of ours by strict patterns (`tasks.ours`, and the one below): a record is a file that anybody may have edited,
+and what it says is data, not an order. A removal has three kinds:
 
 - a *shard* that the plan no longer has;
 - *rows* of a shard that the plan still has: its new version would be without them, so the shard is held back whole;
