@@ -231,7 +231,7 @@ def test_shards_that_somebody_publishes_otherwise_while_a_run_works_are_planned_
 
 
 class Somebody(threading.Thread):
-    """Somebody who, once the first shard of a run is on the Hub, publishes all others with other bytes, and one more."""
+    """Who, once the first shard of a run is on the Hub, publishes all others with other bytes, and one more."""
 
     def __init__(self, hub: Hub, paths: list[str]) -> None:
         super().__init__(daemon=True)
