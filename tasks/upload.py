@@ -247,7 +247,8 @@ def commit(
         batch = _Batch.of(hub, before, shards, operations, changes, late)
         if late and not batch.any():
             return replace(before, contested=True, overtaken=late)
-        record, card = batch.record(before), batch.card(before)
+        record = batch.record(before)
+        card = changes.card_of(record, before.card)
         everything = batch.operations(hub, record, card)
         fence()
         try:
@@ -350,10 +351,6 @@ class _Batch:
     def record(self, before: Published) -> PublicationRecord:
         """The record that is true after the commit."""
         return before.record.updated(self.shards, self.forget, self.published(), self.changes.dataset)
-
-    def card(self, before: Published) -> str:
-        """The card that is true after the commit."""
-        return self.changes.card_of(self.record(before), before.card)
 
     def operations(
         self, hub: Hub, record: PublicationRecord, card: str

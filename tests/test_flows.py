@@ -106,6 +106,32 @@ def test_an_image_edited_in_place_at_the_same_size_is_published_again(own_bids: 
     assert sum(shards_on(target)[path] != before[path] for path in before) == 1
 
 
+def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touches_nothing_else(
+    own_bids: Path, target: Hub, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines for files of theirs, one twice, and one whose shard is neither in the repo nor in the dataset any more."""
+    push(own_bids, target, root)
+    lines = (target.read(RECORD, target.head()) or b"").splitlines()
+    gone = sorted(own_bids.glob("sub-*/ses-*"))[0]
+    path = f"data/{gone.parent.name}/{gone.parent.name}_{gone.name}.parquet"
+    for folder in (gone, own_bids / "derivatives" / "lesion_masks" / gone.parent.name / gone.name):
+        shutil.rmtree(folder, ignore_errors=True)
+    theirs = [json.dumps(json.loads(lines[-1]) | {"path": name}).encode() for name in ("notes.md", "../x", "README.md")]
+    text = b"\n".join([*lines, *theirs, lines[1], b"no line"])
+    by_hand = [CommitOperationAdd("notes.md", b"theirs"), CommitOperationDelete(path), CommitOperationAdd(RECORD, text)]
+    target.commit(by_hand, "By hand", target.head())
+    assert push(own_bids, target, root, dry_run=True).name == "DryRun"
+    state = push(own_bids, target, root)
+    assert state.type.value == "COMPLETED", state.message
+    for said in (f"{path}: the record has it, and it is not in the repo", "line 7: its path is none", "line 10: "):
+        assert said in caplog.text
+    head = target.head()
+    record, damaged = PublicationRecord.read(target.read(RECORD, head) or b"")
+    assert not damaged and set(record.shards) == set(shards_on(target)) and len(record.shards) == SESSIONS - 1
+    assert target.read("notes.md", head) == b"theirs" and b"load_dataset" in (target.read(CARD, head) or b"")
+    assert push(own_bids, target, root).name == "NothingToPublish" and target.head() == head
+
+
 def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path, target: Hub, root: Path) -> None:
     push(bids, target, root)
     before = shards_on(target)
