@@ -21,6 +21,7 @@ from flows.held import Held, on_target
 from flows.publish import Push
 from flows.steps import unseen
 from flows.tail import tail, tail_again
+from flows.verified import published, verified
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
@@ -32,11 +33,11 @@ from tasks.findings import Checked, Defacing, PreflightStopped, Statement, Stop
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
 from tasks.load import load_dataset
-from tasks.models import Dataset, Gated, Image, PublicationRecord, Removed, ShardSpec, Verification
+from tasks.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
-from tasks.published import read_target
+from tasks.published import Published, read_target
 from tasks.resume import Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
@@ -153,7 +154,7 @@ def push_bids(
             same_card=same_card,
         )
         if not (todo.missing or changes.any(target)) and not has_claimed(staging, held.run.id):
-            return nothing_to_publish(held, todo)
+            return nothing_to_publish(held, todo, verification, target, listing)
         show_findings(hub, checked)
         known = known_contents(todo, target.record, contents)
         pictures = steps.take(draw_pictures, unseen(dataset), about.pictures, known)
@@ -178,22 +179,24 @@ def push_bids(
             failed=sorted(push.failed),
             withdrawn=[path for path in todo.removed if path in done.record.shards],
         )
-        if push.failed:
-            raise ShardsFailed(failures(push.failed, len(shards)))
-
-        later = {spec.path for spec in waiting}
-        published = [spec for spec in shards if spec.path not in later]
+        sent = frozenset(spec.path for spec in wave.missing) - push.failed.keys()
+        settled = sent | {spec.path for spec in todo.done}
         evidence = Evidence(
-            [lines[spec.path] for spec in published],
-            [receipt for spec in published if (receipt := staging.read_receipt(spec))],
-            frozenset(spec.path for spec in wave.missing),
+            published(target.record, done.record, listing, settled),
+            [receipt for spec in shards if spec.path in settled and (receipt := staging.read_receipt(spec))],
+            sent,
             todo.drift,
             todo.removed,
             source=folder,
             waiting=len(waiting),
             checked=checked,
             left_out=dataset.left_out,
+            texts=texts,
+            whole=True,
+            made=done.commit,
         )
+        if push.failed:
+            return shards_failed(held, verification, evidence, failures(push.failed, len(shards)))
         return tail(held, verification, evidence)
 
     return on_target(work, repo_id, revision, token_block, staging_root)
@@ -289,8 +292,22 @@ def show_dry_run(
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.")
 
 
-def nothing_to_publish(held: Held, work: Work) -> State:
-    """The end of a night with nothing changed."""
+def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
+    """The end of a run that could not stage all shards, once what it and others have published is verified."""
+    try:
+        verified(held, verification, evidence)
+    except PushError as error:
+        raise type(error)(f"{error}\n{failed}") from error
+    raise ShardsFailed(failed)
+
+
+def nothing_to_publish(
+    held: Held, work: Work, verification: Verification, target: Published, listing: Listing
+) -> State:
+    """The end of a night with nothing changed: what is on the Hub is verified, at the commit that was read."""
+    everything = published(target.record, target.record, listing, {spec.path for spec in work.done})
+    read = target.record, listing
+    verified(held, verification, Evidence(everything, (), whole=True, commit=target.commit, read=read))
     staged = held.staging.receipts()
     gate = read_gate(held.staging)
     ask = (

@@ -10,25 +10,23 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
-from flows.steps import unseen
+from flows.verified import verified
 from tasks import report as words
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, not_as_shown, shown_as
 from tasks.lineage import artifact_key, record_publication
-from tasks.models import PublishedShard, Receipt, Verification
+from tasks.models import Receipt, Verification
 from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
-from tasks.verify import verify_target
 
 
 def tail(held: Held, verification: Verification, found: Evidence) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
+    report = verified(held, verification, found)
     if not found.receipts:
         return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
-    report = _verify(held, found.expected, verification, found.sent)
-    get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
     record_publication(held.hub, report, found.source, held.steps.last)
     if not held.run.deployed:
         return Completed(name="Staged", message=_how_to_open(found.receipts))
@@ -52,19 +50,8 @@ def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
-    expected = [receipt.published() for receipt in receipts]
-    return _decide(held, gate, _verify(held, expected, verification), there, _where(held.staging))
-
-
-def _verify(
-    held: Held, expected: Sequence[PublishedShard], level: Verification, favour: frozenset[str] = frozenset()
-) -> VerificationReport:
-    """Verify the target, after the last step; the report, if nothing failed."""
-    report = held.steps.take(
-        verify_target, held.hub, unseen(expected), level, Settings().sample_shards, favour
-    ).require_good()
-    held.status.verified(report)
-    return report
+    report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
+    return _decide(held, gate, report, there, _where(held.staging))
 
 
 def _where(staging: Staging) -> words.Where:

@@ -6,10 +6,12 @@ What is read back from a disk or from the Hub is a pydantic model, because it ma
 POSIX and relative (to the dataset's root, to the repo, or to the target's staging folder, as each field says).
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 #: Goes into every digest. Raised when bids-push itself changes what it writes; an upgraded library never is a change.
@@ -262,6 +264,14 @@ class ListedFile:
     sha256: str | None
     """What the committing client claimed, for a file in LFS or Xet; None for a file that git itself holds."""
     blob_id: str | None = None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether these are the bytes that are listed, by the id that the listing has of them."""
+        if self.size != len(data):
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == hashlib.sha256(data).hexdigest()
+        return self.blob_id == git_hash(data)
 
 
 @dataclass(frozen=True, slots=True)
