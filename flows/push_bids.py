@@ -25,7 +25,7 @@ from flows.verified import published, verified
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
-from tasks.change import identity_of
+from tasks.change import Change, change, identity_of
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -55,6 +55,7 @@ MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
 Rules = Annotated[list[Stop], MaybeNone]
 Fields = Annotated[list[str], MaybeNone]
 Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
+Count = Bytes
 
 
 class ShardsFailed(PushError):
@@ -83,6 +84,7 @@ def push_bids(
     staging_root: Folder = "",
     max_staged_bytes: Bytes = 0,
     token_block: BlockName = "",
+    accept_changes: Count = 0,
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
 
@@ -115,6 +117,8 @@ def push_bids(
         max_staged_bytes: How many bytes may be staged at a time. A run publishes what fits, opens its gate, and says
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
+        accept_changes: Only when a push has stopped because too much of what is published is gone or has other bytes,
+            and all of it is meant: the number of images that it named. For one run; another night has another number.
     """
     if night := later_night():
         return skipped(night, status_at(Target(constants.ENDPOINT, repo_id, revision)))
@@ -136,11 +140,14 @@ def push_bids(
         contents = Contents(staging.folder.parent / "contents.sqlite", folder)
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
         say_what_is_there(held, todo)
+        changed = change(dataset, shards, target.record, contents.sha256)
+        if not dry_run:
+            changed.require(Settings().max_change, accept_changes)
         if todo.missing:
             in_headers = steps.take(check_images, unseen(todo.missing), folder)
             checked = checked.with_more(in_headers)
         if dry_run:
-            return show_dry_run(held, dataset, shards, todo, target.record, checked)
+            return show_dry_run(held, dataset, shards, todo, target.record, checked, changed)
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
         texts = side_files(dataset)
@@ -279,17 +286,21 @@ def show_dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
+    changed: Change,
 ) -> State:
     """Leave what would be done as an artifact."""
+    part = Settings().max_change
+    too_much = changed.message(part, 0) if changed.exceeds(part) else ""
     create_markdown_artifact(
-        words.dry_run(held.hub, dataset, shards, work, record, checked),
+        words.dry_run(held.hub, dataset, shards, work, record, checked, too_much),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
     missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.")
+    stops = f"\nThe push would stop: TooMuchChanged. {too_much}" if too_much else ""
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{stops}")
 
 
 def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:

@@ -37,8 +37,10 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
     kept, lost = read_round(staging.round, settings.sample_nights, now)
     a_night = found.whole and level != "listing"
     tonight = kept.begun(found.expected, settings.sample_nights, now) if a_night else kept
-    for sentence in filter(None, (damaged, lost if a_night else "")):
-        log.warning("%s", sentence)
+    if damaged:
+        log.warning("%s", damaged)
+    if a_night and lost:
+        log.info("%s", lost)
     reading = Reading(
         round=tonight,
         least=settings.sample_shards,

@@ -263,8 +263,9 @@ def dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
+    too_much: str = "",
 ) -> str:
-    """What a run would do, as a Markdown artifact."""
+    """What a run would do, as a Markdown artifact; `too_much` is what would stop it since so much has changed."""
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -274,7 +275,7 @@ def dry_run(
     by_suffix = [
         [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
     ]
-    verdict = "**The push would stop**, see below. " if checked.stops else ""
+    verdict = "**The push would stop**, see below. " if checked.stops or too_much else ""
     parts = [
         f"# Dry run: {dataset.name} to {hub.target}",
         f"{verdict}Nothing was staged or sent.",
@@ -284,6 +285,7 @@ def dry_run(
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         "## What changed since the last time",
+        *(cell(line.strip()) for line in too_much.splitlines()),
         _changed(work, record),
     ]
     if work.drift:

@@ -11,6 +11,8 @@ by method and by a regular expression on the path, how many of them to leave alo
 - `cut_response`: the connection is reset after `bytes` bytes of the body went out.
 - `slow`: `delay` seconds pass before each piece of the answer.
 - `drop_pages`: a listing's first page is all there is: the Link header is removed.
+- `leave_out`: entries of a listing whose path matches `what` are not in it.
+- `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged.
 - `accept_anything`: an LFS body is stored under the digest that was announced, whatever it hashes to; some servers do.
 """
 
@@ -43,6 +45,7 @@ class Rule:
     retry_after: float | None = None
     bytes: int = 0
     delay: float = 0.0
+    what: str = ""
 
     def applies(self, scope: Scope) -> bool:
         if not re.fullmatch(self.method, scope["method"]) or not re.search(self.path, scope["path"]):
@@ -144,6 +147,32 @@ class FaultLayer:
             await send(message)
 
         await self._app(scope, receive, drop)
+
+    async def _leave_out(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self._app(scope, receive, keep)
+        entries = json.loads(b"".join(message.get("body", b"") for message in answer))
+        left = [entry for entry in entries if not re.search(rule.what, entry["path"])]
+        links = [header for header in answer[0]["headers"] if header[0] == b"link"]
+        await _answer(send, answer[0]["status"], json.dumps(left).encode(), links)
+
+    async def _other_bytes(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        damaged = False
+
+        async def damage(message: Message) -> None:
+            nonlocal damaged
+            body = message.get("body", b"")
+            if body and not damaged:
+                damaged, middle = True, len(body) // 2
+                body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+                message = {**message, "body": body}
+            await send(message)
+
+        await self._app(scope, receive, damage)
 
     async def _accept_anything(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         signed = scope["path"].rpartition("/")[2].partition(".")[0]
