@@ -5,7 +5,8 @@ The layer wraps the Hub's application from outside; the Hub's own code knows not
 by method and by a regular expression on the path, how many of them to leave alone first (`after`), how many to break
 (`times`, -1 for all), and what happens to them (`fault`):
 
-- `status`: answered with `status` at once, with Retry-After if `retry_after` (seconds) is given; no work is done.
+- `status`: answered with `status` at once, with Retry-After if `retry_after` (seconds) and X-Error-Code if `code` is
+  given; no work is done.
 - `lose_response`: the work is done, then the connection is reset.
 - `cut_request`: the connection is reset after `bytes` bytes of the body arrived.
 - `cut_response`: the connection is reset after `bytes` bytes of the body went out.
@@ -46,6 +47,7 @@ class Rule:
     bytes: int = 0
     delay: float = 0.0
     what: str = ""
+    code: str = ""
 
     def applies(self, scope: Scope) -> bool:
         if not re.fullmatch(self.method, scope["method"]) or not re.search(self.path, scope["path"]):
@@ -90,6 +92,7 @@ class FaultLayer:
     async def _status(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         await _body(receive)
         headers = [] if rule.retry_after is None else [(b"retry-after", str(rule.retry_after).encode())]
+        headers += [(b"x-error-code", rule.code.encode())] if rule.code else []
         await _answer(send, rule.status, b'{"error": "broken on purpose"}', headers)
 
     async def _lose_response(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
