@@ -57,7 +57,8 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
     write_failed(staging, failed)
     right = set(report.right)
     after = tonight.after(shard for shard in found.expected if shard.path in right)
-    write_round(staging.round, after)
+    if a_night or right:
+        write_round(staging.round, after)
     if a_night:
         held.status.rotated(after, after.places(len(found.expected), settings.sample_shards))
     report.require_good(before, partial(staged_copy, staging))

@@ -122,7 +122,7 @@ def read_round(path: Path, nights: int, now: datetime) -> tuple[Round, str]:
     begins = "A new round of reading the published shards back begins"
     try:
         found = _File.model_validate_json(path.read_bytes())
-        if max(found.first, found.agreed, *found.read, *found.unread) > found.night:
+        if max(found.first - 1, found.agreed - 1, *found.read, *found.unread) > found.night:
             raise ValueError("a night that has not been")
     except FileNotFoundError:
         return Round(now, nights), f"{begins}: there is no {path.name} of an earlier one here."

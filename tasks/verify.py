@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 from typing import BinaryIO
 
 import nibabel
@@ -47,6 +48,7 @@ from tasks.published import read_published
 from tasks.resume import disagreement
 from tasks.rounds import Round
 
+SAY_EVERY = 10.0  # seconds between lines in the log that say how far it is
 ASKED_BY_NAME = 1000  # shards missing in a listing that are asked for one by one: as many as a page of it has
 
 
@@ -103,11 +105,14 @@ def verify(
     failures = {one.path: one for one in _listed_wrongly(hub, lines.values(), record, listing)}
     sound = [shard for path, shard in lines.items() if path not in failures]
     chosen = _chosen(sound, level, reading)
+    told = monotonic()
     for number, shard in enumerate(chosen, start=1):
         failure = patiently(partial(found.read, hub, shard, commit), say)
         if failure is not None:
             failures[shard.path] = failure
-        say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
+        if number == len(chosen) or monotonic() > told + SAY_EVERY:
+            say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
+            told = monotonic()
     failures |= {one.path: one for one in _texts_wrong(reading.texts, listing)}
     read = {shard.path for shard in chosen}
     return VerificationReport(

@@ -161,6 +161,15 @@ def test_the_round_is_the_same_after_it_was_kept_in_a_file(tmp_path: Path) -> No
     assert read_round(tmp_path / "round.json", 99, NOW) == (target.kept, "")
 
 
+def test_what_a_cleanup_reads_back_before_any_night_is_kept_too(tmp_path: Path) -> None:
+    shards, path = [shard(number) for number in range(4)], tmp_path / "round.json"
+    write_round(path, read_round(path, 2, NOW)[0].after(shards[:1]))
+    kept, said = read_round(path, 2, NOW)
+    assert not said and len(kept.read) == 1
+    tonight = kept.begun(shards, 2, NOW)
+    assert tonight.number == 1 and len({one.path for one in tonight.choose(shards, (), 1)}) == 2
+
+
 @pytest.mark.parametrize("damage", ["lost", "cut", "empty", "other", "future", "folder"])
 def test_a_lost_or_damaged_file_begins_a_new_round_and_says_so(tmp_path: Path, damage: str) -> None:
     path, target = tmp_path / "round.json", Nights(nights=7)
