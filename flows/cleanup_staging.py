@@ -50,6 +50,6 @@ def cleanup_staging(
             claim(held.staging, held.hub.target, held.run)
         rest = [receipt for receipt in receipts if receipt not in on_hub]
         expected = [receipt.published() for receipt in on_hub]
-        return tail(held, verification, Evidence(expected, on_hub, unpublished=rest))
+        return tail(held, verification, Evidence(expected, on_hub, unpublished=rest, read=(published.record, listing)))
 
     return on_target(work, repo_id, revision, token_block, staging_root)

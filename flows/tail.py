@@ -11,19 +11,18 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
-from flows.steps import unseen
+from flows.verified import verified
 from tasks import report as words
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, plan_cleanup, stale_files
 from tasks.evidence import Approval, Choice, Evidence, Fate, Gate, VerificationReport, not_as_shown, shown_as
 from tasks.lineage import artifact_key, record_publication
-from tasks.models import PublishedShard, Receipt, Verification
+from tasks.models import Receipt, Verification
 from tasks.removals import write_kept
 from tasks.remove import RemovalNotApproved
 from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
-from tasks.verify import verify_target
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,9 @@ def never_asked(approved: Approved) -> State:
 
 def tail(held: Held, verification: Verification, found: Evidence, remove: Remove = never_asked) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
+    report = verified(held, verification, found)
     if not (found.receipts or found.asked):
         return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
-    report = _verify(held, found.expected, verification, found.sent)
-    get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
     record_publication(held.hub, report, found.source, held.steps.last)
     if not held.run.deployed:
         return Completed(name="Staged", message=_how_to_open(found.receipts))
@@ -74,20 +72,8 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
-    expected = [receipt.published() for receipt in receipts]
-    report = _verify(held, expected, verification)
+    report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
     return _decide(held, gate, report, there, _where(held.staging), remove)
-
-
-def _verify(
-    held: Held, expected: Sequence[PublishedShard], level: Verification, favour: frozenset[str] = frozenset()
-) -> VerificationReport:
-    """Verify the target, after the last step; the report, if nothing failed."""
-    report = held.steps.take(
-        verify_target, held.hub, unseen(expected), level, Settings().sample_shards, favour
-    ).require_good()
-    held.status.verified(report)
-    return report
 
 
 def _where(staging: Staging) -> words.Where:

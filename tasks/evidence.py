@@ -3,16 +3,18 @@
 All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.models`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from tasks.errors import PushError
+from tasks.failed import FailedShard, Failure, explained
 from tasks.findings import Checked
-from tasks.models import PublishedShard, Receipt, Value, Verification
+from tasks.models import Listing, PublicationRecord, PublishedShard, Receipt, Value, Verification
 from tasks.removals import Removals
 from tasks.resume import Drift
 from tasks.staging import Staging
@@ -44,13 +46,6 @@ class ShardCheck(Value):
     how: Literal["listing", "read back"]
 
 
-class Failure(Value):
-    """One shard that is not on the Hub as it should be."""
-
-    path: str
-    what: str
-
-
 class VerificationReport(Value):
     """What was compared, at which commit, and what came of it."""
 
@@ -60,6 +55,8 @@ class VerificationReport(Value):
     level: Verification
     checks: tuple[ShardCheck, ...] = ()
     failures: tuple[Failure, ...] = ()
+    gone: tuple[str, ...] = ()
+    """Paths of shards that had failed before, and that the record does not have any more."""
     images_decoded: int = 0
     bytes_read_back: int = 0
     slices: tuple[Slice, ...] = ()
@@ -75,20 +72,30 @@ class VerificationReport(Value):
         """The bytes of the shards that are verified."""
         return sum(check.size for check in self.checks)
 
-    def require_good(self) -> "VerificationReport":
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The paths of the shards whose bytes came back, and were right."""
+        return tuple(check.path for check in self.checks if check.how == "read back")
+
+    def require_good(
+        self, since: Mapping[str, FailedShard] = MappingProxyType({}), staged: Callable[[Failure], str] = lambda _: ""
+    ) -> "VerificationReport":
         """This report, if nothing failed.
 
+        Args:
+            since: shards that had failed before.
+            staged: what is left of a shard in the staging folder, in a sentence.
+
         Raises:
-            VerificationFailed: names the shards and what differs.
+            VerificationFailed: names the shards, what differs, and what to do.
         """
         if not self.failures:
             return self
-        listed = "\n".join(f"  {failure.path}: {failure.what}" for failure in self.failures[:20])
-        more = f"\n  and {len(self.failures) - 20} more" if len(self.failures) > 20 else ""
+        count = len(self.failures)
         raise VerificationFailed(
-            f"{len(self.failures)} of {len(self.failures) + len(self.checks)} shards are not on the Hub as they should "
-            f"be, at commit {self.commit[:12]} of {self.repo_id}:\n{listed}{more}\n"
-            "Nothing was deleted. Start the run again: it publishes these shards anew."
+            f"{count:,} of {count + len(self.checks):,} {'is' if count == 1 else 'are'} not on the Hub as they should "
+            f"be, at commit {self.commit[:12]} of {self.repo_id}. Nothing was deleted, and no gate was opened.\n"
+            f"{explained(self.failures, since, staged)}"
         )
 
 
@@ -117,6 +124,16 @@ class Evidence:
     """What was found before the publication, and stated by the operator."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What of the dataset is not published, as `Dataset.left_out`."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """The dataset's own texts that the Hub must hold too: path in the repo -> bytes."""
+    whole: bool = False
+    """Whether `expected` is everything that is published, and not only what is staged here."""
+    made: str | None = None
+    """The commit that this run has made last: an older head is not looked at."""
+    commit: str | None = None
+    """The commit to look at; the head where there is none."""
+    read: tuple[PublicationRecord, Listing] | None = None
+    """What this run has read from the Hub before: not fetched again where it is of the same commit."""
 
 
 class Choice(StrEnum):

@@ -7,11 +7,13 @@ POSIX and relative (to the dataset's root, to the repo, or to the target's stagi
 """
 
 import codecs
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from tasks.ours import is_shard, is_text
@@ -309,6 +311,14 @@ class ListedFile:
     sha256: str | None
     """What the committing client claimed, for a file in LFS or Xet; None for a file that git itself holds."""
     blob_id: str | None = None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether these are the bytes that are listed, by the id that the listing has of them."""
+        if self.size != len(data):
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == hashlib.sha256(data).hexdigest()
+        return self.blob_id == git_hash(data)
 
 
 Listed = Callable[[Sequence[str]], Mapping[str, ListedFile]]

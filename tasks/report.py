@@ -119,6 +119,16 @@ def how_verified(report: VerificationReport) -> str:
     )
 
 
+def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
+    """The sentence in a run's state about what it has verified, and about shards that had failed and are right."""
+    said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
+    if not mended:
+        return said
+    named = ", ".join(Path(path).stem for path in mended[:NAMED])
+    more = f" and {len(mended) - NAMED:,} more" if len(mended) > NAMED else ""
+    return f"{said} Failed before, and right again or gone: {named}{more}."
+
+
 def gate_form(
     hub: Hub,
     report: VerificationReport,

@@ -6,6 +6,8 @@
         results/        Prefect's results of the staged shards
         gate.json       the gate that is open on this target, if one is
         status.json     what the last runs have found, for people
+        failed.json     shards that failed verification, until their bytes were right
+        round.json      which published shards were read back, and when
         lock            held by the run that works on the target
 
 A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
@@ -151,6 +153,16 @@ class Staging:
     def status(self) -> Path:
         """The file that remembers where the target stands, for people."""
         return self.folder / "status.json"
+
+    @property
+    def failed(self) -> Path:
+        """The file that keeps the shards that failed verification."""
+        return self.folder / "failed.json"
+
+    @property
+    def round(self) -> Path:
+        """The file that remembers which published shards were read back, and when."""
+        return self.folder / "round.json"
 
     def shard_file(self, spec: ShardSpec) -> Path:
         """Where the shard is staged; another digest is another file."""

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from huggingface_hub.utils.sha import git_hash
 from pathspec import GitIgnoreSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -408,11 +407,7 @@ def as_published(texts: Mapping[str, bytes]) -> tuple[PublishedText, ...]:
 
 
 def _holds(listed: ListedFile | None, data: bytes) -> bool:
-    if listed is None or listed.size != len(data):
-        return False
-    if listed.sha256 is not None:
-        return listed.sha256 == hashlib.sha256(data).hexdigest()
-    return listed.blob_id == git_hash(data)
+    return listed is not None and listed.holds(data)
 
 
 def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
