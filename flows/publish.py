@@ -142,6 +142,7 @@ class Push:
             receipts = [one.receipt for one in batch]
             target = self._commit(target, batch, changes, f"{number}: {summary(receipts)}")
             changes = changes.made()
+            self.staging.remember(receipts, target.commit)
             self.progress.committed(receipts)
         if changes.any(target):
             target = self._commit(target, (), changes, "the card and the dataset's own texts")

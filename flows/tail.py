@@ -13,8 +13,18 @@ from flows.held import Held
 from flows.steps import unseen
 from tasks import report as words
 from tasks.approve import Question, ask, write_gate
-from tasks.cleanup import clean_up, plan_cleanup, stale_files
-from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, not_as_shown, shown_as
+from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
+from tasks.evidence import (
+    Approval,
+    Choice,
+    Evidence,
+    Gate,
+    Leftovers,
+    Removal,
+    VerificationReport,
+    not_as_shown,
+    shown_as,
+)
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import PublishedShard, Receipt, Verification
 from tasks.run import ui_link
@@ -23,17 +33,22 @@ from tasks.staging import Staging
 from tasks.verify import verify_target
 
 
-def tail(held: Held, verification: Verification, found: Evidence) -> State:
+def tail(held: Held, verification: Verification, found: Evidence, leftovers: Leftovers | None = None) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
     if not found.receipts:
-        return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
+        leftovers = leftovers or look(held, ())
+        if not leftovers.stale:
+            return Completed(name="NothingStaged", message=words.nothing_staged(leftovers))
     report = _verify(held, found.expected, verification, found.sent)
     get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
-    record_publication(held.hub, report, found.source, held.steps.last)
+    _remember(held.staging, found.receipts, report)
+    if found.expected:
+        record_publication(held.hub, report, found.source, held.steps.last)
     if not held.run.deployed:
-        return Completed(name="Staged", message=_how_to_open(found.receipts))
+        return Completed(name="Staged", message=_how_to_open(found.receipts, leftovers.stale if leftovers else ()))
+    leftovers = leftovers or look(held, found.receipts)
     where = _where(held.staging)
-    gate = _open(held, found, report, where)
+    gate = _open(held, found, report, leftovers, where)
     held.status.show("Suspended", gate)
     return _decide(held, gate, report, found.receipts, where)
 
@@ -48,7 +63,7 @@ def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
     receipts = [receipt for receipt in held.staging.receipts() if shown_as(receipt) in shown]
     shown.difference_update(gone)
     there = [receipt for receipt in receipts if shown_as(receipt) in shown]
-    if not there:
+    if not (there or gate.stale):
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
@@ -67,18 +82,28 @@ def _verify(
     return report
 
 
+def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
+    """What is staged beside these shards, after the last step."""
+    return held.steps.take(look_for_leftovers, held.hub, held.staging, unseen(receipts))
+
+
+def _remember(staging: Staging, receipts: Sequence[Receipt], report: VerificationReport) -> None:
+    """Note in the receipts which commit holds what was verified, for when the head has moved on."""
+    verified = {(check.path, check.size, check.sha256) for check in report.checks}
+    staging.remember((one for one in receipts if (one.path, one.size, one.sha256) in verified), report.commit)
+
+
 def _where(staging: Staging) -> words.Where:
     """This machine's staging folder, and when a question that is asked now is closed."""
     expires = datetime.now(UTC) + timedelta(days=Settings().gate_days)
     return words.Where(staging.folder, socket.gethostname(), expires)
 
 
-def _open(held: Held, found: Evidence, report: VerificationReport, where: words.Where) -> Gate:
+def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: words.Where) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
-    stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
-        words.evidence(hub, report, found, stale, where),
+        words.evidence(hub, report, found, leftovers, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -89,7 +114,7 @@ def _open(held: Held, found: Evidence, report: VerificationReport, where: words.
         opened_at_commit=report.commit,
         expires=where.expires,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
-        stale=stale,
+        stale=leftovers.stale,
         waiting=found.waiting,
         artifact=str(artifact),
     )
@@ -105,18 +130,21 @@ def _decide(
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(words.waiting(str(hub.target), receipts, where))
+    waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale))
     approval = ask(hub.target.repo_id, run, Question(text, picture, where.files, waits, where.expires))
     get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
     if approval.decision is Choice.KEEP:
-        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")
-    return _clean_up(held, gate, report, approval)
+        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts, gate.stale)}")
+    return _clean_up(held, gate, report, receipts, approval)
 
 
-def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Approval) -> State:
+def _clean_up(
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+) -> State:
     hub, staging, run = held.hub, held.staging, held.run
     gone = not_as_shown(staging, gate)
-    plan = plan_cleanup(staging, gate, approval, report)
+    leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
+    plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
     lost = words.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
@@ -140,9 +168,10 @@ def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Appr
     )
 
 
-def _how_to_open(receipts: Sequence[Receipt]) -> str:
+def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
     size = words.size(sum(receipt.size for receipt in receipts))
+    staged = f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged"
     return (
-        f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged. To let them go, run the "
-        "deployment cleanup-staging/cleanup and decide at its gate."
+        f"{staged if receipts else words.stale_files(stale)}. To let them go, run the deployment "
+        "cleanup-staging/cleanup and decide at its gate."
     )

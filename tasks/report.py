@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Removal, Shown, VerificationReport
+from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Leftovers, Removal, Shown, VerificationReport
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
 from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
@@ -75,15 +75,31 @@ class Where:
         return f"{self.folder} on {self.machine}"
 
 
-def waiting(target: str, receipts: Sequence[Receipt], where: Where) -> str:
+def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
     """What the state of a run at its gate says: what to do, and in a second line, what about."""
     staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    staged = staged if receipts else stale_files(stale)
     return (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
         "the menu at the top right).\n"
         f"{target}: {staged}, staged in {where.files}. All of it is on the Hub and verified; "
         "nothing is deleted unless somebody decides so."
     )
+
+
+def stale_files(stale: Sequence[Removal]) -> str:
+    """Stale files in a few words."""
+    return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
+
+
+def nothing_staged(leftovers: Leftovers) -> str:
+    """The sentence in which a run ends that has nothing to ask about."""
+    only = leftovers.only_copies
+    more = (
+        f" {number(len(only), 'staged shard')} stay{'s' * (len(only) == 1)}, since the Hub is not proved to have "
+        f"{'it' if len(only) == 1 else 'them'}: the first is {only[0].file} ({only[0].why})."
+    )
+    return f"Nothing is staged here that could go; no gate was opened.{more if only else ''}"
 
 
 def gone_already(gone: Sequence[Shown], shown: int) -> str:
@@ -117,8 +133,15 @@ def gate_form(
     """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
-    stale = f" Beside them: {number(len(gate.stale), 'stale file')}, {size(sum(file.size for file in gate.stale))}."
+    stale = f" Beside them: {stale_files(gate.stale)}."
     more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
+    if not receipts:
+        text = (
+            f"Remove **{stale_files(gate.stale)}** of **[{hub.target}]({hub.url()})**, staged by older or broken runs? "
+            "The Hub is proved to have each shard among them. To remove them, decide *delete* and tick *Remove stale "
+            f"files too*. {artifact}. Closes {moment(where.expires)}.\n"
+        )
+        return text, ""
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
     text = (
         f"{lost if gone else ''}Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of "
@@ -132,7 +155,7 @@ def gate_form(
 
 
 def evidence(
-    hub: Hub, report: VerificationReport, found: Evidence, stale: Sequence[Removal], where: Where | None = None
+    hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
@@ -171,20 +194,40 @@ def evidence(
     if found.removed:
         parts += ["## Published, and no longer in the dataset", table(["shard"], [[path] for path in found.removed])]
     parts += _left_out(found.left_out)
-    if found.unpublished:
+    parts += _leftovers(leftovers)
+    return "\n\n".join(parts) + "\n"
+
+
+def _leftovers(leftovers: Leftovers) -> list[str]:
+    """What else is in the staging folder."""
+    parts: list[str] = []
+    if leftovers.only_copies:
         parts += [
-            "## Staged, and not on the Hub",
-            "These stay, whatever you decide: the next run of push-bids sends them.",
-            table(["shard", "size"], [[receipt.name, size(receipt.size)] for receipt in found.unpublished]),
+            "## Only copies",
+            "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
+            "by the next run of push-bids; look at the others before you remove them by hand.",
+            table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
         ]
-    if stale:
-        rows = [[file.file, size(file.size)] for file in stale]
+    if leftovers.stale:
+        rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
         parts += [
             "## Stale files in the staging folder",
             "Leftovers of older or broken runs. They go only if the form says so.",
-            table(["file", "size"], rows),
+            table(["file", "size", "what"], rows),
         ]
-    return "\n\n".join(parts) + "\n"
+    if leftovers.strangers:
+        parts += [
+            "## Not of bids-push",
+            "These are in the staging folder, and are neither opened nor removed.",
+            table(["name", "why"], [[name, why] for name, why in leftovers.strangers.items()]),
+        ]
+    return parts
+
+
+def _what_is_stale(file: Removal) -> str:
+    if not file.is_shard:
+        return "a copy of nothing"
+    return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
 
 
 def stopped(checked: Checked) -> str:
