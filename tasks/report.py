@@ -95,11 +95,14 @@ def stale_files(stale: Sequence[Removal]) -> str:
 def nothing_staged(leftovers: Leftovers) -> str:
     """The sentence in which a run ends that has nothing to ask about."""
     only = leftovers.only_copies
-    more = (
-        f" {number(len(only), 'staged shard')} stay{'s' * (len(only) == 1)}, since the Hub is not proved to have "
-        f"{'it' if len(only) == 1 else 'them'}: the first is {only[0].file} ({only[0].why})."
+    nothing = "Nothing is staged here that could go; no gate was opened."
+    if not only:
+        return nothing
+    stays, them = ("stays", "it") if len(only) == 1 else ("stay", "them")
+    return (
+        f"{nothing} {number(len(only), 'staged shard')} {stays}, since the Hub is not proved to have {them}: the first "
+        f"is {only[0].file} ({only[0].why})."
     )
-    return f"Nothing is staged here that could go; no gate was opened.{more if only else ''}"
 
 
 def gone_already(gone: Sequence[Shown], shown: int) -> str:

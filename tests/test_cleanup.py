@@ -553,6 +553,41 @@ def test_a_stale_shard_that_was_overwritten_at_the_gate_stays(staging: Staging, 
     assert len(files(staging)) == 2
 
 
+def test_a_stale_shard_is_looked_up_where_its_receipt_says_and_without_one_where_its_name_belongs(
+    staging: Staging, staged: Staged
+) -> None:
+    first, second = staged(2)
+    moved = first.model_copy(update={"path": "data/elsewhere/x.parquet"})
+    (staging.folder / receipt_name(first)).write_text(moved.model_dump_json())
+    (staging.folder / receipt_name(second)).unlink()
+    dotted = staging.shards / "sub-1" / "sub-1.5_ses-1.0123456789ab.parquet"
+    dotted.parent.mkdir()
+    dotted.write_bytes((staging.folder / second.file).read_bytes())
+    there = ListedFile("data/sub-1/sub-1.5_ses-1.parquet", second.size, second.sha256)
+    hub = History({"": {**on_hub([moved, second]), there.path: there}})
+    found = find_leftovers(staging, [], hub)
+    assert sorted(one.path or "" for one in found.stale if one.is_shard) == sorted(
+        [moved.path, second.path, there.path]
+    )
+    assert [commit for _, commit in hub.asked] == [""]  # there is nothing to ask any other commit for
+    assert not remove_stale(staging, hub).refused and files(staging) == set()
+
+
+def test_a_stale_shard_that_is_as_it_was_staged_is_never_read_and_another_once_a_time(
+    staging: Staging, staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = staged(2)
+    os.utime(staging.folder / receipts[1].file, ns=(1, 1))
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr("hashlib.file_digest", lambda stream, name: read.append(1) or digest(stream, name))
+    hub = head(receipts)
+    found = find_leftovers(staging, [], hub)
+    assert len(read) == 1
+    execute(plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found), hub)
+    assert len(read) == 1 and files(staging) == set()
+
+
 @pytest.mark.parametrize("receipt", ["missing", "damaged"])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_shard_without_a_readable_receipt_is_hashed_and_looked_up_at_the_head(
