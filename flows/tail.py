@@ -163,9 +163,9 @@ def _clean_up(
             f"{first.why}. Retry the run to be asked again, once that is mended.",
         )
     write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=gate.target))  # closed
-    return Completed(
-        name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.{' ' * bool(lost)}{lost}"
-    )
+    earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
+    told = f"{freed}; the Hub holds all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
+    return Completed(name="CleanedUp", message=told)
 
 
 def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:

@@ -78,11 +78,13 @@ class Where:
 def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
     """What the state of a run at its gate says: what to do, and in a second line, what about."""
     staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
-    staged = staged if receipts else stale_files(stale)
+    sure = "All of it is on the Hub and verified"
+    if not receipts:
+        staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
     return (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
         "the menu at the top right).\n"
-        f"{target}: {staged}, staged in {where.files}. All of it is on the Hub and verified; "
+        f"{target}: {staged}, staged in {where.files}. {sure}; "
         "nothing is deleted unless somebody decides so."
     )
 
