@@ -321,7 +321,7 @@ def _by_shards(removals: Sequence[Removal], count: int) -> Iterator[list[Removal
 def _remove_empty_folders(folder: Path, files: Iterable[str]) -> None:
     """Remove the folders that these files were in, where nothing is left in them; `rmdir` refuses any other."""
     left = {parent for file in files for parent in PurePosixPath(file).parents if parent.name}
-    for below in sorted(left, key=lambda path: len(path.parts), reverse=True):
+    for below in sorted(left, reverse=True):  # a folder comes before the one that it is in
         with suppress(OSError), opened(folder, below.parts[:-1]) as parent:
             os.rmdir(below.name, dir_fd=parent)  # something is in it, or it is a link: it stays
 

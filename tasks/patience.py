@@ -62,8 +62,10 @@ def patiently(work: Callable[[], T], say: Callable[[str], None]) -> T:
         try:
             return work()
         except Transient as busy:
-            pause = max(busy.retry_after or 0.0, 1.0)
-            if busy.retry_after is None or waited + pause > PATIENCE:
+            if busy.retry_after is None:
+                raise
+            pause = max(busy.retry_after, 1.0)
+            if waited + pause > PATIENCE:
                 raise
             say(f"The Hub asks for a pause of {pause:.0f} s ({busy}) Waiting it out.")
             time.sleep(pause)

@@ -29,10 +29,10 @@ from tasks.evidence import (
     VerificationReport,
     shown_as,
 )
-from tasks.hub import Hub
+from tasks.hub import Hub, RepoMissing
 from tasks.models import ListedFile, Receipt, ShardSpec
 from tasks.stage import stage
-from tasks.staging import Staging, receipt_name, result_name
+from tasks.staging import Staging, Target, receipt_name, result_name
 from tasks.untrusted import identity
 
 Staged = Callable[[int], list[Receipt]]
@@ -97,7 +97,7 @@ def test_what_was_approved_and_verified_goes_with_its_receipts_and_empty_folders
 def test_nothing_goes_without_the_decision_to_delete(staging: Staging, staged: Staged) -> None:
     receipts = staged(1)
     keep = Approval(flow_run_id=RUN, decision=Choice.KEEP)
-    with pytest.raises(NotApproved):
+    with pytest.raises(NotApproved, match=r"^the decision at the gate was to keep the staged files$"):
         plan_cleanup(staging, gate(receipts), keep, report(receipts))
 
 
@@ -106,10 +106,14 @@ def test_an_approval_of_another_run_or_of_a_gate_that_was_never_open_does_not_co
 ) -> None:
     receipts = staged(1)
     other = Approval(flow_run_id="another-run", decision=Choice.DELETE)
-    with pytest.raises(NotApproved):
+    with pytest.raises(
+        NotApproved, match=r"^the gate was not opened by this run, so its approval does not count here$"
+    ):
         plan_cleanup(staging, gate(receipts), other, report(receipts))
     claimed = Gate(flow_run_id=RUN, flow_run_name="run")
-    with pytest.raises(NotApproved):
+    with pytest.raises(
+        NotApproved, match=r"^the gate was not opened by this run, so its approval does not count here$"
+    ):
         plan_cleanup(staging, claimed, YES, report(receipts))
 
 
@@ -141,7 +145,8 @@ def test_a_shard_that_the_hub_lost_since_stays(staging: Staging, staged: Staged,
         }[change]
     result = clean(staging, receipts, held)
     assert {receipts[0].file, receipt_name(receipts[0])} == files(staging)
-    assert len(result.refused) == 2 and "Hub" in result.refused[0].why
+    what = f"does not hold {lost.path}" if change == "gone" else f"holds other bytes for {lost.path}"
+    assert [kept.why for kept in result.refused] == [f"the Hub {what} at the head of the target", "its shard stays"]
 
 
 def test_a_hub_that_does_not_answer_in_the_middle_stops_the_cleanup(staging: Staging, staged: Staged) -> None:
@@ -355,7 +360,8 @@ def test_a_name_that_leaves_its_folder_is_refused(staging: Staging, staged: Stag
     removal = Removal(file=name, size=4, identity=identity(outside.stat()), kind="stale")
     result = execute(CleanupPlan(folder=staging.folder, removals=(removal,)), head([]))
     assert outside.read_bytes() == b"mine"
-    assert [kept.file for kept in result.refused] == [name]
+    why = UNPROVED if removal.is_shard else "its name is none that bids-push gives"
+    assert [(kept.file, kept.why) for kept in result.refused] == [(name, why)]
 
 
 def test_foreign_files_stay_and_so_do_their_folders(staging: Staging, staged: Staged) -> None:
@@ -526,19 +532,27 @@ def test_the_proof_is_asked_for_again_right_before_a_stale_shard_goes(staging: S
     found = find_leftovers(staging, [], hub)
     plan = plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found)
     result = execute(plan, History({"": on_hub([])}))
-    assert "does not hold" in result.refused[0].why and EARLIER[:12] in result.refused[0].why
+    assert result.refused[0].why == f"the Hub does not hold {receipts[0].path} at commit {EARLIER[:12]}"
     assert result.refused[1].why == "its shard stays" and len(files(staging)) == 2
 
 
 def test_a_stale_shard_that_was_overwritten_is_an_only_copy(staging: Staging, staged: Staged) -> None:
-    receipts = staged(2)
-    file = staging.folder / receipts[0].file
-    overwrite(file, other_bytes(file.read_bytes()))
-    found = find_leftovers(staging, receipts[1:], head(receipts))
-    assert [(copy.file, copy.why) for copy in found.only_copies] == [
-        (receipts[0].file, "its bytes are not those of its receipt")
-    ]
+    receipts = staged(3)
+    for receipt in receipts[:2]:
+        file = staging.folder / receipt.file
+        overwrite(file, other_bytes(file.read_bytes()))
+    found = find_leftovers(staging, receipts[2:], head(receipts))
+    why = "its bytes are not those of its receipt"
+    assert [(copy.file, copy.why) for copy in found.only_copies] == [(receipt.file, why) for receipt in receipts[:2]]
     assert not found.stale
+
+
+def test_only_copies_are_listed_by_their_names(staging: Staging, staged: Staged) -> None:
+    receipts = staged(3)
+    file = staging.folder / receipts[1].file
+    overwrite(file, other_bytes(file.read_bytes()))
+    found = find_leftovers(staging, [], head([]))
+    assert [copy.file for copy in found.only_copies] == [receipt.file for receipt in receipts]
 
 
 def test_a_stale_shard_that_was_overwritten_at_the_gate_stays(staging: Staging, staged: Staged) -> None:
@@ -683,6 +697,33 @@ def test_an_empty_folder_of_somebody_else_stays(staging: Staging, staged: Staged
         folder.mkdir()
     clean(staging, receipts)
     assert own.is_dir() and beside.is_dir() and sorted(staging.folder.iterdir()) == [own, staging.shards]
+
+
+class AnotherHub(Hub):
+    """A Hub of which only what is listed at its commits is known; its head is `EARLIER`."""
+
+    def head(self, as_spelled: bool = False) -> str:
+        return EARLIER
+
+    def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
+        if commit not in (EARLIER, "f" * 40):
+            raise RepoMissing(f"no commit {commit}")
+        return {path: ListedFile(path, 1, commit) for path in paths}
+
+
+def test_a_commit_that_is_gone_from_the_history_holds_nothing_and_a_repo_that_is_gone_is_an_error() -> None:
+    hub = AnotherHub(Target("http://hub", "lab/x"), "token")
+    held = asking(hub)
+    assert held(["a"], "") == {"a": ListedFile("a", 1, EARLIER)}
+    assert held(["a"], "f" * 40) == {"a": ListedFile("a", 1, "f" * 40)}
+    assert held(["a"], "0" * 40) == {}
+
+    class Gone(AnotherHub):
+        def head(self, as_spelled: bool = False) -> str:
+            return "0" * 40
+
+    with pytest.raises(RepoMissing):
+        asking(Gone(hub.target, "token"))(["a"], "")
 
 
 def test_the_history_of_a_real_hub_proves_a_shard_and_a_commit_that_is_none_proves_nothing(
