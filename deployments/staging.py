@@ -48,7 +48,9 @@ class StagedTarget:
 
 def targets(root: Path) -> list[StagedTarget]:
     """Every target below the staging root, the largest first. A folder that is a link is not followed."""
-    folders = [path for path in root.iterdir() if not path.is_symlink() and path.is_dir()] if os.path.lexists(root) else []
+    folders = (
+        [path for path in root.iterdir() if not path.is_symlink() and path.is_dir()] if os.path.lexists(root) else []
+    )
     found = [staged_target(Staging(folder)) for folder in folders]
     return sorted(found, key=lambda target: -(target.shard_bytes + target.other_bytes))
 

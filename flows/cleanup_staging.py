@@ -50,6 +50,6 @@ def cleanup_staging(
         if on_hub or leftovers.stale:
             claim(held.staging, held.hub.target, held.run)
         expected = [receipt.published() for receipt in on_hub]
-        return tail(held, verification, Evidence(expected, on_hub), leftovers)
+        return tail(held, verification, Evidence(expected, on_hub), leftovers=leftovers)
 
     return on_target(work, repo_id, revision, token_block, staging_root)

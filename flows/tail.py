@@ -1,7 +1,8 @@
 """The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from prefect.artifacts import create_markdown_artifact
@@ -18,6 +19,7 @@ from tasks.evidence import (
     Approval,
     Choice,
     Evidence,
+    Fate,
     Gate,
     Leftovers,
     Removal,
@@ -27,15 +29,42 @@ from tasks.evidence import (
 )
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import PublishedShard, Receipt, Verification
+from tasks.removals import write_kept
+from tasks.remove import RemovalNotApproved
 from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
 from tasks.verify import verify_target
 
 
-def tail(held: Held, verification: Verification, found: Evidence, leftovers: Leftovers | None = None) -> State:
+@dataclass(frozen=True)
+class Approved:
+    """What a person approved at this run's gate to be removed from the Hub, once the staged files were decided."""
+
+    gate: Gate
+    approval: Approval
+    staged: State | None
+    """What became of the staged files; None where there were none to decide."""
+
+
+Remove = Callable[[Approved], State]
+"""Removes what was approved, from the dataset and the record as they are by now; the state in which the run ends."""
+
+
+def never_asked(approved: Approved) -> State:
+    """What a flow does about removals that knows no dataset, so that its gate never asks about any."""
+    raise RemovalNotApproved(f"this run's gate asked about no removal: {approved.gate.removals.sentence()}")
+
+
+def tail(
+    held: Held,
+    verification: Verification,
+    found: Evidence,
+    remove: Remove = never_asked,
+    leftovers: Leftovers | None = None,
+) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
-    if not found.receipts:
+    if not (found.receipts or found.asked):
         leftovers = leftovers or look(held, ())
         if not leftovers.stale:
             return Completed(name="NothingStaged", message=words.nothing_staged(leftovers))
@@ -50,10 +79,10 @@ def tail(held: Held, verification: Verification, found: Evidence, leftovers: Lef
     where = _where(held.staging)
     gate = _open(held, found, report, leftovers, where)
     held.status.show("Suspended", gate)
-    return _decide(held, gate, report, found.receipts, where)
+    return _decide(held, gate, report, found.receipts, where, remove)
 
 
-def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
+def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
     """The same for a run that comes back to its gate: about the shards that the gate has shown, and no other.
 
     They are verified anew, at the head of the target as it is by now. Those that are gone or changed are told.
@@ -63,12 +92,13 @@ def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
     receipts = [receipt for receipt in held.staging.receipts() if shown_as(receipt) in shown]
     shown.difference_update(gone)
     there = [receipt for receipt in receipts if shown_as(receipt) in shown]
-    if not (there or gate.stale):
+    if not (there or gate.stale or gate.removals):
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
     expected = [receipt.published() for receipt in receipts]
-    return _decide(held, gate, _verify(held, expected, verification), there, _where(held.staging))
+    report = _verify(held, expected, verification)
+    return _decide(held, gate, report, there, _where(held.staging), remove)
 
 
 def _verify(
@@ -116,6 +146,7 @@ def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Le
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
         stale=leftovers.stale,
         waiting=found.waiting,
+        removals=found.asked,
         artifact=str(artifact),
     )
     write_gate(staging, gate)
@@ -123,16 +154,34 @@ def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Le
 
 
 def _decide(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], where: words.Where
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], where: words.Where, remove: Remove
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale))
-    approval = ask(hub.target.repo_id, run, Question(text, picture, where.files, waits, where.expires))
-    get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
+    waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
+    files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
+    approval = ask(hub.target.repo_id, run, Question(text, picture, files, waits, where.expires, named))
+    get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
+    if approval.removals is Fate.KEEP:
+        write_kept(staging, gate.removals)
+    staged = _staged(held, gate, report, receipts, approval)
+    if approval.removals is not Fate.REMOVE:
+        return staged or Completed(name="Kept", message="Kept on the Hub, as decided at the gate.")
+    if staged is not None and staged.is_failed():
+        left = "Nothing was removed from the Hub: the Retry asks about that again too."
+        return staged.model_copy(update={"message": f"{staged.message} {left}"})
+    return remove(Approved(gate, approval, staged))
+
+
+def _staged(
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+) -> State | None:
+    """Do what the person says about the staged files; None where they were not asked about them."""
+    if approval.decision is None:
+        return None
     if approval.decision is Choice.KEEP:
         return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts, gate.stale)}")
     return _clean_up(held, gate, report, receipts, approval)
@@ -141,7 +190,7 @@ def _decide(
 def _clean_up(
     held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
 ) -> State:
-    hub, staging, run = held.hub, held.staging, held.run
+    hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
     leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
@@ -162,10 +211,18 @@ def _clean_up(
             message=f"{freed}; {words.number(len(result.refused), 'file')} not removed, the first being {first.file}: "
             f"{first.why}. Retry the run to be asked again, once that is mended.",
         )
-    write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=gate.target))  # closed
+    if approval.removals is Fate.REMOVE:  # still to be done: a Retry of this run asks about them, and about no file
+        write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
+    else:
+        write_gate(staging, closed(held))
     earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
     told = f"{freed}; the Hub holds all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
     return Completed(name="CleanedUp", message=told)
+
+
+def closed(held: Held) -> Gate:
+    """The gate of this run once all of it was decided and done."""
+    return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
 
 
 def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 from tasks.errors import PushError
 from tasks.findings import Checked
 from tasks.models import Identity, PublishedShard, Receipt, Value, Verification
+from tasks.removals import Removals
 from tasks.resume import Drift
 from tasks.staging import SHARD_SUFFIX, Staging
 
@@ -102,7 +103,10 @@ class Evidence:
     sent: frozenset[str] = frozenset()
     """Paths of what this run has sent: read back first."""
     drift: Sequence[Drift] = ()
-    removed: Sequence[str] = ()
+    removals: Removals = field(default_factory=Removals)
+    """What is on the Hub and no longer in the dataset."""
+    asked: Removals = field(default_factory=Removals)
+    """What of it this run's gate asks about: all of it, or nothing."""
     source: Path | None = None
     """The dataset's folder, where this run has read it."""
     waiting: int = 0
@@ -114,9 +118,16 @@ class Evidence:
 
 
 class Choice(StrEnum):
-    """What a person decides at the gate."""
+    """What a person decides at the gate about the staged files."""
 
     DELETE = "delete"
+    KEEP = "keep"
+
+
+class Fate(StrEnum):
+    """What a person decides at the gate about what is on the Hub and no longer in the dataset."""
+
+    REMOVE = "remove"
     KEEP = "keep"
 
 
@@ -190,6 +201,8 @@ class Gate(Value):
     """Leftovers that no receipt of the plan explains; they go only if the form says so."""
     waiting: int = 0
     """Shards of the plan that had no room here: the next run publishes them."""
+    removals: Removals = Removals()
+    """What it asks about of what is on the Hub and no longer in the dataset."""
 
 
 def shown_as(receipt: Receipt) -> Shown:
@@ -210,7 +223,10 @@ class Approval(Value):
     """What a person decided at a gate, and at which run's."""
 
     flow_run_id: str
-    decision: Choice
+    decision: Choice | None = None
+    """None where nothing staged was to be decided."""
+    removals: Fate | None = None
+    """None where no removal was."""
     remove_stale: bool = False
     note: str = ""
 

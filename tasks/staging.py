@@ -41,7 +41,7 @@ OURS = re.compile(
     rf"({re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
 )
 #: The files of ours directly in the target's folder: what is remembered, and the lock.
-_BESIDE = re.compile(rf"[a-z]+\.json({re.escape(TEMPORARY_SUFFIX)})?|lock")
+_BESIDE = re.compile(rf"[a-z-]+\.json({re.escape(TEMPORARY_SUFFIX)})?|lock")
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would

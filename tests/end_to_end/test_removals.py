@@ -1,0 +1,234 @@
+"""Removals as people decide them: a gate that names what the dataset no longer has, and what becomes of each answer."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+from playwright.sync_api import Browser, Page, expect
+from prefect.states import Scheduled
+
+from deployments.local_stack import Stack
+from tasks.models import PublicationRecord
+from tasks.published import INDEX, RECORD
+from tests.end_to_end.browsing import SHOTS, choose, field, open_page, send
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
+from tests.end_to_end.nights import images_of, images_on
+from tests.end_to_end.test_decide import command
+from tests.end_to_end.test_gate import form_description, form_schema
+
+GATE_MILLISECONDS = GATE_SECONDS * 1000
+Night = Callable[..., Pushed]
+
+
+@pytest.fixture
+def night(push: Push, own_bids: Path) -> Night:
+    """A run on the test's own dataset that asks about removals, read back in full; these datasets are small, so that
+    one subject is a large part of them."""
+
+    def start(**parameters: Any) -> Pushed:
+        given = {"source": str(own_bids), "removed": "ask", "verification": "full", **parameters}
+        return push(env={"BIDS_PUSH_MAX_CHANGE": "1"}, **given)
+
+    return start
+
+
+def published(night: Night) -> Pushed:
+    """The first night: all of the dataset is on the Hub, and nothing is staged any more."""
+    first = night().at_gate()
+    assert first.approve() is None and first.ended()[0] == "CleanedUp"
+    return first
+
+
+def withdraw(bids: Path, to: Path) -> str:
+    """Move a session out of the dataset; the name of its shard."""
+    session = sorted(bids.glob("sub-*/ses-*"))[0]
+    for part in (session, bids / "derivatives" / "lesion_masks" / session.parent.name / session.name):
+        if part.exists():
+            there = to / part.relative_to(bids)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(part, there)
+    return f"{session.parent.name}_{session.name}"
+
+
+def put_back(bids: Path, away: Path) -> None:
+    shutil.copytree(away, bids, dirs_exist_ok=True, copy_function=shutil.copy2)
+
+
+def path_of(shard: str) -> str:
+    return f"data/{shard.partition('_')[0]}/{shard}.parquet"
+
+
+def files_on(pushed: Pushed) -> set[str]:
+    return set(pushed.hub.listing(pushed.hub.head()).files)
+
+
+def record_on(pushed: Pushed) -> PublicationRecord:
+    hub, head = pushed.hub, pushed.hub.head()
+    record, damaged = PublicationRecord.read(hub.read(RECORD, head) or b"", hub.read(INDEX, head) or b"")
+    assert not damaged
+    return record
+
+
+def message(pushed: Pushed) -> str:
+    state = pushed.runs.read(pushed.run).state
+    return (state and state.message) or ""
+
+
+def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody_approved_them_in_the_browser(
+    browser: Browser, night: Night, own_bids: Path, tmp_path: Path, worker: Stack
+) -> None:
+    first = published(night)
+    hub = first.hub
+    shard = withdraw(own_bids, tmp_path / "away")
+    (own_bids / "participants.tsv").unlink()
+    gone = {path_of(shard), "bids/participants.tsv", "tables/participants.parquet"}
+    before = files_on(first)
+    assert gone <= before
+
+    # the gate opens though nothing is staged, and names what it is about, everywhere
+    gate = night().at_gate()
+    assert files_on(gate) >= gone and not gate.shards()
+    (evidence,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("evidence"))
+    assert "## On the Hub, no longer in the dataset" in evidence and all(path in evidence for path in gone)
+    for told in (message(gate), form_schema(gate)):
+        assert shard in told and "participants.tsv" in told and "tables/participants.parquet" in told
+    assert '"decision"' not in form_schema(gate) and "1 shard, 2 texts" in form_description(gate)
+    waiting = gate.runs.read(gate.run).state
+    # the next night changes nothing: it says that the gate waits, and leaves it open
+    quiet = night()
+    name, said = quiet.ended()
+    assert name == "NothingToPublish" and f"{gate.runs.read(gate.run).name} waits at its gate" in said and shard in said
+    still = gate.runs.read(gate.run).state
+    assert still is not None and waiting is not None and still.id == waiting.id
+
+    # what is no decision removes nothing
+    for wrong in ({"confirm_repo": gate.repo_id}, {"removals": "yes", "confirm_repo": gate.repo_id}):
+        assert gate.runs.decide(gate.run, **wrong)
+    assert gate.runs.decide(gate.run, removals="remove", confirm_repo="lab/another", note="") is None
+    gate.at_gate()
+    assert "`lab/another`" in form_description(gate) and files_on(gate) >= gone
+    gate.runs.set_state(gate.run, Scheduled())  # by hand: nobody has decided
+    gate.at_gate()
+    assert files_on(gate) >= gone
+
+    head = hub.head()
+    page = open_page(browser)
+    look_at_the_form(page, worker, gate, shard)
+    decide_on_removals(page, worker, gate, "remove")
+    expect(page.get_by_text("Removed", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
+    name, said = gate.ended()
+    assert name == "Removed" and "1 shard, 2 texts" in said and "Withdrawn" not in said
+    page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
+    expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
+    page.screenshot(path=SHOTS / "removed.png")
+
+    commits = [commit.commit_id for commit in hub.api.list_repo_commits(gate.repo_id, repo_type="dataset")]
+    assert commits[1] == head, "the removal is one commit on top of what was shown"
+    assert files_on(gate) == before - gone and images_on(hub) == images_of(own_bids)
+    record = record_on(gate)
+    assert set(record.shards) == {path for path in files_on(gate) if path.startswith("data/")}
+    assert not gone & {*record.shards, *record.texts} and record.dataset is not None
+    assert gone <= set(hub.listing(head).files)  # the history has it
+    page.goto(hub.url())
+    page.screenshot(path=SHOTS / "removed-repo.png", full_page=True)
+    (freed,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("removed"))
+    assert all(path in freed for path in gone)
+    name, said = night().ended()
+    assert name == "NothingToPublish" and "Withdrawn" not in said
+
+
+def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str) -> None:
+    """The form in both UIs: what it asks about and all of its fields, without scrolling."""
+    for version in ("", "/v2"):
+        page.goto(f"{worker.ui}{version}/runs/flow-run/{gate.run}")
+        expect(page.get_by_text("Suspended").first).to_be_visible()
+        if version:
+            page.get_by_role("button", name="Open menu").click()
+            page.get_by_role("menuitem", name="Resume").click()
+        else:
+            page.get_by_role("button", name="Resume").click()
+        for text in ("Type the repo's name", shard, "which the dataset has no more?", "Why, and who you are"):
+            expect(page.get_by_role("dialog").get_by_text(text).first).to_be_in_viewport(ratio=0.99)
+        page.screenshot(path=SHOTS / f"gate-removals-{version.strip('/') or 'v1'}.png")
+
+
+def decide_on_removals(page: Page, worker: Stack, gate: Pushed, decision: str) -> None:
+    """Fill in the form in the older UI, and send it."""
+    page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
+    page.get_by_role("button", name="Resume").click()
+    choose(field(page, "Removals"), decision, after=["remove", "keep"].index(decision))
+    field(page, "Repo name").locator("textarea").fill(gate.repo_id)
+    assert send(page, page.get_by_role("button", name="Submit"), "/resume").ok
+
+
+def test_staged_files_and_removals_are_decided_at_one_gate_and_what_came_back_stays(
+    night: Night, own_bids: Path, tmp_path: Path, worker: Stack
+) -> None:
+    first = published(night)
+    hub = first.hub
+    shard = withdraw(own_bids, tmp_path / "away")  # comes back while the gate is open
+    bold = sorted(own_bids.rglob("*_bold.nii.gz"))[0]
+    lost = str(bold.relative_to(own_bids))
+    bold.unlink()  # a shard that would lose a row is held back
+    scan = next(path for path in sorted(own_bids.rglob("*_T1w.json")) if path.parts[-4:-2] != bold.parts[-4:-2])
+    scan.write_text(scan.read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')  # and one is staged
+    before = files_on(first)
+
+    gate = night().at_gate()
+    (staged,) = gate.shards()
+    held = f"{bold.parts[-4]}_{bold.parts[-3]}"
+    assert held not in staged and "1 image of 1 shard held back until then" in message(gate)
+    assert lost in images_on(hub)
+    form = form_schema(gate)
+    assert '"decision"' in form and '"removals"' in form and form.index('"decision"') < form.index('"removals"')
+
+    put_back(own_bids, tmp_path / "away")
+    repo = gate.repo_id
+    for arguments, why in (
+        (["--decision", "delete"], "--removals remove (or keep)"),
+        (["--decision", "delete", "--removals", "remove", "--confirm-repo", "lab/another"], "Asked again"),
+    ):
+        code, _, said = command(worker, repo, *arguments)
+        assert code == 1 and why in said and len(said.splitlines()) == 1, said
+    gate.at_gate()
+    listed = command(worker)[1]
+    assert shard in listed and bold.name in listed
+    answer = ["--decision", "delete", "--removals", "remove", "--confirm-repo", repo, "--note", "me"]
+    code, said, _ = command(worker, repo, *answer)
+    assert code == 0 and "Decided: Removed" in said and "freed" in said, said
+    assert "1 image of 1 shard" in said and "in the dataset again" in said
+    assert files_on(gate) == before  # no file has gone: the session is back, the other shard has a new version
+    assert images_on(hub) == images_of(own_bids) and lost not in images_on(hub)
+    assert {Path(name).stem.partition(".")[0] for name in gate.shards()} == {held}  # sent in the removal's commit
+    assert set(record_on(gate).shards[path_of(held)].images) and night().ended()[0] == "NothingToPublish"
+
+
+def test_what_somebody_decided_to_keep_is_not_asked_again_and_a_larger_removal_is(
+    night: Night, own_bids: Path, tmp_path: Path
+) -> None:
+    first = published(night)
+    before = files_on(first)
+    shard = withdraw(own_bids, tmp_path / "away")
+    gate = night().at_gate()
+    assert gate.runs.decide(gate.run, removals="keep", confirm_repo=gate.repo_id, note="the mount") is None
+    name, said = gate.ended()
+    assert name == "Kept" and shard in said and files_on(gate) == before
+    for _ in range(2):
+        name, said = night().ended()
+        assert name == "NothingToPublish" and shard in said and "Somebody decided at a gate to keep them" in said
+    other = withdraw(own_bids, tmp_path / "away")
+    again = night().at_gate()
+    assert shard in message(again) and other in message(again) and files_on(again) == before
+
+    # a gate whose answer comes when the repo has moved on removes nothing, and a Retry asks again
+    line = record_on(again).shards[path_of(other)]
+    lines = (again.hub.read(RECORD, again.hub.head()) or b"").replace(line.sha256.encode(), b"0" * 64)
+    again.hub.commit([CommitOperationAdd(RECORD, lines)], "By hand", again.hub.head())
+    assert again.runs.decide(again.run, removals="remove", confirm_repo=again.repo_id, note="") is None
+    name, said = again.ended()
+    assert name == "Removed" and path_of(other) in files_on(again) and path_of(shard) not in files_on(again), said
+    assert re.search(rf"Not removed: 1 file, the first being {path_of(other)}", said)
