@@ -154,6 +154,15 @@ class PublishedShard(Value):
     images: Annotated[tuple[ImageContent, ...], FailFast()]
 
 
+class Identity(Value):
+    """A file as the kernel knows it: another one, or one written to since, has another. Nobody can set a ctime."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
 class Receipt(PublishedShard):
     """What staging a shard gives: the line that the record will hold, and where the staged file is.
 
@@ -166,6 +175,12 @@ class Receipt(PublishedShard):
     result: str = Field("", pattern=r"^(stage-\d+-[0-9a-f]{64})?$")
     """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others. Cleanup
     removes it with the shard, so a receipt that names any other file there counts as damaged."""
+    identity: Identity | None = None
+    """Of the staged file when it had got its name: a file that has it still has the bytes of this receipt. None in the
+    receipts of older versions."""
+    commit: str = Field("", pattern=r"^([0-9a-f]{40,64})?$")
+    """The first commit of the target that is known to hold the shard as it is staged. It is no proof: it says where to
+    ask the Hub for one, when the head has something else by then."""
 
     def published(self) -> PublishedShard:
         """The line for the publication record."""

@@ -212,7 +212,7 @@ def pictures_of(removals: Removals, listing: Listing, shown: Collection[str]) ->
 def read_kept(staging: Staging) -> Removals:
     """The removals that a person has decided to keep on the Hub; none where nothing, or nothing readable, is there."""
     try:
-        return Removals.model_validate_json((staging.folder / KEPT).read_bytes())
+        return Removals.model_validate_json(staging.read(staging.folder / KEPT))
     except (OSError, ValidationError):
         return Removals()
 

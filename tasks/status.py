@@ -109,7 +109,7 @@ class StatusBoard:
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
         """The board with what the runs before this one knew."""
         try:
-            known = TargetStatus.model_validate_json(staging.status.read_bytes())
+            known = TargetStatus.model_validate_json(staging.read(staging.status))
         except (OSError, ValidationError):
             known = TargetStatus()
         return cls(hub, staging, run, known)

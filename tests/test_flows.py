@@ -20,8 +20,9 @@ from flows.held import Held, on_target
 from flows.push_bids import push_bids
 from tasks.approve import Question, ask
 from tasks.hub import Hub
-from tasks.models import PublicationRecord
+from tasks.models import PublicationRecord, ShardSpec
 from tasks.published import CARD, RECORD
+from tasks.stage import stage
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
@@ -324,10 +325,28 @@ def test_cleanup_staging_without_a_deployment_verifies_and_deletes_nothing(bids:
     assert len(staged(root)) == SESSIONS
 
 
-def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, root: Path) -> None:
+def test_cleanup_staging_of_a_target_with_nothing_staged_that_may_go_says_so_and_names_an_only_copy(
+    target: Hub, root: Path, shards: tuple[ShardSpec, ...], bids: Path
+) -> None:
     target.prepare(private=True)
     state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
+    assert "proved" not in (state.message or "")
+
+    receipt = stage(shards[0], bids, Staging.of(root, target.target))  # and never sent
+    state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
+    assert f"since the Hub is not proved to have it: the first is {receipt.file}" in (state.message or "")
+    assert len(staged(root)) == 1
+
+
+def test_a_shard_that_was_published_remembers_the_commit_that_holds_it(bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    receipts = Staging.of(root, target.target).receipts()
+    assert len(receipts) == SESSIONS
+    for receipt in receipts:
+        (there,) = target.listed([receipt.path], receipt.commit).values()
+        assert (there.size, there.sha256) == (receipt.size, receipt.sha256)
 
 
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
