@@ -33,6 +33,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.made import image
+from tasks.embed import Check
 from tasks.models import ShardSpec
 from tasks.stage import stage
 from tasks.staging import Staging
@@ -76,7 +77,7 @@ def floor(specs: list[ShardSpec], root: Path, out: Path) -> None:
         hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def workers(count: int, check: str = "trailer") -> Callable[[list[ShardSpec], Path, Path], None]:
+def workers(count: int, check: Check = "full") -> Callable[[list[ShardSpec], Path, Path], None]:
     """Our own staging in `count` threads."""
 
     def run(specs: list[ShardSpec], root: Path, out: Path) -> None:
@@ -120,7 +121,8 @@ WAYS: dict[str, Callable[[list[ShardSpec], Path, Path], None]] = {
     "floor": floor,
     "stage": workers(1),
     "stage_two_workers": workers(2),
-    "stage_full_check": workers(1, "full"),
+    "stage_trailer": workers(1, "trailer"),
+    "stage_trailer_two_workers": workers(2, "trailer"),
     "stage_large_session": workers(1),
     "push_to_hub_path": push_to_hub_path,
     "plain_loop": plain,
@@ -173,7 +175,13 @@ def main(folder: Path) -> None:
     line("stage_two_workers_vs_one", "ratio", lambda figures: figures["stage"][0] / figures["stage_two_workers"][0])
     line("stage_peak_mb", "MB", lambda figures: figures["stage"][2])
     line("stage_two_workers_peak_mb", "MB", lambda figures: figures["stage_two_workers"][2])
-    for way in ("stage_full_check", "push_to_hub_path", "plain_loop"):
+    line("stage_vs_trailer", "ratio", lambda figures: figures["stage_trailer"][0] / figures["stage"][0])
+    line(
+        "stage_two_workers_vs_trailer",
+        "ratio",
+        lambda figures: figures["stage_trailer_two_workers"][0] / figures["stage_two_workers"][0],
+    )
+    for way in ("stage_trailer", "push_to_hub_path", "plain_loop"):
         line(f"{way}_vs_floor", "ratio", lambda figures, way=way: figures["floor"][0] / figures[way][0])
         line(f"{way}_peak_mb", "MB", lambda figures, way=way: figures[way][2])
     print(f"stage_large_session_peak_mb {run('stage_large_session')[2]:.2f} MB", flush=True)

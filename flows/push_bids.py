@@ -35,6 +35,7 @@ from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
 from tasks.change import change, identity_of
+from tasks.contents import FILE as CACHE
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -151,7 +152,7 @@ def push_bids(
             raise PreflightStopped(words.stopped(checked))
         shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
-        contents = Contents(staging.folder.parent / "contents.sqlite", folder)
+        contents = Contents(staging.folder / CACHE, folder)
         texts = side_files(dataset)
         going = approved.gate.removals if approved else None
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, going)

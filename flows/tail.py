@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
+from flows.steps import unseen
 from flows.verified import verified
 from tasks import report as words
 from tasks.approve import Question, ask, write_gate

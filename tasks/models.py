@@ -77,6 +77,9 @@ class Image:
     scan: str | None = None
     sidecars: tuple[str, ...] = ()
     """The JSON files whose fields are in `metadata`, the nearest first: to say where a field stands, not published."""
+    ctime_ns: int = 0
+    inode: int = 0
+    """With size and mtime, what tells that nobody has written to the file (`tasks.contents`); in no digest."""
 
 
 @dataclass(frozen=True, slots=True)

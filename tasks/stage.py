@@ -53,7 +53,7 @@ class NotStaged(PushError):
         return "\n".join([*first, *([f"and {more} more"] if more else [])])
 
 
-def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer", result: str = "") -> Receipt:
+def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", result: str = "") -> Receipt:
     """Embed and write one shard into the staging folder, then its receipt.
 
     `root` is the dataset's folder, `result` the name of Prefect's result that will hold the receipt too. Memory does

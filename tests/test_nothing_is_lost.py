@@ -90,7 +90,7 @@ class Pushes(RuleBasedStateMachine):
 
     def work(self) -> tuple[Work, Published]:
         published = read_published(self.hub)
-        contents = Contents(self.folder / "contents.sqlite", self.source)
+        contents = Contents(self.folder / "contents.jsonl", self.source)
         listing = self.hub.listing(published.commit)
         return decide(self.specs(), published.record, listing, contents.unchanged, self.staging.read_whole), published
 
@@ -230,7 +230,7 @@ class Pushes(RuleBasedStateMachine):
         self.moved = True
         self.staging = Staging(self.folder / f"staging-{next(_numbers)}")
         self.staged = set()
-        (self.folder / "contents.sqlite").unlink(missing_ok=True)
+        (self.folder / "contents.jsonl").unlink(missing_ok=True)
 
     @rule(what=st.sampled_from(["delete", "replace", "add"]), seed=SEEDS)
     def somebody_else_changes_the_repo(self, what: str, seed: int) -> None:
@@ -299,7 +299,7 @@ class Pushes(RuleBasedStateMachine):
 
     @invariant()
     def the_token_is_in_no_file(self) -> None:
-        texts = [*self.staging.folder.rglob("*.json"), *self.folder.glob("*.sqlite*")]
+        texts = [*self.staging.folder.rglob("*.json"), *self.folder.glob("*.jsonl")]
         assert not any(self.token.encode() in text.read_bytes() for text in texts)
 
 
