@@ -81,11 +81,14 @@ def message(pushed: Pushed) -> str:
 def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody_approved_them_in_the_browser(
     browser: Browser, night: Night, own_bids: Path, tmp_path: Path, worker: Stack
 ) -> None:
+    scores = own_bids / "phenotype" / "scores.tsv"
+    scores.parent.mkdir(exist_ok=True)
+    scores.write_text("participant_id\tscore\nsub-M2001\t3\n")
     first = published(night)
     hub = first.hub
     shard = withdraw(own_bids, tmp_path / "away")
-    (own_bids / "participants.tsv").unlink()
-    gone = {path_of(shard), "bids/participants.tsv", "tables/participants.parquet"}
+    scores.unlink()
+    gone = {path_of(shard), "bids/phenotype/scores.tsv"}
     before = files_on(first)
     assert gone <= before
 
@@ -95,8 +98,8 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     (evidence,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("evidence"))
     assert "## On the Hub, no longer in the dataset" in evidence and all(path in evidence for path in gone)
     for told in (message(gate), form_schema(gate)):
-        assert shard in told and "participants.tsv" in told and "tables/participants.parquet" in told
-    assert '"decision"' not in form_schema(gate) and "1 shard, 2 texts" in form_description(gate)
+        assert shard in told and "phenotype/scores.tsv" in told
+    assert '"decision"' not in form_schema(gate) and "1 shard, 1 text" in form_description(gate)
     waiting = gate.runs.read(gate.run).state
     # the next night changes nothing: it says that the gate waits, and leaves it open
     quiet = night()
@@ -121,7 +124,7 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     decide_on_removals(page, worker, gate, "remove")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
     name, said = gate.ended()
-    assert name == "Removed" and "1 shard, 2 texts" in said and "Withdrawn" not in said
+    assert name == "Removed" and "1 shard, 1 text" in said and "Withdrawn" not in said
     page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
     page.screenshot(path=SHOTS / "removed.png")
