@@ -26,6 +26,7 @@ from flows.removal import (
     nothing_removed,
     planned_removal,
     removed_state,
+    settled,
     to_ask,
     to_draw,
 )
@@ -34,7 +35,7 @@ from flows.tail import Approved, tail, tail_again
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
-from tasks.change import identity_of
+from tasks.change import change, identity_of
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -46,10 +47,10 @@ from tasks.models import Dataset, Gated, Image, PublicationRecord, Removed, Shar
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
-from tasks.published import read_target
+from tasks.published import RECORD, Published, read_target, read_target_again
 from tasks.removals import find_removals
 from tasks.remove import RemovalPlan
-from tasks.resume import Work, decide
+from tasks.resume import Drift, Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
 from tasks.staging import Target
@@ -66,6 +67,7 @@ MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
 Rules = Annotated[list[Stop], MaybeNone]
 Fields = Annotated[list[str], MaybeNone]
 Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
+Count = Bytes
 
 
 class ShardsFailed(PushError):
@@ -94,6 +96,7 @@ def push_bids(
     staging_root: Folder = "",
     max_staged_bytes: Bytes = 0,
     token_block: BlockName = "",
+    accept_changes: Count = 0,
 ) -> State:
     """Publish a BIDS dataset on the Hugging Face Hub, verify it there, and ask before anything staged is deleted.
 
@@ -110,7 +113,7 @@ def push_bids(
             without images of heads is published, any other is not.
         dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
         revision: The branch to publish on.
-        private: Whether a repo that has to be made is private. An existing one stays as it is.
+        private: Whether the repo is private. One that is there already and public stops the push; nothing changes it.
         verification: listing: compare every shard's size and sha256 with the Hub's listing. sample: and read some
             shards back, byte for byte. full: and read every shard back.
         removed: What to do about shards, images and texts that are published and that the dataset no longer has. They
@@ -119,14 +122,16 @@ def push_bids(
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
         allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
-        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. no
-            leaves a repo as it is.
+        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
+            that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
             the push.
         staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
         max_staged_bytes: How many bytes may be staged at a time. A run publishes what fits, opens its gate, and says
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
+        accept_changes: Only when a push has stopped because too much of what is published is gone or has other bytes,
+            and all of it is meant: the number of images that it named. For one run; another night has another number.
     """
     if night := later_night():
         return skipped(night, status_at(Target(constants.ENDPOINT, repo_id, revision)))
@@ -151,14 +156,19 @@ def push_bids(
         texts = side_files(dataset)
         going = approved.gate.removals if approved else None
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, going)
+        todo = replace(todo, drift=(*todo.drift, *(Drift(RECORD, what) for what in target.damaged)))
         say_what_is_there(held, todo)
+        changed = change(dataset, shards, target.record, contents.sha256, settled(held, going))
+        if not dry_run:
+            changed.require(Settings().max_change, accept_changes)
         if going is not None:
             todo = todo.only(going)
         if todo.missing:
             in_headers = steps.take(check_images, unseen(todo.missing), folder)
             checked = checked.with_more(in_headers)
         if dry_run:
-            return show_dry_run(held, dataset, shards, todo, target.record, checked)
+            stops = changed.problem(Settings().max_change, accept_changes), hub.wrong_setup(private, gated)
+            return show_dry_run(held, dataset, shards, todo, target.record, checked, [one for one in stops if one])
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
         changes = Changes(
@@ -167,6 +177,7 @@ def push_bids(
             published=as_published(texts),
             dataset=identity_of(dataset),
             lost=todo.lost,
+            planned=target.record,
             record=bool(target.damaged),
             same_card=same_card,
         )
@@ -193,10 +204,20 @@ def push_bids(
         changes = replace(changes, remove=removal)
         staging.require_room(sum(spec.room for spec in wave.stage))
 
+        later = {spec.path for spec in waiting}
+        own = {**texts, **pictures.files}
+
+        def plan_again() -> tuple[Work, Published, Changes]:
+            found, files = steps.take(read_target_again, hub)
+            rest = [spec for spec in shards if spec.path not in later]
+            left = decide(rest, found.record, files, contents.unchanged, staging.read_whole, texts, going)
+            left = left if going is None else left.only(going)
+            return left, found, changes.again(found, own, files)
+
         size = sum(spec.size for spec in wave.missing)
         progress = Progress(len(shards), len(todo.done), len(wave.missing), size)
         push = Push(hub, held.lease, folder, shards, staging, contents, progress, steps)
-        done = target if quiet else push.publish(wave, target, changes)
+        done = target if quiet else push.publish(wave, target, changes, plan_again)
         progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
         lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
         left = find_removals(shards, done.record, replace(listing, commit=done.commit), texts)
@@ -309,17 +330,19 @@ def show_dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
+    stops: Sequence[PushError],
 ) -> State:
-    """Leave what would be done as an artifact."""
+    """Leave what would be done as an artifact; `stops` is what would end the push before it stages."""
     create_markdown_artifact(
-        words.dry_run(held.hub, dataset, shards, work, record, checked),
+        words.dry_run(held.hub, dataset, shards, work, record, checked, stops),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
     missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.")
+    told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
 
 
 def nothing_to_publish(held: Held, work: Work) -> State:

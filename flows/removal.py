@@ -48,6 +48,13 @@ def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
     return removals
 
 
+def settled(held: Held, approved: Removals | None) -> frozenset[str]:
+    """Images about which a person has decided, or is being asked, so that they do not count as a change any more."""
+    gate = read_gate(held.staging)
+    asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
+    return read_kept(held.staging).images | asked | (approved.images if approved else frozenset())
+
+
 def asked_already(held: Held, asked: Removals) -> bool:
     """Whether there is nothing to ask, or the target's open gate asks exactly this, so that it stays open."""
     gate = read_gate(held.staging)

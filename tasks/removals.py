@@ -2,7 +2,7 @@
 
 How it works: `find_removals` compares the plan (and the texts that would be published now) with the publication record.
 What the record names and the dataset has not is a removal, if the repo holds it as the record says, and if it lies in a
-folder of ours by the strict patterns below: a record is a file that anybody may have edited, and what it says is data,
+folder of ours by strict patterns (`tasks.ours`, and the one below): a record is a file that anybody may have edited, and what it says is data,
 not an order. A removal has three kinds:
 
 - a *shard* that the plan no longer has;
@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from tasks.files import write_whole
 from tasks.models import ListedFile, Listing, PublicationRecord, PublishedShard, PublishedText, Sha256, ShardSpec, Value
+from tasks.ours import is_shard, is_text
 from tasks.staging import Staging
 
 NAMED = 3  # of each kind in a sentence; the artifacts have all
@@ -32,10 +33,6 @@ KEPT = "kept-removals.json"  # in the target's staging folder
 
 #: What `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
 _SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
-#: What `tasks.card.side_files` makes, apart from the record's own files.
-_TABLE = re.compile(r"tables/[a-z]+\.parquet", re.ASCII)
-_TEXT = re.compile(r"bids/[^\x00-\x1f\x7f\\]+")
-_RECORD = re.compile(r"bids/(shards\.jsonl|record(/.*)?)", re.IGNORECASE | re.DOTALL)
 #: What `tasks.card.pictures` makes.
 _PICTURE = re.compile(r"pictures/\w+\.png", re.ASCII)
 #: An image of a kind that the card may have a picture of.
@@ -44,15 +41,12 @@ _IMAGE = re.compile(r"(?:.*/)?(?P<datatype>\w+)/[^/]*_(?P<suffix>[A-Za-z0-9]+)\.
 
 def is_our_shard(path: str) -> bool:
     """Whether a path in the repo is one that a shard of ours can have."""
-    return len(path) <= LONGEST and _SHARD.fullmatch(path) is not None
+    return is_shard(path) and len(path) <= LONGEST and _SHARD.fullmatch(path) is not None
 
 
 def is_our_text(path: str) -> bool:
     """Whether a path in the repo is one that a text or a table of the dataset's own can have."""
-    if len(path) > LONGEST or str(PurePosixPath(path)) != path or ".." in PurePosixPath(path).parts:
-        return False
-    ours = _TABLE.fullmatch(path) or _TEXT.fullmatch(path)
-    return ours is not None and _RECORD.fullmatch(path) is None
+    return is_text(path) and len(path) <= LONGEST
 
 
 def is_our_picture(path: str) -> bool:

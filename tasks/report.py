@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from tasks.errors import PushError
 from tasks.evidence import Approval, CleanupPlan, CleanupResult, Evidence, Gate, Removal, Shown, VerificationReport
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
@@ -347,8 +348,9 @@ def dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
+    stops: Sequence[PushError] = (),
 ) -> str:
-    """What a run would do, as a Markdown artifact."""
+    """What a run would do, as a Markdown artifact; `stops` is what would end it before it stages."""
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -358,7 +360,7 @@ def dry_run(
     by_suffix = [
         [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
     ]
-    verdict = "**The push would stop**, see below. " if checked.stops else ""
+    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
     parts = [
         f"# Dry run: {dataset.name} to {hub.target}",
         f"{verdict}Nothing was staged or sent.",
@@ -368,6 +370,7 @@ def dry_run(
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         "## What changed since the last time",
+        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
         _changed(work, record),
     ]
     if work.drift:

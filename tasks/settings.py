@@ -65,6 +65,13 @@ class Settings(BaseSettings):
         le=LONGEST_GATE,
         description="days that a gate waits for a decision; then the run ends, and nothing is deleted",
     )
+    max_change: float = Field(
+        0.10,
+        ge=0,
+        le=1,
+        description="the part of the published images (0.10: a tenth) that may be gone from the dataset or have other "
+        "bytes; more stops a push before it stages, until accept_changes has the exact number",
+    )
     sample_shards: int = Field(3, ge=1, description="shards read back from the Hub when verification is 'sample'")
 
 
