@@ -2,8 +2,8 @@
 
 How it works: `find_removals` compares the plan (and the texts that would be published now) with the publication record.
 What the record names and the dataset has not is a removal, if the repo holds it as the record says, and if it lies in a
-folder of ours by strict patterns (`tasks.ours`, and the one below): a record is a file that anybody may have edited, and what it says is data,
-not an order. A removal has three kinds:
+folder of ours by strict patterns (`tasks.ours`, and the one below): a record is a file that anybody may have edited,
+and what it says is data, not an order. A removal has three kinds:
 
 - a *shard* that the plan no longer has;
 - *rows* of a shard that the plan still has: its new version would be without them, so the shard is held back whole;
@@ -33,6 +33,8 @@ KEPT = "kept-removals.json"  # in the target's staging folder
 
 #: What `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
 _SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
+#: What `tasks.card.side_files` makes besides the texts.
+_TABLE = re.compile(r"tables/[a-z]+\.parquet", re.ASCII)
 #: What `tasks.card.pictures` makes.
 _PICTURE = re.compile(r"pictures/\w+\.png", re.ASCII)
 #: An image of a kind that the card may have a picture of.
@@ -46,7 +48,7 @@ def is_our_shard(path: str) -> bool:
 
 def is_our_text(path: str) -> bool:
     """Whether a path in the repo is one that a text or a table of the dataset's own can have."""
-    return is_text(path) and len(path) <= LONGEST
+    return is_text(path) and len(path) <= LONGEST and (path.startswith("bids/") or _TABLE.fullmatch(path) is not None)
 
 
 def is_our_picture(path: str) -> bool:
@@ -212,7 +214,7 @@ def pictures_of(removals: Removals, listing: Listing, shown: Collection[str]) ->
 def read_kept(staging: Staging) -> Removals:
     """The removals that a person has decided to keep on the Hub; none where nothing, or nothing readable, is there."""
     try:
-        return Removals.model_validate_json((staging.folder / KEPT).read_bytes())
+        return Removals.model_validate_json(staging.read(staging.folder / KEPT))
     except (OSError, ValidationError):
         return Removals()
 

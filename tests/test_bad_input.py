@@ -1,5 +1,6 @@
 """What a hurried person types: paths, settings, tokens. Each works, or ends in a named state that says what to do."""
 
+import errno
 import http.server
 import os
 import shutil
@@ -215,10 +216,13 @@ def test_a_staging_root_that_may_not_be_written_is_named(tmp_path: Path) -> None
         pass
 
 
-def test_a_staging_disk_that_is_full_from_the_start_is_named(bids: Path, tmp_path: Path, target: Hub) -> None:
-    folder = Staging.of(tmp_path, target.target).folder
-    folder.mkdir()
-    (folder / "gate.json.part").symlink_to("/dev/full")  # on which every write ends in ENOSPC
+def test_a_staging_disk_that_is_full_from_the_start_is_named(
+    bids: Path, tmp_path: Path, target: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr("tasks.files.os.fsync", full)  # where many a file system says so first
     assert "No space left on device" in said(push(bids, target.target.repo_id, tmp_path), "DiskFull")
     assert not list(tmp_path.rglob("*.parquet"))
 

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tasks.cleanup import execute, plan_cleanup
+from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate, shown_as
@@ -189,9 +189,7 @@ class Pushes(RuleBasedStateMachine):
         approval = Approval(flow_run_id="run", decision=Choice.KEEP if kept else Choice.DELETE)
         if kept:
             return
-        result = execute(
-            plan_cleanup(self.staging, gate, approval, report), lambda paths: self.hub.listed(paths, self.hub.head())
-        )
+        result = execute(plan_cleanup(self.staging, gate, approval, report), asking(self.hub))
         gone = {self.staging.folder / one.file for one in result.removed if one.kind == "shard"}
         assert gone <= {self.staging.folder / one.file for one in receipts}
         self.staged -= gone
