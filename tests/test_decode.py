@@ -215,7 +215,8 @@ def read_back(tmp_path: Path, *images: tuple[str, bytes], check: Check = "full")
     staging = Staging(tmp_path / "staging")
     receipt = stage(spec, tmp_path, staging, check)
     found = ReadBack()
-    return found, found.read(Returned(staging, receipt), receipt, "a commit")  # type: ignore[arg-type]
+    failure = found.read(Returned(staging, receipt), receipt, "a commit")  # type: ignore[arg-type]
+    return found, failure and failure.what
 
 
 def changed(data: bytes, at: int, kind: str, value: float) -> bytes:
