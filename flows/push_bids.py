@@ -49,7 +49,6 @@ from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
 from tasks.published import RECORD, Published, read_target, read_target_again
 from tasks.removals import find_removals
-from tasks.remove import RemovalPlan
 from tasks.resume import Drift, Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
@@ -199,8 +198,8 @@ def push_bids(
         wave, waiting = todo.wave(max_staged_bytes or Settings().max_staged_bytes, staging.staged_bytes())
         log_waiting(wave, waiting)
         removal = planned_removal(held, approved, wave, target, listing, pictures) if approved else None
-        if approved and not removal:
-            return nothing_removed(held, approved, removal or RemovalPlan(commit=target.commit))
+        if approved and removal is not None and not removal:
+            return nothing_removed(held, approved, removal)
         changes = replace(changes, remove=removal)
         staging.require_room(sum(spec.room for spec in wave.stage))
 

@@ -33,7 +33,6 @@ DamagedStream = cast(type[Exception], igzip_lib.IsalError)
 #: The datatype codes that every reader knows (nifti1.h, DT_*; NIfTI-2 has the same) -> bytes a voxel: whole numbers,
 #: floating point and complex. More telling than `bitpix`, which some tools leave wrong and no reader looks at.
 _BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1792: 16}
-_ICO7 = (27307, 1, 6)  # FreeSurfer's way to write a surface whose number of vertices no NIfTI-1 dimension can hold
 LARGEST_EXTENSIONS = 256 << 20  # bytes: they are held in memory, and no program writes a thousandth of it
 
 #: nibabel tells its own log of every header that it mends on reading, which is nothing to tell anybody here.
@@ -144,7 +143,7 @@ def _usual(start: bytes, version: Literal[1, 2]) -> int | None:
         if not (right and 1 <= rank <= 7 and datatype in _BYTES):
             continue
         shape = dimensions[1 : rank + 1]
-        plain = min(shape) >= 0 and shape[:3] != _ICO7 and extended in (b"", b"\0")
+        plain = min(shape) >= 0 and extended in (b"", b"\0")
         oriented = (
             1 <= sform <= 5 or sform == qform == 0
         )  # a quaternion may be none, and nibabel takes other codes for 0

@@ -30,6 +30,7 @@ MAX_SLICES = 5  # slices in the strip: more would be too small to see
 HEIGHT = 96  # pixels; looked at in both UIs: whole in the older one, and the newer one shows the fields below it
 GAP = 4  # pixels between slices
 LABEL = 14  # pixels for the suffix above a slice, where no UI crops it
+LARGEST_DRAWN = 1 << 28  # voxels of what is read for a picture, 2 GB as floats: a header may speak of any number
 CARD_HEIGHT = 200  # pixels of a slice on the card: four stand side by side, and its PNG has at most 120 kB
 
 
@@ -58,6 +59,8 @@ def _voxels(stream: BinaryIO) -> tuple[Any, ArrayProxy | None]:
     """nibabel's header, and the voxels where they can be drawn in grey: in three dimensions or more, and real."""
     found = layout(stream)
     if len(found.shape) < 3 or 0 in found.shape or found.dtype.kind not in "biuf":
+        return found.header, None
+    if math.prod(sorted(found.shape[:3])[1:]) > LARGEST_DRAWN:
         return found.header, None
     return found.header, ArrayProxy(stream, found.header, mmap=False)
 
@@ -97,6 +100,8 @@ def _axial(stream: BinaryIO, suffix: str) -> bytes | None:
     axes = [int(np.flatnonzero(directions[:, 0] == direction)[0]) for direction in range(3)]
     first = (0,) * (voxels.ndim - 3)
     up = axes[2]
+    if suffix == "mask" and math.prod(voxels.shape[:3]) > LARGEST_DRAWN:
+        return None
     if suffix == "mask":
         filled = np.count_nonzero(np.asanyarray(voxels[(..., *first)]), axis=(axes[0], axes[1]))
         middle = int(np.argmax(filled))

@@ -33,6 +33,8 @@ KEPT = "kept-removals.json"  # in the target's staging folder
 
 #: What `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
 _SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
+#: What `tasks.card.side_files` makes besides the texts.
+_TABLE = re.compile(r"tables/[a-z]+\.parquet", re.ASCII)
 #: What `tasks.card.pictures` makes.
 _PICTURE = re.compile(r"pictures/\w+\.png", re.ASCII)
 #: An image of a kind that the card may have a picture of.
@@ -46,7 +48,7 @@ def is_our_shard(path: str) -> bool:
 
 def is_our_text(path: str) -> bool:
     """Whether a path in the repo is one that a text or a table of the dataset's own can have."""
-    return is_text(path) and len(path) <= LONGEST
+    return is_text(path) and len(path) <= LONGEST and (path.startswith("bids/") or _TABLE.fullmatch(path) is not None)
 
 
 def is_our_picture(path: str) -> bool:

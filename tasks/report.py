@@ -214,8 +214,8 @@ def _remove(hub: Hub, removals: Removals, commit: str) -> str:
         if count
     ]
     return (
-        f"Remove **{', '.join(counts)}** from **[{hub.target}]({hub.url()})**, which the dataset has no more? They "
-        f"leave its head ({commit}); its history keeps them."
+        f"Remove **{', '.join(counts)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"its head ({commit}); its history keeps them."
     )
 
 

@@ -138,8 +138,12 @@ class Changes:
         return replace(self, texts={}, remove=None, lost={}, record=False)
 
     def again(self, found: Published, texts: Mapping[str, bytes], listing: Listing) -> "Changes":
-        """The same, planned anew from what the target holds by now; `texts` are all of the dataset's own."""
-        return replace(self, texts=outdated(texts, listing), planned=found.record, record=bool(found.damaged))
+        """The same, planned anew from what the target holds by now; `texts` are all of the dataset's own.
+
+        A removal is of one head, and was committed on it, or refused: it is not planned anew without a person.
+        """
+        texts = outdated(texts, listing)
+        return replace(self, texts=texts, remove=None, planned=found.record, record=bool(found.damaged))
 
 
 def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tuple[S, ...]]:

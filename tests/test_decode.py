@@ -19,7 +19,7 @@ from deployments.local_stack import REPO
 from tasks.decode import Undecodable, decode, picture
 from tasks.embed import Check
 from tasks.models import Receipt
-from tasks.pictures import MAX_SLICES
+from tasks.pictures import MAX_SLICES, axial_slice
 from tasks.stage import stage
 from tasks.staging import Staging
 from tasks.verify import ReadBack
@@ -157,6 +157,19 @@ def test_images_of_any_shape_are_read_and_shown_where_they_have_slices(shape):
 def test_what_cannot_be_read_is_not_shown():
     assert drawn(b"no image") is None
     assert drawn(zipped(nifti1(LARGE))[:3000]) is None
+
+
+def test_a_header_that_speaks_of_more_than_any_machine_holds_takes_no_memory(tmp_path):
+    data = bytearray(nifti1(LARGE))
+    struct.pack_into("<3h", data, 42, 32767, 32767, 32767)
+    (tmp_path / "a_mask.nii").write_bytes(data)
+    tracemalloc.start()
+    assert "cannot be read to its end" in wrong(bytes(data))
+    for suffix in ("T1w", "mask"):
+        assert drawn(bytes(data), suffix) is None
+        assert axial_slice(tmp_path / "a_mask.nii", suffix) is None
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()
 
 
 def test_of_a_mask_the_fullest_slice_is_shown():

@@ -28,6 +28,7 @@ from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
 DATASET = DatasetIdentity(name="Aphasia", subjects=2, images=4, size=100)
+CARD_TEXT = "---\nlicense: cc0-1.0\n---\nthe same whatever the record says\n"
 INFO = r"/api/datasets/lab/[^/]+/revision/main$"  # what says the head
 _numbers = count(1)
 
@@ -247,7 +248,12 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     """Its answer is lost, and somebody takes one part of it out before the run can look."""
     gone, kept, new = staged(3)
     before = publish(hub, staging, [gone, kept], changes(README=b"old"))
-    asked = replace(changes(README=b"new"), remove=removal(before, gone.path), record=True)
+    asked = replace(
+        changes(README=b"new"),
+        remove=removal(before, gone.path),
+        record=True,
+        card_of=lambda record, existing: CARD_TEXT,
+    )
     sent = [one.operation for one in transfer(hub, staging, [new])]
     server.break_on({"fault": "lose_response", "path": "/commit/"})
     record = before.record.updated([new.published()], [gone.path], asked.published, DATASET)
@@ -259,7 +265,7 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
         "text": [CommitOperationAdd("bids/README", b"old")],
         "text's line": [CommitOperationAdd(INDEX, before.record.dump_index())],
         "dataset": [CommitOperationAdd(INDEX, record.model_copy(update={"dataset": None}).dump_index())],
-        "card": [CommitOperationAdd(CARD, b"---\nlicense: cc0-1.0\n---\nmine\n")],
+        "card": [CommitOperationAdd(CARD, CARD_TEXT.encode() + b"mine")],
         "index": [CommitOperationDelete(INDEX)],
         "removed file": [CommitOperationAdd(gone.path, b"back")],
         "removed line": [CommitOperationAdd(RECORD, record.updated([gone.published()]).dump())],
@@ -273,6 +279,18 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     except Transient:  # what has not landed is tried again
         answered = False
     assert server.broken == 1 and answered is (what == "all")
+
+
+@pytest.mark.parametrize("file", [RECORD, INDEX, CARD])
+def test_a_commit_of_the_record_and_the_card_alone_counts_as_landed_only_where_they_are_there(
+    server: CountedHub, hub: Hub, file: str
+) -> None:
+    asked = Changes(lambda record, existing: CARD_TEXT, {})
+    looks = Meddled(hub.target, hub.token)
+    looks.__dict__["meddle"] = lambda: by_hand(hub, CommitOperationDelete(file))
+    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    with pytest.raises(Transient):
+        commit(looks, read_published(hub), [], [], asked)
 
 
 class Meddled(Hub):

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import math
 import struct
 import warnings
 from pathlib import Path
@@ -53,6 +54,8 @@ def nibabel_loads(folder: Path, data: bytes) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = nibabel.load(file, mmap=False)
+            if math.prod(image.shape) * image.get_data_dtype().itemsize > len(data):
+                return False  # said without asking: nibabel takes the memory first, and then finds too few bytes
             np.asanyarray(image.dataobj)
     except Exception:  # noqa: BLE001 - whatever it raises, it does not load
         return False

@@ -68,7 +68,7 @@ def test_a_dataset_that_lost_most_of_its_images_takes_nothing_from_the_hub(
     published, files = images_of(own_bids), shards_on(target)
     damage(own_bids)
     assert len(images_of(own_bids)) < len(published) - 2
-    for removed in ("keep", "ask", "delete"):
+    for removed in ("keep", "delete"):
         night = push(own_bids, target, root, removed=removed)
         assert night.type.value == "COMPLETED", night.message
         assert shards_on(target) == files

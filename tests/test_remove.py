@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deployments.local_stack import REPO
 from tasks.evidence import Approval, Choice, Fate, Gate, VerificationFailed
 from tasks.hub import Hub
+from tasks.lease import TargetLost
 from tasks.models import ListedFile, Listing, PublicationRecord
 from tasks.published import Published, read_published
 from tasks.removals import Removals, find_removals
@@ -200,17 +201,33 @@ def test_a_removal_on_a_head_that_somebody_moved_removes_nothing(hub: Hub) -> No
     assert README in hub.listing(hub.head()).files and README in read_published(hub).record.texts
 
 
-def test_lines_that_stand_for_nothing_go_with_the_next_commit_and_no_file_with_them(hub: Hub) -> None:
+def test_a_run_that_lost_its_target_removes_nothing(hub: Hub) -> None:
+    def lost() -> None:
+        raise TargetLost("another run has taken it over")
+
     target = with_a_text(hub)
-    lost = {README: target.record.texts[README].sha256, "bids/other": SHA}
-    other = Changes(card, {"bids/new": b""}, lost={README: "0" * 64})  # published anew since it was read
-    assert README in commit(hub, target, [], [], other).record.texts
-    there = commit(hub, read_published(hub), [], [], Changes(card, {}, lost=lost))
-    assert README in there.record.texts  # its file is there after all
+    with pytest.raises(TargetLost):
+        commit(hub, target, [], [], Changes(card, {}, remove=plan_for(target)), lost)
+    assert hub.head() == target.commit
+
+
+def test_a_removal_is_not_planned_anew_when_a_run_meets_somebody_else(hub: Hub) -> None:
+    target = with_a_text(hub)
+    again = Changes(card, {}, remove=plan_for(target)).again(target, {}, hub.listing(target.commit))
+    assert again.remove is None
+
+
+def test_lines_that_stand_for_nothing_go_with_the_next_commit_and_no_file_with_them(hub: Hub) -> None:
+    sha256 = with_a_text(hub).record.texts[README].sha256
+
+    def after(lost: dict[str, str], data: bytes) -> PublicationRecord:
+        return commit(hub, read_published(hub), [], [], Changes(card, {"bids/new": data}, lost=lost)).record
+
+    assert README in after({README: sha256}, b"1").texts  # its file is there
     hub.commit([CommitOperationDelete(README)], "By hand", hub.head())
-    assert Changes(card, {}, lost=lost).any(replace(there, card=card(there.record, None)))
-    after = commit(hub, read_published(hub), [], [], Changes(card, {"bids/new": b"1"}, lost=lost))
-    assert README not in after.record.texts and "bids/new" in hub.listing(after.commit).files
+    assert README in after({README: "0" * 64}, b"2").texts  # published anew since it was read
+    assert README not in after({README: sha256, "bids/other": SHA}, b"3").texts
+    assert "bids/by-hand.md" in hub.listing(hub.head()).files
 
 
 #: Everything in the client's API by which something leaves a repo or a branch.

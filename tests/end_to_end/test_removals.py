@@ -1,15 +1,12 @@
 """Removals as people decide them: a gate that names what the dataset no longer has, and what becomes of each answer."""
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd
 from playwright.sync_api import Browser, Page, expect
-from prefect.states import Scheduled
 
 from deployments.local_stack import Stack
 from tasks.models import PublicationRecord
@@ -54,10 +51,6 @@ def withdraw(bids: Path, to: Path) -> str:
     return f"{session.parent.name}_{session.name}"
 
 
-def put_back(bids: Path, away: Path) -> None:
-    shutil.copytree(away, bids, dirs_exist_ok=True, copy_function=shutil.copy2)
-
-
 def path_of(shard: str) -> str:
     return f"data/{shard.partition('_')[0]}/{shard}.parquet"
 
@@ -81,11 +74,14 @@ def message(pushed: Pushed) -> str:
 def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody_approved_them_in_the_browser(
     browser: Browser, night: Night, own_bids: Path, tmp_path: Path, worker: Stack
 ) -> None:
+    scores = own_bids / "phenotype" / "scores.tsv"
+    scores.parent.mkdir(exist_ok=True)
+    scores.write_text("participant_id\tscore\nsub-M2001\t3\n")
     first = published(night)
     hub = first.hub
     shard = withdraw(own_bids, tmp_path / "away")
-    (own_bids / "participants.tsv").unlink()
-    gone = {path_of(shard), "bids/participants.tsv", "tables/participants.parquet"}
+    scores.unlink()
+    gone = {path_of(shard), "bids/phenotype/scores.tsv"}
     before = files_on(first)
     assert gone <= before
 
@@ -95,8 +91,8 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     (evidence,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("evidence"))
     assert "## On the Hub, no longer in the dataset" in evidence and all(path in evidence for path in gone)
     for told in (message(gate), form_schema(gate)):
-        assert shard in told and "participants.tsv" in told and "tables/participants.parquet" in told
-    assert '"decision"' not in form_schema(gate) and "1 shard, 2 texts" in form_description(gate)
+        assert shard in told and "phenotype/scores.tsv" in told
+    assert '"decision"' not in form_schema(gate) and "1 shard, 1 text" in form_description(gate)
     waiting = gate.runs.read(gate.run).state
     # the next night changes nothing: it says that the gate waits, and leaves it open
     quiet = night()
@@ -111,17 +107,14 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     assert gate.runs.decide(gate.run, removals="remove", confirm_repo="lab/another", note="") is None
     gate.at_gate()
     assert "`lab/another`" in form_description(gate) and files_on(gate) >= gone
-    gate.runs.set_state(gate.run, Scheduled())  # by hand: nobody has decided
-    gate.at_gate()
-    assert files_on(gate) >= gone
 
     head = hub.head()
     page = open_page(browser)
-    look_at_the_form(page, worker, gate, shard)
+    look_at_the_form(page, worker, gate, shard, "gate-removals")
     decide_on_removals(page, worker, gate, "remove")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
     name, said = gate.ended()
-    assert name == "Removed" and "1 shard, 2 texts" in said and "Withdrawn" not in said
+    assert name == "Removed" and "1 shard, 1 text" in said and "Withdrawn" not in said
     page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
     page.screenshot(path=SHOTS / "removed.png")
@@ -141,8 +134,8 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     assert name == "NothingToPublish" and "Withdrawn" not in said
 
 
-def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str) -> None:
-    """The form in both UIs: what it asks about and all of its fields, without scrolling."""
+def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str, name: str, *more: str) -> None:
+    """The form in both UIs: what it asks about, and its fields, without scrolling; a picture of each is left."""
     for version in ("", "/v2"):
         page.goto(f"{worker.ui}{version}/runs/flow-run/{gate.run}")
         expect(page.get_by_text("Suspended").first).to_be_visible()
@@ -151,9 +144,10 @@ def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str) -> Non
             page.get_by_role("menuitem", name="Resume").click()
         else:
             page.get_by_role("button", name="Resume").click()
-        for text in ("Type the repo's name", shard, "which the dataset has no more?", "Why, and who you are"):
+        page.get_by_role("dialog").get_by_text(shard).first.wait_for()
+        page.screenshot(path=SHOTS / f"{name}-{version.strip('/') or 'v1'}.png")
+        for text in ("Type the repo's name", shard, "no longer in the dataset, from", *more):
             expect(page.get_by_role("dialog").get_by_text(text).first).to_be_in_viewport(ratio=0.99)
-        page.screenshot(path=SHOTS / f"gate-removals-{version.strip('/') or 'v1'}.png")
 
 
 def decide_on_removals(page: Page, worker: Stack, gate: Pushed, decision: str) -> None:
@@ -165,70 +159,23 @@ def decide_on_removals(page: Page, worker: Stack, gate: Pushed, decision: str) -
     assert send(page, page.get_by_role("button", name="Submit"), "/resume").ok
 
 
-def test_staged_files_and_removals_are_decided_at_one_gate_and_what_came_back_stays(
-    night: Night, own_bids: Path, tmp_path: Path, worker: Stack
+def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line(
+    browser: Browser, night: Night, own_bids: Path, tmp_path: Path, worker: Stack
 ) -> None:
-    first = published(night)
-    hub = first.hub
-    shard = withdraw(own_bids, tmp_path / "away")  # comes back while the gate is open
-    bold = sorted(own_bids.rglob("*_bold.nii.gz"))[0]
-    lost = str(bold.relative_to(own_bids))
-    bold.unlink()  # a shard that would lose a row is held back
-    scan = next(path for path in sorted(own_bids.rglob("*_T1w.json")) if path.parts[-4:-2] != bold.parts[-4:-2])
-    scan.write_text(scan.read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')  # and one is staged
-    before = files_on(first)
-
-    gate = night().at_gate()
-    (staged,) = gate.shards()
-    held = f"{bold.parts[-4]}_{bold.parts[-3]}"
-    assert held not in staged and "1 image of 1 shard held back until then" in message(gate)
-    assert lost in images_on(hub)
-    form = form_schema(gate)
-    assert '"decision"' in form and '"removals"' in form and form.index('"decision"') < form.index('"removals"')
-
-    put_back(own_bids, tmp_path / "away")
-    repo = gate.repo_id
-    for arguments, why in (
-        (["--decision", "delete"], "--removals remove (or keep)"),
-        (["--decision", "delete", "--removals", "remove", "--confirm-repo", "lab/another"], "Asked again"),
-    ):
-        code, _, said = command(worker, repo, *arguments)
-        assert code == 1 and why in said and len(said.splitlines()) == 1, said
-    gate.at_gate()
-    listed = command(worker)[1]
-    assert shard in listed and bold.name in listed
-    answer = ["--decision", "delete", "--removals", "remove", "--confirm-repo", repo, "--note", "me"]
-    code, said, _ = command(worker, repo, *answer)
-    assert code == 0 and "Decided: Removed" in said and "freed" in said, said
-    assert "1 image of 1 shard" in said and "in the dataset again" in said
-    assert files_on(gate) == before  # no file has gone: the session is back, the other shard has a new version
-    assert images_on(hub) == images_of(own_bids) and lost not in images_on(hub)
-    assert {Path(name).stem.partition(".")[0] for name in gate.shards()} == {held}  # sent in the removal's commit
-    assert set(record_on(gate).shards[path_of(held)].images) and night().ended()[0] == "NothingToPublish"
-
-
-def test_what_somebody_decided_to_keep_is_not_asked_again_and_a_larger_removal_is(
-    night: Night, own_bids: Path, tmp_path: Path
-) -> None:
-    first = published(night)
-    before = files_on(first)
+    first = night().at_gate()
     shard = withdraw(own_bids, tmp_path / "away")
-    gate = night().at_gate()
-    assert gate.runs.decide(gate.run, removals="keep", confirm_repo=gate.repo_id, note="the mount") is None
-    name, said = gate.ended()
-    assert name == "Kept" and shard in said and files_on(gate) == before
-    for _ in range(2):
-        name, said = night().ended()
-        assert name == "NothingToPublish" and shard in said and "Somebody decided at a gate to keep them" in said
-    other = withdraw(own_bids, tmp_path / "away")
-    again = night().at_gate()
-    assert shard in message(again) and other in message(again) and files_on(again) == before
-
-    # a gate whose answer comes when the repo has moved on removes nothing, and a Retry asks again
-    line = record_on(again).shards[path_of(other)]
-    lines = (again.hub.read(RECORD, again.hub.head()) or b"").replace(line.sha256.encode(), b"0" * 64)
-    again.hub.commit([CommitOperationAdd(RECORD, lines)], "By hand", again.hub.head())
-    assert again.runs.decide(again.run, removals="remove", confirm_repo=again.repo_id, note="") is None
-    name, said = again.ended()
-    assert name == "Removed" and path_of(other) in files_on(again) and path_of(shard) not in files_on(again), said
-    assert re.search(rf"Not removed: 1 file, the first being {path_of(other)}", said)
+    gate = night().at_gate()  # the files of the night before are staged still
+    assert first.ended()[0] == "Superseded" and gate.shards()
+    look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged files")
+    for arguments, why in (
+        (["--decision", "delete", "--confirm-repo", gate.repo_id], "--removals remove (or keep)"),
+        (["--removals", "remove", "--confirm-repo", gate.repo_id], "--decision delete (or keep)"),
+    ):
+        code, _, said = command(worker, gate.repo_id, *arguments)
+        assert code == 1 and why in said and len(said.splitlines()) == 1, said
+    assert shard in command(worker)[1] and path_of(shard) in files_on(gate)
+    answer = ["--decision", "delete", "--removals", "remove", "--confirm-repo", gate.repo_id, "--note", "me"]
+    code, said, _ = command(worker, gate.repo_id, *answer)
+    assert code == 0 and "Decided: Removed" in said and "freed" in said, said
+    assert path_of(shard) not in files_on(gate) and images_on(gate.hub) == images_of(own_bids)
+    assert {Path(name).stem.partition(".")[0] for name in gate.shards()} <= {shard}
