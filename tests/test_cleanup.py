@@ -638,6 +638,7 @@ def test_a_shard_without_a_readable_receipt_is_hashed_and_looked_up_at_the_head(
     there = files(staging)
     found = find_leftovers(staging, [], hub)
     assert {one.file for one in found.stale} == (there if known else set())
+    assert {commit for _, commit in hub.asked} == {""}
     assert [copy.file for copy in found.only_copies] == ([] if known else [receipts[0].file])
     assert not remove_stale(staging, hub).refused
     assert files(staging) == (set() if known else there)
