@@ -14,9 +14,9 @@ unlink it is checked again that
 
 `find_leftovers` sorts what else is in the folder. A shard that no gate is about (of an older digest, or withdrawn) is
 **stale** if the Hub is proved to have its bytes, at the head of the target or at the commit that its receipt remembers;
-else it is an **only copy**, and nobody can remove it here. Half-written files, receipts without a shard and results
-that nothing explains are copies of nothing, and stale too. Stale files go only if the form says so, after the same
-checks.
+else, or where what the Hub has failed verification, it is an **only copy**, and nobody can remove it here. Half-written
+files, receipts without a shard and results that nothing explains are copies of nothing, and stale too. Stale files go
+only if the form says so, after the same checks.
 
 Whatever fails a check stays, and is listed with the reason. Files that bids-push did not make are never touched.
 Interrupted, it can be repeated: what is gone already is no error. The staging root itself is never removed.
@@ -46,6 +46,7 @@ from tasks.evidence import (
     VerificationReport,
     shown_as,
 )
+from tasks.failed import read_failed
 from tasks.hub import Hub, RepoMissing
 from tasks.models import ListedFile, Receipt
 from tasks.patience import RETRIES, patiently
@@ -59,6 +60,7 @@ Held = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
 
 GONE = "it is gone already"
 NOTHING_ELSE = Leftovers()
+DOUBTED = "what the Hub has for this shard failed verification, and was not right since"
 UNPROVED = "nothing proves that the Hub has these bytes, at the head or at the commit that had them first"
 
 
@@ -74,9 +76,14 @@ def find_leftovers(staging: Staging, explained: Sequence[Receipt], held: Held) -
     others = [entry for entry in ours if entry.name.endswith(SHARD_SUFFIX) and entry.name not in staying]
     found = [_claim(staging, entry, receipts.get(entry.name)) for entry in others]
     claims = [claim for claim in found if isinstance(claim, Removal)]
-    proved = _proved(claims, held)
+    doubted, _ = read_failed(staging)
+    proved = _proved([claim for claim in claims if claim.path not in doubted], held)
     only = [copy for copy in found if isinstance(copy, OnlyCopy)]
-    only += [OnlyCopy(file=one.file, size=one.size, why=UNPROVED) for one in claims if one.file not in proved]
+    only += [
+        OnlyCopy(file=one.file, size=one.size, why=DOUBTED if one.path in doubted else UNPROVED)
+        for one in claims
+        if one.file not in proved
+    ]
     staying |= {copy.file for copy in only}
     needed = {_receipt_beside(file) for file in staying}
     needed |= {result_name(receipt) for receipt in receipts.values() if receipt.file in staying}
@@ -180,8 +187,8 @@ def plan_cleanup(
         else:
             going.append(receipt)
     kept += [Kept(file=file, why=why) for file, why in why_not.items()]
-    leaving |= {receipt.file for receipt in going}
-    needed = {result_name(receipt) for receipt in receipts if receipt.file not in leaving}
+    let_go = {receipt.file for receipt in going}
+    needed = {result_name(receipt) for receipt in receipts if receipt.file not in let_go}
     sharing: dict[str, list[str]] = {}
     for receipt in going:
         sharing.setdefault(result_name(receipt), []).append(receipt.file)

@@ -98,7 +98,7 @@ def read_failed(staging: Staging) -> tuple[dict[str, FailedShard], str]:
     """The shards that failed and were not right since, by path, and a sentence where the file is damaged."""
     path = staging.failed
     try:
-        entries = json.loads(path.read_bytes())["shards"]
+        entries = json.loads(staging.read(path))["shards"]
         if not isinstance(entries, list):
             raise TypeError("no list")
     except FileNotFoundError:

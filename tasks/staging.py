@@ -286,7 +286,7 @@ class Staging:
         for entry in entries(self.folder):
             named = OURS.fullmatch(entry.name) or _BESIDE.fullmatch(entry.name)
             if named and entry.oddity:
-                found[entry.name] = entry.oddity
+                found[printable(entry.name)] = entry.oddity
             elif not named and not entry.is_folder:
                 found[printable(entry.name)] = entry.oddity or "its name is none that bids-push gives"
         return found

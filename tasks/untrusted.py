@@ -32,7 +32,7 @@ _KINDS = {
     stat.S_IFBLK: "it is a device",
     stat.S_IFCHR: "it is a device",
 }
-LARGEST_TEXT = 64 << 20  # bytes: a receipt of 200,000 images has half of it; what is larger is none of ours
+LARGEST_TEXT = 512 << 20  # bytes: the gate of 100,000 shards has a tenth of it; what is larger is none of ours
 
 
 class NotOrdinary(OSError):

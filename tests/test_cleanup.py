@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.cleanup import UNPROVED, Held, NotApproved, asking, execute, find_leftovers, plan_cleanup
+from tasks.cleanup import DOUBTED, UNPROVED, Held, NotApproved, asking, execute, find_leftovers, plan_cleanup
 from tasks.evidence import (
     Approval,
     Choice,
@@ -29,6 +30,7 @@ from tasks.evidence import (
     VerificationReport,
     shown_as,
 )
+from tasks.failed import Cause, FailedShard, write_failed
 from tasks.hub import Hub, RepoMissing
 from tasks.models import ListedFile, Receipt, ShardSpec
 from tasks.stage import stage
@@ -128,8 +130,28 @@ def test_a_shard_that_the_gate_did_not_show_stays(staging: Staging, staged: Stag
 def test_a_shard_that_the_last_verification_did_not_find_stays(staging: Staging, staged: Staged) -> None:
     receipts = staged(2)
     plan = plan_cleanup(staging, gate(receipts), YES, report(receipts[:1]))
-    assert [kept.file for kept in plan.kept] == [receipts[1].file]
+    assert [(kept.file, kept.why) for kept in plan.kept] == [
+        (receipts[1].file, "the last verification did not find it on the Hub")
+    ]
     assert {removal.path for removal in plan.removals} == {receipts[0].path}
+
+
+@pytest.mark.parametrize("other", [{"path": "data/x/x.parquet"}, {"size": 1}, {"sha256": "0" * 64}])
+def test_a_shard_that_was_verified_with_another_path_size_or_sha256_stays(
+    staging: Staging, staged: Staged, other: dict[str, object]
+) -> None:
+    receipts = staged(1)
+    checked = report([receipts[0].model_copy(update=other)])
+    plan = plan_cleanup(staging, gate(receipts), YES, checked)
+    assert plan.removals == () and [kept.file for kept in plan.kept] == [receipts[0].file]
+
+
+@pytest.mark.parametrize("field", ["file", "path", "size", "sha256"])
+def test_a_shard_that_the_gate_showed_as_another_one_stays(staging: Staging, staged: Staged, field: str) -> None:
+    first, second = staged(2)
+    shown = shown_as(first).model_copy(update={field: getattr(second, field)})
+    plan = plan_cleanup(staging, gate([]).model_copy(update={"shown": (shown,)}), YES, report([first, second]))
+    assert plan.removals == () and [kept.file for kept in plan.kept] == [first.file, second.file]
 
 
 @pytest.mark.parametrize("change", ["gone", "other size", "other sha256", "in git, not LFS"])
@@ -616,6 +638,7 @@ def test_a_shard_without_a_readable_receipt_is_hashed_and_looked_up_at_the_head(
     there = files(staging)
     found = find_leftovers(staging, [], hub)
     assert {one.file for one in found.stale} == (there if known else set())
+    assert {commit for _, commit in hub.asked} == {""}
     assert [copy.file for copy in found.only_copies] == ([] if known else [receipts[0].file])
     assert not remove_stale(staging, hub).refused
     assert files(staging) == (set() if known else there)
@@ -687,6 +710,41 @@ def test_a_result_that_a_stale_shard_shares_with_one_that_stays_is_kept(
     plan = plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found)
     refused = execute(plan, History({})).refused  # the Hub has lost the shard meanwhile
     assert len(refused) == 3 and result.exists()
+
+
+def test_a_stale_result_that_a_shard_staged_since_has_come_to_need_stays(
+    staging: Staging, shards: tuple[ShardSpec, ...], bids: Path
+) -> None:
+    result = staging.results / ("stage-1-" + "a" * 64)
+    result.parent.mkdir(parents=True)
+    result.write_bytes(b"a receipt")
+    found = find_leftovers(staging, [], head([]))
+    assert [one.file for one in found.stale] == [f"results/{result.name}"]
+    stage(shards[0], bids, staging, result=result.name)
+    plan = plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found)
+    assert plan.removals == () and not execute(plan, head([])).removed and result.exists()
+
+
+def test_a_stale_shard_stays_while_what_the_hub_has_for_it_fails_verification(staging: Staging, staged: Staged) -> None:
+    receipts = staged(2)
+    failure = FailedShard(path=receipts[0].path, what="other bytes came back", cause=Cause.OTHER_BYTES,
+                          since=datetime.now(UTC), commit=EARLIER)  # fmt: skip
+    write_failed(staging, {failure.path: failure})
+    found = find_leftovers(staging, [], head(receipts))
+    assert [(copy.file, copy.why) for copy in found.only_copies] == [(receipts[0].file, DOUBTED)]
+    assert not remove_stale(staging, head(receipts)).refused
+    assert files(staging) == {receipts[0].file, receipt_name(receipts[0]), "failed.json"}
+
+
+def test_a_name_with_the_form_of_a_shard_that_is_not_utf8_is_a_stranger(staging: Staging, staged: Staged) -> None:
+    receipts = staged(1)
+    odd = staging.shards / "sub-1" / os.fsdecode(b"caf\xe9.0123456789ab.parquet")
+    odd.parent.mkdir()
+    odd.write_bytes(b"mine")
+    found = find_leftovers(staging, receipts, head(receipts))
+    assert found.strangers == {"shards/sub-1/caf?.0123456789ab.parquet": "its name is not UTF-8"}
+    clean(staging, receipts)
+    assert odd.exists()
 
 
 def test_an_empty_folder_of_somebody_else_stays(staging: Staging, staged: Staged) -> None:
