@@ -66,6 +66,7 @@ def deploy() -> None:
         before = read_deployments(client)
         prefect("--no-prompt", "deploy", "--all")
         deployed, kept = keep_what_people_set(client, before)
+        kept += ask_instead_of_deleting(client)
         notify = notification_block(client)
         names = make_automations(client, notify)
         removed = remove_automations(client)
@@ -157,6 +158,16 @@ def keep_what_people_set(
             client.update_deployment(new.id, DeploymentUpdate(parameters=asked_for_since | old.parameters))
             kept.append(f"{name}: its parameters stay as they are")
     return sorted(after), kept
+
+
+def ask_instead_of_deleting(client: SyncPrefectClient) -> list[str]:
+    """Rewrite `removed: delete` of earlier versions, which nobody was asked about; what to say of it."""
+    said = []
+    for name, found in sorted(read_deployments(client).items()):
+        if found.parameters.get("removed") == "delete":
+            client.update_deployment(found.id, DeploymentUpdate(parameters=found.parameters | {"removed": "ask"}))
+            said.append(f"{name}: removed is ask now, since delete is no more: a person decides at the gate")
+    return said
 
 
 def put_back(client: SyncPrefectClient, deployment: DeploymentResponse, on: Sequence[DeploymentSchedule]) -> None:

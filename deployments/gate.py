@@ -2,7 +2,9 @@
 
 Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends,
 and waits for what becomes of it: a worker starts the run again, which checks the form, and verifies the Hub once more
-before anything goes. What is missing on the command line is asked on a terminal; nothing has a default that decides.
+before anything goes. A gate asks about staged files, about what is on the Hub and no longer in the dataset (removals),
+or about both: its form says which. What is missing on the command line is asked on a terminal; nothing has a default
+that decides.
 
 Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and the last line says why.
 """
@@ -11,7 +13,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
 import httpx
@@ -26,7 +28,15 @@ from tasks.gates import is_open_gate, name_ended_gates, read_runs
 from tasks.report import moment
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
-CHOICES = ("delete", "keep")
+#: The decisions that a gate may ask for, and what each is about.
+CHOICES = {
+    "decision": ("delete", "keep"),
+    "removals": ("remove", "keep"),
+}
+ASKED = {
+    "decision": "Decision (delete: remove the staged files; keep: leave everything): ",
+    "removals": "Removals (remove: take from the repo what the dataset no longer has; keep: leave it there): ",
+}
 WAITS_FOR = "Waits for a person"  # how the line begins that says where to press in the UI
 TRIES = 3  # of each request, before the server counts as busy
 LOOK_EVERY = 0.5  # seconds
@@ -53,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print_gates(gates)
                 return 0
             gate = the_gate(gates, options.gate)
-            print(decide(runs, gate, form_of(options, gate)))
+            print(decide(runs, gate, form_of(options, gate, runs.questions(gate))))
             return 0
     except NoDecision as error:
         return failed(str(error))
@@ -71,7 +81,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m deployments.gate", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("gate", nargs="?", metavar="REPO", help="the repo, or the id of the run; none: list all gates")
-    parser.add_argument("--decision", choices=CHOICES, help="delete the staged files, or keep them")
+    parser.add_argument("--decision", choices=CHOICES["decision"], help="delete the staged files, or keep them")
+    parser.add_argument(
+        "--removals",
+        choices=CHOICES["removals"],
+        help="remove from the repo what the dataset no longer has, or keep it there",
+    )
     parser.add_argument(
         "--confirm-repo", metavar="NAME", help="the repo's name, to confirm which dataset this is about"
     )
@@ -139,21 +154,40 @@ def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
     return found[0]
 
 
-def form_of(options: argparse.Namespace, gate: FlowRun) -> dict[str, object]:
+def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
     """The form, from the command line; what is missing is asked, with the gate in front of the person.
 
+    Args:
+        options: the command line.
+        gate: the run that waits.
+        questions: the fields of its form.
+
     Raises:
-        NoDecision: something is missing, and nobody is there to be asked.
+        NoDecision: something is missing, and nobody is there to be asked; or it decides what the gate does not ask.
     """
-    decision, name, note = options.decision, options.confirm_repo, options.note
-    if decision is None or name is None:
+    given = {name: getattr(options, name) for name in CHOICES}
+    for name, decision in given.items():
+        if decision is not None and name not in questions:
+            raise NoDecision(
+                f"This gate asks for no --{name}: leave it out. It asks about: {' and '.join(wanted(questions))}."
+            )
+    missing = [name for name in CHOICES if name in questions and given[name] is None]
+    name, note = options.confirm_repo, options.note
+    if missing or name is None:
         if not sys.stdin.isatty():
-            raise NoDecision("Give --decision delete (or keep) and --confirm-repo NAME; here is no terminal to ask on.")
+            give = " and ".join(f"--{one} {CHOICES[one][0]} (or keep)" for one in wanted(questions))
+            raise NoDecision(f"Give {give} and --confirm-repo NAME; here is no terminal to ask on.")
         print(told(gate))
-        decision = decision or asked("Decision (delete: remove the staged files; keep: leave everything): ", CHOICES)
+        given |= {one: asked(ASKED[one], CHOICES[one]) for one in missing}
         name = name if name is not None else asked("Type the repo's name: ")
         note = note or input("Note (why, and who you are; may stay empty): ")
-    return {"decision": decision, "confirm_repo": name, "remove_stale": options.remove_stale, "note": note}
+    stale = {"remove_stale": options.remove_stale} if "remove_stale" in questions else {}
+    return {one: given[one] for one in wanted(questions)} | {"confirm_repo": name, **stale, "note": note}
+
+
+def wanted(questions: Collection[str]) -> list[str]:
+    """The decisions that a gate asks for."""
+    return [name for name in CHOICES if name in questions]
 
 
 def asked(question: str, choices: Sequence[str] = ()) -> str:

@@ -86,6 +86,21 @@ class Runs:
                 return reason
             time.sleep(0.5)
 
+    def questions(self, run: FlowRun) -> list[str]:
+        """The fields of the form of the gate that a run waits at. Prefect stores the form after it sets the state."""
+        keyset = (run.state and run.state.state_details.run_input_keyset) or {}
+        path = {"id": str(run.id), "key": keyset.get("schema", "")}
+        deadline = time.monotonic() + FORM_SECONDS
+        while True:
+            try:
+                answer = self.client.request("GET", "/flow_runs/{id}/input/{key}", path_params=path)
+                return list(json.loads(answer.text)["properties"])
+            except httpx.HTTPStatusError as error:
+                passes = (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE)
+                if error.response.status_code not in passes or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
     def _send(self, run: UUID, form: dict[str, Any]) -> tuple[str | None, bool]:
         """Why the server did not take the form, if so; and whether it may do so soon."""
         try:

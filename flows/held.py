@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -16,6 +16,8 @@ from flows.connect import connect, staging_of
 from flows.steps import Steps
 from tasks.approve import Superseded, read_gate
 from tasks.errors import PushError
+from tasks.heads import FILE as HEAD
+from tasks.heads import NewestHead
 from tasks.hub import Hub
 from tasks.lease import Lease, holding
 from tasks.paths import printable
@@ -76,6 +78,7 @@ def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_
     try:
         hub = connect(repo_id, revision, token_block)
         staging = staging_of(hub, staging_root)
+        hub = replace(hub, newest=NewestHead(staging.folder / HEAD))
         run = ThisRun.of(hub.target)
         with holding(staging, hub.target, run) as lease:
             status = StatusBoard.of(hub, staging, run)

@@ -5,10 +5,13 @@ is there (`_stage`), transfers shards as they come (`_send`), and commits them b
 the workers go on. Each of the three is a generator over the one before, so nothing is held back longer than what is
 sent or committed together takes to fill. Each task run names those that it came after, so that the run's graph in the
 UI shows the chain.
+
+Where a commit of somebody else was found on the way, the run looks at the target anew when it is through, and publishes
+what is then still missing, until it met nobody any more.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,11 +31,17 @@ from tasks.resume import Work
 from tasks.settings import Settings
 from tasks.stage import Group, NotStaged, StagedGroup, groups, stage_group
 from tasks.staging import Staging
-from tasks.upload import Changes, Sent, batches, commit_batch, transfer_group
+from tasks.upload import Changes, ContestedTarget, Sent, batches, commit_batch, transfer_group
 
 #: Rounds of staging and sending in one run. A staged file that is damaged before it is sent is staged again, and a disk
 #: that damages it each time has to be looked at by a person.
 ROUNDS = 3
+#: Rounds in which somebody else has committed meanwhile. Two runs that publish different datasets to one target would
+#: go on for ever, each undoing the other's.
+CONTESTS = 5
+
+PlanAgain = Callable[[], tuple[Work, Published, Changes]]
+"""What is still to do by what the target holds now."""
 
 
 class StagingUnsound(PushError):
@@ -56,26 +65,55 @@ class Push:
     _ran: dict[str, State[Any]] = field(default_factory=dict)
     """By a shard's path, the task run that it has come through last: what comes next is drawn after it."""
     _commits: list[State[Any]] = field(default_factory=list)
+    _contested: bool = False
+    """Whether a commit of somebody else was found in this round."""
 
-    def publish(self, work: Work, target: Published, changes: Changes) -> Published:
+    def publish(self, work: Work, target: Published, changes: Changes, plan_again: PlanAgain) -> Published:
         """Stage and upload the missing shards; what the target holds in the end.
 
-        A shard whose staged file is damaged before it is sent is staged again.
+        A shard whose staged file is damaged before it is sent is staged again. Where somebody else has committed
+        meanwhile, the rest is planned anew.
 
         Raises:
             StagingUnsound: it is damaged every time.
+            ContestedTarget: somebody else commits every time.
         """
-        for _ in range(ROUNDS):
+        unsound = contests = 0
+        while True:
             damaged: list[Receipt] = []
-            sent = self._send(self._stage(work), damaged)
-            target = self._make_visible(sent, target, changes)
+            self._contested = False
+            target = self._make_visible(self._send(self._stage(work), damaged), target, changes)
             changes = changes.made()
-            if not damaged:
+            if not damaged and not self._contested:
                 return target
-            work = work.again(receipt.path for receipt in damaged)
-        raise StagingUnsound(
-            f"{summary(damaged)} were damaged in {self.staging.folder} each time they were staged, before they could "
-            "be sent. Check that disk, and who writes there. The other shards are published."
+            unsound += bool(damaged)
+            if unsound == ROUNDS:
+                raise StagingUnsound(
+                    f"{summary(damaged)} were damaged in {self.staging.folder} each time they were staged, before they "
+                    "could be sent. Check that disk, and who writes there. The other shards are published."
+                )
+            again = {receipt.path for receipt in damaged}
+            if not self._contested:
+                work = work.again(again)
+                continue
+            contests += 1
+            if contests == CONTESTS:
+                raise ContestedTarget(
+                    f"somebody else goes on committing to {self.hub.target}, and changes what this run has published. "
+                    "What both have in common is published, and nothing of theirs was removed. Find out who it is (the "
+                    "repo's list of commits says so), and start again when one of the two has ended for good."
+                )
+            work, target, changes = plan_again()
+            work = self._with_again(work, again)
+
+    def _with_again(self, work: Work, damaged: Collection[str]) -> Work:
+        """The work without what has failed in this run already, and with what is damaged staged again."""
+        missing = [spec for spec in work.missing if spec.path not in self.failed]
+        staged = {spec.path for spec in work.send}.difference(damaged)
+        return replace(
+            work,
+            send=tuple(spec for spec in missing if spec.path in staged),
+            stage=tuple(spec for spec in missing if spec.path not in staged),
         )
 
     def _stage(self, work: Work) -> Iterator[Receipt]:
@@ -142,18 +180,27 @@ class Push:
             receipts = [one.receipt for one in batch]
             target = self._commit(target, batch, changes, f"{number}: {summary(receipts)}")
             changes = changes.made()
-            self.progress.committed(receipts)
+            visible = [receipt for receipt in receipts if receipt.path not in target.overtaken]
+            self.staging.remember(visible, target.commit)
+            self.progress.committed(visible)
         if changes.any(target):
             target = self._commit(target, (), changes, "the card and the dataset's own texts")
         return target
 
     def _commit(self, target: Published, batch: Sequence[Sent], changes: Changes, label: str) -> Published:
-        self.lease.require()
         after = [*self._commits[-1:], *self._after(one.receipt for one in batch)] or self.steps.last
         with self.progress.timed("commit"):
             target, ran = run_after(
-                after, commit_batch, self.hub, unseen(target), unseen(batch), unseen(changes), label
+                after,
+                commit_batch,
+                self.hub,
+                unseen(target),
+                unseen(batch),
+                unseen(changes),
+                unseen(self.lease.require),
+                label,
             )
+        self._contested = self._contested or target.contested
         self._commits.append(ran)
         self.steps.last = (ran,)
         return target

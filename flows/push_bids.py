@@ -19,13 +19,23 @@ from pydantic import BeforeValidator, Field
 from flows.connect import BlockName, Folder, RepoId, Revision, source_of
 from flows.held import Held, on_target
 from flows.publish import Push
+from flows.removal import (
+    asked_already,
+    nothing_removed,
+    planned_removal,
+    removed_state,
+    settled,
+    to_ask,
+    to_draw,
+)
 from flows.steps import unseen
-from flows.tail import tail, tail_again
+from flows.tail import Approved, tail, tail_again
 from flows.verified import published, verified
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
-from tasks.change import Change, change, identity_of
+from tasks.change import change, identity_of
+from tasks.contents import FILE as CACHE
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -37,12 +47,13 @@ from tasks.models import Dataset, Gated, Image, Listing, PublicationRecord, Remo
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
-from tasks.published import Published, read_target
-from tasks.resume import Work, decide
+from tasks.published import RECORD, Published, read_target, read_target_again
+from tasks.removals import find_removals
+from tasks.resume import Drift, Work, decide
 from tasks.run import later_night, named_for_the_night
 from tasks.settings import Settings, stage_workers
 from tasks.staging import Target
-from tasks.status import is_open, status_at, withdrawn
+from tasks.status import is_open, status_at
 from tasks.upload import Changes, as_published, outdated
 from tasks.write import WRITER_SETTINGS
 
@@ -101,16 +112,17 @@ def push_bids(
             without images of heads is published, any other is not.
         dry_run: Load, check, plan and compare, publish nothing, and show what would be done.
         revision: The branch to publish on.
-        private: Whether a repo that has to be made is private. An existing one stays as it is.
+        private: Whether the repo is private. One that is there already and public stops the push; nothing changes it.
         verification: listing: compare every shard's size and sha256 with the Hub's listing. sample: and read some
             shards back, byte for byte. full: and read every shard back.
-        removed: What to do with published shards that the dataset no longer has. keep: report them. delete: remove
-            them from the repo, in the same commit as the record.
+        removed: What to do about shards, images and texts that are published and that the dataset no longer has. They
+            stay on the Hub until a person decides otherwise. keep: name them in the run's state. ask: also open the
+            gate for them, where you decide whether exactly these leave the repo.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
         allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
-        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. no
-            leaves a repo as it is.
+        gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
+            that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
             the push.
         staging_root: Where shards wait until you let them go. Empty: BIDS_PUSH_STAGING_ROOT of the worker.
@@ -125,10 +137,12 @@ def push_bids(
     statement = Statement(defacing, tuple(allow), tuple(strip))
 
     def work(held: Held) -> State:
-        hub, staging, steps = held.hub, held.staging, held.steps
-        if gate := at_its_gate(staging, held.run):
-            return tail_again(held, verification, gate)
+        if gate := at_its_gate(held.staging, held.run):
+            return tail_again(held, verification, gate, partial(publish, held))
+        return publish(held)
 
+    def publish(held: Held, approved: Approved | None = None) -> State:
+        hub, staging, steps = held.hub, held.staging, held.steps
         folder = source_of(source)
         dataset = steps.take(load_dataset, folder)
         dataset, checked = steps.take(check_dataset, unseen(dataset), statement, validate_bids)
@@ -137,63 +151,90 @@ def push_bids(
             raise PreflightStopped(words.stopped(checked))
         shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
-        contents = Contents(staging.folder.parent / "contents.sqlite", folder)
-        todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole)
+        contents = Contents(staging.folder / CACHE, folder)
+        texts = side_files(dataset)
+        going = approved.gate.removals if approved else None
+        todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, going)
+        todo = replace(todo, drift=(*todo.drift, *(Drift(RECORD, what) for what in target.damaged)))
         say_what_is_there(held, todo)
-        changed = change(dataset, shards, target.record, contents.sha256)
+        changed = change(dataset, shards, target.record, contents.sha256, settled(held, going))
         if not dry_run:
             changed.require(Settings().max_change, accept_changes)
+        if going is not None:
+            todo = todo.only(going)
         if todo.missing:
             in_headers = steps.take(check_images, unseen(todo.missing), folder)
             checked = checked.with_more(in_headers)
         if dry_run:
-            return show_dry_run(held, dataset, shards, todo, target.record, checked, changed)
+            stops = changed.problem(Settings().max_change, accept_changes), hub.wrong_setup(private, gated)
+            return show_dry_run(held, dataset, shards, todo, target.record, checked, [one for one in stops if one])
 
         about = About(checked, pictures_on(target.card, listing), Made.of(dataset))
-        texts = side_files(dataset)
         changes = Changes(
             card_of=partial(card, dataset, repo_id, about=about),
             texts=outdated(texts, listing),
             published=as_published(texts),
             dataset=identity_of(dataset),
-            remove=todo.removed if removed == "delete" else (),
+            lost=todo.lost,
+            planned=target.record,
             record=bool(target.damaged),
             same_card=same_card,
         )
-        if not (todo.missing or changes.any(target)) and not has_claimed(staging, held.run.id):
+        asked = to_ask(held, removed, todo.removals)
+        quiet = not (approved or todo.missing or changes.any(target) or has_claimed(staging, held.run.id))
+        if quiet and asked_already(held, asked):
             return nothing_to_publish(held, todo, verification, target, listing)
         show_findings(hub, checked)
         known = known_contents(todo, target.record, contents)
-        pictures = steps.take(draw_pictures, unseen(dataset), about.pictures, known)
+        drawn = to_draw(dataset, todo, target.record)
+        pictures = about.pictures if quiet else steps.take(draw_pictures, unseen(drawn), about.pictures, known)
         changes = replace(
             changes,
             card_of=partial(card, dataset, repo_id, about=replace(about, pictures=pictures)),
             texts={**changes.texts, **pictures.files},
         )
-        claim(staging, hub.target, held.run)
+        if not approved:
+            claim(staging, hub.target, held.run)
         wave, waiting = todo.wave(max_staged_bytes or Settings().max_staged_bytes, staging.staged_bytes())
         log_waiting(wave, waiting)
+        removal = planned_removal(held, approved, wave, target, listing, pictures) if approved else None
+        if approved and removal is not None and not removal:
+            return nothing_removed(held, approved, removal)
+        changes = replace(changes, remove=removal)
         staging.require_room(sum(spec.room for spec in wave.stage))
+
+        later = {spec.path for spec in waiting}
+        own = {**texts, **pictures.files}
+
+        def plan_again() -> tuple[Work, Published, Changes]:
+            found, files = steps.take(read_target_again, hub)
+            rest = [spec for spec in shards if spec.path not in later]
+            left = decide(rest, found.record, files, contents.unchanged, staging.read_whole, texts, going)
+            left = left if going is None else left.only(going)
+            return left, found, changes.again(found, own, files)
 
         size = sum(spec.size for spec in wave.missing)
         progress = Progress(len(shards), len(todo.done), len(wave.missing), size)
         push = Push(hub, held.lease, folder, shards, staging, contents, progress, steps)
-        done = push.publish(wave, target, changes)
+        done = target if quiet else push.publish(wave, target, changes, plan_again)
         progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
         lines = {**target.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
+        left = find_removals(shards, done.record, replace(listing, commit=done.commit), texts)
         held.status.published(
             on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
             failed=sorted(push.failed),
-            withdrawn=[path for path in todo.removed if path in done.record.shards],
+            held=len(todo.held),
+            removals=left,
         )
         sent = frozenset(spec.path for spec in wave.missing) - push.failed.keys()
-        settled = sent | {spec.path for spec in todo.done}
+        in_place = sent | {spec.path for spec in todo.done}
         evidence = Evidence(
-            published(target.record, done.record, listing, settled),
-            [receipt for spec in shards if spec.path in settled and (receipt := staging.read_receipt(spec))],
+            published(target.record, done.record, listing, in_place),
+            [receipt for spec in shards if spec.path in in_place and (receipt := staging.read_receipt(spec))],
             sent,
             todo.drift,
-            todo.removed,
+            todo.removals,
+            asked,
             source=folder,
             waiting=len(waiting),
             checked=checked,
@@ -202,6 +243,8 @@ def push_bids(
             whole=True,
             made=done.commit,
         )
+        if approved and removal:
+            return removed_state(held, approved, removal, evidence, verification, sorted(push.failed))
         if push.failed:
             return shards_failed(held, verification, evidence, failures(push.failed, len(shards)))
         return tail(held, verification, evidence)
@@ -212,7 +255,7 @@ def push_bids(
 def say_what_is_there(held: Held, work: Work) -> None:
     """Say in the log, and keep for the target's status, what is on the Hub already, what is staged, and what is not."""
     log = get_run_logger()
-    planned = len(work.done) + len(work.missing)
+    planned = len(work.done) + len(work.missing) + len(work.held)
     log.info(
         "%s of %s were on the Hub; %s to do: %s staged already, %s to embed.",
         f"{len(work.done):,}",
@@ -223,14 +266,15 @@ def say_what_is_there(held: Held, work: Work) -> None:
     )
     for drift in work.drift:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
-    if work.removed:
-        log.warning("%s", withdrawn(work.removed))
+    if work.removals:
+        log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
     held.status.learn(
         planned=planned,
         on_hub=len(work.done),
         to_send=len(work.send),
         to_embed=len(work.stage),
-        withdrawn=work.removed,
+        held=len(work.held),
+        removals=work.removals,
         failed=(),
     )
     if work.missing:
@@ -286,21 +330,19 @@ def show_dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
-    changed: Change,
+    stops: Sequence[PushError],
 ) -> State:
-    """Leave what would be done as an artifact."""
-    part = Settings().max_change
-    too_much = changed.message(part, 0) if changed.exceeds(part) else ""
+    """Leave what would be done as an artifact; `stops` is what would end the push before it stages."""
     create_markdown_artifact(
-        words.dry_run(held.hub, dataset, shards, work, record, checked, too_much),
+        words.dry_run(held.hub, dataset, shards, work, record, checked, stops),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
     missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    stops = f"\nThe push would stop: TooMuchChanged. {too_much}" if too_much else ""
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{stops}")
+    told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
 
 
 def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
@@ -327,9 +369,10 @@ def nothing_to_publish(
         else "cleanup-staging/cleanup asks about them."
     )
     left = f" {words.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    held_back = f" Besides, {words.number(len(work.held), 'shard')} held back." if work.held else ""
     return Completed(
         name="NothingToPublish",
-        message=f"All {words.number(len(work.done), 'shard')} are on {held.hub.target} already.{left}",
+        message=f"All {words.number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
     )
 
 

@@ -1,7 +1,8 @@
 """The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from prefect.artifacts import create_markdown_artifact
@@ -10,33 +11,77 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
+from flows.steps import unseen
 from flows.verified import verified
 from tasks import report as words
 from tasks.approve import Question, ask, write_gate
-from tasks.cleanup import clean_up, plan_cleanup, stale_files
-from tasks.evidence import Approval, Choice, Evidence, Gate, VerificationReport, not_as_shown, shown_as
+from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
+from tasks.evidence import (
+    Approval,
+    Choice,
+    Evidence,
+    Fate,
+    Gate,
+    Leftovers,
+    Removal,
+    VerificationReport,
+    not_as_shown,
+    shown_as,
+)
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import Receipt, Verification
+from tasks.removals import write_kept
+from tasks.remove import RemovalNotApproved
 from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
 
 
-def tail(held: Held, verification: Verification, found: Evidence) -> State:
+@dataclass(frozen=True)
+class Approved:
+    """What a person approved at this run's gate to be removed from the Hub, once the staged files were decided."""
+
+    gate: Gate
+    approval: Approval
+    staged: State | None
+    """What became of the staged files; None where there were none to decide."""
+
+
+Remove = Callable[[Approved], State]
+"""Removes what was approved, from the dataset and the record as they are by now; the state in which the run ends."""
+
+
+def never_asked(approved: Approved) -> State:
+    """What a flow does about removals that knows no dataset, so that its gate never asks about any."""
+    raise RemovalNotApproved(f"this run's gate asked about no removal: {approved.gate.removals.sentence()}")
+
+
+def tail(
+    held: Held,
+    verification: Verification,
+    found: Evidence,
+    remove: Remove = never_asked,
+    leftovers: Leftovers | None = None,
+) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
     report = verified(held, verification, found)
-    if not found.receipts:
-        return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
-    record_publication(held.hub, report, found.source, held.steps.last)
+    if not (found.receipts or found.asked):
+        leftovers = leftovers or look(held, ())
+        if not leftovers.stale:
+            return Completed(name="NothingStaged", message=words.nothing_staged(leftovers))
+    _remember(held.staging, found.receipts, report)
+    if found.expected:
+        record_publication(held.hub, report, found.source, held.steps.last)
     if not held.run.deployed:
-        return Completed(name="Staged", message=_how_to_open(found.receipts))
+        return Completed(name="Staged", message=_how_to_open(found.receipts, leftovers.stale if leftovers else ()))
+    leftovers = leftovers or look(held, found.receipts)
     where = _where(held.staging)
-    gate = _open(held, found, report, where)
+    gate = _open(held, found, report, leftovers, where)
     held.status.show("Suspended", gate)
-    return _decide(held, gate, report, found.receipts, where)
+    return _decide(held, gate, report, found.receipts, where, remove)
 
 
-def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
+def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
     """The same for a run that comes back to its gate: about the shards that the gate has shown, and no other.
 
     They are verified anew, at the head of the target as it is by now. Those that are gone or changed are told.
@@ -46,12 +91,23 @@ def tail_again(held: Held, verification: Verification, gate: Gate) -> State:
     receipts = [receipt for receipt in held.staging.receipts() if shown_as(receipt) in shown]
     shown.difference_update(gone)
     there = [receipt for receipt in receipts if shown_as(receipt) in shown]
-    if not there:
+    if not (there or gate.stale or gate.removals):
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
     report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
-    return _decide(held, gate, report, there, _where(held.staging))
+    return _decide(held, gate, report, there, _where(held.staging), remove)
+
+
+def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
+    """What is staged beside these shards, after the last step."""
+    return held.steps.take(look_for_leftovers, held.hub, held.staging, unseen(receipts))
+
+
+def _remember(staging: Staging, receipts: Sequence[Receipt], report: VerificationReport) -> None:
+    """Note in the receipts which commit holds what was verified, for when the head has moved on."""
+    on_hub = {(check.path, check.size, check.sha256) for check in report.checks}
+    staging.remember((one for one in receipts if (one.path, one.size, one.sha256) in on_hub), report.commit)
 
 
 def _where(staging: Staging) -> words.Where:
@@ -60,12 +116,11 @@ def _where(staging: Staging) -> words.Where:
     return words.Where(staging.folder, socket.gethostname(), expires)
 
 
-def _open(held: Held, found: Evidence, report: VerificationReport, where: words.Where) -> Gate:
+def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: words.Where) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
-    stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
-        words.evidence(hub, report, found, stale, where),
+        words.evidence(hub, report, found, leftovers, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -76,8 +131,9 @@ def _open(held: Held, found: Evidence, report: VerificationReport, where: words.
         opened_at_commit=report.commit,
         expires=where.expires,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
-        stale=stale,
+        stale=leftovers.stale,
         waiting=found.waiting,
+        removals=found.asked,
         artifact=str(artifact),
     )
     write_gate(staging, gate)
@@ -85,25 +141,46 @@ def _open(held: Held, found: Evidence, report: VerificationReport, where: words.
 
 
 def _decide(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], where: words.Where
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], where: words.Where, remove: Remove
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(words.waiting(str(hub.target), receipts, where))
-    approval = ask(hub.target.repo_id, run, Question(text, picture, where.files, waits, where.expires))
-    get_run_logger().info("Decided at the gate: %s. Note: %s", approval.decision.value, approval.note or "none")
+    waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
+    files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
+    approval = ask(hub.target.repo_id, run, Question(text, picture, files, waits, where.expires, named))
+    get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
+    if approval.removals is Fate.KEEP:
+        write_kept(staging, gate.removals)
+    staged = _staged(held, gate, report, receipts, approval)
+    if approval.removals is not Fate.REMOVE:
+        return staged or Completed(name="Kept", message="Kept on the Hub, as decided at the gate.")
+    if staged is not None and staged.is_failed():
+        left = "Nothing was removed from the Hub: the Retry asks about that again too."
+        return staged.model_copy(update={"message": f"{staged.message} {left}"})
+    return remove(Approved(gate, approval, staged))
+
+
+def _staged(
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+) -> State | None:
+    """Do what the person says about the staged files; None where they were not asked about them."""
+    if approval.decision is None:
+        return None
     if approval.decision is Choice.KEEP:
-        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")
-    return _clean_up(held, gate, report, approval)
+        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts, gate.stale)}")
+    return _clean_up(held, gate, report, receipts, approval)
 
 
-def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Approval) -> State:
-    hub, staging, run = held.hub, held.staging, held.run
+def _clean_up(
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+) -> State:
+    hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
-    plan = plan_cleanup(staging, gate, approval, report)
+    leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
+    plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
     lost = words.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
@@ -121,15 +198,24 @@ def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Appr
             message=f"{freed}; {words.number(len(result.refused), 'file')} not removed, the first being {first.file}: "
             f"{first.why}. Retry the run to be asked again, once that is mended.",
         )
-    write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=gate.target))  # closed
-    return Completed(
-        name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.{' ' * bool(lost)}{lost}"
-    )
+    if approval.removals is Fate.REMOVE:  # still to be done: a Retry of this run asks about them, and about no file
+        write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
+    else:
+        write_gate(staging, closed(held))
+    earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
+    told = f"{freed}; the Hub holds all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
+    return Completed(name="CleanedUp", message=told)
 
 
-def _how_to_open(receipts: Sequence[Receipt]) -> str:
+def closed(held: Held) -> Gate:
+    """The gate of this run once all of it was decided and done."""
+    return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
+
+
+def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
     size = words.size(sum(receipt.size for receipt in receipts))
+    staged = f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged"
     return (
-        f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged. To let them go, run the "
-        "deployment cleanup-staging/cleanup and decide at its gate."
+        f"{staged if receipts else words.stale_files(stale)}. To let them go, run the deployment "
+        "cleanup-staging/cleanup and decide at its gate."
     )

@@ -1,9 +1,10 @@
 """The gate: suspend the run until a person decides, with the evidence in front of them.
 
 The process ends while the run is suspended; days later a new process starts the flow from the top. What the gate
-showed is kept in the staging folder (`gate.json`), because the person's decision is about exactly that: only a file
-that was shown may go. The form has no default for the decision, so no path approves by itself, and the repo's name
-must be typed. A wrong name asks again. The key of the suspension carries the run's count, so a Retry asks again too.
+showed is kept in the staging folder (`gate.json`), because the person's decision is about exactly that: only what was
+shown may go. The form has a field for each thing that is there to decide (staged files, removals on the Hub) and no
+default for a decision, so no path approves by itself, and the repo's name must be typed. A wrong name asks again. The
+key of the suspension carries the run's count, so a Retry asks again too.
 The Suspended state's message says that a person is awaited, until when, and about what.
 """
 
@@ -24,11 +25,12 @@ from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, ValidationError, create_model
 
 from tasks.errors import PushError
-from tasks.evidence import Approval, Choice, Gate
+from tasks.evidence import Approval, Choice, Fate, Gate
 from tasks.files import write_whole
 from tasks.gates import gate_key, status_line, tag_as_waiting
 from tasks.run import ThisRun, target_tag
 from tasks.staging import Staging, Target
+from tasks.untrusted import NOT_ORDINARY
 
 
 class NotThisRepo(PushError):
@@ -47,26 +49,15 @@ class GateElsewhere(PushError):
     """The gate that this run comes back to is not in the staging folder that this worker sees."""
 
 
-class CleanupForm(RunInput):
-    """Decide what happens to the staged shards."""
-
-    decision: Choice = Field(
-        title="Decision", description="delete: remove the staged files that the Hub holds. keep: leave everything."
-    )
-    confirm_repo: str = Field(
-        title="Repo name", description="Type the repo's name (namespace/name) to confirm which dataset this is about."
-    )
-    remove_stale: bool = Field(
-        default=False, title="Remove stale files too", description="Also remove leftovers of older or broken runs."
-    )
-    note: str = Field(default="", title="Note", description="Why, and who you are: kept in the run's log.")
+class GateForm(RunInput):
+    """The form of any gate. `Question.form` gives it the fields, in the order in which people see them."""
 
 
 def read_gate(staging: Staging) -> Gate | None:
     """The target's gate, if a run has claimed it. A damaged file is no gate: nobody's approval is read into it."""
     try:
-        return Gate.model_validate_json(staging.gate.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return Gate.model_validate_json(staging.read(staging.gate))
+    except (*NOT_ORDINARY, ValidationError):
         return None
 
 
@@ -145,18 +136,32 @@ class Question:
     picture: str
     """Markdown of a picture below it, left out where there is a mistake to tell of instead."""
     files: str
-    """Where the staged files are, as the form says it."""
+    """Where the staged files are, as the form says it; empty where none are to be decided."""
     waits: str
     """What the run's page says meanwhile."""
     expires: datetime
     """When the question is closed; the server then ends the run, and nothing is deleted."""
+    removals: str = ""
+    """What is on the Hub and no longer in the dataset, in one line; empty where it is not to be decided."""
 
-    def form(self, mistake: str) -> type[CleanupForm]:
+    def form(self, mistake: str) -> type[GateForm]:
         """The form, with what was wrong with the last answer."""
         told = f"**Not accepted:** {mistake}\n\n{self.evidence}" if mistake else self.evidence + self.picture
-        what = f"delete: remove the staged files that the Hub holds ({self.files}). keep: leave everything."
-        decision: Any = (Choice, Field(title="Decision", description=what))
-        return create_model("CleanupForm", __base__=CleanupForm, decision=decision).with_initial_data(description=told)
+        fields: dict[str, Any] = {}
+        if self.files:
+            what = f"delete: remove the staged files that the Hub holds ({self.files}). keep: leave everything."
+            fields["decision"] = (Choice, Field(title="Decision", description=what))
+        if self.removals:
+            what = f"remove: take from the repo what the dataset no longer has: {self.removals}. keep: leave it there."
+            fields["removals"] = (Fate, Field(title="Removals", description=what))
+        what = "Type the repo's name (namespace/name) to confirm which dataset this is about."
+        fields["confirm_repo"] = (str, Field(title="Repo name", description=what))
+        if self.files:
+            what = "Also remove leftovers of older or broken runs."
+            fields["remove_stale"] = (bool, Field(default=False, title="Remove stale files too", description=what))
+        what = "Why, and who you are: kept in the run's log."
+        fields["note"] = (str, Field(default="", title="Note", description=what))
+        return create_model("CleanupForm", __base__=GateForm, **fields).with_initial_data(description=told)
 
     def message(self, mistake: str) -> str:
         """What the state of the run says, likewise."""
@@ -182,8 +187,9 @@ def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
         key = gate_key(run.count, attempt)
         try:
             form = suspend(question.form(mistake), key, question.expires, question.message(mistake))
-            require_name(form, repo_id)
-            return Approval(flow_run_id=run.id, decision=form.decision, remove_stale=form.remove_stale, note=form.note)
+            answer = form.model_dump()
+            require_name(answer["confirm_repo"], repo_id)
+            return Approval(flow_run_id=run.id, **answer)
         except ValidationError as error:
             problem = error.errors()[0]
             mistake = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}."
@@ -193,7 +199,7 @@ def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
     raise AssertionError("unreachable")
 
 
-def suspend(form: type[CleanupForm], key: str, expires: datetime, message: str) -> CleanupForm:
+def suspend(form: type[GateForm], key: str, expires: datetime, message: str) -> GateForm:
     """The answer to the question of this key; the first time, suspend the run, which ends this process.
 
     Prefect's `suspend_flow_run` with a message: it takes none for the state, and setting the state a second time would
@@ -212,7 +218,7 @@ def suspend(form: type[CleanupForm], key: str, expires: datetime, message: str) 
         except Abort as error:
             raise CannotAsk(cannot_ask(str(error))) from error
         if now.is_running():  # asked before, and resumed
-            return cast(CleanupForm, form.load(keyset))
+            return cast(GateForm, form.load(keyset))
         if not now.is_paused():
             raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
         form.save(keyset)
@@ -229,12 +235,12 @@ def cannot_ask(why: str) -> str:
     )
 
 
-def require_name(form: CleanupForm, repo_id: str) -> None:
+def require_name(typed: str, repo_id: str) -> None:
     """Check that the person typed the name of this repo.
 
     Raises:
         NotThisRepo: they typed another one.
     """
-    if form.confirm_repo.strip() != repo_id:
-        typed = form.confirm_repo.strip().replace("`", "'")[:100]
-        raise NotThisRepo(f"the repo name typed was `{typed}`, and this gate is about `{repo_id}`.")
+    if typed.strip() != repo_id:
+        shown = typed.strip().replace("`", "'")[:100]
+        raise NotThisRepo(f"the repo name typed was `{shown}`, and this gate is about `{repo_id}`.")

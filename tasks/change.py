@@ -56,8 +56,13 @@ class Change:
         Raises:
             TooMuchChanged: neither.
         """
-        if self.exceeds(part) and accepted != self.count:
-            raise TooMuchChanged(self.message(part, accepted))
+        if problem := self.problem(part, accepted):
+            raise problem
+
+    def problem(self, part: float, accepted: int) -> TooMuchChanged | None:
+        """The error for people, where more than this part has changed and nobody has given the exact number."""
+        stops = self.exceeds(part) and accepted != self.count
+        return TooMuchChanged(self.message(part, accepted)) if stops else None
 
     def message(self, part: float, accepted: int) -> str:
         """What has changed, why that may be a mistake, and the way on."""

@@ -14,9 +14,10 @@ from typing import Literal
 from tasks.errors import PushError
 from tasks.failed import FailedShard, Failure, explained
 from tasks.findings import Checked
-from tasks.models import Listing, PublicationRecord, PublishedShard, Receipt, Value, Verification
+from tasks.models import Identity, Listing, PublicationRecord, PublishedShard, Receipt, Value, Verification
+from tasks.removals import Removals
 from tasks.resume import Drift
-from tasks.staging import Staging
+from tasks.staging import SHARD_SUFFIX, Staging
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 
@@ -109,9 +110,10 @@ class Evidence:
     sent: frozenset[str] = frozenset()
     """Paths of what this run has sent: read back first."""
     drift: Sequence[Drift] = ()
-    removed: Sequence[str] = ()
-    unpublished: Sequence[Receipt] = ()
-    """Staged shards that the Hub does not hold: they stay."""
+    removals: Removals = field(default_factory=Removals)
+    """What is on the Hub and no longer in the dataset."""
+    asked: Removals = field(default_factory=Removals)
+    """What of it this run's gate asks about: all of it, or nothing."""
     source: Path | None = None
     """The dataset's folder, where this run has read it."""
     waiting: int = 0
@@ -133,9 +135,16 @@ class Evidence:
 
 
 class Choice(StrEnum):
-    """What a person decides at the gate."""
+    """What a person decides at the gate about the staged files."""
 
     DELETE = "delete"
+    KEEP = "keep"
+
+
+class Fate(StrEnum):
+    """What a person decides at the gate about what is on the Hub and no longer in the dataset."""
+
+    REMOVE = "remove"
     KEEP = "keep"
 
 
@@ -145,12 +154,41 @@ class Removal(Value):
     file: str
     """Relative to the target's staging folder."""
     size: int
-    mtime_ns: int
     kind: Kind
+    identity: Identity | None = None
+    """Of a shard: the identity with which it has the bytes below; None where that is not known, and it is hashed. Of
+    any other file: what was found when this was planned."""
     path: str | None = None
     """The shard's path in the repo, for what may go only while the Hub holds it."""
     shard_size: int = 0
     sha256: str | None = None
+    commit: str = ""
+    """Where the Hub holds it: at a commit of its history, or (empty) at the head of the target."""
+    beside: tuple[str, ...] = ()
+    """Staged shards that this file belongs to: where one of them stays, it stays too."""
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether it is a whole shard, which goes only while the Hub is proved to have its bytes."""
+        return self.file.endswith(SHARD_SUFFIX)
+
+
+class OnlyCopy(Value):
+    """A staged shard that the Hub is not proved to have: it cannot be removed here, whatever anybody decides."""
+
+    file: str
+    size: int
+    why: str
+
+
+class Leftovers(Value):
+    """What is in the staging folder beside the shards that a gate is about."""
+
+    stale: tuple[Removal, ...] = ()
+    """What goes if the form says so: copies of nothing, and shards whose bytes the Hub is proved to have."""
+    only_copies: tuple[OnlyCopy, ...] = ()
+    strangers: Mapping[str, str] = {}
+    """What is none of ours: its name, and what it is. It is neither opened nor removed."""
 
 
 class Shown(Value):
@@ -180,6 +218,8 @@ class Gate(Value):
     """Leftovers that no receipt of the plan explains; they go only if the form says so."""
     waiting: int = 0
     """Shards of the plan that had no room here: the next run publishes them."""
+    removals: Removals = Removals()
+    """What it asks about of what is on the Hub and no longer in the dataset."""
 
 
 def shown_as(receipt: Receipt) -> Shown:
@@ -193,21 +233,17 @@ def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
     A file whose bytes were changed at the same size is found by the cleanup, right before it would go.
     """
     receipts = {shown_as(receipt) for receipt in staging.receipts()}
-    return [shown for shown in gate.shown if shown not in receipts or _size(staging.folder / shown.file) != shown.size]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+    return [shown for shown in gate.shown if shown not in receipts or staging.size_of(shown.file) != shown.size]
 
 
 class Approval(Value):
     """What a person decided at a gate, and at which run's."""
 
     flow_run_id: str
-    decision: Choice
+    decision: Choice | None = None
+    """None where nothing staged was to be decided."""
+    removals: Fate | None = None
+    """None where no removal was."""
     remove_stale: bool = False
     note: str = ""
 

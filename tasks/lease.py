@@ -9,7 +9,8 @@ How it works:
   not been renewed for `LEASE_SECONDS` by the server's own clock, or when it was left by a dead process of this very
   machine and folder, which the lock has shown. Taking over deletes the Variable by its id, so of two runs that try at
   the same moment one finds nothing to delete and loses.
-- A run whose lease was taken over, or that could not renew it in time, stops before its next transfer or commit.
+- A run whose lease was taken over, or that could not renew it in time, stops before its next transfer, and before each
+  request that commits: also one that was stopped or asleep in the middle of its tries, since the seconds go on then.
 
 Prefect's own global concurrency limits lease their slots too, but the server keeps those leases in its memory: when it
 is killed, the slot stays taken and no lease is left to expire. A Variable is in its database.
@@ -41,7 +42,13 @@ from tasks.staging import Staging, Target, TargetBusy
 LEASE_SECONDS = 120.0  # without a sign of life after which a run counts as dead
 RENEW_EVERY = 20.0  # seconds
 OWN_END = 60.0  # seconds for a suspended run's process to end, when somebody decides while it still does
+#: A clock that goes on while the process is stopped and, where the system has such a one, while the machine sleeps.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TRIES = 5  # takeovers lost to others in a row before this run gives way
+
+
+def _now() -> float:
+    return time.clock_gettime(CLOCK)
 
 
 class TargetLost(PushError):
@@ -61,7 +68,7 @@ class Lease:
         self._target = target
         self._value = {"run": run.id, "name": run.name, "place": place}
         self._id: UUID | None = None
-        self._renewed = time.monotonic()
+        self._renewed = _now()
         self._lost = False
 
     def take(self, client: SyncPrefectClient) -> None:
@@ -71,7 +78,7 @@ class Lease:
             TargetBusy: a run that lives has it.
         """
         for _ in range(TRIES):
-            self._renewed = time.monotonic()
+            self._renewed = _now()
             try:
                 self._id = client.create_variable(VariableCreate(name=self.name, value=self._value)).id
                 return
@@ -97,7 +104,7 @@ class Lease:
 
     def renew(self, client: SyncPrefectClient) -> None:
         """Give a sign of life; a lease that is gone was taken over."""
-        at = time.monotonic()
+        at = _now()
         try:
             client.request("PATCH", "/variables/{id}", path_params={"id": self._id}, json={"value": self._value})
             self._renewed = at
@@ -117,7 +124,7 @@ class Lease:
         Raises:
             TargetLost: it is not, or nobody can say.
         """
-        silent = time.monotonic() - self._renewed
+        silent = _now() - self._renewed
         if self._lost or silent > LEASE_SECONDS:
             why = (
                 "another run has taken it over"

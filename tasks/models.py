@@ -6,13 +6,17 @@ What is read back from a disk or from the Hub is a pydantic model, because it ma
 POSIX and relative (to the dataset's root, to the repo, or to the target's staging folder, as each field says).
 """
 
+import codecs
 import hashlib
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from huggingface_hub.utils.sha import git_hash
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+
+from tasks.ours import is_shard, is_text
 
 #: Goes into every digest. Raised when bids-push itself changes what it writes; an upgraded library never is a change.
 LAYOUT_VERSION = 1
@@ -31,8 +35,11 @@ ENTITIES = (
 ROW_OVERHEAD = 8 << 10
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=1 << 60)]
+"""Bytes, rows: no more than any disk holds, so that a sum of them stays a number that everything can write."""
 Verification = Literal["listing", "sample", "full"]
-Removed = Literal["keep", "delete"]
+#: Earlier versions had "delete", which removed unattended: a person is asked instead.
+Removed = Annotated[Literal["keep", "ask"], BeforeValidator(lambda value: "ask" if value == "delete" else value)]
 Gated = Literal["no", "auto", "manual"]
 
 
@@ -70,6 +77,9 @@ class Image:
     scan: str | None = None
     sidecars: tuple[str, ...] = ()
     """The JSON files whose fields are in `metadata`, the nearest first: to say where a field stands, not published."""
+    ctime_ns: int = 0
+    inode: int = 0
+    """With size and mtime, what tells that nobody has written to the file (`tasks.contents`); in no digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,7 @@ class ImageContent(Value):
     """Which bytes an image had when it was embedded."""
 
     path: str
-    size: int = Field(ge=0)
+    size: Count
     sha256: Sha256
     nifti: Literal[1, 2] = 1
     """The version of the NIfTI format; in a record only where it is 2."""
@@ -142,9 +152,18 @@ class PublishedShard(Value):
     path: str
     digest: Sha256
     sha256: Sha256
-    size: int = Field(ge=0)
-    rows: int = Field(ge=0)
-    images: tuple[ImageContent, ...]
+    size: Count
+    rows: Count
+    images: Annotated[tuple[ImageContent, ...], FailFast()]
+
+
+class Identity(Value):
+    """A file as the kernel knows it: another one, or one written to since, has another. Nobody can set a ctime."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
 
 
 class Receipt(PublishedShard):
@@ -159,6 +178,12 @@ class Receipt(PublishedShard):
     result: str = Field("", pattern=r"^(stage-\d+-[0-9a-f]{64})?$")
     """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others. Cleanup
     removes it with the shard, so a receipt that names any other file there counts as damaged."""
+    identity: Identity | None = None
+    """Of the staged file when it had got its name: a file that has it still has the bytes of this receipt. None in the
+    receipts of older versions."""
+    commit: str = Field("", pattern=r"^([0-9a-f]{40,64})?$")
+    """The first commit of the target that is known to hold the shard as it is staged. It is no proof: it says where to
+    ask the Hub for one, when the head has something else by then."""
 
     def published(self) -> PublishedShard:
         """The line for the publication record."""
@@ -170,7 +195,7 @@ class PublishedText(Value):
 
     path: str
     """In the repo: `bids/README`, `tables/participants.parquet`."""
-    size: int = Field(ge=0)
+    size: Count
     sha256: Sha256
 
 
@@ -179,9 +204,9 @@ class DatasetIdentity(Value):
 
     name: str
     doi: str = ""
-    subjects: int = Field(ge=0)
-    images: int = Field(ge=0)
-    size: int = Field(ge=0)
+    subjects: Count
+    images: Count
+    size: Count
     """Bytes of the images."""
 
 
@@ -194,6 +219,9 @@ class RecordIndex(Value):
     """Sorted by path."""
 
 
+MOST_DAMAGED = 20  # mistakes in a record that are told one by one; a file of another kind has one in each line
+
+
 class PublicationRecord(Value):
     """What is published: `bids/shards.jsonl` in the dataset repo, one line a shard, sorted by path, and its index."""
 
@@ -203,29 +231,27 @@ class PublicationRecord(Value):
     dataset: DatasetIdentity | None = None
 
     @classmethod
-    def read(cls, text: bytes, index: bytes = b"") -> tuple["PublicationRecord", tuple[str, ...]]:
-        """Read the JSON lines and the index: the record, and what is wrong with what cannot be read.
+    def read(
+        cls, text: bytes, index: bytes = b"", listed: "Listed" = lambda _: {}
+    ) -> tuple["PublicationRecord", tuple[str, ...]]:
+        """Read the JSON lines and the index: the record, and what is wrong with them.
 
-        A line that somebody damaged costs its own shard only: it counts as unpublished, and is reported.
+        Anybody who may write to the repo may have edited both, so they are data and no orders. What cannot be read, or
+        names a path that is none of ours, costs its own shard or text only: that counts as not published by us, and is
+        reported. Where a shard has two lines, the one counts that the repo holds; `listed` is asked about these alone.
         """
-        shards, damaged = {}, []
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                shard = PublishedShard.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                damaged.append(f"line {number}: {'.'.join(map(str, first['loc']))} {first['msg']}")
-            else:
-                shards[shard.path] = shard
+        shards, damaged = _read_lines(text, listed)
         try:
-            found = RecordIndex.model_validate_json(index) if index else RecordIndex()
+            found = RecordIndex.model_validate_json(_unmarked(index), strict=True) if index else RecordIndex()
         except ValidationError as error:
-            first = error.errors()[0]
-            damaged.append(f"index: {'.'.join(map(str, first['loc']))} {first['msg']}")
+            damaged.append(f"index: {_first_of(error)}")
             found = RecordIndex()
-        return cls(shards=shards, texts={one.path: one for one in found.texts}, dataset=found.dataset), tuple(damaged)
+        texts = {one.path: one for one in found.texts if is_text(one.path)}
+        if more := len(found.texts) - len(texts):
+            damaged.append(f"index: {more} of its texts are named twice, or are none of a dataset's texts")
+        if len(damaged) > MOST_DAMAGED:
+            damaged[MOST_DAMAGED:] = [f"and {len(damaged) - MOST_DAMAGED:,} more"]
+        return cls(shards=shards, texts=texts, dataset=found.dataset), tuple(damaged)
 
     def dump(self) -> bytes:
         """The JSON lines; the same record gives the same bytes."""
@@ -255,6 +281,45 @@ class PublicationRecord(Value):
         )
 
 
+def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard], list[str]]:
+    """The shards by path, and what is wrong with which line."""
+    shards: dict[str, PublishedShard] = {}
+    twice: dict[str, list[PublishedShard]] = {}
+    damaged: list[str] = []
+    for number, line in enumerate(io.BytesIO(_unmarked(text)), start=1):
+        if not line.strip():
+            continue
+        try:
+            shard = PublishedShard.model_validate_json(line, strict=True)
+        except ValidationError as error:
+            damaged.append(f"line {number}: {_first_of(error)}")
+            continue
+        if not is_shard(shard.path):
+            damaged.append(f"line {number}: its path is none that a shard has")
+            continue
+        if shard.path in shards:
+            damaged.append(f"line {number}: {shard.path} has a line already; the one counts that the repo holds")
+            twice.setdefault(shard.path, [shards[shard.path]]).append(shard)
+        shards[shard.path] = shard
+    files = listed(sorted(twice)) if twice else {}
+    for path, lines in twice.items():
+        file = files.get(path)
+        held = [line for line in lines if file and (file.size, file.sha256) == (line.size, line.sha256)]
+        shards[path] = (held or lines)[-1]
+    return shards, damaged
+
+
+def _first_of(error: ValidationError) -> str:
+    """Where and what the first mistake is, without the value that stands there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+
+
+def _unmarked(data: bytes) -> bytes:
+    """The bytes without the mark that some editors put before UTF-8."""
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
 @dataclass(frozen=True, slots=True)
 class ListedFile:
     """One file as the Hub lists it at a commit."""
@@ -272,6 +337,10 @@ class ListedFile:
         if self.sha256 is not None:
             return self.sha256 == hashlib.sha256(data).hexdigest()
         return self.blob_id == git_hash(data)
+
+
+Listed = Callable[[Sequence[str]], Mapping[str, ListedFile]]
+"""Which of these files the repo holds, and as what."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.hub import Hub
 from tasks.models import Gated, Listing, PublicationRecord
-from tasks.patience import RETRIES_AT_THE_START
+from tasks.patience import RETRIES, RETRIES_AT_THE_START
 
 RECORD = "bids/shards.jsonl"
 INDEX = "bids/record/index.json"
@@ -26,14 +26,18 @@ class Published:
     record: PublicationRecord
     card: str | None = None
     damaged: tuple[str, ...] = ()
-    """What is wrong with lines of the record that cannot be read."""
+    """What is wrong with the record: lines that cannot be read, or are none of ours."""
+    contested: bool = False
+    """Whether a commit of somebody else was found since it was read, so that there may be more to do by now."""
+    overtaken: frozenset[str] = frozenset()
+    """Paths that were to be committed, and were not: somebody else has published them since they were planned."""
 
 
-def read_published(hub: Hub, commit: str | None = None) -> Published:
-    """The record and the card at the target's head, or at `commit`."""
-    commit = commit or hub.head()
+def read_published(hub: Hub, at: str | None = None) -> Published:
+    """The record and the card at the target's head, or at the commit `at`."""
+    commit = at or hub.head()
     text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
-    record, damaged = PublicationRecord.read(text or b"", index or b"")
+    record, damaged = PublicationRecord.read(text or b"", index or b"", lambda paths: hub.listed(paths, commit))
     card = hub.read(CARD, commit)
     return Published(commit, record, card.decode(errors="replace") if card else None, damaged)
 
@@ -56,4 +60,17 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
     elif not hub.exists():
         return Published("", PublicationRecord()), Listing("", {})
     published = read_published(hub, hub.head(as_spelled=True))
+    return published, hub.listing(published.commit)
+
+
+@task(
+    name="read-target-again",
+    task_run_name="read what somebody else has committed",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
+def read_target_again(hub: Hub) -> tuple[Published, Listing]:
+    """What the target holds by now, where somebody else has committed to it while this run worked."""
+    published = read_published(hub)
     return published, hub.listing(published.commit)

@@ -10,11 +10,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from tasks.evidence import CleanupPlan, CleanupResult, Evidence, Gate, Removal, Shown, VerificationReport
+from tasks.errors import PushError
+from tasks.evidence import (
+    Approval,
+    CleanupPlan,
+    CleanupResult,
+    Evidence,
+    Gate,
+    Leftovers,
+    Removal,
+    Shown,
+    VerificationReport,
+)
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
 from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
 from tasks.pictures import strip
+from tasks.removals import Removals
+from tasks.remove import RemovalPlan
 from tasks.resume import Work
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
@@ -75,15 +88,46 @@ class Where:
         return f"{self.folder} on {self.machine}"
 
 
-def waiting(target: str, receipts: Sequence[Receipt], where: Where) -> str:
+def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
     """What the state of a run at its gate says: what to do, and in a second line, what about."""
-    staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
-    return (
+    press = (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
-        "the menu at the top right).\n"
-        f"{target}: {staged}, staged in {where.files}. All of it is on the Hub and verified; "
-        "nothing is deleted unless somebody decides so."
+        "the menu at the top right)."
     )
+    if not (receipts or stale):
+        return f"{press}\n{target}: nothing is staged in {where.files}; removals are to be decided."
+    staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    sure = "All of it is on the Hub and verified"
+    if not receipts:
+        staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
+    return (
+        f"{press}\n{target}: {staged}, staged in {where.files}. {sure}; nothing is deleted unless somebody decides so."
+    )
+
+
+def stale_files(stale: Sequence[Removal]) -> str:
+    """Stale files in a few words."""
+    return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
+
+
+def nothing_staged(leftovers: Leftovers) -> str:
+    """The sentence in which a run ends that has nothing to ask about."""
+    only = leftovers.only_copies
+    nothing = "Nothing is staged here that could go; no gate was opened."
+    if not only:
+        return nothing
+    stays, them = ("stays", "it") if len(only) == 1 else ("stay", "them")
+    return (
+        f"{nothing} {number(len(only), 'staged shard')} {stays}, since the Hub is not proved to have {them}: the first "
+        f"is {only[0].file} ({only[0].why})."
+    )
+
+
+def decided(approval: Approval) -> str:
+    """A decision in a few words, for the log: `staged files: delete; removals: keep`."""
+    parts = [f"staged files: {approval.decision.value}"] if approval.decision else []
+    parts += [f"removals: {approval.removals.value}"] if approval.removals else []
+    return "; ".join(parts)
 
 
 def gone_already(gone: Sequence[Shown], shown: int) -> str:
@@ -125,24 +169,58 @@ def gate_form(
     artifact: str,
 ) -> tuple[str, str]:
     """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
-    freed = size(sum(receipt.size for receipt in receipts))
-    images = number(sum(receipt.rows for receipt in receipts), "image")
-    stale = f" Beside them: {number(len(gate.stale), 'stale file')}, {size(sum(file.size for file in gate.stale))}."
+    stale = f" Beside them: {stale_files(gate.stale)}."
     more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    parts = [_delete(hub, report, receipts, commit)] if receipts else []
+    parts += [_remove_stale(hub, gate.stale)] if gate.stale and not receipts else []
+    parts += [_remove(hub, gate.removals, commit)] if gate.removals else []
     text = (
-        f"{lost if gone else ''}Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of "
-        f"**[{hub.target}]({hub.url()})**? On the Hub at [{report.commit[:12]}]({hub.commit_url(report.commit)}): "
-        f"{len(report.checks):,} match the listing, {report.read_back:,} were read back. {artifact}. "
-        f"Closes {moment(where.expires)}."
-        f"{stale if gate.stale else ''}{more if gate.waiting else ''}\n"
+        f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
+        f"{stale if gate.stale and receipts else ''}{more if gate.waiting else ''}\n"
     )
     picture = strip(report.slices)
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
+def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], commit: str) -> str:
+    """The question about the staged files."""
+    freed = size(sum(receipt.size for receipt in receipts))
+    images = number(sum(receipt.rows for receipt in receipts), "image")
+    return (
+        f"Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of **[{hub.target}]({hub.url()})**? On the "
+        f"Hub at {commit}: {len(report.checks):,} match the listing, {report.read_back:,} were read back."
+    )
+
+
+def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
+    """The question about stale files, where nothing else is staged."""
+    return (
+        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged by older or broken runs? The Hub "
+        "is proved to have each shard among them. To remove them, decide *delete* and tick *Remove stale files too*."
+    )
+
+
+def _remove(hub: Hub, removals: Removals, commit: str) -> str:
+    """The question about removals. What they are stands beside the form's field."""
+    counts = [
+        number(count, noun)
+        for count, noun in (
+            (len(removals.shards), "shard"),
+            (sum(map(len, removals.rows.values())), "row"),
+            (len(removals.texts), "text"),
+        )
+        if count
+    ]
+    return (
+        f"Remove **{', '.join(counts)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"its head ({commit}); its history keeps them."
+    )
+
+
 def evidence(
-    hub: Hub, report: VerificationReport, found: Evidence, stale: Sequence[Removal], where: Where | None = None
+    hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
@@ -150,10 +228,13 @@ def evidence(
         f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
         f"[{report.commit}]({hub.commit_url(report.commit)})",
         f"Verified ({report.level}): {how_verified(report)}.",
-        f"Staged here, and removed if you decide so: {number(len(found.receipts), 'shard')}, "
-        f"{size(sum(receipt.size for receipt in found.receipts))}, with "
-        f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}.",
     ]
+    if found.receipts:
+        parts.append(
+            f"Staged here, and removed if you decide so: {number(len(found.receipts), 'shard')}, "
+            f"{size(sum(receipt.size for receipt in found.receipts))}, with "
+            f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}."
+        )
     if where:
         parts.append(
             f"Staged in `{cell(str(where.folder))}` on the machine {where.machine}. The gate closes "
@@ -178,23 +259,96 @@ def evidence(
             "## Changed on the Hub by somebody else",
             table(["file", "what"], [[d.path, d.what] for d in found.drift]),
         ]
-    if found.removed:
-        parts += ["## Published, and no longer in the dataset", table(["shard"], [[path] for path in found.removed])]
+    parts += _removals(found.removals, bool(found.asked))
     parts += _left_out(found.left_out)
-    if found.unpublished:
+    parts += _leftovers(leftovers)
+    return "\n\n".join(parts) + "\n"
+
+
+def _leftovers(leftovers: Leftovers) -> list[str]:
+    """What else is in the staging folder."""
+    parts: list[str] = []
+    if leftovers.only_copies:
         parts += [
-            "## Staged, and not on the Hub",
-            "These stay, whatever you decide: the next run of push-bids sends them.",
-            table(["shard", "size"], [[receipt.name, size(receipt.size)] for receipt in found.unpublished]),
+            "## Only copies",
+            "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
+            "by the next run of push-bids; look at the others before you remove them by hand.",
+            table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
         ]
-    if stale:
-        rows = [[file.file, size(file.size)] for file in stale]
+    if leftovers.stale:
+        rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
         parts += [
             "## Stale files in the staging folder",
             "Leftovers of older or broken runs. They go only if the form says so.",
-            table(["file", "size"], rows),
+            table(["file", "size", "what"], rows),
         ]
+    if leftovers.strangers:
+        parts += [
+            "## Not of bids-push",
+            "These are in the staging folder, and are neither opened nor removed.",
+            table(["name", "why"], [[name, why] for name, why in leftovers.strangers.items()]),
+        ]
+    return parts
+
+
+def _what_is_stale(file: Removal) -> str:
+    if not file.is_shard:
+        return "a copy of nothing"
+    return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
+
+
+def _removals(removals: Removals, asked: bool) -> list[str]:
+    """What is on the Hub and no longer in the dataset, and what removing it means."""
+    if not removals:
+        return []
+    what = (
+        "If you decide `remove`, they leave the head of the repo in one commit; its history keeps them, for everybody "
+        "who may read the repo. What is in the dataset again by then stays. If you decide `keep`, nobody is asked "
+        "about these again, and each run's state goes on naming them."
+        if asked
+        else "They stay: a run of a deployment with `removed=ask` asks a person about them."
+    )
+    parts = ["## On the Hub, no longer in the dataset", what]
+    published = removals.published
+    if removals.shards:
+        rows = [[path, size(published[path].size), f"{len(of)}"] for path, of in removals.shards.items()]
+        parts.append(table(["shard", "size", "images"], rows))
+    if removals.rows:
+        rows = [[image, path, size(published[path].size)] for path, of in removals.rows.items() for image in of]
+        parts.append("Images of shards that are held back: their published version stays until this is decided.")
+        parts.append(table(["image", "shard", "size of the shard"], rows))
+    if removals.texts:
+        parts.append(table(["text or table", "size"], [[path, size(published[path].size)] for path in removals.texts]))
+    return parts
+
+
+def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> str:
+    """What was removed from the Hub, and what stayed and why, as a Markdown artifact."""
+    parts = [
+        f"# Removed from {hub.target}",
+        f"The last commit that has it: [{before[:12]}]({hub.commit_url(before)}). The head: "
+        f"[{after[:12]}]({hub.commit_url(after)}).",
+    ]
+    if note:
+        parts.append(f"Note: {cell(note)}")
+    if plan.paths:
+        parts.append(table(["file"], [[path] for path in plan.paths]))
+    if plan.rows:
+        parts.append(table(["image", "shard"], [[image, path] for path, of in plan.rows.items() for image in of]))
+    if plan.kept:
+        parts += ["## Approved, and not removed", table(["file", "why"], [[kept.file, kept.why] for kept in plan.kept])]
     return "\n\n".join(parts) + "\n"
+
+
+def what_was_removed(plan: RemovalPlan) -> str:
+    """The same in a phrase: `2 shards, 1 image of 1 shard, 1 text and 1 picture`."""
+    counts = [
+        number(len(plan.shards), "shard") if plan.shards else "",
+        f"{number(plan.images, 'image')} of {number(len(plan.rows), 'shard')}" if plan.rows else "",
+        number(len(plan.texts), "text") if plan.texts else "",
+        number(len(plan.pictures), "picture") if plan.pictures else "",
+    ]
+    return ", ".join(filter(None, counts)) or "nothing"
 
 
 def stopped(checked: Checked) -> str:
@@ -263,9 +417,9 @@ def dry_run(
     work: Work,
     record: PublicationRecord,
     checked: Checked,
-    too_much: str = "",
+    stops: Sequence[PushError] = (),
 ) -> str:
-    """What a run would do, as a Markdown artifact; `too_much` is what would stop it since so much has changed."""
+    """What a run would do, as a Markdown artifact; `stops` is what would end it before it stages."""
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -275,7 +429,7 @@ def dry_run(
     by_suffix = [
         [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
     ]
-    verdict = "**The push would stop**, see below. " if checked.stops or too_much else ""
+    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
     parts = [
         f"# Dry run: {dataset.name} to {hub.target}",
         f"{verdict}Nothing was staged or sent.",
@@ -285,13 +439,12 @@ def dry_run(
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         "## What changed since the last time",
-        *(cell(line.strip()) for line in too_much.splitlines()),
+        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
         _changed(work, record),
     ]
     if work.drift:
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
-    if work.removed:
-        parts += ["## No longer in the dataset", table(["shard"], [[path] for path in work.removed])]
+    parts += _removals(work.removals, asked=False)
     parts += _left_out(dataset.left_out)
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 
@@ -307,9 +460,9 @@ def _changed(work: Work, record: PublicationRecord) -> str:
         now = {image.path for image in shard.images}
         what = "new" if line is None else "changed"
         rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
-    if not rows and not work.removed:
+    if not rows and not work.removals:
         return "Nothing."
-    gone = f" {number(len(work.removed), 'shard')} no longer in the dataset." if work.removed else ""
+    gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""
     new = sum(row[1] == "new" for row in rows)
     head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
     return "\n\n".join([head, table(["shard", "what", "images added", "images gone"], rows)] if rows else [head])

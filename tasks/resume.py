@@ -6,17 +6,20 @@
 | anything else                                                       | receipt, file has its size      | `send`                 |
 | anything else                                                       | none, other size, other digest  | `stage`, then send     |
 | record and listing disagree                                         | any                             | also `drift`           |
-| a shard that the plan no longer has                                 | any                             | `removed`              |
+| a shard, rows of a shard or a text that the dataset no longer has   | any                             | `removals`             |
+| ... a shard that would lose rows, unless a person approved them     | any                             | `held`: nothing        |
+| neither, or a path that is none of ours                             | any                             | `lost`, and `drift`    |
 
 The decision reads nothing itself. What is dear to know (the content of an image, what is staged) it asks for through
 two functions, and only about the shards where the answer matters. The bytes of a staged file are hashed when it is
 about to be sent (`tasks.upload.transfer`); one that is damaged then is staged again by the same run.
 """  # noqa: E501
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tasks.models import Image, ImageContent, Listing, PublicationRecord, PublishedShard, Receipt, ShardSpec
+from tasks.removals import Removals, find_removals, lost_lines
 
 Unchanged = Callable[[Iterable[Image], Iterable[ImageContent]], bool]
 """Whether images have the bytes that a record or a receipt says."""
@@ -40,8 +43,12 @@ class Work:
     send: tuple[ShardSpec, ...]
     stage: tuple[ShardSpec, ...]
     drift: tuple[Drift, ...]
-    removed: tuple[str, ...]
-    """Paths of published shards that the plan no longer has."""
+    removals: Removals = field(default_factory=Removals)
+    """What is published and no longer in the dataset; it stays on the Hub until a person decides otherwise."""
+    held: tuple[ShardSpec, ...] = ()
+    """Shards whose new version would be without published rows: their published version stays until then."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Lines of the record that stand for nothing, path -> sha256: the next commit drops them."""
 
     @property
     def missing(self) -> tuple[ShardSpec, ...]:
@@ -52,6 +59,15 @@ class Work:
         """The work that is left when the staged files of these shards turned out to be damaged."""
         damaged = set(paths)
         return replace(self, send=(), stage=tuple(spec for spec in self.missing if spec.path in damaged))
+
+    def only(self, removals: Removals) -> "Work":
+        """The work of removing what a person approved: shards that were held back for it, and no other."""
+        mine = removals.rows
+        return replace(
+            self,
+            send=tuple(spec for spec in self.send if spec.path in mine),
+            stage=tuple(spec for spec in self.stage if spec.path in mine),
+        )
 
     def wave(self, limit: int | None, staged: int) -> tuple["Work", tuple[ShardSpec, ...]]:
         """The part of the work that keeps the staging within `limit` bytes, and the shards that have to wait.
@@ -86,13 +102,35 @@ def decide(
     listing: Listing,
     unchanged: Unchanged,
     staged: Staged,
+    texts: Collection[str] = (),
+    approved: Removals | None = None,
 ) -> Work:
-    """Sort the plan's shards by what is left to do for them, and name what somebody else changed in the repo."""
+    """Sort the plan's shards by what is left to do for them, and name what somebody else changed in the repo.
+
+    Args:
+        plan: the shards of the dataset.
+        record: what was published.
+        listing: what the repo holds.
+        unchanged: whether images have the bytes that a record or a receipt says.
+        staged: the receipt of a staged shard.
+        texts: paths in the repo of the texts and tables that would be published now.
+        approved: what a person approved to be removed: a shard that loses such rows alone is not held back for them.
+    """
     done: list[ShardSpec] = []
     send: list[ShardSpec] = []
     stage: list[ShardSpec] = []
+    held: list[ShardSpec] = []
+    removals = find_removals(plan, record, listing, texts)
+    approved = approved or Removals()
     for spec in plan:
         line = record.shards.get(spec.path)
+        if (
+            line is not None
+            and spec.path in removals.rows
+            and not approved.allows(spec.path, removals.rows[spec.path], line)
+        ):
+            held.append(spec)
+            continue
         if (
             line is not None
             and line.digest == spec.digest
@@ -104,12 +142,25 @@ def decide(
         receipt = staged(spec)
         intact = receipt is not None and unchanged(spec.images, receipt.images)
         (send if intact else stage).append(spec)
-    planned = {spec.path for spec in plan}
+    lost = lost_lines(plan, record, listing, texts)
+    drift = _drift(record, listing, {spec.path for spec in plan}, lost)
+    return Work(tuple(done), tuple(send), tuple(stage), drift, removals, tuple(held), lost)
+
+
+def _drift(
+    record: PublicationRecord, listing: Listing, planned: Collection[str], lost: Mapping[str, str]
+) -> tuple[Drift, ...]:
+    """What somebody else changed in the repo."""
     drift = [Drift(path, what) for path, line in record.shards.items() if (what := disagreement(line, listing))]
+    named = {one.path for one in drift}
+    drift += [
+        Drift(path, "the record has it, and it is nothing of ours: it stays")
+        for path in lost
+        if path in listing.files and path not in named
+    ]
     drift += [
         Drift(path, "a shard in data/ that the record does not know")
         for path in listing.files
         if path.startswith("data/") and path.endswith(".parquet") and path not in record.shards and path not in planned
     ]
-    removed = sorted(path for path in record.shards if path not in planned)
-    return Work(tuple(done), tuple(send), tuple(stage), tuple(drift), tuple(removed))
+    return tuple(drift)

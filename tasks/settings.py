@@ -45,8 +45,9 @@ class Settings(BaseSettings):
         Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
     )
     check: Literal["trailer", "full"] = Field(
-        "trailer",
-        description="what of an image's gzip stream is checked as it is embedded: its length, or all of it by its CRC",
+        "full",
+        description="what of an image's gzip stream is checked as it is embedded: all of it by the CRC of each member, "
+        "or its length alone ('trailer'), which sees a file that was cut off and no damage within",
     )
     stage_workers: int = Field(DEFAULT_WORKERS, ge=1, description="shards embedded at the same time")
     max_staged_bytes: int | None = Field(

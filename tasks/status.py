@@ -34,6 +34,7 @@ from tasks.gates import STATUS, newest_version
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
 from tasks.models import Value, Verification
+from tasks.removals import KEPT, Removals, read_kept
 from tasks.report import cell, number, size, table
 from tasks.rounds import Round
 from tasks.run import ThisRun, target_tag, ui_link
@@ -81,8 +82,10 @@ class TargetStatus(Value):
     """Staged here, not on the Hub."""
     to_embed: int = 0
     """Neither."""
-    withdrawn: tuple[str, ...] = ()
-    """Paths in the repo of published shards that the dataset no longer has."""
+    held: int = 0
+    """On the Hub in a version that has more images than the dataset: held back until a person decides."""
+    removals: Removals = Removals()
+    """What is on the Hub and no longer in the dataset."""
     failed: tuple[str, ...] = ()
     """Paths of shards that could not be staged."""
     verified: Verified | None = None
@@ -106,7 +109,7 @@ class StatusBoard:
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
         """The board with what the runs before this one knew."""
         try:
-            known = TargetStatus.model_validate_json(staging.status.read_bytes())
+            known = TargetStatus.model_validate_json(staging.read(staging.status))
         except (OSError, ValidationError):
             known = TargetStatus()
         return cls(hub, staging, run, known)
@@ -116,10 +119,10 @@ class StatusBoard:
         self.known = TargetStatus.model_validate(self.known.model_dump() | found)
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
-    def published(self, on_hub: int, failed: Sequence[str], withdrawn: Sequence[str]) -> None:
-        """Keep what the Hub holds after this run has sent what it could: the number of shards, and paths of others."""
-        missing = max((self.known.planned or on_hub) - on_hub, 0)
-        self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, withdrawn=withdrawn)
+    def published(self, on_hub: int, failed: Sequence[str], held: int, removals: Removals) -> None:
+        """Keep what the Hub holds after this run has sent what it could: numbers of shards, and the names of others."""
+        missing = max((self.known.planned or on_hub) - on_hub - held, 0)
+        self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, held=held, removals=removals)
 
     def verified(self, report: VerificationReport, sentence: str) -> None:
         """Keep that the target was verified now, as the sentence says."""
@@ -173,7 +176,9 @@ class StatusBoard:
         missing = known.to_send + known.to_embed
         parts = [f"{known.on_hub:,} of {number(known.planned, 'shard')} on the Hub, {missing:,} to do"]
         parts += [f"{number(len(known.failed), 'shard')} failed"] if known.failed else []
-        parts += [f"{len(known.withdrawn):,} withdrawn"] if known.withdrawn else []
+        parts += [f"{number(known.held, 'shard')} held back"] if known.held else []
+        gone = len(known.removals.shards) + len(known.removals.texts)
+        parts += [f"{gone:,} withdrawn"] if gone else []
         unsound = read_failed(self.staging)[0]
         parts += [f"{number(len(unsound), 'shard')} failed verification"] if unsound else []
         return "; ".join(parts)
@@ -182,14 +187,35 @@ class StatusBoard:
         """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
         self.show(state.name or "", gate)
         said = state.name == VerificationFailed.__name__  # by its own message, with what to do
-        return state.model_copy(update={"message": self.told(state.message or "", failed=not said)})
+        return state.model_copy(update={"message": self.told(state.message or "", gate, failed=not said)})
 
-    def told(self, message: str, failed: bool = True) -> str:
+    def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True) -> str:
         """A state's message, then what was verified, failed or is withdrawn, and where the target's status is."""
         unsound = named(read_failed(self.staging)[0]) if failed else ""
         where = status_at(self.hub.target, self.artifact)
-        sentences = (message, self.checked, unsound, withdrawn(self.known.withdrawn), where)
+        sentences = (message, self.checked, unsound, self.withdrawn(gate, here), where)
         return "\n".join(filter(None, sentences))
+
+    def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
+        """The sentence about what is published and no longer in the dataset; empty where there is nothing.
+
+        Args:
+            gate: the target's gate, whoever has opened it.
+            here: whether this run waits at it.
+        """
+        removals = self.known.removals
+        if not removals:
+            return ""
+        if gate is not None and gate.removals and here:
+            decide = "They are to be decided at this gate."
+        elif gate is not None and gate.removals == removals and is_open(gate):
+            decide = f"{gate.flow_run_name} waits at its gate for a decision about them."
+        elif removals.within(read_kept(self.staging)):
+            again = self.staging.folder / KEPT
+            decide = f"Somebody decided at a gate to keep them; to be asked once more, take away {again}."
+        else:
+            decide = "They stay unless a person decides otherwise: run push-bids/manual with removed=ask."
+        return f"Withdrawn: no longer in the dataset, and still on the Hub: {removals.sentence()}. {decide}"
 
 
 def status_at(target: Target, artifact: UUID | None = None) -> str:
@@ -213,19 +239,6 @@ def is_open(gate: Gate | None) -> bool:
     return gate is not None and gate.opened_at_commit is not None and _state_of(gate.flow_run_id) in WAITING
 
 
-def withdrawn(paths: Sequence[str]) -> str:
-    """The sentence about published shards that the dataset no longer has; empty where there are none."""
-    if not paths:
-        return ""
-    names = ", ".join(Path(path).stem for path in paths[:NAMED])
-    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    verb = "is" if len(paths) == 1 else "are"
-    return (
-        f"Withdrawn: {number(len(paths), 'published shard')} {verb} no longer in the dataset, and still on the Hub: "
-        f"{names}{more}. To take them from the repo, run push-bids with removed=delete."
-    )
-
-
 def last_runs(tag: str) -> list[FlowRun]:
     """The last runs on the target with this tag, the newest first."""
     on_target = FlowRunFilter.model_validate({"tags": {"all_": [tag]}})
@@ -245,7 +258,8 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         ["missing on the Hub, staged here", f"{known.to_send:,}"],
         ["missing on the Hub, to be embedded", f"{known.to_embed:,}"],
         ["could not be staged in the last run", f"{len(known.failed):,}"],
-        ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.withdrawn):,}"],
+        ["on the Hub, their newer version held back for a decision", f"{known.held:,}"],
+        ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.removals.shards):,}"],
         ["staged here, until somebody lets them go", f"{len(staged):,}, {size(sum(r.size for r in staged))}"],
     ]
     parts = [
@@ -271,8 +285,8 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
             "Each run reads them back, and ends VerificationFailed, until their bytes are right.",
             table(["shard", "since", "", "found"], rows),
         ]
-    for head, paths in (("Withdrawn", known.withdrawn), ("Not staged", known.failed)):
-        parts += [f"## {head}", table(["shard"], [[Path(path).stem] for path in paths])] if paths else []
+    parts += _withdrawn(board, gate, here=now in WAITING)
+    parts += ["## Not staged", table(["shard"], [[Path(path).stem] for path in known.failed])] if known.failed else []
     lines = [
         [
             run.name,
@@ -282,6 +296,15 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         for run in runs
     ]
     return "\n\n".join([*parts, "## Last runs", table(["run", "state", "started"], lines)]) + "\n"
+
+
+def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:
+    """What is published and no longer in the dataset, and who decides about it."""
+    removals = board.known.removals
+    rows = [[Path(path).stem, f"{number(len(images), 'image')}"] for path, images in removals.shards.items()]
+    rows += [[Path(path).stem, f"held back: {image}"] for path, images in removals.rows.items() for image in images]
+    rows += [[path, "text or table"] for path in removals.texts]
+    return ["## Withdrawn", cell(board.withdrawn(gate, here)), table(["published", "what"], rows)] if rows else []
 
 
 def _verified(hub: Hub, last: Verified | None) -> str:

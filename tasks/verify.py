@@ -11,16 +11,15 @@ A shard that failed before is read back at any level (`tasks.failed`).
 
 Reading back means: the bytes the Hub sends are hashed here and compared with the receipt, the Parquet file is opened,
 every image in it is hashed and compared with the sha256 its source file had when it was embedded, and decoded by
-nibabel. A listing's sha256 alone is only what an uploader claimed, and downloads through the client check nothing.
+nibabel to its end (`tasks.decode`). A listing's sha256 alone is only what an uploader claimed, and downloads through
+the client check nothing.
 The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
 
 What could not be looked at (the Hub is away, the token has expired, this machine's disk is full) is no failure of a
 shard: it ends the verification with its own error, and nothing is known of the target then.
 """
 
-import gzip
 import hashlib
-import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +28,6 @@ from functools import partial
 from time import monotonic
 from typing import BinaryIO
 
-import nibabel
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub.errors import EntryNotFoundError
@@ -38,12 +35,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.decode import Undecodable, decode, picture
 from tasks.evidence import ShardCheck, Slice, VerificationReport
 from tasks.failed import Cause, Failure
 from tasks.hub import Hub, Refused
 from tasks.models import Listing, PublicationRecord, PublishedShard, Verification
 from tasks.patience import RETRIES, patiently
-from tasks.pictures import MAX_SLICES, middle_slice
+from tasks.pictures import MAX_SLICES
 from tasks.published import read_published
 from tasks.resume import disagreement
 from tasks.rounds import Round
@@ -98,7 +96,7 @@ def verify(
     """
     reading = reading or Reading(Round(datetime.now(UTC), nights=30))
     found = found or ReadBack()
-    commit = reading.commit or hub.head()
+    commit = reading.commit or hub.head(at_least=reading.made)
     record, listing = _read(hub, commit, reading.read)
     lines = {shard.path: shard for shard in expected}
     lines |= {path: record.shards[path] for path in reading.again if path in record.shards and path not in lines}
@@ -237,7 +235,9 @@ class ReadBack:
             copy.seek(0)
             try:
                 what_else = self._open(copy, shard)
-            except (pa.ArrowException, OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+            except Undecodable as error:
+                what_else = f"it is damaged: {error}"
+            except (pa.ArrowException, OSError, EOFError, ValueError) as error:
                 if isinstance(error, OSError) and error.errno:  # this machine's disk, and not what came back
                     raise
                 what_else = f"it cannot be opened: {type(error).__name__}: {error}"
@@ -259,15 +259,14 @@ class ReadBack:
         return f"images missing: {', '.join(expected)}" if expected else None
 
     def _decode(self, path: str, suffix: str, data: pa.Buffer) -> None:
-        raw: BinaryIO = pa.BufferReader(data)
-        stream = gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else io.BytesIO(data)
-        image = nibabel.Nifti1Image.from_stream(stream)
-        volume = np.asanyarray(image.dataobj[..., 0] if image.ndim > 3 else image.dataobj)
+        try:
+            decode(data)
+        except Undecodable as error:
+            raise Undecodable(f"the image {path}: {error}") from error
         self.images += 1
         if len(self.slices) < MAX_SLICES and suffix not in {shown.suffix for shown in self.slices}:
-            picture = middle_slice(volume, path, suffix, image.header.get_zooms())
-            if picture is not None:
-                self.slices.append(picture)
+            shown = picture(path, suffix, data)
+            self.slices += [shown] if shown else []
 
 
 @task(

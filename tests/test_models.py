@@ -1,21 +1,37 @@
+"""The record survives a round, and whatever somebody makes of its lines: data, reported, and no order."""
+
+import json
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.models import DatasetIdentity, ImageContent, PublicationRecord, PublishedShard, PublishedText
+from tasks.models import (
+    MOST_DAMAGED,
+    DatasetIdentity,
+    ImageContent,
+    ListedFile,
+    PublicationRecord,
+    PublishedShard,
+    PublishedText,
+)
+from tasks.ours import is_shard, is_text
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 paths = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 contents = st.builds(ImageContent, path=paths, size=st.integers(0, 2**40), sha256=digests)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 lines = st.builds(
     PublishedShard,
-    path=paths,
+    path=st.builds("data/{}/{}.parquet".format, names, names),
     digest=digests,
     sha256=digests,
     size=st.integers(0, 2**40),
     rows=st.integers(0, 10**6),
     images=st.lists(contents, max_size=4).map(tuple),
 )
-texts = st.builds(PublishedText, path=paths, size=st.integers(0, 2**30), sha256=digests)
+texts = st.builds(PublishedText, path=st.builds("bids/{}".format, names), size=st.integers(0, 2**30), sha256=digests)
 counts = st.integers(0, 2**50)
 identities = st.builds(DatasetIdentity, name=paths, doi=paths, subjects=counts, images=counts, size=counts)
 records = st.builds(
@@ -42,17 +58,123 @@ def test_adding_lines_keeps_all_the_others(record: PublicationRecord, added: lis
 
 def test_a_damaged_line_costs_its_own_shard_only_and_is_reported() -> None:
     shards = [
-        PublishedShard(path=f"data/{name}.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
+        PublishedShard(path=f"data/{name}/{name}.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
         for name in "abc"
     ]
     text = PublicationRecord().updated(shards).dump().splitlines(keepends=True)
     read, damaged = PublicationRecord.read(text[0] + text[1][:40] + b"\n" + text[2])
-    assert sorted(read.shards) == ["data/a.parquet", "data/c.parquet"]
+    assert sorted(read.shards) == ["data/a/a.parquet", "data/c/c.parquet"]
     assert len(damaged) == 1 and damaged[0].startswith("line 2:")
 
 
 def test_a_damaged_index_costs_no_shard_and_is_reported() -> None:
-    shard = PublishedShard(path="data/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
+    shard = PublishedShard(path="data/a/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
     read, damaged = PublicationRecord.read(PublicationRecord().updated([shard]).dump(), b'{"texts": [')
     assert read == PublicationRecord().updated([shard])
     assert len(damaged) == 1 and damaged[0].startswith("index:")
+
+
+LINE = {"path": "data/a/a.parquet", "digest": "a" * 64, "sha256": "b" * 64, "size": 5, "rows": 1, "images": []}
+
+
+def line(**changed: object) -> bytes:
+    return json.dumps(LINE | changed).encode() + b"\n"
+
+
+def listed(*files: ListedFile) -> Callable[[object], dict[str, ListedFile]]:
+    return lambda paths: {file.path: file for file in files}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["README.md", "../x.parquet", "/data/a/a.parquet", "data/x.parquet", "models/a/a.parquet", "data/a/a\n.parquet",
+     "data/../../a.parquet", "bids/shards.jsonl", "", "data/a/\u0000.parquet"],
+)  # fmt: skip
+def test_a_line_for_a_path_that_is_none_of_ours_counts_for_nothing_and_is_reported(path: str) -> None:
+    read, damaged = PublicationRecord.read(line(path=path) + line())
+    assert sorted(read.shards) == ["data/a/a.parquet"]
+    assert damaged == ("line 1: its path is none that a shard has",)
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "../x", "bids/shards.jsonl", "bids/record/index.json", "data/a/a.parquet"]
+)
+def test_a_text_that_is_none_of_ours_counts_for_nothing_and_is_reported(path: str) -> None:
+    texts = [{"path": one, "size": 1, "sha256": "c" * 64} for one in (path, "bids/README")]
+    read, damaged = PublicationRecord.read(line(), json.dumps({"texts": texts}).encode())
+    assert sorted(read.texts) == ["bids/README"] and sorted(read.shards) == ["data/a/a.parquet"]
+    assert len(damaged) == 1 and damaged[0].startswith("index: 1 of its texts")
+
+
+@pytest.mark.parametrize("held", [0, 1, 2])
+def test_of_lines_for_one_shard_the_one_counts_that_the_repo_holds(held: int) -> None:
+    shas = [digit * 64 for digit in "123"]
+    text = b"".join(line(sha256=sha) for sha in shas)
+    read, damaged = PublicationRecord.read(text, b"", listed(ListedFile("data/a/a.parquet", 5, shas[held])))
+    assert read.shards["data/a/a.parquet"].sha256 == shas[held]
+    assert [one.split(":")[0] for one in damaged] == ["line 2", "line 3"]
+
+
+def test_of_lines_for_one_shard_that_the_repo_holds_otherwise_or_not_the_last_counts() -> None:
+    text = line(sha256="1" * 64) + line(sha256="2" * 64)
+    for files in (listed(), listed(ListedFile("data/a/a.parquet", 6, "1" * 64))):
+        read, damaged = PublicationRecord.read(text, b"", files)
+        assert read.shards["data/a/a.parquet"].sha256 == "2" * 64 and len(damaged) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [line().replace(b"5", b"NaN"), line(size=1e300), line(size=True), line(size="5"), line(size=5.0), line(size=-1),
+     line(size=10**30), line().replace(b"5", b"9" * 10_000), line(sha256="B" * 64), line(images=[1] * 100_000),
+     line(images={}), line(path=["data/a/a.parquet"]), b"[" * 1_000_000, b'{"a":' * 1_000_000, b"null\n", b"[]\n",
+     line().replace(b"data/a", b"\\ud800/a"), line().replace(b"data/a", b"\xff/a"), b"\0" * 1000, b"x" * 10_000_000],
+    ids=range(20),
+)  # fmt: skip
+def test_a_line_that_is_none_is_reported_in_one_short_sentence(text: bytes) -> None:
+    good = line(path="data/b/b.parquet")
+    read, damaged = PublicationRecord.read(text.rstrip(b"\n") + b"\n" + good)
+    assert sorted(read.shards) == ["data/b/b.parquet"]
+    assert len(damaged) == 1 and damaged[0].startswith("line 1: ") and len(damaged[0]) < 200
+
+
+@pytest.mark.parametrize(
+    "index", [b"[]", b"null", b"3", b'"x"', b"\xff", b"{", b'{"texts": 3}', b'{"layout": NaN}', b"[" * 10**6]
+)
+def test_an_index_that_is_no_object_costs_no_shard_and_is_reported(index: bytes) -> None:
+    read, damaged = PublicationRecord.read(line(), index)
+    assert sorted(read.shards) == ["data/a/a.parquet"] and not read.texts and read.dataset is None
+    assert len(damaged) == 1 and damaged[0].startswith("index: ")
+
+
+def test_a_mark_and_line_ends_of_another_system_are_no_damage() -> None:
+    text = b"\xef\xbb\xbf" + line().replace(b"\n", b"\r\n") + b"\r\n" + line(path="data/b/b.parquet").rstrip()
+    read, damaged = PublicationRecord.read(text, b'\xef\xbb\xbf{"texts": []}\r\n')
+    assert sorted(read.shards) == ["data/a/a.parquet", "data/b/b.parquet"] and damaged == ()
+
+
+def test_a_file_of_another_kind_is_reported_in_a_few_lines() -> None:
+    read, damaged = PublicationRecord.read(b"not a record\n" * 50_000)
+    assert not read.shards and len(damaged) == MOST_DAMAGED + 1 and damaged[-1] == "and 49,980 more"
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_whatever_the_bytes_are_they_give_a_record_of_ours_that_reads_back(text: bytes, index: bytes) -> None:
+    assert_ours(text, index)
+
+
+@given(st.lists(lines, max_size=3), st.data())
+def test_whatever_somebody_does_to_the_bytes_of_a_record_it_stays_ours(
+    shards: list[PublishedShard], data: st.DataObject
+) -> None:
+    text = bytearray(PublicationRecord().updated(shards).dump())
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        text[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    assert_ours(bytes(text), b"")
+
+
+def assert_ours(text: bytes, index: bytes) -> None:
+    read, damaged = PublicationRecord.read(text, index)
+    assert all(is_shard(path) and path == one.path for path, one in read.shards.items())
+    assert all(is_text(path) for path in read.texts) and all(len(one) < 300 for one in damaged)
+    assert PublicationRecord.read(read.dump(), read.dump_index()) == (read, ())

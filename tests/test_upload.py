@@ -11,6 +11,8 @@ from deployments.local_stack import Stack
 from tasks.hub import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
 from tasks.models import ImageContent, PublicationRecord, PublishedShard, Receipt
 from tasks.published import CARD, RECORD, read_published
+from tasks.removals import as_file
+from tasks.remove import RemovalPlan
 from tasks.staging import Staging, Target
 from tasks.upload import Changes, batches, commit, outdated, transfer
 
@@ -114,7 +116,9 @@ def test_removed_shards_leave_the_repo_and_the_record_in_one_commit(hub: Hub, st
     first, second = staged(2)
     publish(hub, staging, [first, second])
     before = commits(hub)
-    after = commit(hub, read_published(hub), [], [], Changes(CHANGES.card_of, {}, remove=(first.path,)))
+    target = read_published(hub)
+    plan = RemovalPlan(commit=target.commit, shards={first.path: as_file(first.published())})
+    after = commit(hub, target, [], [], Changes(CHANGES.card_of, {}, remove=plan))
     assert commits(hub) == before + 1
     assert set(after.record.shards) == {second.path}
     assert first.path not in hub.listing(after.commit).files and second.path in hub.listing(after.commit).files

@@ -21,6 +21,7 @@ from tasks.card.made import Made
 from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
 from tasks.findings import Checked
 from tasks.models import Dataset, PublicationRecord
+from tasks.ours import is_record
 from tasks.text import Row, columns_of
 
 __all__ = [
@@ -40,8 +41,6 @@ __all__ = [
 BEGIN = "<!-- bids-push:begin (rewritten by every push: write before this line, or after the end) -->"
 END = "<!-- bids-push:end -->"
 MADE = "<!-- bids-push:made -->"
-#: Under bids/, the publication record's own names: a text of the dataset that is called so is not published.
-RECORD = re.compile(r"(shards\.jsonl|record(/.*)?)", re.IGNORECASE)
 _BLOCK = re.compile(r"<!-- bids-push:begin[^\n]*-->.*?<!-- bids-push:end -->", re.DOTALL)
 _MADE = re.compile(rf"{MADE}.*?{MADE}", re.DOTALL)
 _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
@@ -49,7 +48,7 @@ _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
 
 def side_files(dataset: Dataset) -> dict[str, bytes]:
     """Path in the repo -> bytes: the dataset's own texts, and its tables of people and visits as Parquet."""
-    files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if not RECORD.fullmatch(path)}
+    files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if not is_record(path)}
     for path, rows in ((PARTICIPANTS, dataset.participants), (SESSIONS, dataset.sessions)):
         if rows:
             files[path] = _parquet(rows)

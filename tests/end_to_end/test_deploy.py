@@ -95,6 +95,22 @@ def test_deploying_removes_the_automations_of_earlier_versions_and_no_others(run
     client.delete_automation(others)
 
 
+def test_delete_of_earlier_versions_is_ask_after_a_deploy_and_a_run_that_still_says_it_is_refused(
+    push: Push, runs: Runs, worker: Stack
+) -> None:
+    client = runs.client
+    nightly = client.read_deployment_by_name("push-bids/nightly")
+    theirs = nightly.parameters | {"source": "/srv/bids/mine", "removed": "delete"}
+    client.update_deployment(nightly.id, DeploymentUpdate(parameters=theirs, enforce_parameter_schema=False))
+    try:
+        said = worker.run("deployments.deploy")
+        found = client.read_deployment_by_name("push-bids/nightly").parameters
+        assert found == theirs | {"removed": "ask"} and "push-bids/nightly: removed is ask now" in said
+        assert "removed is ask now" not in worker.run("deployments.deploy")
+    finally:
+        client.update_deployment(nightly.id, DeploymentUpdate(parameters=nightly.parameters))
+
+
 def test_the_demo_is_not_deployed_where_people_work(runs: Runs, worker: Stack) -> None:
     assert sorted(f"{found.name}" for found in runs.client.read_deployments()) == ["cleanup", "manual", "nightly"]
 

@@ -12,6 +12,7 @@ by method and by a regular expression on the path, how many of them to leave alo
 - `cut_response`: the connection is reset after `bytes` bytes of the body went out.
 - `slow`: `delay` seconds pass before each piece of the answer.
 - `drop_pages`: a listing's first page is all there is: the Link header is removed.
+- `old_head`: what it says of a repo names `commit` as the head, as a machine does that is behind.
 - `leave_out`: entries of a listing whose path matches `what` are not in it.
 - `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged.
 - `accept_anything`: an LFS body is stored under the digest that was announced, whatever it hashes to; some servers do.
@@ -46,6 +47,7 @@ class Rule:
     retry_after: float | None = None
     bytes: int = 0
     delay: float = 0.0
+    commit: str = ""
     what: str = ""
     code: str = ""
 
@@ -150,6 +152,16 @@ class FaultLayer:
             await send(message)
 
         await self._app(scope, receive, drop)
+
+    async def _old_head(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        said: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            said.append(message)
+
+        await self._app(scope, receive, keep)
+        body = json.loads(b"".join(message.get("body", b"") for message in said))
+        await _answer(send, said[0]["status"], json.dumps(body | {"sha": rule.commit}).encode())
 
     async def _leave_out(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         answer: list[Message] = []

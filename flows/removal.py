@@ -1,0 +1,146 @@
+"""What a push does about removals: what its gate asks about, and the way from a person's approval to the one commit.
+
+The approval is about what the gate showed, perhaps days ago. So the dataset and the record are looked at anew, by the
+same steps as in any push, and only what was approved and is *still* no longer in the dataset leaves the repo. Shards
+that were held back for approved rows are staged and sent in that commit; nothing else is published with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from flows.held import Held
+from flows.tail import Approved, closed
+from flows.verified import verified
+from tasks import report as words
+from tasks.approve import read_gate, write_gate
+from tasks.card import Pictures
+from tasks.evidence import Evidence, Kept, VerificationFailed
+from tasks.lineage import artifact_key, record_publication
+from tasks.models import Dataset, Listing, PublicationRecord, Removed, Verification
+from tasks.published import Published
+from tasks.removals import Removals, pictures_of, read_kept
+from tasks.remove import RemovalPlan, plan_removal, require_gone
+from tasks.resume import Work
+from tasks.run import ThisRun
+from tasks.status import is_open
+
+
+def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
+    """The removals that this run's gate asks about: all that there are, or none."""
+    log = get_run_logger()
+    if ThisRun.flow_run().parameters.get("removed") == "delete":
+        log.warning(
+            "removed=delete is taken as ask: nothing published is removed unless a person approves it at a gate."
+        )
+    if removed != "ask" or removals.within(read_kept(held.staging)):
+        return Removals()
+    if not held.run.deployed:
+        log.warning("This run has no deployment, so it cannot wait at a gate: run push-bids/manual with removed=ask.")
+        return Removals()
+    return removals
+
+
+def settled(held: Held, approved: Removals | None) -> frozenset[str]:
+    """Images about which a person has decided, or is being asked, so that they do not count as a change any more."""
+    gate = read_gate(held.staging)
+    asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
+    return read_kept(held.staging).images | asked | (approved.images if approved else frozenset())
+
+
+def asked_already(held: Held, asked: Removals) -> bool:
+    """Whether there is nothing to ask, or the target's open gate asks exactly this, so that it stays open."""
+    gate = read_gate(held.staging)
+    return not asked or (gate is not None and gate.removals == asked and is_open(gate))
+
+
+def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
+    """The dataset with the images that this run leaves on the Hub: of no other the card shows a slice."""
+    images = [image for spec in (*work.done, *work.missing) for image in spec.images]
+    for spec in work.held:
+        published = {image.path for image in record.shards[spec.path].images}
+        images += [image for image in spec.images if image.path in published]
+    return replace(dataset, images=tuple(images))
+
+
+def planned_removal(
+    held: Held, approved: Approved, work: Work, target: Published, listing: Listing, pictures: Pictures
+) -> RemovalPlan:
+    """What of the approved removals leaves the repo now; what stays, and why, is told."""
+    gate, going = approved.gate, {spec.path for spec in work.missing}
+    there = {path: held.hub.sha256_of(path, target.commit) for path in gate.removals.texts if path in listing.files}
+    shown = {picture.path for picture in pictures.shown.values()}
+    plan = plan_removal(
+        gate,
+        approved.approval,
+        work.removals,
+        target,
+        listing,
+        there,
+        pictures_of(gate.removals, listing, shown),
+    )
+    no_room = tuple(
+        Kept(file=path, why="no room in the staging folder: it waits until staged shards are let go")
+        for path in plan.rows
+        if path not in going
+    )
+    rows = {path: images for path, images in plan.rows.items() if path in going}
+    plan = plan.model_copy(update={"rows": rows, "kept": (*plan.kept, *no_room)})
+    for kept in plan.kept:
+        get_run_logger().warning("Approved, and not removed: %s: %s", kept.file, kept.why)
+    return plan
+
+
+def nothing_removed(held: Held, approved: Approved, plan: RemovalPlan) -> State:
+    """The end of a run whose approved removals are none any more."""
+    write_gate(held.staging, closed(held))
+    said = f"Nothing was removed from the Hub: {plan.kept[0].file}: {plan.kept[0].why}." if plan.kept else ""
+    if len(plan.kept) > 1:
+        said += f" And {len(plan.kept) - 1:,} more that were approved."
+    if approved.staged is None:
+        return Completed(name="Kept", message=said)
+    return approved.staged.model_copy(update={"message": f"{approved.staged.message} {said}"})
+
+
+def removed_state(
+    held: Held,
+    approved: Approved,
+    plan: RemovalPlan,
+    found: Evidence,
+    level: Verification,
+    failed: Sequence[str],
+) -> State:
+    """Verify what the removal has left, and say what is gone; the state in which the run ends."""
+    write_gate(held.staging, closed(held))
+    plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
+    gone = f"Removed from the Hub, as approved: {words.what_was_removed(plan)}."
+    try:
+        report = verified(held, level, found)
+        require_gone(held.hub, plan, report.commit)
+    except VerificationFailed as error:
+        raise VerificationFailed(f"{gone} After that: {error}") from error
+    record_publication(held.hub, report, found.source, held.steps.last)
+    create_markdown_artifact(
+        words.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
+        key=artifact_key("removed", held.hub.target),
+        description=f"What was removed from {held.hub.target}",
+    )
+    parts = [
+        f"{gone} The head is {report.commit[:12]}; older commits keep it.",
+        f"Not removed: {words.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
+        if plan.kept
+        else "",
+        approved.staged.message or "" if approved.staged else "",
+    ]
+    message = " ".join(filter(None, parts))
+    if failed:
+        return Failed(
+            name="ShardsFailed",
+            message=f"{message} Not staged, so that their published version stays: {', '.join(failed[:20])}. Mend them "
+            "and start the run again.",
+        )
+    return Completed(name="Removed", message=message)

@@ -1,0 +1,179 @@
+"""Remove: the only code in bids-push that deletes on the Hub.
+
+Like the cleanup of staged files, deleting is a value before it is an act. `plan_removal` computes a `RemovalPlan` from
+what a person approved at this run's gate, from what is no longer in the dataset *now*, and from what record and repo
+hold at one commit. `deletions` turns it into the operations of a commit, and checks again right before that
+
+- the head is still the commit that the plan was made at (the Hub checks the same: it is the commit's parent);
+- each path lies in a folder of ours, by a strict pattern, whatever the record says;
+- the record has each file with the sha256 that the gate showed.
+
+The deletions, the record without their lines, the card and new versions of shards that were held back are one commit
+(`tasks.upload`), made while the run holds its lease. What is removed leaves the head; the history of the repo keeps it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from huggingface_hub import CommitOperationDelete
+
+from tasks.errors import PushError
+from tasks.evidence import Approval, Fate, Gate, Kept, VerificationFailed
+from tasks.hub import Hub
+from tasks.models import Listing, PublishedShard, PublishedText, Value
+from tasks.published import Published
+from tasks.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
+
+
+class RemovalNotApproved(PushError):
+    """A removal was asked for without a person's approval."""
+
+
+class RemovalRefused(PushError):
+    """Something changed between the approval and the removal."""
+
+
+class RemovalPlan(Value):
+    """What leaves the repo, what stays, and why. Computed, and only then executed."""
+
+    commit: str
+    """The head at which it was computed."""
+    shards: Mapping[str, PublishedFile] = {}
+    texts: Mapping[str, PublishedFile] = {}
+    pictures: tuple[str, ...] = ()
+    """Pictures of the card that show images which leave."""
+    rows: Mapping[str, tuple[str, ...]] = {}
+    """Shards whose new version is without these images."""
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that leaves the repo."""
+        return (*self.shards, *self.texts, *self.pictures)
+
+    @property
+    def images(self) -> int:
+        """The number of images that leave as rows of shards that stay."""
+        return sum(map(len, self.rows.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self.shards or self.texts or self.rows)
+
+
+def plan_removal(
+    gate: Gate,
+    approval: Approval,
+    now: Removals,
+    target: Published,
+    listing: Listing,
+    texts_there: Mapping[str, str | None],
+    pictures: Sequence[str],
+) -> RemovalPlan:
+    """Work out which files leave the repo: those that the gate showed, the person approved, and the dataset lacks now.
+
+    Args:
+        gate: what was shown.
+        approval: what was decided there.
+        now: what is no longer in the dataset, looked at after the approval.
+        target: the record at the head.
+        listing: every file at the same commit.
+        texts_there: the sha256 of each text that the gate showed, of its bytes at the same commit.
+        pictures: pictures of the card that go with the removed images.
+
+    Raises:
+        RemovalNotApproved: the gate is another run's, or the decision is not to remove.
+    """
+    if approval.removals is not Fate.REMOVE:
+        raise RemovalNotApproved("the decision at the gate was to keep on the Hub what the dataset no longer has")
+    if gate.flow_run_id != approval.flow_run_id or gate.opened_at_commit is None:
+        raise RemovalNotApproved("the gate was not opened by this run, so its approval does not count here")
+    approved, kept = gate.removals, []
+    leaving: dict[str, PublishedFile] = {}
+    for path in (*approved.shards, *approved.texts):
+        why = _why_not(path, approved, now, target, listing, texts_there)
+        if why is None:
+            leaving[path] = approved.published[path]
+        else:
+            kept.append(Kept(file=path, why=why))
+    rows = {}
+    for path, images in approved.rows.items():
+        line, gone = target.record.shards.get(path), now.rows.get(path, ())
+        if line is not None and gone and approved.allows(path, gone, line):
+            rows[path] = gone
+        else:
+            back = "its images are in the dataset again" if not gone else "it is not as the gate showed it"
+            kept.append(Kept(file=path, why=f"{back} ({len(images)} images were approved)"))
+    return RemovalPlan(
+        commit=target.commit,
+        shards={path: file for path, file in leaving.items() if path in approved.shards},
+        texts={path: file for path, file in leaving.items() if path in approved.texts},
+        pictures=tuple(path for path in pictures if is_our_picture(path)) if leaving or rows else (),
+        rows=rows,
+        kept=tuple(kept),
+    )
+
+
+def _why_not(
+    path: str,
+    approved: Removals,
+    now: Removals,
+    target: Published,
+    listing: Listing,
+    texts_there: Mapping[str, str | None],
+) -> str | None:
+    """Why a file that was approved stays all the same; None if it goes."""
+    shown, listed = approved.published.get(path), listing.files.get(path)
+    is_shard = path in approved.shards
+    line: PublishedShard | PublishedText | None = (target.record.shards if is_shard else target.record.texts).get(path)
+    if listed is None:
+        return "it is gone from the repo already"
+    if path not in (now.shards if is_shard else now.texts):
+        return "it is in the dataset again, or somebody else changed it in the repo"
+    if not (is_our_shard(path) if is_shard else is_our_text(path)):
+        return "it lies in no folder of ours"
+    if line is None or as_file(line) != shown:
+        return "it was published with other bytes since the gate showed it"
+    if (listed.sha256 if is_shard else texts_there.get(path)) != line.sha256:
+        return "the repo holds other bytes than we published"
+    return None
+
+
+def deletions(plan: RemovalPlan, before: Published) -> list[CommitOperationDelete]:
+    """The operations that carry a plan out, on top of `before`.
+
+    Raises:
+        RemovalRefused: something is not as the plan has it. Nothing is removed then.
+    """
+    if before.commit != plan.commit:
+        raise RemovalRefused(_refused("somebody else committed to the repo since it was looked at"))
+    record = before.record
+    for path, file in plan.shards.items():
+        if not is_our_shard(path) or path not in record.shards or as_file(record.shards[path]) != file:
+            raise RemovalRefused(_refused(f"the record does not have {path} as the gate showed it"))
+    for path, file in plan.texts.items():
+        if not is_our_text(path) or path not in record.texts or as_file(record.texts[path]) != file:
+            raise RemovalRefused(_refused(f"the record does not have {path} as the gate showed it"))
+    for path in plan.pictures:
+        if not is_our_picture(path):
+            raise RemovalRefused(_refused(f"{path} is no picture of the card"))
+    return [CommitOperationDelete(path, is_folder=False) for path in plan.paths]
+
+
+def _refused(why: str) -> str:
+    return (
+        f"{why}. Nothing was removed from the Hub. Retry the run, which asks again, or leave it to the next night with "
+        "removed=ask."
+    )
+
+
+def require_gone(hub: Hub, plan: RemovalPlan, commit: str) -> None:
+    """Check that what was removed is not at this commit any more.
+
+    Raises:
+        VerificationFailed: it is; names it.
+    """
+    there = sorted(hub.listed(plan.paths, commit)) if plan.paths else []
+    if there:
+        raise VerificationFailed(
+            f"{len(there)} of {len(plan.paths)} files that were removed are in {hub.target} at commit {commit[:12]}: "
+            f"{', '.join(there[:5])}. Somebody put them back, or the Hub serves an older commit. Start the run again."
+        )

@@ -1,0 +1,181 @@
+"""Removals as people decide them: a gate that names what the dataset no longer has, and what becomes of each answer."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from deployments.local_stack import Stack
+from tasks.models import PublicationRecord
+from tasks.published import INDEX, RECORD
+from tests.end_to_end.browsing import SHOTS, choose, field, open_page, send
+from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
+from tests.end_to_end.nights import images_of, images_on
+from tests.end_to_end.test_decide import command
+from tests.end_to_end.test_gate import form_description, form_schema
+
+GATE_MILLISECONDS = GATE_SECONDS * 1000
+Night = Callable[..., Pushed]
+
+
+@pytest.fixture
+def night(push: Push, own_bids: Path) -> Night:
+    """A run on the test's own dataset that asks about removals, read back in full; these datasets are small, so that
+    one subject is a large part of them."""
+
+    def start(**parameters: Any) -> Pushed:
+        given = {"source": str(own_bids), "removed": "ask", "verification": "full", **parameters}
+        return push(env={"BIDS_PUSH_MAX_CHANGE": "1"}, **given)
+
+    return start
+
+
+def published(night: Night) -> Pushed:
+    """The first night: all of the dataset is on the Hub, and nothing is staged any more."""
+    first = night().at_gate()
+    assert first.approve() is None and first.ended()[0] == "CleanedUp"
+    return first
+
+
+def withdraw(bids: Path, to: Path) -> str:
+    """Move a session out of the dataset; the name of its shard."""
+    session = sorted(bids.glob("sub-*/ses-*"))[0]
+    for part in (session, bids / "derivatives" / "lesion_masks" / session.parent.name / session.name):
+        if part.exists():
+            there = to / part.relative_to(bids)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(part, there)
+    return f"{session.parent.name}_{session.name}"
+
+
+def path_of(shard: str) -> str:
+    return f"data/{shard.partition('_')[0]}/{shard}.parquet"
+
+
+def files_on(pushed: Pushed) -> set[str]:
+    return set(pushed.hub.listing(pushed.hub.head()).files)
+
+
+def record_on(pushed: Pushed) -> PublicationRecord:
+    hub, head = pushed.hub, pushed.hub.head()
+    record, damaged = PublicationRecord.read(hub.read(RECORD, head) or b"", hub.read(INDEX, head) or b"")
+    assert not damaged
+    return record
+
+
+def message(pushed: Pushed) -> str:
+    state = pushed.runs.read(pushed.run).state
+    return (state and state.message) or ""
+
+
+def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody_approved_them_in_the_browser(
+    browser: Browser, night: Night, own_bids: Path, tmp_path: Path, worker: Stack
+) -> None:
+    scores = own_bids / "phenotype" / "scores.tsv"
+    scores.parent.mkdir(exist_ok=True)
+    scores.write_text("participant_id\tscore\nsub-M2001\t3\n")
+    first = published(night)
+    hub = first.hub
+    shard = withdraw(own_bids, tmp_path / "away")
+    scores.unlink()
+    gone = {path_of(shard), "bids/phenotype/scores.tsv"}
+    before = files_on(first)
+    assert gone <= before
+
+    # the gate opens though nothing is staged, and names what it is about, everywhere
+    gate = night().at_gate()
+    assert files_on(gate) >= gone and not gate.shards()
+    (evidence,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("evidence"))
+    assert "## On the Hub, no longer in the dataset" in evidence and all(path in evidence for path in gone)
+    for told in (message(gate), form_schema(gate)):
+        assert shard in told and "phenotype/scores.tsv" in told
+    assert '"decision"' not in form_schema(gate) and "1 shard, 1 text" in form_description(gate)
+    waiting = gate.runs.read(gate.run).state
+    # the next night changes nothing: it says that the gate waits, and leaves it open
+    quiet = night()
+    name, said = quiet.ended()
+    assert name == "NothingToPublish" and f"{gate.runs.read(gate.run).name} waits at its gate" in said and shard in said
+    still = gate.runs.read(gate.run).state
+    assert still is not None and waiting is not None and still.id == waiting.id
+
+    # what is no decision removes nothing
+    for wrong in ({"confirm_repo": gate.repo_id}, {"removals": "yes", "confirm_repo": gate.repo_id}):
+        assert gate.runs.decide(gate.run, **wrong)
+    assert gate.runs.decide(gate.run, removals="remove", confirm_repo="lab/another", note="") is None
+    gate.at_gate()
+    assert "`lab/another`" in form_description(gate) and files_on(gate) >= gone
+
+    head = hub.head()
+    page = open_page(browser)
+    look_at_the_form(page, worker, gate, shard, "gate-removals")
+    decide_on_removals(page, worker, gate, "remove")
+    expect(page.get_by_text("Removed", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
+    name, said = gate.ended()
+    assert name == "Removed" and "1 shard, 1 text" in said and "Withdrawn" not in said
+    page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
+    expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
+    page.screenshot(path=SHOTS / "removed.png")
+
+    commits = [commit.commit_id for commit in hub.api.list_repo_commits(gate.repo_id, repo_type="dataset")]
+    assert commits[1] == head, "the removal is one commit on top of what was shown"
+    assert files_on(gate) == before - gone and images_on(hub) == images_of(own_bids)
+    record = record_on(gate)
+    assert set(record.shards) == {path for path in files_on(gate) if path.startswith("data/")}
+    assert not gone & {*record.shards, *record.texts} and record.dataset is not None
+    assert gone <= set(hub.listing(head).files)  # the history has it
+    page.goto(hub.url())
+    page.screenshot(path=SHOTS / "removed-repo.png", full_page=True)
+    (freed,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("removed"))
+    assert all(path in freed for path in gone)
+    name, said = night().ended()
+    assert name == "NothingToPublish" and "Withdrawn" not in said
+
+
+def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str, name: str, *more: str) -> None:
+    """The form in both UIs: what it asks about, and its fields, without scrolling; a picture of each is left."""
+    for version in ("", "/v2"):
+        page.goto(f"{worker.ui}{version}/runs/flow-run/{gate.run}")
+        expect(page.get_by_text("Suspended").first).to_be_visible()
+        if version:
+            page.get_by_role("button", name="Open menu").click()
+            page.get_by_role("menuitem", name="Resume").click()
+        else:
+            page.get_by_role("button", name="Resume").click()
+        page.get_by_role("dialog").get_by_text(shard).first.wait_for()
+        page.screenshot(path=SHOTS / f"{name}-{version.strip('/') or 'v1'}.png")
+        for text in ("Type the repo's name", shard, "no longer in the dataset, from", *more):
+            expect(page.get_by_role("dialog").get_by_text(text).first).to_be_in_viewport(ratio=0.99)
+
+
+def decide_on_removals(page: Page, worker: Stack, gate: Pushed, decision: str) -> None:
+    """Fill in the form in the older UI, and send it."""
+    page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
+    page.get_by_role("button", name="Resume").click()
+    choose(field(page, "Removals"), decision, after=["remove", "keep"].index(decision))
+    field(page, "Repo name").locator("textarea").fill(gate.repo_id)
+    assert send(page, page.get_by_role("button", name="Submit"), "/resume").ok
+
+
+def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line(
+    browser: Browser, night: Night, own_bids: Path, tmp_path: Path, worker: Stack
+) -> None:
+    first = night().at_gate()
+    shard = withdraw(own_bids, tmp_path / "away")
+    gate = night().at_gate()  # the files of the night before are staged still
+    assert first.ended()[0] == "Superseded" and gate.shards()
+    look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged files")
+    for arguments, why in (
+        (["--decision", "delete", "--confirm-repo", gate.repo_id], "--removals remove (or keep)"),
+        (["--removals", "remove", "--confirm-repo", gate.repo_id], "--decision delete (or keep)"),
+    ):
+        code, _, said = command(worker, gate.repo_id, *arguments)
+        assert code == 1 and why in said and len(said.splitlines()) == 1, said
+    assert shard in command(worker)[1] and path_of(shard) in files_on(gate)
+    answer = ["--decision", "delete", "--removals", "remove", "--confirm-repo", gate.repo_id, "--note", "me"]
+    code, said, _ = command(worker, gate.repo_id, *answer)
+    assert code == 0 and "Decided: Removed" in said and "freed" in said, said
+    assert path_of(shard) not in files_on(gate) and images_on(gate.hub) == images_of(own_bids)
+    assert {Path(name).stem.partition(".")[0] for name in gate.shards()} <= {shard}

@@ -1,0 +1,79 @@
+"""Runs that wait at their gates, in the process of the test: a real server, a deployment, and no worker.
+
+A run is suspended by the flow, as anywhere; what a worker does, starting the flow again once somebody has answered, the
+test does itself. So a gate costs no processes, and the test may change the world between question and answer.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Abort, Pause
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from deployments.runs import Runs
+from flows.push_bids import push_bids
+from tasks.hub import Hub
+from tasks.staging import Staging, Target
+
+
+class Gated:
+    """Nights on one target, of a deployment of the test's own."""
+
+    def __init__(self, target: Target, source: Path, root: Path, token: str) -> None:
+        self.hub, self.source, self.root = Hub(target, token), source, root
+        self.staging = Staging.of(root, target)
+        with get_client(sync_client=True) as client:
+            flow = client.create_flow_from_name(push_bids.name)
+            self.deployment = client.create_deployment(flow, f"gated-{target.slug}", enforce_parameter_schema=False)
+
+    def night(self, **parameters: Any) -> FlowRun:
+        """A run that asks about removals, brought to its gate or to its end; read back by listing alone."""
+        given = {"source": str(self.source), "repo_id": self.hub.target.repo_id, "staging_root": str(self.root)}
+        given |= {"defacing": "no faces", "removed": "ask", "verification": "listing", **parameters}
+        with get_client(sync_client=True) as client:
+            run = client.create_flow_run_from_deployment(self.deployment, parameters=given)
+        return self.go(run.id)
+
+    def go(self, run: UUID) -> FlowRun:
+        """Do what a worker does: start the flow (again); the run as it is then."""
+        with suppress(Abort, Pause):
+            run_flow(push_bids, self.read(run), return_type="state")
+        return self.read(run)
+
+    def answer(self, run: FlowRun, **form: Any) -> FlowRun:
+        """Answer at the gate, with the repo's name; the run as it is once the flow went on."""
+        self.send(run, **form)
+        return self.go(run.id)
+
+    def send(self, run: FlowRun, **form: Any) -> None:
+        """Answer at the gate; nobody has gone on with the run yet."""
+        with get_client(sync_client=True) as client:
+            refused = Runs(client).decide(run.id, **{"confirm_repo": self.hub.target.repo_id, "note": "me", **form})
+        assert refused is None, refused
+
+    def retry(self, run: FlowRun) -> FlowRun:
+        """Press Retry."""
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+        return self.go(run.id)
+
+    def read(self, run: UUID) -> FlowRun:
+        """The run as the server has it."""
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(run)
+
+    def files(self) -> set[str]:
+        """The paths at the head of the repo."""
+        return set(self.hub.listing(self.hub.head()).files)
+
+
+def said(run: FlowRun) -> tuple[str, str]:
+    """The name of the state that a run is in, and its message."""
+    state: State[Any] | None = run.state
+    assert state is not None
+    return state.name or "", state.message or ""

@@ -1,0 +1,471 @@
+"""Commits of a run that has lost its target, of a plan that is no longer true, and of what the repo would not keep.
+
+The Hub is the real local one behind a layer that breaks requests and counts them (`tests.counted_hub`).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+from tasks import hub as hub_module
+from tasks import upload
+from tasks.files import sha256_of
+from tasks.heads import NewestHead
+from tasks.hub import Hub, OversizedFile, StaleHead, Transient
+from tasks.lease import TargetLost
+from tasks.models import DatasetIdentity, PublicationRecord, Receipt
+from tasks.published import CARD, INDEX, RECORD, Published, read_published
+from tasks.removals import as_file
+from tasks.remove import RemovalPlan, RemovalRefused
+from tasks.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.upload import Changes, ContestedTarget, Fence, IgnoredByRepo, NotInLfs, as_published, commit, transfer
+from tests.counted_hub import CountedHub
+
+Staged = Callable[[int], list[Receipt]]
+DATASET = DatasetIdentity(name="Aphasia", subjects=2, images=4, size=100)
+CARD_TEXT = "---\nlicense: cc0-1.0\n---\nthe same whatever the record says\n"
+INFO = r"/api/datasets/lab/[^/]+/revision/main$"  # what says the head
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
+    with CountedHub(tmp_path_factory.mktemp("fencing") / "hub") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(server: CountedHub) -> str:
+    return server.token("lab")
+
+
+@pytest.fixture
+def hub(server: CountedHub, token: str) -> Iterator[Hub]:
+    hub = Hub(Target(server.endpoint, f"lab/fenced-{next(_numbers)}"), token)
+    hub.prepare(private=True)
+    yield hub
+    server.break_on()
+
+
+def changes(**texts: bytes) -> Changes:
+    files = {f"bids/{name}": data for name, data in texts.items()}
+    return Changes(
+        lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n",
+        files,
+        as_published(files),
+        DATASET,
+    )
+
+
+def publish(
+    hub: Hub,
+    staging: Staging,
+    receipts: list[Receipt],
+    what: Changes,
+    before: Published | None = None,
+    fence: Fence = lambda: None,
+) -> Published:
+    sent = transfer(hub, staging, receipts)
+    lines = [one.published() for one in receipts]
+    return commit(hub, before or read_published(hub), lines, [one.operation for one in sent], what, fence)
+
+
+def by_hand(hub: Hub, *operations: CommitOperationAdd | CommitOperationDelete) -> str:
+    return hub.commit(operations, "By hand", hub.head())
+
+
+def another_version(staging: Staging, receipt: Receipt) -> Receipt:
+    """A staged shard of the same path with other bytes, as another dataset has it."""
+    file = staging.folder / f"{receipt.file}.other.parquet"
+    file.write_bytes(os.urandom(receipt.size))
+    changed = {"sha256": sha256_of(file), "digest": "9" * 64, "file": str(file.relative_to(staging.folder))}
+    other = receipt.model_copy(update=changed)
+    file.with_suffix(RECEIPT_SUFFIX).write_text(other.model_dump_json())
+    return other
+
+
+def history(hub: Hub) -> list[str]:
+    return [one.title for one in hub.api.list_repo_commits(hub.target.repo_id, repo_type="dataset")]
+
+
+# The lease.
+
+
+def test_a_run_that_loses_its_target_between_two_tries_commits_nothing(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    before, asked = read_published(hub), []
+
+    def fence() -> None:
+        asked.append(hub.head())
+        if len(asked) == 2:
+            raise TargetLost("another run has it")
+
+    by_hand(hub, CommitOperationAdd("notes.md", b"so that the first try is refused"))
+    count = len(history(hub))
+    with pytest.raises(TargetLost):
+        publish(hub, staging, staged(1), changes(), before, fence)
+    assert len(asked) == 2 and len(history(hub)) == count
+    assert not read_published(hub).record.shards
+
+
+def test_a_run_that_has_lost_its_target_does_not_even_try(
+    server: CountedHub, hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    def fence() -> None:
+        raise TargetLost("another run has it")
+
+    start = len(server.asked())
+    with pytest.raises(TargetLost):
+        publish(hub, staging, staged(1), changes(), None, fence)
+    assert not [one for one in server.asked(start) if "/commit/" in one.path]
+
+
+# A commit of somebody else.
+
+
+def test_a_line_that_somebody_else_has_changed_since_stays_as_they_have_it_and_the_others_go_on(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    first, second = staged(2)
+    theirs = another_version(staging, first)
+    before = read_published(hub)
+    publish(hub, staging, [theirs], changes())
+    after = publish(hub, staging, [first, second], changes(), before)
+    assert after.overtaken == {first.path} and after.contested
+    found = read_published(hub)
+    assert found.record.shards == {first.path: theirs.published(), second.path: second.published()}
+    assert hub.listing(found.commit).files[first.path].sha256 == theirs.sha256
+
+
+def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwritten_by_a_later_one(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    first, second = staged(2)
+    theirs = another_version(staging, second)
+    before = read_published(hub)
+    planned = replace(changes(), planned=before.record)
+    publish(hub, staging, [theirs], changes())
+    after = publish(hub, staging, [first], planned, before)  # goes on top of theirs, and knows of their line from now
+    after = publish(hub, staging, [second], planned, after)
+    assert after.overtaken == {second.path}
+    assert read_published(hub).record.shards == {first.path: first.published(), second.path: theirs.published()}
+
+
+def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: Staging, staged: Staged) -> None:
+    first, second = staged(2)
+    before = read_published(hub)
+    publish(hub, staging, [first], changes())
+    after = publish(hub, staging, [first, second], changes(), before)
+    assert not after.overtaken and set(after.record.shards) == {first.path, second.path}
+
+
+def test_a_text_that_somebody_else_has_published_since_stays_as_they_have_it(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    before = read_published(hub)
+    commit(hub, before, [], [], changes(README=b"theirs"))
+    after = publish(hub, staging, staged(1), changes(README=b"ours", CHANGES=b"1.0"), before)
+    assert after.overtaken == {"bids/README"}
+    assert (hub.read("bids/README", after.commit), hub.read("bids/CHANGES", after.commit)) == (b"theirs", b"1.0")
+    assert after.record.texts["bids/README"] == as_published({"bids/README": b"theirs"})[0]
+    assert read_published(hub).record == after.record
+
+
+def removal(target: Published, shard: str) -> RemovalPlan:
+    """An approved removal of a shard, planned at this head."""
+    return RemovalPlan(commit=target.commit, shards={shard: as_file(target.record.shards[shard])})
+
+
+def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    (first,) = staged(1)
+    before = publish(hub, staging, [first], changes(README=b"one"))
+    theirs = another_version(staging, first)
+    publish(hub, staging, [theirs], changes(README=b"two"))
+    gone = replace(changes(), remove=removal(before, first.path), planned=before.record)
+    with pytest.raises(RemovalRefused):
+        commit(hub, before, [], [], gone)
+    assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
+
+
+def test_a_line_whose_shard_is_nowhere_leaves_the_record_and_one_whose_shard_is_back_stays(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    first, second = staged(2)
+    publish(hub, staging, [first, second], changes())
+    by_hand(hub, CommitOperationDelete(first.path))
+    lost = {one.path: one.sha256 for one in (first, second)}
+    assert replace(changes(), lost=lost).any(read_published(hub))
+    after = commit(hub, read_published(hub), [], [], replace(changes(), lost=lost))
+    assert set(after.record.shards) == set(read_published(hub).record.shards) == {second.path}
+    assert second.path in hub.listing(after.commit).files
+
+
+def test_somebody_who_commits_before_each_try_is_told(
+    hub: Hub, staging: Staging, staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = count()
+
+    def other() -> None:
+        by_hand(hub, CommitOperationAdd("notes.md", b"%d" % next(numbers)))
+
+    with pytest.raises(ContestedTarget, match="8 times"):
+        publish(hub, staging, staged(1), changes(), None, other)
+    assert len(history(hub)) == 1 + upload.COMMIT_TRIES
+
+
+# What landed.
+
+
+def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(server: CountedHub, hub: Hub) -> None:
+    before = commit(hub, read_published(hub), [], [], changes(README=b"old"))
+    server.break_on({"fault": "status", "path": "/commit/", "status": 500})
+    with pytest.raises(Transient):
+        commit(hub, before, [], [], changes(README=b"new"))
+    commit(hub, before, [], [], changes(README=b"new"))
+    assert hub.read("bids/README", hub.head()) == b"new"
+
+
+def test_a_text_whose_commit_lost_to_another_one_is_committed_on_top_of_it(hub: Hub) -> None:
+    before = commit(hub, read_published(hub), [], [], changes(README=b"old"))
+    by_hand(hub, CommitOperationAdd("notes.md", b"by hand"))
+    commit(hub, before, [], [], changes(README=b"new"))
+    assert hub.read("bids/README", hub.head()) == b"new" and hub.read("notes.md", hub.head()) == b"by hand"
+
+
+@pytest.mark.parametrize("what", ["all", "shard", "other bytes", "line", "text", "text's line", "dataset", "card",
+                                  "index", "removed file", "removed line", "damaged line"])  # fmt: skip
+def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
+    server: CountedHub, hub: Hub, staging: Staging, staged: Staged, what: str
+) -> None:
+    """Its answer is lost, and somebody takes one part of it out before the run can look."""
+    gone, kept, new = staged(3)
+    before = publish(hub, staging, [gone, kept], changes(README=b"old"))
+    asked = replace(
+        changes(README=b"new"),
+        remove=removal(before, gone.path),
+        record=True,
+        card_of=lambda record, existing: CARD_TEXT,
+    )
+    sent = [one.operation for one in transfer(hub, staging, [new])]
+    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    record = before.record.updated([new.published()], [gone.path], asked.published, DATASET)
+    parts: dict[str, list[CommitOperationAdd | CommitOperationDelete]] = {
+        "all": [],
+        "shard": [CommitOperationDelete(new.path)],
+        "other bytes": [CommitOperationAdd(new.path, os.urandom(new.size))],
+        "line": [CommitOperationAdd(RECORD, record.updated(remove=[new.path]).dump())],
+        "text": [CommitOperationAdd("bids/README", b"old")],
+        "text's line": [CommitOperationAdd(INDEX, before.record.dump_index())],
+        "dataset": [CommitOperationAdd(INDEX, record.model_copy(update={"dataset": None}).dump_index())],
+        "card": [CommitOperationAdd(CARD, CARD_TEXT.encode() + b"mine")],
+        "index": [CommitOperationDelete(INDEX)],
+        "removed file": [CommitOperationAdd(gone.path, b"back")],
+        "removed line": [CommitOperationAdd(RECORD, record.updated([gone.published()]).dump())],
+        "damaged line": [CommitOperationAdd(RECORD, record.dump() + b"?\n")],
+    }
+    looks = Meddled(hub.target, hub.token)
+    looks.__dict__["meddle"] = lambda: by_hand(hub, *parts[what]) if parts[what] else None
+    try:
+        commit(looks, before, [new.published()], sent, asked)
+        answered = True
+    except Transient:  # what has not landed is tried again
+        answered = False
+    assert server.broken == 1 and answered is (what == "all")
+
+
+@pytest.mark.parametrize("file", [RECORD, INDEX, CARD])
+def test_a_commit_of_the_record_and_the_card_alone_counts_as_landed_only_where_they_are_there(
+    server: CountedHub, hub: Hub, file: str
+) -> None:
+    asked = Changes(lambda record, existing: CARD_TEXT, {})
+    looks = Meddled(hub.target, hub.token)
+    looks.__dict__["meddle"] = lambda: by_hand(hub, CommitOperationDelete(file))
+    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    with pytest.raises(Transient):
+        commit(looks, read_published(hub), [], [], asked)
+
+
+class Meddled(Hub):
+    """A Hub where somebody does something right after each commit, before anybody can look."""
+
+    def commit(self, operations: list[CommitOperationAdd | CommitOperationDelete], message: str, parent: str) -> str:  # type: ignore[override]
+        try:
+            return super().commit(operations, message, parent)
+        finally:
+            self.__dict__["meddle"]()
+
+
+# A Hub that is behind.
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks come after moments, and patience ends soon."""
+    monkeypatch.setattr(hub_module, "STALE_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(hub_module, "STALE_PATIENCE", 0.3)
+    monkeypatch.setattr(upload, "BEHIND_PAUSES", (0.05,) * upload.COMMIT_TRIES)
+
+
+def test_a_head_from_before_our_own_commit_is_waited_for_and_the_log_says_so(
+    server: CountedHub, hub: Hub, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = hub.head()
+    new = by_hand(hub, CommitOperationAdd("notes.md", b"1"))
+    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": 2})
+    assert hub.head() == new
+    assert server.broken == 2
+    assert f"names {old[:12]} as the head" in caplog.text and "Looking again" in caplog.text
+
+
+def test_a_head_that_stays_old_ends_in_a_name_and_the_next_run_takes_it_as_it_is(
+    server: CountedHub, hub: Hub, quick: None
+) -> None:
+    old = hub.head()
+    by_hand(hub, CommitOperationAdd("notes.md", b"1"))
+    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": -1})
+    with pytest.raises(StaleHead, match=r"older than.*start again"):
+        hub.head()
+    assert hub.head() == old
+
+
+def test_a_machine_of_the_hub_that_does_not_know_our_commit_yet_is_behind(
+    server: CountedHub, hub: Hub, quick: None
+) -> None:
+    old = hub.head()
+    new = by_hand(hub, CommitOperationAdd("notes.md", b"1"))
+    server.break_on(
+        {"fault": "status", "path": f"/commits/{new}", "status": 404, "times": -1},
+        {"fault": "old_head", "path": INFO, "commit": old, "times": -1},
+    )
+    with pytest.raises(StaleHead):
+        hub.head()
+
+
+def test_a_newer_head_of_somebody_else_and_a_history_written_anew_are_the_head(
+    server: CountedHub, hub: Hub, token: str, quick: None
+) -> None:
+    hub.head()
+    other = Hub(hub.target, token)
+    newer = by_hand(other, CommitOperationAdd("notes.md", b"1"))
+    assert hub.head() == newer
+    hub.api.super_squash_history(hub.target.repo_id, repo_type="dataset")
+    assert hub.head() == other.api.dataset_info(hub.target.repo_id).sha != newer
+
+
+def test_a_hub_without_a_list_of_commits_is_believed(server: CountedHub, hub: Hub, quick: None) -> None:
+    old = hub.head()
+    by_hand(hub, CommitOperationAdd("notes.md", b"1"))
+    server.break_on(
+        {"fault": "status", "path": "/commits/", "status": 404, "times": -1},
+        {"fault": "old_head", "path": INFO, "commit": old},
+    )
+    assert hub.head() == old
+
+
+def test_another_process_on_this_machine_remembers_the_newest_head(
+    server: CountedHub, hub: Hub, quick: None, tmp_path: Path
+) -> None:
+    file = tmp_path / "target" / "head"
+    first = replace(hub, newest=NewestHead(file))
+    old = first.head()
+    by_hand(first, CommitOperationAdd("notes.md", b"1"))
+    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": -1})
+    with pytest.raises(StaleHead):
+        replace(hub, newest=NewestHead(file)).head()
+    assert replace(hub, newest=NewestHead(file)).head() == old  # the branch may have been set back on purpose
+    file.write_bytes(b"\xff damaged")
+    assert replace(hub, newest=NewestHead(file)).head() == old
+
+
+def test_a_repo_that_was_deleted_and_is_made_anew_is_not_behind(hub: Hub, quick: None) -> None:
+    by_hand(hub, CommitOperationAdd("notes.md", b"1"))
+    hub.api.delete_repo(hub.target.repo_id, repo_type="dataset")
+    hub.prepare(private=True)
+    assert hub.head() == hub.api.dataset_info(hub.target.repo_id).sha
+
+
+def test_a_head_at_least_as_new_as_a_given_commit_is_asked_for(
+    server: CountedHub, hub: Hub, token: str, quick: None
+) -> None:
+    old = hub.head()
+    new = by_hand(hub, CommitOperationAdd("notes.md", b"1"))
+    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": 1})
+    assert Hub(hub.target, token).head(at_least=new) == new
+
+
+def test_a_hub_that_refuses_the_head_which_it_names_is_behind_and_waited_for(
+    server: CountedHub, hub: Hub, token: str, staging: Staging, staged: Staged, quick: None
+) -> None:
+    receipts, before = staged(1), read_published(hub)
+    new = by_hand(Hub(hub.target, token), CommitOperationAdd("notes.md", b"1"))
+    server.break_on({"fault": "old_head", "path": INFO, "commit": before.commit, "times": 2})
+    publish(hub, staging, receipts, changes(), before)
+    assert server.broken == 2
+    assert set(read_published(hub).record.shards) == {receipts[0].path} and new != hub.head()
+    server.break_on({"fault": "status", "path": "/commit/", "status": 412, "times": -1})
+    with pytest.raises(StaleHead, match="refuses to commit on top of"):
+        commit(hub, read_published(hub), [], [], changes(README=b"1"))
+
+
+# What a repo does not take.
+
+
+@pytest.mark.parametrize(
+    ("file", "rule", "error", "said"),
+    [
+        (".gitignore", "# ours\n*.nii\ndata/\n", IgnoredByRepo, "by line 3: data/"),
+        (".gitignore", "*.parquet", IgnoredByRepo, r"by line 1: \*.parquet"),
+        (".gitattributes", "*.nii filter=lfs\n*.parquet -filter\n", NotInLfs, r"by line 2: \*.parquet -filter"),
+    ],
+)
+def test_rules_of_the_repo_that_keep_a_shard_out_are_found_before_anything_is_committed(
+    hub: Hub, staging: Staging, staged: Staged, file: str, rule: str, error: type[Exception], said: str
+) -> None:
+    receipts = staged(2)
+    by_hand(hub, CommitOperationAdd(file, rule.encode()))
+    count = len(history(hub))
+    with pytest.raises(error, match=f"{receipts[0].path}.*{said}.*start again"):
+        publish(hub, staging, receipts, changes())
+    assert len(history(hub)) == count and not read_published(hub).record.shards
+
+
+@pytest.mark.parametrize("rule", ["bids/", "README.md", "*.jsonl"])
+def test_rules_of_the_repo_that_keep_the_record_the_card_or_a_text_out_are_found_before_anything_is_committed(
+    hub: Hub, staging: Staging, staged: Staged, rule: str
+) -> None:
+    by_hand(hub, CommitOperationAdd(".gitignore", rule.encode()))
+    count = len(history(hub))
+    with pytest.raises(IgnoredByRepo, match=f"by line 1: {rule.replace('*', '.')}"):
+        publish(hub, staging, staged(1), changes(README=b"1"))
+    assert len(history(hub)) == count
+
+
+def test_a_shard_that_the_repo_held_when_it_was_sent_and_not_when_it_is_committed_is_there_then(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    """Its line was lost, its file was there, and so the client would leave it out of the commit."""
+    (receipt,) = staged(1)
+    publish(hub, staging, [receipt], changes())
+    by_hand(hub, CommitOperationAdd(RECORD, b""))
+    before = read_published(hub)
+    sent = [one.operation for one in transfer(hub, staging, [receipt])]
+    by_hand(hub, CommitOperationDelete(receipt.path))
+    after = commit(hub, before, [receipt.published()], sent, changes())
+    assert hub.listing(after.commit).files[receipt.path].sha256 == receipt.sha256
+
+
+def test_a_record_larger_than_any_is_named_and_not_read_to_its_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "LARGEST_TEXT", 1 << 20)
+    by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20) + b"x"))
+    with pytest.raises(OversizedFile, match=f"{RECORD} in .*older version"):
+        read_published(hub)
+    by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20)))
+    assert read_published(hub).record == PublicationRecord()

@@ -1,0 +1,197 @@
+"""What becomes of each answer at a gate that asks about removals, whatever changes before it is carried out."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+
+from deployments.local_stack import Stack
+from tasks.approve import read_gate
+from tasks.lease import Lease, TargetLost
+from tasks.models import PublicationRecord
+from tasks.published import CARD, RECORD
+from tasks.removals import KEPT
+from tasks.staging import Target
+from tests.end_to_end.nights import images_of, images_on
+from tests.gated import Gated, said
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def target(hub_server: Stack, repo_id: str, own_bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gated:
+    """A target on which all of the dataset is published and nothing is staged any more."""
+    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+    monkeypatch.setenv("BIDS_PUSH_MAX_CHANGE", "1")  # one subject of these is a large part
+    only_of_one(own_bids)
+    gated = Gated(Target(hub_server.endpoint, repo_id), own_bids, tmp_path / "root", hub_server.token)
+    first = gated.night()
+    assert said(first)[0] == "Suspended", said(first)
+    assert said(gated.answer(first, decision="delete"))[0] == "CleanedUp"
+    return gated
+
+
+def session(bids: Path) -> Path:
+    """The session that is withdrawn."""
+    return sorted(bids.glob("sub-*/ses-*"))[0]
+
+
+def only_of_one(bids: Path) -> None:
+    """Give that session an image of a kind that no other has, so that the card shows a slice of it."""
+    gone = session(bids)
+    (gone / "anat").mkdir(exist_ok=True)
+    image = gone / "anat" / f"{gone.parent.name}_{gone.name}_PDw.nii.gz"
+    shutil.copyfile(next(bids.rglob("*_T1w.nii.gz")), image)
+
+
+def withdraw(target: Gated, to: Path) -> str:
+    """Move the session out of the dataset; the path of its shard."""
+    bids = target.source
+    gone = session(bids)
+    for part in (gone, bids / "derivatives" / "lesion_masks" / gone.parent.name / gone.name):
+        if part.exists():
+            there = to / part.relative_to(bids)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(part, there)
+    return f"data/{gone.parent.name}/{gone.parent.name}_{gone.name}.parquet"
+
+
+def put_back(target: Gated, away: Path) -> None:
+    shutil.copytree(away, target.source, dirs_exist_ok=True, copy_function=shutil.copy2)
+
+
+def record(target: Gated) -> PublicationRecord:
+    found, damaged = PublicationRecord.read(target.hub.read(RECORD, target.hub.head()) or b"")
+    assert not damaged
+    return found
+
+
+def test_an_approved_shard_leaves_with_its_line_and_every_picture_of_it(target: Gated, tmp_path: Path) -> None:
+    before, picture = target.files(), "pictures/anat_PDw.png"
+    assert picture in before
+    shard = withdraw(target, tmp_path / "away")
+    (target.source / "CHANGES").write_text("1.0.9 2026-11-24\n  - One less\n")  # the card changes, its shard stays
+    gate = target.night()
+    assert said(gate)[0] == "Suspended" and target.files() == before and not target.staging.receipts()
+    head = target.hub.head()
+    done = target.answer(gate, removals="remove")
+    name, message = said(done)
+    assert name == "Removed" and "1 shard, 1 picture" in message, message
+    assert target.files() == before - {shard, picture} and shard not in record(target).shards
+    assert images_on(target.hub) == images_of(target.source)
+    assert session(tmp_path / "away").parent.name not in (target.hub.read(CARD, target.hub.head()) or b"").decode()
+    commits = target.hub.api.list_repo_commits(target.hub.target.repo_id, repo_type="dataset")
+    assert commits[1].commit_id == head  # all of it is one commit
+
+
+def test_a_gate_that_asks_the_same_stays_open_and_what_was_kept_is_not_asked_again(
+    target: Gated, tmp_path: Path
+) -> None:
+    before, shard = target.files(), withdraw(target, tmp_path / "away")
+    gate = target.night()
+    for _ in range(2):
+        name, message = said(target.night())
+        assert name == "NothingToPublish" and f"{gate.name} waits at its gate for a decision about them" in message
+    assert said(target.read(gate.id))[0] == "Suspended"
+    name, message = said(target.answer(gate, removals="keep"))
+    assert name == "Kept" and Path(shard).stem in message and target.files() == before
+    name, message = said(target.night())
+    assert name == "NothingToPublish" and "Somebody decided at a gate to keep them" in message
+
+    # more than what was decided is asked about, all of it, and so is the same once the memory of it is taken away
+    second = withdraw(target, tmp_path / "away")
+    larger = target.night()
+    assert (
+        said(larger)[0] == "Suspended" and Path(shard).stem in said(larger)[1] and Path(second).stem in said(larger)[1]
+    )
+    put_back(target, tmp_path / "away")
+    assert said(target.answer(larger, removals="keep"))[0] == "Kept"
+    shutil.rmtree(tmp_path / "away")
+    withdraw(target, tmp_path / "away")
+    assert said(target.night())[0] != "Suspended"
+    (target.staging.folder / KEPT).rename(tmp_path / KEPT)
+    assert said(target.night())[0] == "Suspended" and target.files() == before
+
+
+def test_what_is_in_the_dataset_again_stays_and_so_does_what_left_it_since(target: Gated, tmp_path: Path) -> None:
+    before = target.files()
+    withdraw(target, tmp_path / "away")
+    gate = target.night()
+    put_back(target, tmp_path / "away")
+    target.send(gate, removals="remove")
+    bold = sorted(target.source.rglob("*_bold.nii.gz"))[-1]
+    bold.unlink()  # approved by nobody
+    name, message = said(target.go(gate.id))
+    assert name == "Kept" and "Nothing was removed" in message and "in the dataset again" in message
+    assert target.files() == before and str(bold.relative_to(target.source)) in images_on(target.hub)
+
+
+def test_held_back_rows_go_with_the_removal_and_nothing_else_is_published_with_it(
+    target: Gated, tmp_path: Path
+) -> None:
+    bold = sorted(target.source.rglob("*_bold.nii.gz"))[-1]
+    bold.unlink()
+    gate = target.night()
+    assert bold.name in said(gate)[1] and str(bold.relative_to(target.source)) in images_on(target.hub)
+    published = images_on(target.hub)
+    other = sorted(target.source.rglob("*_T1w.nii.gz"))[0]
+    other.write_bytes(next(one for one in target.source.rglob("*_T1w.nii.gz") if one != other).read_bytes())
+    name, message = said(target.answer(gate, removals="remove"))
+    assert name == "Removed" and "1 image of 1 shard" in message, message
+    del published[str(bold.relative_to(target.source))]
+    assert images_on(target.hub) == published  # the other image is for the next night
+    assert [Path(receipt.path).stem for receipt in target.staging.receipts()] == [f"{bold.parts[-4]}_{bold.parts[-3]}"]
+    assert said(target.night())[0] == "Suspended" and images_on(target.hub) == images_of(target.source)
+
+
+def test_a_line_that_somebody_changed_or_a_lease_that_was_lost_removes_nothing_and_a_retry_asks_again(
+    target: Gated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = withdraw(target, tmp_path / "away")
+    gate = target.night()
+    with monkeypatch.context() as lost:
+
+        def taken_over(lease: Lease) -> None:
+            raise TargetLost("another run has taken it over")
+
+        lost.setattr(Lease, "require", taken_over)
+        assert said(target.answer(gate, removals="remove"))[0] == "TargetLost"
+    assert shard in target.files()
+    again = target.retry(gate)
+    assert said(again)[0] == "Suspended" and shard in target.files()  # the approval before it counts no more
+
+    lines = (target.hub.read(RECORD, target.hub.head()) or b"").splitlines()
+    sha256 = record(target).shards[shard].sha256.encode()
+    changed = b"\n".join(line.replace(sha256, b"0" * 64) for line in lines) + b"\n"
+    target.hub.commit([CommitOperationAdd(RECORD, changed)], "By hand", target.hub.head())
+    name, message = said(target.answer(again, removals="remove"))
+    assert name == "Kept" and shard in message and shard in target.files()
+
+
+def test_both_are_decided_at_one_gate_and_a_run_that_dies_in_between_asks_about_the_rest(
+    target: Gated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = withdraw(target, tmp_path / "away")
+    scan = sorted(target.source.rglob("*_T1w.json"))[-1]
+    scan.write_text(scan.read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')
+    gate = target.night()
+    assert len(target.staging.receipts()) == 1
+    target.send(gate, decision="delete", removals="remove")
+    with monkeypatch.context() as away:
+        away.setenv("HF_TOKEN", "")
+        target.source.rename(tmp_path / "unmounted")
+        name, _ = said(target.go(gate.id))
+        (tmp_path / "unmounted").rename(target.source)
+    assert name not in ("Removed", "CleanedUp", "Kept") and shard in target.files()
+    again = target.retry(gate)
+    assert said(again)[0] == "Suspended" and shard in target.files()
+    name, message = said(target.answer(again, removals="remove", **still_staged(target)))
+    assert name == "Removed" and shard not in target.files() and not target.staging.receipts(), message
+    closed = read_gate(target.staging)
+    assert closed is not None and not closed.removals and closed.opened_at_commit is None
+
+
+def still_staged(target: Gated) -> dict[str, str]:
+    """The answer about staged files, where some are there to decide."""
+    return {"decision": "delete"} if target.staging.receipts() else {}

@@ -1,0 +1,195 @@
+"""What counts as a removal, how it is named, and that no record can name anything but our own files for one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.card import side_files
+from tasks.card.pictures import FOLDER
+from tasks.load import load
+from tasks.models import (
+    ImageContent,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    PublishedText,
+    ShardSpec,
+)
+from tasks.removals import (
+    KEPT,
+    Removals,
+    find_removals,
+    is_our_picture,
+    is_our_shard,
+    is_our_text,
+    lost_lines,
+    pictures_of,
+    read_kept,
+    write_kept,
+)
+from tasks.staging import Staging
+
+SHA = "a" * 64
+#: What a hand-edited record may say, and what none of our plans may ever hold.
+FOREIGN = (
+    "", "/", ".", "..", "README.md", ".gitattributes", "data", "data/", "data/README.md", "data/../README.md",
+    "data/sub-1/../../README.md", "data/sub-1/other.parquet", "data/sub-1/sub-2.parquet", "data/sub-1/sub-1.parquet/",
+    "/data/sub-1/sub-1.parquet", "data/sub-1/sub-1.parquet\n", "data//sub-1.parquet", "data/train-0000.parquet",
+    "other/sub-1/sub-1.parquet", "Data/sub-1/sub-1.parquet", "data/sub-1/deeper/sub-1.parquet",
+    "data/sub-é/sub-é.parquet",
+    "bids", "bids/", "bids/.", "bids/..", "bids/../README.md", "bids//README", "/bids/README", "bids/a/../../x",
+    "bids/./x",
+    "bids/shards.jsonl", "bids/record", "bids/record/index.json", "bids/Record/INDEX.json", "BIDS/README", "bids/a\nb",
+    "bids/record/\n", "tables/", "tables/../README.md", "tables/x/y.parquet", "tables/participants.csv",
+    "pictures/a.png",
+    "pictures/../README.md", "models/weights.bin", "a" * 5000, f"bids/{'a' * 5000}", f"data/sub-{'1' * 5000}/x.parquet",
+    f"data/sub-{'1' * 600}/sub-{'1' * 600}.parquet",
+)  # fmt: skip
+
+
+def line(path: str, *images: str, sha256: str = SHA) -> PublishedShard:
+    contents = tuple(ImageContent(path=image, size=3, sha256="b" * 64) for image in images)
+    return PublishedShard(path=path, digest="c" * 64, sha256=sha256, size=9, rows=len(contents), images=contents)
+
+
+def text(path: str, size: int = 4) -> PublishedText:
+    return PublishedText(path=path, size=size, sha256=SHA)
+
+
+def listing_of(record: PublicationRecord, **other: str) -> Listing:
+    files = {path: ListedFile(path, one.size, one.sha256) for path, one in record.shards.items()}
+    files |= {path: ListedFile(path, one.size, None, "0" * 40) for path, one in record.texts.items()}
+    return Listing("d" * 40, files)
+
+
+def found(record: PublicationRecord, plan: tuple[ShardSpec, ...] = (), texts: tuple[str, ...] = ()) -> Removals:
+    return find_removals(plan, record, listing_of(record), texts)
+
+
+def record_of(shards: list[PublishedShard], texts: list[PublishedText] | None = None) -> PublicationRecord:
+    return PublicationRecord().updated(shards, texts=texts or [])
+
+
+paths = st.one_of(st.sampled_from(FOREIGN), st.text(max_size=60), st.text("./abdist-_1\\\n", max_size=40))
+
+
+@given(st.lists(paths, max_size=8))
+def test_whatever_a_record_names_only_a_file_of_ours_is_a_removal(names: list[str]) -> None:
+    record = record_of([line(name, "sub-1/anat/sub-1_T1w.nii") for name in names], [text(name) for name in names])
+    removals = found(record)
+    for path in removals.shards:
+        assert is_our_shard(path)
+        folder, name = path.split("/")[1:]
+        assert path.startswith("data/") and name.removesuffix(".parquet").split("_")[0] == folder
+    for path in removals.texts:
+        parts = path.split("/")
+        assert parts[0] in ("bids", "tables") and not {"", ".", ".."} & set(parts)
+        assert parts[1].lower() not in ("record", "shards.jsonl")
+    lost = lost_lines((), record, listing_of(record), ())
+    assert {*removals.shards, *removals.texts, *lost} >= set(names)  # a line is a removal, or is dropped: no dead end
+
+
+@pytest.mark.parametrize("path", FOREIGN)
+def test_what_is_not_ours_is_no_removal(path: str) -> None:
+    assert not is_our_shard(path) and not is_our_text(path)
+    assert not is_our_picture(path) or path == "pictures/a.png"
+    assert not found(record_of([line(path, "x")], [text(path)]))
+
+
+def test_everything_that_we_publish_can_be_removed(shards: tuple[ShardSpec, ...], bids: Path) -> None:
+    assert all(is_our_shard(spec.path) for spec in shards)
+    texts = side_files(load(bids))
+    assert len(texts) > 5 and all(is_our_text(path) for path in texts)
+    assert is_our_picture(f"{FOLDER}/anat_T1w.png")
+    for path in ("data/sub-01/sub-01_ses-a-1f2e3d4c.parquet", "data/tpl-MNI/tpl-MNI.parquet", "bids/phenotype/ä b.tsv",
+                 "data/group-raw/group-raw.parquet", "tables/sessions.parquet"):  # fmt: skip
+        assert is_our_shard(path) or is_our_text(path)
+
+
+def test_a_text_is_withdrawn_if_it_was_published_and_would_not_be_now() -> None:
+    texts = [text("bids/README"), text("bids/participants.tsv"), text("tables/participants.parquet")]
+    removals = found(record_of([], texts), texts=("bids/README",))
+    assert removals.texts == ("bids/participants.tsv", "tables/participants.parquet") and removals.size == 8
+    assert not found(record_of([]), texts=())  # an older version's record has no texts: none of them is removable
+
+
+def test_a_text_that_somebody_edited_or_took_away_on_the_hub_is_no_removal() -> None:
+    record = record_of([], [text("bids/a.tsv"), text("bids/b.tsv"), text("bids/c.tsv"), text("bids/d.tsv")])
+    files = {
+        "bids/a.tsv": ListedFile("bids/a.tsv", 5, None),
+        "bids/b.tsv": ListedFile("bids/b.tsv", 4, "0" * 64),
+        "bids/d.tsv": ListedFile("bids/d.tsv", 4, SHA),
+    }
+    listing = Listing("d" * 40, files)
+    assert find_removals((), record, listing, ()).texts == ("bids/d.tsv",)
+    assert set(lost_lines((), record, listing, ())) == {"bids/c.tsv"}
+
+
+ONE = "data/sub-1/sub-1.parquet"
+TWO = "data/sub-2/sub-2.parquet"
+BOLD, T1W = "sub-1/func/sub-1_task-x_bold.nii.gz", "sub-1/anat/sub-1_T1w.nii.gz"
+
+
+def removals(
+    shards: Mapping[str, tuple[str, ...]] | None = None,
+    rows: Mapping[str, tuple[str, ...]] | None = None,
+    texts: tuple[str, ...] = (),
+    sha256: str = SHA,
+) -> Removals:
+    names = (*(shards or {}), *(rows or {}), *texts)
+    published = {path: {"size": 9, "sha256": sha256} for path in names}
+    return Removals.model_validate({"shards": shards or {}, "rows": rows or {}, "texts": texts, "published": published})
+
+
+def test_what_was_decided_covers_the_same_and_less_and_nothing_else() -> None:
+    decided = removals({ONE: (T1W,)}, {TWO: ("a", "b")}, ("bids/x.tsv",))
+    for covered in (
+        decided,
+        Removals(),
+        removals({ONE: (T1W,)}),
+        removals(rows={TWO: ("b",)}),
+        removals(texts=("bids/x.tsv",)),
+    ):
+        assert covered.within(decided)
+    for other in (
+        removals({ONE: (T1W,)}, sha256="0" * 64),  # published anew since
+        removals({TWO: ("a",)}),  # the whole shard, where rows of it were decided
+        removals(rows={ONE: (T1W,)}),  # rows, where the whole shard was
+        removals(rows={TWO: ("a", "c")}),
+        removals(texts=("bids/y.tsv",)),
+        removals(texts=("bids/x.tsv",), sha256="0" * 64),
+        removals({ONE: (T1W,), "data/sub-3/sub-3.parquet": ()}),
+    ):
+        assert not other.within(decided)
+    assert not Removals() and removals(texts=("bids/x.tsv",)) and removals(rows={TWO: ("a",)}) and removals({ONE: ()})
+
+
+def test_a_sentence_counts_everything_and_names_the_first() -> None:
+    shards = {f"data/sub-{number}/sub-{number}.parquet": (T1W, BOLD) for number in range(1, 6)}
+    said = removals(shards, {TWO: (BOLD,)}, ("bids/phenotype/x.tsv", "tables/participants.parquet")).sentence()
+    assert said == (
+        "5 shards with 10 images (sub-1, sub-2, sub-3 and 2 more); 1 image of 1 shard held back until then "
+        "(sub-1_task-x_bold.nii.gz); 2 texts (phenotype/x.tsv, tables/participants.parquet)"
+    )
+
+
+def test_a_picture_goes_with_the_last_image_of_its_kind_and_one_that_the_new_card_shows_stays() -> None:
+    gone = removals({ONE: (T1W, "derivatives/x/sub-1/anat/sub-1_label-L_mask.nii")}, {TWO: (BOLD,)})
+    names = ("anat_T1w", "anat_mask", "func_bold", "dwi_dwi", "by-hand")
+    files = {f"pictures/{name}.png": ListedFile(f"pictures/{name}.png", 1, None) for name in names}
+    found = pictures_of(gone, Listing("d" * 40, files), {"pictures/anat_T1w.png"})
+    assert found == ("pictures/anat_mask.png", "pictures/func_bold.png")
+
+
+def test_a_decision_to_keep_is_remembered_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "target")
+    assert read_kept(staging) == Removals()
+    kept = removals({ONE: (T1W,)}, {TWO: (BOLD,)}, ("bids/x.tsv",))
+    write_kept(staging, kept)
+    assert read_kept(staging) == kept
+    (staging.folder / KEPT).write_bytes(b'{"shards": 3')
+    assert read_kept(staging) == Removals()
