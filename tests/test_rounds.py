@@ -98,6 +98,7 @@ def test_quiet_nights_read_back_the_same_number_each_and_all_of_it_in_one_round(
     assert (target.kept.left(), target.kept.read_in_it()) == (0, 902)
     target.night([])
     assert (target.kept.number, target.kept.read_in_it(), target.kept.first) == (2, 31, 31)
+    assert target.kept.left() == 902 - 31
     assert target.kept.since == NOW + timedelta(days=30)
 
 
@@ -130,11 +131,21 @@ def test_a_changed_shard_is_another_one_and_a_round_does_not_wait_for_it() -> No
     assert len(target.kept.read) + len(target.kept.unread) == 4
 
 
+def test_what_was_read_back_before_it_changed_is_to_be_read_back() -> None:
+    target = Nights(nights=4, least=1)
+    target.night([shard(number) for number in range(4)])
+    for _ in range(3):
+        target.night([])
+    target.night([shard(number, 1) for number in range(4)])  # a night reads one of them back
+    assert target.kept is not None and (len(target.kept.read), len(target.kept.unread)) == (1, 3)
+
+
 def test_a_shard_that_failed_holds_its_round_open_and_is_due_again() -> None:
     kept, shards = Round(NOW, 3), [shard(number) for number in range(6)]
     for _ in range(12):
         tonight = kept.begun(shards, 3, NOW)
         chosen = tonight.choose(shards, (), 1)
+        assert len(chosen) <= 3  # one that is long overdue takes one place of the two, and no more
         kept = tonight.after(one for one in chosen if one != shards[2])
     assert kept.number == 1 and kept.left() == 1
     assert shards[2] in kept.begun(shards, 3, NOW).choose(shards, (), 1)
