@@ -208,6 +208,8 @@ def push_bids(
 
         def plan_again() -> tuple[Work, Published, Changes]:
             found, files = steps.take(read_target_again, hub)
+            differs = change(dataset, shards, found.record, contents.sha256, settled(held, going))
+            differs.require(Settings().max_change, accept_changes, meanwhile=True)
             rest = [spec for spec in shards if spec.path not in later]
             left = decide(rest, found.record, files, contents.unchanged, staging.read_whole, texts, going)
             left = left if going is None else left.only(going)
