@@ -131,7 +131,9 @@ def _decide(
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.told(words.waiting(str(hub.target), receipts, where), gate, here=True)
     files, named = where.files if receipts else "", gate.removals.sentence()
-    approval = ask(hub.target.repo_id, run, Question(text, picture, files, waits, where.expires, named))
+    approval = ask(
+        hub.target.repo_id, run, Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
+    )
     get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
     if approval.removals is Fate.KEEP:
         write_kept(staging, gate.removals)

@@ -134,12 +134,12 @@ def gate_form(
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
     parts = [_delete(hub, report, receipts, commit)] if receipts else []
-    parts += [_remove(hub, gate.removals, commit)] if gate.removals else []
+    parts += [_remove(hub, gate.removals, "" if receipts else commit)] if gate.removals else []
     text = (
         f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
         f"{stale if gate.stale and receipts else ''}{more if gate.waiting else ''}\n"
     )
-    picture = strip(report.slices)
+    picture = strip(report.slices) if not gate.removals else ""  # with two decisions below it, it would be cropped
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
@@ -154,7 +154,7 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], c
 
 
 def _remove(hub: Hub, removals: Removals, commit: str) -> str:
-    """The question about removals. What they are stands beside the form's field."""
+    """The question about removals, short where it comes after another. What they are stands beside the form's field."""
     counts = [
         number(count, noun)
         for count, noun in (
@@ -164,10 +164,10 @@ def _remove(hub: Hub, removals: Removals, commit: str) -> str:
         )
         if count
     ]
-    return (
-        f"Remove **{', '.join(counts)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
-        f"its head ({commit}); its history keeps them."
-    )
+    what = f"Remove **{', '.join(counts)}**, no longer in the dataset, from"
+    if not commit:
+        return f"{what} its head?"
+    return f"{what} **[{hub.target}]({hub.url()})**? They leave its head ({commit}); its history keeps them."
 
 
 def evidence(
