@@ -8,7 +8,7 @@ ROUNDS ?= 300
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types bench soak staging requirements pins clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types mutants bench soak staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,6 +27,10 @@ $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 
 $(VENV)/.validator: requirements/validator.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validator.txt
+	@touch $@
+
+$(VENV)/.mutants: requirements/mutants.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutants.txt
 	@touch $@
 
 setup: $(VENV)/.run  ## a virtual environment with what a worker needs
@@ -78,6 +82,9 @@ worker: setup  ## works on what is due, and watches over the runs; HF_TOKEN and 
 staging: setup  ## what is staged on this machine for which dataset, and which run's gate is open
 	$(BIN)/python -m deployments.staging $(ROOT)
 
+mutants: dev $(VENV)/.mutants  ## do the tests notice each small change of the code that deletes and decides? (MODULES="cleanup staging" for some; hours)
+	$(BIN)/python -m tests.mutants $(MODULES)
+
 bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks
 
@@ -85,6 +92,7 @@ requirements:  ## pins again, from pyproject.toml, and checks the pins (needs uv
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
+	echo "mutmut>=3.8,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/mutants.txt
 	$(PYTHON) -m tests.pins || { echo "The pins that worked: git checkout requirements" >&2; exit 1; }
 
 pins:  ## do the pins install, and does their Prefect run schedules? (PINS=--newest: what pyproject.toml allows; needs uv)

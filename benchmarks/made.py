@@ -39,6 +39,8 @@ def image(root: Path, path: str, size: int) -> Image:
         path=path,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        inode=status.st_ino,
         dataset="raw",
         sub=entities.pop("sub"),
         ses=entities.pop("ses", None),

@@ -1,6 +1,7 @@
 """902 shards of 200 kB, load to verified, against a plain script that writes with pyarrow and calls `upload_folder`.
 
-And then a night with nothing changed, against bids2table's index of the tree and a listing of the repo.
+And then a night with nothing changed, against bids2table's index of the tree, a listing of the repo, and a plain
+download (with sha256) of as many shards as the night reads back.
 
 Both run in turns on the same tree, each in a process of its own and against a new local Hub: one that has seen the
 images before takes them in again for next to nothing, which made the plain script twice as fast in the second round as
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import REPO, Stack
@@ -65,15 +67,21 @@ assert state.name == sys.argv[4], (state.name, state.message)
 print(spent)
 """
 
-INDEX_AND_LIST = """
-import sys, time
+FLOOR = """
+import hashlib, sys, time
 import bids2table
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.utils import build_hf_headers, get_session
 
 start = time.monotonic()
 rows = sum(len(table) for table in bids2table.batch_index_dataset(list(bids2table.find_bids_datasets(sys.argv[1]))))
-files = list(HfApi().list_repo_tree(sys.argv[2], repo_type="dataset", recursive=True))
-print(time.monotonic() - start)
+files = [file.path for file in HfApi().list_repo_tree(sys.argv[2], repo_type="dataset", recursive=True)]
+listed = time.monotonic() - start
+shards = [path for path in files if path.endswith(".parquet") and path.startswith("data/")]
+for path in shards[: max(3, -(-len(shards) // 30))]:
+    url = hf_hub_url(sys.argv[2], path, repo_type="dataset")
+    hashlib.sha256(get_session().get(url, headers=build_hf_headers(), follow_redirects=True).content).hexdigest()
+print([listed, time.monotonic() - start])
 """
 
 
@@ -86,7 +94,7 @@ def main() -> int:
     options = parser.parse_args()
     data = DATA.with_name(f"{DATA.name}-{options.sessions}")
     make_dataset(data, sessions=options.sessions, total_bytes=options.sessions * SHARD_BYTES)
-    plain, push, night, floor = [], [], [], []
+    plain, push, night, listing, floor = [], [], [], [], []
     for _ in range(options.rounds):
         with new_stack() as stack:
             plain.append(seconds(stack, PLAIN, data, "lab/plain", stack.folder / "plain"))
@@ -94,15 +102,18 @@ def main() -> int:
             arguments = (data, "lab/push", stack.folder / "staging")
             push.append(seconds(stack, PUSH, *arguments, "Staged"))
             night.append(seconds(stack, PUSH, *arguments, "NothingToPublish"))
-            floor.append(seconds(stack, INDEX_AND_LIST, data, "lab/push"))
+            index_and_list, with_sample = run(stack, FLOOR, data, "lab/push")
+            listing.append(index_and_list)
+            floor.append(with_sample)
     print(f"small_shards_plain_s {statistics.median(plain):.2f} s")
     print(f"small_shards_push_s {statistics.median(push):.2f} s")
     ratios = [ours / theirs for ours, theirs in zip(push, plain, strict=True)]
     print(f"small_shards_push_vs_plain {statistics.median(ratios):.2f} ratio")
     print(f"noop_night_s {statistics.median(night):.2f} s")
-    print(f"index_and_list_s {statistics.median(floor):.2f} s")
+    print(f"index_and_list_s {statistics.median(listing):.2f} s")
+    print(f"index_list_and_sample_s {statistics.median(floor):.2f} s")
     nights = [ours / theirs for ours, theirs in zip(night, floor, strict=True)]
-    print(f"noop_night_vs_index_and_list {statistics.median(nights):.2f} ratio")
+    print(f"idle_night_vs_floor {statistics.median(nights):.2f} ratio")
     print(f"resume_ms_per_shard {1000 * statistics.median(night) / options.sessions:.2f} ms")
     return 0
 
@@ -122,11 +133,16 @@ def new_stack() -> Iterator[Stack]:
 
 
 def seconds(stack: Stack, script: str, *arguments: object) -> float:
+    return float(run(stack, script, *arguments))
+
+
+def run(stack: Stack, script: str, *arguments: object) -> Any:
+    """What a script says in its last line, in a process of its own."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPO, env=stack.environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ has become of the run that opened each gate. Runs that ended at their gates get 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -24,9 +24,11 @@ from tasks.approve import read_gate
 from tasks.errors import PushError
 from tasks.evidence import Gate
 from tasks.gates import name_ended_gates
-from tasks.paths import staging_root_of
+from tasks.paths import printable, staging_root_of
 from tasks.report import number, size
-from tasks.staging import Staging
+from tasks.staging import SHARD_SUFFIX, Staging
+
+NAMED = 5  # names of strangers that are listed for a target
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,35 @@ class StagedTarget:
     """Shards that are staged whole."""
     shard_bytes: int
     other_bytes: int
-    """Half-written shards, leftovers, files of somebody else: whatever no receipt explains."""
+    """Half-written shards and leftovers: whatever of ours no receipt explains."""
+    strangers: Mapping[str, str] = field(default_factory=dict)
+    """What is not of bids-push, by name, and what each is: links, FIFOs, files of somebody else."""
 
 
 def targets(root: Path) -> list[StagedTarget]:
-    """Every target below the staging root, the largest first."""
-    folders = [path for path in root.iterdir() if path.is_dir()] if os.path.lexists(root) else []
+    """Every target below the staging root, the largest first. A folder that is a link is not followed."""
+    folders = (
+        [path for path in root.iterdir() if not path.is_symlink() and path.is_dir()] if os.path.lexists(root) else []
+    )
     found = [staged_target(Staging(folder)) for folder in folders]
     return sorted(found, key=lambda target: -(target.shard_bytes + target.other_bytes))
 
 
+def links(root: Path) -> list[str]:
+    """The names below the staging root that are links, which is nowhere that bids-push stages."""
+    return sorted(printable(path.name) for path in root.iterdir() if path.is_symlink())
+
+
 def staged_target(staging: Staging) -> StagedTarget:
     """What is in one target's folder, by its receipts."""
-    sizes = {path: path.lstat().st_size for path in staging.folder.rglob("*") if not path.is_dir()}
-    whole = [r for r in staging.receipts() if sizes.get(staging.folder / r.file) == r.size]
-    ours = {staging.folder / receipt.file for receipt in whole}
-    rest = sum(count for path, count in sizes.items() if path.suffix in (".parquet", ".part") and path not in ours)
-    return StagedTarget(staging.folder, read_gate(staging), len(whole), sum(receipt.size for receipt in whole), rest)
+    sizes = {entry.name: entry.status.st_size for entry in staging.ours()}
+    whole = [receipt for receipt in staging.receipts() if sizes.get(receipt.file) == receipt.size]
+    explained = {receipt.file for receipt in whole}
+    rest = sum(
+        count for name, count in sizes.items() if name.endswith((SHARD_SUFFIX, ".part")) and name not in explained
+    )
+    shard_bytes = sum(receipt.size for receipt in whole)
+    return StagedTarget(staging.folder, read_gate(staging), len(whole), shard_bytes, rest, staging.strangers())
 
 
 def id_of(run: str) -> UUID:
@@ -123,11 +137,17 @@ def main() -> int:
     known = states([target.gate.flow_run_id for target in found if target.gate])
     for target in found:
         gate = target.gate
-        print(f"\n{gate.target if gate and gate.target else target.folder.name}")
+        print(f"\n{gate.target if gate and gate.target else printable(target.folder.name)}")
         rest = f", and {size(target.other_bytes)} that no receipt explains" if target.other_bytes else ""
         print(f"  {number(target.shards, 'shard')}, {size(target.shard_bytes)}{rest}")
         print(f"  {gate_line(gate, known.get(gate.flow_run_id) if gate else None)}")
-        print(f"  {target.folder}")
+        print(f"  {printable(target.folder)}")
+        if target.strangers:
+            print(f"  not of bids-push, neither opened nor removed: {number(len(target.strangers), 'name')}")
+        for name, why in list(target.strangers.items())[:NAMED]:
+            print(f"    {name}: {why}")
+    for name in links(root):
+        print(f"\n{name}: a symlink, which is not followed")
     return 0
 
 

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 
 from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.held import Held, on_target
-from flows.tail import tail, tail_again
+from flows.tail import look, tail, tail_again
 from tasks.approve import at_its_gate, claim
 from tasks.evidence import Evidence
 from tasks.models import Verification
@@ -46,10 +46,11 @@ def cleanup_staging(
             for receipt in receipts
             if published.record.shards.get(receipt.path) == receipt.published() and not disagreement(receipt, listing)
         ]
-        if on_hub:
+        leftovers = look(held, on_hub)
+        if on_hub or leftovers.stale:
             claim(held.staging, held.hub.target, held.run)
-        rest = [receipt for receipt in receipts if receipt not in on_hub]
         expected = [receipt.published() for receipt in on_hub]
-        return tail(held, verification, Evidence(expected, on_hub, unpublished=rest))
+        evidence = Evidence(expected, on_hub, read=(published.record, listing))
+        return tail(held, verification, evidence, leftovers=leftovers)
 
     return on_target(work, repo_id, revision, token_block, staging_root)

@@ -180,7 +180,9 @@ class Push:
             receipts = [one.receipt for one in batch]
             target = self._commit(target, batch, changes, f"{number}: {summary(receipts)}")
             changes = changes.made()
-            self.progress.committed([receipt for receipt in receipts if receipt.path not in target.overtaken])
+            visible = [receipt for receipt in receipts if receipt.path not in target.overtaken]
+            self.staging.remember(visible, target.commit)
+            self.progress.committed(visible)
         if changes.any(target):
             target = self._commit(target, (), changes, "the card and the dataset's own texts")
         return target

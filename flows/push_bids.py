@@ -21,8 +21,6 @@ from flows.held import Held, on_target
 from flows.publish import Push
 from flows.removal import (
     asked_already,
-    expected_on_hub,
-    in_order,
     nothing_removed,
     planned_removal,
     removed_state,
@@ -32,10 +30,12 @@ from flows.removal import (
 )
 from flows.steps import unseen
 from flows.tail import Approved, tail, tail_again
+from flows.verified import published, verified
 from tasks import report as words
 from tasks.approve import at_its_gate, claim, has_claimed, read_gate
 from tasks.card import About, Made, card, draw_pictures, pictures_on, same_card, side_files
 from tasks.change import change, identity_of
+from tasks.contents import FILE as CACHE
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Evidence
@@ -43,7 +43,7 @@ from tasks.findings import Checked, Defacing, PreflightStopped, Statement, Stop
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
 from tasks.load import load_dataset
-from tasks.models import Dataset, Gated, Image, PublicationRecord, Removed, ShardSpec, Verification
+from tasks.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.progress import Progress
@@ -151,7 +151,7 @@ def push_bids(
             raise PreflightStopped(words.stopped(checked))
         shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
         target, listing = steps.take(read_target, hub, make=not dry_run, private=private, gated=gated)
-        contents = Contents(staging.folder.parent / "contents.sqlite", folder)
+        contents = Contents(staging.folder / CACHE, folder)
         texts = side_files(dataset)
         going = approved.gate.removals if approved else None
         todo = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, going)
@@ -183,7 +183,7 @@ def push_bids(
         asked = to_ask(held, removed, todo.removals)
         quiet = not (approved or todo.missing or changes.any(target) or has_claimed(staging, held.run.id))
         if quiet and asked_already(held, asked):
-            return nothing_to_publish(held, todo)
+            return nothing_to_publish(held, todo, verification, target, listing)
         show_findings(hub, checked)
         known = known_contents(todo, target.record, contents)
         drawn = to_draw(dataset, todo, target.record)
@@ -226,18 +226,12 @@ def push_bids(
             held=len(todo.held),
             removals=left,
         )
-        published = in_order(wave, push.failed)
-        expected = expected_on_hub(published, wave, lines)
-        if approved and removal:
-            return removed_state(held, approved, removal, expected, verification, sorted(push.failed), folder)
-        if push.failed:
-            raise ShardsFailed(failures(push.failed, len(shards)))
-
-        kept_back = {spec.path for spec in todo.held}
+        sent = frozenset(spec.path for spec in wave.missing) - push.failed.keys()
+        in_place = sent | {spec.path for spec in todo.done}
         evidence = Evidence(
-            expected,
-            [one for spec in published if spec.path not in kept_back and (one := staging.read_receipt(spec))],
-            frozenset(spec.path for spec in wave.missing),
+            published(target.record, done.record, listing, in_place),
+            [receipt for spec in shards if spec.path in in_place and (receipt := staging.read_receipt(spec))],
+            sent,
             todo.drift,
             todo.removals,
             asked,
@@ -245,7 +239,14 @@ def push_bids(
             waiting=len(waiting),
             checked=checked,
             left_out=dataset.left_out,
+            texts=texts,
+            whole=True,
+            made=done.commit,
         )
+        if approved and removal:
+            return removed_state(held, approved, removal, evidence, verification, sorted(push.failed))
+        if push.failed:
+            return shards_failed(held, verification, evidence, failures(push.failed, len(shards)))
         return tail(held, verification, evidence)
 
     return on_target(work, repo_id, revision, token_block, staging_root)
@@ -344,8 +345,22 @@ def show_dry_run(
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
 
 
-def nothing_to_publish(held: Held, work: Work) -> State:
-    """The end of a night with nothing changed."""
+def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
+    """The end of a run that could not stage all shards, once what it and others have published is verified."""
+    try:
+        verified(held, verification, evidence)
+    except PushError as error:
+        raise type(error)(f"{error}\n{failed}") from error
+    raise ShardsFailed(failed)
+
+
+def nothing_to_publish(
+    held: Held, work: Work, verification: Verification, target: Published, listing: Listing
+) -> State:
+    """The end of a night with nothing changed: what is on the Hub is verified, at the commit that was read."""
+    everything = published(target.record, target.record, listing, {spec.path for spec in work.done})
+    read = target.record, listing
+    verified(held, verification, Evidence(everything, (), whole=True, commit=target.commit, read=read))
     staged = held.staging.receipts()
     gate = read_gate(held.staging)
     ask = (

@@ -5,9 +5,8 @@ same steps as in any push, and only what was approved and is *still* no longer i
 that were held back for approved rows are staged and sent in that commit; nothing else is published with it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
@@ -15,22 +14,20 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
-from flows.steps import unseen
 from flows.tail import Approved, closed
+from flows.verified import verified
 from tasks import report as words
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
-from tasks.evidence import Kept, VerificationFailed
+from tasks.evidence import Evidence, Kept, VerificationFailed
 from tasks.lineage import artifact_key, record_publication
-from tasks.models import Dataset, Listing, PublicationRecord, PublishedShard, Removed, ShardSpec, Verification
+from tasks.models import Dataset, Listing, PublicationRecord, Removed, Verification
 from tasks.published import Published
 from tasks.removals import Removals, pictures_of, read_kept
 from tasks.remove import RemovalPlan, plan_removal, require_gone
 from tasks.resume import Work
 from tasks.run import ThisRun
-from tasks.settings import Settings
 from tasks.status import is_open
-from tasks.verify import verify_target
 
 
 def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
@@ -59,23 +56,6 @@ def asked_already(held: Held, asked: Removals) -> bool:
     """Whether there is nothing to ask, or the target's open gate asks exactly this, so that it stays open."""
     gate = read_gate(held.staging)
     return not asked or (gate is not None and gate.removals == asked and is_open(gate))
-
-
-def in_order(work: Work, failed: Collection[str]) -> list[ShardSpec]:
-    """The shards that a run's work leaves on the Hub as they should be, by path."""
-    specs = (*work.done, *work.missing, *work.held)
-    return sorted((spec for spec in specs if spec.path not in failed), key=lambda spec: spec.path)
-
-
-def expected_on_hub(
-    shards: Sequence[ShardSpec], work: Work, lines: Mapping[str, PublishedShard]
-) -> list[PublishedShard]:
-    """What the Hub must hold of these shards: of those that are held back, their published version.
-
-    One of these that somebody else has changed on the Hub is drift: a person can decide about it all the same.
-    """
-    changed = {drift.path for drift in work.drift} & {spec.path for spec in work.held}
-    return [lines[spec.path] for spec in shards if spec.path not in changed]
 
 
 def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
@@ -130,24 +110,20 @@ def removed_state(
     held: Held,
     approved: Approved,
     plan: RemovalPlan,
-    expected: Sequence[PublishedShard],
+    found: Evidence,
     level: Verification,
     failed: Sequence[str],
-    source: Path,
 ) -> State:
     """Verify what the removal has left, and say what is gone; the state in which the run ends."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
     gone = f"Removed from the Hub, as approved: {words.what_was_removed(plan)}."
-    sent = frozenset(plan.rows)
-    report = held.steps.take(verify_target, held.hub, unseen(expected), level, Settings().sample_shards, sent)
     try:
-        report.require_good()
+        report = verified(held, level, found)
         require_gone(held.hub, plan, report.commit)
     except VerificationFailed as error:
         raise VerificationFailed(f"{gone} After that: {error}") from error
-    held.status.verified(report)
-    record_publication(held.hub, report, source, held.steps.last)
+    record_publication(held.hub, report, found.source, held.steps.last)
     create_markdown_artifact(
         words.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
         key=artifact_key("removed", held.hub.target),
@@ -158,7 +134,6 @@ def removed_state(
         f"Not removed: {words.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
         if plan.kept
         else "",
-        f"{words.how_verified(report)}.",
         approved.staged.message or "" if approved.staged else "",
     ]
     message = " ".join(filter(None, parts))

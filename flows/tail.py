@@ -12,18 +12,29 @@ from prefect.states import Completed, Failed
 
 from flows.held import Held
 from flows.steps import unseen
+from flows.verified import verified
 from tasks import report as words
 from tasks.approve import Question, ask, write_gate
-from tasks.cleanup import clean_up, plan_cleanup, stale_files
-from tasks.evidence import Approval, Choice, Evidence, Fate, Gate, VerificationReport, not_as_shown, shown_as
+from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
+from tasks.evidence import (
+    Approval,
+    Choice,
+    Evidence,
+    Fate,
+    Gate,
+    Leftovers,
+    Removal,
+    VerificationReport,
+    not_as_shown,
+    shown_as,
+)
 from tasks.lineage import artifact_key, record_publication
-from tasks.models import PublishedShard, Receipt, Verification
+from tasks.models import Receipt, Verification
 from tasks.removals import write_kept
 from tasks.remove import RemovalNotApproved
 from tasks.run import ui_link
 from tasks.settings import Settings
 from tasks.staging import Staging
-from tasks.verify import verify_target
 
 
 @dataclass(frozen=True)
@@ -45,17 +56,27 @@ def never_asked(approved: Approved) -> State:
     raise RemovalNotApproved(f"this run's gate asked about no removal: {approved.gate.removals.sentence()}")
 
 
-def tail(held: Held, verification: Verification, found: Evidence, remove: Remove = never_asked) -> State:
+def tail(
+    held: Held,
+    verification: Verification,
+    found: Evidence,
+    remove: Remove = never_asked,
+    leftovers: Leftovers | None = None,
+) -> State:
     """Verify, ask a person, and remove what they let go; the state in which the run ends."""
+    report = verified(held, verification, found)
     if not (found.receipts or found.asked):
-        return Completed(name="NothingStaged", message="Nothing is staged here that could go; no gate was opened.")
-    report = _verify(held, found.expected, verification, found.sent)
-    get_run_logger().info("Verified at commit %s: %s.", report.commit[:12], words.how_verified(report))
-    record_publication(held.hub, report, found.source, held.steps.last)
+        leftovers = leftovers or look(held, ())
+        if not leftovers.stale:
+            return Completed(name="NothingStaged", message=words.nothing_staged(leftovers))
+    _remember(held.staging, found.receipts, report)
+    if found.expected:
+        record_publication(held.hub, report, found.source, held.steps.last)
     if not held.run.deployed:
-        return Completed(name="Staged", message=_how_to_open(found.receipts))
+        return Completed(name="Staged", message=_how_to_open(found.receipts, leftovers.stale if leftovers else ()))
+    leftovers = leftovers or look(held, found.receipts)
     where = _where(held.staging)
-    gate = _open(held, found, report, where)
+    gate = _open(held, found, report, leftovers, where)
     held.status.show("Suspended", gate)
     return _decide(held, gate, report, found.receipts, where, remove)
 
@@ -70,24 +91,23 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
     receipts = [receipt for receipt in held.staging.receipts() if shown_as(receipt) in shown]
     shown.difference_update(gone)
     there = [receipt for receipt in receipts if shown_as(receipt) in shown]
-    if not (there or gate.removals):
+    if not (there or gate.stale or gate.removals):
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
-    expected = [receipt.published() for receipt in receipts]
-    report = _verify(held, expected, verification)
+    report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
     return _decide(held, gate, report, there, _where(held.staging), remove)
 
 
-def _verify(
-    held: Held, expected: Sequence[PublishedShard], level: Verification, favour: frozenset[str] = frozenset()
-) -> VerificationReport:
-    """Verify the target, after the last step; the report, if nothing failed."""
-    report = held.steps.take(
-        verify_target, held.hub, unseen(expected), level, Settings().sample_shards, favour
-    ).require_good()
-    held.status.verified(report)
-    return report
+def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
+    """What is staged beside these shards, after the last step."""
+    return held.steps.take(look_for_leftovers, held.hub, held.staging, unseen(receipts))
+
+
+def _remember(staging: Staging, receipts: Sequence[Receipt], report: VerificationReport) -> None:
+    """Note in the receipts which commit holds what was verified, for when the head has moved on."""
+    on_hub = {(check.path, check.size, check.sha256) for check in report.checks}
+    staging.remember((one for one in receipts if (one.path, one.size, one.sha256) in on_hub), report.commit)
 
 
 def _where(staging: Staging) -> words.Where:
@@ -96,12 +116,11 @@ def _where(staging: Staging) -> words.Where:
     return words.Where(staging.folder, socket.gethostname(), expires)
 
 
-def _open(held: Held, found: Evidence, report: VerificationReport, where: words.Where) -> Gate:
+def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: words.Where) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
-    stale = stale_files(staging, (*found.receipts, *found.unpublished))
     artifact = create_markdown_artifact(
-        words.evidence(hub, report, found, stale, where),
+        words.evidence(hub, report, found, leftovers, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -112,7 +131,7 @@ def _open(held: Held, found: Evidence, report: VerificationReport, where: words.
         opened_at_commit=report.commit,
         expires=where.expires,
         shown=tuple(shown_as(receipt) for receipt in found.receipts),
-        stale=stale,
+        stale=leftovers.stale,
         waiting=found.waiting,
         removals=found.asked,
         artifact=str(artifact),
@@ -129,11 +148,10 @@ def _decide(
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(words.waiting(str(hub.target), receipts, where), gate, here=True)
-    files, named = where.files if receipts else "", gate.removals.sentence()
-    approval = ask(
-        hub.target.repo_id, run, Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
-    )
+    waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
+    files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
+    question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
+    approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
     if approval.removals is Fate.KEEP:
         write_kept(staging, gate.removals)
@@ -153,14 +171,17 @@ def _staged(
     if approval.decision is None:
         return None
     if approval.decision is Choice.KEEP:
-        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts)}")
-    return _clean_up(held, gate, report, approval)
+        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts, gate.stale)}")
+    return _clean_up(held, gate, report, receipts, approval)
 
 
-def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Approval) -> State:
+def _clean_up(
+    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+) -> State:
     hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
-    plan = plan_cleanup(staging, gate, approval, report)
+    leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
+    plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
     lost = words.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
@@ -179,12 +200,12 @@ def _clean_up(held: Held, gate: Gate, report: VerificationReport, approval: Appr
             f"{first.why}. Retry the run to be asked again, once that is mended.",
         )
     if approval.removals is Fate.REMOVE:  # still to be done: a Retry of this run asks about them, and about no file
-        write_gate(staging, gate.model_copy(update={"shown": ()}))
+        write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
     else:
         write_gate(staging, closed(held))
-    return Completed(
-        name="CleanedUp", message=f"{freed}; the Hub holds all of it at {report.commit[:12]}.{' ' * bool(lost)}{lost}"
-    )
+    earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
+    told = f"{freed}; the Hub holds all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
+    return Completed(name="CleanedUp", message=told)
 
 
 def closed(held: Held) -> Gate:
@@ -192,9 +213,10 @@ def closed(held: Held) -> Gate:
     return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
 
 
-def _how_to_open(receipts: Sequence[Receipt]) -> str:
+def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
     size = words.size(sum(receipt.size for receipt in receipts))
+    staged = f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged"
     return (
-        f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged. To let them go, run the "
-        "deployment cleanup-staging/cleanup and decide at its gate."
+        f"{staged if receipts else words.stale_files(stale)}. To let them go, run the deployment "
+        "cleanup-staging/cleanup and decide at its gate."
     )

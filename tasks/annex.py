@@ -5,16 +5,27 @@ text, `/annex/objects/KEY` (git-annex, "internals/pointer file"). So is one of g
 it (git-lfs, "docs/spec.md").
 """
 
+import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 POINTER_MARK = b"/annex/objects/"
 LFS_MARK = b"version https://git-lfs.github.com/spec/"
 LONGEST_POINTER = 32 << 10  # bytes; git-annex page "internals/pointer file": a larger file is never one
 
-#: The backends whose key is a digest of the content (git-annex page "backends"). Of the others WORM holds a name, a
-#: size and a time, and URL an address: what is there may change under the same key.
-_OF_CONTENT = re.compile(r"(?:MD5|SHA1|SHA(?:3_)?(?:224|256|384|512)|SKEIN\d+|BLAKE2(?:B|BP|S|SP)\d+)E?-")
+#: The backends whose digest hashlib can compute (git-annex page "backends") -> hashlib's name, and for BLAKE2 the
+#: digest's length in bytes. Of the others SKEIN, BLAKE2BP and BLAKE2SP are digests that nobody here can compare; WORM
+#: holds a name, a size and a time, and URL an address: what is there may change under the same key.
+_ALGORITHMS: Mapping[str, tuple[str, int | None]] = {
+    "MD5": ("md5", None),
+    "SHA1": ("sha1", None),
+    **{f"SHA{bits}": (f"sha{bits}", None) for bits in (224, 256, 384, 512)},
+    **{f"SHA3_{bits}": (f"sha3_{bits}", None) for bits in (224, 256, 384, 512)},
+    **{f"BLAKE2B{bits}": ("blake2b", bits // 8) for bits in (160, 224, 256, 384, 512)},
+    **{f"BLAKE2S{bits}": ("blake2s", bits // 8) for bits in (160, 224, 256)},
+}
 
 
 def stand_in(start: bytes) -> str | None:
@@ -56,8 +67,8 @@ def lfs_size(data: bytes) -> int | None:
 
 
 def identifies_content(key: str | None) -> bool:
-    """Whether the same key means the same bytes, because it holds a digest of them."""
-    return _OF_CONTENT.match(key or "") is not None
+    """Whether the same key means the same bytes: it holds a digest of them, which staging has compared."""
+    return AnnexKey.parse(key).digest is not None
 
 
 def pointer_key(data: bytes) -> str | None:
@@ -66,6 +77,16 @@ def pointer_key(data: bytes) -> str | None:
         return None
     first_line = data.split(b"\n", 1)[0].strip()
     return first_line.decode("utf-8", "surrogateescape").rsplit("/", 1)[-1]
+
+
+class Hasher(Protocol):
+    """One of hashlib's."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take more bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,10 @@ class AnnexKey:
 
     size: int | None
     algorithm: str | None
+    """As hashlib calls it."""
     digest: str | None
+    length: int | None = None
+    """Bytes of the digest, where the algorithm leaves the choice."""
 
     @classmethod
     def parse(cls, key: str | None) -> "AnnexKey":
@@ -88,7 +112,15 @@ class AnnexKey:
             return cls(None, None, None)
         backend, *rest = fields.split("-")
         size = next((int(part[1:]) for part in rest if re.fullmatch(r"s\d+", part)), None)
-        hashed = re.fullmatch(r"(MD5|SHA1|SHA224|SHA256|SHA384|SHA512)E?", backend)
-        if not hashed:
+        algorithm, length = _ALGORITHMS.get(backend.removesuffix("E"), (None, None))
+        if algorithm is None:
             return cls(size, None, None)
-        return cls(size, hashed[1].lower(), name.partition(".")[0].lower())
+        return cls(size, algorithm, name.partition(".")[0].lower(), length)
+
+    def hasher(self) -> "Hasher":
+        """What computes the digest that the key holds; only for a key that holds one."""
+        if self.algorithm is None:
+            raise ValueError("this key holds no digest")
+        if self.length is not None:
+            return (hashlib.blake2b if self.algorithm == "blake2b" else hashlib.blake2s)(digest_size=self.length)
+        return hashlib.new(self.algorithm, usedforsecurity=False)

@@ -30,6 +30,7 @@ from tasks.files import write_whole
 from tasks.gates import gate_key, status_line, tag_as_waiting
 from tasks.run import ThisRun, target_tag
 from tasks.staging import Staging, Target
+from tasks.untrusted import NOT_ORDINARY
 
 
 class NotThisRepo(PushError):
@@ -55,8 +56,8 @@ class GateForm(RunInput):
 def read_gate(staging: Staging) -> Gate | None:
     """The target's gate, if a run has claimed it. A damaged file is no gate: nobody's approval is read into it."""
     try:
-        return Gate.model_validate_json(staging.gate.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return Gate.model_validate_json(staging.read(staging.gate))
+    except (*NOT_ORDINARY, ValidationError):
         return None
 
 

@@ -1,24 +1,30 @@
-"""Cleanup: the only code in bids-push that deletes, and the tail of every push.
+"""Cleanup: the only code in bids-push that deletes staged files, and the tail of every push.
 
 Deleting is a value before it is an act. `plan_cleanup` computes a `CleanupPlan` from what a person approved, from the
 verification made after the approval, and from what is on the disk; `execute` carries it out. Right before each
 unlink it is checked again that
 
-- the file is in the target's own folder, reached without following a symlink (each folder on the way is opened with
-  O_NOFOLLOW, and the file is unlinked relative to the folder so opened),
-- it is a regular file with the size and the mtime it was planned with,
-- the Hub holds the shard with the same size and sha256 at the head of the target: asked for `ASK_AT_ONCE` files at a
-  time, right before those are unlinked.
+- the file has a name that bids-push gives, in the target's own folder, reached without following a symlink (each
+  folder on the way is opened with O_NOFOLLOW, and the file is unlinked relative to the folder so opened),
+- it is an ordinary file (`tasks.untrusted`): no link, no FIFO, no second name elsewhere,
+- a shard has the bytes that its receipt describes: the identity that it got when it was staged, else (copied, restored,
+  staged by an older version) their sha256; any other file is the one that was planned, by its identity,
+- the Hub holds a shard with the same size and sha256: asked for `ASK_AT_ONCE` shards at a time, right before those are
+  unlinked.
+
+`find_leftovers` sorts what else is in the folder. A shard that no gate is about (of an older digest, or withdrawn) is
+**stale** if the Hub is proved to have its bytes, at the head of the target or at the commit that its receipt remembers;
+else, or where what the Hub has failed verification, it is an **only copy**, and nobody can remove it here. Half-written
+files, receipts without a shard and results that nothing explains are copies of nothing, and stale too. Stale files go
+only if the form says so, after the same checks.
 
 Whatever fails a check stays, and is listed with the reason. Files that bids-push did not make are never touched.
 Interrupted, it can be repeated: what is gone already is no error. The staging root itself is never removed.
 """
 
 import os
-import re
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from prefect import task
@@ -34,48 +40,129 @@ from tasks.evidence import (
     Gate,
     Kept,
     Kind,
+    Leftovers,
+    OnlyCopy,
     Removal,
     VerificationReport,
     shown_as,
 )
-from tasks.files import TEMPORARY_SUFFIX
-from tasks.hub import Hub
+from tasks.failed import read_failed
+from tasks.hub import Hub, RepoMissing
 from tasks.models import ListedFile, Receipt
-from tasks.staging import RECEIPT_SUFFIX, Staging, result_key
+from tasks.patience import RETRIES, patiently
+from tasks.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, receipt_name, result_name
+from tasks.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
 
 ASK_AT_ONCE = 50  # shards: two requests to the Hub before each so many are unlinked
-OURS = re.compile(
-    rf"^(shards/[^/]+/[^/]+({re.escape(RECEIPT_SUFFIX)}|\.parquet)({re.escape(TEMPORARY_SUFFIX)})?"
-    r"|results/stage-\d+-[0-9a-f]{64})$"
-)
 
-Held = Callable[[Sequence[str]], Mapping[str, ListedFile]]
-"""What the Hub holds of these repo paths, at the head of the target, now."""
+Held = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
+"""What the Hub holds of these repo paths now: at a commit, or (empty) at the head of the target."""
+
+GONE = "it is gone already"
+NOTHING_ELSE = Leftovers()
+DOUBTED = "what the Hub has for this shard failed verification, and was not right since"
+UNPROVED = "nothing proves that the Hub has these bytes, at the head or at the commit that had them first"
 
 
 class NotApproved(PushError):
     """A cleanup was asked for without a person's approval."""
 
 
-def stale_files(staging: Staging, receipts: Sequence[Receipt]) -> tuple[Removal, ...]:
-    """Leftovers of bids-push in the folder that none of these receipts explains, known by the shape of their names."""
-    explained = {name for receipt in receipts for name in (receipt.file, receipt_name(receipt), result_name(receipt))}
-    names = (name for name in _files(staging.folder) if OURS.match(name) and name not in explained)
-    return tuple(removal for name in names if (removal := _removal(staging, name, "stale")) is not None)
+def find_leftovers(staging: Staging, explained: Sequence[Receipt], held: Held) -> Leftovers:
+    """Sort what is in the folder beside the shards of these receipts and what explains them."""
+    receipts = {receipt.file: receipt for receipt in (*staging.receipts(), *explained)}
+    ours, strangers = staging.ours(), staging.strangers()
+    staying = {receipt.file for receipt in explained} | {name for name in strangers if name.endswith(SHARD_SUFFIX)}
+    others = [entry for entry in ours if entry.name.endswith(SHARD_SUFFIX) and entry.name not in staying]
+    found = [_claim(staging, entry, receipts.get(entry.name)) for entry in others]
+    claims = [claim for claim in found if isinstance(claim, Removal)]
+    doubted, _ = read_failed(staging)
+    proved = _proved([claim for claim in claims if claim.path not in doubted], held)
+    only = [copy for copy in found if isinstance(copy, OnlyCopy)]
+    only += [
+        OnlyCopy(file=one.file, size=one.size, why=DOUBTED if one.path in doubted else UNPROVED)
+        for one in claims
+        if one.file not in proved
+    ]
+    staying |= {copy.file for copy in only}
+    needed = {_receipt_beside(file) for file in staying}
+    needed |= {result_name(receipt) for receipt in receipts.values() if receipt.file in staying}
+    beside: dict[str, list[str]] = {}
+    for file in proved:
+        for name in (_receipt_beside(file), *([result_name(receipts[file])] if file in receipts else [])):
+            beside.setdefault(name, []).append(file)
+    rest = [
+        Removal(
+            file=entry.name,
+            size=entry.status.st_size,
+            kind="stale",
+            identity=identity(entry.status),
+            beside=tuple(beside.get(entry.name, ())),
+        )
+        for entry in ours
+        if not entry.name.endswith(SHARD_SUFFIX) and entry.name not in needed
+    ]
+    return Leftovers(
+        stale=(*proved.values(), *rest),
+        only_copies=tuple(sorted(only, key=lambda copy: copy.file)),
+        strangers=strangers,
+    )
 
 
-def receipt_name(receipt: Receipt) -> str:
-    """Where a receipt is, relative to the target's folder."""
-    return receipt.file.removesuffix(".parquet") + RECEIPT_SUFFIX
+def _receipt_beside(file: str) -> str:
+    return file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
 
 
-def result_name(receipt: Receipt) -> str:
-    """Where Prefect's result of staging the shard is, relative to the target's folder. Small shards share one."""
-    return f"results/{receipt.result or result_key(receipt.digest)}"
+def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> Removal | OnlyCopy:
+    """A staged shard that no gate is about, with the bytes that the Hub is to be asked for.
+
+    Without a receipt, the Hub is asked where the shard's name belongs in the repo.
+    """
+    found = identity(entry.status)
+    if receipt is not None and receipt.identity == found:
+        sha256 = receipt.sha256
+    else:
+        try:
+            sha256, found = sha256_below(staging.folder, entry.name)
+        except OSError as error:
+            return OnlyCopy(file=entry.name, size=found.size, why=f"it cannot be read: {error.strerror}")
+    if receipt is not None and (found.size, sha256) != (receipt.size, receipt.sha256):
+        return OnlyCopy(file=entry.name, size=found.size, why="its bytes are not those of its receipt")
+    _, subject, name = entry.name.split("/")
+    return Removal(
+        file=entry.name,
+        size=found.size,
+        kind="stale",
+        identity=found,
+        path=receipt.path if receipt else f"data/{subject}/{name.rsplit('.', 2)[0]}{SHARD_SUFFIX}",
+        shard_size=found.size,
+        sha256=sha256,
+        commit=receipt.commit if receipt else "",
+    )
 
 
-def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: VerificationReport) -> CleanupPlan:
+def _proved(claims: Sequence[Removal], held: Held) -> dict[str, Removal]:
+    """Those shards that the Hub holds, by their staged files: at the head, or else at the commit that each names."""
+    at_head = [claim.model_copy(update={"commit": ""}) for claim in claims]
+    proved: dict[str, Removal] = {}
+    for asked in (at_head, [claim for claim in claims if claim.commit]):
+        asked = [claim for claim in asked if claim.file not in proved]
+        on_hub = _ask(asked, held)
+        proved |= {claim.file: claim for claim in asked if _not_on_hub(claim, on_hub) is None}
+    return proved
+
+
+def plan_cleanup(
+    staging: Staging, gate: Gate, approval: Approval, report: VerificationReport, leftovers: Leftovers = NOTHING_ELSE
+) -> CleanupPlan:
     """Work out which files go: those that the person saw, approved, and that the last verification found on the Hub.
+
+    Args:
+        staging: the target's folder.
+        gate: what the person saw.
+        approval: what they decided.
+        report: what the verification after that found.
+        leftovers: what else is in the folder now, where they decided that stale files go too.
 
     Raises:
         NotApproved: the gate is another run's, or the decision is not to delete.
@@ -86,45 +173,64 @@ def plan_cleanup(staging: Staging, gate: Gate, approval: Approval, report: Verif
         raise NotApproved("the gate was not opened by this run, so its approval does not count here")
     verified = {(check.path, check.size, check.sha256) for check in report.checks}
     seen = set(gate.shown)
-    stale = {leftover.file: leftover for leftover in gate.stale if approval.remove_stale and OURS.match(leftover.file)}
+    stale = _as_shown(gate, leftovers) if approval.remove_stale else []
+    leaving = {leftover.file for leftover in stale}
+    why_not = {copy.file: f"it is the only copy: {copy.why}" for copy in leftovers.only_copies}
     going: list[Receipt] = []
     kept: list[Kept] = []
-    receipts = [receipt for receipt in staging.receipts() if receipt.file not in stale]
+    receipts = [receipt for receipt in staging.receipts() if receipt.file not in leaving]
     for receipt in receipts:
         if shown_as(receipt) not in seen:
-            kept.append(Kept(file=receipt.file, why="it was not shown at the gate"))
+            kept.append(Kept(file=receipt.file, why=why_not.pop(receipt.file, "it was not shown at the gate")))
         elif (receipt.path, receipt.size, receipt.sha256) not in verified:
             kept.append(Kept(file=receipt.file, why="the last verification did not find it on the Hub"))
         else:
             going.append(receipt)
+    kept += [Kept(file=file, why=why) for file, why in why_not.items()]
+    let_go = {receipt.file for receipt in going}
+    needed = {result_name(receipt) for receipt in receipts if receipt.file not in let_go}
+    sharing: dict[str, list[str]] = {}
+    for receipt in going:
+        sharing.setdefault(result_name(receipt), []).append(receipt.file)
     removals: list[Removal] = []
-    last = {result_name(receipt): receipt for receipt in receipts}
-    leaving = {receipt.file for receipt in going}
-    needed = {result_name(receipt) for receipt in receipts if receipt.file not in leaving}
     for receipt in going:  # a result that several shards share goes with the last of them, if none of them stays
-        alone = last[result_name(receipt)] is receipt and result_name(receipt) not in needed
-        removals += _removals(staging, receipt, with_result=alone)
-    planned = {removal.file for removal in removals} | {file.file for file in kept}
-    removals += [leftover for file, leftover in stale.items() if file not in planned]
+        name = result_name(receipt)
+        with_result = name not in needed and sharing[name][-1] == receipt.file
+        removals += _removals(staging, receipt, sharing[name] if with_result else [])
+    planned = {removal.file for removal in removals}
+    removals += [leftover for leftover in stale if leftover.file not in planned | needed]
     return CleanupPlan(folder=staging.folder, removals=tuple(removals), kept=tuple(kept))
 
 
-def _removals(staging: Staging, receipt: Receipt, with_result: bool) -> list[Removal]:
+def _as_shown(gate: Gate, leftovers: Leftovers) -> list[Removal]:
+    """The stale files of now that the gate has shown as they are: shards by their bytes, others by their identity."""
+    shown = {leftover.file: leftover for leftover in gate.stale}
+
+    def same(now: Removal, then: Removal | None) -> bool:
+        if then is None or not now.is_shard:
+            return then is not None and now.identity == then.identity
+        return (now.shard_size, now.sha256) == (then.shard_size, then.sha256)
+
+    return [leftover for leftover in leftovers.stale if same(leftover, shown.get(leftover.file))]
+
+
+def _removals(staging: Staging, receipt: Receipt, sharing_result: Sequence[str]) -> list[Removal]:
     """The files of one shard: the shard itself, then (if no other needs it) Prefect's result, and its receipt last."""
-    names: list[tuple[str, Kind]] = [(receipt.file, "shard")]
-    names += [(result_name(receipt), "result")] if with_result else []
-    names += [(receipt_name(receipt), "receipt")]
+    names: list[tuple[str, Kind, tuple[str, ...]]] = [(receipt.file, "shard", ())]
+    names += [(result_name(receipt), "result", tuple(sharing_result))] if sharing_result else []
+    names += [(receipt_name(receipt), "receipt", (receipt.file,))]
     on_hub = {"path": receipt.path, "shard_size": receipt.size, "sha256": receipt.sha256}
-    found = (_removal(staging, name, kind) for name, kind in names)
-    return [removal.model_copy(update=on_hub) for removal in found if removal is not None]
+    found = [_removal(staging, name, kind, beside) for name, kind, beside in names]
+    removals = [removal.model_copy(update=on_hub) for removal in found if removal is not None]
+    return [one.model_copy(update={"identity": receipt.identity}) if one.is_shard else one for one in removals]
 
 
-def _removal(staging: Staging, name: str, kind: Kind) -> Removal | None:
+def _removal(staging: Staging, name: str, kind: Kind, beside: tuple[str, ...]) -> Removal | None:
     try:
         status = (staging.folder / name).lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return Removal(file=name, size=status.st_size, mtime_ns=status.st_mtime_ns, kind=kind)
+    return Removal(file=name, size=status.st_size, kind=kind, identity=identity(status), beside=beside)
 
 
 def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
@@ -132,11 +238,11 @@ def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
     removed: list[Removal] = []
     gone: list[str] = []
     refused: list[Kept] = []
+    stay: set[str] = set()  # shards that were refused: what explains them stays too
     for batch in _by_shards(plan.removals, ASK_AT_ONCE):
-        on_hub = held(sorted({removal.path for removal in batch if removal.path is not None}))
-        stay: set[str] = set()  # shards whose file was refused: what explains it stays too
+        on_hub = _ask(batch, held)
         for removal in batch:
-            why_not = _not_on_hub(removal, on_hub) or ("its shard stays" if removal.path in stay else None)
+            why_not = "its shard stays" if stay.intersection(removal.beside) else _not_on_hub(removal, on_hub)
             why_not = why_not or _unlink(plan.folder, removal)
             if why_not is None:
                 removed.append(removal)
@@ -144,58 +250,65 @@ def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
                 gone.append(removal.file)
             else:
                 refused.append(Kept(file=removal.file, why=why_not))
-                stay.update({removal.path} if removal.path else ())
-    _remove_empty_folders(plan.folder)
+                stay.add(removal.file)
+    _remove_empty_folders(plan.folder, [*gone, *(removal.file for removal in removed)])
     return CleanupResult(removed=tuple(removed), gone_before=tuple(gone), refused=tuple(refused))
 
 
-GONE = "it is gone already"
+def _ask(removals: Iterable[Removal], held: Held) -> dict[tuple[str, str], ListedFile]:
+    """What the Hub holds of these shards now, each where it is said to: by commit and path."""
+    paths: dict[str, set[str]] = {}
+    for removal in removals:
+        if removal.path is not None:
+            paths.setdefault(removal.commit, set()).add(removal.path)
+    return {(commit, path): file for commit in paths for path, file in held(sorted(paths[commit]), commit).items()}
 
 
-def _not_on_hub(removal: Removal, on_hub: Mapping[str, ListedFile]) -> str | None:
-    if removal.path is None:
-        return None
-    listed = on_hub.get(removal.path)
+def _not_on_hub(removal: Removal, on_hub: Mapping[tuple[str, str], ListedFile]) -> str | None:
+    """Why the Hub does not allow that this goes, or None."""
+    if removal.path is None or removal.sha256 is None:
+        return UNPROVED if removal.is_shard else None
+    where = f"at commit {removal.commit[:12]}" if removal.commit else "at the head of the target"
+    listed = on_hub.get((removal.commit, removal.path))
     if listed is None:
-        return f"the Hub does not hold {removal.path} at the head of the target"
+        return f"the Hub does not hold {removal.path} {where}"
     if (listed.size, listed.sha256) != (removal.shard_size, removal.sha256):
-        return f"the Hub holds other bytes for {removal.path} at the head of the target"
+        return f"the Hub holds other bytes for {removal.path} {where}"
     return None
 
 
 def _unlink(folder: Path, removal: Removal) -> str | None:
-    """Unlink one file if it is still the one that was planned; why not, or None."""
+    """Unlink one file if it is still what was planned; why not, or None."""
     name = PurePosixPath(removal.file)
-    if name.is_absolute() or ".." in name.parts:
-        return "its name leaves the target's folder"
+    if not OURS.fullmatch(removal.file) or ".." in name.parts:
+        return "its name is none that bids-push gives"
     try:
-        with _opened(folder, name.parts[:-1]) as parent:
-            status = os.stat(name.name, dir_fd=parent, follow_symlinks=False)
-            if not stat.S_ISREG(status.st_mode):
-                return "it is not a regular file"
-            if (status.st_size, status.st_mtime_ns) != (removal.size, removal.mtime_ns):
-                return "it has changed since the cleanup was planned"
-            os.unlink(name.name, dir_fd=parent)
+        with opened(folder, name.parts[:-1]) as parent:
+            why_not = _changed(parent, name.name, removal)
+            if why_not is None:
+                os.unlink(name.name, dir_fd=parent)
+            return why_not
     except FileNotFoundError:
         return GONE
     except OSError as error:
         return f"{error.strerror}"
+
+
+def _changed(parent: int, name: str, removal: Removal) -> str | None:
+    """Why this file is not what was planned, or None.
+
+    Raises:
+        OSError: it is not there, is no ordinary file, or changes while it is read.
+    """
+    found = identity(looked_at(parent, name))
+    if removal.identity == found:
+        return None
+    if not removal.is_shard:
+        return "it has changed since the cleanup was planned"
+    sha256, found = sha256_in(parent, name)
+    if (found.size, sha256) != (removal.shard_size, removal.sha256):
+        return "its bytes are not those of its receipt"
     return None
-
-
-@contextmanager
-def _opened(folder: Path, parts: Sequence[str]) -> Iterator[int]:
-    """A descriptor of a folder below the target's, none of the steps to it a symlink."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    descriptor = os.open(folder, flags)
-    try:
-        for part in parts:
-            inner = os.open(part, flags, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _by_shards(removals: Sequence[Removal], count: int) -> Iterator[list[Removal]]:
@@ -212,32 +325,45 @@ def _by_shards(removals: Sequence[Removal], count: int) -> Iterator[list[Removal
         yield batch
 
 
-def _remove_empty_folders(folder: Path) -> None:
-    """Remove the folders below the target's that nothing is left in; `rmdir` refuses any other."""
-    for _, folders, _, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
-        for name in folders:
-            with suppress(OSError):  # something is in it, or it is a link: it stays
-                os.rmdir(name, dir_fd=descriptor)
+def _remove_empty_folders(folder: Path, files: Iterable[str]) -> None:
+    """Remove the folders that these files were in, where nothing is left in them; `rmdir` refuses any other."""
+    left = {parent for file in files for parent in PurePosixPath(file).parents if parent.name}
+    for below in sorted(left, reverse=True):  # a folder comes before the one that it is in
+        with suppress(OSError), opened(folder, below.parts[:-1]) as parent:
+            os.rmdir(below.name, dir_fd=parent)  # something is in it, or it is a link: it stays
 
 
-def _files(folder: Path) -> list[str]:
-    """Every file below a folder, links included and not followed, relative and sorted."""
-    return sorted(
-        (Path(top) / name).relative_to(folder).as_posix()
-        for top, _, names in os.walk(folder, followlinks=False)
-        for name in names
-    )
+def asking(hub: Hub) -> Held:
+    """The Hub, to be asked what it holds. A commit that is gone from the history holds nothing."""
+
+    def held(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
+        try:
+            return hub.listed(paths, commit or hub.head())
+        except RepoMissing:
+            if not commit:
+                raise
+            return {}
+
+    return held
+
+
+@task(
+    name="leftovers",
+    task_run_name="look at what else is staged",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
+def look_for_leftovers(hub: Hub, staging: Staging, explained: Sequence[Receipt]) -> Leftovers:
+    """`find_leftovers` as a task."""
+    return patiently(lambda: find_leftovers(staging, explained, asking(hub)), get_run_logger().warning)
 
 
 @task(name="cleanup", task_run_name="clean up what was let go", cache_policy=NO_CACHE, persist_result=False)
 def clean_up(hub: Hub, plan: CleanupPlan) -> CleanupResult:
-    """`execute` as a task, asking the Hub at the head of the target."""
+    """`execute` as a task, asking the Hub."""
     log = get_run_logger()
-
-    def held(paths: Sequence[str]) -> Mapping[str, ListedFile]:
-        return hub.listed(paths, hub.head()) if paths else {}
-
-    result = execute(plan, held)
+    result = execute(plan, asking(hub))
     for kept in result.refused:
         log.warning("Not removed: %s: %s", kept.file, kept.why)
     return result

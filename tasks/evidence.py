@@ -3,19 +3,21 @@
 All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.models`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from tasks.errors import PushError
+from tasks.failed import FailedShard, Failure, explained
 from tasks.findings import Checked
-from tasks.models import PublishedShard, Receipt, Value, Verification
+from tasks.models import Identity, Listing, PublicationRecord, PublishedShard, Receipt, Value, Verification
 from tasks.removals import Removals
 from tasks.resume import Drift
-from tasks.staging import Staging
+from tasks.staging import SHARD_SUFFIX, Staging
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 
@@ -44,13 +46,6 @@ class ShardCheck(Value):
     how: Literal["listing", "read back"]
 
 
-class Failure(Value):
-    """One shard that is not on the Hub as it should be."""
-
-    path: str
-    what: str
-
-
 class VerificationReport(Value):
     """What was compared, at which commit, and what came of it."""
 
@@ -60,6 +55,8 @@ class VerificationReport(Value):
     level: Verification
     checks: tuple[ShardCheck, ...] = ()
     failures: tuple[Failure, ...] = ()
+    gone: tuple[str, ...] = ()
+    """Paths of shards that had failed before, and that the record does not have any more."""
     images_decoded: int = 0
     bytes_read_back: int = 0
     slices: tuple[Slice, ...] = ()
@@ -75,20 +72,30 @@ class VerificationReport(Value):
         """The bytes of the shards that are verified."""
         return sum(check.size for check in self.checks)
 
-    def require_good(self) -> "VerificationReport":
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The paths of the shards whose bytes came back, and were right."""
+        return tuple(check.path for check in self.checks if check.how == "read back")
+
+    def require_good(
+        self, since: Mapping[str, FailedShard] = MappingProxyType({}), staged: Callable[[Failure], str] = lambda _: ""
+    ) -> "VerificationReport":
         """This report, if nothing failed.
 
+        Args:
+            since: shards that had failed before.
+            staged: what is left of a shard in the staging folder, in a sentence.
+
         Raises:
-            VerificationFailed: names the shards and what differs.
+            VerificationFailed: names the shards, what differs, and what to do.
         """
         if not self.failures:
             return self
-        listed = "\n".join(f"  {failure.path}: {failure.what}" for failure in self.failures[:20])
-        more = f"\n  and {len(self.failures) - 20} more" if len(self.failures) > 20 else ""
+        count = len(self.failures)
         raise VerificationFailed(
-            f"{len(self.failures)} of {len(self.failures) + len(self.checks)} shards are not on the Hub as they should "
-            f"be, at commit {self.commit[:12]} of {self.repo_id}:\n{listed}{more}\n"
-            "Nothing was deleted. Start the run again: it publishes these shards anew."
+            f"{count:,} of {count + len(self.checks):,} {'is' if count == 1 else 'are'} not on the Hub as they should "
+            f"be, at commit {self.commit[:12]} of {self.repo_id}. Nothing was deleted, and no gate was opened.\n"
+            f"{explained(self.failures, since, staged)}"
         )
 
 
@@ -107,8 +114,6 @@ class Evidence:
     """What is on the Hub and no longer in the dataset."""
     asked: Removals = field(default_factory=Removals)
     """What of it this run's gate asks about: all of it, or nothing."""
-    unpublished: Sequence[Receipt] = ()
-    """Staged shards that the Hub does not hold: they stay."""
     source: Path | None = None
     """The dataset's folder, where this run has read it."""
     waiting: int = 0
@@ -117,6 +122,16 @@ class Evidence:
     """What was found before the publication, and stated by the operator."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What of the dataset is not published, as `Dataset.left_out`."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """The dataset's own texts that the Hub must hold too: path in the repo -> bytes."""
+    whole: bool = False
+    """Whether `expected` is everything that is published, and not only what is staged here."""
+    made: str | None = None
+    """The commit that this run has made last: an older head is not looked at."""
+    commit: str | None = None
+    """The commit to look at; the head where there is none."""
+    read: tuple[PublicationRecord, Listing] | None = None
+    """What this run has read from the Hub before: not fetched again where it is of the same commit."""
 
 
 class Choice(StrEnum):
@@ -139,12 +154,41 @@ class Removal(Value):
     file: str
     """Relative to the target's staging folder."""
     size: int
-    mtime_ns: int
     kind: Kind
+    identity: Identity | None = None
+    """Of a shard: the identity with which it has the bytes below; None where that is not known, and it is hashed. Of
+    any other file: what was found when this was planned."""
     path: str | None = None
     """The shard's path in the repo, for what may go only while the Hub holds it."""
     shard_size: int = 0
     sha256: str | None = None
+    commit: str = ""
+    """Where the Hub holds it: at a commit of its history, or (empty) at the head of the target."""
+    beside: tuple[str, ...] = ()
+    """Staged shards that this file belongs to: where one of them stays, it stays too."""
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether it is a whole shard, which goes only while the Hub is proved to have its bytes."""
+        return self.file.endswith(SHARD_SUFFIX)
+
+
+class OnlyCopy(Value):
+    """A staged shard that the Hub is not proved to have: it cannot be removed here, whatever anybody decides."""
+
+    file: str
+    size: int
+    why: str
+
+
+class Leftovers(Value):
+    """What is in the staging folder beside the shards that a gate is about."""
+
+    stale: tuple[Removal, ...] = ()
+    """What goes if the form says so: copies of nothing, and shards whose bytes the Hub is proved to have."""
+    only_copies: tuple[OnlyCopy, ...] = ()
+    strangers: Mapping[str, str] = {}
+    """What is none of ours: its name, and what it is. It is neither opened nor removed."""
 
 
 class Shown(Value):
@@ -189,14 +233,7 @@ def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
     A file whose bytes were changed at the same size is found by the cleanup, right before it would go.
     """
     receipts = {shown_as(receipt) for receipt in staging.receipts()}
-    return [shown for shown in gate.shown if shown not in receipts or _size(staging.folder / shown.file) != shown.size]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+    return [shown for shown in gate.shown if shown not in receipts or staging.size_of(shown.file) != shown.size]
 
 
 class Approval(Value):

@@ -2,11 +2,14 @@
 
 A reader never sees half a file: the bytes go to a temporary name beside the target, are flushed to the disk, renamed
 over it, and the folder's entry is flushed too. What a crash leaves behind ends in `TEMPORARY_SUFFIX` and is never
-taken for a finished file.
+taken for a finished file. Where something else has the temporary name (a link, a FIFO, a file with a second name), it
+is neither followed nor emptied: the write fails.
 """
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +40,7 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    stream = temporary.open("wb")
+    stream = os.fdopen(_emptied(temporary, os.O_CREAT), "wb")
     try:
         yield stream
         stream.flush()
@@ -49,10 +52,33 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
         with suppress(OSError):  # what the stream still holds does not fit on a full disk now either
             stream.close()
         with suppress(OSError):  # the first error is the one to tell
-            os.truncate(temporary, 0)
+            os.close(_emptied(temporary))
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def _emptied(path: Path, flags: int = 0) -> int:
+    """A descriptor of the file, which is empty then.
+
+    Raises:
+        OSError: there is none, or it is no regular file, or one with another name elsewhere: it stays as it is.
+    """
+    with suppress(FileNotFoundError):
+        _require_own(path.lstat(), path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o666)
+    try:
+        _require_own(os.fstat(descriptor), path)
+        os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_own(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise OSError(errno.EEXIST, "something else has this name", str(path))
 
 
 def write_whole(path: Path, data: bytes, durable: bool = True) -> None:

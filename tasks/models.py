@@ -7,11 +7,13 @@ POSIX and relative (to the dataset's root, to the repo, or to the target's stagi
 """
 
 import codecs
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from tasks.ours import is_shard, is_text
@@ -75,6 +77,9 @@ class Image:
     scan: str | None = None
     sidecars: tuple[str, ...] = ()
     """The JSON files whose fields are in `metadata`, the nearest first: to say where a field stands, not published."""
+    ctime_ns: int = 0
+    inode: int = 0
+    """With size and mtime, what tells that nobody has written to the file (`tasks.contents`); in no digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,15 @@ class PublishedShard(Value):
     images: Annotated[tuple[ImageContent, ...], FailFast()]
 
 
+class Identity(Value):
+    """A file as the kernel knows it: another one, or one written to since, has another. Nobody can set a ctime."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
 class Receipt(PublishedShard):
     """What staging a shard gives: the line that the record will hold, and where the staged file is.
 
@@ -164,6 +178,12 @@ class Receipt(PublishedShard):
     result: str = Field("", pattern=r"^(stage-\d+-[0-9a-f]{64})?$")
     """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others. Cleanup
     removes it with the shard, so a receipt that names any other file there counts as damaged."""
+    identity: Identity | None = None
+    """Of the staged file when it had got its name: a file that has it still has the bytes of this receipt. None in the
+    receipts of older versions."""
+    commit: str = Field("", pattern=r"^([0-9a-f]{40,64})?$")
+    """The first commit of the target that is known to hold the shard as it is staged. It is no proof: it says where to
+    ask the Hub for one, when the head has something else by then."""
 
     def published(self) -> PublishedShard:
         """The line for the publication record."""
@@ -309,6 +329,14 @@ class ListedFile:
     sha256: str | None
     """What the committing client claimed, for a file in LFS or Xet; None for a file that git itself holds."""
     blob_id: str | None = None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether these are the bytes that are listed, by the id that the listing has of them."""
+        if self.size != len(data):
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == hashlib.sha256(data).hexdigest()
+        return self.blob_id == git_hash(data)
 
 
 Listed = Callable[[Sequence[str]], Mapping[str, ListedFile]]

@@ -5,7 +5,7 @@ is believed for a path that a push of ours could have written, and is never a re
 README, a file of another tool, a path that leads out of its folder.
 
 - A shard: `data/<folder>/<name>.parquet`, with names as `tasks.plan` makes them.
-- A text or table of the dataset: below `bids/` (all but the record's own names there) or `tables/`.
+- A text of the dataset below `bids/` (all but the record's own names there), a table `tables/<name>.parquet`.
 """
 
 import re
@@ -16,7 +16,9 @@ _SHARD = re.compile(rf"data/{_NAME}/{_NAME}\.parquet")
 #: Below `bids/`, the publication record's own names, however a file system writes them.
 _RECORD = re.compile(r"(?:shards\.jsonl|record(?:/.*)?)", re.IGNORECASE | re.DOTALL)
 #: A path of a text: a folder of ours, and parts that are neither empty nor `.` nor `..`. Names are the dataset's own.
-_TEXT = re.compile(r"(?:bids|tables)(?:/(?!\.{0,2}(?:/|\Z))[^/]+)+", re.DOTALL)
+_TEXT = re.compile(r"bids(?:/(?!\.{0,2}(?:/|\Z))[^/]+)+", re.DOTALL)
+#: What `tasks.card` makes of the dataset's tables.
+_TABLE = re.compile(r"tables/[a-z]+\.parquet")
 MOST = 4096  # bytes of a path; Linux takes no longer one
 
 
@@ -32,10 +34,11 @@ def is_shard(path: str) -> bool:
 
 def is_text(path: str) -> bool:
     """Whether this is the path of a text or table of the dataset that a push could have published."""
-    if not (path.isprintable() and len(path) <= MOST and _TEXT.fullmatch(path)):
+    if not (path.isprintable() and len(path) <= MOST):
         return False
-    folder, _, name = path.partition("/")
-    return folder != "bids" or not is_record(name)
+    if _TABLE.fullmatch(path):
+        return True
+    return _TEXT.fullmatch(path) is not None and not is_record(path.removeprefix("bids/"))
 
 
 def is_record(name: str) -> bool:

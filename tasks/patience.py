@@ -62,9 +62,11 @@ def patiently(work: Callable[[], T], say: Callable[[str], None]) -> T:
         try:
             return work()
         except Transient as busy:
-            if busy.retry_after is None or waited + busy.retry_after > PATIENCE:
+            if busy.retry_after is None:
                 raise
             pause = max(busy.retry_after, 1.0)
+            if waited + pause > PATIENCE:
+                raise
             say(f"The Hub asks for a pause of {pause:.0f} s ({busy}) Waiting it out.")
             time.sleep(pause)
             waited += pause

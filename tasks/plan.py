@@ -5,8 +5,9 @@ Images that are nobody's have shards of their own: one for each template, one fo
 A shard's name depends on its own images alone, so it stays when others come and go.
 
 The digest is over all that decides the shard's bytes and is known without reading an image: the layout's version, the
-writer's settings, the shard's path, and of each image every field but its mtime and the names of its sidecars. Whether
-the content of an image is the one that was published is asked elsewhere, by its annex key or its sha256.
+writer's settings, the shard's path, and of each image every field but its times, its inode and the names of its
+sidecars. Whether the content of an image is the one that was published is asked elsewhere, by its annex key or its
+sha256.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a
 
 #: Labels that are file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
 _PLAIN = re.compile(r"[A-Za-z0-9]+")
-_FIELDS = tuple(field.name for field in fields(Image) if field.name not in ("mtime_ns", "sidecars"))
+_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars")
+_FIELDS = tuple(field.name for field in fields(Image) if field.name not in _NOT_IN_DIGEST)
 _values = attrgetter(*_FIELDS)
 
 #: A shard before it has its path: its folder and its name, with the labels as they are.

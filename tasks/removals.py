@@ -2,7 +2,7 @@
 
 How it works: `find_removals` compares the plan (and the texts that would be published now) with the publication record.
 What the record names and the dataset has not is a removal, if the repo holds it as the record says, and if it lies in a
-folder of ours by strict patterns (`tasks.ours`, and those below): a record is a file that anybody may have edited,
+folder of ours by strict patterns (`tasks.ours`, and the one below): a record is a file that anybody may have edited,
 and what it says is data, not an order. A removal has three kinds:
 
 - a *shard* that the plan no longer has;
@@ -214,7 +214,7 @@ def pictures_of(removals: Removals, listing: Listing, shown: Collection[str]) ->
 def read_kept(staging: Staging) -> Removals:
     """The removals that a person has decided to keep on the Hub; none where nothing, or nothing readable, is there."""
     try:
-        return Removals.model_validate_json((staging.folder / KEPT).read_bytes())
+        return Removals.model_validate_json(staging.read(staging.folder / KEPT))
     except (OSError, ValidationError):
         return Removals()
 

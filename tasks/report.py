@@ -11,7 +11,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from tasks.errors import PushError
-from tasks.evidence import Approval, CleanupPlan, CleanupResult, Evidence, Gate, Removal, Shown, VerificationReport
+from tasks.evidence import (
+    Approval,
+    CleanupPlan,
+    CleanupResult,
+    Evidence,
+    Gate,
+    Leftovers,
+    Removal,
+    Shown,
+    VerificationReport,
+)
 from tasks.findings import RULES, Checked, Finding
 from tasks.hub import Hub
 from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
@@ -78,18 +88,38 @@ class Where:
         return f"{self.folder} on {self.machine}"
 
 
-def waiting(target: str, receipts: Sequence[Receipt], where: Where) -> str:
+def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
     """What the state of a run at its gate says: what to do, and in a second line, what about."""
     press = (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
         "the menu at the top right)."
     )
-    if not receipts:
+    if not (receipts or stale):
         return f"{press}\n{target}: nothing is staged in {where.files}; removals are to be decided."
     staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    sure = "All of it is on the Hub and verified"
+    if not receipts:
+        staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
     return (
-        f"{press}\n{target}: {staged}, staged in {where.files}. All of it is on the Hub and verified; "
-        "nothing is deleted unless somebody decides so."
+        f"{press}\n{target}: {staged}, staged in {where.files}. {sure}; nothing is deleted unless somebody decides so."
+    )
+
+
+def stale_files(stale: Sequence[Removal]) -> str:
+    """Stale files in a few words."""
+    return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
+
+
+def nothing_staged(leftovers: Leftovers) -> str:
+    """The sentence in which a run ends that has nothing to ask about."""
+    only = leftovers.only_copies
+    nothing = "Nothing is staged here that could go; no gate was opened."
+    if not only:
+        return nothing
+    stays, them = ("stays", "it") if len(only) == 1 else ("stay", "them")
+    return (
+        f"{nothing} {number(len(only), 'staged shard')} {stays}, since the Hub is not proved to have {them}: the first "
+        f"is {only[0].file} ({only[0].why})."
     )
 
 
@@ -119,6 +149,16 @@ def how_verified(report: VerificationReport) -> str:
     )
 
 
+def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
+    """The sentence in a run's state about what it has verified, and about shards that had failed and are right."""
+    said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
+    if not mended:
+        return said
+    named = ", ".join(Path(path).stem for path in mended[:NAMED])
+    more = f" and {len(mended) - NAMED:,} more" if len(mended) > NAMED else ""
+    return f"{said} Failed before, and right again or gone: {named}{more}."
+
+
 def gate_form(
     hub: Hub,
     report: VerificationReport,
@@ -129,17 +169,20 @@ def gate_form(
     artifact: str,
 ) -> tuple[str, str]:
     """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
-    stale = f" Beside them: {number(len(gate.stale), 'stale file')}, {size(sum(file.size for file in gate.stale))}."
+    stale = f" Beside them: {stale_files(gate.stale)}."
     more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    two = bool(gate.removals and (receipts or gate.stale))
     parts = [_delete(hub, report, receipts, commit)] if receipts else []
-    parts += [_remove(hub, gate.removals, "" if receipts else commit)] if gate.removals else []
+    parts += [_remove_stale(hub, gate.stale)] if gate.stale and not receipts else []
+    parts += [_remove(hub, gate.removals, commit)] if gate.removals else []
+    parts = [_both(hub, receipts, gate)] if two else parts
     text = (
         f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
-        f"{stale if gate.stale and receipts else ''}{more if gate.waiting else ''}\n"
+        f"{stale if gate.stale and receipts and not two else ''}{more if gate.waiting else ''}\n"
     )
-    picture = strip(report.slices) if not gate.removals else ""  # with two decisions below it, it would be cropped
+    picture = "" if two else strip(report.slices)  # above two decisions it would be cropped: the evidence has it
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
@@ -153,25 +196,44 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], c
     )
 
 
+def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
+    """The question about stale files, where nothing else is staged."""
+    return (
+        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged by older or broken runs? The Hub "
+        "is proved to have each shard among them. To remove them, decide *delete* and tick *Remove stale files too*."
+    )
+
+
 def _remove(hub: Hub, removals: Removals, commit: str) -> str:
-    """The question about removals, short where it comes after another. What they are stands beside the form's field."""
-    counts = [
-        number(count, noun)
-        for count, noun in (
-            (len(removals.shards), "shard"),
-            (sum(map(len, removals.rows.values())), "row"),
-            (len(removals.texts), "text"),
-        )
-        if count
-    ]
-    what = f"Remove **{', '.join(counts)}**, no longer in the dataset, from"
-    if not commit:
-        return f"{what} its head?"
-    return f"{what} **[{hub.target}]({hub.url()})**? They leave its head ({commit}); its history keeps them."
+    """The question about removals. What they are stands beside the form's field."""
+    return (
+        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"its head ({commit}); its history keeps them."
+    )
+
+
+def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
+    """Both questions in three lines: the older UI crops what is longer above two decisions. The evidence has the rest."""
+    freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
+    staged = freed if receipts else f"{stale_files(gate.stale)}**"
+    return (
+        f"Delete **{staged}, and remove **{_counted(gate.removals)}**, no longer in the dataset, from "
+        f"**[{hub.target}]({hub.url()})**?"
+    )
+
+
+def _counted(removals: Removals) -> str:
+    """Removals in a few words: `1 shard, 2 texts`."""
+    counts = {
+        "shard": len(removals.shards),
+        "row": sum(map(len, removals.rows.values())),
+        "text": len(removals.texts),
+    }
+    return ", ".join(number(count, noun) for noun, count in counts.items() if count)
 
 
 def evidence(
-    hub: Hub, report: VerificationReport, found: Evidence, stale: Sequence[Removal], where: Where | None = None
+    hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
 ) -> str:
     """The whole evidence, as a Markdown artifact."""
     parts = [
@@ -212,20 +274,40 @@ def evidence(
         ]
     parts += _removals(found.removals, bool(found.asked))
     parts += _left_out(found.left_out)
-    if found.unpublished:
+    parts += _leftovers(leftovers)
+    return "\n\n".join(parts) + "\n"
+
+
+def _leftovers(leftovers: Leftovers) -> list[str]:
+    """What else is in the staging folder."""
+    parts: list[str] = []
+    if leftovers.only_copies:
         parts += [
-            "## Staged, and not on the Hub",
-            "These stay, whatever you decide: the next run of push-bids sends them.",
-            table(["shard", "size"], [[receipt.name, size(receipt.size)] for receipt in found.unpublished]),
+            "## Only copies",
+            "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
+            "by the next run of push-bids; look at the others before you remove them by hand.",
+            table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
         ]
-    if stale:
-        rows = [[file.file, size(file.size)] for file in stale]
+    if leftovers.stale:
+        rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
         parts += [
             "## Stale files in the staging folder",
             "Leftovers of older or broken runs. They go only if the form says so.",
-            table(["file", "size"], rows),
+            table(["file", "size", "what"], rows),
         ]
-    return "\n\n".join(parts) + "\n"
+    if leftovers.strangers:
+        parts += [
+            "## Not of bids-push",
+            "These are in the staging folder, and are neither opened nor removed.",
+            table(["name", "why"], [[name, why] for name, why in leftovers.strangers.items()]),
+        ]
+    return parts
+
+
+def _what_is_stale(file: Removal) -> str:
+    if not file.is_shard:
+        return "a copy of nothing"
+    return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
 
 
 def _removals(removals: Removals, asked: bool) -> list[str]:

@@ -17,6 +17,7 @@ from tasks.errors import BadInput
 
 PREFIX = "BIDS_PUSH_"
 DEFAULT_WORKERS = 2  # shards embedded at the same time: what a small machine with one disk keeps up with
+LONGEST_ROUND = 3650  # nights: ten years
 LONGEST_GATE = 3650.0  # days: ten years, within what a server can keep as a date
 
 
@@ -44,8 +45,9 @@ class Settings(BaseSettings):
         Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
     )
     check: Literal["trailer", "full"] = Field(
-        "trailer",
-        description="what of an image's gzip stream is checked as it is embedded: its length, or all of it by its CRC",
+        "full",
+        description="what of an image's gzip stream is checked as it is embedded: all of it by the CRC of each member, "
+        "or its length alone ('trailer'), which sees a file that was cut off and no damage within",
     )
     stage_workers: int = Field(DEFAULT_WORKERS, ge=1, description="shards embedded at the same time")
     max_staged_bytes: int | None = Field(
@@ -72,7 +74,15 @@ class Settings(BaseSettings):
         description="the part of the published images (0.10: a tenth) that may be gone from the dataset or have other "
         "bytes; more stops a push before it stages, until accept_changes has the exact number",
     )
-    sample_shards: int = Field(3, ge=1, description="shards read back from the Hub when verification is 'sample'")
+    sample_shards: int = Field(
+        3, ge=1, description="shards that a run reads back from the Hub at least, when verification is 'sample'"
+    )
+    sample_nights: int = Field(
+        30,  # as long as a gate waits, so each shard comes back while its staged file may still be there; and a
+        ge=1,  # thirtieth of 300 GB is read in a quarter of an hour at 100 Mbit/s
+        le=LONGEST_ROUND,
+        description="nights in which each published shard is read back once, when verification is 'sample'",
+    )
 
 
 def stage_workers() -> int:

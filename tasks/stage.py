@@ -10,6 +10,7 @@ in every run, whatever is missing in it, and a group that an earlier run has sta
 """
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from prefect.logging import get_run_logger
 from tasks.embed import Check, embed
 from tasks.errors import PushError
 from tasks.files import whole_file
-from tasks.models import ImageContent, Receipt, ShardSpec, Value
+from tasks.models import Identity, ImageContent, Receipt, ShardSpec, Value
 from tasks.settings import Settings
 from tasks.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
+from tasks.untrusted import identity
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
 #: Small shards (up to `FLUSHED_ABOVE`) that one task run stages: from so many on a group ends at the next name that
@@ -51,7 +53,7 @@ class NotStaged(PushError):
         return "\n".join([*first, *([f"and {more} more"] if more else [])])
 
 
-def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer", result: str = "") -> Receipt:
+def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", result: str = "") -> Receipt:
     """Embed and write one shard into the staging folder, then its receipt.
 
     `root` is the dataset's folder, `result` the name of Prefect's result that will hold the receipt too. Memory does
@@ -65,6 +67,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "trailer
     """
     file = staging.shard_file(spec)
     try:
+        staging.require_own_folders(file.parent)
         receipt = _write(spec, root, staging, check, result)
         staging.write_receipt(spec, receipt)
     except UnicodeEncodeError as error:
@@ -98,6 +101,8 @@ def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check, result: 
             writer.end_row_group(number, rows)
             contents[number] = embedded
         writer.close()
+        stream.flush()
+        written = identity(os.fstat(stream.fileno()))
     images = tuple(content for number in range(len(groups)) for content in contents[number])
     return Receipt(
         path=spec.path,
@@ -109,7 +114,14 @@ def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check, result: 
         name=spec.name,
         file=file.relative_to(staging.folder).as_posix(),
         result=result,
+        identity=_identity(file, written),
     )
+
+
+def _identity(file: Path, written: Identity) -> Identity | None:
+    """The identity of a shard under its name, if it is the file that was written: a rename changes the ctime alone."""
+    found = identity(file.lstat())
+    return found if found.model_copy(update={"ctime_ns": written.ctime_ns}) == written else None
 
 
 @dataclass(frozen=True)

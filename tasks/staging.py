@@ -6,18 +6,22 @@
         results/        Prefect's results of the staged shards
         gate.json       the gate that is open on this target, if one is
         status.json     what the last runs have found, for people
+        failed.json     shards that failed verification, until their bytes were right
+        round.json      which published shards were read back, and when
         lock            held by the run that works on the target
 
 A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
 share a file. Nothing here deletes: that is `tasks.cleanup`'s alone.
+
+Others can write to the folder too, so it is no trusted place: links, FIFOs and foreign files are neither followed nor
+opened (`tasks.untrusted`), and `strangers` names them.
 """
 
 import errno
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +30,20 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from tasks.errors import PushError
-from tasks.files import sha256_of, write_whole
-from tasks.models import LAYOUT_VERSION, Receipt, ShardSpec
+from tasks.files import TEMPORARY_SUFFIX, write_whole
+from tasks.models import LAYOUT_VERSION, Identity, Receipt, ShardSpec
+from tasks.paths import printable
+from tasks.untrusted import NOT_ORDINARY, Entry, entries, identity, read_below, sha256_below, status_below
 
 DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
-RECEIPT_SUFFIX = ".receipt.json"
+SHARD_SUFFIX, RECEIPT_SUFFIX = ".parquet", ".receipt.json"
+#: The names that bids-push gives to the files of a shard, and to Prefect's results of staging some.
+OURS = re.compile(
+    rf"shards/[^/]+/[^/]+\.[0-9a-f]{{{DIGEST_IN_NAME}}}({re.escape(SHARD_SUFFIX)}|{re.escape(RECEIPT_SUFFIX)})"
+    rf"({re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
+)
+#: The files of ours directly in the target's folder: what is remembered, and the lock.
+_BESIDE = re.compile(rf"[a-z-]+\.json({re.escape(TEMPORARY_SUFFIX)})?|lock")
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would
@@ -66,6 +79,16 @@ def refused(folder: Path, error: OSError) -> DiskFull | CannotWrite:
     )
 
 
+def receipt_name(receipt: Receipt) -> str:
+    """Where a receipt is, relative to the target's folder."""
+    return receipt.file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
+
+
+def result_name(receipt: Receipt) -> str:
+    """Where Prefect's result of staging the shard is, relative to the target's folder. Small shards share one."""
+    return f"results/{receipt.result or result_key(receipt.digest)}"
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a dataset is published: a dataset repo at a revision, on one Hub."""
@@ -83,21 +106,6 @@ class Target:
 
     def __str__(self) -> str:
         return self.repo_id if self.revision == "main" else f"{self.repo_id} at {self.revision}"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A file as the kernel knows it: another one, or one written to since, has another."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-def identity(status: os.stat_result) -> Identity:
-    """The identity of a file by its status."""
-    return Identity(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Seals:
@@ -152,6 +160,16 @@ class Staging:
         """The file that remembers where the target stands, for people."""
         return self.folder / "status.json"
 
+    @property
+    def failed(self) -> Path:
+        """The file that keeps the shards that failed verification."""
+        return self.folder / "failed.json"
+
+    @property
+    def round(self) -> Path:
+        """The file that remembers which published shards were read back, and when."""
+        return self.folder / "round.json"
+
     def shard_file(self, spec: ShardSpec) -> Path:
         """Where the shard is staged; another digest is another file."""
         subject = spec.path.split("/")[-2]
@@ -161,52 +179,84 @@ class Staging:
         """Where the shard's receipt is, beside the shard."""
         return self.shard_file(spec).with_suffix(RECEIPT_SUFFIX)
 
+    def require_own_folders(self, *below: Path) -> None:
+        """Check that the target's folder, the folders in it, and those `below` that are there, are no links.
+
+        Raises:
+            CannotWrite: one of them is: what would be written to it would go elsewhere.
+        """
+        for folder in (self.folder, self.shards, self.results, *below):
+            if folder.is_symlink():
+                raise CannotWrite(
+                    f"{folder} is a symlink, and what is staged must not lead elsewhere. Move away the link, and what "
+                    "is behind it to its place; only the staging root itself may be reached through a link."
+                )
+
     def write_receipt(self, spec: ShardSpec, receipt: Receipt) -> None:
         """Write the receipt of a shard that this process has just written: from now on the shard counts as staged."""
         write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
-        self._seals.put(receipt.file, receipt.sha256, identity((self.folder / receipt.file).stat()))
+        if receipt.identity is not None:
+            self._seals.put(receipt.file, receipt.sha256, receipt.identity)
+
+    def remember(self, receipts: Iterable[Receipt], commit: str) -> None:
+        """Note in the receipts of shards that this commit of the target holds them; what a receipt says first stays.
+
+        Not flushed to the disk: a power cut may cost a receipt, and its shard is hashed or staged again then.
+        """
+        for receipt in receipts:
+            there = self._receipt(receipt_name(receipt))
+            if there is not None and not there.commit and there.published() == receipt.published():
+                noted = there.model_copy(update={"commit": commit})
+                write_whole(self.folder / receipt_name(receipt), noted.model_dump_json(indent=1).encode(), False)
 
     def read_receipt(self, spec: ShardSpec) -> Receipt | None:
         """The receipt of this very shard (same path and digest), or None; a damaged one is none."""
-        try:
-            receipt = Receipt.model_validate_json(self.receipt_file(spec).read_bytes())
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValidationError):
-            return None
-        return receipt if (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
-
-    def receipt_of(self, receipt: Receipt) -> Receipt | None:
-        """The receipt that is on the disk for the file of this one, or None."""
-        path = (self.folder / receipt.file).with_suffix(RECEIPT_SUFFIX)
-        try:
-            return Receipt.model_validate_json(path.read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
+        receipt = self._receipt(self.receipt_file(spec).relative_to(self.folder).as_posix())
+        return receipt if receipt and (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
 
     def receipts(self) -> list[Receipt]:
         """Every readable receipt in the folder, sorted by the staged file's name."""
-        found = []
-        for path in sorted(self.shards.rglob(f"*{RECEIPT_SUFFIX}")):
-            try:
-                found.append(Receipt.model_validate_json(path.read_bytes()))
-            except (IsADirectoryError, ValidationError):
-                continue
-        return found
+        names = (entry.name for entry in entries(self.folder, "shards") if entry.name.endswith(RECEIPT_SUFFIX))
+        return [receipt for name in names if (receipt := self._receipt(name)) is not None]
+
+    def _receipt(self, name: str) -> Receipt | None:
+        """The receipt in this file, or None where there is none, or one that is damaged or of another shard's file."""
+        try:
+            receipt = Receipt.model_validate_json(read_below(self.folder, name))
+        except (*NOT_ORDINARY, ValidationError):
+            return None
+        return receipt if OURS.fullmatch(name) and receipt_name(receipt) == name else None
+
+    def size_of(self, file: str) -> int | None:
+        """The bytes of an ordinary file in the folder, or None."""
+        try:
+            return status_below(self.folder, file).st_size
+        except OSError:
+            return None
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a small file of ours in the folder.
+
+        Raises:
+            OSError: there is none, or it is not an ordinary file.
+        """
+        return read_below(self.folder, path.relative_to(self.folder).as_posix())
 
     def intact(self, receipt: Receipt) -> bool:
         """Whether the staged file is what its receipt says, by its size and by all of its bytes.
 
         A process reads each file once for this: whoever writes to it later changes its ctime, and nobody can set that.
         """
-        path = self.folder / receipt.file
         try:
-            found = identity(path.stat())
+            found = identity(status_below(self.folder, receipt.file))
             if found.size != receipt.size:
                 return False
             if self._seals.holds(receipt.file, receipt.sha256, found):
                 return True
-            if sha256_of(path) != receipt.sha256 or identity(path.stat()) != found:
-                return False
+            sha256, found = sha256_below(self.folder, receipt.file)
         except OSError:
+            return False
+        if (sha256, found.size) != (receipt.sha256, receipt.size):
             return False
         self._seals.put(receipt.file, receipt.sha256, found)
         return True
@@ -219,15 +269,27 @@ class Staging:
     def read_whole(self, spec: ShardSpec) -> Receipt | None:
         """The receipt of a shard whose staged file has its size, or None. Its bytes are hashed before they are sent."""
         receipt = self.read_receipt(spec)
-        try:
-            whole = receipt is not None and (self.folder / receipt.file).stat().st_size == receipt.size
-        except OSError:
-            return None
-        return receipt if whole else None
+        return receipt if receipt is not None and self.size_of(receipt.file) == receipt.size else None
 
     def staged_bytes(self) -> int:
         """The bytes of every staged shard in the folder, with or without a receipt."""
-        return sum(path.stat().st_size for path in self.shards.rglob("*.parquet"))
+        return sum(entry.status.st_size for entry in self.ours() if entry.name.endswith(SHARD_SUFFIX))
+
+    def ours(self) -> list[Entry]:
+        """The files that have names which bids-push gives, and are ordinary files: the only ones that may ever go."""
+        found = (*entries(self.folder, "results"), *entries(self.folder, "shards"))
+        return [entry for entry in found if OURS.fullmatch(entry.name) and entry.oddity is None]
+
+    def strangers(self) -> dict[str, str]:
+        """What in the folder is not of bids-push: names for people, and what each is. None is opened or removed."""
+        found: dict[str, str] = {}
+        for entry in entries(self.folder):
+            named = OURS.fullmatch(entry.name) or _BESIDE.fullmatch(entry.name)
+            if named and entry.oddity:
+                found[printable(entry.name)] = entry.oddity
+            elif not named and not entry.is_folder:
+                found[printable(entry.name)] = entry.oddity or "its name is none that bids-push gives"
+        return found
 
     @contextmanager
     def held(self, patience: float = 0.0) -> Iterator[None]:
@@ -238,10 +300,11 @@ class Staging:
 
         Raises:
             TargetBusy: another process holds it.
-            CannotWrite: the folder cannot be made or written to.
+            CannotWrite: the folder cannot be made or written to, or is a link.
             DiskFull: its disk is full.
         """
         try:
+            self.require_own_folders()
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.lock)
             lock.acquire(timeout=patience)

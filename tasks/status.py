@@ -27,7 +27,8 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
-from tasks.evidence import Gate, VerificationReport
+from tasks.evidence import Gate, VerificationFailed, VerificationReport
+from tasks.failed import WHAT, named, read_failed
 from tasks.files import write_whole
 from tasks.gates import STATUS, newest_version
 from tasks.hub import Hub
@@ -35,6 +36,7 @@ from tasks.lineage import artifact_key
 from tasks.models import Value, Verification
 from tasks.removals import KEPT, Removals, read_kept
 from tasks.report import cell, number, size, table
+from tasks.rounds import Round
 from tasks.run import ThisRun, target_tag, ui_link
 from tasks.staging import Staging, Target
 
@@ -51,6 +53,23 @@ class Verified(Value):
     level: Verification
     shards: int
     read_back: int
+
+
+class Rotation(Value):
+    """How far the round is in which every published shard is read back."""
+
+    number: int
+    since: datetime
+    read: int
+    """Shards that were read back in it."""
+    shards: int
+    """Shards that are published."""
+    left: int
+    """Shards to be read back before it ends."""
+    nights: int
+    """Nights that this takes at the present pace."""
+    once_in: int
+    """Nights in which each shard is read back once."""
 
 
 class TargetStatus(Value):
@@ -70,6 +89,7 @@ class TargetStatus(Value):
     failed: tuple[str, ...] = ()
     """Paths of shards that could not be staged."""
     verified: Verified | None = None
+    rotation: Rotation | None = None
 
 
 @dataclass
@@ -82,12 +102,14 @@ class StatusBoard:
     known: TargetStatus = field(default_factory=TargetStatus)
     artifact: UUID | None = None
     """The version that this run has left last."""
+    checked: str = ""
+    """What this run has verified, in a sentence."""
 
     @classmethod
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
         """The board with what the runs before this one knew."""
         try:
-            known = TargetStatus.model_validate_json(staging.status.read_bytes())
+            known = TargetStatus.model_validate_json(staging.read(staging.status))
         except (OSError, ValidationError):
             known = TargetStatus()
         return cls(hub, staging, run, known)
@@ -102,8 +124,9 @@ class StatusBoard:
         missing = max((self.known.planned or on_hub) - on_hub - held, 0)
         self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, held=held, removals=removals)
 
-    def verified(self, report: VerificationReport) -> None:
-        """Keep that the target was verified now."""
+    def verified(self, report: VerificationReport, sentence: str) -> None:
+        """Keep that the target was verified now, as the sentence says."""
+        self.checked = sentence
         self.learn(
             verified=Verified(
                 at=datetime.now(UTC),
@@ -111,6 +134,21 @@ class StatusBoard:
                 level=report.level,
                 shards=len(report.checks),
                 read_back=report.read_back,
+            )
+        )
+
+    def rotated(self, kept: Round, places: int) -> None:
+        """Keep how far the round is in which every shard is read back, so many (`places`) a night."""
+        left = kept.left()
+        self.learn(
+            rotation=Rotation(
+                number=kept.number,
+                since=kept.since,
+                read=kept.read_in_it(),
+                shards=len(kept.read) + len(kept.unread),
+                left=left,
+                nights=-(-left // places),
+                once_in=kept.nights,
             )
         )
 
@@ -141,16 +179,21 @@ class StatusBoard:
         parts += [f"{number(known.held, 'shard')} held back"] if known.held else []
         gone = len(known.removals.shards) + len(known.removals.texts)
         parts += [f"{gone:,} withdrawn"] if gone else []
+        unsound = read_failed(self.staging)[0]
+        parts += [f"{number(len(unsound), 'shard')} failed verification"] if unsound else []
         return "; ".join(parts)
 
     def ended(self, state: State, gate: Gate | None) -> State:
         """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
         self.show(state.name or "", gate)
-        return state.model_copy(update={"message": self.told(state.message or "", gate)})
+        said = state.name == VerificationFailed.__name__  # by its own message, with what to do
+        return state.model_copy(update={"message": self.told(state.message or "", gate, failed=not said)})
 
-    def told(self, message: str, gate: Gate | None, here: bool = False) -> str:
-        """A state's message, then what is withdrawn and how to decide, and where the target's status is."""
-        sentences = (message, self.withdrawn(gate, here), status_at(self.hub.target, self.artifact))
+    def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True) -> str:
+        """A state's message, then what was verified, failed or is withdrawn, and where the target's status is."""
+        unsound = named(read_failed(self.staging)[0]) if failed else ""
+        where = status_at(self.hub.target, self.artifact)
+        sentences = (message, self.checked, unsound, self.withdrawn(gate, here), where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
@@ -226,8 +269,22 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         f"{ui_link('All versions, the newest first', all_versions)}.",
         table(["shards", ""], rows),
         _verified(hub, known.verified),
+        _rotation(known.rotation),
         _gate(gate, board.run, now),
     ]
+    unsound, damaged = read_failed(board.staging)
+    if damaged:
+        parts.append(f"**{cell(damaged)}**")
+    if unsound:
+        rows = [
+            [Path(one.path).stem, f"{one.since:%Y-%m-%d %H:%M} UTC", WHAT[one.cause], one.what]
+            for one in unsound.values()
+        ]
+        parts += [
+            "## Failed verification",
+            "Each run reads them back, and ends VerificationFailed, until their bytes are right.",
+            table(["shard", "since", "", "found"], rows),
+        ]
     parts += _withdrawn(board, gate, here=now in WAITING)
     parts += ["## Not staged", table(["shard"], [[Path(path).stem] for path in known.failed])] if known.failed else []
     lines = [
@@ -258,6 +315,17 @@ def _verified(hub: Hub, last: Verified | None) -> str:
         f"Last verified ({last.level}): {last.at:%Y-%m-%d %H:%M} UTC at commit "
         f"[{last.commit[:12]}]({hub.commit_url(last.commit)}): {number(last.shards, 'shard')}{back}."
     )
+
+
+def _rotation(round_: Rotation | None) -> str:
+    """How far the round is in which every shard is read back."""
+    if round_ is None:
+        return "No run has read published shards back in turn yet."
+    once = f"Each published shard is read back once in {number(round_.once_in, 'night')} that verify it."
+    progress = f"Round {round_.number:,}, since {round_.since:%Y-%m-%d}: {round_.read:,} of {round_.shards:,} read back"
+    if not round_.left:
+        return f"{once} {progress}; it is complete, and the next night begins the next."
+    return f"{once} {progress}; at this pace it takes {number(round_.nights, 'more night')}."
 
 
 def _gate(gate: Gate | None, run: ThisRun, now: str) -> str:

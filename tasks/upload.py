@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from huggingface_hub.utils.sha import git_hash
 from pathspec import GitIgnoreSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -251,7 +250,8 @@ def commit(
         batch = _Batch.of(hub, before, shards, operations, changes, late)
         if late and not batch.any():
             return replace(before, contested=True, overtaken=late)
-        record, card = batch.record(before), batch.card(before)
+        record = batch.record(before)
+        card = changes.card_of(record, before.card)
         everything = batch.operations(hub, record, card)
         fence()
         try:
@@ -355,10 +355,6 @@ class _Batch:
         """The record that is true after the commit."""
         return before.record.updated(self.shards, self.forget, self.published(), self.changes.dataset)
 
-    def card(self, before: Published) -> str:
-        """The card that is true after the commit."""
-        return self.changes.card_of(self.record(before), before.card)
-
     def operations(
         self, hub: Hub, record: PublicationRecord, card: str
     ) -> list[CommitOperationAdd | CommitOperationDelete]:
@@ -415,11 +411,7 @@ def as_published(texts: Mapping[str, bytes]) -> tuple[PublishedText, ...]:
 
 
 def _holds(listed: ListedFile | None, data: bytes) -> bool:
-    if listed is None or listed.size != len(data):
-        return False
-    if listed.sha256 is not None:
-        return listed.sha256 == hashlib.sha256(data).hexdigest()
-    return listed.blob_id == git_hash(data)
+    return listed is not None and listed.holds(data)
 
 
 def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:

@@ -3,78 +3,115 @@
 Three levels, each with all of the one before:
 
 - `listing`: every expected shard's path, size and sha256 in the listing, all pages, and its line in the record.
-- `sample`: some shards are read back from the Hub, byte for byte.
+- `sample`: some shards are read back from the Hub, byte for byte: those just sent, and those that are due
+  (`tasks.rounds`), so that every shard comes back once in a stated number of nights.
 - `full`: every shard is read back.
+
+A shard that failed before is read back at any level (`tasks.failed`).
 
 Reading back means: the bytes the Hub sends are hashed here and compared with the receipt, the Parquet file is opened,
 every image in it is hashed and compared with the sha256 its source file had when it was embedded, and decoded by
-nibabel. A listing's sha256 alone is only what an uploader claimed, and downloads through the client check nothing.
+nibabel to its end (`tasks.decode`). A listing's sha256 alone is only what an uploader claimed, and downloads through
+the client check nothing.
 The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
+
+What could not be looked at (the Hub is away, the token has expired, this machine's disk is full) is no failure of a
+shard: it ends the verification with its own error, and nothing is known of the target then.
 """
 
-import gzip
 import hashlib
-import io
-import random
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
 from typing import BinaryIO
 
-import nibabel
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub.errors import EntryNotFoundError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.evidence import Failure, ShardCheck, Slice, VerificationReport
-from tasks.hub import Hub
-from tasks.models import PublishedShard, Verification
-from tasks.patience import RETRIES
-from tasks.pictures import MAX_SLICES, middle_slice
+from tasks.decode import Undecodable, decode, picture
+from tasks.evidence import ShardCheck, Slice, VerificationReport
+from tasks.failed import Cause, Failure
+from tasks.hub import Hub, Refused
+from tasks.models import Listing, PublicationRecord, PublishedShard, Verification
+from tasks.patience import RETRIES, patiently
+from tasks.pictures import MAX_SLICES
 from tasks.published import read_published
 from tasks.resume import disagreement
+from tasks.rounds import Round
+
+SAY_EVERY = 10.0  # seconds between lines in the log that say how far it is
+ASKED_BY_NAME = 1000  # shards missing in a listing that are asked for one by one: as many as a page of it has
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a run reads back, beside what its level asks for, and what it has read before."""
+
+    round: Round
+    """Says which shards are due."""
+    least: int = 3
+    """Shards that a sample has at least."""
+    sent: frozenset[str] = frozenset()
+    """Paths of what this run has sent: the sample begins with these."""
+    again: frozenset[str] = frozenset()
+    """Paths of shards that failed before: read back at any level."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """The dataset's own texts that the repo must hold too."""
+    made: str | None = None
+    """The commit that this run has made last: an older head is not looked at."""
+    commit: str | None = None
+    """The commit to look at; the head where there is none."""
+    read: tuple[PublicationRecord, Listing] | None = None
+    """What this run has read from the Hub already, at the commit of the listing."""
 
 
 def verify(
     hub: Hub,
     expected: Sequence[PublishedShard],
     level: Verification,
-    sample_shards: int = 3,
-    favour: Iterable[str] = (),
-    commit: str | None = None,
+    reading: Reading | None = None,
     say: Callable[[str], None] = lambda _: None,
+    found: "ReadBack | None" = None,
 ) -> VerificationReport:
-    """Compare the target, at its head or at `commit`, with the shards that should be there.
+    """Compare the target, at one commit, with the shards that should be there.
 
     Args:
         hub: the target.
-        expected: the shards of the plan, as their receipts (or, where they were published earlier, the record) say.
+        expected: the shards that are published, as their receipts (or, where they were published earlier, the record)
+            say.
         level: how deep to look.
-        sample_shards: how many shards `sample` reads back.
-        favour: paths to draw the sample from first: what this run has sent.
-        commit: the commit to look at; the head by default.
+        reading: which shards to read back, and at which commit to look; the head by default.
         say: told now and then how far it is.
+        found: what an earlier try has read back: it is not read again at the same commit.
+
+    Raises:
+        Transient: the Hub could not answer; nothing is known of the target then.
     """
-    commit = commit or hub.head()
-    listing = hub.listing(commit)
-    record = read_published(hub, commit).record
-    failures: dict[str, str] = {}
-    for shard in expected:
-        what = disagreement(shard, listing)
-        if what is None and record.shards.get(shard.path) != shard:
-            what = "the publication record does not have it as it is"
-        if what is not None:
-            failures[shard.path] = what.replace("in the record", "expected").replace("the record has it", "missing")
-    sound = [shard for shard in expected if shard.path not in failures]
-    chosen = _sample(sound, level, sample_shards, set(favour), seed=commit)
-    found = ReadBack()
+    reading = reading or Reading(Round(datetime.now(UTC), nights=30))
+    found = found or ReadBack()
+    commit = reading.commit or hub.head(at_least=reading.made)
+    record, listing = _read(hub, commit, reading.read)
+    lines = {shard.path: shard for shard in expected}
+    lines |= {path: record.shards[path] for path in reading.again if path in record.shards and path not in lines}
+    failures = {one.path: one for one in _listed_wrongly(hub, lines.values(), record, listing)}
+    sound = [shard for path, shard in lines.items() if path not in failures]
+    chosen = _chosen(sound, level, reading)
+    told = monotonic()
     for number, shard in enumerate(chosen, start=1):
-        what = found.read(hub, shard, commit)
-        if what is not None:
-            failures[shard.path] = what
-        say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
+        failure = patiently(partial(found.read, hub, shard, commit), say)
+        if failure is not None:
+            failures[shard.path] = failure
+        if number == len(chosen) or monotonic() > told + SAY_EVERY:
+            say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
+            told = monotonic()
+    failures |= {one.path: one for one in _texts_wrong(reading.texts, listing)}
     read = {shard.path for shard in chosen}
     return VerificationReport(
         repo_id=hub.target.repo_id,
@@ -92,24 +129,74 @@ def verify(
             for shard in sound
             if shard.path not in failures
         ),
-        failures=tuple(Failure(path=path, what=what) for path, what in sorted(failures.items())),
+        failures=tuple(failures[path] for path in sorted(failures)),
+        gone=tuple(sorted(path for path in reading.again if path not in lines)),
         images_decoded=found.images,
         bytes_read_back=found.size,
         slices=tuple(found.slices),
     )
 
 
-def _sample(
-    shards: Sequence[PublishedShard], level: Verification, count: int, favour: set[str], seed: str
-) -> list[PublishedShard]:
-    """The shards to read back. Drawn by the commit, so that a repeated verification looks at the same ones."""
+def _read(hub: Hub, commit: str, before: tuple[PublicationRecord, Listing] | None) -> tuple[PublicationRecord, Listing]:
+    """The record and the listing at a commit, fetched unless they were read before."""
+    if before is not None and before[1].commit == commit:
+        return before
+    return read_published(hub, commit).record, hub.listing(commit)
+
+
+def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Reading) -> list[PublishedShard]:
+    """The shards to read back: those that failed before, and as many as the level asks for."""
+    again = [shard for shard in sound if shard.path in reading.again]
+    others = [shard for shard in sound if shard.path not in reading.again]
     if level == "listing":
-        return []
-    if level == "full":
-        return list(shards)
-    draw = random.Random(seed)
-    order = sorted(shards, key=lambda shard: (shard.path not in favour, draw.random()))
-    return order[:count]
+        return again
+    return again + (others if level == "full" else reading.round.choose(others, reading.sent, reading.least))
+
+
+def _listed_wrongly(
+    hub: Hub, shards: Iterable[PublishedShard], record: PublicationRecord, listing: Listing
+) -> Iterator[Failure]:
+    """The shards that listing or record do not have as they are."""
+    missing = []
+    for shard in shards:
+        listed = listing.files.get(shard.path)
+        cause, what = Cause.CHANGED, disagreement(shard, listing)
+        if what is None:
+            if record.shards.get(shard.path) == shard:
+                continue
+            cause, what = Cause.RECORD, "the record has another line for it, or none"
+        elif listed is None:
+            missing.append(shard)
+            continue
+        elif listed.sha256 is None:
+            cause, what = Cause.REGULAR, f"{listed.size} bytes of text, {shard.size} bytes expected"
+        yield _failure(shard, cause, what.replace("in the record", "expected"))
+    short = _left_out(hub, missing, listing)
+    for shard in missing:
+        if shard.path in short:
+            yield _failure(shard, Cause.SHORT_LISTING, "it is in the repo, and not in the listing")
+        else:
+            yield _failure(shard, Cause.CHANGED, "it is not in the repo")
+
+
+def _left_out(hub: Hub, missing: Sequence[PublishedShard], listing: Listing) -> set[str]:
+    """Which of the shards that a listing does not have are there when asked for by name."""
+    asked = [shard.path for shard in missing[:ASKED_BY_NAME]]
+    there = set(hub.listed(asked, listing.commit)) if asked else set()
+    return {shard.path for shard in missing} if len(there) == len(asked) else there
+
+
+def _texts_wrong(texts: Mapping[str, bytes], listing: Listing) -> Iterator[Failure]:
+    """The dataset's own texts that the repo does not hold as they are."""
+    for path, data in texts.items():
+        listed = listing.files.get(path)
+        if listed is None or not listed.holds(data):
+            what = "it is not in the repo" if listed is None else "the repo has other text"
+            yield Failure(path=path, what=what, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _failure(shard: PublishedShard, cause: Cause, what: str) -> Failure:
+    return Failure(path=shard.path, what=what, cause=cause, size=shard.size, sha256=shard.sha256)
 
 
 class ReadBack:
@@ -121,19 +208,40 @@ class ReadBack:
         self.images = 0
         """Images that were hashed, compared and decoded."""
         self.slices: list[Slice] = []
+        self._known: dict[tuple[str, PublishedShard], Failure | None] = {}
 
-    def read(self, hub: Hub, shard: PublishedShard, commit: str) -> str | None:
-        """Read one shard back; what is wrong with it, or None."""
+    def read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
+        """Read one shard back, unless that was done already; what is wrong with it, or None.
+
+        Raises:
+            Transient: the Hub does not answer: nothing is known of the shard.
+        """
+        if (commit, shard) not in self._known:
+            self._known[commit, shard] = self._read(hub, shard, commit)
+        return self._known[commit, shard]
+
+    def _read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
         with tempfile.TemporaryFile() as copy:
-            size, sha256 = hub.read_back(shard.path, commit, copy)
+            try:
+                size, sha256 = hub.read_back(shard.path, commit, copy)
+            except Refused as error:
+                if not isinstance(error.__cause__, EntryNotFoundError):
+                    raise
+                return _failure(shard, Cause.NOT_SERVED, "the Hub says that it has no such file")
             self.size += size
             if (size, sha256) != (shard.size, shard.sha256):
-                return f"the bytes that came back are others: {size} bytes, sha256 {sha256[:12]}, expected {shard.size} bytes, {shard.sha256[:12]}"  # noqa: E501
+                what = f"{size} bytes came back, sha256 {sha256[:12]}; expected {shard.size} bytes, {shard.sha256[:12]}"
+                return _failure(shard, Cause.OTHER_BYTES, what)
             copy.seek(0)
             try:
-                return self._open(copy, shard)
-            except (pa.ArrowException, OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-                return f"came back whole, but cannot be opened: {type(error).__name__}: {error}"
+                what_else = self._open(copy, shard)
+            except Undecodable as error:
+                what_else = f"it is damaged: {error}"
+            except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno:  # this machine's disk, and not what came back
+                    raise
+                what_else = f"it cannot be opened: {type(error).__name__}: {error}"
+            return _failure(shard, Cause.CONTENT, what_else) if what_else else None
 
     def _open(self, copy: BinaryIO, shard: PublishedShard) -> str | None:
         expected = {image.path: image for image in shard.images}
@@ -151,15 +259,14 @@ class ReadBack:
         return f"images missing: {', '.join(expected)}" if expected else None
 
     def _decode(self, path: str, suffix: str, data: pa.Buffer) -> None:
-        raw: BinaryIO = pa.BufferReader(data)
-        stream = gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else io.BytesIO(data)
-        image = nibabel.Nifti1Image.from_stream(stream)
-        volume = np.asanyarray(image.dataobj[..., 0] if image.ndim > 3 else image.dataobj)
+        try:
+            decode(data)
+        except Undecodable as error:
+            raise Undecodable(f"the image {path}: {error}") from error
         self.images += 1
         if len(self.slices) < MAX_SLICES and suffix not in {shown.suffix for shown in self.slices}:
-            picture = middle_slice(volume, path, suffix, image.header.get_zooms())
-            if picture is not None:
-                self.slices.append(picture)
+            shown = picture(path, suffix, data)
+            self.slices += [shown] if shown else []
 
 
 @task(
@@ -170,11 +277,7 @@ class ReadBack:
     **RETRIES,
 )
 def verify_target(
-    hub: Hub,
-    expected: Sequence[PublishedShard],
-    level: Verification,
-    sample_shards: int,
-    favour: frozenset[str] = frozenset(),
+    hub: Hub, expected: Sequence[PublishedShard], level: Verification, reading: Reading, found: ReadBack
 ) -> VerificationReport:
-    """`verify` at the target's head, as a task."""
-    return verify(hub, expected, level, sample_shards, favour, say=get_run_logger().info)
+    """`verify` at the target's head, as a task. A further try reads nothing back that this one has `found`."""
+    return verify(hub, expected, level, reading, say=get_run_logger().info, found=found)

@@ -63,7 +63,8 @@ def image_at(root: Path, path: str, **fields: object) -> Image:
         "suffix": last.split(".")[0],
         "entities": entities,
     }
-    return Image(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, **{**known, **fields})  # type: ignore[arg-type]
+    stat = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino}
+    return Image(path=path, size=status.st_size, **{**stat, **known, **fields})  # type: ignore[arg-type]
 
 
 def image_of(root: Path, path: str, data: bytes, **fields: object) -> Image:

@@ -34,6 +34,7 @@ REPO = Path(__file__).resolve().parent.parent
 RUN = REPO / "requirements" / "run.txt"
 DEV = REPO / "requirements" / "dev.txt"
 VALIDATOR = REPO / "requirements" / "validator.txt"
+MUTANTS = REPO / "requirements" / "mutants.txt"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 NEEDED = "x86_64-manylinux_2_28"
 TOLD_OF = ("aarch64-manylinux_2_28", "aarch64-apple-darwin", "x86_64-apple-darwin")
@@ -70,7 +71,7 @@ def main() -> int:
         try:
             run, dev = newest(Path(folder)) if options.newest else (options.run, options.dev)
             if not options.no_wheels:
-                check_wheels([run, dev, VALIDATOR])
+                check_wheels([run, dev, VALIDATOR, MUTANTS])
             check_schedules(run, options.python, Path(folder))
         except PinsError as error:
             print(f"These pins do not work: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What a hurried person types: paths, settings, tokens. Each works, or ends in a named state that says what to do."""
 
+import errno
 import http.server
 import os
 import shutil
@@ -22,6 +23,7 @@ from deployments.local_stack import REPO, Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.connect import source_of
 from flows.push_bids import push_bids
+from tasks.contents import FILE as CACHE
 from tasks.contents import Contents
 from tasks.errors import BadInput
 from tasks.hub import Hub
@@ -104,7 +106,7 @@ def test_a_link_with_a_plain_name_publishes_what_is_not_utf8(bids: Path, tmp_pat
     again = push(tmp_path / "plain", target.target.repo_id, tmp_path / "staging")
     assert again.name == "NothingToPublish"
     assert figures(first)["shards sent"] == SESSIONS
-    known = Contents(tmp_path / "staging" / "contents.sqlite", tmp_path / "plain")
+    known = Contents(Staging.of(tmp_path / "staging", target.target).folder / CACHE, tmp_path / "plain")
     assert sum(known.knows(str(path.relative_to(real))) for path in real.rglob("*.nii.gz")) > SESSIONS
 
 
@@ -214,16 +216,19 @@ def test_a_staging_root_that_may_not_be_written_is_named(tmp_path: Path) -> None
         pass
 
 
-def test_a_staging_disk_that_is_full_from_the_start_is_named(bids: Path, tmp_path: Path, target: Hub) -> None:
-    folder = Staging.of(tmp_path, target.target).folder
-    folder.mkdir()
-    (folder / "gate.json.part").symlink_to("/dev/full")  # on which every write ends in ENOSPC
+def test_a_staging_disk_that_is_full_from_the_start_is_named(
+    bids: Path, tmp_path: Path, target: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr("tasks.files.os.fsync", full)  # where many a file system says so first
     assert "No space left on device" in said(push(bids, target.target.repo_id, tmp_path), "DiskFull")
     assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_cache_that_cannot_be_opened_costs_reads_and_nothing_else(bids: Path, tmp_path: Path, target: Hub) -> None:
-    (tmp_path / "contents.sqlite").mkdir()
+    (Staging.of(tmp_path, target.target).folder / CACHE).mkdir(parents=True)
     assert push(bids, target.target.repo_id, tmp_path).name == "Staged"
     assert push(bids, target.target.repo_id, tmp_path).name == "NothingToPublish"
 

@@ -20,12 +20,15 @@ from tasks.hub import Hub, OversizedFile, StaleHead, Transient
 from tasks.lease import TargetLost
 from tasks.models import DatasetIdentity, PublicationRecord, Receipt
 from tasks.published import CARD, INDEX, RECORD, Published, read_published
+from tasks.removals import as_file
+from tasks.remove import RemovalPlan, RemovalRefused
 from tasks.staging import RECEIPT_SUFFIX, Staging, Target
 from tasks.upload import Changes, ContestedTarget, Fence, IgnoredByRepo, NotInLfs, as_published, commit, transfer
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
 DATASET = DatasetIdentity(name="Aphasia", subjects=2, images=4, size=100)
+CARD_TEXT = "---\nlicense: cc0-1.0\n---\nthe same whatever the record says\n"
 INFO = r"/api/datasets/lab/[^/]+/revision/main$"  # what says the head
 _numbers = count(1)
 
@@ -174,6 +177,11 @@ def test_a_text_that_somebody_else_has_published_since_stays_as_they_have_it(
     assert read_published(hub).record == after.record
 
 
+def removal(target: Published, shard: str) -> RemovalPlan:
+    """An approved removal of a shard, planned at this head."""
+    return RemovalPlan(commit=target.commit, shards={shard: as_file(target.record.shards[shard])})
+
+
 def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
@@ -181,41 +189,10 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     before = publish(hub, staging, [first], changes(README=b"one"))
     theirs = another_version(staging, first)
     publish(hub, staging, [theirs], changes(README=b"two"))
-    gone = replace(changes(), remove=(first.path, "bids/README"), planned=before.record)
-    after = commit(hub, before, [], [], gone)
-    assert after.overtaken == {first.path, "bids/README"}
+    gone = replace(changes(), remove=removal(before, first.path), planned=before.record)
+    with pytest.raises(RemovalRefused):
+        commit(hub, before, [], [], gone)
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
-    again = gone.again(read_published(hub), {}, hub.listing(hub.head()))
-    assert again.remove == ()
-
-
-def test_a_removal_takes_the_shard_and_the_text_with_their_lines_and_nothing_that_is_not_ours(
-    hub: Hub, staging: Staging, staged: Staged
-) -> None:
-    first, second = staged(2)
-    publish(hub, staging, [first, second], changes(README=b"one", CHANGES=b"1.0"))
-    record = read_published(hub).record
-    foreign = record.shards[first.path].model_copy(update={"path": "notes.md"})
-    by_hand(hub, CommitOperationAdd("notes.md", b"by hand"))
-    before = read_published(hub)
-    before = replace(before, record=before.record.updated([foreign]))  # whatever came into the record's value
-    remove = (first.path, "bids/README", "notes.md", CARD, RECORD, INDEX, "data/sub-9/sub-9.parquet")
-    after = commit(hub, before, [], [], replace(changes(), remove=remove))
-    files = hub.listing(after.commit).files
-    assert {second.path, "bids/CHANGES", "notes.md", CARD, RECORD, INDEX} <= files.keys()
-    assert not {first.path, "bids/README"} & files.keys()
-    assert set(read_published(hub).record.shards) == {second.path}
-    assert set(read_published(hub).record.texts) == {"bids/CHANGES"}
-
-
-def test_a_removal_of_what_somebody_has_taken_out_by_hand_leaves_no_line_and_is_not_refused(
-    hub: Hub, staging: Staging, staged: Staged
-) -> None:
-    (first,) = staged(1)
-    publish(hub, staging, [first], changes())
-    by_hand(hub, CommitOperationDelete(first.path))
-    after = commit(hub, read_published(hub), [], [], replace(changes(), remove=(first.path,)))
-    assert not after.record.shards and not read_published(hub).record.shards
 
 
 def test_a_line_whose_shard_is_nowhere_leaves_the_record_and_one_whose_shard_is_back_stays(
@@ -224,8 +201,9 @@ def test_a_line_whose_shard_is_nowhere_leaves_the_record_and_one_whose_shard_is_
     first, second = staged(2)
     publish(hub, staging, [first, second], changes())
     by_hand(hub, CommitOperationDelete(first.path))
-    assert read_published(hub).without_shard(hub.listing(hub.head()), []) == (first.path,)
-    after = commit(hub, read_published(hub), [], [], replace(changes(), forget=(first.path, second.path)))
+    lost = {one.path: one.sha256 for one in (first, second)}
+    assert replace(changes(), lost=lost).any(read_published(hub))
+    after = commit(hub, read_published(hub), [], [], replace(changes(), lost=lost))
     assert set(after.record.shards) == set(read_published(hub).record.shards) == {second.path}
     assert second.path in hub.listing(after.commit).files
 
@@ -270,7 +248,12 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     """Its answer is lost, and somebody takes one part of it out before the run can look."""
     gone, kept, new = staged(3)
     before = publish(hub, staging, [gone, kept], changes(README=b"old"))
-    asked = replace(changes(README=b"new"), remove=(gone.path,), record=True)
+    asked = replace(
+        changes(README=b"new"),
+        remove=removal(before, gone.path),
+        record=True,
+        card_of=lambda record, existing: CARD_TEXT,
+    )
     sent = [one.operation for one in transfer(hub, staging, [new])]
     server.break_on({"fault": "lose_response", "path": "/commit/"})
     record = before.record.updated([new.published()], [gone.path], asked.published, DATASET)
@@ -282,7 +265,7 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
         "text": [CommitOperationAdd("bids/README", b"old")],
         "text's line": [CommitOperationAdd(INDEX, before.record.dump_index())],
         "dataset": [CommitOperationAdd(INDEX, record.model_copy(update={"dataset": None}).dump_index())],
-        "card": [CommitOperationAdd(CARD, b"---\nlicense: cc0-1.0\n---\nmine\n")],
+        "card": [CommitOperationAdd(CARD, CARD_TEXT.encode() + b"mine")],
         "index": [CommitOperationDelete(INDEX)],
         "removed file": [CommitOperationAdd(gone.path, b"back")],
         "removed line": [CommitOperationAdd(RECORD, record.updated([gone.published()]).dump())],
@@ -296,6 +279,18 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     except Transient:  # what has not landed is tried again
         answered = False
     assert server.broken == 1 and answered is (what == "all")
+
+
+@pytest.mark.parametrize("file", [RECORD, INDEX, CARD])
+def test_a_commit_of_the_record_and_the_card_alone_counts_as_landed_only_where_they_are_there(
+    server: CountedHub, hub: Hub, file: str
+) -> None:
+    asked = Changes(lambda record, existing: CARD_TEXT, {})
+    looks = Meddled(hub.target, hub.token)
+    looks.__dict__["meddle"] = lambda: by_hand(hub, CommitOperationDelete(file))
+    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    with pytest.raises(Transient):
+        commit(looks, read_published(hub), [], [], asked)
 
 
 class Meddled(Hub):

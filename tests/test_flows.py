@@ -20,8 +20,9 @@ from flows.held import Held, on_target
 from flows.push_bids import push_bids
 from tasks.approve import Question, ask
 from tasks.hub import Hub
-from tasks.models import PublicationRecord
+from tasks.models import PublicationRecord, ShardSpec
 from tasks.published import CARD, RECORD
+from tasks.stage import stage
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
@@ -104,6 +105,32 @@ def test_an_image_edited_in_place_at_the_same_size_is_published_again(own_bids: 
     image.write_bytes(data)
     push(own_bids, target, root)
     assert sum(shards_on(target)[path] != before[path] for path in before) == 1
+
+
+def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touches_nothing_else(
+    own_bids: Path, target: Hub, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines for files of theirs, one twice, and one whose shard is neither in the repo nor in the dataset any more."""
+    push(own_bids, target, root)
+    lines = (target.read(RECORD, target.head()) or b"").splitlines()
+    gone = sorted(own_bids.glob("sub-*/ses-*"))[0]
+    path = f"data/{gone.parent.name}/{gone.parent.name}_{gone.name}.parquet"
+    for folder in (gone, own_bids / "derivatives" / "lesion_masks" / gone.parent.name / gone.name):
+        shutil.rmtree(folder, ignore_errors=True)
+    theirs = [json.dumps(json.loads(lines[-1]) | {"path": name}).encode() for name in ("notes.md", "../x", "README.md")]
+    text = b"\n".join([*lines, *theirs, lines[1], b"no line"])
+    by_hand = [CommitOperationAdd("notes.md", b"theirs"), CommitOperationDelete(path), CommitOperationAdd(RECORD, text)]
+    target.commit(by_hand, "By hand", target.head())
+    assert push(own_bids, target, root, dry_run=True).name == "DryRun"
+    state = push(own_bids, target, root)
+    assert state.type.value == "COMPLETED", state.message
+    for said in (f"{path}: the record has it, and it is not in the repo", "line 7: its path is none", "line 10: "):
+        assert said in caplog.text
+    head = target.head()
+    record, damaged = PublicationRecord.read(target.read(RECORD, head) or b"")
+    assert not damaged and set(record.shards) == set(shards_on(target)) and len(record.shards) == SESSIONS - 1
+    assert target.read("notes.md", head) == b"theirs" and b"load_dataset" in (target.read(CARD, head) or b"")
+    assert push(own_bids, target, root).name == "NothingToPublish" and target.head() == head
 
 
 def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path, target: Hub, root: Path) -> None:
@@ -298,10 +325,28 @@ def test_cleanup_staging_without_a_deployment_verifies_and_deletes_nothing(bids:
     assert len(staged(root)) == SESSIONS
 
 
-def test_cleanup_staging_of_a_target_with_nothing_staged_says_so(target: Hub, root: Path) -> None:
+def test_cleanup_staging_of_a_target_with_nothing_staged_that_may_go_says_so_and_names_an_only_copy(
+    target: Hub, root: Path, shards: tuple[ShardSpec, ...], bids: Path
+) -> None:
     target.prepare(private=True)
     state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
+    assert "proved" not in (state.message or "")
+
+    receipt = stage(shards[0], bids, Staging.of(root, target.target))  # and never sent
+    state = cleanup_staging(target.target.repo_id, staging_root=root, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "NothingStaged")
+    assert f"since the Hub is not proved to have it: the first is {receipt.file}" in (state.message or "")
+    assert len(staged(root)) == 1
+
+
+def test_a_shard_that_was_published_remembers_the_commit_that_holds_it(bids: Path, target: Hub, root: Path) -> None:
+    push(bids, target, root)
+    receipts = Staging.of(root, target.target).receipts()
+    assert len(receipts) == SESSIONS
+    for receipt in receipts:
+        (there,) = target.listed([receipt.path], receipt.commit).values()
+        assert (there.size, there.sha256) == (receipt.size, receipt.sha256)
 
 
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:

@@ -59,12 +59,13 @@ def test_raw_images_and_those_of_derivatives_are_rows_with_their_entities(tmp_pa
     assert [image.path for image in dataset.images] == sorted(image.path for image in dataset.images)
 
 
-def test_size_and_time_are_those_of_the_file(tmp_path):
+def test_size_times_and_inode_are_those_of_the_file(tmp_path):
     root = bids.one_subject(tmp_path)
     image = only_image(load(root))
 
     stat = (root / "sub-01/anat/sub-01_T1w.nii.gz").stat()
     assert (image.size, image.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert (image.ctime_ns, image.inode) == (stat.st_ctime_ns, stat.st_ino)
 
 
 def test_run_01_stays_the_word_01(tmp_path):
@@ -426,6 +427,7 @@ def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path
     image = load(root).images[1]
     stat = (root / f".git/annex/objects/Xm/2z/{KEY}/{KEY}").stat()
     assert (image.annex_key, image.size, image.mtime_ns) == (KEY, len(content), stat.st_mtime_ns)
+    assert (image.ctime_ns, image.inode) == (stat.st_ctime_ns, stat.st_ino)  # of the content, not of the link
 
 
 @pytest.mark.parametrize(

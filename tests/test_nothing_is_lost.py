@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tasks.cleanup import execute, plan_cleanup
+from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.contents import Contents
 from tasks.errors import PushError
 from tasks.evidence import Approval, Choice, Gate, shown_as
@@ -90,7 +90,7 @@ class Pushes(RuleBasedStateMachine):
 
     def work(self) -> tuple[Work, Published]:
         published = read_published(self.hub)
-        contents = Contents(self.folder / "contents.sqlite", self.source)
+        contents = Contents(self.folder / "contents.jsonl", self.source)
         listing = self.hub.listing(published.commit)
         return decide(self.specs(), published.record, listing, contents.unchanged, self.staging.read_whole), published
 
@@ -189,9 +189,7 @@ class Pushes(RuleBasedStateMachine):
         approval = Approval(flow_run_id="run", decision=Choice.KEEP if kept else Choice.DELETE)
         if kept:
             return
-        result = execute(
-            plan_cleanup(self.staging, gate, approval, report), lambda paths: self.hub.listed(paths, self.hub.head())
-        )
+        result = execute(plan_cleanup(self.staging, gate, approval, report), asking(self.hub))
         gone = {self.staging.folder / one.file for one in result.removed if one.kind == "shard"}
         assert gone <= {self.staging.folder / one.file for one in receipts}
         self.staged -= gone
@@ -232,7 +230,7 @@ class Pushes(RuleBasedStateMachine):
         self.moved = True
         self.staging = Staging(self.folder / f"staging-{next(_numbers)}")
         self.staged = set()
-        (self.folder / "contents.sqlite").unlink(missing_ok=True)
+        (self.folder / "contents.jsonl").unlink(missing_ok=True)
 
     @rule(what=st.sampled_from(["delete", "replace", "add"]), seed=SEEDS)
     def somebody_else_changes_the_repo(self, what: str, seed: int) -> None:
@@ -301,7 +299,7 @@ class Pushes(RuleBasedStateMachine):
 
     @invariant()
     def the_token_is_in_no_file(self) -> None:
-        texts = [*self.staging.folder.rglob("*.json"), *self.folder.glob("*.sqlite*")]
+        texts = [*self.staging.folder.rglob("*.json"), *self.folder.glob("*.jsonl")]
         assert not any(self.token.encode() in text.read_bytes() for text in texts)
 
 

@@ -30,9 +30,8 @@ from tests.figures import figures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SESSIONS = 24
-REQUESTS_A_NIGHT = (
-    12  # whoami, the repo, the rights, the head, the record, the card, the listing, and what follows them
-)
+#: whoami, the repo, the rights, the head, the record, the card, the listing, and what follows them; and three shards.
+REQUESTS_A_NIGHT = 12 + 3
 _numbers = count(1)
 
 
@@ -119,7 +118,7 @@ def test_a_night_with_nothing_changed_reads_no_image_and_asks_the_hub_a_few_thin
     assert state.name == "NothingToPublish", state.message
     assert len(server.asked()) - asked <= REQUESTS_A_NIGHT
     assert server.content_received(start) == 0 and hub.head() == head
-    assert task_runs(state) == {"load", "check", "plan", "read"}
+    assert task_runs(state) == {"load", "check", "plan", "read", "verify"}
 
 
 def task_runs(state: State[Any]) -> set[str]:
@@ -132,7 +131,7 @@ def task_runs(state: State[Any]) -> set[str]:
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
             found[:] = [one.name.split(" ")[0].rsplit("-", 1)[0] for one in runs]
-            return len(runs) >= 4
+            return len(runs) >= 5
 
     wait_until("the server has recorded the task runs", recorded, 60)
     return set(found)

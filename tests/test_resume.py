@@ -1,6 +1,6 @@
 """The table of states in `tasks.resume`, row by row, and what holds for every mixture of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from hypothesis import given
@@ -17,7 +17,7 @@ from tasks.models import (
     ShardSpec,
 )
 from tasks.removals import find_removals
-from tasks.resume import Work, decide
+from tasks.resume import Drift, Work, decide
 from tasks.staging import Staging
 
 IMAGE = Image(path="sub-1/anat/sub-1_T1w.nii.gz", size=5, mtime_ns=1, dataset="raw", sub="1", ses=None,
@@ -158,6 +158,57 @@ def test_a_shard_that_somebody_replaced_on_the_hub_is_no_removal_but_drift() -> 
     gone = line(spec("sub-2"))
     found = work([ONE], [line(ONE), gone], [listed(line(ONE)), replace(listed(gone), sha256="0" * 64)])
     assert not found.removals and [drift.path for drift in found.drift] == [gone.path]
+
+
+def test_whether_an_image_has_changed_is_asked_of_the_record_and_of_the_receipt_each_for_itself() -> None:
+    asked: list[tuple[object, object]] = []
+    content = ImageContent(path=IMAGE.path, size=IMAGE.size, sha256="1" * 64)
+    kept = receipt(ONE).model_copy(update={"images": (content,)})
+
+    def unchanged(images: Iterable[Image], contents: Iterable[ImageContent]) -> bool:
+        asked.append((images, contents))
+        return contents == kept.images
+
+    record = PublicationRecord().updated([line(ONE)])
+    found = decide([ONE], record, Listing("c" * 40, {ONE.path: listed(line(ONE))}), unchanged, lambda spec: kept)
+    assert found.send == (ONE,)
+    assert asked == [(ONE.images, line(ONE).images), (ONE.images, kept.images)]
+
+
+def test_what_the_repo_and_the_record_disagree_about_is_said() -> None:
+    there = listed(line(ONE))
+    for files, what in (
+        ([], "the record has it, and it is not in the repo"),
+        ([replace(there, size=8)], "8 bytes in the repo, 9 in the record"),
+        ([replace(there, sha256="0" * 64)], "sha256 000000000000 in the repo, ffffffffffff in the record"),
+    ):
+        assert work([ONE], [line(ONE)], files).drift == (Drift(ONE.path, what),)
+    stranger = ListedFile("data/stranger.parquet", 3, "1" * 64)
+    assert work([ONE], [], [stranger]).drift == (
+        Drift(stranger.path, "a shard in data/ that the record does not know"),
+    )
+
+
+def test_only_shards_of_nobody_in_data_are_drift_and_not_those_that_the_plan_or_the_record_has() -> None:
+    two = spec("sub-2")
+    others = [ListedFile(path, 3, "1" * 64) for path in ("data/notes.txt", "mine/x.parquet", "README.md")]
+    half_committed = ListedFile(ONE.path, 3, "1" * 64)
+    withdrawn = listed(line(two))
+    assert not work([ONE], [line(two)], [*others, half_committed, withdrawn]).drift
+
+
+def test_work_that_is_done_again_is_only_that_of_the_damaged_shards() -> None:
+    specs = [spec(f"sub-{number}") for number in range(4)]
+    before = Work((specs[3],), (specs[1],), (specs[0], specs[2]), (), ())
+    again = before.again([specs[1].path, specs[2].path, "data/unknown.parquet"])
+    assert (again.done, again.send, again.stage) == ((specs[3],), (), (specs[1], specs[2]))
+
+
+def test_a_wave_that_fits_to_the_byte_waits_for_nothing() -> None:
+    all_of_it = work([ONE, spec("sub-2")], [], [])
+    room = 2 * ONE.room
+    assert all_of_it.wave(room, 0) == (all_of_it, ())
+    assert all_of_it.wave(room - 1, 0)[1] == all_of_it.stage[1:]
 
 
 states = st.lists(

@@ -6,12 +6,15 @@ import json
 import os
 import pickle
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +24,7 @@ import pytest
 from tasks.embed import BadImage, Truncated, Unfetched
 from tasks.errors import PushError
 from tasks.files import sha256_of
-from tasks.models import ImageContent, ShardSpec
+from tasks.models import ImageContent, Receipt, ShardSpec
 from tasks.stage import CannotWrite, NotText, stage
 from tasks.staging import DiskFull, Staging
 from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
@@ -45,6 +48,11 @@ def staging(tmp_path) -> Staging:
 def files_in(folder: Path) -> dict[str, int]:
     """Every file below a folder, and its size."""
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if not path.is_dir()}
+
+
+def anywhere(receipt: Receipt) -> Receipt:
+    """A receipt but for what the file system says of the one file."""
+    return receipt.model_copy(update={"identity": None})
 
 
 def test_a_shard_is_staged_beside_its_receipt(root, staging):
@@ -83,7 +91,7 @@ def test_the_same_images_give_the_same_bytes_wherever_and_whenever_they_are_stag
         spec = session(root)
         os.utime(root / spec.images[0].path, ns=(1, 1))
         spec = replace(spec, images=(replace(spec.images[0], mtime_ns=1), *spec.images[1:]), digest="d" * 64)
-        receipts.append(stage(spec, root, Staging(tmp_path / place / "staging"), check="full"))
+        receipts.append(anywhere(stage(spec, root, Staging(tmp_path / place / "staging"), check="full")))
     assert receipts[0] == receipts[1]
 
 
@@ -182,16 +190,57 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(root, stagin
         os.seteuid(user)
 
 
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """In this process no file grows larger than this, in bytes: the kernel refuses, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("what", ["a symlink", "a hard link", "a FIFO"])
+def test_what_has_the_temporary_name_of_a_shard_is_neither_followed_nor_emptied(root, staging, tmp_path, what):
+    spec = spec_of(sparse(root, "sub-1/func/sub-1_bold.nii", MIB))
+    shard = staging.shard_file(spec)
+    shard.parent.mkdir(parents=True)
+    part = shard.with_name(shard.name + ".part")
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    if what == "a FIFO":
+        os.mkfifo(part)
+    else:
+        (part.symlink_to if what == "a symlink" else part.hardlink_to)(precious)
+    with pytest.raises(CannotWrite, match="Move away what is there"):
+        stage(spec, root, staging)
+    assert precious.read_bytes() == b"mine" and os.path.lexists(part)
+    assert not shard.exists() and staging.read_receipt(spec) is None
+
+
+@pytest.mark.parametrize("which", ["the target's folder", "shards", "the subject's folder"])
+def test_nothing_is_staged_through_a_link(root, staging, tmp_path, which):
+    spec = spec_of(sparse(root, "sub-1/func/sub-1_bold.nii", MIB))
+    subject = staging.shard_file(spec).parent
+    link = {"the target's folder": staging.folder, "shards": staging.shards, "the subject's folder": subject}[which]
+    link.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CannotWrite, match=f"{link} is a symlink"):
+        stage(spec, root, staging)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_full_disk_is_an_error_that_says_where_and_what_to_do(root, staging):
     spec = spec_of(sparse(root, "sub-1/func/sub-1_bold.nii", 20 * MIB))
     shard = staging.shard_file(spec)
-    shard.parent.mkdir(parents=True)
-    shard.with_name(shard.name + ".part").symlink_to("/dev/full")  # on which every write ends in ENOSPC
-    with pytest.raises(DiskFull, match=r"No space left on device.*BIDS_PUSH_STAGING_ROOT") as caught:
+    with no_file_above(10 * MIB), pytest.raises(DiskFull, match=r"large.*BIDS_PUSH_STAGING_ROOT") as caught:
         stage(spec, root, staging)
     assert str(staging.folder) in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)
-    assert caught.value.__cause__.errno == errno.ENOSPC
+    assert caught.value.__cause__.errno == errno.EFBIG
+    assert shard.with_name(shard.name + ".part").stat().st_size == 0  # what did not fit takes no room
     assert staging.read_receipt(spec) is None
     assert not shard.exists()
 
@@ -247,7 +296,7 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
     ]  # fmt: skip
     put(tmp_path, "specs", pickle.dumps(specs))
     start = time.monotonic()
-    whole = {spec.name: stage(spec, root, Staging(tmp_path / "undisturbed")) for spec in specs}
+    whole = {spec.name: anywhere(stage(spec, root, Staging(tmp_path / "undisturbed"))) for spec in specs}
     seconds = time.monotonic() - start
     moments = random.Random(0)
     finished = []
@@ -263,11 +312,11 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
         staging = Staging(max(folder.glob("*"), default=folder / "0000"))  # the one that it was at
         finished.append(len(staging.receipts()))
         for receipt in staging.receipts():
-            assert receipt == whole[receipt.name]
+            assert anywhere(receipt) == whole[receipt.name]
             assert staging.intact(receipt)
         for shard in staging.shards.rglob("*.parquet"):  # what has its final name is whole, receipt or not
             assert sha256_of(shard) == whole[shard.name.split(".")[0]].sha256
-        again = [staging.read_receipt(spec) or stage(spec, root, staging) for spec in specs]
+        again = [anywhere(staging.read_receipt(spec) or stage(spec, root, staging)) for spec in specs]
         assert again == list(whole.values())
         assert not list(staging.folder.rglob("*.part"))
         shutil.rmtree(folder)

@@ -1,15 +1,23 @@
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from deployments.staging import main, staged_target, targets
+from tasks.approve import read_gate, write_gate
+from tasks.evidence import Gate
 from tasks.models import Receipt, ShardSpec
-from tasks.staging import DiskFull, Staging, Target, TargetBusy
+from tasks.staging import CannotWrite, DiskFull, Staging, Target, TargetBusy, receipt_name
+from tasks.untrusted import identity
 
 HOLD = """
 import sys, time
@@ -96,3 +104,180 @@ def test_a_shard_whose_receipt_is_missing_damaged_or_of_another_shard_is_not_sta
         assert staging.read_intact(shards[0]) is None
     first.unlink()
     assert staging.read_intact(shards[0]) is None
+
+
+def test_a_file_that_is_written_to_while_it_is_hashed_is_not_intact(
+    staged: Callable[[int], list[Receipt]], staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (receipt,) = staged(1)
+    file = staging.folder / receipt.file
+    digest = hashlib.file_digest
+
+    def meanwhile(stream: BinaryIO, name: str) -> object:
+        found = digest(stream, name)
+        file.write_bytes(b"x" * receipt.size)
+        return found
+
+    monkeypatch.setattr("hashlib.file_digest", meanwhile)
+    assert not Staging(staging.folder).intact(receipt)
+    assert not Staging(staging.folder).intact(receipt)
+
+
+def test_a_file_is_hashed_once_by_a_process_and_again_when_somebody_has_written_to_it(
+    staged: Callable[[int], list[Receipt]], staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (receipt,) = staged(1)
+    file = staging.folder / receipt.file
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr("hashlib.file_digest", lambda stream, name: read.append(1) or digest(stream, name))
+    assert staging.intact(receipt) and not read  # it was staged by this very process
+    fresh = Staging(staging.folder)
+    assert fresh.intact(receipt) and fresh.intact(receipt) and len(read) == 1
+    good = file.read_bytes()
+    before = file.stat()
+    file.write_bytes(bytes(receipt.size))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for one in (staging, fresh):
+        assert not one.intact(receipt)
+    file.write_bytes(good)
+    assert staging.intact(receipt) and fresh.intact(receipt)
+
+
+def test_a_receipt_records_the_identity_that_the_staged_file_has_under_its_name(
+    staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
+) -> None:
+    for receipt, spec in zip(staged(2), shards, strict=False):
+        found = (staging.folder / receipt.file).stat()
+        assert receipt.identity == identity(found)
+        assert staging.read_receipt(spec) == receipt
+
+
+def test_a_receipt_remembers_the_first_commit_that_held_its_shard(
+    staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
+) -> None:
+    first, second, third = staged(3)
+    other = third.model_copy(update={"sha256": "0" * 64})
+    gone = second.model_copy(update={"file": second.file.replace("sub-", "sub-x")})
+    staging.remember([first, other, gone], "a" * 40)
+    staging.remember([first], "b" * 40)
+    found = {receipt.path: receipt for receipt in staging.receipts()}
+    assert [found[one.path].commit for one in (first, second, third)] == ["a" * 40, "", ""]
+    assert found[first.path] == first.model_copy(update={"commit": "a" * 40})
+    assert staging.intact(found[first.path])
+
+
+def test_a_receipt_that_describes_another_file_than_the_one_beside_it_is_none(
+    staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
+) -> None:
+    first, second = staged(2)
+    written = staging.folder / receipt_name(first)
+    for file in (second.file, "gate.json", "../x.parquet", "/etc/hostname", f"./{first.file}"):
+        written.write_text(json.dumps(json.loads(written.read_text()) | {"file": file}))
+        assert staging.receipts() == [second]
+        assert staging.read_receipt(shards[0]) is None
+
+
+@pytest.mark.parametrize("what", ["a symlink", "a FIFO", "a folder", "a hard link", "a device"])
+@pytest.mark.parametrize("which", ["shard", "receipt", "gate", "status"])
+def test_what_is_no_ordinary_file_is_not_opened_and_is_named(
+    staged: Callable[[int], list[Receipt]],
+    shards: tuple[ShardSpec, ...],
+    staging: Staging,
+    tmp_path: Path,
+    which: str,
+    what: str,
+) -> None:
+    (receipt,) = staged(1)
+    name = {"shard": receipt.file, "receipt": receipt_name(receipt), "gate": "gate.json", "status": "status.json"}[
+        which
+    ]
+    file = staging.folder / name
+    if which in ("gate", "status"):
+        write_gate(staging, Gate(flow_run_id="run", flow_run_name="run"))
+        staging.gate.replace(file)
+    real = tmp_path / "real"
+    file.rename(real)
+    make = {
+        "a symlink": lambda: file.symlink_to(real),
+        "a FIFO": lambda: os.mkfifo(file),
+        "a folder": lambda: file.mkdir(),
+        "a hard link": lambda: file.hardlink_to(real),
+        "a device": lambda: file.symlink_to("/dev/zero"),
+    }
+    make[what]()
+    assert list(staging.strangers()) == [name] and staging.strangers()[name].startswith("it ")
+    fresh = Staging(staging.folder)  # each of these would wait for ever at a FIFO that it opened
+    assert read_gate(fresh) is None
+    assert fresh.receipts() == ([] if which == "receipt" else [receipt])
+    assert fresh.staged_bytes() == (0 if which == "shard" else receipt.size)
+    assert (fresh.read_whole(shards[0]) is None) == (which in ("shard", "receipt"))
+    assert fresh.intact(receipt) == (which != "shard")
+    target = staged_target(fresh)
+    assert target.strangers == staging.strangers()
+    assert target.shards == (which not in ("shard", "receipt"))
+
+
+def test_what_somebody_else_put_into_the_folder_is_named_and_not_counted(
+    staged: Callable[[int], list[Receipt]],
+    staging: Staging,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (receipt,) = staged(1)
+    subject = (staging.folder / receipt.file).parent
+    (subject / "mine.parquet").write_bytes(b"mine")
+    (staging.folder / os.fsdecode(b"caf\xe9")).write_bytes(b"mine")
+    (tmp_path / "elsewhere").mkdir()
+    for link in (staging.folder / "more", staging.folder.parent / "another-target"):
+        link.symlink_to(tmp_path / "elsewhere")
+    shutil.copy(staging.folder / receipt.file, tmp_path / "elsewhere" / "sub-1.0123456789ab.parquet")
+    (staging.shards / "sub-link").symlink_to(tmp_path / "elsewhere")
+    assert staging.staged_bytes() == receipt.size
+    assert staging.strangers() == {
+        "caf?": "its name is not UTF-8",
+        "more": "it is a symlink",
+        f"shards/{subject.name}/mine.parquet": "its name is none that bids-push gives",
+        "shards/sub-link": "it is a symlink",
+    }
+    assert [target.folder for target in targets(staging.folder.parent)] == [staging.folder]
+    monkeypatch.setattr(sys, "argv", ["staging", str(staging.folder.parent)])
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert "not of bids-push, neither opened nor removed: 4 names" in said
+    assert "mine.parquet: its name is none" in said and "caf?: its name is not UTF-8" in said
+    assert "another-target: a symlink, which is not followed" in said
+
+
+@pytest.mark.parametrize("which", ["folder", "shards", "results"])
+def test_a_target_whose_folder_leads_elsewhere_is_not_worked_on(staging: Staging, tmp_path: Path, which: str) -> None:
+    link = getattr(staging, which)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CannotWrite, match=f"{link} is a symlink"), staging.held():
+        pass
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert staging.receipts() == [] and staging.staged_bytes() == 0
+
+
+def test_a_staging_root_that_is_reached_through_a_link_works(
+    staged: Callable[[int], list[Receipt]], staging: Staging, tmp_path: Path
+) -> None:
+    staged(1)
+    (tmp_path / "link").symlink_to(staging.folder.parent)
+    through = Staging(tmp_path / "link" / staging.folder.name)
+    with through.held():
+        assert len(through.receipts()) == 1 and through.intact(through.receipts()[0])
+
+
+def test_a_receipt_that_is_too_large_to_be_one_is_not_read(
+    staged: Callable[[int], list[Receipt]], staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (receipt,) = staged(1)
+    size = (staging.folder / receipt_name(receipt)).stat().st_size
+    monkeypatch.setattr("tasks.untrusted.LARGEST_TEXT", size)
+    assert staging.receipts() == [receipt]
+    monkeypatch.setattr("tasks.untrusted.LARGEST_TEXT", size - 1)
+    assert staging.receipts() == []

@@ -35,7 +35,7 @@ from tests.figures import figures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 STRANGER = "data/sub-stranger/sub-stranger.parquet"
-LEASE = 8.0  # seconds in these tests: longer than a busy machine takes to renew, and not two minutes
+LEASE = 15.0  # seconds in these tests: longer than a busy machine takes to renew, and not two minutes
 _numbers = count(1)
 
 #: A push that says when it is ready, begins when it is told to, and says how it ended. Its lease has a name of its own
@@ -162,6 +162,7 @@ def test_a_run_that_is_stopped_for_longer_than_its_lease_commits_nothing_over_th
         stopped.send_signal(signal.SIGSTOP)
         assert len(history(hub)) == 1
         monkeypatch.setattr(lease, "LEASE_SECONDS", LEASE)
+        monkeypatch.setattr(lease, "RENEW_EVERY", 1.0)
         ended: list[State[Any]] = []
 
         def done() -> bool:
@@ -231,7 +232,7 @@ def test_shards_that_somebody_publishes_otherwise_while_a_run_works_are_planned_
 
 
 class Somebody(threading.Thread):
-    """Somebody who, once the first shard of a run is on the Hub, publishes all others with other bytes, and one more."""
+    """Somebody who publishes all other shards with other bytes, and one more, once the first of a run is on the Hub."""
 
     def __init__(self, hub: Hub, paths: list[str]) -> None:
         super().__init__(daemon=True)

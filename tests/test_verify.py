@@ -1,20 +1,30 @@
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from deployments.local_stack import Stack
 from tasks.evidence import VerificationFailed, VerificationReport
-from tasks.hub import Hub
+from tasks.failed import Cause, staged_copy
+from tasks.hub import Hub, TokenRejected, Transient
 from tasks.models import PublicationRecord, Receipt
 from tasks.published import RECORD, read_published
-from tasks.staging import Staging
+from tasks.rounds import Round
+from tasks.staging import Staging, Target
 from tasks.upload import Changes, commit, transfer
-from tasks.verify import verify
+from tasks.verify import ReadBack, Reading, verify
+from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
+
+
+_numbers = count(1)
 
 
 @pytest.fixture
@@ -32,8 +42,9 @@ def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
     return receipts
 
 
-def check(hub: Hub, receipts: list[Receipt], level: str = "full", **options: object) -> VerificationReport:
-    return verify(hub, [r.published() for r in receipts], level, **options)  # type: ignore[arg-type]
+def check(hub: Hub, receipts: list[Receipt], level: str = "full", **options: Any) -> VerificationReport:
+    reading = Reading(Round(datetime.now(UTC), nights=2), **options)
+    return verify(hub, [r.published() for r in receipts], level, reading)  # type: ignore[arg-type]
 
 
 def stored(hub_server: Stack, receipt: Receipt) -> list[Path]:
@@ -50,14 +61,28 @@ def test_full_reads_every_shard_back_and_decodes_every_image(hub: Hub, published
     assert report.bytes_read_back == sum(r.size for r in published)
 
 
-def test_sample_reads_some_back_first_those_just_sent_and_the_same_ones_each_time(
-    hub: Hub, published: list[Receipt]
-) -> None:
+def test_sample_reads_those_back_that_are_due_first_those_just_sent(hub: Hub, published: list[Receipt]) -> None:
     sent = published[2].path
-    reports = [check(hub, published, "sample", sample_shards=2, favour=[sent]) for _ in range(2)]
-    assert reports[0].checks == reports[1].checks
-    assert reports[0].read_back == 2 and len(reports[0].checks) == 4
-    assert sent in {one.path for one in reports[0].checks if one.how == "read back"}
+    report = check(hub, published, "sample", least=1, sent=frozenset([sent]))
+    assert report.read_back == 2 and len(report.checks) == 4  # half of them a night
+    assert sent in report.right
+
+
+@pytest.mark.parametrize("level", ["listing", "sample", "full"])
+def test_a_shard_that_failed_before_is_read_back_at_any_level_beside_what_the_level_asks_for(
+    hub: Hub, published: list[Receipt], level: str
+) -> None:
+    again = frozenset([published[3].path])
+    for expected in (published, published[:3]):  # also where only the record knows it
+        report = check(hub, expected, level, least=1, again=again)
+        assert again <= set(report.right)
+        assert report.read_back == {"listing": 1, "sample": 3, "full": 4}[level] and not report.gone
+
+
+def test_a_shard_that_failed_before_and_that_nobody_knows_any_more_is_gone(hub: Hub, published: list[Receipt]) -> None:
+    path = "data/sub-gone/sub-gone.parquet"
+    report = check(hub, published, "listing", again=frozenset([path])).require_good()
+    assert report.gone == (path,) and path not in {one.path for one in report.checks}
 
 
 def test_listing_reads_nothing_back(hub: Hub, published: list[Receipt]) -> None:
@@ -101,7 +126,7 @@ def test_a_byte_flipped_in_the_hubs_store_is_found_by_reading_back_and_by_nothin
         (failure,) = check(hub, published, "full").failures
     finally:
         file.write_bytes(good)  # other tests publish the same content on this Hub
-    assert failure.path == published[3].path and "bytes that came back are others" in failure.what
+    assert failure.path == published[3].path and failure.cause is Cause.OTHER_BYTES
 
 
 def test_what_was_expected_and_never_published_fails(hub: Hub, published: list[Receipt]) -> None:
@@ -111,7 +136,146 @@ def test_what_was_expected_and_never_published_fails(hub: Hub, published: list[R
 
 
 def test_the_slices_show_images_of_different_suffixes(hub: Hub, published: list[Receipt]) -> None:
-    slices = check(hub, published, "sample", sample_shards=4).slices
+    slices = check(hub, published, "sample", least=4).slices
     assert len(slices) >= 3
     assert len({shown.suffix for shown in slices}) == len(slices)
     assert all(shown.png.startswith(b"\x89PNG") for shown in slices)
+
+
+# A Hub that does not do as it should: by cause, and what to do about it.
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
+    with CountedHub(tmp_path_factory.mktemp("verify") / "hub") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(server: CountedHub) -> str:
+    return server.token("lab")
+
+
+@pytest.fixture
+def faulty(server: CountedHub, token: str, staging: Staging, staged: Staged) -> Iterator[tuple[Hub, list[Receipt]]]:
+    """A target with three shards on a Hub that can be made to fail."""
+    hub = Hub(Target(server.endpoint, f"lab/verify-{next(_numbers)}"), token)
+    hub.prepare(private=True)
+    receipts = staged(3)
+    operations = [one.operation for one in transfer(hub, staging, receipts)]
+    changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
+    commit(hub, read_published(hub), [r.published() for r in receipts], operations, changes)
+    yield hub, receipts
+    server.break_on()
+
+
+def advice(hub: Hub, receipts: list[Receipt], staging: Staging, level: str = "full", **options: Any) -> str:
+    """What a run says of the one shard that has failed."""
+    report = check(hub, receipts, level, **options)
+    with pytest.raises(VerificationFailed) as raised:
+        report.require_good(staged=lambda failure: staged_copy(staging, failure))
+    return str(raised.value)
+
+
+def test_where_the_hub_sends_other_bytes_the_way_out_is_the_hub_and_the_staged_copy_is_looked_at(
+    server: CountedHub, faulty: tuple[Hub, list[Receipt]], staging: Staging
+) -> None:
+    hub, receipts = faulty
+    server.break_on({"fault": "other_bytes", "path": re.escape(receipts[1].path), "times": -1})
+    said = advice(hub, receipts, staging)
+    file = staging.folder / receipts[1].file
+    assert "1 of 3 is not on the Hub" in said and "The Hub sends other bytes than it lists" in said
+    assert receipts[1].path in said and receipts[0].path not in said and receipts[2].path not in said
+    assert "Sending it again is no way out" in said and f"still staged here, intact: {file}" in said
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    assert f"The staged file is not intact: {file}" in advice(hub, receipts, staging)
+    file.with_suffix(".receipt.json").unlink()
+    assert "It is not staged here any more." in advice(hub, receipts, staging)
+
+
+def test_where_the_hub_lists_a_shard_and_does_not_send_it_the_way_out_is_the_hub(
+    server: CountedHub, faulty: tuple[Hub, list[Receipt]], staging: Staging
+) -> None:
+    hub, receipts = faulty
+    away = {"fault": "status", "status": 404, "code": "EntryNotFound", "times": -1}
+    server.break_on({**away, "method": "GET", "path": re.escape(receipts[0].path)})
+    said = advice(hub, receipts, staging)
+    assert "lists it, and does not send it" in said and receipts[0].path in said and "still staged here" in said
+
+
+def test_where_somebody_changed_the_repo_the_way_out_is_another_run(
+    faulty: tuple[Hub, list[Receipt]], staging: Staging
+) -> None:
+    hub, receipts = faulty
+    hub.commit([CommitOperationDelete(receipts[2].path)], "Tidy up", hub.head())
+    said = advice(hub, receipts, staging, "listing")
+    assert "Somebody changed the repo. Start the run again" in said and "staged here" not in said
+
+
+def test_where_gitattributes_make_a_shard_a_text_the_way_out_is_there(
+    faulty: tuple[Hub, list[Receipt]], staging: Staging
+) -> None:
+    hub, receipts = faulty
+    rules = CommitOperationAdd(".gitattributes", b"*.parquet -filter -diff -merge text\n")
+    hub.commit([rules, CommitOperationDelete(receipts[0].path)], "Rules", hub.head())
+    as_text = CommitOperationAdd(receipts[0].path, path_or_fileobj=staging.folder / receipts[0].file)
+    hub.commit([as_text], "The same bytes again", hub.head())
+    assert hub.listing(hub.head()).files[receipts[0].path].sha256 is None
+    said = advice(hub, receipts, staging, "listing")
+    assert ".gitattributes" in said and receipts[0].path in said
+
+
+def test_where_a_page_of_the_listing_is_short_nothing_has_to_be_sent(
+    server: CountedHub, faulty: tuple[Hub, list[Receipt]], staging: Staging
+) -> None:
+    hub, receipts = faulty
+    server.break_on({"fault": "leave_out", "path": "/tree/", "what": re.escape(receipts[1].path), "times": -1})
+    said = advice(hub, receipts, staging)
+    assert "a page of its listing was short, and nothing has to be sent" in said and receipts[1].path in said
+    gone = receipts[1].model_copy(update={"path": "data/sub-none/sub-none.parquet"})
+    causes = {one.path: one.cause for one in check(hub, [*receipts, gone], "listing").failures}
+    assert causes == {receipts[1].path: Cause.SHORT_LISTING, gone.path: Cause.CHANGED}
+
+
+def test_a_text_of_the_dataset_that_is_not_there_as_it_is_fails(faulty: tuple[Hub, list[Receipt]]) -> None:
+    hub, receipts = faulty
+    texts = {"bids/README": b"the dataset\n", "bids/CHANGES": b"1.0\n"}
+    assert {one.path for one in check(hub, receipts, "listing", texts=texts).failures} == {"bids/CHANGES"}
+    texts = {"bids/README": b"other words\n"}
+    (failure,) = check(hub, receipts, "listing", texts=texts).failures
+    assert failure.path == "bids/README" and failure.what == "the repo has other text"
+
+
+@pytest.mark.parametrize(("status", "error"), [(503, Transient), (429, Transient), (401, TokenRejected)])
+def test_a_hub_that_cannot_be_asked_is_no_failure_of_a_shard_and_the_next_try_reads_only_what_is_left(
+    server: CountedHub, faulty: tuple[Hub, list[Receipt]], status: int, error: type[Exception]
+) -> None:
+    hub, receipts = faulty
+    expected, found = [r.published() for r in receipts], ReadBack()
+    content = {"method": "GET", "path": r"/resolve/.*\.parquet", "times": -1}
+    server.break_on({"fault": "status", "status": status, "after": 2, **content})
+    with pytest.raises(error):
+        verify(hub, expected, "full", found=found)
+    server.break_on()
+    start = len(server.asked())
+    report = verify(hub, expected, "full", found=found).require_good()
+    assert report.read_back == 3 and report.bytes_read_back == sum(r.size for r in receipts)
+    assert len({one.path for one in server.asked(start) if one.path.endswith(".parquet")}) == 1
+
+
+def test_what_was_read_at_the_same_commit_is_not_fetched_again_and_is_at_another(
+    server: CountedHub, faulty: tuple[Hub, list[Receipt]]
+) -> None:
+    hub, receipts = faulty
+    head = hub.head()
+    read = read_published(hub, head).record, hub.listing(head)
+    start = len(server.asked())
+    assert check(hub, receipts, "listing", commit=head, read=read).require_good().commit == head
+    assert not server.asked(start)
+    hub.commit([CommitOperationDelete(receipts[0].path)], "Tidy up", head)
+    start = len(server.asked())
+    report = check(hub, receipts, "listing", read=read)
+    assert [one.path for one in report.failures] == [receipts[0].path] and report.commit != head
+    assert sum("/tree/" in one.path for one in server.asked(start)) == 1

@@ -6,13 +6,10 @@ something is published anyway, never on their own.
 """
 
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -80,7 +77,7 @@ def draw(dataset: Dataset, before: Pictures, sha256_of: Sha256Of, tell: Callable
             shown[kind] = there
             continue
         for image in images[:TRIES]:
-            sha256, png = sha256_of(image), _slice(Path(dataset.root) / image.path, image.suffix)
+            sha256, png = sha256_of(image), axial_slice(Path(dataset.root) / image.path, image.suffix)
             if sha256 and png:
                 shown[kind] = Picture(f"{FOLDER}/{kind}.png", image.path, sha256[:DIGITS])
                 files[shown[kind].path] = png
@@ -88,13 +85,6 @@ def draw(dataset: Dataset, before: Pictures, sha256_of: Sha256Of, tell: Callable
         else:
             tell(f"The card has no picture of {kind}: none of its first images has an axial slice to show.")
     return Pictures(shown, files)
-
-
-def _slice(file: Path, suffix: str) -> bytes | None:
-    try:
-        return axial_slice(file, suffix)
-    except (OSError, EOFError, ValueError, MemoryError, ImageFileError, HeaderDataError, zlib.error):
-        return None  # staging says what is wrong with the image
 
 
 @task(name="draw", task_run_name="draw the card's pictures", cache_policy=NO_CACHE, persist_result=False)

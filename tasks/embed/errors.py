@@ -34,12 +34,16 @@ class NotNifti(BadImage):
     """The file is not what its name says: no NIfTI-1 or NIfTI-2 header, or not gzip (or gzip) against its suffix."""
 
 
+class Unloadable(BadImage):
+    """The file is NIfTI, and nibabel cannot load it by its header: no reader could use it."""
+
+
 class Truncated(BadImage):
     """The data ends before the size in the NIfTI header is reached."""
 
 
 class Corrupt(BadImage):
-    """The gzip stream is damaged."""
+    """The gzip stream is damaged: it cannot be inflated, or a member has not the CRC or the size that it says."""
 
 
 class KeyMismatch(BadImage):
@@ -98,3 +102,11 @@ def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
 def corrupt(image: Image, why: object) -> Corrupt:
     """Its gzip stream cannot be inflated."""
     return Corrupt(f"{image.path} is a damaged gzip stream ({why}). Restore it{or_get(image)}.")
+
+
+def unloadable(image: Image, why: object) -> Unloadable:
+    """nibabel does not load an image with its header."""
+    return Unloadable(
+        f"{image.path} cannot be loaded by nibabel ({why}), so nobody could use it. Convert it to a datatype that "
+        f"NIfTI readers know, correct its header, restore it{or_get(image)}, or add it to .bidsignore."
+    )

@@ -1,5 +1,11 @@
-"""The open file of an image: read once, and the same from the plan to the last byte."""
+"""The open file of an image: the same from the plan to the last byte.
 
+That is told by size and mtime, and by ctime from the open to the end, which an edit changes even where it sets the
+mtime back. So do things that touch no byte: a hard link (`cp -al`, `rsync --link-dest`, git-annex), a change of rights
+or owner, a backup that sets the access time back. So a new ctime alone is no verdict: the bytes are read once more.
+"""
+
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +16,8 @@ from tasks.annex import LONGEST_POINTER, stand_in
 from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unfetched, unreadable
 from tasks.models import Image
 from tasks.write import LARGEST_IMAGE
+
+AGAIN = 256 << 10  # bytes of a step, where a file is read a second time
 
 
 class Source:
@@ -54,6 +62,7 @@ class Source:
         if status.st_size <= LONGEST_POINTER and (holder := stand_in(self._start())):
             raise unfetched(image, holder)
         self._compare(status, "since it was planned")
+        self._ctime_ns = status.st_ctime_ns
 
     def _start(self) -> bytes:
         try:
@@ -69,12 +78,13 @@ class Source:
                 f"{status.st_mtime_ns / 1e9:.3f} s. Run again when nothing writes to the dataset."
             )
 
-    def steps(self, room: memoryview) -> Iterator[memoryview]:
+    def steps(self, room: memoryview, up_to: int | None = None) -> Iterator[memoryview]:
         """The file's bytes from first to last, each step the filled part of `room`, which the next one fills anew.
 
-        No more than the planned size is ever handed out, so a file that grows does not overflow its page.
+        No more than the planned size is ever handed out, so a file that grows does not overflow its page; and where
+        `up_to` is given, no more than that.
         """
-        left = self._image.size
+        left = self._image.size if up_to is None else min(up_to, self._image.size)
         while left:
             try:
                 count = os.readv(self._descriptor, [room[:left]])
@@ -86,9 +96,18 @@ class Source:
             left -= count
             yield room[:count]
 
-    def require_unchanged(self) -> None:
-        """Compare once more, by the open file and by the name: it may have been replaced."""
-        self._compare(os.fstat(self._descriptor), "while it was read")
+    def require_unchanged(self, sha256: str | None = None) -> None:
+        """Compare once more, by the open file and by the name: it may have been replaced.
+
+        `sha256` is that of the bytes that `steps` gave. Without it ctime is not looked at.
+        """
+        status = os.fstat(self._descriptor)
+        self._compare(status, "while it was read")
+        if sha256 and status.st_ctime_ns != self._ctime_ns and self._read_again() != sha256:
+            raise Changed(
+                f"{self._image.path} changed while it was read: its size and modification time are as before, and its "
+                "bytes are others. Run again when nothing writes to the dataset."
+            )
         try:
             status = self._path.stat()
         except OSError as error:
@@ -96,3 +115,11 @@ class Source:
                 f"{self._image.path} went away while it was read. Run again when nothing writes to the dataset."
             ) from error
         self._compare(status, "while it was read")
+
+    def _read_again(self) -> str:
+        """The sha256 of the file's bytes now."""
+        digest = hashlib.sha256()
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        for step in self.steps(memoryview(bytearray(AGAIN))):
+            digest.update(step)
+        return digest.hexdigest()

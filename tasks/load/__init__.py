@@ -193,6 +193,8 @@ class _Loader:
             path=path,
             size=facts.size,
             mtime_ns=facts.mtime_ns,
+            ctime_ns=facts.ctime_ns,
+            inode=facts.inode,
             dataset=folder.root.name,
             sub=where.sub,
             ses=where.ses,

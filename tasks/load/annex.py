@@ -24,10 +24,12 @@ class FileFacts:
     mtime_ns: int
     annex_key: str | None
     fetched: bool
+    ctime_ns: int = 0
+    inode: int = 0
 
 
 def file_facts(path: str) -> FileFacts:
-    """Size, time and annex key of a file; one that is not there, or not fetched, is no error here."""
+    """Size, times, inode and annex key of a file; one that is not there, or not fetched, is no error here."""
     try:
         own = os.lstat(path)
     except FileNotFoundError:  # gone since the walk: what is there is compared with the index in the end
@@ -49,7 +51,9 @@ def file_facts(path: str) -> FileFacts:
         size = AnnexKey.parse(key).size or 0 if key else lfs_size(start)
         if size is not None:
             return FileFacts(size, found.st_mtime_ns, key, fetched=False)
-    return FileFacts(found.st_size, found.st_mtime_ns, key, fetched=True)
+    return FileFacts(
+        found.st_size, found.st_mtime_ns, key, fetched=True, ctime_ns=found.st_ctime_ns, inode=found.st_ino
+    )
 
 
 def _start(path: str) -> bytes:

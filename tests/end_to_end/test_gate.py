@@ -182,18 +182,27 @@ def test_a_newer_nightly_takes_the_gate_over_and_an_approved_one_waits_for_its_s
     other.runs.wait(other.run, {"RUNNING"})
     busy = wait_for_process(other.run)
     busy.suspend()
-    assert newer.approve(remove_stale=True) is None
+    assert newer.approve() is None
     waits = "AwaitingConcurrencySlot"
     wait_until("the approved run waits", lambda: waits in newer.runs.history(newer.run), GATE_SECONDS)
     busy.resume()
     assert newer.ended()[0] == "CleanedUp"
-    assert newer.shards() == set()
     assert len(other.at_gate().shards()) == EXPECTED_SHARDS
 
     # a night with nothing new asks nobody
     again = push("push-bids/nightly", source=str(own_bids))
     assert again.ended()[0] == "NothingToPublish"
     assert "Suspended" not in again.runs.history(again.run)
+
+    # what the changed session was before is on the Hub in its history alone: a gate of its own lets it go
+    (before,) = newer.shards()
+    tail = push("cleanup-staging/cleanup").at_gate()
+    assert "Remove **" in form_description(tail) and "stale file" in form_description(tail)
+    shown = tail.runs.artifacts(tail.run)
+    (evidence,) = (str(data) for key, data in shown.items() if key.startswith("evidence"))
+    assert before in evidence and "in its history at" in evidence and "Only copies" not in evidence
+    assert tail.approve(remove_stale=True) is None
+    assert tail.ended()[0] == "CleanedUp" and tail.shards() == set()
 
 
 def change_a_session(dataset: Path) -> None:
@@ -220,7 +229,7 @@ def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_
     foreign.write_text("mine")
     assert other.approve(remove_stale=True) is None
     name, message = other.ended()
-    assert name == "CleanupRefused" and first.name in message and "not a regular file" in message
+    assert name == "CleanupRefused" and first.name in message and "it is a symlink" in message
     assert precious.exists() and first.is_symlink() and foreign.read_text() == "mine"
     assert other.shards() == {first.name}
     assert main.shards() == staged

@@ -5,13 +5,16 @@ The layer wraps the Hub's application from outside; the Hub's own code knows not
 by method and by a regular expression on the path, how many of them to leave alone first (`after`), how many to break
 (`times`, -1 for all), and what happens to them (`fault`):
 
-- `status`: answered with `status` at once, with Retry-After if `retry_after` (seconds) is given; no work is done.
+- `status`: answered with `status` at once, with Retry-After if `retry_after` (seconds) and X-Error-Code if `code` is
+  given; no work is done.
 - `lose_response`: the work is done, then the connection is reset.
 - `cut_request`: the connection is reset after `bytes` bytes of the body arrived.
 - `cut_response`: the connection is reset after `bytes` bytes of the body went out.
 - `slow`: `delay` seconds pass before each piece of the answer.
 - `drop_pages`: a listing's first page is all there is: the Link header is removed.
 - `old_head`: what it says of a repo names `commit` as the head, as a machine does that is behind.
+- `leave_out`: entries of a listing whose path matches `what` are not in it.
+- `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged.
 - `accept_anything`: an LFS body is stored under the digest that was announced, whatever it hashes to; some servers do.
 """
 
@@ -45,6 +48,8 @@ class Rule:
     bytes: int = 0
     delay: float = 0.0
     commit: str = ""
+    what: str = ""
+    code: str = ""
 
     def applies(self, scope: Scope) -> bool:
         if not re.fullmatch(self.method, scope["method"]) or not re.search(self.path, scope["path"]):
@@ -89,6 +94,7 @@ class FaultLayer:
     async def _status(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         await _body(receive)
         headers = [] if rule.retry_after is None else [(b"retry-after", str(rule.retry_after).encode())]
+        headers += [(b"x-error-code", rule.code.encode())] if rule.code else []
         await _answer(send, rule.status, b'{"error": "broken on purpose"}', headers)
 
     async def _lose_response(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,6 +162,32 @@ class FaultLayer:
         await self._app(scope, receive, keep)
         body = json.loads(b"".join(message.get("body", b"") for message in said))
         await _answer(send, said[0]["status"], json.dumps(body | {"sha": rule.commit}).encode())
+
+    async def _leave_out(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self._app(scope, receive, keep)
+        entries = json.loads(b"".join(message.get("body", b"") for message in answer))
+        left = [entry for entry in entries if not re.search(rule.what, entry["path"])]
+        links = [header for header in answer[0]["headers"] if header[0] == b"link"]
+        await _answer(send, answer[0]["status"], json.dumps(left).encode(), links)
+
+    async def _other_bytes(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        damaged = False
+
+        async def damage(message: Message) -> None:
+            nonlocal damaged
+            body = message.get("body", b"")
+            if body and not damaged:
+                damaged, middle = True, len(body) // 2
+                body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+                message = {**message, "body": body}
+            await send(message)
+
+        await self._app(scope, receive, damage)
 
     async def _accept_anything(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         signed = scope["path"].rpartition("/")[2].partition(".")[0]

@@ -1,0 +1,82 @@
+"""Verification as every run does it: look at the Hub, remember what was found, and stop where something is not right.
+
+The quiet night, the night that publishes texts only, the run at its gate and the cleanup all come through here. So each
+of them says in its state what it has checked, and at which commit; each reads the shards back that failed before; and
+none goes on while one of them is not right.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from prefect.logging import get_run_logger
+
+from flows.held import Held
+from flows.steps import unseen
+from tasks import report as words
+from tasks.evidence import Evidence, VerificationReport
+from tasks.failed import read_failed, staged_copy, still_failed, write_failed
+from tasks.models import Listing, PublicationRecord, PublishedShard, Verification
+from tasks.resume import disagreement
+from tasks.rounds import read_round, write_round
+from tasks.settings import Settings
+from tasks.verify import ReadBack, Reading, verify_target
+
+
+def verified(held: Held, level: Verification, found: Evidence) -> VerificationReport:
+    """Verify the target after the last step; the report, if nothing failed.
+
+    What was found is kept in the staging folder, and in the target's status. A verification that could not look at
+    the Hub ends in its own error, and changes nothing of either.
+
+    Raises:
+        VerificationFailed: something that should be on the Hub is not, or is not right.
+    """
+    staging, settings, now, log = held.staging, Settings(), datetime.now(UTC), get_run_logger()
+    before, damaged = read_failed(staging)
+    kept, lost = read_round(staging.round, settings.sample_nights, now)
+    a_night = found.whole and level != "listing"
+    tonight = kept.begun(found.expected, settings.sample_nights, now) if a_night else kept
+    if damaged:
+        log.warning("%s", damaged)
+    if a_night and lost:
+        log.info("%s", lost)
+    reading = Reading(
+        round=tonight,
+        least=settings.sample_shards,
+        sent=found.sent,
+        again=frozenset(before),
+        texts=found.texts,
+        made=found.made,
+        commit=found.commit,
+        read=found.read,
+    )
+    report = held.steps.take(verify_target, held.hub, unseen(found.expected), level, unseen(reading), ReadBack())
+
+    failed = still_failed(before, report.failures, report.right, report.gone, report.commit, now)
+    write_failed(staging, failed)
+    right = set(report.right)
+    after = tonight.after(shard for shard in found.expected if shard.path in right)
+    if a_night or right:
+        write_round(staging.round, after)
+    if a_night:
+        held.status.rotated(after, after.places(len(found.expected), settings.sample_shards))
+    report.require_good(before, partial(staged_copy, staging))
+    mended = sorted(before.keys() - failed.keys())
+    held.status.verified(report, " ".join(filter(None, (words.verified(report, mended), damaged))))
+    log.info("%s", words.verified(report, mended))
+    return report
+
+
+def published(
+    before: PublicationRecord, after: PublicationRecord, listing: Listing, settled: Collection[str]
+) -> Sequence[PublishedShard]:
+    """Everything that has to be on the Hub when a run has done its part, by path.
+
+    That is what the run has published, or has found in order (`settled`), also where somebody else took its line out
+    of the record since `before`; and every other line of the record that agrees with the `listing` as it was read: a
+    shard that waits for room or could not be staged, with its published version, and one that the dataset no longer
+    has. Where such a line does not agree, the run has told so as drift, and has no part in mending it now.
+    """
+    lines = {path: line for path, line in before.shards.items() if path in settled} | dict(after.shards)
+    return [line for path, line in sorted(lines.items()) if path in settled or disagreement(line, listing) is None]

@@ -1,0 +1,168 @@
+"""Do the tests guard? `make mutants` changes one place of a module at a time, and sees whether a test notices.
+
+How it works: mutmut makes the mutants (`==` for `!=`, `and` for `or`, an argument left out, another text or number) and
+runs the tests that reach the changed function, the quickest first, until one fails. Each module has the tests that are
+there to guard it (`GUARDS`), and no others count. All of it happens in a copy of the repository in a temporary
+folder. A mutant that no test notices has to be explained in `tests/mutants_explained.txt`, with the reason why it does
+not matter; an explanation of a mutant that is noticed by now is told of.
+
+It prints one line a module (killed, timed out, survived, explained), then what survived, as diffs, and exits 1 if
+anything did. mutmut leaves decorated functions alone (tasks, context managers, properties).
+
+    python -m tests.mutants cleanup staging      # these modules; all of them by default
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+EXPLAINED = REPO / "tests" / "mutants_explained.txt"
+
+#: The tests that guard a module, and which of them (pytest's -k). Those with servers are left out where others do.
+GUARDS: dict[str, tuple[Sequence[str], str]] = {
+    "cleanup": (["tests/test_cleanup.py"], "not real_hub"),
+    "staging": (["tests/test_staging.py"], ""),
+    "untrusted": (["tests/test_staging.py", "tests/test_cleanup.py"], "not real_hub"),
+    "patience": (["tests/test_patience.py"], ""),
+    "resume": (["tests/test_resume.py"], ""),
+    "report": (["tests/test_report.py"], ""),
+    "approve": (["tests/test_approve.py"], ""),
+    "lease": (["tests/test_lease.py"], ""),
+    "verify": (["tests/test_verify.py"], ""),
+}
+LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
+COPIED = ("flows", "deployments", "docs", "soak", "benchmarks", "requirements")
+#: What stands in place of a mutant's status, by mutmut's word.
+STATUS = {"killed": "killed", "timeout": "timed out", "survived": "survived", "no tests": "survived"}
+
+
+@dataclass
+class Score:
+    """What became of the mutants of a module."""
+
+    module: str
+    counts: Counter[str] = field(default_factory=Counter)
+    survivors: list[str] = field(default_factory=list)
+    """As diffs."""
+    used: set[str] = field(default_factory=set)
+    """The explanations that were needed."""
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{self.counts[what]} {what}" for what in ("killed", "timed out", "explained", "survived"))
+        odd = {what: count for what, count in self.counts.items() if what not in (*STATUS.values(), "explained")}
+        return f"{self.module}: {sum(self.counts.values())} mutants: {named}{f', {odd}' if odd else ''}"
+
+
+def main() -> int:
+    """Test the modules that are named; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="module", help=f"of {', '.join(GUARDS)}; all by default")
+    modules = parser.parse_args().modules or list(GUARDS)
+    if unknown := set(modules) - set(GUARDS):
+        parser.error(f"no tests are named for {', '.join(sorted(unknown))}")
+    explained = explanations(EXPLAINED.read_text())
+    scores = []
+    for module in modules:
+        with tempfile.TemporaryDirectory(prefix="bids-push-mutants-") as folder:
+            scores.append(tested(module, Path(folder), explained))
+        print(scores[-1], flush=True)
+    for score in scores:
+        for diff in score.survivors:
+            print(f"\nsurvived in {score.module}:\n{diff}")
+        for change in sorted(explained.get(score.module, {}).keys() - score.used):
+            print(f"\nexplained for {score.module}, and no mutant that survives:\n{change}")
+    return 1 if any(score.survivors for score in scores) else 0
+
+
+def tested(module: str, folder: Path, explained: dict[str, dict[str, str]]) -> Score:
+    """Make and test the mutants of one module, in a copy of the repository in `folder`."""
+    copy(folder)
+    (folder / "setup.cfg").write_text(config(module))
+    subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "1"], cwd=folder, check=False,
+                   stdout=sys.stderr)  # fmt: skip
+    score = Score(module)
+    for name, status in statuses(folder, module):
+        if STATUS.get(status) != "survived":
+            score.counts[STATUS.get(status, status)] += 1
+            continue
+        diff = mutmut(folder, "show", name)
+        change = "\n".join(changed(diff))
+        known = change in explained.get(module, {})
+        score.counts["explained" if known else "survived"] += 1
+        score.used |= {change} if known else set()
+        score.survivors += [] if known else [diff.strip()]
+    if not score.counts:
+        raise SystemExit(f"mutmut made no mutants of {module}, or its tests fail without any: see above.")
+    return score
+
+
+def copy(folder: Path) -> None:
+    """The files of the repository as they are now, without what git ignores."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPO, check=True,
+                            capture_output=True).stdout.decode()  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (REPO / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((REPO / name).read_bytes())
+
+
+def config(module: str) -> str:
+    """mutmut's settings for a module."""
+    tests, chosen = GUARDS[module]
+    options = ["-p", "no:xdist", "-q", "-x", *(["-k", chosen] if chosen else [])]
+    lists = {"source_paths": ["tasks"], "also_copy": COPIED, "pytest_add_cli_args": options,
+             "pytest_add_cli_args_test_selection": tests}  # fmt: skip
+    lines = [f"{name} =\n" + "".join(f"    {value}\n" for value in values) for name, values in lists.items()]
+    return (
+        f"[mutmut]\nonly_mutate = tasks/{module}.py\ntimeout_constant = {LIMIT}\ntimeout_multiplier = 5\n"
+        f"use_git_change_detection = false\n{''.join(lines)}"
+    )
+
+
+def statuses(folder: Path, module: str) -> Iterator[tuple[str, str]]:
+    """Each mutant's name, and what became of it."""
+    for line in mutmut(folder, "results", "--all", "true").splitlines():
+        name, _, status = line.strip().rpartition(": ")
+        if name.startswith(f"tasks.{module}."):
+            yield name, status
+
+
+def mutmut(folder: Path, *arguments: str) -> str:
+    """What a command of mutmut prints."""
+    done = subprocess.run([sys.executable, "-m", "mutmut", *arguments], cwd=folder, capture_output=True, text=True)
+    return done.stdout
+
+
+def changed(diff: str) -> list[str]:
+    """The lines that a diff takes away and adds, without their indentation."""
+    return [f"{line[0]} {line[1:].strip()}" for line in diff.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
+
+
+def explanations(text: str) -> dict[str, dict[str, str]]:
+    """The mutants that need not be noticed, by module: their changed lines, and the reason.
+
+    A paragraph of the file is one mutant: `module: reason`, then the lines of its diff.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        head, _, lines = paragraph.partition("\n")
+        module, separator, reason = head.partition(": ")
+        if head.startswith("#"):
+            continue
+        if module not in GUARDS or not separator or not lines.startswith("- "):
+            raise SystemExit(
+                f"{EXPLAINED}: a paragraph is `module: reason` and a diff's lines, and this is not: {head}"
+            )
+        found.setdefault(module, {})[lines.strip()] = reason
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
