@@ -150,7 +150,8 @@ def _decide(
     text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
     files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
-    approval = ask(hub.target.repo_id, run, Question(text, picture, files, waits, where.expires, named))
+    question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
+    approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
     if approval.removals is Fate.KEEP:
         write_kept(staging, gate.removals)

@@ -143,6 +143,8 @@ class Question:
     """When the question is closed; the server then ends the run, and nothing is deleted."""
     removals: str = ""
     """What is on the Hub and no longer in the dataset, in one line; empty where it is not to be decided."""
+    stale: bool = True
+    """Whether there may be leftovers in the staging folder."""
 
     def form(self, mistake: str) -> type[GateForm]:
         """The form, with what was wrong with the last answer."""
@@ -156,7 +158,7 @@ class Question:
             fields["removals"] = (Fate, Field(title="Removals", description=what))
         what = "Type the repo's name (namespace/name) to confirm which dataset this is about."
         fields["confirm_repo"] = (str, Field(title="Repo name", description=what))
-        if self.files:
+        if self.files and (self.stale or not self.removals):  # a form with a field more crops what stands above it
             what = "Also remove leftovers of older or broken runs."
             fields["remove_stale"] = (bool, Field(default=False, title="Remove stale files too", description=what))
         what = "Why, and who you are: kept in the run's log."

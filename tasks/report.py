@@ -173,14 +173,16 @@ def gate_form(
     more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    two = bool(gate.removals and (receipts or gate.stale))
     parts = [_delete(hub, report, receipts, commit)] if receipts else []
     parts += [_remove_stale(hub, gate.stale)] if gate.stale and not receipts else []
     parts += [_remove(hub, gate.removals, commit)] if gate.removals else []
+    parts = [_both(hub, receipts, gate)] if two else parts
     text = (
         f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
-        f"{stale if gate.stale and receipts else ''}{more if gate.waiting else ''}\n"
+        f"{stale if gate.stale and receipts and not two else ''}{more if gate.waiting else ''}\n"
     )
-    picture = strip(report.slices)
+    picture = "" if two else strip(report.slices)  # above two decisions it would be cropped: the evidence has it
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
@@ -204,19 +206,30 @@ def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
 
 def _remove(hub: Hub, removals: Removals, commit: str) -> str:
     """The question about removals. What they are stands beside the form's field."""
-    counts = [
-        number(count, noun)
-        for count, noun in (
-            (len(removals.shards), "shard"),
-            (sum(map(len, removals.rows.values())), "row"),
-            (len(removals.texts), "text"),
-        )
-        if count
-    ]
     return (
-        f"Remove **{', '.join(counts)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
         f"its head ({commit}); its history keeps them."
     )
+
+
+def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
+    """Both questions in three lines: the older UI crops what is longer above two decisions. The evidence has the rest."""
+    freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
+    staged = freed if receipts else f"{stale_files(gate.stale)}**"
+    return (
+        f"Delete **{staged}, and remove **{_counted(gate.removals)}**, no longer in the dataset, from "
+        f"**[{hub.target}]({hub.url()})**?"
+    )
+
+
+def _counted(removals: Removals) -> str:
+    """Removals in a few words: `1 shard, 2 texts`."""
+    counts = {
+        "shard": len(removals.shards),
+        "row": sum(map(len, removals.rows.values())),
+        "text": len(removals.texts),
+    }
+    return ", ".join(number(count, noun) for noun, count in counts.items() if count)
 
 
 def evidence(

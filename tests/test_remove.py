@@ -132,7 +132,7 @@ def test_a_record_without_the_line_removes_nothing() -> None:
 
 @given(st.lists(st.sampled_from(FOREIGN), min_size=1, max_size=5))
 def test_whatever_gate_and_record_say_nothing_foreign_is_planned_nor_carried_out(names: list[str]) -> None:
-    record = record_of([line(name, T1W) for name in names], [text(name) for name in names])
+    record = record_of([line(name, T1W) for name in names], [text(name, size=9) for name in names])
     lies = removals(dict.fromkeys(names, (T1W,)), texts=tuple(names))
     files = {name: ListedFile(name, 9, SHA) for name in names}
     plan = planned({"removals": lies}, now=lies, record=record, listing=Listing(HEAD, files), pictures=tuple(names))

@@ -27,7 +27,7 @@ def night(push: Push, own_bids: Path) -> Night:
     one subject is a large part of them."""
 
     def start(**parameters: Any) -> Pushed:
-        given = {"source": str(own_bids), "removed": "ask", "verification": "full", **parameters}
+        given = {"source": str(own_bids), "removed": "ask", "verification": "full", "private": False, **parameters}
         return push(env={"BIDS_PUSH_MAX_CHANGE": "1"}, **given)
 
     return start
