@@ -211,7 +211,9 @@ def _as_shown(gate: Gate, leftovers: Leftovers) -> list[Removal]:
             return then is not None and now.identity == then.identity
         return (now.shard_size, now.sha256) == (then.shard_size, then.sha256)
 
-    return [leftover for leftover in leftovers.stale if same(leftover, shown.get(leftover.file))]
+    going = [leftover for leftover in leftovers.stale if same(leftover, shown.get(leftover.file))]
+    files = {leftover.file for leftover in going}
+    return [leftover for leftover in going if files.issuperset(leftover.beside)]  # what explains a shard stays with it
 
 
 def _removals(staging: Staging, receipt: Receipt, sharing_result: Sequence[str]) -> list[Removal]:

@@ -696,6 +696,27 @@ def test_a_leftover_that_is_another_file_than_the_gate_has_shown_stays(staging: 
     assert plan.removals == () and half.read_bytes() == b"more"
 
 
+@pytest.mark.parametrize("other", [{"shard_size": 1}, {"sha256": "0" * 64}])
+def test_a_stale_shard_that_has_other_bytes_than_the_gate_has_shown_stays(
+    staging: Staging, staged: Staged, other: dict[str, object]
+) -> None:
+    receipts = staged(1)
+    now = find_leftovers(staging, [], head(receipts))
+    shown = tuple(one.model_copy(update=other) if one.is_shard else one for one in now.stale)
+    plan = plan_cleanup(staging, gate([], shown), STALE_TOO, report([]), now)
+    assert plan.removals == ()  # nor its receipt
+    assert [kept.file for kept in plan.kept] == [receipts[0].file]
+
+
+def test_a_half_written_file_that_is_none_is_a_stranger_and_not_stale(staging: Staging, staged: Staged) -> None:
+    receipts = staged(1)
+    half = (staging.folder / receipts[0].file).with_suffix(".parquet.part")
+    os.mkfifo(half)
+    found = find_leftovers(staging, receipts, head(receipts))
+    assert not found.stale
+    assert found.strangers == {half.relative_to(staging.folder).as_posix(): "it is a FIFO"}
+
+
 def test_a_result_that_a_stale_shard_shares_with_one_that_stays_is_kept(
     staging: Staging, shards: tuple[ShardSpec, ...], bids: Path
 ) -> None:
