@@ -50,24 +50,35 @@ class Change:
         """Whether more than this part (0 to 1) of the published images is gone or other."""
         return self.count > part * self.published
 
-    def require(self, part: float, accepted: int) -> None:
+    def require(self, part: float, accepted: int, meanwhile: bool = False) -> None:
         """Check that no more than this part has changed, or that a person has given the exact number.
+
+        Args:
+            part: of the published images, 0 to 1.
+            accepted: the number that a person has given, or 0.
+            meanwhile: whether the run has published already, and somebody else has, too.
 
         Raises:
             TooMuchChanged: neither.
         """
-        if problem := self.problem(part, accepted):
+        if problem := self.problem(part, accepted, meanwhile):
             raise problem
 
-    def problem(self, part: float, accepted: int) -> TooMuchChanged | None:
+    def problem(self, part: float, accepted: int, meanwhile: bool = False) -> TooMuchChanged | None:
         """The error for people, where more than this part has changed and nobody has given the exact number."""
         stops = self.exceeds(part) and accepted != self.count
-        return TooMuchChanged(self.message(part, accepted)) if stops else None
+        return TooMuchChanged(self.message(part, accepted, meanwhile)) if stops else None
 
-    def message(self, part: float, accepted: int) -> str:
+    def message(self, part: float, accepted: int, meanwhile: bool = False) -> str:
         """What has changed, why that may be a mistake, and the way on."""
+        begun = (
+            "Somebody else published to this repo while this run did, so it stops here (nothing was removed, and what "
+            "was sent stays)"
+            if meanwhile
+            else "Nothing was staged, sent or removed"
+        )
         lines = [
-            f"Nothing was staged, sent or removed: {self.count:,} of {self.published:,} published images are gone from "
+            f"{begun}: {self.count:,} of {self.published:,} published images are gone from "
             f"the dataset or have other bytes, and that is more than {part:.0%} (BIDS_PUSH_MAX_CHANGE).",
             *_named("gone", self.gone),
             *_named("with other bytes", self.other),

@@ -213,7 +213,7 @@ def _remove(hub: Hub, removals: Removals, commit: str) -> str:
 
 
 def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
-    """Both questions in three lines: above two decisions the older UI crops what is longer. The evidence has it all."""
+    """Both questions in three lines: the older UI crops a longer text above two decisions. The evidence has all."""
     freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
     staged = freed if receipts else f"{stale_files(gate.stale)}**"
     return (

@@ -183,8 +183,9 @@ def test_a_run_that_is_stopped_for_longer_than_its_lease_commits_nothing_over_th
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same dataset", "different datasets"])
 def test_two_pushes_at_once_from_different_servers_leave_every_shard_once_and_lose_nothing(
-    bids: Path, hub: Hub, tmp_path: Path, same: bool
+    bids: Path, hub: Hub, tmp_path: Path, same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("BIDS_PUSH_MAX_CHANGE", "1")  # what the other has and this dataset has not stops nobody here
     sources = (
         [bids, bids] if same else [part(bids, tmp_path / "a", slice(0, 4)), part(bids, tmp_path / "b", slice(2, 6))]
     )
@@ -197,6 +198,28 @@ def test_two_pushes_at_once_from_different_servers_leave_every_shard_once_and_lo
     assert ends <= {"Staged", "NothingToPublish"}
     found = images(true_record(hub))
     assert {image.path for image in found} == images_of(*sources) and len(found) == len(images_of(*sources))
+
+
+def test_of_two_pushes_of_different_datasets_one_stops_when_it_finds_the_other_and_loses_nothing(
+    server: CountedHub, bids: Path, hub: Hub, tmp_path: Path
+) -> None:
+    hub.prepare(private=True)
+    server.break_on({"fault": "slow", "path": "/commit/", "delay": 1.0, "times": -1})
+    sources = part(bids, tmp_path / "a", slice(0, 4)), part(bids, tmp_path / "b", slice(2, 6))
+    with (
+        pusher(sources[0], hub, tmp_path / "one", "one", 120) as one,
+        pusher(sources[1], hub, tmp_path / "other", "other", 120) as other,
+    ):
+        begin(one, other)
+        ends = [heard(one, "ended"), heard(other, "ended")]
+    assert "TooMuchChanged" in ends and set(ends) <= {"TooMuchChanged", "Staged"}
+    published, record = read_published(hub), true_record(hub)
+    assert set(record.shards) == set.union(*(set(record_at(hub, commit).shards) for commit in history(hub)))
+    assert published.record == record
+
+
+def record_at(hub: Hub, commit: str) -> PublicationRecord:
+    return read_published(hub, commit).record
 
 
 def part(source: Path, to: Path, which: slice) -> Path:

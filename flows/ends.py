@@ -1,0 +1,177 @@
+"""What a push says on its way, and the states in which it ends before its tail."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows.held import Held
+from flows.verified import published, verified
+from tasks import report as words
+from tasks.approve import read_gate
+from tasks.errors import PushError
+from tasks.evidence import Evidence
+from tasks.findings import Checked
+from tasks.hub import Hub
+from tasks.lineage import artifact_key
+from tasks.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
+from tasks.published import Published
+from tasks.removals import find_removals
+from tasks.resume import Work
+from tasks.status import is_open
+
+
+class ShardsFailed(PushError):
+    """Some shards could not be staged. The others are published; no gate opens."""
+
+
+def say_what_is_there(held: Held, work: Work) -> None:
+    """Say in the log, and keep for the target's status, what is on the Hub already, what is staged, and what is not."""
+    log = get_run_logger()
+    planned = len(work.done) + len(work.missing) + len(work.held)
+    log.info(
+        "%s of %s were on the Hub; %s to do: %s staged already, %s to embed.",
+        f"{len(work.done):,}",
+        words.number(planned, "shard"),
+        f"{len(work.missing):,}",
+        f"{len(work.send):,}",
+        f"{len(work.stage):,}",
+    )
+    for drift in work.drift:
+        log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
+    if work.removals:
+        log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
+    held.status.learn(
+        planned=planned,
+        on_hub=len(work.done),
+        to_send=len(work.send),
+        to_embed=len(work.stage),
+        held=len(work.held),
+        removals=work.removals,
+        failed=(),
+    )
+    if work.missing:
+        held.status.show("Running", read_gate(held.staging))
+
+
+def say_what_is_published(
+    held: Held,
+    shards: Sequence[ShardSpec],
+    work: Work,
+    before: Published,
+    done: Published,
+    listing: Listing,
+    texts: Collection[str],
+    failed: Collection[str],
+) -> None:
+    """Keep for the target's status what the Hub holds once this run has done its part."""
+    lines = {**before.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
+    held.status.published(
+        on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
+        failed=sorted(failed),
+        held=len(work.held),
+        removals=find_removals(shards, done.record, replace(listing, commit=done.commit), texts),
+    )
+
+
+def skipped(later: FlowRun, status: str) -> State:
+    """The end of a night that was missed, or came while another was at work, where a later one is due or done."""
+    due = f" of {later.expected_start_time.astimezone():%Y-%m-%d %H:%M}" if later.expected_start_time else ""
+    why = f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too."
+    return Completed(name="Skipped", message="\n".join(filter(None, (why, status))))
+
+
+def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:
+    """Say what has to wait until staged shards are let go."""
+    if waiting:
+        get_run_logger().warning(
+            "max_staged_bytes: this run publishes %s shards; %s wait until the staged ones are let go at the gate. "
+            "Start the run again then, or leave it to the nightly run.",
+            f"{len(wave.missing):,}",
+            f"{len(waiting):,}",
+        )
+
+
+def show_findings(hub: Hub, checked: Checked) -> None:
+    """Say in the log, one line each, what was found, and leave all of it as an artifact."""
+    log = get_run_logger()
+    for finding in checked.warnings:
+        log.warning("Check before publication: %s", finding)
+    for finding in checked.lifted:
+        log.warning("Allowed, although it would stop the push: %s", finding)
+    if checked.statement.strip:
+        log.info("Stripped from what is published: %s", ", ".join(checked.statement.strip))
+    log.info("Faces: %s.", checked.statement.defacing)
+    if checked.findings:
+        create_markdown_artifact(
+            words.findings(checked),
+            key=artifact_key("findings", hub.target),
+            description=f"What was found before the publication of {hub.target}",
+        )
+
+
+def show_dry_run(
+    held: Held,
+    dataset: Dataset,
+    shards: Sequence[ShardSpec],
+    work: Work,
+    record: PublicationRecord,
+    checked: Checked,
+    stops: Sequence[PushError],
+) -> State:
+    """Leave what would be done as an artifact; `stops` is what would end the push before it stages."""
+    create_markdown_artifact(
+        words.dry_run(held.hub, dataset, shards, work, record, checked, stops),
+        key=f"dry-run-{held.run.id}",
+        description=f"Dry run for {held.hub.target}",
+    )
+    missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
+    if checked.stops:
+        missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
+    told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
+
+
+def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
+    """The end of a run that could not stage all shards, once what it and others have published is verified."""
+    try:
+        verified(held, verification, evidence)
+    except PushError as error:
+        raise type(error)(f"{error}\n{failed}") from error
+    raise ShardsFailed(failed)
+
+
+def nothing_to_publish(
+    held: Held, work: Work, verification: Verification, target: Published, listing: Listing
+) -> State:
+    """The end of a night with nothing changed: what is on the Hub is verified, at the commit that was read."""
+    everything = published(target.record, target.record, listing, {spec.path for spec in work.done})
+    read = target.record, listing
+    verified(held, verification, Evidence(everything, (), whole=True, commit=target.commit, read=read))
+    staged = held.staging.receipts()
+    gate = read_gate(held.staging)
+    ask = (
+        f"{gate.flow_run_name} waits at its gate for a decision about them."
+        if gate and is_open(gate)
+        else "cleanup-staging/cleanup asks about them."
+    )
+    left = f" {words.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    held_back = f" Besides, {words.number(len(work.held), 'shard')} held back." if work.held else ""
+    return Completed(
+        name="NothingToPublish",
+        message=f"All {words.number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
+    )
+
+
+def failures(failed: Mapping[str, PushError], total: int) -> str:
+    """The sentence in which a run ends when shards could not be staged."""
+    listed = "\n".join(f"  {Path(path).stem}: {why}" for path, why in sorted(failed.items())[:20])
+    more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
+    return (
+        f"{len(failed)} of {words.number(total, 'shard')} could not be staged; the others are published. Nothing was "
+        f"deleted, and no gate was opened. Mend these and start the run again:\n{listed}{more}"
+    )

@@ -1,0 +1,128 @@
+"""What a push finds before it does anything: the dataset, what the target holds, and what is left to do.
+
+The same steps in every run: a night, a dry run, and a run that comes back with a person's approval days later.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flows.connect import source_of
+from flows.ends import say_what_is_there, show_findings
+from flows.held import Held
+from flows.removal import settled
+from flows.steps import unseen
+from tasks import report as words
+from tasks.card import side_files
+from tasks.change import Change, change
+from tasks.contents import FILE as CACHE
+from tasks.contents import Contents
+from tasks.errors import PushError
+from tasks.findings import Checked, PreflightStopped, Statement
+from tasks.load import load_dataset
+from tasks.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
+from tasks.plan import plan_shards
+from tasks.preflight import check_dataset, check_images
+from tasks.published import RECORD, Published, read_target, read_target_again
+from tasks.removals import Removals
+from tasks.resume import Drift, Work, decide
+from tasks.settings import Settings
+from tasks.write import WRITER_SETTINGS
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the operator has ordered, as `push_bids` explains it."""
+
+    source: Path
+    repo_id: str
+    statement: Statement
+    dry_run: bool
+    private: bool
+    gated: Gated
+    verification: Verification
+    removed: Removed
+    validate_bids: bool
+    max_staged_bytes: int
+    accept_changes: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset, its plan, the target, and how they compare."""
+
+    folder: Path
+    """The dataset's."""
+    dataset: Dataset
+    checked: Checked
+    shards: tuple[ShardSpec, ...]
+    """The plan."""
+    target: Published
+    listing: Listing
+    contents: Contents
+    texts: dict[str, bytes]
+    """The dataset's own texts and tables: path in the repo -> bytes."""
+    work: Work
+    changed: Change
+    approved: Removals | None
+    """What a person approved to be removed; None where nobody was asked."""
+
+    def known_contents(self) -> Callable[[Image], str | None]:
+        """The sha256 of an image: of the record, where its shard is published as it is, else of its bytes now."""
+        lines = self.target.record.shards
+        published = {content.path: content.sha256 for spec in self.work.done for content in lines[spec.path].images}
+        return lambda image: published.get(image.path) or self.contents.sha256(image)
+
+
+def find(held: Held, order: Order, approved: Removals | None) -> Found:
+    """Load the dataset, check it, plan its shards, read the target, and compare.
+
+    With `approved`, the work that is left is what a person approved to be removed, and nothing else.
+
+    Raises:
+        PreflightStopped: something should not be published as it is.
+        TooMuchChanged: much of what is published is gone from the dataset or has other bytes.
+    """
+    hub, staging, steps = held.hub, held.staging, held.steps
+    folder = source_of(order.source)
+    dataset = steps.take(load_dataset, folder)
+    dataset, checked = steps.take(check_dataset, unseen(dataset), order.statement, order.validate_bids)
+    if checked.stops and not order.dry_run:
+        show_findings(hub, checked)
+        raise PreflightStopped(words.stopped(checked))
+    shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
+    target, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
+    contents, texts = Contents(staging.folder / CACHE, folder), side_files(dataset)
+    work = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, approved)
+    work = replace(work, drift=(*work.drift, *(Drift(RECORD, what) for what in target.damaged)))
+    say_what_is_there(held, work)
+    changed = change(dataset, shards, target.record, contents.sha256, settled(held, approved))
+    if not order.dry_run:
+        changed.require(Settings().max_change, order.accept_changes)
+    work = work if approved is None else work.only(approved)
+    if work.missing:
+        in_headers = steps.take(check_images, unseen(work.missing), folder)
+        checked = checked.with_more(in_headers)
+    return Found(folder, dataset, checked, shards, target, listing, contents, texts, work, changed, approved)
+
+
+def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Published, Listing]:
+    """What is left to do where somebody else has committed while this run worked; shards that wait are left out.
+
+    Raises:
+        TooMuchChanged: they have published another dataset.
+    """
+    target, listing = held.steps.take(read_target_again, held.hub)
+    contents = found.contents
+    changed = change(found.dataset, found.shards, target.record, contents.sha256, settled(held, found.approved))
+    changed.require(Settings().max_change, order.accept_changes, meanwhile=True)
+    rest = [spec for spec in found.shards if spec.path not in waiting]
+    staged = held.staging.read_whole
+    work = decide(rest, target.record, listing, contents.unchanged, staged, found.texts, found.approved)
+    return work if found.approved is None else work.only(found.approved), target, listing
+
+
+def would_stop(held: Held, order: Order, found: Found) -> list[PushError]:
+    """What would end this push before it stages, beside what was found in the dataset."""
+    too_much = found.changed.problem(Settings().max_change, order.accept_changes)
+    return [one for one in (too_much, held.hub.wrong_setup(order.private, order.gated)) if one]
