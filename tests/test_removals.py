@@ -178,7 +178,9 @@ def test_a_sentence_counts_everything_and_names_the_first() -> None:
 
 
 def test_a_picture_goes_with_the_last_image_of_its_kind_and_one_that_the_new_card_shows_stays() -> None:
-    gone = removals({ONE: (T1W, "derivatives/x/sub-1/anat/sub-1_label-L_mask.nii")}, {TWO: (BOLD,)})
+    gone = removals(
+        {ONE: (T1W, "derivatives/x/sub-1/anat/sub-1_label-L_mask.nii")}, {TWO: (BOLD, "sub-2/dwi/sub-2_sbref.nii.gz")}
+    )
     names = ("anat_T1w", "anat_mask", "func_bold", "dwi_dwi", "by-hand")
     files = {f"pictures/{name}.png": ListedFile(f"pictures/{name}.png", 1, None) for name in names}
     found = pictures_of(gone, Listing("d" * 40, files), {"pictures/anat_T1w.png"})

@@ -156,8 +156,9 @@ def test_a_line_whose_shard_is_neither_in_the_repo_nor_in_the_dataset_is_dropped
 
 def test_a_shard_that_somebody_replaced_on_the_hub_is_no_removal_but_drift() -> None:
     gone = line(spec("sub-2"))
-    found = work([ONE], [line(ONE), gone], [listed(line(ONE)), replace(listed(gone), sha256="0" * 64)])
-    assert not found.removals and [drift.path for drift in found.drift] == [gone.path]
+    for replaced in (replace(listed(gone), sha256="0" * 64), replace(listed(gone), size=1)):
+        found = work([ONE], [line(ONE), gone], [listed(line(ONE)), replaced])
+        assert not found.removals and [drift.path for drift in found.drift] == [gone.path]
 
 
 def test_whether_an_image_has_changed_is_asked_of_the_record_and_of_the_receipt_each_for_itself() -> None:
