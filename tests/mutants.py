@@ -25,7 +25,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 EXPLAINED = REPO / "tests" / "mutants_explained.txt"
 
-#: The tests that guard a module, and which of them (pytest's -k). mutmut forks, which no test with a server survives, so
+#: The tests that guard a module, and which of them (pytest's -k). mutmut forks, which no test with a server survives:
 #: what only such tests guard (approve, lease, verify) is not here.
 GUARDS: dict[str, tuple[Sequence[str], str]] = {
     "cleanup": (["tests/test_cleanup.py"], "not real_hub"),
