@@ -2,13 +2,15 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell $(p) -c 'import sys; print(int((3,11) <= sys.version_info[:2] <= (3,14)))' 2>/dev/null | grep 1),$(p))))
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := flows tasks deployments tests benchmarks soak
+SOURCES := flows tasks deployments tests benchmarks soak year
 SESSIONS ?=
 ROUNDS ?= 300
+NIGHTS ?= 365
+SEED ?= 1
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types mutants bench soak staging requirements pins clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -101,5 +103,8 @@ pins:  ## do the pins install, and does their Prefect run schedules? (PINS=--new
 soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
 	$(BIN)/python -m soak --rounds $(ROUNDS)
 
+year: dev  ## a year of nights on one dataset, each judged: NIGHTS=365, SEED=1 lives the same one again; exits 1 at a disagreement
+	$(BIN)/python -m year --nights $(NIGHTS) --seed $(SEED)
+
 clean:  ## the virtual environment and what the demo, the benchmarks and the tests made
-	rm -rf $(VENV) .demo .bench .soak test-output
+	rm -rf $(VENV) .demo .bench .soak .year test-output

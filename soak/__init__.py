@@ -1,7 +1,7 @@
 """The soak: rounds of SIGKILL and other faults at random instants, each ended by one clean run that must mend it all.
 
-`python -m soak --rounds 300 [--seed 1]`; `make soak ROUNDS=300`. `rig` is what runs, `faults` what breaks it, `judge`
-what must hold afterwards.
+`python -m soak --rounds 300 [--seed 1]`; `make soak ROUNDS=300`. `rig` is what runs, `faults` what breaks it,
+`hazards` what else a round may meet, `judge` what must hold afterwards.
 """
 
 import os

@@ -10,6 +10,7 @@ from collections import Counter
 
 from deployments.local_stack import REPO
 from soak import faults
+from soak.hazards import HAZARDS
 from soak.judge import Found, Verdict, judge, look, reference_of
 from soak.rig import Rig, rig
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--sessions", type=int, default=14)
     parser.add_argument("--seed", type=int, default=None, help="the same seed draws the same faults")
+    parser.add_argument("--hazard", choices=sorted(HAZARDS), help="this one in each round, in place of what is drawn")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
@@ -33,7 +35,7 @@ def main() -> int:
         print(f"seed {seed}; a fresh build works for {seconds:.1f} s: {len(reference)} files", flush=True)
         try:
             for number in range(options.rounds):
-                play(here, number, random.Random(f"{seed}-{number}"), seconds, reference, tally)
+                play(here, number, random.Random(f"{seed}-{number}"), seconds, reference, tally, options.hazard)
         except KeyboardInterrupt:
             print("Stopped.")
     return tally.show()
@@ -96,9 +98,15 @@ def fresh_build(here: Rig) -> tuple[dict[str, bytes], float]:
 
 
 def play(
-    here: Rig, number: int, draw: random.Random, seconds: float, reference: dict[str, bytes], tally: Tally
+    here: Rig,
+    number: int,
+    draw: random.Random,
+    seconds: float,
+    reference: dict[str, bytes],
+    tally: Tally,
+    hazard: str | None = None,
 ) -> None:
-    """One round: a push that is broken, then a clean one."""
+    """One round: a push that is broken, then a clean one, and now and then a hazard after it."""
     here.retire()
     here.wind_back()
     victim = draw.choices(list(faults.VICTIMS), list(faults.VICTIMS.values()))[0]
@@ -115,10 +123,14 @@ def play(
     run = here.push()
     here.runs.wait(run, DONE)
     verdict = judge(here, before, reference)
-    if draw.random() < 0.15 and here.runs.read(run).state_type == "PAUSED":
+    if not hazard and draw.random() < 0.15 and here.runs.read(run).state_type == "PAUSED":
         kinds.append("SIGKILL flow in its cleanup")
         faults.approved_and_killed(here, run, draw)
         verdict.losses += after_cleanup(here, reference)
+    elif hazard or draw.random() < 0.5:
+        kind = hazard or draw.choice(sorted(HAZARDS))
+        kinds.append(kind)
+        verdict.losses += HAZARDS[kind](here, draw, reference)
     tally.add(number, [kind for kind in kinds if kind], before, verdict)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -15,6 +16,7 @@ import psutil
 from deployments.demo_data import make_dataset
 from deployments.local_stack import START_SECONDS, Process, Stack, answers, wait_until
 from deployments.runs import ENDED, Runs, runs_of
+from tasks.files import sha256_of
 from tasks.hub import Hub
 from tasks.staging import Staging, Target
 from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
@@ -86,9 +88,20 @@ class Rig:
         """The bytes of shards' content that the Hub was sent in this round."""
         return sum(a.received for a in self.asked() if a.method in {"POST", "PUT"} and CONTENT.search(a.path))
 
-    def push(self) -> UUID:
+    def push(self, **parameters: Any) -> UUID:
         """Start a run of push-bids/manual."""
-        return self.runs.start("push-bids/manual", source=str(self.source), repo_id=REPO_ID, defacing="no faces")
+        given = {"source": str(self.source), "repo_id": REPO_ID, "defacing": "no faces", **parameters}
+        return self.runs.start("push-bids/manual", **given)
+
+    def staged(self) -> dict[Path, str]:
+        """The sha256 of each staged shard."""
+        return {path: sha256_of(path) for path in sorted(self.staging.shards.rglob("*.parquet"))}
+
+    def at_gate(self) -> UUID:
+        """A run that waits at a gate about everything that is staged."""
+        run = self.runs.start("cleanup-staging/cleanup", repo_id=REPO_ID)
+        self.runs.wait(run, {"PAUSED"})
+        return run
 
     def wait_for_work(self, run: UUID) -> psutil.Process:
         """The process that works for a run, as soon as it holds the target: until then it only imports."""

@@ -12,9 +12,12 @@ by method and by a regular expression on the path, how many of them to leave alo
 - `cut_response`: the connection is reset after `bytes` bytes of the body went out.
 - `slow`: `delay` seconds pass before each piece of the answer.
 - `drop_pages`: a listing's first page is all there is: the Link header is removed.
+- `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged.
+- `stale`: the first `times` answers that would differ from the first one are the first one again, as from a cache.
+- `hold`: nothing is done and nothing is answered until the rules are set anew; then the connection is reset.
+- `hold_response`: the work is done, and the answer is held likewise. Both stop a client at a moment of one's choice.
 - `old_head`: what it says of a repo names `commit` as the head, as a machine does that is behind.
 - `leave_out`: entries of a listing whose path matches `what` are not in it.
-- `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged.
 - `accept_anything`: an LFS body is stored under the digest that was announced, whatever it hashes to; some servers do.
 """
 
@@ -27,7 +30,7 @@ import re
 import sqlite3
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ class Rule:
     retry_after: float | None = None
     bytes: int = 0
     delay: float = 0.0
+    first: dict[str, list[Message]] = field(default_factory=dict)
     commit: str = ""
     what: str = ""
     code: str = ""
@@ -59,7 +63,8 @@ class Rule:
             return False
         if self.times == 0:
             return False
-        self.times -= 1
+        if self.fault != "stale":  # which counts the answers that it has changed
+            self.times -= 1
         return True
 
 
@@ -69,6 +74,7 @@ class FaultLayer:
         self._root = root
         self._rules: list[Rule] = []
         self._broken = 0
+        self._set_anew = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,6 +94,8 @@ class FaultLayer:
         if body:
             self._rules = [Rule(**rule) for rule in json.loads(body)]
             self._broken = 0
+            self._set_anew.set()
+            self._set_anew = asyncio.Event()
         answer = json.dumps({"broken": self._broken}).encode()
         await _answer(send, 200, answer)
 
@@ -153,6 +161,49 @@ class FaultLayer:
 
         await self._app(scope, receive, drop)
 
+    async def _other_bytes(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        damaged = False
+
+        async def damage(message: Message) -> None:
+            nonlocal damaged
+            body = message.get("body", b"")
+            if body and not damaged:
+                damaged, middle = True, len(body) // 2
+                body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+                message = {**message, "body": body}
+            await send(message)
+
+        await self._app(scope, receive, damage)
+
+    async def _stale(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self._app(scope, receive, keep)
+        first = rule.first.setdefault(f"{scope['path']}?{scope['query_string']!r}", answer)
+        if _body_of(first) == _body_of(answer):
+            self._broken -= 1
+        else:
+            rule.times -= 1
+        for message in first:
+            await send(message)
+
+    async def _hold(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._set_anew.wait()
+        _reset(receive)
+
+    async def _hold_response(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        async def swallow(message: Message) -> None:
+            pass
+
+        self._broken -= 1  # it counts once the work is done
+        await self._app(scope, receive, swallow)
+        self._broken += 1
+        await self._set_anew.wait()
+        _reset(receive)
+
     async def _old_head(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         said: list[Message] = []
 
@@ -175,20 +226,6 @@ class FaultLayer:
         links = [header for header in answer[0]["headers"] if header[0] == b"link"]
         await _answer(send, answer[0]["status"], json.dumps(left).encode(), links)
 
-    async def _other_bytes(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
-        damaged = False
-
-        async def damage(message: Message) -> None:
-            nonlocal damaged
-            body = message.get("body", b"")
-            if body and not damaged:
-                damaged, middle = True, len(body) // 2
-                body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-                message = {**message, "body": body}
-            await send(message)
-
-        await self._app(scope, receive, damage)
-
     async def _accept_anything(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         signed = scope["path"].rpartition("/")[2].partition(".")[0]
         claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(signed + "=" * (-len(signed) % 4)))
@@ -200,6 +237,11 @@ class FaultLayer:
             row = (claims["repo"], claims["oid"], claims["size"], None, time.time())
             database.execute("INSERT OR REPLACE INTO holding VALUES (?, ?, ?, ?, ?)", row)
         await _answer(send, 200, b"")
+
+
+def _body_of(answer: list[Message]) -> bytes:
+    parts: list[bytes] = [message.get("body", b"") for message in answer]
+    return b"".join(parts)
 
 
 async def _body(receive: Receive) -> bytes:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.utils import get_session
 
 from tests.local_hub.conftest import travel_by
 from tests.local_hub.faults import flip_byte
@@ -127,6 +130,49 @@ def test_a_slow_answer_comes_in_the_end(hub: RunningHub, api: HfApi, dataset: st
     hub.break_on({"fault": "slow", "path": "/refs", "delay": 0.3})
     assert api.list_repo_refs(dataset, repo_type="dataset").branches[0].name == "main"
     assert hub.broken == 1
+
+
+def test_other_bytes_come_as_often_as_asked_for_and_the_store_is_whole(
+    hub: RunningHub, api: HfApi, dataset: str, cache: Path
+) -> None:
+    content = os.urandom(5_000)
+    api.upload_file(path_or_fileobj=content, path_in_repo="a.bin", repo_id=dataset, repo_type="dataset")
+    url = f"{hub.endpoint}/datasets/{dataset}/resolve/main/a.bin"
+    headers = {"authorization": f"Bearer {api.token}"}
+    hub.break_on({"fault": "other_bytes", "method": "GET", "path": "/resolve/.*bin"})
+    first, second = (get_session().get(url, headers=headers, follow_redirects=True).content for _ in range(2))
+    assert sum(a != b for a, b in zip(first, content, strict=True)) == 1
+    assert second == content
+    assert hub.check()[0] == 0
+
+
+def test_a_stale_head_is_the_one_before_for_so_many_answers(hub: RunningHub, api: HfApi, dataset: str) -> None:
+    before = api.dataset_info(dataset).sha
+    hub.break_on({"fault": "stale", "path": f"/api/datasets/{dataset}$", "times": 2})
+    assert api.dataset_info(dataset).sha == before and hub.broken == 0
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=dataset, repo_type="dataset")
+    seen = [api.dataset_info(dataset).sha for _ in range(4)]
+    assert seen[:2] == [before, before] and seen[2] == seen[3] != before
+    assert hub.broken == 2
+
+
+@pytest.mark.parametrize(("fault", "done"), [("hold", False), ("hold_response", True)])
+def test_a_held_request_is_answered_by_nothing_until_the_rules_are_set_anew(
+    hub: RunningHub, api: HfApi, dataset: str, fault: str, done: bool
+) -> None:
+    before = api.dataset_info(dataset).sha
+    hub.break_on({"fault": fault, "method": "POST", "path": "/commit/"})
+    with ThreadPoolExecutor(1) as other:
+        operation = CommitOperationAdd("a.txt", b"x")
+        committing = other.submit(api.create_commit, dataset, [operation], commit_message="held", repo_type="dataset")
+        deadline = time.monotonic() + 30
+        while not hub.broken and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not committing.done()
+        assert (api.dataset_info(dataset).sha != before) is done
+        hub.break_on()
+        with pytest.raises(httpx2.TransportError):
+            committing.result()
 
 
 def test_a_server_that_accepts_anything_lists_a_digest_its_bytes_do_not_have(

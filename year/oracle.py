@@ -1,0 +1,617 @@
+"""The oracle: what the rules say of a run, judged from outside it.
+
+How it works: it is given what was on the Hub and in the staging folder before and after a run, what the dataset said,
+what the run was asked, and what people had approved. From the two heads and the dataset it works out what had to be
+published, what had to stay, and what might go; everything on the Hub is compared byte for byte or row for row. Nothing
+of bids-push's own code is asked. On the first disagreement it raises `Disagreement`, in a sentence.
+
+Words: a *removal* is something that the record says was published and that the dataset has no more: a whole shard, an
+image (a row of a shard), a text. It is a tuple: ("shard", path), ("row", shard's path, image's path), ("text", path).
+"""
+
+import io
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from year.repo import CARD, INDEX, RECORD, Head, Line
+from year.world import Dataset, Row, sha256
+
+MAX_CHANGE = 0.10  # of the published images that may be gone or other without a word (the default)
+BATCH = 5  # shards in a commit, as the rig sets it
+TURNS = 8  # verified nights in which each shard is read back, as the rig sets it
+OVERHEAD = 1.10  # bytes sent for a file's content: chunk headers, and a xorb's footer
+PER_FILE = 2_000  # bytes sent for a file beside that
+NAMED = 3  # removals, failed shards: what a state has room to name in full
+TABLE = "tables/participants.parquet"
+PICTURES = "pictures/"
+
+Removal = tuple[str, ...]
+Staged = Mapping[str, str]
+"""The sha256 of each staged shard, and whether a receipt explains it, by its file in the target's staging folder."""
+
+#: How a run ends that did not come to the end of its work, and is not to blame for it.
+HUB_AWAY = frozenset({"HubUnreachable", "Transient"})
+NOT_TAKEN = frozenset({"IgnoredByRepo", "NotInLfs"})
+NO_DATASET = frozenset({"NotABidsDataset", "EmptyDataset", "BadInput"})
+#: How nothing of ours may ever end.
+BUGS = frozenset({"Failed", "Crashed", "Completed", "Cancelled", "Running", "Pending"})
+
+
+class Disagreement(Exception):
+    """The run did not do what the rules say."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run, from outside."""
+
+    before: Head
+    after: Head
+    staged_before: Staged
+    staged_after: Staged
+    state: str
+    message: str
+    evidence: str = ""
+    """All that the run's artifacts say."""
+    commits: int = 0
+    content: int = 0
+    """Bytes of files' content that the Hub was sent."""
+    read_back: Collection[str] = ()
+    """Shards that were read from the Hub."""
+    killed: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a push was asked to do."""
+
+    dataset: Dataset | None
+    """What the folder that it was given says; None: it is no dataset."""
+    removed: str = "keep"
+    verification: str = "sample"
+    accept_changes: int = 0
+    hub: str = "well"
+    """`well` (also where it fails now and then), `away`, `lies` (sends other bytes for shards), `ignores` (has rules by
+    which it does not take shards)."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate that is open, as the oracle remembers it."""
+
+    staged: Staged
+    dataset: Dataset | None
+    """What the run had published; None for one of cleanup-staging."""
+    removals: "Removals"
+    """What it asks about on the Hub."""
+
+
+@dataclass(frozen=True)
+class Removals:
+    """Removals, with what they are about at one moment."""
+
+    files: Mapping[Removal, str] = field(default_factory=dict)
+    """The sha256 of the file that each of them is in."""
+    images: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, before: Head, named: Collection[Removal]) -> "Removals":
+        """These removals, by what the head holds."""
+        files = {one: sha256(before.files[one[1]]) for one in named}
+        return cls(files, frozenset(image for one in named for image in images_in(one, before)))
+
+    def within(self, other: "Removals") -> bool:
+        """Whether all of this is among the others, with the same bytes."""
+        return all(other.files.get(one) == digest for one, digest in self.files.items())
+
+
+@dataclass
+class Oracle:
+    """What is known from the nights before."""
+
+    lines: dict[str, Line] = field(default_factory=dict)
+    """The record as the last run left it."""
+    kept: Removals = field(default_factory=Removals)
+    """Removals that a person decided to keep, last."""
+    gate: Gate | None = None
+    ever: set[str] = field(default_factory=set)
+    """The sha256 of everything that was ever on the Hub."""
+    notes: list[bytes] = field(default_factory=list)
+    """What people wrote into the card by hand."""
+    quiet: Dataset | None = None
+    """The dataset of the last run, where that ended well and nothing has happened to the repo since."""
+    failed: set[str] = field(default_factory=set)
+    """Shards whose bytes were not right when they were read back last."""
+    verified: int = 0
+    """Runs so far that read shards back."""
+    read_in: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """In which of them each shard was read back last, or met first, by its path: its sha256, and the run's number."""
+    takes_over: bool = False
+    """Whether the last push had a reason to take an open gate over."""
+    without: frozenset[str] = frozenset()
+    """Rules that are not judged yet."""
+
+    # A push.
+
+    @property
+    def asks_for_removals(self) -> bool:
+        """Whether gates ask for a decision on removals yet."""
+        return "removals" not in self.without
+
+    def push(self, seen: Seen, asked: Asked) -> None:
+        """Judge a run of push-bids."""
+        self.takes_over = False
+        self._never(seen)
+        if asked.dataset is None:
+            return self._nothing_was_done(seen, NO_DATASET)
+        if asked.hub == "away":
+            return self._nothing_was_done(seen, HUB_AWAY)
+        want = Want.of(seen.before, asked.dataset, self.lines)
+        many = self.too_many(seen.before, asked.dataset)
+        if many and asked.accept_changes != many and "change" not in self.without and not seen.killed:
+            self._nothing_was_done(seen, {"TooMuchChanged"})
+            return agree(f"accept_changes={many}" in seen.message, f"the state does not name accept_changes={many}")
+        agree(seen.state != "TooMuchChanged", f"stopped, although {many} is what was accepted or not too many")
+        other = self._asks(asked, want, seen.before) and not self._shown(want, seen.before)
+        self.takes_over = bool(want.todo or seen.killed or not same(seen.before, seen.after) or other)
+        self._published(seen, asked, want)
+        self._staged_for(seen, want)
+        if not seen.killed:
+            self._work(seen, asked, want)
+            self._verified(seen, asked, want)
+            self._ended(seen, asked, want)
+        self._remember(seen, asked, want)
+
+    def _asks(self, asked: Asked, want: "Want", before: Head) -> bool:
+        """Whether there are removals that a run has to ask about."""
+        now = Removals.of(before, want.removals)
+        return bool(now.files) and asked.removed != "keep" and self.asks_for_removals and not now.within(self.kept)
+
+    def _shown(self, want: "Want", before: Head) -> bool:
+        """Whether an open gate asks exactly this already."""
+        return self.gate is not None and self.gate.removals == Removals.of(before, want.removals)
+
+    def too_many(self, before: Head, dataset: Dataset) -> int:
+        """How many published images are gone or other, where a person has to say that it is meant; else 0."""
+        published = {image: digest for line in ours(before.record).values() for image, digest in line.images.items()}
+        decided = self.kept.images | (self.gate.removals.images if self.gate else frozenset())
+        now = dataset.images
+        gone = sum(image not in now and image not in decided for image in published)
+        many = gone + sum(image in now and now[image] != digest for image, digest in published.items())
+        return many if many > MAX_CHANGE * len(published) else 0
+
+    def _nothing_was_done(self, seen: Seen, states: Collection[str]) -> None:
+        agree(seen.killed or seen.state in states, f"ended {seen.state}, not {' or '.join(sorted(states))}")
+        agree(same(seen.before, seen.after), f"{seen.state}, and the repo was changed")
+        agree(dict(seen.staged_before) == dict(seen.staged_after), f"{seen.state}, and the staging folder was changed")
+
+    def _never(self, seen: Seen) -> None:
+        """What no run may do."""
+        agree(seen.killed or seen.state not in BUGS, f"ended {seen.state}: {seen.message[:300]}")
+        for note in self.notes:
+            agree(note in seen.after.files.get(CARD, note), f"the card lost what somebody wrote: {note!r}")
+        for path in seen.before.files.keys() - seen.after.files.keys():
+            agree(is_ours(path), f"{path}, which is not ours, was removed")
+
+    def _published(self, seen: Seen, asked: Asked, want: "Want") -> None:
+        """Every file of the head, against what was there before and what the dataset says."""
+        before, after, dataset = seen.before, seen.after, asked.dataset
+        assert dataset is not None
+        partly = seen.killed or seen.state in HUB_AWAY | NOT_TAKEN or seen.state == "VerificationFailed"
+        for path in sorted(before.files.keys() | after.files.keys() | dataset.shards.keys() | dataset.texts.keys()):
+            old, now = before.files.get(path), after.files.get(path)
+            if path in want.todo and path not in want.broken:
+                right = after.shards.get(path) == dataset.shards[path]
+                agree(
+                    right or (partly and now == old),
+                    f"{path} is not what the dataset says: {differs(dataset, after, path)}",
+                )
+            elif path in want.held and old is None:
+                agree(now is None or after.shards.get(path) == dataset.shards[path], f"{path} has rows of nobody")
+            elif path.startswith("data/"):
+                agree(now == old, f"{path} was {'removed' if now is None else 'changed'}, and nothing asked for it")
+            elif path in dataset.texts:
+                agree(now == dataset.texts[path] or (partly and now == old), f"{path} is not the dataset's text")
+            elif path == TABLE:
+                agree(
+                    partly or not dataset.people or table(now) == dataset.people, f"{path} is not the dataset's table"
+                )
+            elif (
+                path.startswith(PICTURES) or path in (CARD, RECORD, INDEX) or (path == ".gitattributes" and old is None)
+            ):
+                agree(now is not None, f"{path} was removed")
+            else:
+                agree(
+                    now == old, f"{path} was {'removed' if now is None else 'changed'}, and the dataset has it no more"
+                )
+        if not partly:
+            self._record(seen, want, dataset)
+
+    def _record(self, seen: Seen, want: "Want", dataset: Dataset) -> None:
+        """The record at the head, against the files there."""
+        before, after = seen.before, seen.after
+        for path in dataset.shards:
+            if path not in want.broken and path not in want.held:
+                line_is_true(after, path)
+        for path, line in before.record.items():
+            if path in dataset.shards and path not in want.broken | want.held.keys():
+                continue
+            if path not in before.files and path not in dataset.shards:
+                agree(same(before, after) or path not in after.record, f"the record keeps {path}, which nobody has")
+            elif is_shard(path) and path in before.files:
+                agree(after.record.get(path) == line, f"the record's line of {path} was lost or changed")
+        agree(after.record_lines == len(after.record), "the record has a line twice, or one that cannot be read")
+        if same(before, after) or "index" in self.without:
+            return
+        for path, data in dataset.texts.items():
+            agree(after.texts.get(path) == sha256(data), f"the index does not say what {path} is")
+        for path in before.texts:
+            if path in before.files:
+                agree(path in after.texts, f"the index lost {path}, which is at the head")
+
+    def _staged_for(self, seen: Seen, want: "Want") -> None:
+        """A push stages what is missing, and removes nothing."""
+        gone = seen.staged_before.keys() - seen.staged_after.keys()
+        agree(not gone, f"staged files were removed without a yes: {', '.join(sorted(gone))}")
+        for file, digest in seen.staged_after.items():
+            if seen.staged_before.get(file) != digest:
+                agree(shard_of(file) in want.todo, f"{file} was staged anew, and its shard was published as it is")
+
+    def _work(self, seen: Seen, asked: Asked, want: "Want") -> None:
+        """Work done is what changed."""
+        changed = [path for path, data in seen.after.files.items() if seen.before.files.get(path) != data]
+        allowed = sum(len(seen.after.files[path]) * OVERHEAD + PER_FILE for path in changed)
+        agree(seen.content <= allowed, f"{seen.content} bytes of content sent for {len(changed)} changed files")
+        if self.quiet is not None and self.quiet.files == asked.dataset.files and asked.hub == "well":  # type: ignore[union-attr]
+            agree(same(seen.before, seen.after) and not seen.commits, "a commit, although nothing was changed")
+        most = math.ceil(len(want.todo) / BATCH) + 2
+        agree(seen.commits <= most, f"{seen.commits} commits for {len(want.todo)} shards")
+
+    def _verified(self, seen: Seen, asked: Asked, want: "Want") -> None:
+        """Verification is done at the level asked for, in every run that comes so far."""
+        if asked.hub != "lies":
+            for path in seen.read_back:
+                self.read_in[path] = (sha256(seen.after.files.get(path, b"")), self.verified + 1)
+            self.failed -= set(seen.read_back)
+        if "verify" in self.without or seen.state not in GREEN:
+            return
+        there = {path for path in asked.dataset.shards if path not in want.held}  # type: ignore[union-attr]
+        left = self.failed & there
+        agree(not left, f"{seen.state}, although {', '.join(sorted(left))} failed and was not read back since")
+        if asked.verification == "listing":
+            return
+        least = len(there) if asked.verification == "full" else min(3, len(there))
+        read = {path for path in seen.read_back if is_shard(path)}
+        agree(len(read) >= least, f"{len(read)} shards were read back in a run that says {asked.verification}")
+        agree(asked.hub != "lies" or not there & read, f"{seen.state}, although the Hub sends other bytes")
+        self.verified += 1
+        self._in_turns(seen, there)
+
+    def _in_turns(self, seen: Seen, there: Collection[str]) -> None:
+        """Each shard comes back in a stated number of nights."""
+        now = {path: sha256(seen.after.files[path]) for path in there if path in seen.after.files}
+        for path, digest in now.items():
+            known = self.read_in.get(path)
+            if known is None or known[0] != digest:
+                self.read_in[path] = (digest, self.verified)
+            waited = self.verified - self.read_in[path][1]
+            agree(waited <= TURNS, f"{path} was not read back in {waited} nights")
+
+    def _ended(self, seen: Seen, asked: Asked, want: "Want") -> None:
+        """The state has the right name, and names what it must."""
+        agree(seen.state in self._states(seen, asked, want), f"ended {seen.state}: {seen.message[:300]}")
+        for path in sorted(want.broken)[:NAMED] if seen.state == "ShardsFailed" else ():
+            agree(stem(path) in seen.message, f"{stem(path)} failed, and the state does not name it")
+        if "removals" in self.without or seen.state in HUB_AWAY:
+            return
+        if len(want.removals) <= NAMED:
+            for removal in want.removals:
+                agree(named(removal, seen.message), f"the state does not name {removal}: {seen.message[:600]}")
+        if seen.state == "Suspended":
+            for removal in want.removals if self._asks(asked, want, seen.before) else ():
+                agree(named(removal, seen.evidence), f"the gate does not name {removal}")
+
+    def _states(self, seen: Seen, asked: Asked, want: "Want") -> Collection[str]:
+        if asked.hub == "ignores" and want.todo - want.broken:
+            return NOT_TAKEN
+        if want.broken:
+            return {"ShardsFailed"} | ({"VerificationFailed"} if asked.hub == "lies" or self.failed else set())
+        if asked.hub == "lies" or self.failed:
+            return {"VerificationFailed"} | GREEN
+        if want.todo or (self._asks(asked, want, seen.before) and not self._shown(want, seen.before)):
+            return {"Suspended"}
+        if same(seen.before, seen.after):
+            return {"NothingToPublish"}
+        return {"Suspended", "NothingStaged", "NothingToPublish"}
+
+    def _remember(self, seen: Seen, asked: Asked, want: "Want") -> None:
+        dataset = asked.dataset
+        assert dataset is not None
+        asks = self._asks(asked, want, seen.before)
+        self.lines = dict(seen.after.record)
+        self.ever |= {sha256(data) for data in seen.after.files.values()}
+        self.quiet = dataset if seen.state in GREEN and not seen.killed else None
+        if seen.state == "Suspended":
+            named = Removals.of(seen.after, want.removals) if asks else Removals()
+            self.gate = Gate(dict(seen.staged_after), dataset, named)
+        elif not same(seen.before, seen.after):
+            self.gate = None  # a newer run has published
+        if seen.state == "VerificationFailed":
+            self.failed |= {path for path in dataset.shards if stem(path) in seen.message}
+
+    # cleanup-staging.
+
+    def cleanup(self, seen: Seen) -> None:
+        """Judge a run of cleanup-staging up to its gate."""
+        self._never(seen)
+        agree(same(seen.before, seen.after), "cleanup-staging changed the repo")
+        agree(
+            dict(seen.staged_before) == dict(seen.staged_after), "cleanup-staging removed files before anybody decided"
+        )
+        agree(seen.killed or seen.state in {"Suspended", "NothingStaged", "VerificationFailed"}, f"ended {seen.state}")
+        if seen.state == "Suspended":
+            self.gate = Gate(dict(seen.staged_after), None, Removals())
+
+    # A decision.
+
+    def decided(self, seen: Seen, form: Mapping[str, Any], right: bool, dataset: Dataset | None) -> None:
+        """Judge what a run did after somebody answered at its gate.
+
+        Args:
+            seen: the run, from the answer on.
+            form: the answer.
+            right: whether it is one: the repo's name, and every field that has no default.
+            dataset: what the run's source says by now; None: nothing that could be read.
+        """
+        gate = self.gate
+        assert gate is not None
+        self._never(seen)
+        if not right:
+            agree(seen.state == "Suspended", f"a wrong answer ended {seen.state}")
+            agree(same(seen.before, seen.after), "a wrong answer changed the repo")
+            agree(dict(seen.staged_before) == dict(seen.staged_after), "a wrong answer removed staged files")
+            return
+        approved = gate.removals.files if form.get("removals") == "remove" else {}
+        now = removals_of(seen.before, dataset) if dataset is not None else set()
+        due = {one for one in now & approved.keys() if approved[one] == sha256(seen.before.files[one[1]])}
+        self._removed(seen, due, dataset, now)
+        self._let_go(seen, form, gate)
+        agree(seen.killed or seen.state in AFTER | HUB_AWAY, f"a decision ended {seen.state}: {seen.message[:300]}")
+        if not seen.killed and seen.state == "VerificationFailed":
+            agree(dict(seen.staged_before) == dict(seen.staged_after), "not verified, and staged files were removed")
+        if form.get("removals") == "keep" and seen.state in DECIDED | {"CleanupRefused"}:
+            self.kept = gate.removals
+        if seen.state in DECIDED:
+            self._decided_so(seen, form, gate, due, dataset)
+        if not seen.killed and seen.state != "Suspended":
+            self.gate = None
+        self.lines = dict(seen.after.record)
+        self.ever |= {sha256(data) for data in seen.after.files.values()}
+        self.quiet = None
+
+    def _removed(
+        self, seen: Seen, approved: Collection[Removal], dataset: Dataset | None, now: Collection[Removal]
+    ) -> None:
+        """What was approved, and is still a removal, may go; nothing else may."""
+        before, after = seen.before, seen.after
+        gone = {one[1] for one in approved if one[0] in ("shard", "text")}
+        rows = {one[1] for one in approved if one[0] == "row"}
+        rows -= {one[1] for one in now if one[0] == "row" and one not in approved}
+        for path in sorted(before.files.keys() | after.files.keys()):
+            old, new = before.files.get(path), after.files.get(path)
+            if path in (CARD, RECORD, INDEX) or path.startswith(PICTURES) or new == old:
+                continue
+            if new is None:
+                agree(path in gone, f"{path} went from the head, and nobody had approved that")
+            elif path in rows and dataset is not None:
+                agree(after.shards.get(path) == dataset.shards[path], f"{path} is not what the dataset says")
+            elif dataset is not None and path in dataset.texts:
+                agree(new == dataset.texts[path], f"{path} is not the dataset's text")
+            elif path == TABLE:
+                continue
+            else:
+                raise Disagreement(f"{path} was changed by a decision that was not about it")
+        for path in after.record:
+            if path in before.record and path not in rows:
+                agree(
+                    after.record[path] == before.record[path], f"the record's line of {path} was changed by a decision"
+                )
+        for path in before.record.keys() - after.record.keys():
+            agree(path in gone or path not in before.files, f"the record lost its line of {path} by a decision")
+
+    def _let_go(self, seen: Seen, form: Mapping[str, Any], gate: Gate) -> None:
+        """Staged files go only where somebody decided so, as they were shown, and while the Hub holds them."""
+        at_head = {sha256(data) for data in seen.before.files.values()}
+        for file in sorted(seen.staged_before.keys() - seen.staged_after.keys()):
+            digest = seen.staged_before[file]
+            agree(form.get("decision") == "delete", f"{file} was removed, and nobody had let it go")
+            agree(gate.staged.get(file) == digest, f"{file} was removed, and it is not what the gate showed")
+            content = digest.split()[0]
+            held = content in at_head or (form.get("remove_stale") and content in self.ever)
+            agree(bool(held), f"{file} was removed, and it was the only copy")
+
+    def _decided_so(
+        self, seen: Seen, form: Mapping[str, Any], gate: Gate, due: Collection[Removal], dataset: Dataset | None
+    ) -> None:
+        """What was decided was done, where the run says so."""
+        at_head = {sha256(data) for data in seen.before.files.values()}
+        if form.get("decision") == "delete":
+            for file, digest in gate.staged.items():
+                shown = gate.dataset is None or shard_of(file) in gate.dataset.shards
+                there = seen.staged_before.get(file) == digest and digest in at_head
+                left = seen.staged_after.get(file) == digest and seen.staged_before.get(file) == seen.staged_after.get(
+                    file
+                )
+                agree(not (shown and there and left), f"{file} was let go, and is still there ({seen.state})")
+        if "removals" in self.without:
+            return
+        for one in due:
+            if one[0] == "row":
+                assert dataset is not None
+                images = seen.after.record[one[1]].images if one[1] in seen.after.record else {}
+                others = {other for other in removals_of(seen.before, dataset) if other[:2] == one[:2]} - set(due)
+                agree(one[2] not in images or bool(others), f"{one} was approved, and is still there ({seen.state})")
+            else:
+                agree(one[1] not in seen.after.files, f"{one} was approved, and is still there ({seen.state})")
+                agree(one[1] not in seen.after.record, f"{one} was removed, and its line is still in the record")
+
+
+GREEN = frozenset({"Suspended", "NothingToPublish", "NothingStaged"})
+DECIDED = frozenset({"CleanedUp", "Kept", "Removed"})
+AFTER = (
+    DECIDED
+    | NOT_TAKEN
+    | {
+        "CleanupRefused",
+        "VerificationFailed",
+        "NothingStaged",
+        "ShardsFailed",
+        "ContestedTarget",
+        "Suspended",
+        "TooMuchChanged",
+        "RemovalRefused",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a push has to do, by the head before it and the dataset."""
+
+    removals: frozenset[Removal]
+    held: Mapping[str, frozenset[str]]
+    """Shards that would lose rows, and which."""
+    todo: frozenset[str]
+    """Shards that have to be published."""
+    broken: frozenset[str]
+    """Those of them that cannot be, since an image is damaged."""
+
+    @classmethod
+    def of(cls, before: Head, dataset: Dataset, lines: Mapping[str, Line]) -> "Want":
+        """Work it out; `lines` are the record's as the last run left them."""
+        removals = removals_of(before, dataset)
+        held: dict[str, frozenset[str]] = {}
+        for one in removals:
+            if one[0] == "row":
+                held[one[1]] = held.get(one[1], frozenset()) | {one[2]}
+        todo = {
+            path
+            for path, rows in dataset.shards.items()
+            if path not in held and not published_as_it_is(before, path, rows, lines)
+        }
+        broken = {path for path in todo if any(dataset.broken(image) for image in dataset.shards[path])}
+        return cls(frozenset(removals), held, frozenset(todo), frozenset(broken))
+
+
+def published_as_it_is(before: Head, path: str, rows: Mapping[str, Row], lines: Mapping[str, Line]) -> bool:
+    """Whether a shard is at the head as the dataset has it, and the record's line of it is the one of the last run."""
+    line, data = before.record.get(path), before.files.get(path)
+    if line is None or data is None or line != lines.get(path):
+        return False
+    return before.shards.get(path) == rows and line.sha256 == sha256(data) and line.size == len(data)
+
+
+def removals_of(before: Head, dataset: Dataset) -> set[Removal]:
+    """What the record says we have published, is at the head in our own folders, and is in the dataset no more."""
+    found: set[Removal] = set()
+    for path, line in ours(before.record).items():
+        if path in dataset.shards and path in before.files:
+            found |= {("row", path, image) for image in line.images.keys() - dataset.shards[path].keys()}
+        elif sha256(before.files.get(path, b"")) == line.sha256:
+            found.add(("shard", path))
+    for path, digest in before.texts.items():
+        gone = path not in dataset.texts and not (path == TABLE and dataset.people)
+        there = sha256(before.files.get(path, b"")) == digest
+        if gone and there and path.startswith(("bids/", "tables/")):
+            found.add(("text", path))
+    return found
+
+
+def images_in(removal: Removal, before: Head) -> Collection[str]:
+    """The images that a removal is about."""
+    if removal[0] == "shard":
+        return before.record[removal[1]].images.keys()
+    return {removal[2]} if removal[0] == "row" else ()
+
+
+def ours(record: Mapping[str, Line]) -> dict[str, Line]:
+    """The lines that can be about shards of ours."""
+    return {path: line for path, line in record.items() if is_shard(path)}
+
+
+def is_shard(path: str) -> bool:
+    """Whether a path is one that a shard can have."""
+    return PurePosixPath(path).match("data/*/*.parquet") and path.count("/") == 2
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path lies where we publish."""
+    return is_shard(path) or path.startswith(("bids/", "tables/"))
+
+
+def shard_of(file: str) -> str:
+    """The path in the repo of a staged shard: `shards/sub-1/sub-1.0123456789ab.parquet`."""
+    folder, name = file.split("/")[-2:]
+    return f"data/{folder}/{name.split('.')[0]}.parquet"
+
+
+def stem(path: str) -> str:
+    """A shard's name."""
+    return PurePosixPath(path).stem
+
+
+def named(removal: Removal, text: str) -> bool:
+    """Whether a text names a removal."""
+    if removal[0] == "row":
+        return PurePosixPath(removal[2]).name in text or stem(removal[1]) in text
+    return stem(removal[1]) in text
+
+
+def line_is_true(head: Head, path: str) -> None:
+    """The record's line of a shard says what the shard is."""
+    line, data, rows = head.record.get(path), head.files.get(path, b""), head.shards.get(path) or {}
+    agree(line is not None, f"the record does not know {path}")
+    assert line is not None
+    agree(line.sha256 == sha256(data) and line.size == len(data), f"the record says other bytes of {path}")
+    agree(line.rows == len(rows), f"the record says other rows of {path}")
+    agree(
+        dict(line.images) == {image: row.sha256 for image, row in rows.items()},
+        f"the record says other images of {path}",
+    )
+
+
+def differs(dataset: Dataset, head: Head, path: str) -> str:
+    """In what a shard differs from the dataset, for people."""
+    should, found = dataset.shards[path], head.shards.get(path)
+    if found is None:
+        return "it is not there, or no shard"
+    for image in sorted(should.keys() | found.keys()):
+        if should.get(image) != found.get(image):
+            return f"{image}: {found.get(image)} and not {should.get(image)}"
+    return "in nothing"
+
+
+def table(data: bytes | None) -> dict[str, dict[str, str]]:
+    """A table of people, as `Dataset.people` has it."""
+    rows = pq.read_table(io.BytesIO(data or b"")).to_pylist() if data else []
+    return {row.pop("participant_id"): row for row in rows}
+
+
+def same(before: Head, after: Head) -> bool:
+    """Whether nobody has committed."""
+    return before.commit == after.commit
+
+
+def agree(true: bool, what: str) -> None:
+    """Go on if it is so.
+
+    Raises:
+        Disagreement: it is not.
+    """
+    if not true:
+        raise Disagreement(what)

@@ -1,0 +1,283 @@
+"""The dataset of the year as its lab keeps it: every file's bytes, on the disk and in memory, and what is done to it.
+
+The memory is the oracle's: what a dataset says is worked out here from the bytes that the script has written, by the
+rules of BIDS and of the publication (`Dataset`), never by asking bids-push.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tests.images import nifti1
+
+SUFFIXES = {"T1w": "anat", "FLAIR": "anat", "task-rest_bold": "func"}
+SHAPE = (12, 12, 10)  # voxels of an image: some kB
+DESCRIPTION = "dataset_description.json"
+PARTICIPANTS = "participants.tsv"
+IMAGE = re.compile(r"(?P<sub>sub-[A-Za-z0-9]+)/(?:(?P<ses>ses-[A-Za-z0-9]+)/)?[a-z]+/[^/]+\.nii\.gz")
+
+
+def sha256(data: bytes) -> str:
+    """The digest of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of a shard has to say of an image."""
+
+    sha256: str
+    metadata: str
+    """The sidecars that apply, merged: JSON with sorted keys."""
+    participant: str
+    """The subject's row of the participants table, likewise, without its name."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a folder says, by its files' bytes: path -> bytes."""
+
+    files: Mapping[str, bytes]
+
+    @cached_property
+    def shards(self) -> dict[str, dict[str, Row]]:
+        """The rows of each shard that a publication of it has: the shard's path in the repo -> image path -> row."""
+        shards: dict[str, dict[str, Row]] = {}
+        people = self.people
+        for path, data in sorted(self.files.items()):
+            if found := IMAGE.fullmatch(path):
+                sub, ses = found["sub"], found["ses"]
+                shard = f"data/{sub}/{'_'.join(filter(None, (sub, ses)))}.parquet"
+                participant = as_json(people.get(sub, {}))
+                shards.setdefault(shard, {})[path] = Row(sha256(data), as_json(self.metadata(path)), participant)
+        return shards
+
+    @cached_property
+    def images(self) -> dict[str, str]:
+        """The sha256 of each image, by its path."""
+        return {path: row.sha256 for rows in self.shards.values() for path, row in rows.items()}
+
+    @cached_property
+    def people(self) -> dict[str, dict[str, str]]:
+        """The participants table: by subject, the other columns."""
+        head, *lines = self.files.get(PARTICIPANTS, b"participant_id\n").decode().splitlines()
+        names = head.split("\t")[1:]
+        return {line.split("\t")[0]: dict(zip(names, line.split("\t")[1:], strict=True)) for line in lines}
+
+    def metadata(self, image: str) -> dict[str, object]:
+        """The fields of the sidecars that apply to an image: of the one at the root, then of its own."""
+        name = image.rpartition("/")[2].removesuffix(".nii.gz")
+        kind = next(kind for kind in SUFFIXES if name.endswith(f"_{kind}"))
+        merged: dict[str, object] = {}
+        for path in (f"{kind}.json", f"{image.removesuffix('.nii.gz')}.json"):
+            if path in self.files:
+                merged |= json.loads(self.files[path])
+        return merged
+
+    @cached_property
+    def texts(self) -> dict[str, bytes]:
+        """What is published under `bids/`: the texts at the root and in phenotype/, byte for byte."""
+        return {f"bids/{path}": data for path, data in self.files.items() if is_text(path)}
+
+    def broken(self, path: str) -> bool:
+        """Whether an image cannot be read to its end."""
+        try:
+            return len(gzip.decompress(self.files[path])) != 352 + 2 * SHAPE[0] * SHAPE[1] * SHAPE[2]
+        except (OSError, EOFError):
+            return True
+
+
+def is_text(path: str) -> bool:
+    """Whether a file of the dataset is published as it is."""
+    return "/" not in path or path.startswith("phenotype/")
+
+
+def as_json(value: Mapping[str, object]) -> str:
+    """The same value gives the same text."""
+    return json.dumps(value, sort_keys=True)
+
+
+@dataclass
+class World:
+    """The dataset on a disk. `files` is what its folder holds; everything that was ever taken out is kept beside it."""
+
+    root: Path
+    draw: random.Random
+    files: dict[str, bytes] = field(default_factory=dict)
+    people: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The participants table's rows."""
+    away: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """What was withdrawn and may come back: a subject, a session, an image or a text -> its files."""
+    rows_away: dict[str, dict[str, str]] = field(default_factory=dict)
+    older: dict[str, list[bytes]] = field(default_factory=dict)
+    """Earlier bytes of an image."""
+    good: dict[str, bytes] = field(default_factory=dict)
+    """The whole bytes of images that are damaged now."""
+    made: int = 0
+    """Subjects so far, for their names."""
+
+    # The disk.
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file, in place where there is one."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        self.files[path] = data
+
+    def drop(self, path: str) -> bytes:
+        """Remove a file, and the folders that this leaves empty; its bytes."""
+        file = self.root / path
+        file.unlink()
+        for parent in file.parents:
+            if parent == self.root or any(parent.iterdir()):
+                break
+            parent.rmdir()
+        return self.files.pop(path)
+
+    @property
+    def dataset(self) -> Dataset:
+        """What the folder says now."""
+        return Dataset(dict(self.files))
+
+    def write_people(self) -> None:
+        """Write the participants table."""
+        lines = ["participant_id\tage\tsex"]
+        lines += [f"{sub}\t{row['age']}\t{row['sex']}" for sub, row in sorted(self.people.items())]
+        self.put(PARTICIPANTS, "\n".join(lines).encode() + b"\n")
+
+    # What there is.
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subjects with images."""
+        return sorted({path.split("/")[0] for path in self.images})
+
+    @property
+    def images(self) -> list[str]:
+        """Images, by path."""
+        return sorted(path for path in self.files if path.endswith(".nii.gz"))
+
+    @property
+    def sessions(self) -> list[str]:
+        """Folders that are a shard each: `sub-x/ses-y`, or `sub-x` where there is no session."""
+        return sorted(
+            {f"{m['sub']}/{m['ses']}" if m["ses"] else m["sub"] for p in self.images if (m := IMAGE.match(p))}
+        )
+
+    def below(self, folder: str) -> list[str]:
+        """The files in a folder."""
+        return sorted(path for path in self.files if path.startswith(f"{folder}/"))
+
+    # What the lab does.
+
+    def begin(self, subjects: int) -> None:
+        """A new dataset."""
+        description = {"Name": "A year", "BIDSVersion": "1.10.0", "License": "CC0", "Authors": ["A. Lab"]}
+        self.put(DESCRIPTION, json.dumps(description, indent=1).encode())
+        self.put("README", b"A dataset that a year is lived in.\n")
+        self.put("CHANGES", b"1.0.0 2026-01-01\n  - Begun.\n")
+        self.put("task-rest_bold.json", b'{"RepetitionTime": 2.0, "TaskName": "rest"}')
+        self.put("T1w.json", b'{"MagneticFieldStrength": 3}')
+        self.put("phenotype/moca.tsv", b"participant_id\tscore\n")
+        self.put("phenotype/moca.json", b'{"score": {"Description": "points"}}')
+        for _ in range(subjects):
+            self.add_subject()
+
+    def image(self) -> bytes:
+        """The bytes of a new image."""
+        return zipped(nifti1(SHAPE, seed=self.draw.randrange(1 << 32)))
+
+    def add_subject(self) -> str:
+        """A new subject, of one or two sessions, or of none; its name."""
+        self.made += 1
+        sub = f"sub-{self.made:03d}"
+        self.people[sub] = {"age": str(self.draw.randrange(20, 89)), "sex": self.draw.choice("FM")}
+        self.write_people()
+        folders = self.draw.choice([[sub], [f"{sub}/ses-1"], [f"{sub}/ses-1", f"{sub}/ses-2"]])
+        for folder in folders:
+            self.add_session(folder)
+        return sub
+
+    def add_session(self, folder: str) -> None:
+        """A new session's images, and a sidecar of its own."""
+        for kind in ("T1w", "task-rest_bold"):
+            self.put(self.path_of(folder, kind), self.image())
+        sidecar = self.path_of(folder, "T1w").replace(".nii.gz", ".json")
+        self.put(sidecar, as_json({"EchoTime": self.draw.randrange(100) / 10000}).encode())
+
+    @staticmethod
+    def path_of(folder: str, kind: str) -> str:
+        """Where an image of a session is."""
+        return f"{folder}/{SUFFIXES[kind]}/{folder.replace('/', '_')}_{kind}.nii.gz"
+
+    def take(self, name: str, paths: list[str]) -> None:
+        """Take files out, to come back one day."""
+        self.away[name] = {path: self.drop(path) for path in paths}
+
+    def withdraw(self, sub: str) -> None:
+        """A subject leaves, its row too."""
+        self.take(sub, self.below(sub))
+        self.rows_away[sub] = self.people.pop(sub)
+        self.write_people()
+
+    def give_back(self, name: str) -> None:
+        """What was taken out comes back, with the bytes that it had."""
+        for path, data in self.away.pop(name).items():
+            if path not in self.files:
+                self.put(path, data)
+        if name in self.rows_away:
+            self.people[name] = self.rows_away.pop(name)
+            self.write_people()
+
+    def rename(self, sub: str) -> str:
+        """A subject gets another name, files and row and all; the new one."""
+        self.made += 1
+        new = f"sub-{self.made:03d}"
+        for path in self.below(sub):
+            self.put(path.replace(sub, new), self.drop(path))
+            if path in self.good:
+                self.good[path.replace(sub, new)] = self.good.pop(path)
+        self.people[new] = self.people.pop(sub)
+        self.write_people()
+        return new
+
+    def replace(self, path: str, data: bytes) -> None:
+        """An image gets other bytes."""
+        self.older.setdefault(path, []).append(self.files[path])
+        self.put(path, data)
+
+    def replace_unseen(self, path: str) -> None:
+        """An image gets other bytes of the same size, and the time that it had: as some copying programs leave it."""
+        before = (self.root / path).stat()
+        self.replace(path, flipped(self.files[path], self.draw.randrange(1, 255)))
+        assert len(self.files[path]) == before.st_size
+        os.utime(self.root / path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def damage(self, path: str, how: str) -> None:
+        """An image cannot be read any more: cut short, or with zeroed bytes inside, as a failing disk leaves it."""
+        data = self.files[path]
+        self.good[path] = data
+        middle = len(data) // 2
+        self.put(path, data[:middle] if how == "truncated" else data[:middle] + bytes(64) + data[middle + 64 :])
+
+    def mend(self, path: str) -> None:
+        """It is copied once more from where it is whole."""
+        self.put(path, self.good.pop(path))
+
+
+def zipped(data: bytes) -> bytes:
+    """As scanners' converters do: compressed, without a time."""
+    return gzip.compress(data, mtime=0)
+
+
+def flipped(data: bytes, bits: int) -> bytes:
+    """Another file of the same size, and as good a gzip: the header's "operating system" byte is another one."""
+    return data[:9] + bytes([data[9] ^ bits]) + data[10:]
