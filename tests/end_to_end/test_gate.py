@@ -144,6 +144,7 @@ def test_a_suspended_gate_outlives_its_worker_and_the_server_and_a_rejection_kee
 ) -> None:
     pushed = push().at_gate()
     staged = pushed.shards()
+    wait_until("the process is gone while the gate waits", lambda: not flow_processes(worker), 60)
     worker.processes["worker"].kill()
     worker.processes["prefect"].kill()
     assert f"GATE OPEN: push {pushed.repo_id}" not in worker.run("deployments.staging")  # nobody can say now
