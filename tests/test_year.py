@@ -236,7 +236,7 @@ def at_gate(world: World, oracle: Oracle) -> tuple[Oracle, Seen]:
     path = last(world)
     staged = {f"shards/{path.split('/')[1]}/{Path(path).stem}.0.parquet": sha256(before.files[path])}
     removals = Removals.of(before, [("shard", one) for one in before.record if f"/{sub}/" in one])
-    oracle.gate = Gate(staged, world.dataset, removals)
+    oracle.gate = Gate(staged, world.dataset.shards.keys(), removals)
     shards = {path: data for path, data in before.files.items() if path in world.dataset.shards}
     return oracle, Seen(before, head_of("second", world.dataset, shards), staged, {}, "Removed", "")
 

@@ -85,8 +85,8 @@ class Gate:
     """A gate that is open, as the oracle remembers it."""
 
     staged: Staged
-    dataset: Dataset | None
-    """What the run had published; None for one of cleanup-staging."""
+    shards: Collection[str] | None
+    """What the run had published or found published as it is; None for one of cleanup-staging, which asks about all."""
     removals: "Removals"
     """What it asks about on the Hub."""
 
@@ -275,9 +275,7 @@ class Oracle:
     def _verified(self, seen: Seen, asked: Asked, want: "Want") -> None:
         """Verification is done at the level asked for, in every run that comes so far."""
         if asked.hub != "lies":
-            for path in seen.read_back:
-                self.read_in[path] = (sha256(seen.after.files.get(path, b"")), self.verified + 1)
-            self.failed -= set(seen.read_back)
+            self._looked_at(seen)
         if "verify" in self.without or seen.state not in GREEN:
             return
         there = {path for path in asked.dataset.shards if path not in want.held}  # type: ignore[union-attr]
@@ -291,6 +289,12 @@ class Oracle:
         agree(asked.hub != "lies" or not there & read, f"{seen.state}, although the Hub sends other bytes")
         self.verified += 1
         self._in_turns(seen, there)
+
+    def _looked_at(self, seen: Seen) -> None:
+        """What a run has read back, it has read back, however it ended."""
+        for path in seen.read_back:
+            self.read_in[path] = (sha256(seen.after.files.get(path, b"")), self.verified + 1)
+        self.failed -= set(seen.read_back)
 
     def _in_turns(self, seen: Seen, there: Collection[str]) -> None:
         """Each shard comes back in a stated number of nights."""
@@ -338,7 +342,7 @@ class Oracle:
         self.quiet = dataset if seen.state in GREEN and not seen.killed else None
         if seen.state == "Suspended":
             named = Removals.of(seen.after, want.removals) if asks else Removals()
-            self.gate = Gate(dict(seen.staged_after), dataset, named)
+            self.gate = Gate(dict(seen.staged_after), dataset.shards.keys() - want.held.keys(), named)
         elif not same(seen.before, seen.after):
             self.gate = None  # a newer run has published
         if seen.state == "VerificationFailed":
@@ -370,6 +374,7 @@ class Oracle:
         """
         gate = self.gate
         assert gate is not None
+        self._looked_at(seen)
         self._never(seen)
         if not right:
             agree(seen.state == "Suspended", f"a wrong answer ended {seen.state}")
@@ -442,7 +447,7 @@ class Oracle:
         at_head = {sha256(data) for data in seen.before.files.values()}
         if form.get("decision") == "delete":
             for file, digest in gate.staged.items():
-                shown = gate.dataset is None or shard_of(file) in gate.dataset.shards
+                shown = gate.shards is None or shard_of(file) in gate.shards
                 there = seen.staged_before.get(file) == digest and digest in at_head
                 left = seen.staged_after.get(file) == digest and seen.staged_before.get(file) == seen.staged_after.get(
                     file
