@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -90,7 +91,7 @@ class Dataset:
         """Whether an image cannot be read to its end."""
         try:
             return len(gzip.decompress(self.files[path])) != 352 + 2 * SHAPE[0] * SHAPE[1] * SHAPE[2]
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return True
 
 
