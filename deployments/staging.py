@@ -146,6 +146,8 @@ def main() -> int:
             print(f"  not of bids-push, neither opened nor removed: {number(len(target.strangers), 'name')}")
         for name, why in list(target.strangers.items())[:NAMED]:
             print(f"    {name}: {why}")
+        if len(target.strangers) > NAMED:
+            print(f"    and {len(target.strangers) - NAMED:,} more")
     for name in links(root):
         print(f"\n{name}: a symlink, which is not followed")
     return 0

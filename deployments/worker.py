@@ -7,10 +7,12 @@ The worker is a process of its own, and whatever is typed after the command is g
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 import httpx
+from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     except PushError as error:
         print(error, file=sys.stderr)
         return 1
+    wait_for_the_server()
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *arguments]
     worker = subprocess.Popen(command, start_new_session=True)  # so that a Ctrl-C comes to it once, from here
     for ending in (signal.SIGINT, signal.SIGTERM):
@@ -49,6 +52,19 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if worker.poll() is None:
             worker.terminate()
+
+
+def wait_for_the_server() -> None:
+    """Wait until the Prefect server answers: a worker that starts before it ends at once, in words of its own."""
+    told = False
+    with get_client(sync_client=True) as client:
+        while client.api_healthcheck() is not None:
+            if not told:
+                print(
+                    f"The Prefect server at {PREFECT_API_URL.value()} does not answer yet; waiting for it.", flush=True
+                )
+            told = True
+            time.sleep(EVERY)
 
 
 def _forward(worker: "subprocess.Popen[bytes]") -> Callable[[int, FrameType | None], None]:

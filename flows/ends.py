@@ -34,15 +34,17 @@ def say_what_is_there(held: Held, work: Work) -> None:
     log = get_run_logger()
     planned = len(work.done) + len(work.missing) + len(work.held)
     log.info(
-        "%s of %s were on the Hub; %s to do: %s staged already, %s to embed.",
+        "%s of %s were on the Hub; %s to do: %s staged already, %s to embed%s.",
         f"{len(work.done):,}",
         words.number(planned, "shard"),
         f"{len(work.missing):,}",
         f"{len(work.send):,}",
         f"{len(work.stage):,}",
+        f"; {len(work.held):,} held back, since published images would go" if work.held else "",
     )
     for drift in work.drift:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
+    held.status.drift = words.drifted(work.drift)
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
     held.status.learn(

@@ -3,7 +3,7 @@
 The same steps in every run: a night, a dry run, and a run that comes back with a person's approval days later.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from tasks.errors import PushError
 from tasks.findings import Checked, PreflightStopped, Statement
 from tasks.load import load_dataset
 from tasks.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
+from tasks.ours import is_shard
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
-from tasks.published import RECORD, Published, read_target, read_target_again
+from tasks.published import INDEX, RECORD, Published, read_target, read_target_again
 from tasks.removals import Removals
 from tasks.resume import Drift, Work, decide
 from tasks.settings import Settings
@@ -94,16 +95,33 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     target, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
     contents, texts = Contents(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    work = replace(work, drift=(*work.drift, *(Drift(RECORD, what) for what in target.damaged)))
-    say_what_is_there(held, work)
+    work = replace(work, drift=(*work.drift, *elsewise(target, listing, texts)))
     changed = change(dataset, shards, target.record, contents.sha256, settled(held, approved))
     if not order.dry_run:
         changed.require(Settings().max_change, order.accept_changes)
+    say_what_is_there(held, work)
     work = work if approved is None else work.only(approved)
     if work.missing:
         in_headers = steps.take(check_images, unseen(work.missing), folder)
         checked = checked.with_more(in_headers)
     return Found(folder, dataset, checked, shards, target, listing, contents, texts, work, changed, approved)
+
+
+def elsewise(target: Published, listing: Listing, texts: Mapping[str, bytes]) -> Iterator[Drift]:
+    """What somebody else has done to the record, and to files where the dataset's own texts go."""
+    record = target.record
+    if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
+        yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")
+    if record.shards and INDEX not in listing.files:
+        yield Drift(INDEX, "it is not in the repo: it is written anew")
+    yield from (Drift(RECORD, what) for what in target.damaged)
+    if record.dataset or not record.shards:  # else an earlier version has published, which kept no list of texts
+        for path, data in texts.items():
+            listed = listing.files.get(path)
+            if listed and path not in record.texts and not listed.holds(data):
+                yield Drift(
+                    path, "not published from here: the dataset's own takes its place, and the history keeps it"
+                )
 
 
 def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Published, Listing]:

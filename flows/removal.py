@@ -31,18 +31,19 @@ from tasks.status import is_open
 
 
 def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
-    """The removals that this run's gate asks about: all that there are, or none."""
+    """The removals that this run's gate asks about: those that nobody has decided to keep, or none."""
     log = get_run_logger()
     if ThisRun.flow_run().parameters.get("removed") == "delete":
         log.warning(
             "removed=delete is taken as ask: nothing published is removed unless a person approves it at a gate."
         )
-    if removed != "ask" or removals.within(read_kept(held.staging)):
+    undecided = removals.without(read_kept(held.staging))
+    if removed != "ask" or not undecided:
         return Removals()
     if not held.run.deployed:
         log.warning("This run has no deployment, so it cannot wait at a gate: run push-bids/manual with removed=ask.")
         return Removals()
-    return removals
+    return undecided
 
 
 def settled(held: Held, approved: Removals | None) -> frozenset[str]:
@@ -131,6 +132,9 @@ def removed_state(
     )
     parts = [
         f"{gone} The head is {report.commit[:12]}; older commits keep it.",
+        "New versions of shards that were held back are still staged: cleanup-staging/cleanup asks about them."
+        if plan.rows
+        else "",
         f"Not removed: {words.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
         if plan.kept
         else "",

@@ -30,7 +30,7 @@ from tasks.evidence import (
 )
 from tasks.lineage import artifact_key, record_publication
 from tasks.models import Receipt, Verification
-from tasks.removals import write_kept
+from tasks.removals import read_kept, write_kept
 from tasks.remove import RemovalNotApproved
 from tasks.run import ui_link
 from tasks.settings import Settings
@@ -154,7 +154,7 @@ def _decide(
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
     if approval.removals is Fate.KEEP:
-        write_kept(staging, gate.removals)
+        write_kept(staging, read_kept(staging).joined(gate.removals))
     staged = _staged(held, gate, report, receipts, approval)
     if approval.removals is not Fate.REMOVE:
         return staged or Completed(name="Kept", message="Kept on the Hub, as decided at the gate.")
@@ -204,7 +204,7 @@ def _clean_up(
     else:
         write_gate(staging, closed(held))
     earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
-    told = f"{freed}; the Hub holds all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
+    told = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
     return Completed(name="CleanedUp", message=told)
 
 

@@ -86,7 +86,8 @@ def superseded_by(name: str) -> str:
     """The sentence in which a run ends whose gate another one has taken over."""
     return (
         f"The newer run {name} publishes to the same target and has taken this gate over: what it sends is not in the "
-        "evidence shown here. Nothing was deleted. Decide at the gate of that run."
+        "evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, start "
+        "cleanup-staging/cleanup."
     )
 
 

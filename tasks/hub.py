@@ -36,7 +36,6 @@ from prefect.logging import get_logger, get_run_logger
 from tasks.errors import BadInput, PushError
 from tasks.heads import NewestHead
 from tasks.models import Gated, ListedFile, Listing
-from tasks.ours import in_our_folders
 from tasks.staging import Target
 
 #: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
@@ -45,6 +44,7 @@ XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3}
 #: task is tried again, where people see it. Read when its session begins.
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 
+MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
 READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps a request's answer small
 STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last goes on
@@ -254,7 +254,7 @@ class Hub:
         Done before a single image is read, so that a run of hours does not end at its first commit.
         A repo that is made is set up as asked before anything is in it: who may see it, and whether people have to ask
         for access (`gated`; `no` never opens a gate that somebody has set). One that is there is never changed, but
-        must be so; only where it holds nothing of ours yet, since a run was killed after it had made it, is it gated.
+        must be so; only where it holds nothing at all yet, since a run was killed after it had made it, is it gated.
 
         Raises:
             RepoIsPublic, RepoIsNotGated: it is not as asked.
@@ -286,11 +286,11 @@ class Hub:
         if private and not found.private:
             return RepoIsPublic(
                 f"{self.url()} is there already and public, and this run was to publish to a private repo: nothing was "
-                "staged or sent. Make the repo private in its settings on the Hub; or, if everybody may have the "
-                "dataset, start again with private=false."
+                "staged or sent by it, and what the repo holds already can be read by everybody. Make the repo private "
+                "in its settings on the Hub; or, if everybody may have the dataset, start again with private=false."
             )
         open_to_more = not found.gated or (gated == "manual" and found.gated != "manual")
-        if gated != "no" and open_to_more and (found.gated or self._holds_ours()):
+        if gated != "no" and open_to_more and (found.gated or self._holds_anything()):
             how = "gives access to everybody who asks" if found.gated else "asks nobody for anything"
             return RepoIsNotGated(
                 f"{self.url()} is there already and {how}, and this run was to publish with gated={gated}: nothing was "
@@ -299,14 +299,14 @@ class Hub:
             )
         return None
 
-    def _holds_ours(self) -> bool:
-        """Whether the repo's main branch, or this revision, holds anything that a push has published."""
+    def _holds_anything(self) -> bool:
+        """Whether the repo's main branch, or this revision, holds a file beside the one that a Hub makes with it."""
         for revision in {"main", self.target.revision}:
             with suppress(RepoMissing), self.explained(f"listing {self.target.repo_id}"):
                 tree = self.api.list_repo_tree(
                     self.target.repo_id, repo_type="dataset", revision=revision, recursive=True
                 )
-                if any(in_our_folders(entry.path) for entry in tree):
+                if any(entry.path != MADE_WITH_IT for entry in tree):
                     return True
         return False
 

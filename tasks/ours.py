@@ -22,11 +22,6 @@ _TABLE = re.compile(r"tables/[a-z]+\.parquet")
 MOST = 4096  # bytes of a path; Linux takes no longer one
 
 
-def in_our_folders(path: str) -> bool:
-    """Whether this lies in a folder that a push writes shards, texts or its record to."""
-    return path.startswith(("data/", "bids/", "tables/"))
-
-
 def is_shard(path: str) -> bool:
     """Whether this is the path of a shard that a push could have published."""
     return len(path) <= MOST and _SHARD.fullmatch(path) is not None

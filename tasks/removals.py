@@ -93,6 +93,34 @@ class Removals(Value):
         rows = all(set(images) <= set(other.rows.get(path, ())) for path, images in self.rows.items())
         return same and rows and set(self.shards) <= set(other.shards) and set(self.texts) <= set(other.texts)
 
+    def without(self, decided: "Removals") -> "Removals":
+        """These, but for those that somebody has decided about, with the same bytes.
+
+        A shard is published with its rows, so all of its rows are left out, or none.
+        """
+
+        def open_still(path: str) -> bool:
+            return decided.published.get(path) != self.published[path]
+
+        shards = {path: of for path, of in self.shards.items() if path not in decided.shards or open_still(path)}
+        rows = {
+            path: images
+            for path, images in self.rows.items()
+            if not set(images) <= set(decided.rows.get(path, ())) or open_still(path)
+        }
+        texts = tuple(path for path in self.texts if path not in decided.texts or open_still(path))
+        published = {path: self.published[path] for path in (*shards, *rows, *texts)}
+        return Removals(shards=shards, rows=rows, texts=texts, published=published)
+
+    def joined(self, other: "Removals") -> "Removals":
+        """These and others; where both name the same file, as the other one has it."""
+        return Removals(
+            shards={**self.shards, **other.shards},
+            rows={**self.rows, **other.rows},
+            texts=tuple(dict.fromkeys((*self.texts, *other.texts))),
+            published={**self.published, **other.published},
+        )
+
     def allows(self, path: str, images: Iterable[str], line: PublishedShard) -> bool:
         """Whether these rows of a shard are among those named here, and the shard is the one that was meant."""
         return set(images) <= set(self.rows.get(path, ())) and self.published.get(path) == as_file(line)

@@ -28,7 +28,7 @@ from tasks.models import Dataset, PublicationRecord, Receipt, ShardSpec
 from tasks.pictures import strip
 from tasks.removals import Removals
 from tasks.remove import RemovalPlan
-from tasks.resume import Work
+from tasks.resume import Drift, Work
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
 IN_A_STATE = 2  # files of a field in it
@@ -97,7 +97,7 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Seque
     if not (receipts or stale):
         return f"{press}\n{target}: nothing is staged in {where.files}; removals are to be decided."
     staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
-    sure = "All of it is on the Hub and verified"
+    sure = "The Hub lists all of it as it was sent"
     if not receipts:
         staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
     return (
@@ -108,6 +108,15 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Seque
 def stale_files(stale: Sequence[Removal]) -> str:
     """Stale files in a few words."""
     return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
+
+
+def drifted(drift: Sequence[Drift]) -> str:
+    """The sentence about what somebody else has changed in the repo; empty where nobody has."""
+    if not drift:
+        return ""
+    first = "; ".join(f"{one.path}: {one.what}" for one in drift[:NAMED])
+    more = f"; and {len(drift) - NAMED:,} more" if len(drift) > NAMED else ""
+    return f"Changed on the Hub by somebody else: {first}{more}."
 
 
 def nothing_staged(leftovers: Leftovers) -> str:
@@ -152,6 +161,8 @@ def how_verified(report: VerificationReport) -> str:
 def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
     """The sentence in a run's state about what it has verified, and about shards that had failed and are right."""
     said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
+    if not report.checks:
+        said = f"Nothing of what is staged here had to be verified at commit {report.commit[:12]}."
     if not mended:
         return said
     named = ", ".join(Path(path).stem for path in mended[:NAMED])
@@ -182,7 +193,8 @@ def gate_form(
         f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
         f"{stale if gate.stale and receipts and not two else ''}{more if gate.waiting else ''}\n"
     )
-    picture = "" if two else strip(report.slices)  # above two decisions it would be cropped: the evidence has it
+    # above two decisions it would be cropped, and beside removals alone it would be taken for what goes
+    picture = strip(report.slices) if receipts and not two else ""
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
@@ -217,8 +229,8 @@ def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
     freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
     staged = freed if receipts else f"{stale_files(gate.stale)}**"
     return (
-        f"Delete **{staged}, and remove **{_counted(gate.removals)}**, no longer in the dataset, from "
-        f"**[{hub.target}]({hub.url()})**?"
+        f"Two decisions. Of the staged files, delete **{staged}? And from **[{hub.target}]({hub.url()})** on the Hub, "
+        f"remove **{_counted(gate.removals)}**, no longer in the dataset? Its history keeps them."
     )
 
 
@@ -226,7 +238,7 @@ def _counted(removals: Removals) -> str:
     """Removals in a few words: `1 shard, 2 texts`."""
     counts = {
         "shard": len(removals.shards),
-        "row": sum(map(len, removals.rows.values())),
+        "image": sum(map(len, removals.rows.values())),
         "text": len(removals.texts),
     }
     return ", ".join(number(count, noun) for noun, count in counts.items() if count)

@@ -42,8 +42,8 @@ OURS = re.compile(
     rf"shards/[^/]+/[^/]+\.[0-9a-f]{{{DIGEST_IN_NAME}}}({re.escape(SHARD_SUFFIX)}|{re.escape(RECEIPT_SUFFIX)})"
     rf"({re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
 )
-#: The files of ours directly in the target's folder: what is remembered, and the lock.
-_BESIDE = re.compile(rf"[a-z-]+\.json({re.escape(TEMPORARY_SUFFIX)})?|lock")
+#: What is ours besides: what is remembered, the lock, and what Prefect keeps of tasks that have failed.
+_BESIDE = re.compile(rf"([a-z-]+\.jsonl?|head)({re.escape(TEMPORARY_SUFFIX)})?|lock|results/[0-9a-f]{{32}}")
 #: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would

@@ -27,6 +27,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
+from tasks.change import TooMuchChanged
 from tasks.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.failed import WHAT, named, read_failed
 from tasks.files import write_whole
@@ -104,6 +105,8 @@ class StatusBoard:
     """The version that this run has left last."""
     checked: str = ""
     """What this run has verified, in a sentence."""
+    drift: str = ""
+    """What this run has found changed on the Hub by somebody else, in a sentence."""
 
     @classmethod
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
@@ -187,13 +190,26 @@ class StatusBoard:
         """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
         self.show(state.name or "", gate)
         said = state.name == VerificationFailed.__name__  # by its own message, with what to do
-        return state.model_copy(update={"message": self.told(state.message or "", gate, failed=not said)})
+        mistaken = (
+            state.name == TooMuchChanged.__name__
+        )  # what looks withdrawn there is a mistake, or is yet to be said
+        told = self.told(state.message or "", gate, failed=not said, gone=not mistaken)
+        return state.model_copy(update={"message": told})
 
-    def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True) -> str:
-        """A state's message, then what was verified, failed or is withdrawn, and where the target's status is."""
+    def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True, gone: bool = True) -> str:
+        """A state's message, then what was verified, failed or is withdrawn, and where the target's status is.
+
+        Args:
+            message: what the run itself says.
+            gate: the target's gate, whoever has opened it.
+            here: whether this run waits at it.
+            failed: whether to name the shards that failed verification.
+            gone: whether to name what is withdrawn.
+        """
         unsound = named(read_failed(self.staging)[0]) if failed else ""
         where = status_at(self.hub.target, self.artifact)
-        sentences = (message, self.checked, unsound, self.withdrawn(gate, here), where)
+        withdrawn = self.withdrawn(gate, here) if gone else ""
+        sentences = (message, self.checked, self.drift, unsound, withdrawn, where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
@@ -206,15 +222,19 @@ class StatusBoard:
         removals = self.known.removals
         if not removals:
             return ""
-        if gate is not None and gate.removals and here:
-            decide = "They are to be decided at this gate."
-        elif gate is not None and gate.removals == removals and is_open(gate):
-            decide = f"{gate.flow_run_name} waits at its gate for a decision about them."
-        elif removals.within(read_kept(self.staging)):
+        undecided = removals.without(read_kept(self.staging))
+        kept = removals.without(undecided)
+        if not undecided:
             again = self.staging.folder / KEPT
             decide = f"Somebody decided at a gate to keep them; to be asked once more, take away {again}."
+        elif gate is not None and gate.removals and here:
+            decide = "They are to be decided at this gate."
+        elif gate is not None and gate.removals == undecided and is_open(gate):
+            decide = f"{gate.flow_run_name} waits at its gate for a decision about them."
         else:
             decide = "They stay unless a person decides otherwise: run push-bids/manual with removed=ask."
+        if undecided and kept:
+            decide += f" Not asked about, since somebody decided to keep them: {kept.sentence()}."
         return f"Withdrawn: no longer in the dataset, and still on the Hub: {removals.sentence()}. {decide}"
 
 

@@ -21,7 +21,7 @@ from flows.push_bids import push_bids
 from tasks.approve import Question, ask
 from tasks.hub import Hub
 from tasks.models import PublicationRecord, ShardSpec
-from tasks.published import CARD, RECORD
+from tasks.published import CARD, INDEX, RECORD
 from tasks.stage import stage
 from tasks.staging import Staging, Target
 from tests.conftest import SESSIONS
@@ -124,6 +124,7 @@ def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touche
     assert push(own_bids, target, root, dry_run=True).name == "DryRun"
     state = push(own_bids, target, root)
     assert state.type.value == "COMPLETED", state.message
+    assert f"Changed on the Hub by somebody else: {path}: the record has it" in (state.message or "")
     for said in (f"{path}: the record has it, and it is not in the repo", "line 7: its path is none", "line 10: "):
         assert said in caplog.text
     head = target.head()
@@ -131,6 +132,24 @@ def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touche
     assert not damaged and set(record.shards) == set(shards_on(target)) and len(record.shards) == SESSIONS - 1
     assert target.read("notes.md", head) == b"theirs" and b"load_dataset" in (target.read(CARD, head) or b"")
     assert push(own_bids, target, root).name == "NothingToPublish" and target.head() == head
+
+
+def test_a_record_that_somebody_took_away_and_a_file_in_the_way_of_a_text_are_named_in_the_state(
+    bids: Path, target: Hub, root: Path
+) -> None:
+    target.prepare(private=True)
+    target.commit([CommitOperationAdd("bids/participants.tsv", b"theirs")], "By hand", target.head())
+    first = push(bids, target, root)
+    assert "bids/participants.tsv: not published from here" in (first.message or "")
+    assert target.read("bids/participants.tsv", target.head()) == (bids / "participants.tsv").read_bytes()
+    target.commit([CommitOperationDelete(RECORD), CommitOperationDelete(INDEX)], "By hand", target.head())
+    second = push(bids, target, root)
+    assert second.type.value == "COMPLETED" and f"{RECORD}: it is not in the repo" in (second.message or "")
+    target.commit([CommitOperationDelete(INDEX)], "By hand", target.head())
+    third = push(bids, target, root)
+    assert third.type.value == "COMPLETED" and f"{INDEX}: it is not in the repo" in (third.message or "")
+    fourth = push(bids, target, root)
+    assert fourth.name == "NothingToPublish" and "somebody else" not in (fourth.message or "")
 
 
 def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path, target: Hub, root: Path) -> None:

@@ -22,6 +22,7 @@ from tasks.models import (
 from tasks.removals import (
     KEPT,
     Removals,
+    as_file,
     find_removals,
     is_our_picture,
     is_our_shard,
@@ -195,3 +196,23 @@ def test_a_decision_to_keep_is_remembered_and_a_damaged_one_is_none(tmp_path: Pa
     assert read_kept(staging) == kept
     (staging.folder / KEPT).write_bytes(b'{"shards": 3')
     assert read_kept(staging) == Removals()
+
+
+def test_what_somebody_decided_to_keep_is_not_asked_about_again_when_more_goes() -> None:
+    kept = found(record_of([line(ONE, T1W)]))
+    both = found(record_of([line(ONE, T1W), line(TWO, T1W)]))
+    asked = both.without(kept)
+    assert set(asked.shards) == set(asked.published) == {TWO}
+    assert both.within(kept.joined(asked)) and not both.without(kept.joined(asked))
+
+
+def test_what_was_kept_and_is_published_with_other_bytes_by_now_is_asked_about() -> None:
+    now = found(record_of([line(ONE, T1W)]))
+    other = now.model_copy(update={"published": {ONE: now.published[ONE].model_copy(update={"sha256": "e" * 64})}})
+    assert now.without(other) == now and not now.without(now)
+
+
+def test_a_shard_of_which_more_rows_go_than_were_kept_is_asked_about_whole() -> None:
+    one = Removals(rows={ONE: (T1W,)}, published={ONE: as_file(line(ONE))})
+    more = Removals(rows={ONE: (T1W, BOLD)}, published={ONE: as_file(line(ONE))})
+    assert more.without(one) == more and not one.without(more)

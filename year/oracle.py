@@ -105,9 +105,11 @@ class Removals:
         files = {one: sha256(before.files[one[1]]) for one in named}
         return cls(files, frozenset(image for one in named for image in images_in(one, before)))
 
-    def within(self, other: "Removals") -> bool:
-        """Whether all of this is among the others, with the same bytes."""
-        return all(other.files.get(one) == digest for one, digest in self.files.items())
+    def without(self, decided: "Removals") -> set[Removal]:
+        """Those of these that are not among the others with the same bytes; of a shard, all rows or none."""
+        left = {one for one, digest in self.files.items() if decided.files.get(one) != digest}
+        shards = {one[1] for one in left if one[0] == "row"}
+        return left | {one for one in self.files if one[0] == "row" and one[1] in shards}
 
 
 @dataclass
@@ -169,12 +171,15 @@ class Oracle:
 
     def _asks(self, asked: Asked, want: "Want", before: Head) -> bool:
         """Whether there are removals that a run has to ask about."""
-        now = Removals.of(before, want.removals)
-        return bool(now.files) and asked.removed != "keep" and self.asks_for_removals and not now.within(self.kept)
+        return asked.removed != "keep" and self.asks_for_removals and bool(self._undecided(want, before).files)
+
+    def _undecided(self, want: "Want", before: Head) -> Removals:
+        """The removals that nobody has decided to keep."""
+        return Removals.of(before, Removals.of(before, want.removals).without(self.kept))
 
     def _shown(self, want: "Want", before: Head) -> bool:
         """Whether an open gate asks exactly this already."""
-        return self.gate is not None and self.gate.removals == Removals.of(before, want.removals)
+        return self.gate is not None and self.gate.removals == self._undecided(want, before)
 
     def too_many(self, before: Head, dataset: Dataset) -> int:
         """How many published images are gone or other, where a person has to say that it is meant; else 0."""
@@ -317,7 +322,8 @@ class Oracle:
             for removal in want.removals:
                 agree(named(removal, seen.message), f"the state does not name {removal}: {seen.message[:600]}")
         if seen.state == "Suspended":
-            for removal in want.removals if self._asks(asked, want, seen.before) else ():
+            asks = self._asks(asked, want, seen.before)
+            for removal in self._undecided(want, seen.before).files if asks else ():
                 agree(named(removal, seen.evidence), f"the gate does not name {removal}")
 
     def _states(self, seen: Seen, asked: Asked, want: "Want") -> Collection[str]:
@@ -341,7 +347,7 @@ class Oracle:
         self.ever |= {sha256(data) for data in seen.after.files.values()}
         self.quiet = dataset if seen.state in GREEN and not seen.killed else None
         if seen.state == "Suspended":
-            named = Removals.of(seen.after, want.removals) if asks else Removals()
+            named = self._undecided(want, seen.after) if asks else Removals()
             self.gate = Gate(dict(seen.staged_after), dataset.shards.keys() - want.held.keys(), named)
         elif not same(seen.before, seen.after):
             self.gate = None  # a newer run has published
@@ -390,7 +396,7 @@ class Oracle:
         if not seen.killed and seen.state == "VerificationFailed":
             agree(dict(seen.staged_before) == dict(seen.staged_after), "not verified, and staged files were removed")
         if form.get("removals") == "keep" and seen.state in DECIDED | {"CleanupRefused"}:
-            self.kept = gate.removals
+            self.kept = Removals({**self.kept.files, **gate.removals.files}, self.kept.images | gate.removals.images)
         if seen.state in DECIDED:
             self._decided_so(seen, form, gate, due, dataset)
         if not seen.killed and seen.state != "Suspended":
