@@ -46,6 +46,10 @@ class Change:
         """The images that are gone or other."""
         return len(self.gone) + len(self.other)
 
+    def within(self, other: "Change") -> bool:
+        """Whether nothing is gone or other that was not so in the other one: what a run has published since is less."""
+        return set(self.gone) <= set(other.gone) and set(self.other) <= set(other.other)
+
     def exceeds(self, part: float) -> bool:
         """Whether more than this part (0 to 1) of the published images is gone or other."""
         return self.count > part * self.published

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from prefect.client.schemas.objects import State
 
 from deployments.local_stack import Stack
@@ -28,6 +29,7 @@ from tasks.settings import Settings
 from tasks.staging import Target
 from tasks.write import WRITER_SETTINGS
 from tests.bids_examples import Image, description, write
+from tests.counted_hub import CountedHub
 
 SUBJECTS = 12
 EACH = ("anat/sub-{0}_T1w", "func/sub-{0}_task-rest_run-1_bold", "func/sub-{0}_task-rest_run-2_bold")
@@ -413,3 +415,30 @@ def test_the_exact_number_lets_this_night_on_and_no_other(bids: Path, target: Hu
     zeroed_by_a_disk(bids)
     again = push(bids, target, root, accept_changes=count)
     assert again.name == "TooMuchChanged" and "is not the number that is found now" in (again.message or "")
+
+
+def test_what_was_accepted_stays_so_when_the_answer_of_a_commit_that_brought_a_part_of_it_is_lost(
+    bids: Path, prefect_server: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "staging-root"
+    with CountedHub(tmp_path / "hub") as server:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_TOKEN", server.token("lab"))
+        hub = Hub(Target(server.endpoint, "lab/lost"), server.token("lab"))
+        push(bids, hub, root)
+        count = subjects_that_are_not_mounted(bids)
+        image = sorted(bids.rglob("*_T1w.nii.gz"))[0]
+        image.write_bytes(bytes_of_another(image))
+        server.break_on({"fault": "lose_response", "method": "POST", "path": "/commit/"})
+        state = push(bids, hub, root, accept_changes=count + 1)
+        assert server.broken == 1
+    assert (state.type.value, state.name) == ("COMPLETED", "Staged"), state.message
+
+
+def bytes_of_another(image: Path) -> bytes:
+    """The bytes of an image, and as good a gzip, in another file."""
+    data = bytearray(image.read_bytes())
+    data[9] ^= 1  # the header's "operating system" byte
+    return bytes(data)

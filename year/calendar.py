@@ -104,6 +104,7 @@ class Year:
         """One night."""
         scene, draw = self.scene, random.Random(f"{self.seed}-{number}")
         scene.draw = scene.world.draw = draw
+        scene.head = scene.repo.head(scene.head)  # a night without a run may have had a stranger
         night = script.happen(scene, self.kinds, first=number == 1)
         self.tally.events.update(night.kinds)
         self.done += night.told
