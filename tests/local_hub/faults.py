@@ -182,6 +182,11 @@ class FaultLayer:
             answer.append(message)
 
         await self._app(scope, receive, keep)
+        if answer[0]["status"] != 200:
+            self._broken -= 1  # what is not there yet is no older answer
+            for message in answer:
+                await send(message)
+            return
         first = rule.first.setdefault(f"{scope['path']}?{scope['query_string']!r}", answer)
         if _body_of(first) == _body_of(answer):
             self._broken -= 1
