@@ -500,6 +500,7 @@ def mounted(world: World, night: Night) -> Iterator[tuple[Path, Dataset | None]]
     """What the run of the night is given as its dataset's folder, and what it says; None: nothing that is a dataset."""
     aside = world.root.parent / "unmounted"
     aside.mkdir(exist_ok=True)
+    night.unmounted = tuple(sub for sub in night.unmounted if sub in world.subjects)  # one may have left that night
     for sub in night.unmounted:
         (world.root / sub).rename(aside / sub)
         (world.root / sub).mkdir()
