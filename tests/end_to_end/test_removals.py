@@ -146,7 +146,7 @@ def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str, name: 
             page.get_by_role("button", name="Resume").click()
         page.get_by_role("dialog").get_by_text(shard).first.wait_for()
         page.screenshot(path=SHOTS / f"{name}-{version.strip('/') or 'v1'}.png")
-        for text in ("Type the repo's name", shard, "no longer in the dataset, from", *more):
+        for text in ("Type the repo's name", shard, "no longer in the dataset", *more):
             expect(page.get_by_role("dialog").get_by_text(text).first).to_be_in_viewport(ratio=0.99)
 
 
