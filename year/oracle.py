@@ -343,7 +343,7 @@ class Oracle:
         dataset = asked.dataset
         assert dataset is not None
         asks = self._asks(asked, want, seen.before)
-        self.lines = dict(seen.after.record)
+        self._written(seen)
         self.ever |= {sha256(data) for data in seen.after.files.values()}
         self.quiet = dataset if seen.state in GREEN and not seen.killed else None
         if seen.state == "Suspended":
@@ -353,6 +353,12 @@ class Oracle:
             self.gate = None  # a newer run has published
         if seen.state == "VerificationFailed":
             self.failed |= {path for path in dataset.shards if stem(path) in seen.message}
+
+    def _written(self, seen: Seen) -> None:
+        """The record's lines that a run has written are ours; one that it left as a stranger had made it is not."""
+        before, after = seen.before.record, seen.after.record
+        self.lines |= {path: line for path, line in after.items() if before.get(path) != line}
+        self.lines = {path: line for path, line in self.lines.items() if path in after or path not in before}
 
     # cleanup-staging.
 
@@ -401,7 +407,7 @@ class Oracle:
             self._decided_so(seen, form, gate, due, dataset)
         if not seen.killed and seen.state != "Suspended":
             self.gate = None
-        self.lines = dict(seen.after.record)
+        self._written(seen)
         self.ever |= {sha256(data) for data in seen.after.files.values()}
         self.quiet = None
 
