@@ -229,8 +229,8 @@ def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
     freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
     staged = freed if receipts else f"{stale_files(gate.stale)}**"
     return (
-        f"Of what is staged here, delete **{staged}? From **[{hub.target}]({hub.url()})** on the Hub, "
-        f"remove **{_counted(gate.removals)}**, no longer in the dataset? Its history keeps them."
+        f"Delete staged **{staged}? Remove **{_counted(gate.removals)}**, no longer in the dataset, from "
+        f"**[{hub.target}]({hub.url()})**?"
     )
 
 
