@@ -1,7 +1,7 @@
 """A local Hub that can be made to fail, and that keeps a journal of what it was asked and sent.
 
-The journal is a file beside the Hub's store, a line a request, written when it ends. It outlives a SIGKILL of the
-server.
+The journal is a file beside the Hub's store, a line a request, written before the end of its answer is sent: whoever
+has the answer finds it there. It outlives a SIGKILL of the server.
 """
 
 from __future__ import annotations
@@ -46,6 +46,14 @@ class Journal:
             await self._app(scope, receive, send)
             return
         received = status = sent = 0
+        written = False
+
+        def write() -> None:
+            nonlocal written
+            line = {"method": scope["method"], "path": scope["path"], "received": received, "status": status}
+            if not written:
+                self._journal.write(json.dumps(line | {"sent": sent}).encode() + b"\n")
+            written = True
 
         async def counted_receive() -> Message:
             nonlocal received
@@ -57,14 +65,14 @@ class Journal:
             nonlocal status, sent
             status = message.get("status", status)
             sent += len(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                write()
             await send(message)
 
         try:
             await self._app(scope, Transported(counted_receive, receive), seen_send)
         finally:
-            line = {"method": scope["method"], "path": scope["path"], "received": received, "status": status}
-            line["sent"] = sent
-            self._journal.write(json.dumps(line).encode() + b"\n")
+            write()
 
 
 class Transported:
@@ -102,7 +110,8 @@ class CountedHub(RunningHub):
 
 def read_journal(root: Path) -> list[Asked]:
     """What the Hub over `root` was asked."""
-    lines = journal_of(root).read_bytes().splitlines()
+    whole, _, _ = journal_of(root).read_bytes().rpartition(b"\n")  # the last line may just be being written
+    lines = whole.splitlines()
     return [Asked(**json.loads(line)) for line in lines]
 
 
