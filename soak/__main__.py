@@ -22,15 +22,18 @@ def main() -> int:
     """Run the rounds; 1 if anything was lost or done twice beyond what was in flight."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--sessions", type=int, default=14)
+    parser.add_argument("--sessions", type=int, default=10)
     parser.add_argument("--seed", type=int, default=None, help="the same seed draws the same faults")
     parser.add_argument("--hazard", choices=sorted(HAZARDS), help="this one in each round, in place of what is drawn")
+    parser.add_argument(
+        "--cold", action="store_true", help="runs by Prefect's own worker: slower, and as people have it"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     shutil.rmtree(FOLDER / "stack", ignore_errors=True)
     tally = Tally()
-    with rig(FOLDER, options.sessions) as here:
+    with rig(FOLDER, options.sessions, options.cold) as here:
         reference, seconds = fresh_build(here)
         print(f"seed {seed}; a fresh build works for {seconds:.1f} s: {len(reference)} files", flush=True)
         try:

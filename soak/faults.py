@@ -14,7 +14,6 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from deployments.local_stack import wait_until
 from soak.rig import Rig
 from tasks.errors import PushError
-from tests.processes import process_of, wait_for_process
 
 GRACE = 90.0  # seconds that a run may go on by itself after something else was killed under it
 
@@ -116,9 +115,9 @@ def somebody_else(rig: Rig, draw: random.Random) -> str | None:
 
 def approved_and_killed(rig: Rig, run: UUID, draw: random.Random) -> None:
     """Let the cleanup begin at the gate, and kill it at a random instant."""
-    wait_until("the run's first process has ended", lambda: process_of(run) is None, GRACE)
+    wait_until("the run's first process has ended", lambda: rig.process_of(run) is None, GRACE)
     rig.runs.decide(run, decision="delete", confirm_repo=rig.hub.target.repo_id, note="soak")
-    process = wait_for_process(run)
+    process = rig.wait_for_process(run)
     with suppress(psutil.TimeoutExpired):
         process.wait(draw.uniform(0, 8))
     rig.let_end(run, 0.0)

@@ -21,7 +21,6 @@ from soak.judge import reference_of
 from soak.rig import REPO_ID, Rig
 from tasks.errors import PushError
 from tasks.hub import Hub
-from tests.processes import process_of
 from year.rig import PUSH, RUN_SECONDS, Warm, deployed
 from year.warm import LEASE
 
@@ -53,7 +52,7 @@ def swapped_at_the_gate(here: Rig, draw: random.Random, reference: Reference) ->
     meanwhile = one.with_name("between")
     for file, to in ((one, meanwhile), (other, one), (meanwhile, other)):
         file.rename(to)
-    wait_until("the run's first process has ended", lambda: process_of(run) is None, RUN_SECONDS)
+    wait_until("the run's first process has ended", lambda: here.process_of(run) is None, RUN_SECONDS)
     here.runs.decide(run, decision="delete", confirm_repo=REPO_ID, note="soak")
     here.runs.wait(run, DONE - {"PAUSED"})
     left = here.staged()

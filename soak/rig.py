@@ -20,12 +20,12 @@ from tasks.files import sha256_of
 from tasks.hub import Hub
 from tasks.staging import Staging, Target
 from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
-from tests.processes import process_of, wait_for_process
+from tests.processes import PICK_UP_SECONDS, process_of
 
 REPO_ID = "lab/soak"
-SESSION_BYTES = 4_000_000  # of images, on average: some shards are big ones, flushed and cached, most are small
+SESSION_BYTES = 3_000_000  # of images, on average: some shards are big ones, flushed and cached, most are small
 #: Each answer of the Hub takes as long as over a network, so that a run is at work most of the time, not starting up.
-NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.015, "times": -1}
+NETWORK: dict[str, object] = {"fault": "slow", "delay": 0.005, "times": -1}
 SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "0.5",
     "PREFECT_WORKER_PREFETCH_SECONDS": "0.5",
@@ -35,9 +35,19 @@ SETTINGS = {
 
 
 class CountedStack(Stack):
-    """A stack whose Hub can be made to fail, and counts what it is asked."""
+    """A stack whose Hub can be made to fail, and counts what it is asked; its worker is a fast one, if so asked."""
 
     hub_module = "tests.counted_hub"
+    cold = False  # Prefect's own worker, with a new interpreter for each run
+
+    @property
+    def numbers(self) -> Path:
+        """Where the fast worker has the numbers of its runs' processes."""
+        return self.folder / "processes"
+
+    def start_worker(self) -> Process:
+        """Start a worker that runs what is due."""
+        return super().start_worker() if self.cold else self.start("worker", ["soak.worker", str(self.numbers)])
 
     def start_hub(self) -> Process:
         """Start the Hub behind its layers, and wait until it answers."""
@@ -103,9 +113,29 @@ class Rig:
         self.runs.wait(run, {"PAUSED"})
         return run
 
+    def process_of(self, run: UUID) -> psutil.Process | None:
+        """The process that works for a run, if there is one now."""
+        if self.stack.cold:
+            return process_of(run)
+        with suppress(FileNotFoundError, psutil.NoSuchProcess, ValueError):
+            process = psutil.Process(int((self.stack.numbers / str(run)).read_text()))
+            return None if process.status() == psutil.STATUS_ZOMBIE else process
+        return None
+
+    def wait_for_process(self, run: UUID) -> psutil.Process:
+        """The same, as soon as it is there."""
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            found.extend(filter(None, [self.process_of(run)]))
+            return bool(found)
+
+        wait_until(f"a process works for the run {run}", there, PICK_UP_SECONDS)
+        return found[0]
+
     def wait_for_work(self, run: UUID) -> psutil.Process:
         """The process that works for a run, as soon as it holds the target: until then it only imports."""
-        process = wait_for_process(run)
+        process = self.wait_for_process(run)
         held = self.staging.lock
         wait_until("the run holds the target", lambda: held.exists() or not process.is_running(), 120)
         return process
@@ -113,10 +143,10 @@ class Rig:
     def let_end(self, run: UUID, seconds: float) -> None:
         """Give a run the time to end or to come to its gate, and then SIGKILL to its process."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and (process := process_of(run)) is not None:
+        while time.monotonic() < deadline and (process := self.process_of(run)) is not None:
             with suppress(psutil.TimeoutExpired):
                 process.wait(0.2)
-        while (process := process_of(run)) is not None:
+        while (process := self.process_of(run)) is not None:
             process.send_signal(signal.SIGKILL)
             with suppress(psutil.TimeoutExpired):
                 process.wait(5)
@@ -135,12 +165,13 @@ class Rig:
 
 
 @contextmanager
-def rig(folder: Path, sessions: int) -> Iterator[Rig]:
+def rig(folder: Path, sessions: int, cold: bool = False) -> Iterator[Rig]:
     """The rig, up; everything it started ends with the block, by its process id."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "ds004884"
     make_dataset(source, sessions=sessions, total_bytes=sessions * SESSION_BYTES)
     stack = CountedStack(folder / "stack", settings=SETTINGS)
+    stack.cold = cold
     stack.folder.mkdir(exist_ok=True)
     try:
         stack.start_hub()

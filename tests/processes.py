@@ -7,7 +7,7 @@ import psutil
 
 from deployments.local_stack import wait_until
 
-START_SECONDS = 120.0  # for a worker to pick a run up, on a machine that has other work too
+PICK_UP_SECONDS = 120.0  # for a worker to pick a run up, on a machine that has other work too
 
 
 def process_of(run: UUID) -> psutil.Process | None:
@@ -33,5 +33,5 @@ def wait_for_process(run: UUID) -> psutil.Process:
             found.append(process)
         return process is not None
 
-    wait_until(f"a process works for the run {run}", there, START_SECONDS)
+    wait_until(f"a process works for the run {run}", there, PICK_UP_SECONDS)
     return found[0]

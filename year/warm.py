@@ -21,6 +21,7 @@ PAUSES = [0.05, 0.1, 0.1, 0.1, 0.1]  # seconds before each further try of a task
 
 def main() -> int:
     """Fork a process for each run that is asked for, one at a time."""
+    hurry()
     flows = imported()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what the flows print goes to the log
@@ -35,8 +36,8 @@ def main() -> int:
     return 0
 
 
-def imported() -> dict[str, Any]:
-    """The flows by their names, with the waits between tries cut short, and the lease where the environment says."""
+def hurry() -> None:
+    """Cut the waits between tries short, and the lease where the environment says."""
     from tasks import hub, lease, patience, upload
 
     if seconds := float(os.environ.get(LEASE, 0)):
@@ -48,6 +49,9 @@ def imported() -> dict[str, Any]:
     hub.STALE_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1)
     upload.BEHIND_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 
+
+def imported() -> dict[str, Any]:
+    """The flows by their names, everything imported that they need."""
     import datasets  # noqa: F401 - the flows import it late, and a night should not pay for it
     import hf_xet  # noqa: F401
     import nibabel  # noqa: F401
@@ -87,7 +91,8 @@ def execute(flows: dict[str, Any], run: UUID) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_flow_run(run)
         flow = flows[client.read_flow(found.flow_id).name]
-        propose_state_sync(client, Pending(), run)  # as a worker does
+        if not propose_state_sync(client, Pending(), run).is_pending():  # as a worker does
+            return  # it waits for another one
         found = client.read_flow_run(run)
     with suppress(Abort, Pause):
         run_flow(flow, flow_run=found, return_type="state")

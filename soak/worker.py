@@ -1,0 +1,94 @@
+"""`python -m soak.worker FOLDER`: a worker with everything imported, which forks one process for each run that is due.
+
+A process of Prefect's own worker takes seconds to import what a flow needs, and there are three or four in a round. The
+processes here are real ones all the same: each is suspended by ending, can be killed, and its number is in a file of
+FOLDER that is named after the run.
+"""
+
+import argparse
+import os
+import signal
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Crashed
+
+from deployments.local_stack import POOL
+from deployments.runs import ENDED
+from year.warm import imported, work
+
+LOOK_EVERY = 0.2  # seconds
+
+
+def main() -> int:
+    """Fork a process for each run that is due, until this one is killed."""
+    parser = argparse.ArgumentParser(prog="python -m soak.worker", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, help="for the numbers of the runs' processes")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    flows = imported()
+    working: dict[int, UUID] = {}
+    killed: dict[UUID, int] = {}
+    while True:
+        reap(working, killed)
+        # the Prefect server is one of those that are killed
+        with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+            bury(client, killed)
+            found = [run for run in due(client) if run not in working.values()]
+            for run in found:
+                working[begin(flows, run, folder)] = run
+        time.sleep(LOOK_EVERY)
+
+
+def begin(flows: dict[str, Any], run: UUID, folder: Path) -> int:
+    """Fork a process that works for a run; its id."""
+    pid = os.fork()
+    if pid == 0:
+        work(flows, str(run), {})
+    (folder / str(run)).write_text(str(pid))
+    return pid
+
+
+def due(client: SyncPrefectClient) -> list[UUID]:
+    """The work pool's runs whose time has come, the oldest first."""
+    scheduled = FlowRunFilter.model_validate(
+        {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": datetime.now(UTC)}}
+    )
+    pool = WorkPoolFilter.model_validate({"name": {"any_": [POOL]}})
+    runs = client.read_flow_runs(
+        flow_run_filter=scheduled, work_pool_filter=pool, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC
+    )
+    return [run.id for run in runs]
+
+
+def reap(working: dict[int, UUID], killed: dict[UUID, int]) -> None:
+    """Take the processes that have ended from the ones that work, and the signals by which some of them did."""
+    for pid in list(working):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            continue
+        run = working.pop(pid)
+        if os.WIFSIGNALED(status):
+            killed[run] = os.WTERMSIG(status)
+
+
+def bury(client: SyncPrefectClient, killed: dict[UUID, int]) -> None:
+    """Say of the runs whose process was killed that they have crashed, as Prefect's worker does."""
+    for run, number in list(killed.items()):
+        state = client.read_flow_run(run).state
+        if state is not None and state.type.value not in ENDED:
+            message = f"The process was ended by {signal.Signals(number).name}."
+            client.set_flow_run_state(run, Crashed(message=message), force=True)
+        del killed[run]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
