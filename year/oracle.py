@@ -364,6 +364,7 @@ class Oracle:
 
     def cleanup(self, seen: Seen) -> None:
         """Judge a run of cleanup-staging up to its gate."""
+        self._looked_at(seen)
         self._never(seen)
         agree(same(seen.before, seen.after), "cleanup-staging changed the repo")
         agree(
