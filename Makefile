@@ -10,7 +10,7 @@ SEED ?= 1
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once test test-fast coverage test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,15 @@ browser: dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 
 PYTEST = $(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
+
+# The tests that need no server are not in end_to_end/ or deployed/; what those import is not waited for.
+FAST = -m "not server and not slow" --ignore=tests/end_to_end --ignore=tests/deployed
+
+test-fast: dev  ## the tests that need no server, browser or database, in a minute; `make coverage`: and which lines they reach
+	$(PYTEST) $(FAST)
+
+coverage: dev
+	$(PYTEST) $(FAST) --cov=flows --cov=tasks --cov=deployments --cov-branch --cov-report=term:skip-covered
 
 test: test-sqlite test-postgresql  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
 

@@ -6,6 +6,7 @@ a JSON file, a list of rows a TSV file, text and bytes themselves. The functions
 
 import gzip
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -125,3 +126,12 @@ def rows_of(text: str) -> Sequence[Mapping[str, str | None]]:
     """The rows of a TSV text, read in the plainest way."""
     head, *lines = [line.split("\t") for line in text.splitlines() if line]
     return [{key: None if cell == "n/a" else cell for key, cell in zip(head, line, strict=True)} for line in lines]
+
+
+def move_session(bids: Path, session: Path, to: Path) -> None:
+    """Move a session and its masks out of a dataset, to the same places below another folder."""
+    for part in (session, bids / "derivatives" / "lesion_masks" / session.parent.name / session.name):
+        if part.exists():
+            there = to / part.relative_to(bids)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(part, there)

@@ -7,6 +7,7 @@ database is SQLite, or, where the environment has TEST_DATABASE=postgresql, a Po
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local_stack import Stack, clean_environment
+from deployments.local_stack import POOL, Stack, clean_environment
 
 _HOME = Path(tempfile.mkdtemp(prefix="bids-push-tests-"))
 STACK = Stack(
@@ -30,11 +31,14 @@ for _name in set(os.environ) - set(clean_environment()):
 os.environ |= {name: value for name, value in STACK.environment.items() if name.startswith(("HF_", "PREFECT_", "DO_"))}
 os.environ.pop("HF_TOKEN", None)
 
+from huggingface_hub import constants  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from prefect.client.schemas.actions import WorkPoolUpdate  # noqa: E402
 from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 
 from deployments.demo_data import make_dataset  # noqa: E402
+from deployments.runs import runs_of  # noqa: E402
 from tasks.hub import Hub  # noqa: E402
 from tasks.load import load  # noqa: E402
 from tasks.models import Receipt, ShardSpec  # noqa: E402
@@ -43,6 +47,9 @@ from tasks.stage import stage  # noqa: E402
 from tasks.staging import Staging, Target  # noqa: E402
 from tasks.write import WRITER_SETTINGS  # noqa: E402
 from tests import bids_examples  # noqa: E402
+from tests.counted_hub import CountedHub  # noqa: E402
+from tests.lanes import pytest_collection_modifyitems, serves_nobody  # noqa: E402, F401 - for every test
+from tests.planted import plant  # noqa: E402
 from tests.postgres import QUICK, postgres  # noqa: E402
 
 #: A busy machine is slow, which says nothing of the code.
@@ -97,9 +104,22 @@ def worker(prefect_server: Stack) -> Stack:
     """The same with the deployments, a worker and the watch."""
     if "worker" not in STACK.processes:
         STACK.deploy()
+        start_runs_at_once(STACK)
         STACK.start_worker()
         STACK.start_watch("--every", "1")  # instead of 10
     return STACK
+
+
+def start_runs_at_once(stack: Stack) -> None:
+    """Have the worker start one process for a run, as a work pool does whose `command` somebody has set.
+
+    Left to itself, Prefect's worker starts two more before it, to find the run's folder and to look after its process.
+    Each imports all of Prefect, and all three are waited for. Those who start a stack of their own have them.
+    """
+    with runs_of(f"{stack.ui}/api") as runs:
+        template = runs.client.read_work_pool(POOL).base_job_template
+        template["variables"]["properties"]["command"]["default"] = f"{sys.executable} -m prefect.engine"
+        runs.client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
 @pytest.fixture
@@ -114,6 +134,55 @@ def hub(hub_server: Stack, repo_id: str) -> Hub:
     hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
     hub.prepare(private=True)
     return hub
+
+
+@pytest.fixture
+def with_token(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flows that run in this process have its token, as a worker has it."""
+    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+
+
+@pytest.fixture
+def target(prefect_server: Stack, with_token: None, repo_id: str) -> Hub:
+    """A target for them, whose repo does not exist yet."""
+    return Hub(Target(prefect_server.endpoint, repo_id), prefect_server.token)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A staging root that does not exist yet."""
+    return tmp_path / "staging-root"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
+    """A local Hub of the module's own, which counts what it is asked and can be made to fail."""
+    with CountedHub(tmp_path_factory.mktemp("counted") / "hub") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(server: CountedHub) -> str:
+    """The token of its account `lab`, which may write."""
+    return server.token("lab")
+
+
+@pytest.fixture
+def counted(server: CountedHub, token: str, repo_id: str) -> Iterator[Hub]:
+    """A target of its own on that Hub, whose repo does not exist yet. In the end the Hub fails no more."""
+    yield Hub(Target(server.endpoint, repo_id), token)
+    if server.process is not None:
+        server.break_on()
+
+
+@pytest.fixture
+def counted_by_flows(counted: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The same, and the flows that run in this process take that Hub for the only one."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, counted.target.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", counted.target.endpoint)
+    monkeypatch.setenv("HF_TOKEN", counted.token)
+    return counted
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +203,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_bids(bids: Path, tmp_path: Path) -> Path:
     """A copy of it, which the test may change."""
     return Path(shutil.copytree(bids, tmp_path / "own-bids", copy_function=shutil.copy2))
+
+
+@pytest.fixture(scope="module")
+def planted(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it with everything in it that should not be published."""
+    folder = tmp_path_factory.mktemp("planted") / "ds004884"
+    shutil.copytree(bids, folder)
+    plant(folder)
+    return folder
 
 
 @pytest.fixture

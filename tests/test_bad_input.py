@@ -28,23 +28,14 @@ from tasks.contents import Contents
 from tasks.errors import BadInput
 from tasks.hub import Hub
 from tasks.paths import as_typed
-from tasks.staging import CannotWrite, Staging, Target
+from tasks.staging import CannotWrite, Staging
 from tests.conftest import SESSIONS
 from tests.figures import figures
 
 ODD = "my data (1) [x] #1 50%?\n\"ü\" {y} & 'z'"
 NOT_UTF8 = os.fsdecode(b"caf\xe9 \xff")
 NOBODY = 65534
-
-
-@pytest.fixture(autouse=True)
-def _token(prefect_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", prefect_server.token)
-
-
-@pytest.fixture
-def target(hub_server: Stack, repo_id: str) -> Hub:
-    return Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
+pytestmark = pytest.mark.usefixtures("prefect_server", "with_token")
 
 
 def push(source: Path | str, repo_id: str, root: Path | str = "", **parameters: Any) -> State[Any]:

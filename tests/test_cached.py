@@ -12,7 +12,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 
 from deployments.demo_data import make_dataset
-from deployments.local_stack import Stack
 from deployments.runs import Runs
 from flows.push_bids import push_bids
 from tasks.hub import Hub
@@ -21,7 +20,7 @@ from tasks.models import ShardSpec
 from tasks.plan import plan
 from tasks.published import read_published
 from tasks.stage import MOST_TOGETHER, Group, groups
-from tasks.staging import FLUSHED_ABOVE, Target
+from tasks.staging import FLUSHED_ABOVE
 from tasks.write import WRITER_SETTINGS
 from tests.figures import figures
 
@@ -76,10 +75,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def target(prefect_server: Stack, repo_id: str, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    monkeypatch.setenv("HF_TOKEN", prefect_server.token)
+def target(target: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "90")
-    return Hub(Target(prefect_server.endpoint, repo_id), prefect_server.token)
+    return target
 
 
 def push(source: Path, target: Hub, root: Path) -> State[Any]:

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from prefect.client.schemas.objects import State
 
-from deployments.local_stack import Stack
 from flows.push_bids import push_bids
 from tasks.change import Change, TooMuchChanged, change
 from tasks.contents import Contents
@@ -26,7 +24,6 @@ from tasks.load import load
 from tasks.models import ImageContent, PublicationRecord, PublishedShard
 from tasks.plan import plan
 from tasks.settings import Settings
-from tasks.staging import Target
 from tasks.write import WRITER_SETTINGS
 from tests.bids_examples import Image, description, write
 from tests.counted_hub import CountedHub
@@ -368,12 +365,6 @@ def test_how_much_is_too_much_is_a_setting_of_the_machine(
 # On the Hub
 
 
-@pytest.fixture
-def target(prefect_server: Stack, repo_id: str, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    monkeypatch.setenv("HF_TOKEN", prefect_server.token)
-    return Hub(Target(prefect_server.endpoint, repo_id), prefect_server.token)
-
-
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
     given = {"defacing": "no faces", **parameters}
     return push_bids(source, target.target.repo_id, staging_root=root, return_state=True, **given)
@@ -417,23 +408,18 @@ def test_the_exact_number_lets_this_night_on_and_no_other(bids: Path, target: Hu
     assert again.name == "TooMuchChanged" and "is not the number that is found now" in (again.message or "")
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_what_was_accepted_stays_so_when_the_answer_of_a_commit_that_brought_a_part_of_it_is_lost(
-    bids: Path, prefect_server: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bids: Path, server: CountedHub, counted_by_flows: Hub, tmp_path: Path
 ) -> None:
-    root = tmp_path / "staging-root"
-    with CountedHub(tmp_path / "hub") as server:
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setenv("HF_TOKEN", server.token("lab"))
-        hub = Hub(Target(server.endpoint, "lab/lost"), server.token("lab"))
-        push(bids, hub, root)
-        count = subjects_that_are_not_mounted(bids)
-        image = sorted(bids.rglob("*_T1w.nii.gz"))[0]
-        image.write_bytes(bytes_of_another(image))
-        server.break_on({"fault": "lose_response", "method": "POST", "path": "/commit/"})
-        state = push(bids, hub, root, accept_changes=count + 1)
-        assert server.broken == 1
+    hub, root = counted_by_flows, tmp_path / "staging-root"
+    push(bids, hub, root)
+    count = subjects_that_are_not_mounted(bids)
+    image = sorted(bids.rglob("*_T1w.nii.gz"))[0]
+    image.write_bytes(bytes_of_another(image))
+    server.break_on({"fault": "lose_response", "method": "POST", "path": "/commit/"})
+    state = push(bids, hub, root, accept_changes=count + 1)
+    assert server.broken == 1
     assert (state.type.value, state.name) == ("COMPLETED", "Staged"), state.message
 
 

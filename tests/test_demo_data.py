@@ -61,6 +61,8 @@ def drawn_on(out, mask):
     return out / mask.relative_to(out / "derivatives/lesion_masks").as_posix().replace("_desc-lesion_mask", "")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # 300 MB of pictures
 def test_the_whole_dataset_has_every_published_path_at_the_default_size(tmp_path):
     made = make_dataset(tmp_path / "all")
 

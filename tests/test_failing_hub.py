@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,13 @@ from tasks.hub import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
 from tasks.models import Receipt
 from tasks.patience import patiently
 from tasks.published import Published, read_published
-from tasks.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.staging import RECEIPT_SUFFIX, Staging
 from tasks.upload import Changes, commit, transfer
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
 CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
 AT_ONCE = 10.0  # seconds: before this a person hears of what only a person can mend
-_numbers = count(1)
 
 #: Transfers shards one after the other, and says when each is sent.
 TRANSFER = """
@@ -46,24 +44,10 @@ for receipt in staging.receipts():
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("failing") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
-
-
 @pytest.fixture
-def hub(server: CountedHub, token: str) -> Iterator[Hub]:
-    hub = Hub(Target(server.endpoint, f"lab/data-{next(_numbers)}"), token)
-    hub.prepare(private=True)
-    yield hub
-    if server.process is not None:
-        server.break_on()
+def hub(counted: Hub) -> Hub:
+    counted.prepare(private=True)
+    return counted
 
 
 @pytest.fixture(params=["xet", "lfs"])

@@ -4,7 +4,7 @@ The Hub is the real local one behind a layer that breaks requests and counts the
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ from tasks.models import DatasetIdentity, PublicationRecord, Receipt
 from tasks.published import CARD, INDEX, RECORD, Published, read_published
 from tasks.removals import as_file
 from tasks.remove import RemovalPlan, RemovalRefused
-from tasks.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.staging import RECEIPT_SUFFIX, Staging
 from tasks.upload import Changes, ContestedTarget, Fence, IgnoredByRepo, NotInLfs, as_published, commit, transfer
 from tests.counted_hub import CountedHub
 
@@ -30,26 +30,12 @@ Staged = Callable[[int], list[Receipt]]
 DATASET = DatasetIdentity(name="Aphasia", subjects=2, images=4, size=100)
 CARD_TEXT = "---\nlicense: cc0-1.0\n---\nthe same whatever the record says\n"
 INFO = r"/api/datasets/lab/[^/]+/revision/main$"  # what says the head
-_numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("fencing") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
 
 
 @pytest.fixture
-def hub(server: CountedHub, token: str) -> Iterator[Hub]:
-    hub = Hub(Target(server.endpoint, f"lab/fenced-{next(_numbers)}"), token)
-    hub.prepare(private=True)
-    yield hub
-    server.break_on()
+def hub(counted: Hub) -> Hub:
+    counted.prepare(private=True)
+    return counted
 
 
 def changes(**texts: bytes) -> Changes:

@@ -23,26 +23,11 @@ from tasks.hub import Hub
 from tasks.models import PublicationRecord, ShardSpec
 from tasks.published import CARD, INDEX, RECORD
 from tasks.stage import stage
-from tasks.staging import Staging, Target
+from tasks.staging import Staging
 from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-@pytest.fixture(autouse=True)
-def _token(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", hub_server.token)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "staging-root"
-
-
-@pytest.fixture
-def target(hub_server: Stack, repo_id: str) -> Hub:
-    return Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
+pytestmark = pytest.mark.usefixtures("prefect_server", "with_token")
 
 
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:

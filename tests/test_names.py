@@ -176,11 +176,6 @@ def test_every_folder_has_an_asset_key_of_its_own_that_prefect_takes(path: str) 
 # Through the flow, on a real Prefect server and the local Hub.
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "staging-root"
-
-
 def push(source: Path, repo_id: str, root: Path, revision: str = "main", **parameters: Any) -> State[Any]:
     return push_bids(
         source,

@@ -15,12 +15,10 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -301,12 +299,6 @@ class Pushes(RuleBasedStateMachine):
     def the_token_is_in_no_file(self) -> None:
         texts = [*self.staging.folder.rglob("*.json"), *self.folder.glob("*.jsonl")]
         assert not any(self.token.encode() in text.read_bytes() for text in texts)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("nothing-is-lost") / "hub") as running:
-        yield running
 
 
 def test_nothing_is_lost_and_nothing_is_done_twice_whatever_happens(server: CountedHub, bids: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from tasks.preflight import check, headers_of
 from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
 from tests import bids_examples as bids
 from tests.bids_examples import Content
-from tests.planted import PLANTED, plant
+from tests.planted import PLANTED
 
 STATED = Statement(defacing="no faces")
 
@@ -69,14 +68,6 @@ def test_without_the_statement_it_stops_and_says_what_to_give(whole: Path) -> No
 
 
 # --- planted ---
-
-
-@pytest.fixture(scope="module")
-def planted(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("planted") / "ds004884"
-    shutil.copytree(bids, root)
-    plant(root)
-    return root
 
 
 def test_everything_that_was_planted_is_found_and_named_without_its_value(planted: Path) -> None:

@@ -1,39 +1,22 @@
 """A repo that is there already shows no more to no more people than was asked for; one that is made is set up so."""
 
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd, constants
+from huggingface_hub import CommitOperationAdd
 from prefect.client.schemas.objects import State
 
 from flows.push_bids import push_bids
 from tasks.hub import Hub, NotAllowed, RepoIsNotGated, RepoIsPublic, RepoMissing
 from tasks.published import RECORD
-from tasks.staging import Target
 from tests.counted_hub import CountedHub
-
-_numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("prepare") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
 
 
 @pytest.fixture
-def hub(server: CountedHub, token: str) -> Iterator[Hub]:
+def hub(counted: Hub) -> Hub:
     """A target whose repo is not there yet."""
-    yield Hub(Target(server.endpoint, f"lab/prepared-{next(_numbers)}"), token)
-    server.break_on()
+    return counted
 
 
 def settings(hub: Hub) -> tuple[bool | None, str | bool | None]:
@@ -131,24 +114,20 @@ def test_a_token_that_may_not_see_the_repo_is_told_so_by_a_hub_without_that_rout
         hub.prepare(private=True)
 
 
-def push(source: Path, hub: Hub, root: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> State[Any]:
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.target.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.target.endpoint)
-    monkeypatch.setenv("HF_TOKEN", hub.token)
+def push(source: Path, hub: Hub, root: Path, **parameters: Any) -> State[Any]:
     given = {"defacing": "no faces", **parameters}
     return push_bids(source, hub.target.repo_id, staging_root=root, return_state=True, **given)
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_server", "counted_by_flows")
 def test_a_push_to_a_public_repo_stops_before_anything_is_staged_or_sent_and_the_dry_run_says_so(
-    server: CountedHub, bids: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: CountedHub, bids: Path, hub: Hub, tmp_path: Path
 ) -> None:
     make(hub, private=False)
     start, head = len(server.asked()), hub.head()
-    state = push(bids, hub, tmp_path, monkeypatch, dry_run=True)
+    state = push(bids, hub, tmp_path, dry_run=True)
     assert state.name == "DryRun" and "RepoIsPublic" in (state.message or "")
-    state = push(bids, hub, tmp_path, monkeypatch)
+    state = push(bids, hub, tmp_path)
     assert (state.type.value, state.name) == ("FAILED", "RepoIsPublic")
     assert server.content_received(start) == 0 and hub.head() == head
     assert not list(tmp_path.rglob("*.parquet"))

@@ -11,12 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
@@ -33,27 +31,11 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 SESSIONS = 24
 #: whoami, the repo, the rights, the head, the record, the card, the listing, and what follows them; and three shards.
 REQUESTS_A_NIGHT = 12 + 3
-_numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("again") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
 
 
 @pytest.fixture
-def hub(server: CountedHub, token: str, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    monkeypatch.setenv("HF_TOKEN", token)
-    return Hub(Target(server.endpoint, f"lab/again-{next(_numbers)}"), token)
+def hub(counted_by_flows: Hub) -> Hub:
+    return counted_by_flows
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +48,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(many: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(many, tmp_path / "own", copy_function=shutil.copy2))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "staging-root"
 
 
 def push(source: Path, hub: Hub, root: Path, **parameters: Any) -> State[Any]:

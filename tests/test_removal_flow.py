@@ -13,33 +13,20 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd
 
-from deployments.local_stack import Stack
 from tasks.hub import Hub
 from tasks.models import PublicationRecord
 from tasks.published import INDEX, RECORD
-from tasks.staging import Target
 from tests.conftest import SESSIONS
 from tests.end_to_end.nights import images_of, images_on
 from tests.figures import figures
 from tests.test_flows import on_hub, push, shards_on
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("prefect_server", "with_token")
 
 
 @pytest.fixture(autouse=True)
-def _may_change(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+def _may_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIDS_PUSH_MAX_CHANGE", "1")  # these tests are about what happens behind that check
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "staging-root"
-
-
-@pytest.fixture
-def target(hub_server: Stack, repo_id: str) -> Hub:
-    return Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
 
 
 def unmounted(bids: Path) -> None:

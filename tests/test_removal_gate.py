@@ -13,6 +13,7 @@ from tasks.models import PublicationRecord
 from tasks.published import CARD, RECORD
 from tasks.removals import KEPT
 from tasks.staging import Target
+from tests.bids_examples import move_session
 from tests.end_to_end.nights import images_of, images_on
 from tests.gated import Gated, said
 
@@ -47,13 +48,8 @@ def only_of_one(bids: Path) -> None:
 
 def withdraw(target: Gated, to: Path) -> str:
     """Move the session out of the dataset; the path of its shard."""
-    bids = target.source
-    gone = session(bids)
-    for part in (gone, bids / "derivatives" / "lesion_masks" / gone.parent.name / gone.name):
-        if part.exists():
-            there = to / part.relative_to(bids)
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(part, there)
+    gone = session(target.source)
+    move_session(target.source, gone, to)
     return f"data/{gone.parent.name}/{gone.parent.name}_{gone.name}.parquet"
 
 

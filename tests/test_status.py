@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 from huggingface_hub import CommitOperationDelete
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
@@ -17,15 +16,8 @@ from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
-from tasks.staging import Target
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
-
-
-@pytest.fixture
-def target(prefect_server: Stack, repo_id: str, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    monkeypatch.setenv("HF_TOKEN", prefect_server.token)
-    return Hub(Target(prefect_server.endpoint, repo_id), prefect_server.token)
 
 
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
@@ -38,13 +38,11 @@ def noise(size: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CountedHub, str, str]]:
-    """A Hub that counts, with the sessions on it: the Hub, a token, the card."""
+def card_of_published(server: CountedHub, token: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The card of a repo on the Hub that counts, with the sessions in it."""
     root = tmp_path_factory.mktemp("streamed")
-    hub = CountedHub(root / "hub").start()
-    token = hub.token("lab")
     staging, images, record = Staging(root / "staging"), [], PublicationRecord()
-    api = HfApi(hub.endpoint, token=token)
+    api = HfApi(server.endpoint, token=token)
     api.create_repo(REPO, repo_type="dataset")
     for sub, sizes in SESSIONS.items():
         own = [
@@ -58,18 +56,20 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Counte
         images += own
     text = card(Dataset(str(root), "streamed", {}, tuple(images)), REPO, record, None)
     api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=REPO, repo_type="dataset")
-    yield hub, token, text
-    hub.kill()
+    return text
 
 
-def test_the_cards_first_lines_fetch_less_than_twice_the_bytes_of_the_images_they_name(published, tmp_path):
-    hub, token, text = published
-    before = len(hub.asked())
-    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+def test_the_cards_first_lines_fetch_less_than_twice_the_bytes_of_the_images_they_name(
+    server: CountedHub, token: str, card_of_published: str, tmp_path: Path
+) -> None:
+    before = len(server.asked())
+    found = re.search(r"```python\n(.*?)```", card_of_published, re.DOTALL)
+    assert found is not None
+    block = found[1]
     assert '"anat_T1w"' in block and "streaming=True" in block
-    environment = client_environment(hub, tmp_path / "home", token, xet=False)
+    environment = client_environment(server, tmp_path / "home", token, xet=False)
     lines = block.split("row = ")[0] + ALL_OF_IT  # once through, and no first row before it
     done = subprocess.run([sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     wanted = sum(sizes["anat/T1w"] for sizes in SESSIONS.values())
-    assert wanted < sum(one.sent for one in hub.asked(before)) < 2 * wanted
+    assert wanted < sum(one.sent for one in server.asked(before)) < 2 * wanted

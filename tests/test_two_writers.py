@@ -13,12 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd, constants
+from huggingface_hub import CommitOperationAdd
 from prefect.client.schemas.objects import State
 
 from deployments.local_stack import REPO, wait_until
@@ -27,7 +26,6 @@ from tasks import lease
 from tasks.hub import Hub
 from tasks.models import ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tasks.published import CARD, read_published
-from tasks.staging import Target
 from tasks.upload import Changes, commit
 from tests.conftest import SESSIONS
 from tests.counted_hub import CountedHub
@@ -36,7 +34,6 @@ from tests.figures import figures
 pytestmark = pytest.mark.usefixtures("prefect_server")
 STRANGER = "data/sub-stranger/sub-stranger.parquet"
 LEASE = 15.0  # seconds in these tests: longer than a busy machine takes to renew, and not two minutes
-_numbers = count(1)
 
 #: A push that says when it is ready, begins when it is told to, and says how it ended. Its lease has a name of its own
 #: where it is given one, as on another Prefect server.
@@ -55,27 +52,11 @@ print("ended", state.name, flush=True)
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("two") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
-
-
 @pytest.fixture
-def hub(server: CountedHub, token: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    monkeypatch.setenv("HF_TOKEN", token)
+def hub(counted_by_flows: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1")  # many commits, to come between
     monkeypatch.setenv("BIDS_PUSH_TRANSFER_SHARDS", "1")
-    yield Hub(Target(server.endpoint, f"lab/two-{next(_numbers)}"), token)
-    server.break_on()
+    return counted_by_flows
 
 
 @contextmanager

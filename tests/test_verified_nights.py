@@ -3,13 +3,10 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from prefect.client.schemas.objects import State
 
 from deployments.demo_data import make_dataset
@@ -17,34 +14,17 @@ from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from tasks.hub import Hub
 from tasks.lineage import artifact_key
-from tasks.staging import Staging, Target
+from tasks.staging import Staging
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SESSIONS = 4
-_numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("nights") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
 
 
 @pytest.fixture
-def hub(server: CountedHub, token: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    monkeypatch.setenv("HF_TOKEN", token)
-    yield Hub(Target(server.endpoint, f"lab/nights-{next(_numbers)}"), token)
-    server.break_on()
+def hub(counted_by_flows: Hub) -> Hub:
+    return counted_by_flows
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +37,6 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(few: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(few, tmp_path / "own", copy_function=shutil.copy2))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "staging-root"
 
 
 def push(source: Path, hub: Hub, root: Path, verification: str = "listing", **parameters: Any) -> State[Any]:

@@ -1,8 +1,7 @@
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,12 @@ from tasks.hub import Hub, TokenRejected, Transient
 from tasks.models import PublicationRecord, Receipt
 from tasks.published import RECORD, read_published
 from tasks.rounds import Round
-from tasks.staging import Staging, Target
+from tasks.staging import Staging
 from tasks.upload import Changes, commit, transfer
 from tasks.verify import ReadBack, Reading, verify
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
-
-
-_numbers = count(1)
 
 
 @pytest.fixture
@@ -145,28 +141,16 @@ def test_the_slices_show_images_of_different_suffixes(hub: Hub, published: list[
 # A Hub that does not do as it should: by cause, and what to do about it.
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    with CountedHub(tmp_path_factory.mktemp("verify") / "hub") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    return server.token("lab")
-
-
 @pytest.fixture
-def faulty(server: CountedHub, token: str, staging: Staging, staged: Staged) -> Iterator[tuple[Hub, list[Receipt]]]:
+def faulty(counted: Hub, staging: Staging, staged: Staged) -> tuple[Hub, list[Receipt]]:
     """A target with three shards on a Hub that can be made to fail."""
-    hub = Hub(Target(server.endpoint, f"lab/verify-{next(_numbers)}"), token)
+    hub = counted
     hub.prepare(private=True)
     receipts = staged(3)
     operations = [one.operation for one in transfer(hub, staging, receipts)]
     changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
     commit(hub, read_published(hub), [r.published() for r in receipts], operations, changes)
-    yield hub, receipts
-    server.break_on()
+    return hub, receipts
 
 
 def advice(hub: Hub, receipts: list[Receipt], staging: Staging, level: str = "full", **options: Any) -> str:

@@ -54,6 +54,16 @@ def prefer(page: Page, scheme: str) -> None:
     page.add_init_script(f"localStorage.setItem('color-scheme', {json.dumps(json.dumps(scheme))})")
 
 
+def open_form(page: Page, version: str) -> None:
+    """Press Resume on a run's page, which the newer UI ("/v2") has in a menu."""
+    expect(page.get_by_text("Suspended").first).to_be_visible()
+    if version:
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Resume").click()
+    else:
+        page.get_by_role("button", name="Resume").click()
+
+
 def field(page: Page, name: str) -> Locator:
     """A field of a form in the older UI, which ties no label to its input."""
     label = page.locator(".schema-form-property__label", has_text=re.compile(rf"^\s*{name}\s*(\(Optional\))?\s*$"))

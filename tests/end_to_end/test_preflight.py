@@ -6,7 +6,6 @@ staging, and in all that the Hub gives out.
 """
 
 import io
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,32 +23,14 @@ from flows.push_bids import push_bids
 from tasks.findings import STOPS
 from tasks.hub import Hub
 from tasks.published import CARD
-from tasks.staging import Target
 from tests.end_to_end.conftest import Push
 from tests.figures import artifacts
-from tests.planted import PLANTED, plant
+from tests.planted import PLANTED
 from tests.processes import process_of
 
 IN_HEADERS = ("descrip", "aux_file", "extension 6 (comment)")
+pytestmark = pytest.mark.usefixtures("with_token")
 FIELDS = [field for _, field in PLANTED if field not in (*IN_HEADERS, "License")]
-
-
-@pytest.fixture(scope="module")
-def planted(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("planted") / "ds004884"
-    shutil.copytree(bids, root)
-    plant(root)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _token(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", hub_server.token)
-
-
-@pytest.fixture
-def target(hub_server: Stack, repo_id: str) -> Hub:
-    return Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
 
 
 def push_here(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:

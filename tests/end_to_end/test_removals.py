@@ -1,6 +1,5 @@
 """Removals as people decide them: a gate that names what the dataset no longer has, and what becomes of each answer."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 from deployments.local_stack import Stack
 from tasks.models import PublicationRecord
 from tasks.published import INDEX, RECORD
-from tests.end_to_end.browsing import SHOTS, choose, field, open_page, send
+from tests.bids_examples import move_session
+from tests.end_to_end.browsing import SHOTS, choose, field, open_form, open_page, send
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 from tests.end_to_end.nights import images_of, images_on
 from tests.end_to_end.test_decide import command
@@ -41,13 +41,9 @@ def published(night: Night) -> Pushed:
 
 
 def withdraw(bids: Path, to: Path) -> str:
-    """Move a session out of the dataset; the name of its shard."""
+    """Move the first session out of the dataset; the name of its shard."""
     session = sorted(bids.glob("sub-*/ses-*"))[0]
-    for part in (session, bids / "derivatives" / "lesion_masks" / session.parent.name / session.name):
-        if part.exists():
-            there = to / part.relative_to(bids)
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(part, there)
+    move_session(bids, session, to)
     return f"{session.parent.name}_{session.name}"
 
 
@@ -138,12 +134,7 @@ def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str, name: 
     """The form in both UIs: what it asks about, and its fields, without scrolling; a picture of each is left."""
     for version in ("", "/v2"):
         page.goto(f"{worker.ui}{version}/runs/flow-run/{gate.run}")
-        expect(page.get_by_text("Suspended").first).to_be_visible()
-        if version:
-            page.get_by_role("button", name="Open menu").click()
-            page.get_by_role("menuitem", name="Resume").click()
-        else:
-            page.get_by_role("button", name="Resume").click()
+        open_form(page, version)
         page.get_by_role("dialog").get_by_text(shard).first.wait_for()
         page.screenshot(path=SHOTS / f"{name}-{version.strip('/') or 'v1'}.png")
         for text in ("Type the repo's name", shard, "no longer in the dataset", *more):

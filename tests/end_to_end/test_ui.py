@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
 from tasks.gates import WAITS
-from tests.end_to_end.browsing import SHOTS, choose, field, open_page, prefer, send
+from tests.end_to_end.browsing import SHOTS, choose, field, open_form, open_page, prefer, send
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 
 GATE_MILLISECONDS = GATE_SECONDS * 1000
@@ -156,12 +156,7 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
         expect(says).to_be_visible()
         page.screenshot(path=SHOTS / f"details-{name}")
         page.goto(f"{base}/runs/flow-run/{pushed.run}")
-        expect(page.get_by_text("Suspended").first).to_be_visible()
-        if version:
-            page.get_by_role("button", name="Open menu").click()
-            page.get_by_role("menuitem", name="Resume").click()
-        else:
-            page.get_by_role("button", name="Resume").click()
+        open_form(page, version)
         picture = page.get_by_role("img", name="slices of images that the Hub sent back")
         expect(picture).to_be_in_viewport(ratio=0.99)
         expect(page.get_by_text("Type the repo's name")).to_be_in_viewport()

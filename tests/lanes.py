@@ -1,0 +1,66 @@
+"""The two lanes: tests that need a server, and the fast lane of those that need none (`make test-fast`).
+
+Nobody marks a test for it. One that uses a fixture which starts a server, a browser or a database, however many fixtures are
+between, is marked `server`. While any other test runs, nothing may listen and no server may be started: whoever tries
+is told so, and the test fails. So no test is in the fast lane by mistake.
+"""
+
+import re
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+#: The fixtures that start one, by the names that they have in whichever module.
+STARTS_ONE = frozenset({"another_server", "browser", "composed", "fresh", "hub", "hub_server", "server", "told"})
+#: What the command line of a server, a database or a browser has in it.
+SERVER = re.compile(r"-m prefect\b|prefect server|uvicorn|_hub serve|faults serve|postgres|initdb|chrom(e|ium)")
+WAY_OUT = "a test of the fast lane needs no server: have it use a fixture that starts one (tests/lanes.py), or none"
+
+_running: list[str] = []
+"""The tests that run now, the innermost last; empty for one that may start a server."""
+_hooked: list[bool] = []
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark the tests that need a server."""
+    for item in items:
+        if STARTS_ONE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
+@pytest.fixture(autouse=True)
+def serves_nobody(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While a test of the fast lane runs, nobody listens and nothing is started that does."""
+    _watch_commands()
+    monkeypatch.setattr(socket.socket, "listen", _listen)
+    _running.append("" if request.node.get_closest_marker("server") else request.node.nodeid)
+    try:
+        yield
+    finally:
+        _running.pop()
+
+
+def _listen(listener: socket.socket, *backlog: int) -> None:
+    """`socket.listen`, refused in the fast lane; processes of one program may talk over a socket without a port."""
+    if _running[-1:] not in ([], [""]) and listener.family != socket.AF_UNIX:
+        pytest.fail(f"It listens at {listener.getsockname()}; {WAY_OUT}.")
+    super(socket.socket, listener).listen(*backlog)
+
+
+def _watch_commands() -> None:
+    if not _hooked:
+        sys.addaudithook(_heard)  # for good: Python takes no hook away
+        _hooked.append(True)
+
+
+def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse to start a server while a test of the fast lane runs."""
+    if event != "subprocess.Popen" or _running[-1:] in ([], [""]):
+        return
+    command = arguments[1]
+    words = command if isinstance(command, str) else " ".join(str(word) for word in command)
+    if SERVER.search(words):
+        pytest.fail(f"It starts {words[:200]!r}; {WAY_OUT}.")
