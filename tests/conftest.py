@@ -15,15 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from deployments import local_stack
 from deployments.local_stack import POOL, Stack, clean_environment
+from tests.ports import own_port
 
 _HOME = Path(tempfile.mkdtemp(prefix="bids-push-tests-"))
 STACK = Stack(
     _HOME,
+    hub_port=own_port(),
+    prefect_port=own_port(),
     settings={
         "BIDS_PUSH_BATCH_SHARDS": "4",  # there are commits to be killed between
         "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "5",  # instead of 15
+        "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_INTERVAL_SECONDS": "2",  # instead of 5
     },
 )
 for _name in set(os.environ) - set(clean_environment()):
@@ -52,7 +57,8 @@ from tests.lanes import pytest_collection_modifyitems, serves_nobody  # noqa: E4
 from tests.planted import plant  # noqa: E402
 from tests.postgres import QUICK, postgres  # noqa: E402
 
-#: A busy machine is slow, which says nothing of the code.
+# A busy machine is slow, which says nothing of the code.
+local_stack.START_SECONDS = 400.0
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 

@@ -1,8 +1,8 @@
 """The two lanes: tests that need a server, and the fast lane of those that need none (`make test-fast`).
 
-Nobody marks a test for it. One that uses a fixture which starts a server, a browser or a database, however many fixtures are
-between, is marked `server`. While any other test runs, nothing may listen and no server may be started: whoever tries
-is told so, and the test fails. So no test is in the fast lane by mistake.
+Nobody marks a test for it. One that uses a fixture which starts a server, a browser or a database, however many
+fixtures are between, is marked `server`. While any other test runs, nothing may listen and no server may be started:
+whoever tries is told so, and the test fails. So no test is in the fast lane by mistake.
 """
 
 import re

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -148,8 +149,9 @@ def test_a_source_that_is_no_path_is_named(repo_id: str, tmp_path: Path, typed: 
 
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
 def test_a_source_that_the_worker_may_not_read_is_named(tmp_path: Path, mode: int) -> None:
-    source = Path("/tmp") / f"bids-push-unreadable-{os.getpid()}"  # the tests' own folders are closed to nobody
-    (source / "dataset").mkdir(parents=True)
+    source = Path(mkdtemp(prefix="bids-push-unreadable-"))  # the tests' own folders are closed to nobody
+    source.chmod(0o755)
+    (source / "dataset").mkdir()
     (source / "dataset" / "dataset_description.json").write_text("{}")
     (source / "dataset").chmod(mode)
     try:

@@ -293,13 +293,13 @@ def test_a_folder_of_another_size_is_refused(cut):
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-m", "deployments.demo_data", str(out), "--sessions", "24"], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "deployments.demo_data", str(out)], cwd=ROOT)  # it takes minutes
     try:
         while not images_in(out):
             assert process.poll() is None
             time.sleep(0.005)
         with pytest.raises(BusyFolderError, match="Another run"):
-            make_dataset(out, sessions=24)
+            make_dataset(out)
     finally:
         process.kill()
         process.wait()

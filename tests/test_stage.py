@@ -26,7 +26,7 @@ from tasks.errors import PushError
 from tasks.files import sha256_of
 from tasks.models import ImageContent, Receipt, ShardSpec
 from tasks.stage import CannotWrite, NotText, stage
-from tasks.staging import DiskFull, Staging
+from tasks.staging import RECEIPT_SUFFIX, DiskFull, Staging
 from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
 
 MIB = 1 << 20
@@ -255,7 +255,7 @@ STAGE_UNDER_A_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import DiskFull, Staging
+from tasks.staging import RECEIPT_SUFFIX, DiskFull, Staging
 from tests.images import image_at, spec_of
 root, folder = map(Path, sys.argv[1:])
 spec = spec_of(image_at(root, "sub-1/func/sub-1_bold.nii"))
@@ -279,7 +279,7 @@ STAGE_UNTIL_KILLED = """
 import itertools, pickle, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.staging import RECEIPT_SUFFIX, Staging
 root, folder, specs = Path(sys.argv[1]), Path(sys.argv[2]), pickle.loads(Path(sys.argv[3]).read_bytes())
 print("ready", flush=True)
 for number in itertools.count():
@@ -305,7 +305,9 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
         process = python(STAGE_UNTIL_KILLED, root, folder, tmp_path / "specs")  # it never ends, however fast it is
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(moments.uniform(0, 2 * seconds))
+        while len(list(folder.rglob(f"*{RECEIPT_SUFFIX}"))) < attempt // 2:  # it is somewhere behind this shard
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, seconds / len(specs)))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
@@ -328,7 +330,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.staging import RECEIPT_SUFFIX, Staging
 from tests.images import image_at, spec_of
 
 def resident(key):

@@ -16,12 +16,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Running, Scheduled, Suspended
 
-from deployments.local_stack import REPO, Stack, clean_environment, free_port, wait_until
+from deployments.local_stack import REPO, Stack, clean_environment, wait_until
 from deployments.watch import Watch
 from tasks.gates import WAITS, gate_key
 from tasks.lease import Lease
 from tasks.run import ThisRun
 from tasks.staging import Target
+from tests.ports import own_port
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 _numbers = count(1)
@@ -189,7 +190,7 @@ def test_later_looks_see_ends_that_came_after_the_first(client: SyncPrefectClien
 
 def test_a_server_that_is_away_is_waited_for_and_that_is_said_once(tmp_path: Path) -> None:
     environment = clean_environment() | {
-        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{own_port()}/api",
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PREFECT_CLIENT_RETRY_JITTER_FACTOR": "0",
     }

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from deployments.local_stack import REPO, START_SECONDS, Process, StackError, free_port, wait_until
+from deployments.local_stack import REPO, START_SECONDS, Process, StackError, wait_until
+from tests.ports import own_port
 
 DEPLOYMENTS = REPO / "deployments"
 BIN = Path(sys.executable).parent
@@ -61,7 +62,7 @@ class Composed:
     """What stands in the operator's compose.env."""
     database_port: int
     server_port: int
-    worker_port: int = field(default_factory=free_port)
+    worker_port: int = field(default_factory=own_port)
     more: Mapping[str, str] = field(default_factory=dict)
     """More environment for each service, as an image sets it."""
     processes: dict[str, Process] = field(default_factory=dict)

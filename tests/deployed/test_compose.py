@@ -14,10 +14,11 @@ from playwright.sync_api import Page, expect, sync_playwright
 from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 from prefect.states import Cancelling
 
-from deployments.local_stack import Stack, StackError, free_port, wait_until
+from deployments.local_stack import Stack, StackError, wait_until
 from deployments.runs import Runs, runs_of
 from tests.deployed.composed import Composed
 from tests.end_to_end.browsing import CHROMIUM, QUIET, SHOTS
+from tests.ports import own_port
 from tests.postgres import QUICK, postgres
 
 LOGIN = "lab:a%pass/word:with@signs"
@@ -27,7 +28,7 @@ SERVICES = {"database", "server", "deploy", "worker", "watch"}
 @pytest.fixture(scope="module")
 def composed(hub_server: Stack, tmp_path_factory: pytest.TempPathFactory, bids: Path) -> Iterator[Composed]:
     folder = tmp_path_factory.mktemp("composed")
-    port = free_port()
+    port = own_port()
     with postgres(**QUICK) as cluster:
         cluster.connection_url("prefect")
         values = {

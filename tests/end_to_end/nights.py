@@ -28,7 +28,7 @@ from tasks.hub import Hub
 from tests.end_to_end.conftest import GATE_SECONDS, Pushed
 
 NAME = "push-bids/nightly"
-SOON = timedelta(seconds=20)  # until a night comes: the scheduler looks every 5 seconds what was changed
+SOON = timedelta(seconds=10)  # until a night comes: the scheduler looks every 2 seconds what was changed
 AGAIN = timedelta(minutes=1)  # should the scheduler of a busy machine have missed it
 NIGHT_SECONDS = 180.0  # for a night to come and its run to start, on a machine that has other work too
 

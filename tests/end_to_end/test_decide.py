@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local_stack import REPO, Stack, clean_environment, free_port, wait_until
+from deployments.local_stack import REPO, Stack, clean_environment, wait_until
 from tests.end_to_end.conftest import Push, Pushed
+from tests.ports import own_port
 
 
 def command(worker: Stack, *arguments: str) -> tuple[int, str, str]:
@@ -87,7 +88,7 @@ def typed(worker: Stack, gate: Pushed, *answers: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("named", [False, True])
 def test_without_a_server_the_command_says_what_to_set_in_one_line(tmp_path: Path, named: bool) -> None:
-    url = f"http://127.0.0.1:{free_port()}/api"
+    url = f"http://127.0.0.1:{own_port()}/api"
     environment = clean_environment() | {"PREFECT_HOME": str(tmp_path)} | ({"PREFECT_API_URL": url} if named else {})
     done = subprocess.run(
         [sys.executable, "-m", "deployments.gate"], cwd=REPO, env=environment, capture_output=True, text=True

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local_stack import REPO, STOP_SECONDS, Stack, answers, free_port, wait_until
+from deployments.local_stack import REPO, STOP_SECONDS, Stack, answers, wait_until
 from deployments.runs import Runs, runs_of
 from tasks.hub import Hub
 from tasks.staging import Target
 from tests.end_to_end.conftest import GATE_SECONDS
 from tests.end_to_end.nights import images_of, images_on
+from tests.ports import own_port
 
 SHELL_SECONDS = 240.0  # for the commands of one block, on a machine that has other work too
 STAYS = re.compile(r"prefect server start|prefect worker start|make worker")  # these go on until somebody ends them
@@ -114,7 +115,7 @@ def newcomer(hub_server: Stack, bids: Path, repo_id: str, tmp_path: Path) -> Ite
     (clone / ".venv").symlink_to(sys.prefix)
     for pins in (clone / "requirements").glob("*.txt"):
         os.utime(pins, (0, 0))  # older than the virtual environment
-    port = free_port()
+    port = own_port()
     (tmp_path / "token").write_text(f"HF_TOKEN={hub_server.token}\n")
     filled_in = {
         "git clone <this repository> /srv/bids-push && cd /srv/bids-push": f"cd {clone}",

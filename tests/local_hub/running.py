@@ -104,6 +104,13 @@ class RunningHub:
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
     @property
+    def processor_seconds(self) -> float:
+        """What the server has computed so far, which other work on this machine does not stretch as it does a wait."""
+        assert self.process is not None
+        used = psutil.Process(self.process.pid).cpu_times()
+        return float(used.user + used.system)
+
+    @property
     def open_files(self) -> int:
         assert self.process is not None
         return int(psutil.Process(self.process.pid).num_fds())

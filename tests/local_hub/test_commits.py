@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
 from tests.local_hub.running import RunningHub
+
+TIMES = 5
 
 
 def git(*arguments: str, stdin: bytes = b"") -> str:
@@ -218,13 +219,14 @@ def test_a_card_whose_metadata_cannot_be_read_is_refused(api: HfApi, dataset: st
         )  # fmt: skip
 
 
-def test_a_commit_of_a_hundred_files_takes_well_under_a_tenth_of_a_second(api: HfApi, dataset: str) -> None:
-    seconds = []
-    for attempt in range(5):  # the best of them: others may be using this machine
+def test_a_commit_of_a_hundred_files_takes_well_under_a_tenth_of_a_second(
+    hub: RunningHub, api: HfApi, dataset: str
+) -> None:
+    seconds = 0.0
+    for attempt in range(TIMES):
         operations = [CommitOperationAdd(f"{attempt}/sub-{n:03d}/s.parquet", os.urandom(500)) for n in range(100)]
         api.preupload_lfs_files(dataset, operations, repo_type="dataset")
-        begin = time.perf_counter()
+        begin = hub.processor_seconds
         api.create_commit(dataset, operations, commit_message="hundred", repo_type="dataset")
-        seconds.append(time.perf_counter() - begin)
-
-    assert min(seconds) < 0.1
+        seconds += hub.processor_seconds - begin
+    assert seconds / TIMES < 0.1

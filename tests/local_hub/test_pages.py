@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import httpx2
 import psutil
@@ -13,6 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from tests.local_hub.conftest import travel_by
 from tests.local_hub.running import RunningHub
 
+TIMES = 5
 CARD = b"""---
 license: cc0-1.0
 pretty_name: Aphasia scans
@@ -128,12 +128,10 @@ def test_a_page_of_a_thousand_files_is_there_in_a_fraction_of_a_second(
     operations = [CommitOperationAdd(f"data/{number}.txt", b"%d" % number) for number in range(1000)]
     api.create_commit(dataset, operations, commit_message="many", repo_type="dataset")
     api.update_repo_settings(dataset, private=False, repo_type="dataset")
-    seconds = []
-    for _ in range(5):  # the best of them: others may be using this machine
-        begin = time.perf_counter()
+    begin = hub.processor_seconds
+    for _ in range(TIMES):
         assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}/tree/main/data").text.count("<tr>") == 1001
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 0.2
+    assert (hub.processor_seconds - begin) / TIMES < 0.2
 
 
 def test_a_full_disk_is_said_plainly_and_what_was_there_stays(
