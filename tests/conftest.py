@@ -163,8 +163,9 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
     """A local Hub of the module's own, which counts what it is asked and can be made to fail."""
-    with CountedHub(tmp_path_factory.mktemp("counted") / "hub") as running:
-        yield running
+    hub = CountedHub(tmp_path_factory.mktemp("counted") / "hub")
+    with hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")

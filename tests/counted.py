@@ -5,6 +5,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
@@ -13,7 +14,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 fetched: list[tuple[str, int, int]] = []
 
 
-class CountedFile(AbstractBufferedFile):
+class CountedFile(AbstractBufferedFile):  # type: ignore[misc]
     def _fetch_range(self, start: int, end: int) -> bytes:
         fetched.append((Path(self.path).name, start, end))
         with Path(self.path).open("rb") as stream:
@@ -21,24 +22,24 @@ class CountedFile(AbstractBufferedFile):
             return stream.read(end - start)
 
 
-class CountedFileSystem(AbstractFileSystem):
+class CountedFileSystem(AbstractFileSystem):  # type: ignore[misc]
     protocol = "counted"
 
     @classmethod
-    def _strip_protocol(cls, path):
+    def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
         return "/" + path.removeprefix("counted://").strip("/")
 
-    def info(self, path, **_):
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
         return {"name": path, "size": Path(path).stat().st_size, "type": "file"}
 
-    def ls(self, path, detail=True, **_):
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         entry = self.info(path)
         return [entry] if detail else [entry["name"]]
 
-    def _open(self, path, mode="rb", **_):
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> CountedFile:
         return CountedFile(self, path, mode)
 
 

@@ -124,12 +124,12 @@ def main() -> int:
     from deployments.local_hub import __main__ as commands
     from deployments.local_hub import serve as server
 
-    application = server.Application
+    application = server.Application  # type: ignore[attr-defined]
 
     def layered(hub: Any) -> Journal:
         return Journal(FaultLayer(application(hub), hub.root), journal_of(hub.root))
 
-    server.Application = layered  # type: ignore[assignment, misc]
+    server.Application = layered  # type: ignore
     return commands.main()
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deployments.local_stack import STOP_SECONDS, StackError, free_port, wait_until
 
@@ -158,6 +159,7 @@ def _ready(cluster: Postgres, process: "subprocess.Popen[bytes]") -> bool:
 
 def _start(command: list[str], cluster: Postgres, log: int) -> "subprocess.Popen[bytes]":
     """Start a program of the cluster's, as somebody who is not root; Ctrl-C at the terminal does not reach it."""
+    somebody: Any = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
     return subprocess.Popen(
         command,
         cwd=cluster.folder,
@@ -165,7 +167,7 @@ def _start(command: list[str], cluster: Postgres, log: int) -> "subprocess.Popen
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        **({"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}),  # type: ignore[arg-type]
+        **(somebody if os.geteuid() == 0 else {}),
     )
 
 

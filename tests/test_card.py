@@ -4,16 +4,18 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from dulwich import porcelain
 from huggingface_hub import DatasetCard, RepoCard
 from markdown_it import MarkdownIt
 
+from deployments.local_stack import Stack
 from tasks.card import About, Made, Pictures, UnreadableCard, card, same_card, side_files
 from tasks.findings import Checked, Finding, Statement
 from tasks.licence import Licence, licence
@@ -46,7 +48,7 @@ def card_of(root: Path, repo_id: str = REPO, existing: str | None = None, about:
     return card(dataset, repo_id, published(*plan(dataset, {})), existing, about)
 
 
-def yaml_of(text: str) -> dict[str, object]:
+def yaml_of(text: str) -> dict[str, Any]:
     return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL).group(1))
 
 
@@ -88,7 +90,7 @@ def publish(root: Path, repo: Path) -> None:
 
 
 @pytest.fixture
-def repo(tmp_path, monkeypatch) -> Path:
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     publish(bids.two_sessions(tmp_path / "bids"), tmp_path / "repo")
     return tmp_path / "repo"
@@ -104,7 +106,9 @@ def repo(tmp_path, monkeypatch) -> Path:
         ("func_bold", 1),
     ],
 )
-def test_each_config_of_images_loads_the_images_of_its_kind(repo, config, expected, streaming):
+def test_each_config_of_images_loads_the_images_of_its_kind(
+    repo: Path, config: str, expected: int, streaming: bool
+) -> None:
     how = {"streaming": True} if streaming else {"writer_batch_size": 1}
     rows = list(datasets.load_dataset(str(repo), config, split="train", **how))
 
@@ -114,7 +118,7 @@ def test_each_config_of_images_loads_the_images_of_its_kind(repo, config, expect
     assert {row["nifti"].shape for row in rows} == {IMAGE.shape}
 
 
-def test_the_tables_load_as_words_and_nulls(repo):
+def test_the_tables_load_as_words_and_nulls(repo: Path) -> None:
     participants = datasets.load_dataset(str(repo), "participants", split="train").to_list()
     assert participants == [
         {"participant_id": "sub-01", "age": "34", "group": "None"},
@@ -124,24 +128,26 @@ def test_the_tables_load_as_words_and_nulls(repo):
     assert [row["session_id"] for row in sessions] == ["ses-a", "ses-b"]
 
 
-def test_without_a_name_all_images_are_loaded(repo):
+def test_without_a_name_all_images_are_loaded(repo: Path) -> None:
     assert len(list(datasets.load_dataset(str(repo), split="train", streaming=True))) == 5
 
 
-def test_the_lines_of_code_on_the_card_run(repo, capsys):
+def test_the_lines_of_code_on_the_card_run(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     assert "streaming=True" in blocks[0] and "writer_batch_size=1" in blocks[1]
     assert all("fragment_scan_options=scan" in block for block in blocks)
 
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
     assert "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz (4, 3, 2)" in capsys.readouterr().out
     assert len(names["images"]) == 3
 
 
-def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lines_run(repo, capsys):
+def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lines_run(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dataset = load(repo.parent / "bids")
     record = published(*plan(dataset, {}))
     assert "nibabel.Nifti" not in card(dataset, str(repo), record, None)
@@ -153,7 +159,7 @@ def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lin
     text = card(dataset, str(repo), record.updated(grown), None)
     assert "Images of up to 300.0 MB are among them (in `func_bold`)" in text
 
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert '"func_bold"' in blocks[2]
     for block in (blocks[0], blocks[2]):
@@ -161,7 +167,7 @@ def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lin
     assert names["row"]["suffix"] == "bold" and names["image"].shape == (4, 3, 2)
 
 
-def test_images_in_nifti_2_are_counted_with_the_class_that_reads_them(tmp_path):
+def test_images_in_nifti_2_are_counted_with_the_class_that_reads_them(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     record = published(*plan(dataset, {}))
     shard = next(iter(record.shards.values()))
@@ -175,10 +181,10 @@ def test_images_in_nifti_2_are_counted_with_the_class_that_reads_them(tmp_path):
 # --- the YAML ---
 
 
-def test_the_yaml_says_what_the_hub_asks_for(tmp_path):
+def test_the_yaml_says_what_the_hub_asks_for(tmp_path: Path) -> None:
     text = card_of(bids.two_sessions(tmp_path))
 
-    data = DatasetCard(text).data
+    data: Any = DatasetCard(text).data
     assert data.license == "cc0-1.0"
     assert data.pretty_name == "A small dataset"
     assert data.tags == ["bids", "neuroimaging", "nifti", "mri", "fmri"]
@@ -188,7 +194,7 @@ def test_the_yaml_says_what_the_hub_asks_for(tmp_path):
     assert configs["anat_T1w"]["filters"] == [["datatype", "==", "anat"], ["suffix", "==", "T1w"]]
 
 
-def test_a_name_with_anything_in_it_leaves_yaml_and_markdown_whole(tmp_path):
+def test_a_name_with_anything_in_it_leaves_yaml_and_markdown_whole(tmp_path: Path) -> None:
     name = '"It\'s": a | *b* <script>\n# c `d` [e](f) --- {g} %'
     root = bids.one_subject(tmp_path, {"dataset_description.json": bids.description(Name=name)})
     text = card_of(root)
@@ -231,11 +237,11 @@ def test_a_name_with_anything_in_it_leaves_yaml_and_markdown_whole(tmp_path):
         ("All rights reserved, not released under CC0", "other"),
     ],
 )
-def test_licences_are_the_hubs_only_where_that_is_sure(stated, identifier):
+def test_licences_are_the_hubs_only_where_that_is_sure(stated: str | None, identifier: str) -> None:
     assert licence(stated).identifier == identifier
 
 
-def test_another_licence_keeps_its_words_and_its_address(tmp_path):
+def test_another_licence_keeps_its_words_and_its_address(tmp_path: Path) -> None:
     words = "Please see the file named license.txt at https://osf.io/ktv7m/."
     assert licence(words) == Licence("other", words, "https://osf.io/ktv7m/")
 
@@ -247,7 +253,7 @@ def test_another_licence_keeps_its_words_and_its_address(tmp_path):
 # --- the body ---
 
 
-def test_the_card_counts_what_is_published_and_not_what_is_planned(tmp_path):
+def test_the_card_counts_what_is_published_and_not_what_is_planned(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     first, *_ = plan(dataset, {})
     text = card(dataset, REPO, published(first), None)
@@ -258,14 +264,14 @@ def test_the_card_counts_what_is_published_and_not_what_is_planned(tmp_path):
     assert "under way" not in card(dataset, REPO, published(*plan(dataset, {})), None)
 
 
-def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path):
+def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path: Path) -> None:
     text = card(load(bids.two_sessions(tmp_path)), REPO, PublicationRecord(), None)
 
     assert "configs" not in yaml_of(text)
     assert "load_dataset" not in text
 
 
-def test_figures_are_by_kind_of_image(tmp_path):
+def test_figures_are_by_kind_of_image(tmp_path: Path) -> None:
     html = html_of(card_of(bids.two_sessions(tmp_path)))
 
     assert [row[:6] for row in rows_in(html)[:4]] == [
@@ -276,7 +282,7 @@ def test_figures_are_by_kind_of_image(tmp_path):
     ]
 
 
-def test_the_data_dictionary_has_every_column_and_survives_pipes_and_line_ends(tmp_path):
+def test_the_data_dictionary_has_every_column_and_survives_pipes_and_line_ends(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -290,14 +296,14 @@ def test_the_data_dictionary_has_every_column_and_survives_pipes_and_line_ends(t
     assert ["plain", "", "", ""] in rows
 
 
-def test_phenotype_tables_are_named_and_carried(tmp_path):
+def test_phenotype_tables_are_named_and_carried(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"phenotype/wab.tsv": [["participant_id", "wab"], ["sub-01", "None"]]})
 
     assert "Phenotype tables are under `bids/`: `phenotype/wab.tsv`." in card_of(root)
     assert side_files(load(root))["bids/phenotype/wab.tsv"] == b"participant_id\twab\nsub-01\tNone\n"
 
 
-def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path):
+def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"sub-01/anat/foo.nii.gz": IMAGE, "sub-01/eeg/sub-01_eeg.edf": b""})
     html = html_of(card_of(root))
 
@@ -306,7 +312,7 @@ def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path):
     assert "<li>There is no participants.tsv: the column `participant` is empty.</li>" in html
 
 
-def test_of_many_kinds_left_out_the_commonest_are_named_and_the_rest_counted(tmp_path):
+def test_of_many_kinds_left_out_the_commonest_are_named_and_the_rest_counted(tmp_path: Path) -> None:
     files = {f"sub-01/anat/{number}.x{kind}": b"" for kind in range(35) for number in range(1 if kind < 6 else 2)}
     rows = rows_in(html_of(card_of(bids.one_subject(tmp_path, files))))
 
@@ -314,7 +320,7 @@ def test_of_many_kinds_left_out_the_commonest_are_named_and_the_rest_counted(tmp
     assert ["5 other kinds", "5"] in rows
 
 
-def test_authors_citation_ethics_and_doi_are_those_of_the_description(tmp_path):
+def test_authors_citation_ethics_and_doi_are_those_of_the_description(tmp_path: Path) -> None:
     fields = {
         "Authors": ["A. One", "B. *Two*"],
         "HowToAcknowledge": "Cite https://example.org/a_b_c. Thanks",
@@ -334,7 +340,7 @@ def test_authors_citation_ethics_and_doi_are_those_of_the_description(tmp_path):
         assert line in html
 
 
-def test_a_readme_in_utf16_is_shown_with_its_paragraphs(tmp_path):
+def test_a_readme_in_utf16_is_shown_with_its_paragraphs(tmp_path: Path) -> None:
     readme = "Größe *matters*\r\n- not a list\r\n\r\n_____\r\nSecond".encode("utf-16")
     html = html_of(card_of(bids.one_subject(tmp_path, {"README.txt": readme})))
 
@@ -344,7 +350,7 @@ def test_a_readme_in_utf16_is_shown_with_its_paragraphs(tmp_path):
 @pytest.mark.parametrize(
     "left_open", ["<!-- hidden", "<pre>", "<script>", "<![CDATA[", "```\ncode", "~~~~ python\n```"]
 )
-def test_a_readme_in_markdown_cannot_break_out_of_its_section(tmp_path, left_open):
+def test_a_readme_in_markdown_cannot_break_out_of_its_section(tmp_path: Path, left_open: str) -> None:
     readme = f"# Title\n\n<!-- bids-push:end -->\n\n{left_open}\n# never closed\n<!-- bids-push:end -->"
     root = bids.one_subject(tmp_path, {"README.md": readme})
     text = card_of(root)
@@ -356,7 +362,7 @@ def test_a_readme_in_markdown_cannot_break_out_of_its_section(tmp_path, left_ope
     assert "<p>Written by a person after the block.</p>" in html_of(again)
 
 
-def test_dataset_without_people_or_sessions_reads_well(tmp_path):
+def test_dataset_without_people_or_sessions_reads_well(tmp_path: Path) -> None:
     files = {
         "dataset_description.json": bids.description(Name="Atlas", DatasetType="derivative"),
         "tpl-A/anat/tpl-A_T1w.nii.gz": IMAGE,
@@ -367,14 +373,14 @@ def test_dataset_without_people_or_sessions_reads_well(tmp_path):
 # --- people's edits ---
 
 
-def test_a_second_push_of_the_same_dataset_changes_nothing(tmp_path):
+def test_a_second_push_of_the_same_dataset_changes_nothing(tmp_path: Path) -> None:
     root = bids.two_sessions(tmp_path)
 
     first = card_of(root)
     assert card_of(root, existing=first) == first
 
 
-def test_what_people_write_around_the_block_stays_and_the_block_is_brought_up_to_date(tmp_path):
+def test_what_people_write_around_the_block_stays_and_the_block_is_brought_up_to_date(tmp_path: Path) -> None:
     root = bids.two_sessions(tmp_path)
     begin, block, end = re.split(r"(<!-- bids-push:begin.*bids-push:end -->)", card_of(root), flags=re.DOTALL)
     edited = f"{begin}Before.\n\n{block.replace('5 images', '999 images')}\n\n## Our own notes\n\nAfter.{end}"
@@ -383,7 +389,7 @@ def test_what_people_write_around_the_block_stays_and_the_block_is_brought_up_to
     assert text == f"{begin}Before.\n\n{block}\n\n## Our own notes\n\nAfter.{end}"
 
 
-def test_a_card_that_a_person_wrote_keeps_all_of_it(tmp_path):
+def test_a_card_that_a_person_wrote_keeps_all_of_it(tmp_path: Path) -> None:
     theirs = """---
 # why this licence: ask the board
 language: [en]
@@ -409,7 +415,7 @@ Text.
     assert [c["config_name"] for c in front["configs"]][-2:] == ["sessions", "mine"]
 
 
-def test_our_keys_follow_the_dataset_and_configs_of_kinds_that_are_gone_go(tmp_path):
+def test_our_keys_follow_the_dataset_and_configs_of_kinds_that_are_gone_go(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     first = card(dataset, REPO, published(*plan(dataset, {})), None)
     less = replace(
@@ -427,7 +433,7 @@ def test_our_keys_follow_the_dataset_and_configs_of_kinds_that_are_gone_go(tmp_p
     assert back["license"] == "cc0-1.0" and "license_name" not in back
 
 
-def test_a_licence_named_by_hand_stays_where_the_dataset_names_none(tmp_path):
+def test_a_licence_named_by_hand_stays_where_the_dataset_names_none(tmp_path: Path) -> None:
     description = bids.description()
     del description["License"]
     root = bids.one_subject(tmp_path, {"dataset_description.json": description})
@@ -437,7 +443,7 @@ def test_a_licence_named_by_hand_stays_where_the_dataset_names_none(tmp_path):
 
 
 @pytest.mark.parametrize("front", ["a: [", "- a\n- b", "a: b: c"])
-def test_yaml_that_cannot_be_read_is_an_error_that_says_where(tmp_path, front):
+def test_yaml_that_cannot_be_read_is_an_error_that_says_where(tmp_path: Path, front: str) -> None:
     with pytest.raises(UnreadableCard, match=r"top of README\.md on the Hub"):
         card_of(bids.one_subject(tmp_path), existing=f"---\n{front}\n---\nbody\n")
 
@@ -445,7 +451,7 @@ def test_yaml_that_cannot_be_read_is_an_error_that_says_where(tmp_path, front):
 # --- the files beside the shards ---
 
 
-def test_side_files_are_the_datasets_texts_and_its_tables(tmp_path):
+def test_side_files_are_the_datasets_texts_and_its_tables(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     files = side_files(dataset)
 
@@ -464,26 +470,26 @@ def test_side_files_are_the_datasets_texts_and_its_tables(tmp_path):
     assert set(table.schema.types) == {pa.string()}
 
 
-def test_side_files_are_the_same_bytes_every_time(tmp_path):
+def test_side_files_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     here, there = bids.two_sessions(tmp_path / "a"), bids.two_sessions(tmp_path / "b")
 
     assert side_files(load(here)) == side_files(load(there))
 
 
-def test_a_file_of_the_dataset_never_takes_the_publication_records_place(tmp_path):
+def test_a_file_of_the_dataset_never_takes_the_publication_records_place(tmp_path: Path) -> None:
     dataset = replace(load(bids.one_subject(tmp_path)), texts={"shards.jsonl": b"", "README": b""})
 
     assert list(side_files(dataset)) == ["bids/README"]
 
 
-def test_a_dataset_without_tables_has_no_tables(tmp_path):
+def test_a_dataset_without_tables_has_no_tables(tmp_path: Path) -> None:
     dataset: Dataset = load(bids.one_subject(tmp_path))
 
     assert list(side_files(dataset)) == ["bids/dataset_description.json"]
     assert "Participants" not in card_of(tmp_path)
 
 
-def test_the_card_of_ds004884_is_as_the_dataset_is(whole, hub_server):
+def test_the_card_of_ds004884_is_as_the_dataset_is(whole: Path, hub_server: Stack) -> None:
     text = card_of(whole, about=About(Checked(Statement("defaced")), Pictures(), Made.of(load(whole))))
 
     assert "5,164 images of 230 subjects in 902 sessions" in text
@@ -503,7 +509,7 @@ def test_the_card_of_ds004884_is_as_the_dataset_is(whole, hub_server):
         assert words in text
 
 
-def test_the_yaml_of_ds004884_follows_the_hubs_rules(whole, hub_server):
+def test_the_yaml_of_ds004884_follows_the_hubs_rules(whole: Path, hub_server: Stack) -> None:
     text = card_of(whole)
     RepoCard(text).validate(repo_type="dataset")  # the Hub is asked
 
@@ -520,7 +526,7 @@ def test_the_yaml_of_ds004884_follows_the_hubs_rules(whole, hub_server):
 # --- what was stated, and how it was made ---
 
 
-def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path):
+def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path: Path) -> None:
     findings = (Finding("date", "acq_time", ("a_scans.tsv",), 1), Finding("date", "StudyDate", ("b.json",), 7))
     statement = Statement("not defaced, sharing permitted", ("date", "defacing"), ("Stat|ion", "Other"))
     text = card_of(bids.two_sessions(tmp_path), about=About(Checked(statement, findings)))
@@ -533,7 +539,7 @@ def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path):
     assert "Before it was published" not in card_of(tmp_path)
 
 
-def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path):
+def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path: Path) -> None:
     root = bids.two_sessions(tmp_path)
     older, newer = (card_of(root, about=About(made=Made("1.0", "c" * 40, f"bids-push {n}"))) for n in (1, 2))
 
@@ -542,7 +548,7 @@ def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path):
     assert not same_card(newer.replace("5 images", "6 images"), older)
 
 
-def test_the_commit_of_the_datasets_git_tree_is_on_the_card_and_that_of_a_tree_around_it_is_not(tmp_path):
+def test_the_commit_of_the_datasets_git_tree_is_on_the_card_and_that_of_a_tree_around_it_is_not(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path / "around" / "dataset", {"CHANGES": "v2.1.0 2026-01-01\n  - new\n1.0.0\n"})
     for folder in (root.parent, root):
         assert Made.of(load(root)).commit == ""

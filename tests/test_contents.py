@@ -3,6 +3,7 @@ import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,7 +222,7 @@ def _no_folder(cache: Path) -> None:
 
 @pytest.mark.parametrize("obstacle", [_a_folder, _a_pipe, _a_full_disk, _no_folder])
 def test_a_cache_that_cannot_be_read_or_written_costs_a_read_and_nothing_else(
-    tmp_path: Path, image: Image, obstacle
+    tmp_path: Path, image: Image, obstacle: Any
 ) -> None:
     obstacle(tmp_path / "cache" / FILE)
     published = content(tmp_path, image)

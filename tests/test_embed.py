@@ -4,8 +4,10 @@ import hashlib
 import os
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +59,9 @@ def embedded(root: Path, image: Image, check: Check = "full") -> tuple[ImageCont
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("make", [nifti1, nifti2])
 @pytest.mark.parametrize("shape", [(4, 5, 6), (9, 9, 9, 20)])
-def test_every_kind_of_nifti_arrives_byte_for_byte_with_its_sha256(tmp_path, check, order, make, shape):
+def test_every_kind_of_nifti_arrives_byte_for_byte_with_its_sha256(
+    tmp_path: Path, check: Any, order: str, make: Any, shape: tuple[int, ...]
+) -> None:
     data = make(shape, order=order)
     for path, stored in ((T1W, zipped(data)), ("sub-1/anat/sub-1_T2w.nii", data)):
         content, sent = embedded(tmp_path, image_of(tmp_path, path, stored), check)
@@ -66,7 +70,7 @@ def test_every_kind_of_nifti_arrives_byte_for_byte_with_its_sha256(tmp_path, che
         assert content == ImageContent(path=path, size=len(stored), sha256=sha256, nifti=1 + (make is nifti2))
 
 
-def test_an_image_behind_an_annex_link_is_read_through_it(tmp_path):
+def test_an_image_behind_an_annex_link_is_read_through_it(tmp_path: Path) -> None:
     data = zipped(nifti1())
     put(tmp_path, ".git/annex/objects/aa/bb/KEY/KEY", data)
     (tmp_path / "sub-1/anat").mkdir(parents=True)
@@ -87,30 +91,30 @@ def refused(root: Path, image: Image, kind: type[BadImage], *words: str, check: 
         assert word in str(caught.value)
 
 
-def test_an_image_that_is_gone_is_missing(tmp_path):
+def test_an_image_that_is_gone_is_missing(tmp_path: Path) -> None:
     refused(tmp_path, planned(), Missing, "not there any more")
     put(tmp_path, "sub-1", b"a file where a folder was")
     refused(tmp_path, planned(), Missing, "not there any more")
 
 
-def test_an_annex_link_without_content_is_unfetched(tmp_path):
+def test_an_annex_link_without_content_is_unfetched(tmp_path: Path) -> None:
     (tmp_path / "sub-1/anat").mkdir(parents=True)
     (tmp_path / T1W).symlink_to("../../.git/annex/objects/aa/bb/KEY/KEY")
     refused(tmp_path, planned(), Unfetched, f"`git annex get '{T1W}'`", f"`datalad get '{T1W}'`")
 
 
-def test_any_other_link_to_nothing_is_missing(tmp_path):
+def test_any_other_link_to_nothing_is_missing(tmp_path: Path) -> None:
     (tmp_path / "sub-1/anat").mkdir(parents=True)
     (tmp_path / T1W).symlink_to("../elsewhere.nii.gz")
     refused(tmp_path, planned(), Missing, "a link to ../elsewhere.nii.gz")
 
 
-def test_a_pointer_of_an_unlocked_annex_is_unfetched(tmp_path):
+def test_a_pointer_of_an_unlocked_annex_is_unfetched(tmp_path: Path) -> None:
     image = image_of(tmp_path, T1W, b"/annex/objects/SHA256E-s100--" + b"0" * 64 + b".nii.gz\n")
     refused(tmp_path, image, Unfetched, "git annex get")
 
 
-def test_a_pointer_of_git_lfs_is_unfetched(tmp_path):
+def test_a_pointer_of_git_lfs_is_unfetched(tmp_path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 100\n"
     refused(tmp_path, image_of(tmp_path, T1W, pointer), Unfetched, f"git lfs pull --include '{T1W}'")
 
@@ -122,12 +126,14 @@ def test_a_pointer_of_git_lfs_is_unfetched(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4321\n", "git lfs pull"),
     ],
 )
-def test_a_pointer_that_was_planned_with_the_size_of_its_content_is_unfetched_and_not_changed(tmp_path, pointer, way):
+def test_a_pointer_that_was_planned_with_the_size_of_its_content_is_unfetched_and_not_changed(
+    tmp_path: Path, pointer: bytes, way: str
+) -> None:
     image = image_of(tmp_path, T1W, pointer)
     refused(tmp_path, replace(image, size=4321), Unfetched, way)
 
 
-def test_a_folder_or_a_pipe_in_the_place_of_an_image_is_unreadable(tmp_path):
+def test_a_folder_or_a_pipe_in_the_place_of_an_image_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / T1W).mkdir(parents=True)
     refused(tmp_path, planned(), Unreadable, "not a file")
     (tmp_path / T1W).rmdir()
@@ -135,13 +141,13 @@ def test_a_folder_or_a_pipe_in_the_place_of_an_image_is_unreadable(tmp_path):
     refused(tmp_path, planned(), Unreadable, "not a file")
 
 
-def test_an_image_that_the_system_does_not_open_is_unreadable(tmp_path):
+def test_an_image_that_the_system_does_not_open_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "sub-1/anat").mkdir(parents=True)
     (tmp_path / T1W).symlink_to(tmp_path / T1W)  # a loop
     refused(tmp_path, planned(), Unreadable, "Check its disk")
 
 
-def test_an_image_without_permission_is_unreadable(tmp_path):
+def test_an_image_without_permission_is_unreadable(tmp_path: Path) -> None:
     image = image_of(tmp_path, T1W, zipped(nifti1()))
     (tmp_path / T1W).chmod(0)
     user = os.geteuid()
@@ -153,11 +159,11 @@ def test_an_image_without_permission_is_unreadable(tmp_path):
         os.seteuid(user)
 
 
-def test_an_image_without_bytes_is_empty(tmp_path):
+def test_an_image_without_bytes_is_empty(tmp_path: Path) -> None:
     refused(tmp_path, image_of(tmp_path, T1W, b""), Empty, "is empty")
 
 
-def test_an_image_over_2_gib_is_too_large_and_not_read(tmp_path):
+def test_an_image_over_2_gib_is_too_large_and_not_read(tmp_path: Path) -> None:
     image = sparse(tmp_path, "sub-1/func/sub-1_bold.nii", 2**31)
     sink = Collected()
     with pytest.raises(TooLarge, match=r"sub-1_bold\.nii .*2 GiB.*\.nii\.gz"):
@@ -167,19 +173,19 @@ def test_an_image_over_2_gib_is_too_large_and_not_read(tmp_path):
 
 @pytest.mark.parametrize("check", ["trailer", "full"])
 @pytest.mark.parametrize("lost", [1, 4, 8, 3000])
-def test_a_truncated_gzip_image_is_truncated(tmp_path, check, lost):
+def test_a_truncated_gzip_image_is_truncated(tmp_path: Path, check: Any, lost: int) -> None:
     data = zipped(nifti1((20, 20, 20)))
     refused(tmp_path, image_of(tmp_path, T1W, data[:-lost]), Truncated, "breaks off", check=check)
 
 
 @pytest.mark.parametrize("make", [nifti1, nifti2])
-def test_an_uncompressed_image_shorter_than_its_header_says_is_truncated(tmp_path, make):
+def test_an_uncompressed_image_shorter_than_its_header_says_is_truncated(tmp_path: Path, make: Any) -> None:
     image = image_of(tmp_path, "sub-1/anat/sub-1_T1w.nii", make()[:-1])
     refused(tmp_path, image, Truncated, f"{len(make())} bytes")
 
 
 @pytest.mark.parametrize("check", ["trailer", "full"])
-def test_a_whole_gzip_stream_of_too_few_voxels_is_truncated(tmp_path, check):
+def test_a_whole_gzip_stream_of_too_few_voxels_is_truncated(tmp_path: Path, check: Any) -> None:
     image = image_of(tmp_path, T1W, zipped(nifti1()[:-10]))
     refused(tmp_path, image, Truncated, f"{len(nifti1())} bytes", f"{len(nifti1()) - 10}", check=check)
 
@@ -195,11 +201,11 @@ def test_a_whole_gzip_stream_of_too_few_voxels_is_truncated(tmp_path, check):
     ],
     ids=["two members", "padded with zeros", "longer than the header says", "as bgzip writes"],
 )
-def test_an_unusual_gzip_file_that_holds_every_voxel_is_taken(tmp_path, check, stored):
+def test_an_unusual_gzip_file_that_holds_every_voxel_is_taken(tmp_path: Path, check: Any, stored: Any) -> None:
     assert embedded(tmp_path, image_of(tmp_path, T1W, stored), check)[1] == stored
 
 
-def test_an_image_whose_inflated_size_is_beyond_32_bits_is_taken_by_its_size_modulo_2_to_the_32(tmp_path):
+def test_an_image_whose_inflated_size_is_beyond_32_bits_is_taken_by_its_size_modulo_2_to_the_32(tmp_path: Path) -> None:
     shape = (2000, 2000, 1000)  # 8 GB of voxels
     start = bytearray(nifti1((1, 1, 1))[:352])
     struct.pack_into("<8h", start, 40, 3, *shape, 1, 1, 1, 1)
@@ -210,7 +216,7 @@ def test_an_image_whose_inflated_size_is_beyond_32_bits_is_taken_by_its_size_mod
 
 
 @pytest.mark.parametrize("stored", [b"\x1f\x8b" + bytes(300), zipped(b"no image"), zipped(bytes(400))])
-def test_a_gzip_file_that_holds_no_nifti_is_refused(tmp_path, stored):
+def test_a_gzip_file_that_holds_no_nifti_is_refused(tmp_path: Path, stored: Any) -> None:
     with pytest.raises((NotNifti, Corrupt), match=re.escape(T1W)):
         embedded(tmp_path, image_of(tmp_path, T1W, stored))
 
@@ -223,11 +229,11 @@ def test_a_gzip_file_that_holds_no_nifti_is_refused(tmp_path, stored):
         ("sub-1_T1w.nii", b"<html>" * 100, "has no NIfTI header"),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, stored, words):
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str, stored: Any, words: str) -> None:
     refused(tmp_path, image_of(tmp_path, f"sub-1/anat/{name}", stored), NotNifti, words)
 
 
-def test_a_flipped_bit_is_damage_and_only_the_trailer_does_not_see_it(tmp_path):
+def test_a_flipped_bit_is_damage_and_only_the_trailer_does_not_see_it(tmp_path: Path) -> None:
     data = bytearray(zipped(nifti1((30, 30, 30))))
     data[len(data) // 2] ^= 1
     image = image_of(tmp_path, T1W, bytes(data))
@@ -237,7 +243,7 @@ def test_a_flipped_bit_is_damage_and_only_the_trailer_does_not_see_it(tmp_path):
 
 @pytest.mark.parametrize("shape", [(40, 40, 40), (30, 30, 30, 8)])
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
-def test_512_zeroed_bytes_within_an_image_are_damage(tmp_path, shape, at):
+def test_512_zeroed_bytes_within_an_image_are_damage(tmp_path: Path, shape: tuple[int, ...], at: float) -> None:
     data = bytearray(zipped(nifti1(shape)))
     start = int(len(data) * at)
     data[start : start + 512] = bytes(512)
@@ -246,20 +252,20 @@ def test_512_zeroed_bytes_within_an_image_are_damage(tmp_path, shape, at):
 
 @pytest.mark.parametrize("member", [0, 1])
 @pytest.mark.parametrize("back", [1, 8])
-def test_the_crc_and_the_size_of_every_gzip_member_are_compared(tmp_path, member, back):
+def test_the_crc_and_the_size_of_every_gzip_member_are_compared(tmp_path: Path, member: int, back: int) -> None:
     members = [bytearray(zipped(nifti1()[:200])), bytearray(zipped(nifti1()[200:]))]
     members[member][-back] ^= 1  # the size is in the last four bytes, the CRC in those before
     refused(tmp_path, image_of(tmp_path, T1W, b"".join(members)), Corrupt)
 
 
-def test_garbage_behind_the_gzip_stream_is_damage(tmp_path):
+def test_garbage_behind_the_gzip_stream_is_damage(tmp_path: Path) -> None:
     refused(tmp_path, image_of(tmp_path, T1W, zipped(nifti1()) + b"garbage"), Corrupt)
 
 
-def test_an_image_is_read_once_whatever_its_gzip_members(tmp_path, monkeypatch):
+def test_an_image_is_read_once_whatever_its_gzip_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     readv = os.readv
-    monkeypatch.setattr(os, "readv", lambda descriptor, rooms: (read.append(n := readv(descriptor, rooms)), n)[1])
+    monkeypatch.setattr(os, "readv", lambda descriptor, rooms: (read.append(n := readv(descriptor, rooms)), n)[1])  # type: ignore[func-returns-value]
     image = nifti1()
     for data in (zipped(nifti1((20, 20, 20))), zipped(image[:500]) + zipped(image[500:]), zipped(image) + bytes(9)):
         read.clear()
@@ -268,7 +274,7 @@ def test_an_image_is_read_once_whatever_its_gzip_members(tmp_path, monkeypatch):
 
 
 #: git-annex's backend -> the digest of some bytes, as coreutils and OpenSSL compute it.
-DIGESTS = {
+DIGESTS: dict[str, Any] = {
     "MD5": hashlib.md5, "SHA1": hashlib.sha1, "SHA224": hashlib.sha224, "SHA256": hashlib.sha256,
     "SHA384": hashlib.sha384, "SHA512": hashlib.sha512, "SHA3_224": hashlib.sha3_224, "SHA3_256": hashlib.sha3_256,
     "SHA3_384": hashlib.sha3_384, "SHA3_512": hashlib.sha3_512,
@@ -284,7 +290,7 @@ DIGESTS = {
 
 
 @pytest.mark.parametrize("backend", [name + e for name in DIGESTS for e in ("", "E")])
-def test_the_content_is_compared_with_the_digest_in_its_annex_key(tmp_path, backend):
+def test_the_content_is_compared_with_the_digest_in_its_annex_key(tmp_path: Path, backend: Any) -> None:
     data = zipped(nifti1())
     extension = ".nii.gz" if backend.endswith("E") else ""
     digest = DIGESTS[backend.removesuffix("E")](data).hexdigest()
@@ -295,7 +301,7 @@ def test_the_content_is_compared_with_the_digest_in_its_annex_key(tmp_path, back
     refused(tmp_path, image, KeyMismatch, digest, digest[::-1], "git annex fsck")
 
 
-def test_the_size_is_compared_with_the_one_in_the_annex_key(tmp_path):
+def test_the_size_is_compared_with_the_one_in_the_annex_key(tmp_path: Path) -> None:
     data = zipped(nifti1())
     image = image_of(tmp_path, T1W, data, annex_key=f"WORM-s{len(data) + 1}-m1300000000--name")
     refused(tmp_path, image, KeyMismatch, f"{len(data) + 1} bytes")
@@ -304,11 +310,11 @@ def test_the_size_is_compared_with_the_one_in_the_annex_key(tmp_path):
 @pytest.mark.parametrize(
     "key", [None, "", "URL--http&c%%example.org%a--b", "WORM-m13--x", "no key", "SKEIN256E-s9--ab"]
 )
-def test_a_key_without_a_digest_that_is_known_asks_for_none(key):
+def test_a_key_without_a_digest_that_is_known_asks_for_none(key: str | None) -> None:
     assert AnnexKey.parse(key).digest is None
 
 
-def test_only_a_key_whose_digest_can_be_computed_identifies_the_content():
+def test_only_a_key_whose_digest_can_be_computed_identifies_the_content() -> None:
     assert all(identifies_content(f"{backend}{e}-s9--ab.nii.gz") for backend in DIGESTS for e in ("", "E"))
     others = (
         "SKEIN256E-s9--ab.nii.gz",
@@ -328,12 +334,12 @@ def test_only_a_key_whose_digest_can_be_computed_identifies_the_content():
     assert not any(map(identifies_content, others))
 
 
-def test_a_key_with_every_field_is_read():
+def test_a_key_with_every_field_is_read() -> None:
     key = AnnexKey.parse("SHA256E-s31390-m1300000000-S10-C2--ABC.tar.gz")
     assert key == AnnexKey(31390, "sha256", "abc")
 
 
-def test_an_image_that_is_not_as_planned_any_more_has_changed(tmp_path):
+def test_an_image_that_is_not_as_planned_any_more_has_changed(tmp_path: Path) -> None:
     image = image_of(tmp_path, T1W, zipped(nifti1()))
     os.utime(tmp_path / T1W, ns=(0, image.mtime_ns + 1))
     refused(tmp_path, image, Changed, "since it was planned", "Run again")
@@ -347,7 +353,7 @@ def test_an_image_that_is_not_as_planned_any_more_has_changed(tmp_path):
 class Meanwhile(Collected):
     """A sink during whose first write something happens to the file."""
 
-    def __init__(self, happens) -> None:
+    def __init__(self, happens: Any) -> None:
         super().__init__()
         self.happens = happens
 
@@ -380,7 +386,7 @@ def _replace(file: Path) -> None:
 
 
 @pytest.mark.parametrize("happens", [_grow, _shrink, _edit, _replace, Path.unlink])
-def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path, happens):
+def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, happens: Any) -> None:
     image = image_of(tmp_path, T1W, zipped(nifti1((20, 20, 20))))
     sink = Meanwhile(lambda: happens(tmp_path / T1W))
     with pytest.raises(Changed, match=f"{re.escape(T1W)} .*while it was read.*Run again"):
@@ -391,7 +397,7 @@ def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path, happens):
 class AfterIt(Collected):
     """A sink that, when it has all of an image, does something to the file whose mtime it then sets back."""
 
-    def __init__(self, file: Path, happens) -> None:
+    def __init__(self, file: Path, happens: Any) -> None:
         super().__init__()
         self.file, self.happens = file, happens
 
@@ -404,7 +410,7 @@ class AfterIt(Collected):
                 os.utime(self.file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_an_image_edited_while_it_is_read_is_refused_also_where_its_mtime_was_set_back(tmp_path):
+def test_an_image_edited_while_it_is_read_is_refused_also_where_its_mtime_was_set_back(tmp_path: Path) -> None:
     image = image_of(tmp_path, T1W, zipped(nifti1((20, 20, 20))))
 
     def other(file: Path) -> None:
@@ -421,7 +427,7 @@ def test_an_image_edited_while_it_is_read_is_refused_also_where_its_mtime_was_se
     [lambda file: file.chmod(0o600), lambda file: (file.parent / f"{os.urandom(4).hex()}.backup").hardlink_to(file)],
     ids=["other rights", "a backup by hard link"],
 )
-def test_what_touches_no_byte_is_no_change_while_an_image_is_read(tmp_path, harmless):
+def test_what_touches_no_byte_is_no_change_while_an_image_is_read(tmp_path: Path, harmless: Callable[..., Any]) -> None:
     data = zipped(nifti1((20, 20, 20)))
     image = image_of(tmp_path, T1W, data)
     sink = AfterIt(tmp_path / T1W, harmless)

@@ -27,6 +27,7 @@ from tasks.staging import Staging
 from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
 
+Change = CommitOperationAdd | CommitOperationDelete
 pytestmark = pytest.mark.usefixtures("prefect_server", "with_token")
 
 
@@ -104,7 +105,11 @@ def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touche
         shutil.rmtree(folder, ignore_errors=True)
     theirs = [json.dumps(json.loads(lines[-1]) | {"path": name}).encode() for name in ("notes.md", "../x", "README.md")]
     text = b"\n".join([*lines, *theirs, lines[1], b"no line"])
-    by_hand = [CommitOperationAdd("notes.md", b"theirs"), CommitOperationDelete(path), CommitOperationAdd(RECORD, text)]
+    by_hand: list[Change] = [
+        CommitOperationAdd("notes.md", b"theirs"),
+        CommitOperationDelete(path),
+        CommitOperationAdd(RECORD, text),
+    ]
     target.commit(by_hand, "By hand", target.head())
     assert push(own_bids, target, root, dry_run=True).name == "DryRun"
     state = push(own_bids, target, root)
@@ -141,7 +146,7 @@ def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path
     push(bids, target, root)
     before = shards_on(target)
     deleted, replaced = sorted(before)[:2]
-    operations = [CommitOperationDelete(deleted), CommitOperationAdd(replaced, b"not parquet" * 9000)]
+    operations: list[Change] = [CommitOperationDelete(deleted), CommitOperationAdd(replaced, b"not parquet" * 9000)]
     target.commit(operations, "By hand", target.head())
     state = push(bids, target, root)
     assert shards_on(target) == before

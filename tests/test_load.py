@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,11 @@ from tests.bids_examples import IMAGE, Image, Link
 KEY = "SHA256E-s4321--" + "a" * 64 + ".nii.gz"
 
 
-def by_path(dataset: Dataset) -> dict[str, object]:
+def by_path(dataset: Dataset) -> dict[str, Any]:
     return {image.path: image for image in dataset.images}
 
 
-def only_image(dataset: Dataset):
+def only_image(dataset: Dataset) -> Any:
     (image,) = dataset.images
     return image
 
@@ -45,7 +46,7 @@ def metadata_of(dataset: Dataset, path: str) -> object:
 # --- which images there are, and what their names say ---
 
 
-def test_raw_images_and_those_of_derivatives_are_rows_with_their_entities(tmp_path):
+def test_raw_images_and_those_of_derivatives_are_rows_with_their_entities(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
 
     found = [(i.dataset, i.sub, i.ses, i.datatype, i.suffix, dict(i.entities)) for i in dataset.images]
@@ -59,7 +60,7 @@ def test_raw_images_and_those_of_derivatives_are_rows_with_their_entities(tmp_pa
     assert [image.path for image in dataset.images] == sorted(image.path for image in dataset.images)
 
 
-def test_size_times_and_inode_are_those_of_the_file(tmp_path):
+def test_size_times_and_inode_are_those_of_the_file(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path)
     image = only_image(load(root))
 
@@ -68,14 +69,14 @@ def test_size_times_and_inode_are_those_of_the_file(tmp_path):
     assert (image.ctime_ns, image.inode) == (stat.st_ctime_ns, stat.st_ino)
 
 
-def test_run_01_stays_the_word_01(tmp_path):
+def test_run_01_stays_the_word_01(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"sub-02/func/sub-02_task-x_run-01_echo-2_bold.nii.gz": IMAGE})
 
     bold = next(image for image in load(root).images if image.suffix == "bold")
     assert bold.entities == {"task": "x", "run": "01", "echo": "2"}
 
 
-def test_an_entity_that_has_no_column_is_kept_apart(tmp_path):
+def test_an_entity_that_has_no_column_is_kept_apart(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"sub-02/anat/sub-02_acq-a_site-north_T1w.nii.gz": IMAGE})
 
     image = next(image for image in load(root).images if image.sub == "02")
@@ -83,7 +84,7 @@ def test_an_entity_that_has_no_column_is_kept_apart(tmp_path):
     assert "site" not in ENTITIES
 
 
-def test_a_stray_word_in_a_name_does_not_make_two_images_share_a_sidecar(tmp_path):
+def test_a_stray_word_in_a_name_does_not_make_two_images_share_a_sidecar(tmp_path: Path) -> None:
     root = bids.write(
         tmp_path,
         {
@@ -102,17 +103,19 @@ def test_a_stray_word_in_a_name_does_not_make_two_images_share_a_sidecar(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["ds004884-1.0.2", "we[ird] dir", ".hidden", "a{b}*?", "sub-01", "derivatives", "ü"])
-def test_the_name_of_the_datasets_folder_does_not_matter(tmp_path, name):
+def test_the_name_of_the_datasets_folder_does_not_matter(tmp_path: Path, name: str) -> None:
     assert len(load(bids.two_sessions(tmp_path / name)).images) == 5
 
 
-def test_a_dataset_can_be_loaded_from_within_as_the_current_folder(tmp_path, monkeypatch):
+def test_a_dataset_can_be_loaded_from_within_as_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(bids.two_sessions(tmp_path))
 
     assert len(load(Path()).images) == 5
 
 
-def test_the_same_tree_in_another_folder_gives_the_same_images(tmp_path):
+def test_the_same_tree_in_another_folder_gives_the_same_images(tmp_path: Path) -> None:
     here, there = load(bids.two_sessions(tmp_path / "a")), load(bids.two_sessions(tmp_path / "b.c"))
 
     assert [(i.path, i.size, i.metadata, i.dataset) for i in here.images] == [
@@ -120,7 +123,7 @@ def test_the_same_tree_in_another_folder_gives_the_same_images(tmp_path):
     ]
 
 
-def test_a_session_that_only_the_folder_names_is_taken_from_there(tmp_path):
+def test_a_session_that_only_the_folder_names_is_taken_from_there(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"sub-02/ses-x/anat/sub-02_T1w.nii.gz": IMAGE})
 
     assert [image.ses for image in load(root).images] == [None, "x"]
@@ -129,7 +132,7 @@ def test_a_session_that_only_the_folder_names_is_taken_from_there(tmp_path):
 # --- derivatives and nested datasets ---
 
 
-def test_derivatives_are_named_for_their_folder_described_or_not(tmp_path):
+def test_derivatives_are_named_for_their_folder_described_or_not(tmp_path: Path) -> None:
     image = "sub-01/anat/sub-01_desc-a_T1w.nii.gz"
     root = bids.one_subject(
         tmp_path,
@@ -155,7 +158,7 @@ def test_derivatives_are_named_for_their_folder_described_or_not(tmp_path):
     }
 
 
-def test_a_sidecar_applies_within_its_own_dataset_only(tmp_path):
+def test_a_sidecar_applies_within_its_own_dataset_only(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -172,14 +175,14 @@ def test_a_sidecar_applies_within_its_own_dataset_only(tmp_path):
     assert metadata_of(dataset, "derivatives/b/sub-01/anat/sub-01_T1w.nii.gz") == {"from": "b"}
 
 
-def test_a_derivatives_images_carry_the_raw_datasets_participants_and_sessions(tmp_path):
+def test_a_derivatives_images_carry_the_raw_datasets_participants_and_sessions(tmp_path: Path) -> None:
     mask = next(image for image in load(bids.two_sessions(tmp_path)).images if image.suffix == "mask")
 
-    assert json.loads(mask.participant) == {"participant_id": "sub-01", "age": "34", "group": "None"}
-    assert json.loads(mask.session) == {"session_id": "ses-a", "acq_time": "1877-01-01"}
+    assert json.loads(mask.participant or "") == {"participant_id": "sub-01", "age": "34", "group": "None"}
+    assert json.loads(mask.session or "") == {"session_id": "ses-a", "acq_time": "1877-01-01"}
 
 
-def test_templates_and_group_results_of_derivatives_are_nobodys(tmp_path):
+def test_templates_and_group_results_of_derivatives_are_nobodys(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -191,7 +194,7 @@ def test_templates_and_group_results_of_derivatives_are_nobodys(tmp_path):
     assert found == [(None, "bold", {"task": "rest", "desc": "mean"}), (None, "T1w", {"tpl": "A", "res": "1"})]
 
 
-def test_a_derivative_dataset_can_be_pushed_on_its_own(tmp_path):
+def test_a_derivative_dataset_can_be_pushed_on_its_own(tmp_path: Path) -> None:
     files = {
         "dataset_description.json": bids.description(Name="fMRIPrep", DatasetType="derivative"),
         "sub-01/func/sub-01_task-x_desc-preproc_bold.nii.gz": IMAGE,
@@ -201,7 +204,7 @@ def test_a_derivative_dataset_can_be_pushed_on_its_own(tmp_path):
     assert len(load(tmp_path).images) == 2
 
 
-def test_a_dataset_nested_in_another_is_loaded_with_its_own_participants(tmp_path):
+def test_a_dataset_nested_in_another_is_loaded_with_its_own_participants(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -211,11 +214,11 @@ def test_a_dataset_nested_in_another_is_loaded_with_its_own_participants(tmp_pat
             "pilot/sub-01/anat/sub-01_T1w.nii.gz": IMAGE,
         },
     )
-    ages = {image.dataset: json.loads(image.participant)["age"] for image in load(root).images}
+    ages = {image.dataset: json.loads(image.participant or "")["age"] for image in load(root).images}
     assert ages == {"raw": "1", "pilot": "2"}
 
 
-def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     elsewhere = bids.write(tmp_path / "elsewhere", {"sub-01/anat/sub-01_desc-a_T1w.nii.gz": IMAGE})
     root = bids.one_subject(tmp_path / "ds", {"sub-01/again": Link("../.."), "sub-01/self": Link("self")})
     (root / "derivatives").mkdir()
@@ -229,7 +232,7 @@ def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
 # --- what is not a row is counted ---
 
 
-def test_images_that_bids_does_not_name_are_counted_with_the_reason(tmp_path):
+def test_images_that_bids_does_not_name_are_counted_with_the_reason(tmp_path: Path) -> None:
     dataset = load(
         bids.one_subject(
             tmp_path,
@@ -251,7 +254,7 @@ def test_images_that_bids_does_not_name_are_counted_with_the_reason(tmp_path):
     }
 
 
-def test_what_is_no_image_is_counted_by_kind(tmp_path):
+def test_what_is_no_image_is_counted_by_kind(tmp_path: Path) -> None:
     dataset = load(
         bids.one_subject(
             tmp_path,
@@ -286,7 +289,7 @@ def test_what_is_no_image_is_counted_by_kind(tmp_path):
     }
 
 
-def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path):
+def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path: Path) -> None:
     image = "sub-01/anat/sub-01_T1w.nii.gz"
     dataset = load(
         bids.one_subject(
@@ -304,7 +307,7 @@ def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path
     }
 
 
-def test_bidsignore_follows_the_rules_of_gitignore_relative_to_its_own_root(tmp_path):
+def test_bidsignore_follows_the_rules_of_gitignore_relative_to_its_own_root(tmp_path: Path) -> None:
     dataset = load(
         bids.one_subject(
             tmp_path,
@@ -328,14 +331,14 @@ def test_bidsignore_follows_the_rules_of_gitignore_relative_to_its_own_root(tmp_
     assert dataset.left_out == {"images named in .bidsignore": 3, "files named in .bidsignore": 1}
 
 
-def test_a_bidsignore_that_cannot_be_read_stops_the_load(tmp_path):
+def test_a_bidsignore_that_cannot_be_read_stops_the_load(tmp_path: Path) -> None:
     unfetched = (Link(f".git/annex/objects/a/b/{KEY}/{KEY}"), f"/annex/objects/{KEY}\n")
     for number, content in enumerate(unfetched):
         with pytest.raises(UnreadableIgnoreFile, match=r"\.bidsignore cannot be read \(not fetched"):
             load(bids.one_subject(tmp_path / str(number), {".bidsignore": content}))
 
 
-def test_a_name_that_is_not_utf8_is_counted(tmp_path):
+def test_a_name_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path)
     os.close(os.open(os.fsencode(root) + b"/sub-01/anat/sub-01_acq-\xff_T1w.nii.gz", os.O_CREAT))
 
@@ -343,7 +346,7 @@ def test_a_name_that_is_not_utf8_is_counted(tmp_path):
     assert (len(dataset.images), dataset.left_out) == (1, {"names that are not UTF-8": 1})
 
 
-def test_pipes_are_counted_and_never_opened(tmp_path):
+def test_pipes_are_counted_and_never_opened(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path)
     os.mkfifo(root / "README")
     os.mkfifo(root / "sub-01/anat/sub-01_T2w.nii.gz")
@@ -353,13 +356,13 @@ def test_pipes_are_counted_and_never_opened(tmp_path):
     assert load(root).left_out == {"pipes, sockets and devices": 3}
 
 
-def test_a_folder_named_like_an_image_is_none(tmp_path):
+def test_a_folder_named_like_an_image_is_none(tmp_path: Path) -> None:
     dataset = load(bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii.gz/sub-01_T2w.mgz": b""}))
 
     assert (len(dataset.images), dataset.left_out) == (1, {"*_T2w.mgz": 1})
 
 
-def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp_path):
+def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp_path: Path) -> None:
     root = bids.two_sessions(tmp_path)
     bids.write(root, {"sub-01/ses-a/eeg/sub-01_ses-a_eeg.edf": b"", "notes.docx": b"", "sub-02/foo.nii": IMAGE})
     dataset = load(root)
@@ -377,7 +380,9 @@ def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp
         ("shutil.rmtree(root / 'sub-02')", "sub-02/anat/sub-02_T1w.nii.gz: gone"),
     ],
 )
-def test_a_tree_that_changes_while_it_is_read_is_an_error_with_the_names(tmp_path, change, said):
+def test_a_tree_that_changes_while_it_is_read_is_an_error_with_the_names(
+    tmp_path: Path, change: str, said: str
+) -> None:
     bids.one_subject(tmp_path, {"T1w.json": {}, "sub-02/anat/sub-02_T1w.nii.gz": IMAGE})
     script = f"""
 import shutil, sys
@@ -401,7 +406,7 @@ except IncompleteIndex as error:
 # --- git-annex and DataLad ---
 
 
-def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path):
+def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path, {"sub-02/anat/sub-02_T1w.nii.gz": Link(f"../../.git/annex/objects/Xm/2z/{KEY}/{KEY}")}
     )
@@ -415,7 +420,7 @@ def test_an_unfetched_locked_image_is_loaded_with_the_key_and_its_size(tmp_path)
     )
 
 
-def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path):
+def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path: Path) -> None:
     content = bids.nifti(IMAGE, compressed=True)
     root = bids.one_subject(
         tmp_path,
@@ -439,14 +444,14 @@ def test_a_fetched_locked_image_has_its_key_and_the_size_of_the_content(tmp_path
         ("URL--http&c%%example.org%a--b.nii.gz", 0),
     ],
 )
-def test_an_unlocked_pointer_file_is_known_as_unfetched(tmp_path, key, size):
+def test_an_unlocked_pointer_file_is_known_as_unfetched(tmp_path: Path, key: Any, size: int) -> None:
     root = bids.one_subject(tmp_path, {"sub-02/anat/sub-02_T1w.nii.gz": f"/annex/objects/{key}\n"})
 
     image = load(root).images[1]
     assert (image.annex_key, image.size) == (key, size)
 
 
-def test_a_pointer_of_git_lfs_is_known_as_unfetched_with_the_size_of_its_content(tmp_path):
+def test_a_pointer_of_git_lfs_is_known_as_unfetched_with_the_size_of_its_content(tmp_path: Path) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4321\n"
     dataset = load(bids.one_subject(tmp_path, {"sub-02/anat/sub-02_T1w.nii.gz": pointer}))
 
@@ -454,7 +459,7 @@ def test_a_pointer_of_git_lfs_is_known_as_unfetched_with_the_size_of_its_content
     assert "not on the machine that publishes them: 1." in dataset.notes[-1]
 
 
-def test_a_subdatasets_link_and_a_plain_link_are_told_apart(tmp_path):
+def test_a_subdatasets_link_and_a_plain_link_are_told_apart(tmp_path: Path) -> None:
     elsewhere = bids.write(tmp_path, {"store/image.nii.gz": IMAGE})
     root = bids.one_subject(
         tmp_path / "ds",
@@ -468,7 +473,7 @@ def test_a_subdatasets_link_and_a_plain_link_are_told_apart(tmp_path):
     assert found == [(KEY, 4321), (None, len(bids.nifti(IMAGE, True))), (None, 0)]
 
 
-def test_an_unfetched_sidecar_is_an_error_that_says_how_to_fetch_it(tmp_path):
+def test_an_unfetched_sidecar_is_an_error_that_says_how_to_fetch_it(tmp_path: Path) -> None:
     key = f".git/annex/objects/1/2/{KEY}/{KEY}"
     root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": Link(f"../../{key}")})
     with pytest.raises(UnreadableSidecar, match=r"sub-01_T1w.json: not fetched .*datalad get"):
@@ -479,7 +484,7 @@ def test_an_unfetched_sidecar_is_an_error_that_says_how_to_fetch_it(tmp_path):
         load(unlocked)
 
 
-def test_unfetched_participants_are_an_error_and_an_unfetched_readme_is_counted(tmp_path):
+def test_unfetched_participants_are_an_error_and_an_unfetched_readme_is_counted(tmp_path: Path) -> None:
     link = Link(f".git/annex/objects/1/2/{KEY}/{KEY}")
     dataset = load(bids.one_subject(tmp_path / "a", {"README": link, "CHANGES": f"/annex/objects/{KEY}\n"}))
     assert dataset.left_out == {"files without an extension": 2}
@@ -488,7 +493,7 @@ def test_unfetched_participants_are_an_error_and_an_unfetched_readme_is_counted(
         load(bids.one_subject(tmp_path / "b", {"participants.tsv": link}))
 
 
-def test_a_text_that_git_lfs_has_not_fetched_is_never_taken_for_the_text_itself(tmp_path):
+def test_a_text_that_git_lfs_has_not_fetched_is_never_taken_for_the_text_itself(tmp_path: Path) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4321\n"
     dataset = load(bids.one_subject(tmp_path / "readme", {"README": pointer}))
     assert dataset.left_out == {"files without an extension": 1}
@@ -507,7 +512,7 @@ def test_a_text_that_git_lfs_has_not_fetched_is_never_taken_for_the_text_itself(
 # --- the inheritance principle ---
 
 
-def test_all_levels_are_merged_and_the_nearest_wins(tmp_path):
+def test_all_levels_are_merged_and_the_nearest_wins(tmp_path: Path) -> None:
     dataset = load(
         bids.write(
             tmp_path,
@@ -524,7 +529,7 @@ def test_all_levels_are_merged_and_the_nearest_wins(tmp_path):
     assert only_image(dataset).metadata == '{"a": 1, "b": 2, "c": 3, "d": 4}'
 
 
-def test_a_sidecar_with_another_suffix_or_an_entity_the_image_lacks_does_not_apply(tmp_path):
+def test_a_sidecar_with_another_suffix_or_an_entity_the_image_lacks_does_not_apply(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -537,7 +542,7 @@ def test_a_sidecar_with_another_suffix_or_an_entity_the_image_lacks_does_not_app
     assert metadata_of(load(root), "sub-01/anat/sub-01_T1w.nii.gz") == {"right": True}
 
 
-def test_of_tables_the_nearest_counts_alone(tmp_path):
+def test_of_tables_the_nearest_counts_alone(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -567,7 +572,7 @@ def test_of_tables_the_nearest_counts_alone(tmp_path):
     assert images["sub-01/anat/sub-01_T1w.nii.gz"].bval is None
 
 
-def test_two_sidecars_that_apply_at_one_level_are_an_error_with_both_names(tmp_path):
+def test_two_sidecars_that_apply_at_one_level_are_an_error_with_both_names(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path,
         {
@@ -581,7 +586,7 @@ def test_two_sidecars_that_apply_at_one_level_are_an_error_with_both_names(tmp_p
     assert "sub-01/func/sub-01_task-t_bold.json and sub-01/func/sub-01_task-t_run-1_bold.json" in str(error.value)
 
 
-def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp_path):
+def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp_path: Path) -> None:
     anat = "derivatives/fmriprep/sub-01/anat/sub-01_"
     dataset = load(
         bids.one_subject(
@@ -602,7 +607,7 @@ def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp
     )
 
 
-def test_values_are_as_the_sidecar_has_them(tmp_path):
+def test_values_are_as_the_sidecar_has_them(tmp_path: Path) -> None:
     text = '{"b": 0.1, "a": [1, 2.0, 1e-05, 123456789012345678901], "n": null, "u": "\\u00e4\\ud800", "t": true}'
     root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": text})
 
@@ -612,13 +617,13 @@ def test_values_are_as_the_sidecar_has_them(tmp_path):
     assert metadata.encode()  # valid Unicode, although the sidecar has half a character
 
 
-def test_nan_and_infinity_become_words_so_that_every_reader_can_parse_the_metadata(tmp_path):
+def test_nan_and_infinity_become_words_so_that_every_reader_can_parse_the_metadata(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"T1w.json": '{"a": NaN, "b": [Infinity, -Infinity]}'})
 
     assert only_image(load(root)).metadata == '{"a": "NaN", "b": ["Infinity", "-Infinity"]}'
 
 
-def test_where_a_key_is_written_does_not_change_the_metadata(tmp_path):
+def test_where_a_key_is_written_does_not_change_the_metadata(tmp_path: Path) -> None:
     up = bids.one_subject(tmp_path / "a", {"T1w.json": {"z": 1}, "sub-01/anat/sub-01_T1w.json": {"a": 2}})
     down = bids.one_subject(tmp_path / "b", {"sub-01/anat/sub-01_T1w.json": {"z": 1, "a": 2}})
 
@@ -629,7 +634,7 @@ def test_where_a_key_is_written_does_not_change_the_metadata(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
-def test_texts_are_read_in_the_encoding_they_have(tmp_path, encoding):
+def test_texts_are_read_in_the_encoding_they_have(tmp_path: Path, encoding: str) -> None:
     table = f"participant_id\tname\nsub-01\tJosé {'x' * 30}\n"
     root = bids.one_subject(
         tmp_path,
@@ -644,7 +649,9 @@ def test_texts_are_read_in_the_encoding_they_have(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(("byte", "letter"), [(b"\x92", "’"), (b"\x81", "\x81")])
-def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(tmp_path, byte, letter):
+def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(
+    tmp_path: Path, byte: bytes, letter: str
+) -> None:
     root = bids.one_subject(tmp_path, {"T1w.json": b'{"Site": "a' + byte + b'b"}'})
 
     assert json.loads(only_image(load(root)).metadata) == {"Site": f"a{letter}b"}
@@ -661,15 +668,15 @@ def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(tmp_p
         (b'{"a": 1e999}', "too large"),
     ],
 )
-def test_a_sidecar_that_cannot_be_read_is_an_error_with_its_name(tmp_path, content, reason):
+def test_a_sidecar_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path, content: bytes, reason: str) -> None:
     root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": content})
 
     with pytest.raises(UnreadableSidecar, match=rf"(?s)sub-01/anat/sub-01_T1w\.json: .*{reason}"):
         load(root)
 
 
-def test_all_unreadable_sidecars_are_named_at_once(tmp_path):
-    files = {}
+def test_all_unreadable_sidecars_are_named_at_once(tmp_path: Path) -> None:
+    files: dict[str, object] = {}
     for number in range(10, 24):
         files[f"sub-{number}/anat/sub-{number}_T1w.nii.gz"] = IMAGE
         files[f"sub-{number}/anat/sub-{number}_T1w.json"] = "{"
@@ -680,7 +687,7 @@ def test_all_unreadable_sidecars_are_named_at_once(tmp_path):
     assert "sub-10_T1w.json" in str(error.value) and "... and 4 more" in str(error.value)
 
 
-def test_a_broken_sidecar_that_applies_to_no_image_is_counted_and_stops_nothing(tmp_path):
+def test_a_broken_sidecar_that_applies_to_no_image_is_counted_and_stops_nothing(tmp_path: Path) -> None:
     dataset = load(bids.one_subject(tmp_path, {"sub-01/eeg/sub-01_eeg.json": "{"}))
 
     assert dataset.left_out == {"*_eeg.json": 1}
@@ -689,7 +696,7 @@ def test_a_broken_sidecar_that_applies_to_no_image_is_counted_and_stops_nothing(
 # --- participants, sessions, scans, phenotype ---
 
 
-def test_participants_are_read_without_guessing_types(tmp_path):
+def test_participants_are_read_without_guessing_types(tmp_path: Path) -> None:
     table = 'participant_id\tage\ttype\tcode\nsub-01\t034\tNone\tNA\nsub-02\tn/a\t""\t\nsub-03\t1.50\tnan\tTrue\n'
     dataset = load(bids.one_subject(tmp_path, {"participants.tsv": table}))
 
@@ -701,14 +708,14 @@ def test_participants_are_read_without_guessing_types(tmp_path):
     assert only_image(dataset).participant == '{"participant_id": "sub-01", "age": "034", "type": "None", "code": "NA"}'
 
 
-def test_missing_participants_are_noted_and_leave_the_column_empty(tmp_path):
+def test_missing_participants_are_noted_and_leave_the_column_empty(tmp_path: Path) -> None:
     dataset = load(bids.one_subject(tmp_path))
 
     assert only_image(dataset).participant is None
     assert dataset.notes == ("There is no participants.tsv: the column `participant` is empty.",)
 
 
-def test_a_subject_without_a_row_is_noted(tmp_path):
+def test_a_subject_without_a_row_is_noted(tmp_path: Path) -> None:
     table = [["participant_id", "age"], ["sub-01", "1"], ["sub-77", "2"]]
     files = {"participants.tsv": table, "sub-02/anat/sub-02_T1w.nii.gz": IMAGE}
     dataset = load(bids.one_subject(tmp_path, files))
@@ -717,13 +724,13 @@ def test_a_subject_without_a_row_is_noted(tmp_path):
     assert dataset.notes == ("participants.tsv has no row for 1 of 2 subjects: sub-02.",)
 
 
-def test_windows_line_ends_short_rows_and_labels_without_sub_are_understood(tmp_path):
+def test_windows_line_ends_short_rows_and_labels_without_sub_are_understood(tmp_path: Path) -> None:
     dataset = load(bids.one_subject(tmp_path, {"participants.tsv": "participant_id\tage\tsex\r\n01\t34\r\n\r\n"}))
 
     assert json.loads(only_image(dataset).participant) == {"participant_id": "01", "age": "34", "sex": None}
 
 
-def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_path):
+def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     images = by_path(dataset)
 
@@ -748,12 +755,14 @@ def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_pa
         (b"\x00\x01\x02", "binary"),
     ],
 )
-def test_a_participants_table_that_cannot_be_trusted_is_an_error(tmp_path, table, reason):
+def test_a_participants_table_that_cannot_be_trusted_is_an_error(
+    tmp_path: Path, table: bytes | str, reason: str
+) -> None:
     with pytest.raises(UnreadableTable, match=re.escape(reason)):
         load(bids.one_subject(tmp_path, {"participants.tsv": table}))
 
 
-def test_the_datasets_own_texts_are_carried_byte_for_byte(tmp_path):
+def test_the_datasets_own_texts_are_carried_byte_for_byte(tmp_path: Path) -> None:
     texts = {
         "README.md": "# Über\n".encode("utf-16"),
         "CHANGES": b"1.0\r\n",
@@ -775,7 +784,7 @@ def test_the_datasets_own_texts_are_carried_byte_for_byte(tmp_path):
 # --- what is no dataset ---
 
 
-def test_a_path_that_is_not_there_or_is_a_file_is_no_dataset(tmp_path):
+def test_a_path_that_is_not_there_or_is_a_file_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(NotABidsDataset, match="does not exist"):
         load(tmp_path / "nowhere")
     (tmp_path / "file").touch()
@@ -783,12 +792,12 @@ def test_a_path_that_is_not_there_or_is_a_file_is_no_dataset(tmp_path):
         load(tmp_path / "file")
 
 
-def test_a_folder_without_description_and_subjects_is_told_what_bids_needs(tmp_path):
+def test_a_folder_without_description_and_subjects_is_told_what_bids_needs(tmp_path: Path) -> None:
     with pytest.raises(NotABidsDataset, match="neither a dataset_description"):
         load(tmp_path)
 
 
-def test_a_raw_dataset_without_description_is_told_the_least_that_will_do(tmp_path):
+def test_a_raw_dataset_without_description_is_told_the_least_that_will_do(tmp_path: Path) -> None:
     bids.write(tmp_path, {"sub-01/anat/sub-01_T1w.nii.gz": IMAGE})
 
     with pytest.raises(NotABidsDataset) as error:
@@ -798,7 +807,7 @@ def test_a_raw_dataset_without_description_is_told_the_least_that_will_do(tmp_pa
     assert len(load(tmp_path).images) == 1
 
 
-def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path):
+def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path: Path) -> None:
     bids.one_subject(tmp_path / "first")
     bids.one_subject(tmp_path / "second")
 
@@ -806,7 +815,7 @@ def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path):
         load(tmp_path)
 
 
-def test_a_dataset_without_an_image_says_what_is_in_it(tmp_path):
+def test_a_dataset_without_an_image_says_what_is_in_it(tmp_path: Path) -> None:
     bids.write(tmp_path, {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_eeg.edf": b""})
 
     with pytest.raises(EmptyDataset, match=r"(?s)without an image.*1 \*_eeg.edf"):
@@ -814,19 +823,19 @@ def test_a_dataset_without_an_image_says_what_is_in_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", b"\0\1\2"])
-def test_a_description_that_cannot_be_read_is_an_error(tmp_path, content):
+def test_a_description_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | str) -> None:
     with pytest.raises(UnreadableSidecar, match=r"dataset_description\.json"):
         load(bids.one_subject(tmp_path, {"dataset_description.json": content}))
 
 
-def test_a_derivatives_broken_description_still_marks_its_root(tmp_path):
+def test_a_derivatives_broken_description_still_marks_its_root(tmp_path: Path) -> None:
     root = bids.one_subject(
         tmp_path, {"derivatives/d/dataset_description.json": "", "derivatives/d/sub-01/anat/sub-01_T1w.nii.gz": IMAGE}
     )
     assert [image.dataset for image in load(root).images] == ["d", "raw"]
 
 
-def test_a_folder_that_cannot_be_listed_stops_the_load(tmp_path):
+def test_a_folder_that_cannot_be_listed_stops_the_load(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path)
     deep = root / "sub-01"
     while len(str(deep)) < os.pathconf(root, "PC_PATH_MAX") - 200:
@@ -849,12 +858,12 @@ def test_a_folder_that_cannot_be_listed_stops_the_load(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Path, Dataset]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
     root = bids.ds004884(tmp_path_factory.mktemp("whole") / "ds004884-1.0.2")
     return root, load(root)
 
 
-def test_ds004884_is_loaded_whole(whole):
+def test_ds004884_is_loaded_whole(whole: tuple[Path, Dataset]) -> None:
     _, dataset = whole
 
     assert Counter((image.dataset, image.suffix) for image in dataset.images) == {
@@ -872,7 +881,7 @@ def test_ds004884_is_loaded_whole(whole):
     assert (dataset.left_out, dataset.notes) == ({}, ())
 
 
-def test_every_participants_value_of_ds004884_is_as_in_the_table(whole):
+def test_every_participants_value_of_ds004884_is_as_in_the_table(whole: tuple[Path, Dataset]) -> None:
     root, dataset = whole
     table = {row["participant_id"]: row for row in bids.rows_of((root / "participants.tsv").read_text())}
 
@@ -883,7 +892,7 @@ def test_every_participants_value_of_ds004884_is_as_in_the_table(whole):
     assert types["None"] > 0 and types[None] > 0
 
 
-def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole):
+def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole: tuple[Path, Dataset]) -> None:
     root, dataset = whole
     sidecars: dict[Path, list[tuple[set[str], str, dict[str, object]]]] = {}
     for path in root.rglob("*.json"):
@@ -906,7 +915,7 @@ def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole):
         assert json.loads(image.metadata) == expected, image.path
 
 
-def test_bids2table_finds_the_same_images_in_ds004884(whole):
+def test_bids2table_finds_the_same_images_in_ds004884(whole: tuple[Path, Dataset]) -> None:
     import bids2table
 
     root, dataset = whole
@@ -923,7 +932,7 @@ def test_bids2table_finds_the_same_images_in_ds004884(whole):
     assert found == {image.path for image in dataset.images}
 
 
-def test_a_name_in_composed_or_decomposed_letters_stays_as_it_is(tmp_path):
+def test_a_name_in_composed_or_decomposed_letters_stays_as_it_is(tmp_path: Path) -> None:
     label = unicodedata.normalize("NFD", "é")
     root = bids.one_subject(tmp_path, {f"sub-{label}/anat/sub-{label}_T1w.nii.gz": Image(fill=2)})
 

@@ -6,6 +6,7 @@ import math
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -53,7 +54,7 @@ def nibabel_loads(folder: Path, data: bytes) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = nibabel.load(file, mmap=False)
+            image: Any = nibabel.load(file, mmap=False)
             if math.prod(image.shape) * image.get_data_dtype().itemsize > len(data):
                 return False  # said without asking: nibabel takes the memory first, and then finds too few bytes
             np.asanyarray(image.dataobj)
@@ -80,7 +81,9 @@ def verification_takes(data: bytes) -> bool:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("version", [1, 2])
-def test_staging_takes_a_datatype_if_and_only_if_nibabel_loads_it_and_so_does_verification(tmp_path, version, order):
+def test_staging_takes_a_datatype_if_and_only_if_nibabel_loads_it_and_so_does_verification(
+    tmp_path: Path, version: int, order: str
+) -> None:
     taken = []
     for code, slope in itertools.product(CODES, (0, 1, 2)):
         data = with_fields(version, order, datatype=code, slope=slope)
@@ -120,8 +123,8 @@ VALUES = {
 @example(1, "<", {"sizeof_hdr": 0})
 @example(2, "<", {"dim1": -2, "dim2": 0})
 def test_whatever_a_header_says_staging_takes_it_if_and_only_if_nibabel_loads_it(
-    tmp_path_factory, version, order, values
-):
+    tmp_path_factory: pytest.TempPathFactory, version: Any, order: Any, values: Any
+) -> None:
     folder = tmp_path_factory.getbasetemp()
     data = with_fields(version, order, **values)
     loads = nibabel_loads(folder, data)
@@ -136,7 +139,9 @@ NO_NUMBERS = [float("nan"), float("inf"), -float("inf")]
     ("version", "offset"),
     [*itertools.product([1, 2], [0, 100, 352, 400, 544, 560, 1e4, -16]), *itertools.product([1], NO_NUMBERS)],
 )
-def test_a_header_that_misplaces_its_voxels_is_taken_where_nibabel_finds_them(tmp_path, version, offset):
+def test_a_header_that_misplaces_its_voxels_is_taken_where_nibabel_finds_them(
+    tmp_path: Path, version: Any, offset: Any
+) -> None:
     data = with_fields(version, "<", vox_offset=offset)
     loads = nibabel_loads(tmp_path, data)
     assert staging_takes(tmp_path, data) == loads
@@ -148,7 +153,7 @@ def test_a_header_that_misplaces_its_voxels_is_taken_where_nibabel_finds_them(tm
 @pytest.mark.parametrize(
     "shape", [(5,), (5, 4), (5, 4, 3), (5, 4, 3, 2), (5, 4, 1, 2, 3), (2,) * 6, (2,) * 7, (0, 4, 3)]
 )
-def test_one_to_seven_dimensions_are_taken(tmp_path, make, order, shape):
+def test_one_to_seven_dimensions_are_taken(tmp_path: Path, make: Any, order: str, shape: Any) -> None:
     data = make(shape, order=order)
     assert nibabel_loads(tmp_path, data) and staging_takes(tmp_path, data) and verification_takes(data)
     assert layout(pa.BufferReader(data)).shape == shape
@@ -186,7 +191,9 @@ def extension(size: int, code: int = 6, said: int | None = None) -> bytes:
     ids=["one", "two", "large", "without a size", "longer than there is room", "shorter than its head", "forty"],
 )
 @pytest.mark.parametrize("zip_it", [False, True])
-def test_header_extensions_are_taken_if_and_only_if_nibabel_reads_them(tmp_path, version, extensions, zip_it):
+def test_header_extensions_are_taken_if_and_only_if_nibabel_reads_them(
+    tmp_path: Path, version: int, extensions: Any, zip_it: bool
+) -> None:
     data = extended(version, *extensions)
     loads = nibabel_loads(tmp_path, data)
     if zip_it:
@@ -201,20 +208,20 @@ def test_header_extensions_are_taken_if_and_only_if_nibabel_reads_them(tmp_path,
     assert verification_takes(zipped(data) if zip_it else data) == loads
 
 
-def test_an_image_that_nibabel_cannot_load_is_named_with_the_reason_and_the_way_out(tmp_path):
+def test_an_image_that_nibabel_cannot_load_is_named_with_the_reason_and_the_way_out(tmp_path: Path) -> None:
     image = image_of(tmp_path, PATH, with_fields(1, "<", datatype=1))
     with pytest.raises(Unloadable, match=rf"{PATH} cannot be loaded by nibabel \(data code 1 not supported\).*Convert"):
         embed(image, tmp_path, Collected())
 
 
-def test_the_header_of_a_pair_of_files_in_one_alone_is_no_image(tmp_path):
+def test_the_header_of_a_pair_of_files_in_one_alone_is_no_image(tmp_path: Path) -> None:
     data = bytearray(nifti1())
     data[344:348] = b"ni1\0"
     assert nifti_header(bytes(data)) is None
     assert not staging_takes(tmp_path, bytes(data)) and not verification_takes(bytes(data))
 
 
-def test_odd_but_loadable_pixdims_are_fine(tmp_path):
+def test_odd_but_loadable_pixdims_are_fine(tmp_path: Path) -> None:
     for value in (float("nan"), 0.0, -1.0, float("inf")):
         for version in (1, 2):
             assert staging_takes(tmp_path, with_fields(version, "<", pixdim1=value)), value

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -71,12 +72,13 @@ def test_an_image_that_does_not_say_which_way_is_up_is_not_shown(tmp_path: Path)
 # --- on the card ---
 
 
-def sha256_in(root: Path):
+def sha256_in(root: Path) -> Any:
     return lambda image: hashlib.sha256((root / image.path).read_bytes()).hexdigest()
 
 
 def drawn(root: Path, before: Pictures | None = None) -> tuple[Dataset, Pictures, list[str]]:
-    dataset, told = load(root), []
+    dataset = load(root)
+    told: list[str] = []
     return dataset, draw(dataset, before or Pictures(), sha256_in(root), told.append), told
 
 

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 from dataclasses import fields, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +19,12 @@ from tests import bids_examples as bids
 WRITER = {"row_group_bytes": 1 << 26, "compression": "zstd"}
 
 
-def image(sub: str | None = "01", ses: str | None = "a", datatype: str | None = "anat", suffix: str = "T1w", **more):
+def image(
+    sub: str | None = "01", ses: str | None = "a", datatype: str | None = "anat", suffix: str = "T1w", **more: Any
+) -> Image:
     folder = "/".join([f"sub-{sub}" if sub else "group", *([f"ses-{ses}"] if ses else []), datatype or "x"])
     path = more.pop("path", f"{folder}/sub-{sub}_ses-{ses}_{suffix}.nii.gz")
-    defaults = {"size": 10, "mtime_ns": 1, "dataset": "raw"}
+    defaults: dict[str, Any] = {"size": 10, "mtime_ns": 1, "dataset": "raw"}
     return Image(path=path, sub=sub, ses=ses, datatype=datatype, suffix=suffix, **defaults | more)
 
 
@@ -29,11 +32,11 @@ def dataset(*images: Image) -> Dataset:
     return Dataset("/somewhere", "name", {}, tuple(sorted(images, key=lambda one: one.path)))
 
 
-def shards(*images: Image, writer=WRITER) -> tuple[ShardSpec, ...]:
+def shards(*images: Image, writer: dict[str, object] = WRITER) -> tuple[ShardSpec, ...]:
     return plan(dataset(*images), writer)
 
 
-def digest(one: Image, writer=WRITER) -> str:
+def digest(one: Image, writer: dict[str, object] = WRITER) -> str:
     (shard,) = shards(one, writer=writer)
     return shard.digest
 
@@ -41,7 +44,7 @@ def digest(one: Image, writer=WRITER) -> str:
 # --- which shards there are ---
 
 
-def test_a_session_is_a_shard_and_a_subject_without_sessions_is_one(tmp_path):
+def test_a_session_is_a_shard_and_a_subject_without_sessions_is_one(tmp_path: Path) -> None:
     planned = plan(load(bids.two_sessions(tmp_path)), WRITER)
 
     assert [(shard.path, shard.name, [one.path.rpartition("/")[2] for one in shard.images]) for shard in planned] == [
@@ -59,7 +62,7 @@ def test_a_session_is_a_shard_and_a_subject_without_sessions_is_one(tmp_path):
     ]
 
 
-def test_the_rows_of_one_suffix_lie_together():
+def test_the_rows_of_one_suffix_lie_together() -> None:
     rows = [
         image(suffix="bold", datatype="func", path="1"),
         image(suffix="T2w", path="2"),
@@ -77,7 +80,7 @@ def test_the_rows_of_one_suffix_lie_together():
     ]
 
 
-def test_images_that_are_nobodys_have_shards_of_their_own():
+def test_images_that_are_nobodys_have_shards_of_their_own() -> None:
     planned = shards(
         image(None, None, entities={"tpl": "MNI"}, path="derivatives/t/tpl-MNI/tpl-MNI_T1w.nii.gz", dataset="t"),
         image(None, None, entities={"task": "x"}, path="derivatives/glm/task-x_bold.nii.gz", dataset="glm"),
@@ -94,7 +97,7 @@ labels = st.text(st.characters(codec="utf-8", exclude_characters="/_\0"), min_si
 
 
 @given(st.sets(st.tuples(labels, labels | st.none()), min_size=1, max_size=30))
-def test_whatever_the_labels_paths_are_safe_and_no_two_are_one_file_anywhere(sessions):
+def test_whatever_the_labels_paths_are_safe_and_no_two_are_one_file_anywhere(sessions: Any) -> None:
     planned = shards(*(image(sub, ses) for sub, ses in sessions))
 
     paths = [shard.path for shard in planned]
@@ -106,7 +109,7 @@ def test_whatever_the_labels_paths_are_safe_and_no_two_are_one_file_anywhere(ses
         assert len(shard.name) < 240
 
 
-def test_labels_that_differ_in_case_alone_are_two_files_on_every_disk():
+def test_labels_that_differ_in_case_alone_are_two_files_on_every_disk() -> None:
     paths = [shard.path for shard in shards(image("a1"), image("A1"), image("b1", "x"), image("b1", "X"), image("c1"))]
 
     assert len({path.casefold() for path in paths}) == 5
@@ -114,7 +117,7 @@ def test_labels_that_differ_in_case_alone_are_two_files_on_every_disk():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz")), unique=True, min_size=2))
-def test_a_shard_stays_as_it_is_when_others_come_and_go(sessions):
+def test_a_shard_stays_as_it_is_when_others_come_and_go(sessions: Any) -> None:
     whole = {shard.path: shard for shard in shards(*(image(*session) for session in sessions))}
 
     for left in range(len(sessions)):
@@ -123,7 +126,7 @@ def test_a_shard_stays_as_it_is_when_others_come_and_go(sessions):
         assert all(whole[shard.path] == shard for shard in part)
 
 
-def test_the_same_dataset_gives_the_same_plan_whatever_the_order_of_its_images():
+def test_the_same_dataset_gives_the_same_plan_whatever_the_order_of_its_images() -> None:
     images = [image("02"), image("01"), image("01", suffix="T2w")]
 
     assert plan(Dataset("/a", "x", {}, tuple(images)), WRITER) == shards(*images)
@@ -156,7 +159,7 @@ images = st.builds(
 
 @settings(max_examples=300)
 @given(images, images)
-def test_two_images_have_one_digest_only_if_they_differ_in_nothing_but_the_time(one, other):
+def test_two_images_have_one_digest_only_if_they_differ_in_nothing_but_the_time(one: Any, other: Any) -> None:
     same = replace(one, **NO_TIME) == replace(other, **NO_TIME)
 
     assert (digest(one) == digest(other)) == same
@@ -165,19 +168,19 @@ def test_two_images_have_one_digest_only_if_they_differ_in_nothing_but_the_time(
 @pytest.mark.parametrize("name", [field.name for field in fields(Image) if field.name not in NO_TIME])
 @given(one=images, other=images)
 @settings(max_examples=25)
-def test_a_change_of_any_field_changes_the_digest(name, one, other):
+def test_a_change_of_any_field_changes_the_digest(name: Any, one: Any, other: Any) -> None:
     changed = replace(one, **{name: getattr(other, name)})
 
     assert (digest(changed) == digest(one)) == (changed == one)
 
 
 @given(images, st.sampled_from(sorted(NO_TIME)), st.integers(0, 2**60))
-def test_the_times_and_the_inode_of_a_file_change_nothing(one, name, value):
+def test_the_times_and_the_inode_of_a_file_change_nothing(one: Any, name: Any, value: Any) -> None:
     assert digest(replace(one, **{name: value})) == digest(one)
 
 
 @given(st.lists(images, min_size=1, max_size=4, unique_by=lambda one: one.path), images)
-def test_an_image_more_changes_the_digest_of_its_shard_alone(rows, more):
+def test_an_image_more_changes_the_digest_of_its_shard_alone(rows: Any, more: Any) -> None:
     elsewhere = image("99")
     before = {shard.path: shard.digest for shard in shards(*rows, elsewhere)}
     after = {shard.path: shard.digest for shard in shards(*rows, more, elsewhere)}
@@ -185,17 +188,17 @@ def test_an_image_more_changes_the_digest_of_its_shard_alone(rows, more):
     assert [path for path in before if before[path] != after[path]] == ["data/sub-01/sub-01_ses-a.parquet"]
 
 
-def test_the_writers_settings_the_layout_and_the_path_are_in_the_digest(monkeypatch):
+def test_the_writers_settings_the_layout_and_the_path_are_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     one = image()
     found = [digest(one), digest(one, writer={}), digest(one, writer=WRITER | {"compression": "none"})]
     found.append(digest(replace(one, sub="02")))
-    monkeypatch.setattr(plan_module, "LAYOUT_VERSION", plan_module.LAYOUT_VERSION + 1)
+    monkeypatch.setattr(plan_module, "LAYOUT_VERSION", plan_module.LAYOUT_VERSION + 1)  # type: ignore[attr-defined]
     found.append(digest(one))
 
     assert len(set(found)) == 5
 
 
-def test_a_digest_is_the_same_on_any_day():
+def test_a_digest_is_the_same_on_any_day() -> None:
     """If this fails, every published shard would be written again: raise LAYOUT_VERSION, if that is meant."""
     one = image(entities={"task": "ü"}, metadata="{}", annex_key="MD5E-s1--a")
 
@@ -206,11 +209,11 @@ def test_a_digest_is_the_same_on_any_day():
 
 
 @pytest.fixture(scope="module")
-def ds004884(whole) -> Dataset:
+def ds004884(whole: Path) -> Dataset:
     return load(whole)
 
 
-def test_ds004884_is_902_shards_with_all_of_its_5164_images(ds004884):
+def test_ds004884_is_902_shards_with_all_of_its_5164_images(ds004884: Dataset) -> None:
     planned = plan(ds004884, WRITER)
 
     assert len(planned) == len({shard.digest for shard in planned}) == 902
@@ -224,7 +227,7 @@ def test_ds004884_is_902_shards_with_all_of_its_5164_images(ds004884):
     ]
 
 
-def test_planning_opens_no_image(tmp_path):
+def test_planning_opens_no_image(tmp_path: Path) -> None:
     bids.two_sessions(tmp_path)
     for path in tmp_path.rglob("*.nii*"):
         path.write_bytes(b"x" * 5000)

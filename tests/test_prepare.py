@@ -24,7 +24,7 @@ def settings(hub: Hub) -> tuple[bool | None, str | bool | None]:
     return found.private, found.gated
 
 
-def make(hub: Hub, private: bool, gated: str = "", published: bool = False) -> None:
+def make(hub: Hub, private: bool, gated: Any = "", published: bool = False) -> None:
     """As people and earlier runs have left it."""
     hub.api.create_repo(hub.target.repo_id, repo_type="dataset", private=private)
     if gated:

@@ -240,7 +240,7 @@ DELETES = {
 
 
 def test_no_other_code_can_delete_anything_on_the_hub() -> None:
-    found: set[tuple[str, str]] = set()
+    found: set[tuple[str, str | None]] = set()
     for path in sorted([*(REPO / "flows").rglob("*.py"), *(REPO / "tasks").rglob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

@@ -1,14 +1,252 @@
-"""What a run leaves for people to read."""
+"""What a run leaves for people to read: words, figures and tables, case by case."""
 
-from tasks.evidence import Evidence, Leftovers, VerificationReport
+import pytest
+
+from tasks.evidence import (
+    Approval,
+    Choice,
+    Evidence,
+    Fate,
+    Leftovers,
+    OnlyCopy,
+    ShardCheck,
+    Shown,
+    VerificationReport,
+)
+from tasks.findings import Checked, Finding, Statement
 from tasks.hub import Hub
-from tasks.report import evidence
+from tasks.removals import PublishedFile
+from tasks.remove import RemovalPlan
+from tasks.report import (
+    LISTED,
+    cell,
+    decided,
+    drifted,
+    evidence,
+    gone_already,
+    how_verified,
+    nothing_staged,
+    number,
+    size,
+    stopped,
+    table,
+    verified,
+    what_was_removed,
+)
+from tasks.resume import Drift
 from tasks.staging import Target
 
+FILE = PublishedFile(size=1, sha256="0" * 64)
 
-def test_the_evidence_counts_what_of_the_dataset_is_not_published() -> None:
+
+def report(*how: str, images: int = 0, read: int = 0) -> VerificationReport:
+    """A verification of shards of 2 MB, each checked in one of these ways."""
+    checks = tuple(
+        ShardCheck(path=f"data/sub-{n}.parquet", size=2_000_000, sha256="0" * 64, rows=1, how=one)  # type: ignore[arg-type]
+        for n, one in enumerate(how)
+    )
+    return VerificationReport(
+        repo_id="lab/some", revision="main", commit="c" * 40, level="sample", checks=checks, images_decoded=images,
+        bytes_read_back=read,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (999_499, "999 kB"),
+        (1_000_000, "1.0 MB"),
+        (293_400_000_000, "293.4 GB"),
+        (1_250_000_000_000, "1.25 TB"),
+        (5_000_000_000_000_000, "5000.00 TB"),
+    ],
+)
+def test_bytes_are_in_decimal_units_as_the_hub_shows_them(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 shards"), (1, "1 shard"), (2, "2 shards"), (5164, "5,164 shards")])
+def test_a_count_has_its_noun(count: int, words: str) -> None:
+    assert number(count, "shard") == words
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        pytest.param("plain", "plain", id="plain"),
+        pytest.param("a|b", "a\\|b", id="a pipe"),
+        pytest.param("a\nb", "a b", id="a line end"),
+        pytest.param("`code`", "'code'", id="backticks"),
+        pytest.param("a\\|b", "a\\\\\\|b", id="a pipe that was escaped"),
+    ],
+)
+def test_no_text_breaks_a_table(text: str, safe: str) -> None:
+    assert cell(text) == safe
+
+
+@pytest.mark.parametrize(
+    ("rows", "last"),
+    [
+        (1, "| 0 |"),
+        (LISTED, f"| {LISTED - 1} |"),
+        (LISTED + 1, "... and 1 more"),
+        (LISTED + 2000, "... and 2,000 more"),
+    ],
+)
+def test_a_long_table_is_cut_and_says_so(rows: int, last: str) -> None:
+    lines = table(["number"], [[str(row)] for row in range(rows)]).splitlines()
+    assert lines[:2] == ["| number |", "|---|"] and lines[-1] == last
+    assert sum(line.startswith("| ") for line in lines) == 1 + min(rows, LISTED)
+
+
+@pytest.mark.parametrize(
+    ("paths", "sentence"),
+    [
+        pytest.param("", "", id="nothing"),
+        pytest.param("a", "Changed on the Hub by somebody else: a: gone.", id="one"),
+        pytest.param(
+            "abc", "Changed on the Hub by somebody else: a: gone; b: gone; c: gone.", id="as many as are named"
+        ),
+        pytest.param(
+            "abcde", "Changed on the Hub by somebody else: a: gone; b: gone; c: gone; and 2 more.", id="more than that"
+        ),
+    ],
+)
+def test_what_somebody_else_has_changed_is_named_and_the_rest_counted(paths: str, sentence: str) -> None:
+    assert drifted([Drift(path, "gone") for path in paths]) == sentence
+
+
+@pytest.mark.parametrize(
+    ("files", "end"),
+    [
+        pytest.param([], "no gate was opened.", id="none"),
+        pytest.param(
+            ["a"], " 1 staged shard stays, since the Hub is not proved to have it: the first is a (not sent).", id="one"
+        ),
+        pytest.param(
+            ["a", "b"],
+            " 2 staged shards stay, since the Hub is not proved to have them: the first is a (not sent).",
+            id="two",
+        ),
+    ],
+)
+def test_a_run_with_nothing_to_ask_about_says_which_only_copies_stay(files: list[str], end: str) -> None:
+    copies = tuple(OnlyCopy(file=file, size=1, why="not sent") for file in files)
+    said = nothing_staged(Leftovers(only_copies=copies))
+    assert said.startswith("Nothing is staged here that could go; no gate was opened.") and said.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("decision", "removals", "words"),
+    [
+        (Choice.DELETE, None, "staged files: delete"),
+        (None, Fate.KEEP, "removals: keep"),
+        (Choice.KEEP, Fate.REMOVE, "staged files: keep; removals: remove"),
+        (None, None, ""),
+    ],
+)
+def test_a_decision_is_said_in_a_few_words(decision: Choice | None, removals: Fate | None, words: str) -> None:
+    assert decided(Approval(flow_run_id="1", decision=decision, removals=removals)) == words
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        (1, "1 of 6 shown shards was gone or changed already: s0.parquet."),
+        (2, "2 of 6 shown shards were gone or changed already: s0.parquet, s1.parquet."),
+        (5, "5 of 6 shown shards were gone or changed already: s0.parquet, s1.parquet, s2.parquet and 2 more."),
+    ],
+)
+def test_shards_that_are_gone_since_they_were_shown_are_named(gone: int, sentence: str) -> None:
+    shown = [Shown(file=f"s{n}", path=f"data/sub/s{n}.parquet", size=1) for n in range(gone)]
+    assert gone_already(shown, 6) == sentence
+
+
+@pytest.mark.parametrize(
+    ("checked", "phrase"),
+    [
+        pytest.param(report("listing", "listing"), "2 shards, 4.0 MB, match the listing", id="listing alone"),
+        pytest.param(
+            report("listing", "read back", images=3, read=2_000_000),
+            "2 shards, 4.0 MB, match the listing; 1 of them read back byte for byte (2.0 MB) and 3 images in them "
+            "decoded",
+            id="one read back",
+        ),
+    ],
+)
+def test_what_was_checked_is_said_with_how(checked: VerificationReport, phrase: str) -> None:
+    assert how_verified(checked) == phrase
+
+
+@pytest.mark.parametrize(
+    ("checked", "mended", "sentence"),
+    [
+        pytest.param(
+            report("listing"),
+            [],
+            f"Verified (sample) at commit {'c' * 12}: 1 shard, 2.0 MB, match the listing.",
+            id="one",
+        ),
+        pytest.param(
+            report(),
+            [],
+            f"Nothing of what is staged here had to be verified at commit {'c' * 12}.",
+            id="nothing to verify",
+        ),
+        pytest.param(
+            report("listing"),
+            [f"data/sub-{n}.parquet" for n in range(5)],
+            f"Verified (sample) at commit {'c' * 12}: 1 shard, 2.0 MB, match the listing. Failed before, and right "
+            "again or gone: sub-0, sub-1, sub-2 and 2 more.",
+            id="and five that had failed",
+        ),
+    ],
+)
+def test_a_runs_state_says_what_it_has_verified(checked: VerificationReport, mended: list[str], sentence: str) -> None:
+    assert verified(checked, mended) == sentence
+
+
+@pytest.mark.parametrize(
+    ("plan", "phrase"),
+    [
+        pytest.param(RemovalPlan(commit="c"), "nothing", id="nothing"),
+        pytest.param(RemovalPlan(commit="c", shards={"a": FILE, "b": FILE}), "2 shards", id="shards"),
+        pytest.param(RemovalPlan(commit="c", rows={"a": ("i", "j")}), "2 images of 1 shard", id="rows"),
+        pytest.param(
+            RemovalPlan(commit="c", shards={"a": FILE}, rows={"b": ("i",)}, texts={"t": FILE}, pictures=("p",)),
+            "1 shard, 1 image of 1 shard, 1 text, 1 picture",
+            id="all of it",
+        ),
+    ],
+)
+def test_what_was_removed_is_said_in_a_phrase(plan: RemovalPlan, phrase: str) -> None:
+    assert what_was_removed(plan) == phrase
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (1, ["1 rule stops this push", "PatientName0 in 3 files: a.json, b.json, ...", "allow (personal-data)"]),
+        (5, ["1 rule stops this push", "PatientName4 in 3 files"]),
+        (7, ["1 rule stops this push", "PatientName4 in 3 files", "    and 2 more fields"]),
+    ],
+)
+def test_a_push_that_must_not_be_names_rules_fields_files_and_the_way_on(fields: int, words: list[str]) -> None:
+    found = tuple(Finding("personal-data", f"PatientName{n}", ("a.json", "b.json", "c.json"), 3) for n in range(fields))
+    said = stopped(Checked(Statement(), (*found, Finding("device", "StationName", ("a.json",), 1))))
+    assert all(word in said for word in words) and "StationName" not in said
+    assert said.count("PatientName") == min(fields, 5)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "row"),
+    [({}, None), ({"*_eeg.edf": 12, "*.surf.gii": 3}, "| *_eeg.edf | 12 |"), ({"*.mgz": 1200}, "| *.mgz | 1,200 |")],
+    ids=["nothing", "two kinds", "many"],
+)
+def test_the_evidence_counts_what_of_the_dataset_is_not_published(left_out: dict[str, int], row: str | None) -> None:
     hub = Hub(Target("http://127.0.0.1:1", "lab/some"), "no token")
-    report = VerificationReport(repo_id="lab/some", revision="main", commit="0" * 40, level="listing")
-    found = Evidence([], [], left_out={"*_eeg.edf": 12, "*.surf.gii": 3})
-    assert "| *_eeg.edf | 12 |" in evidence(hub, report, found, Leftovers())
-    assert "Left out" not in evidence(hub, report, Evidence([], []), Leftovers())
+    text = evidence(hub, report("listing"), Evidence([], [], left_out=left_out), Leftovers())
+    assert row in text if row else "Left out" not in text

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,8 +26,8 @@ from tasks.embed import BadImage, Truncated, Unfetched
 from tasks.errors import PushError
 from tasks.files import sha256_of
 from tasks.models import ImageContent, Receipt, ShardSpec
-from tasks.stage import CannotWrite, NotText, stage
-from tasks.staging import RECEIPT_SUFFIX, DiskFull, Staging
+from tasks.stage import NotText, stage
+from tasks.staging import RECEIPT_SUFFIX, CannotWrite, DiskFull, Staging
 from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
 
 MIB = 1 << 20
@@ -36,12 +37,12 @@ GOLDEN = "d9f38d67c3e09fd9127cbe00a203d83a2b9028241faf2fc38b2d9733f3729bbb"
 
 
 @pytest.fixture
-def root(tmp_path) -> Path:
+def root(tmp_path: Path) -> Path:
     return tmp_path / "bids"
 
 
 @pytest.fixture
-def staging(tmp_path) -> Staging:
+def staging(tmp_path: Path) -> Staging:
     return Staging(tmp_path / "staging")
 
 
@@ -55,7 +56,7 @@ def anywhere(receipt: Receipt) -> Receipt:
     return receipt.model_copy(update={"identity": None})
 
 
-def test_a_shard_is_staged_beside_its_receipt(root, staging):
+def test_a_shard_is_staged_beside_its_receipt(root: Path, staging: Staging) -> None:
     spec = session(root)
     receipt = stage(spec, root, staging)
     shard = staging.shard_file(spec)
@@ -76,7 +77,7 @@ def test_a_shard_is_staged_beside_its_receipt(root, staging):
     assert set(files_in(staging.folder)) == {receipt.file, receipt.file.replace(".parquet", ".receipt.json")}
 
 
-def test_the_rows_stand_in_the_order_of_the_spec(root, staging):
+def test_the_rows_stand_in_the_order_of_the_spec(root: Path, staging: Staging) -> None:
     spec = session(root)
     mixed = replace(spec, images=tuple(random.Random(4).sample(spec.images, len(spec.images))))
     receipt = stage(mixed, root, staging)
@@ -84,7 +85,7 @@ def test_the_rows_stand_in_the_order_of_the_spec(root, staging):
     assert paths == [image.path for image in mixed.images] != [image.path for image in spec.images]
 
 
-def test_the_same_images_give_the_same_bytes_wherever_and_whenever_they_are_staged(tmp_path):
+def test_the_same_images_give_the_same_bytes_wherever_and_whenever_they_are_staged(tmp_path: Path) -> None:
     receipts = []
     for place in ("here", "there"):
         root = tmp_path / place / "bids"
@@ -95,7 +96,7 @@ def test_the_same_images_give_the_same_bytes_wherever_and_whenever_they_are_stag
     assert receipts[0] == receipts[1]
 
 
-def test_the_bytes_of_a_shard_are_these(root, staging):
+def test_the_bytes_of_a_shard_are_these(root: Path, staging: Staging) -> None:
     """Another sha256 here means that every published shard changes: raise LAYOUT_VERSION with it."""
     data = nifti1()
     images = [
@@ -105,7 +106,7 @@ def test_the_bytes_of_a_shard_are_these(root, staging):
     assert stage(spec_of(*images), root, staging).sha256 == GOLDEN
 
 
-def test_any_number_of_workers_stages_the_same(tmp_path, root):
+def test_any_number_of_workers_stages_the_same(tmp_path: Path, root: Path) -> None:
     images = [image_of(root, f"sub-{i}/anat/sub-{i}_T1w.nii.gz", zipped(nifti1((40, 40, 40), i))) for i in range(12)]
     specs = [spec_of(image, name=f"sub-{number}") for number, image in enumerate(images)]
 
@@ -117,7 +118,7 @@ def test_any_number_of_workers_stages_the_same(tmp_path, root):
     assert staged(1) == staged(4)
 
 
-def test_one_bad_image_leaves_no_shard_and_no_receipt_and_the_next_shard_goes_on(root, staging):
+def test_one_bad_image_leaves_no_shard_and_no_receipt_and_the_next_shard_goes_on(root: Path, staging: Staging) -> None:
     spec = session(root)
     cut = zipped(nifti1((30, 30, 30)))[:-100]
     bad = image_of(root, "sub-2/anat/sub-2_T1w.nii.gz", cut)
@@ -128,7 +129,7 @@ def test_one_bad_image_leaves_no_shard_and_no_receipt_and_the_next_shard_goes_on
     assert staging.intact(stage(spec, root, staging))
 
 
-def test_a_shard_that_failed_is_staged_by_the_next_attempt(root, staging):
+def test_a_shard_that_failed_is_staged_by_the_next_attempt(root: Path, staging: Staging) -> None:
     path = "sub-1/anat/sub-1_T1w.nii.gz"
     image = image_of(root, path, zipped(nifti1()))
     data = (root / path).read_bytes()
@@ -143,12 +144,14 @@ def test_a_shard_that_failed_is_staged_by_the_next_attempt(root, staging):
     assert set(files_in(staging.folder)) == {receipt.file, receipt.file.replace(".parquet", ".receipt.json")}
 
 
-def test_every_error_of_an_image_is_one_for_a_person():
+def test_every_error_of_an_image_is_one_for_a_person() -> None:
     assert issubclass(BadImage, PushError)
 
 
 @pytest.mark.parametrize("text", [{"metadata": '"\udc80"'}, {"path": "sub-1/anat/sub-1_T1w\udc80.nii"}])
-def test_what_is_not_unicode_is_an_error_that_says_where_and_quotes_nothing(root, staging, text):
+def test_what_is_not_unicode_is_an_error_that_says_where_and_quotes_nothing(
+    root: Path, staging: Staging, text: dict[str, Any]
+) -> None:
     path = text.get("path", "sub-1/anat/sub-1_T1w.nii")
     image = replace(image_of(root, path, nifti1()), **text)
     with pytest.raises(NotText, match=r"sub-1 .* at its character \d") as error:
@@ -167,7 +170,7 @@ def in_the_way(staging: Staging, spec: ShardSpec, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["shard", "part", "receipt", "a file in the folder's place"])
-def test_something_in_the_way_is_an_error_that_names_it(root, staging, what):
+def test_something_in_the_way_is_an_error_that_names_it(root: Path, staging: Staging, what: str) -> None:
     spec = session(root)
     in_the_way(staging, spec, what)
     with pytest.raises(CannotWrite, match=r"sub-1 cannot be written to .*shards/sub-1.*Move away what is there"):
@@ -176,7 +179,7 @@ def test_something_in_the_way_is_an_error_that_names_it(root, staging, what):
     assert not any(path.endswith(".part") and size for path, size in files_in(staging.folder).items())
 
 
-def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(root, staging):
+def test_a_folder_that_may_not_be_written_is_an_error_that_names_it(root: Path, staging: Staging) -> None:
     spec = session(root)
     staging.folder.mkdir()
     staging.folder.chmod(0o555)
@@ -202,7 +205,9 @@ def no_file_above(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["a symlink", "a hard link", "a FIFO"])
-def test_what_has_the_temporary_name_of_a_shard_is_neither_followed_nor_emptied(root, staging, tmp_path, what):
+def test_what_has_the_temporary_name_of_a_shard_is_neither_followed_nor_emptied(
+    root: Path, staging: Staging, tmp_path: Path, what: str
+) -> None:
     spec = spec_of(sparse(root, "sub-1/func/sub-1_bold.nii", MIB))
     shard = staging.shard_file(spec)
     shard.parent.mkdir(parents=True)
@@ -220,7 +225,7 @@ def test_what_has_the_temporary_name_of_a_shard_is_neither_followed_nor_emptied(
 
 
 @pytest.mark.parametrize("which", ["the target's folder", "shards", "the subject's folder"])
-def test_nothing_is_staged_through_a_link(root, staging, tmp_path, which):
+def test_nothing_is_staged_through_a_link(root: Path, staging: Staging, tmp_path: Path, which: str) -> None:
     spec = spec_of(sparse(root, "sub-1/func/sub-1_bold.nii", MIB))
     subject = staging.shard_file(spec).parent
     link = {"the target's folder": staging.folder, "shards": staging.shards, "the subject's folder": subject}[which]
@@ -232,7 +237,7 @@ def test_nothing_is_staged_through_a_link(root, staging, tmp_path, which):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_full_disk_is_an_error_that_says_where_and_what_to_do(root, staging):
+def test_a_full_disk_is_an_error_that_says_where_and_what_to_do(root: Path, staging: Staging) -> None:
     spec = spec_of(sparse(root, "sub-1/func/sub-1_bold.nii", 20 * MIB))
     shard = staging.shard_file(spec)
     with no_file_above(10 * MIB), pytest.raises(DiskFull, match=r"large.*BIDS_PUSH_STAGING_ROOT") as caught:
@@ -268,7 +273,7 @@ except DiskFull as error:
 """
 
 
-def test_a_file_that_cannot_grow_any_more_gives_its_room_back(root, staging):
+def test_a_file_that_cannot_grow_any_more_gives_its_room_back(root: Path, staging: Staging) -> None:
     sparse(root, "sub-1/func/sub-1_bold.nii", 20 * MIB)
     said, _ = python(STAGE_UNDER_A_LIMIT, root, staging.folder).communicate()
     assert "sub-1 does not fit into" in said
@@ -288,7 +293,7 @@ for number in itertools.count():
 """
 
 
-def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_path, root):
+def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_path: Path, root: Path) -> None:
     specs = [
         spec_of(*(image_of(root, f"sub-{sub}/anat/sub-{sub}_run-{run}_T1w.nii", nifti1((90, 90, 60), 9 * sub + run))
                   for run in range(3)), name=f"sub-{sub}")
@@ -344,7 +349,7 @@ print(json.dumps([before, resident("VmHWM")]))
 """
 
 
-def test_the_memory_of_staging_does_not_grow_with_the_session(tmp_path, root):
+def test_the_memory_of_staging_does_not_grow_with_the_session(tmp_path: Path, root: Path) -> None:
     for run, size in enumerate((60, 300, 120, 220)):
         sparse(root, f"sub-1/func/sub-1_run-{run}_bold.nii", size * MIB)
     said, _ = python(PEAK, root, tmp_path / "staging").communicate()
@@ -353,7 +358,7 @@ def test_the_memory_of_staging_does_not_grow_with_the_session(tmp_path, root):
     assert peak < 400
 
 
-def test_an_image_is_read_once(root, staging, monkeypatch):
+def test_an_image_is_read_once(root: Path, staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
     image = image_of(root, "sub-1/anat/sub-1_T1w.nii.gz", zipped(nifti1((50, 50, 50))))
     read = []
     readv = os.readv
@@ -367,14 +372,14 @@ def test_an_image_is_read_once(root, staging, monkeypatch):
     assert sum(read) == image.size
 
 
-def test_the_sha256_of_every_image_is_in_its_row(root, staging):
+def test_the_sha256_of_every_image_is_in_its_row(root: Path, staging: Staging) -> None:
     spec = session(root)
     table = pq.read_table(staging.folder / stage(spec, root, staging).file, columns=["sha256", "nifti"])
     for row in table.to_pylist():
         assert row["sha256"] == hashlib.sha256(row["nifti"]["bytes"]).hexdigest()
 
 
-def test_an_image_at_the_root_without_a_subject_is_a_row_of_nulls(root, staging):
+def test_an_image_at_the_root_without_a_subject_is_a_row_of_nulls(root: Path, staging: Staging) -> None:
     image = image_of(root, "T1w.nii", nifti1(), datatype=None)
     receipt = stage(ShardSpec("root", "data/root/root.parquet", (image,), "e" * 64), root, staging)
     row = pq.read_table(staging.folder / receipt.file).to_pylist()[0]

@@ -58,7 +58,7 @@ def test_the_artifact_says_what_is_on_the_hub_staged_missing_and_when_it_was_ver
     # each state leads there
     link = re.search(rf"{prefect_server.ui}/artifacts/artifact/(\S+)", state.message or "")
     with get_client(sync_client=True) as client:
-        assert link and client.request("GET", f"/artifacts/{link[1]}").json()["data"] == text
+        assert link and client._client.get(f"/artifacts/{link[1]}").json()["data"] == text
 
     # what is lost on the Hub is to do again, and what is not staged any more is to be embedded
     lost, other = sorted(path for path in target.listing(target.head()).files if path.startswith("data/"))[:2]
@@ -124,7 +124,7 @@ def test_every_step_of_the_chain_hangs_on_the_first_in_the_runs_graph(bids: Path
     deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while len(nodes) < len(chain) + 2 and time.monotonic() < deadline:
-            answer = client.request("GET", f"/flow_runs/{state.state_details.flow_run_id}/graph-v2").json()
+            answer = client._client.get(f"/flow_runs/{state.state_details.flow_run_id}/graph-v2").json()
             nodes = {id: node for id, node in answer["nodes"] if node["kind"] == "task-run"}
     verb = {id: node["label"].split()[0] for id, node in nodes.items()}
     arrows = {(verb[parent["id"]], verb[id]) for id, node in nodes.items() for parent in node["parents"]}

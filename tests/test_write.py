@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import duckdb
@@ -65,27 +66,27 @@ def seen(row: dict[str, object]) -> dict[str, object]:
     return row | {"extra_entities": json.loads(extra) if isinstance(extra, str) else None}
 
 
-def with_pyarrow(file: Path) -> list[dict]:
+def with_pyarrow(file: Path) -> list[dict[str, Any]]:
     return pq.read_table(file).to_pylist()
 
 
-def with_pyarrow_dataset(file: Path) -> list[dict]:
+def with_pyarrow_dataset(file: Path) -> list[dict[str, Any]]:
     return pyarrow.dataset.dataset(file).to_table().to_pylist()
 
 
-def with_duckdb(file: Path) -> list[dict]:
+def with_duckdb(file: Path) -> list[dict[str, Any]]:
     return duckdb.sql(f"select * from '{file}'").to_arrow_table().to_pylist()
 
 
-def with_polars(file: Path) -> list[dict]:
+def with_polars(file: Path) -> list[dict[str, Any]]:
     return polars.read_parquet(file).to_dicts()
 
 
-def with_polars_lazily(file: Path) -> list[dict]:
+def with_polars_lazily(file: Path) -> list[dict[str, Any]]:
     return polars.scan_parquet(file).collect(engine="streaming").to_dicts()
 
 
-def with_fastparquet(file: Path) -> list[dict]:
+def with_fastparquet(file: Path) -> list[dict[str, Any]]:
     frame = fastparquet.ParquetFile(str(file)).to_pandas()
     # fastparquet takes structs apart, puts them last, and has NaN for null
     rows = [
@@ -99,14 +100,14 @@ def with_fastparquet(file: Path) -> list[dict]:
     ]  # fmt: skip
 
 
-def with_datasets(file: Path, **options: object) -> list[dict]:
+def with_datasets(file: Path, **options: object) -> list[dict[str, Any]]:
     loaded = datasets.load_dataset(
         "parquet", data_files=str(file), split="train", cache_dir=str(file.parent / "cache"), **options
     )
     return list(loaded.cast_column("nifti", datasets.Nifti(decode=False)))
 
 
-def with_datasets_streaming(file: Path) -> list[dict]:
+def with_datasets_streaming(file: Path) -> list[dict[str, Any]]:
     return with_datasets(file, streaming=True)
 
 
@@ -123,7 +124,7 @@ def with_datasets_streaming(file: Path) -> list[dict]:
         with_datasets_streaming,
     ],
 )
-def test_every_reader_sees_every_row_null_and_byte(tmp_path, read):
+def test_every_reader_sees_every_row_null_and_byte(tmp_path: Path, read: Any) -> None:
     spec = session(tmp_path / "bids")
     receipt = stage(spec, tmp_path / "bids", Staging(tmp_path / "staging"))
     rows = read(tmp_path / "staging" / receipt.file)
@@ -134,7 +135,7 @@ def test_every_reader_sees_every_row_null_and_byte(tmp_path, read):
 
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory) -> Path:
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A staged session."""
     folder = tmp_path_factory.mktemp("session")
     receipt = stage(session(folder / "bids"), folder / "bids", Staging(folder / "staging"))
@@ -143,12 +144,12 @@ def shard(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize(("suffix", "count"), [("bold", 3), ("T1w", 1), ("mask", 1)])
-def test_datasets_loads_a_config_of_one_suffix(shard, streaming, suffix, count):
+def test_datasets_loads_a_config_of_one_suffix(shard: Path, streaming: bool, suffix: str, count: int) -> None:
     rows = with_datasets(shard, streaming=streaming, filters=[[("suffix", "==", suffix)]])
     assert [row["suffix"] for row in rows] == [suffix] * count
 
 
-def test_nibabel_decodes_every_image(shard):
+def test_nibabel_decodes_every_image(shard: Path) -> None:
     for row in with_pyarrow(shard):
         data = row["nifti"]["bytes"]
         kind = nibabel.Nifti2Image if row["suffix"] == "dwi" else nibabel.Nifti1Image
@@ -157,7 +158,7 @@ def test_nibabel_decodes_every_image(shard):
         assert 300 < np.asanyarray(image.dataobj).mean() < 700  # the byte order was not lost
 
 
-def test_datasets_decodes_images_in_streaming(shard):
+def test_datasets_decodes_images_in_streaming(shard: Path) -> None:
     # datasets 5.2.0 decodes NIfTI-1 only
     first = [[("suffix", "!=", "dwi")]]
     loaded = datasets.load_dataset("parquet", data_files=str(shard), split="train", streaming=True, filters=first)
@@ -166,7 +167,7 @@ def test_datasets_decodes_images_in_streaming(shard):
     assert all(isinstance(image, nibabel.Nifti1Image) for image in images)
 
 
-def test_the_arrow_schema_and_the_features_are_in_the_file(shard):
+def test_the_arrow_schema_and_the_features_are_in_the_file(shard: Path) -> None:
     assert pq.read_schema(shard).equals(ARROW_SCHEMA, check_metadata=True)
     assert ARROW_SCHEMA.names == list(COLUMNS)
     features = datasets.Features.from_arrow_schema(pq.read_schema(shard))
@@ -176,17 +177,17 @@ def test_the_arrow_schema_and_the_features_are_in_the_file(shard):
     assert [features[name] for name in texts] == [datasets.Value("string")] * len(texts)
     # written out by us, and the same as datasets would write today
     assert features.arrow_schema == ARROW_SCHEMA
-    assert json.loads(features.arrow_schema.metadata[b"huggingface"]) == json.loads(WRITER_SETTINGS["huggingface"])
+    assert json.loads(features.arrow_schema.metadata[b"huggingface"]) == json.loads(str(WRITER_SETTINGS["huggingface"]))
 
 
-def test_nothing_in_the_file_names_a_library_or_its_version(shard):
+def test_nothing_in_the_file_names_a_library_or_its_version(shard: Path) -> None:
     metadata = pq.read_metadata(shard)
     assert metadata.created_by == "bids-push"
     assert list(metadata.metadata) == [b"huggingface"]
     assert pa.__version__.encode() not in shard.read_bytes()
 
 
-def test_the_writers_settings_are_json():
+def test_the_writers_settings_are_json() -> None:
     assert json.loads(json.dumps(WRITER_SETTINGS)) == WRITER_SETTINGS
 
 
@@ -195,13 +196,13 @@ def groups_of(file: Path) -> list[pq.RowGroupMetaData]:
     return [metadata.row_group(number) for number in range(metadata.num_row_groups)]
 
 
-def test_each_row_group_holds_one_dataset_datatype_and_suffix(shard):
+def test_each_row_group_holds_one_dataset_datatype_and_suffix(shard: Path) -> None:
     suffixes = [pq.ParquetFile(shard).read_row_group(number, columns=["suffix"])["suffix"].to_pylist()
                 for number in range(len(groups_of(shard)))]  # fmt: skip
     assert suffixes == [["FLAIR"], ["T1w"], ["dwi"], ["bold"] * 3, ["mask"]]
 
 
-def test_a_reader_of_one_suffix_prunes_the_other_row_groups(shard):
+def test_a_reader_of_one_suffix_prunes_the_other_row_groups(shard: Path) -> None:
     fragment = next(iter(pyarrow.dataset.dataset(shard).get_fragments()))
     field = pyarrow.dataset.field
 
@@ -216,7 +217,7 @@ def test_a_reader_of_one_suffix_prunes_the_other_row_groups(shard):
     assert kept(field("suffix") == "sbref") == []
 
 
-def test_the_bytes_have_no_statistics_and_no_codec(shard):
+def test_the_bytes_have_no_statistics_and_no_codec(shard: Path) -> None:
     for group in groups_of(shard):
         for column in (group.column(number) for number in range(group.num_columns)):
             assert column.compression == "UNCOMPRESSED"
@@ -241,7 +242,7 @@ DATATYPES = {"bold": "func", "sbref": "dwi", "dwi": "dwi"}
 
 
 @pytest.fixture(scope="module")
-def remote(tmp_path_factory) -> list[str]:
+def remote(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Shards of `SESSIONS` on a file system that counts."""
     root = tmp_path_factory.mktemp("remote")
     staging = Staging(root / "staging")
@@ -263,14 +264,14 @@ def fetched_by(urls: list[str], **options: object) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("suffix", ["T1w", "T2w", "bold", "dwi", "sbref", "FLAIR"])
-def test_streaming_one_suffix_fetches_less_than_twice_the_bytes_of_its_images(remote, suffix):
+def test_streaming_one_suffix_fetches_less_than_twice_the_bytes_of_its_images(remote: list[str], suffix: str) -> None:
     sizes = [session[suffix] for session in SESSIONS.values() if suffix in session]
     rows, fetched = fetched_by(remote, filters=[[("suffix", "==", suffix)]])
     assert rows == len(sizes)
     assert sum(sizes) < fetched < 2 * sum(sizes)
 
 
-def test_streaming_everything_but_the_images_fetches_none_of_them(remote):
+def test_streaming_everything_but_the_images_fetches_none_of_them(remote: list[str]) -> None:
     rows, fetched = fetched_by(remote, columns=[name for name in COLUMNS if name != "nifti"])
     assert rows == sum(map(len, SESSIONS.values()))
     assert fetched < 500_000
@@ -286,14 +287,14 @@ def test_streaming_everything_but_the_images_fetches_none_of_them(remote):
         ([129, 129], [1, 1]),
     ],
 )
-def test_a_row_group_ends_where_its_images_would_be_over_128_mib(sizes, groups):
+def test_a_row_group_ends_where_its_images_would_be_over_128_mib(sizes: list[int], groups: list[int]) -> None:
     images = [Image(f"{size}.nii", size * MIB, 0, "raw", "1", None, "func", "bold") for size in sizes]
     cut = list(row_groups(images))
     assert [len(group) for group in cut] == groups
     assert [image for group in cut for image in group] == images
 
 
-def test_at_a_real_size_every_image_has_a_page_and_every_row_group_is_one_the_viewer_takes(tmp_path):
+def test_at_a_real_size_every_image_has_a_page_and_every_row_group_is_one_the_viewer_takes(tmp_path: Path) -> None:
     sizes = [60, 60, 120, 270, 60]
     images = [sparse(tmp_path, f"sub-1/func/sub-1_run-{run}_bold.nii", size * MIB) for run, size in enumerate(sizes)]
     receipt = stage(spec_of(*images), tmp_path, Staging(tmp_path / "staging"))
@@ -308,7 +309,7 @@ def test_at_a_real_size_every_image_has_a_page_and_every_row_group_is_one_the_vi
         assert hashlib.sha256(batch["nifti"].field("bytes")[0].as_buffer()).hexdigest() == content.sha256
 
 
-def test_an_image_that_no_page_can_hold_is_never_begun(tmp_path):
+def test_an_image_that_no_page_can_hold_is_never_begun(tmp_path: Path) -> None:
     refused = pytest.raises(ValueError, match="does not fit into a page")
     with (tmp_path / "shard").open("wb") as stream, refused:
         writer = ShardWriter(stream)
@@ -321,14 +322,14 @@ class FullForAMoment(io.FileIO):
 
     refused = False
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:  # type: ignore[override]
         if not self.refused and len(data) == 9:
             self.refused = True
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(data)
 
 
-def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_path):
+def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_path: Path) -> None:
     failed = pytest.raises(OSError, match="No space left")
     with failed, FullForAMoment(tmp_path / "shard", "wb") as stream:
         writer = ShardWriter(stream)
@@ -338,7 +339,7 @@ def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_pat
         writer.close()
 
 
-def test_rows_and_images_that_do_not_agree_are_never_written(tmp_path):
+def test_rows_and_images_that_do_not_agree_are_never_written(tmp_path: Path) -> None:
     with (tmp_path / "shard").open("wb") as stream:
         writer = ShardWriter(stream)
         writer.begin_image(10)
@@ -366,7 +367,7 @@ def _image(draw: st.DrawFn) -> tuple[Image, bytes]:
         suffix=draw(st.sampled_from(["T1w", "bold", ""])),
         entities=draw(st.dictionaries(st.sampled_from(ENTITIES), TEXT)),
         extra_entities=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
-        **{name: draw(MAYBE) for name in ("metadata", "bval", "bvec", "events", "participant", "session", "scan")},
+        **{name: draw(MAYBE) for name in ("metadata", "bval", "bvec", "events", "participant", "session", "scan")},  # type: ignore[arg-type]
     )
     return image, data
 
@@ -384,7 +385,7 @@ def require_true_bounds(file: Path) -> None:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(_image(), min_size=1, max_size=12))
-def test_whatever_is_put_in_is_read_back(tmp_path, images):
+def test_whatever_is_put_in_is_read_back(tmp_path: Path, images: Any) -> None:
     file = tmp_path / "any.parquet"
     data = {id(image): content for image, content in images}
     with file.open("wb") as stream:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from deployments.local_stack import REPO, START_SECONDS, Process, StackError, wait_until
 from tests.ports import own_port

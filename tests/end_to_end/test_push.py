@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -99,7 +100,9 @@ def asked_again(runs: Runs, run: UUID, first: UUID) -> bool:
 def test_a_run_killed_in_the_middle_is_finished_by_the_next_with_the_missing_work_only(
     worker: Stack, runs: Runs, target: Hub, staging: Staging, many: Path, lost: str
 ) -> None:
-    parameters = {"source": str(many), "repo_id": target.target.repo_id, "defacing": "no faces"}
+    parameters: dict[str, Any] = {
+        "source": str(many), "repo_id": target.target.repo_id, "defacing": "no faces",
+    }  # fmt: skip
     first = runs.start("push-bids/manual", **parameters)
     wait_until("some shards are on the Hub", lambda: published(target) >= MANY // 3, 180)
     wait_for_process(first).send_signal(signal.SIGKILL)

@@ -71,7 +71,7 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
     # another repo's name is refused by asking again
     first = runs.read(run).state
     decide(page, "delete", "lab/another")
-    wait_until("the gate asks again", lambda: asked_again(runs, run, first and first.id), GATE_SECONDS)
+    wait_until("the gate asks again", lambda: asked_again(runs, run, first.id if first else None), GATE_SECONDS)
     page.reload()
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("Not accepted:", exact=True)).to_be_visible()

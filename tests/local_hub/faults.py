@@ -285,8 +285,8 @@ def main() -> int:
     from deployments.local_hub import __main__ as commands
     from deployments.local_hub import serve as server
 
-    application = server.Application
-    server.Application = lambda hub: FaultLayer(application(hub), hub.root)  # type: ignore[assignment, misc]
+    application = server.Application  # type: ignore[attr-defined]
+    server.Application = lambda hub: FaultLayer(application(hub), hub.root)  # type: ignore
     return commands.main()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 from blake3 import blake3
 from huggingface_hub.utils import get_session
@@ -101,15 +102,15 @@ class Store:
         self.address = answer.json()["casUrl"]
         return {"authorization": f"Bearer {answer.json()['accessToken']}"}
 
-    def put_xorb(self, digest: bytes, body: bytes, scope: str = "write"):  # type: ignore[no-untyped-def]
+    def put_xorb(self, digest: bytes, body: bytes, scope: str = "write") -> Any:  # type: ignore[no-untyped-def]
         headers = self.access(scope)
         return get_session().post(f"{self.address}/v1/xorbs/default/{to_text(digest)}", content=body, headers=headers)
 
-    def put_shard(self, body: bytes, version: int = 1):  # type: ignore[no-untyped-def]
+    def put_shard(self, body: bytes, version: int = 1) -> Any:  # type: ignore[no-untyped-def]
         headers = self.access()
         return get_session().post(f"{self.address}/v{version}/shards", content=body, headers=headers)
 
-    def commit(self, path: str, sha256: str, size: int):  # type: ignore[no-untyped-def]
+    def commit(self, path: str, sha256: str, size: int) -> Any:  # type: ignore[no-untyped-def]
         lines = (
             '{"key": "header", "value": {"summary": "forged"}}\n{"key": "lfsFile", "value": '
             f'{{"path": "{path}", "algo": "sha256", "oid": "{sha256}", "size": {size}}}}}\n'

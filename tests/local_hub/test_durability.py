@@ -247,9 +247,9 @@ def test_check_names_each_kind_of_damage(fresh: RunningHub, tmp_path: Path) -> N
         [(commit,)] = database.execute("SELECT oid FROM git_object WHERE kind = 1 LIMIT 1").fetchall()
         database.execute("UPDATE git_object SET data = ? WHERE oid = ?", (zlib.compress(b"other"), commit))
 
-    code, found = fresh.check()
+    status, found = fresh.check()
 
-    assert code == 1
+    assert status == 1
     for named in (digests["lfs.bin"], digests["gone.bin"], xorb.name, digests["xet.bin"], commit):
         assert named in found
     assert "lfs.bin" in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi
@@ -17,7 +18,7 @@ def transport(monkeypatch: pytest.MonkeyPatch) -> str:
     return travel_by("lfs", monkeypatch)
 
 
-def put(api: HfApi, dataset: str, path: str, content: bytes, **options: object):  # type: ignore[no-untyped-def]
+def put(api: HfApi, dataset: str, path: str, content: bytes, **options: Any) -> Any:  # type: ignore[no-untyped-def]
     return api.upload_file(
         path_or_fileobj=content, path_in_repo=path, repo_id=dataset, repo_type="dataset", **options  # type: ignore[call-overload]
     )  # fmt: skip
