@@ -41,7 +41,7 @@ def ran(pytester: pytest.Pytester, body: str, uses: str = "", *options: str) -> 
         "import http.server\nhttp.server.HTTPServer(('127.0.0.1', 0), None)",
         "import subprocess\nsubprocess.Popen(['true', '-m', 'prefect', 'server', 'start'])",
         "import subprocess\nsubprocess.Popen(['true', '-m', 'deployments.local_hub', 'serve', '--root', '/srv/hub'])",
-        "from prefect.server.api.server import SubprocessASGIServer\nSubprocessASGIServer().start()",
+        "import subprocess\nsubprocess.Popen(['true', '-m', 'uvicorn', 'prefect.server.api.server:create_app'])",
     ],
     ids=["a socket", "asyncio", "a web server", "prefect server start", "the local Hub", "Prefect's own for tests"],
 )
