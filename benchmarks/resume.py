@@ -17,9 +17,9 @@ from pathlib import Path
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack, free_port, running, wait_until
 from deployments.runs import Runs, runs_of
-from tasks.hub import Hub
-from tasks.published import read_published
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.record.published import read_published
 from tests.processes import wait_for_process
 
 REPO_ID = "demo/ds004884"

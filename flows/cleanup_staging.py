@@ -9,11 +9,11 @@ from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.held import Held, on_target
 from flows.tail import look, tail, tail_again
 from tasks.approve import at_its_gate, claim
-from tasks.evidence import Evidence
-from tasks.models import Verification
-from tasks.published import read_published
-from tasks.resume import disagreement
-from tasks.run import named_for_the_night
+from tasks.record.published import read_published
+from tasks.record.resume import disagreement
+from tasks.report.evidence import Evidence
+from tasks.runs.this_run import named_for_the_night
+from tasks.values.models import Verification
 
 
 @flow(name="cleanup-staging", flow_run_name=partial(named_for_the_night, "clean up"), persist_result=False)

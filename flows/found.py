@@ -12,22 +12,22 @@ from flows.ends import say_what_is_there, show_findings
 from flows.held import Held
 from flows.removal import settled
 from flows.steps import unseen
-from tasks import report as words
 from tasks.card import side_files
-from tasks.change import Change, change
-from tasks.contents import FILE as CACHE
-from tasks.contents import Contents
-from tasks.errors import PushError
-from tasks.findings import Checked, PreflightStopped, Statement
+from tasks.disk.contents import FILE as CACHE
+from tasks.disk.contents import Contents
 from tasks.load import load_dataset
-from tasks.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
-from tasks.ours import is_shard
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
-from tasks.published import INDEX, RECORD, Published, read_target, read_target_again
-from tasks.removals import Removals
-from tasks.resume import Drift, Work, decide
-from tasks.settings import Settings
+from tasks.record.change import Change, change
+from tasks.record.published import INDEX, RECORD, Published, read_target, read_target_again
+from tasks.record.removals import Removals
+from tasks.record.resume import Drift, Work, decide
+from tasks.report import sentences
+from tasks.values.errors import PushError
+from tasks.values.findings import Checked, PreflightStopped, Statement
+from tasks.values.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
+from tasks.values.ours import is_shard
+from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 
 
@@ -90,7 +90,7 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     dataset, checked = steps.take(check_dataset, unseen(dataset), order.statement, order.validate_bids)
     if checked.stops and not order.dry_run:
         show_findings(hub, checked)
-        raise PreflightStopped(words.stopped(checked))
+        raise PreflightStopped(sentences.stopped(checked))
     shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
     target, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
     contents, texts = Contents(staging.folder / CACHE, folder), side_files(dataset)

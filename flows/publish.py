@@ -20,18 +20,20 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 
 from flows.steps import Steps, run_after, that_ran, unseen
-from tasks.contents import Contents
-from tasks.errors import PushError
-from tasks.hub import Hub
-from tasks.lease import Lease
-from tasks.models import Image, Receipt, ShardSpec
-from tasks.progress import Progress
-from tasks.published import Published
-from tasks.resume import Work
-from tasks.settings import Settings
+from tasks.commit import ContestedTarget, commit_batch
+from tasks.commit.changes import Changes
+from tasks.disk.contents import Contents
+from tasks.disk.staging import Staging
+from tasks.hub.client import Hub
+from tasks.record.published import Published
+from tasks.record.resume import Work
+from tasks.report.progress import Progress
+from tasks.runs.lease import Lease
 from tasks.stage import Group, NotStaged, StagedGroup, groups, stage_group
-from tasks.staging import Staging
-from tasks.upload import Changes, ContestedTarget, Sent, batches, commit_batch, transfer_group
+from tasks.transfer import Sent, batches, transfer_group
+from tasks.values.errors import PushError
+from tasks.values.models import Image, Receipt, ShardSpec
+from tasks.values.settings import Settings
 
 #: Rounds of staging and sending in one run. A staged file that is damaged before it is sent is staged again, and a disk
 #: that damages it each time has to be looked at by a person.

@@ -34,20 +34,20 @@ from flows.tail import Approved, tail, tail_again
 from flows.verified import published
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, Made, Pictures, card, draw_pictures, pictures_on, same_card
-from tasks.change import identity_of
-from tasks.errors import PushError
-from tasks.evidence import Evidence
-from tasks.findings import Defacing, Statement, Stop
-from tasks.models import Gated, Removed, Verification
-from tasks.progress import Progress
-from tasks.published import Published
-from tasks.removals import Removals
-from tasks.resume import Work
-from tasks.run import later_night, named_for_the_night
-from tasks.settings import Settings, stage_workers
-from tasks.staging import Target
-from tasks.status import status_at
-from tasks.upload import Changes, as_published, outdated
+from tasks.commit.changes import Changes, as_published, outdated
+from tasks.disk.staging import Target
+from tasks.record.change import identity_of
+from tasks.record.published import Published
+from tasks.record.removals import Removals
+from tasks.record.resume import Work
+from tasks.report.evidence import Evidence
+from tasks.report.progress import Progress
+from tasks.report.status import status_at
+from tasks.runs.this_run import later_night, named_for_the_night
+from tasks.values.errors import PushError
+from tasks.values.findings import Defacing, Statement, Stop
+from tasks.values.models import Gated, Removed, Verification
+from tasks.values.settings import Settings, stage_workers
 
 #: Threads, because embedding reads, writes and hashes, and all three release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))

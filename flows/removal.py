@@ -16,18 +16,18 @@ from prefect.states import Completed, Failed
 from flows.held import Held
 from flows.tail import Approved, closed
 from flows.verified import verified
-from tasks import report as words
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
-from tasks.evidence import Evidence, Kept, VerificationFailed
-from tasks.lineage import artifact_key, record_publication
-from tasks.models import Dataset, Listing, PublicationRecord, Removed, Verification
-from tasks.published import Published
-from tasks.removals import Removals, pictures_of, read_kept
-from tasks.remove import RemovalPlan, plan_removal, require_gone
-from tasks.resume import Work
-from tasks.run import ThisRun
-from tasks.status import is_open
+from tasks.record.published import Published
+from tasks.record.removals import Removals, pictures_of, read_kept
+from tasks.record.resume import Work
+from tasks.remove import plan_removal, require_gone
+from tasks.report import sentences
+from tasks.report.evidence import Evidence, Kept, RemovalPlan, VerificationFailed
+from tasks.report.lineage import artifact_key, record_publication
+from tasks.report.status import is_open
+from tasks.runs.this_run import ThisRun
+from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Verification
 
 
 def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
@@ -118,7 +118,7 @@ def removed_state(
     """Verify what the removal has left, and say what is gone; the state in which the run ends."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
-    gone = f"Removed from the Hub, as approved: {words.what_was_removed(plan)}."
+    gone = f"Removed from the Hub, as approved: {sentences.what_was_removed(plan)}."
     try:
         report = verified(held, level, found)
         require_gone(held.hub, plan, report.commit)
@@ -126,7 +126,7 @@ def removed_state(
         raise VerificationFailed(f"{gone} After that: {error}") from error
     record_publication(held.hub, report, found.source, held.steps.last)
     create_markdown_artifact(
-        words.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
+        sentences.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
         key=artifact_key("removed", held.hub.target),
         description=f"What was removed from {held.hub.target}",
     )
@@ -135,7 +135,8 @@ def removed_state(
         "New versions of shards that were held back are still staged: cleanup-staging/cleanup asks about them."
         if plan.rows
         else "",
-        f"Not removed: {words.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
+        f"Not removed: {sentences.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: "
+        f"{plan.kept[0].why}."
         if plan.kept
         else "",
         approved.staged.message or "" if approved.staged else "",

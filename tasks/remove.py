@@ -9,19 +9,19 @@ hold at one commit. `deletions` turns it into the operations of a commit, and ch
 - the record has each file with the sha256 that the gate showed.
 
 The deletions, the record without their lines, the card and new versions of shards that were held back are one commit
-(`tasks.upload`), made while the run holds its lease. What is removed leaves the head; the history of the repo keeps it.
+(`tasks.commit`), made while the run holds its lease. What is removed leaves the head; the history of the repo keeps it.
 """
 
 from collections.abc import Mapping, Sequence
 
 from huggingface_hub import CommitOperationDelete
 
-from tasks.errors import PushError
-from tasks.evidence import Approval, Fate, Gate, Kept, VerificationFailed
-from tasks.hub import Hub
-from tasks.models import Listing, PublishedShard, PublishedText, Value
-from tasks.published import Published
-from tasks.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
+from tasks.hub.client import Hub
+from tasks.record.published import Published
+from tasks.record.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
+from tasks.report.evidence import Approval, Fate, Gate, Kept, RemovalPlan, VerificationFailed
+from tasks.values.errors import PushError
+from tasks.values.models import Listing, PublishedShard, PublishedText
 
 
 class RemovalNotApproved(PushError):
@@ -30,33 +30,6 @@ class RemovalNotApproved(PushError):
 
 class RemovalRefused(PushError):
     """Something changed between the approval and the removal."""
-
-
-class RemovalPlan(Value):
-    """What leaves the repo, what stays, and why. Computed, and only then executed."""
-
-    commit: str
-    """The head at which it was computed."""
-    shards: Mapping[str, PublishedFile] = {}
-    texts: Mapping[str, PublishedFile] = {}
-    pictures: tuple[str, ...] = ()
-    """Pictures of the card that show images which leave."""
-    rows: Mapping[str, tuple[str, ...]] = {}
-    """Shards whose new version is without these images."""
-    kept: tuple[Kept, ...] = ()
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Every file that leaves the repo."""
-        return (*self.shards, *self.texts, *self.pictures)
-
-    @property
-    def images(self) -> int:
-        """The number of images that leave as rows of shards that stay."""
-        return sum(map(len, self.rows.values()))
-
-    def __bool__(self) -> bool:
-        return bool(self.shards or self.texts or self.rows)
 
 
 def plan_removal(

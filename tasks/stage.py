@@ -20,13 +20,13 @@ from typing import Any
 from prefect import task
 from prefect.logging import get_run_logger
 
+from tasks.disk.files import whole_file
+from tasks.disk.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
+from tasks.disk.untrusted import identity
 from tasks.embed import Check, embed
-from tasks.errors import PushError
-from tasks.files import whole_file
-from tasks.models import Identity, ImageContent, Receipt, ShardSpec, Value
-from tasks.settings import Settings
-from tasks.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
-from tasks.untrusted import identity
+from tasks.values.errors import PushError
+from tasks.values.models import Identity, ImageContent, Receipt, ShardSpec, Value
+from tasks.values.settings import Settings
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
 #: Small shards (up to `FLUSHED_ABOVE`) that one task run stages: from so many on a group ends at the next name that

@@ -23,12 +23,12 @@ from deployments.local_stack import REPO, Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.connect import source_of
 from flows.push_bids import push_bids
-from tasks.contents import FILE as CACHE
-from tasks.contents import Contents
-from tasks.errors import BadInput
-from tasks.hub import Hub
-from tasks.paths import as_typed
-from tasks.staging import CannotWrite, Staging, Target
+from tasks.disk.contents import FILE as CACHE
+from tasks.disk.contents import Contents
+from tasks.disk.paths import as_typed
+from tasks.disk.staging import CannotWrite, Staging, Target
+from tasks.hub.client import Hub
+from tasks.values.errors import BadInput
 from tests.conftest import SESSIONS
 from tests.figures import figures
 
@@ -222,7 +222,7 @@ def test_a_staging_disk_that_is_full_from_the_start_is_named(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
 
-    monkeypatch.setattr("tasks.files.os.fsync", full)  # where many a file system says so first
+    monkeypatch.setattr("tasks.disk.files.os.fsync", full)  # where many a file system says so first
     assert "No space left on device" in said(push(bids, target.target.repo_id, tmp_path), "DiskFull")
     assert not list(tmp_path.rglob("*.parquet"))
 

@@ -15,13 +15,13 @@ from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
 from deployments.runs import Runs
 from flows.push_bids import push_bids
-from tasks.hub import Hub
+from tasks.disk.staging import FLUSHED_ABOVE, Target
+from tasks.hub.client import Hub
 from tasks.load import load
-from tasks.models import ShardSpec
 from tasks.plan import plan
-from tasks.published import read_published
+from tasks.record.published import read_published
 from tasks.stage import MOST_TOGETHER, Group, groups
-from tasks.staging import FLUSHED_ABOVE, Target
+from tasks.values.models import ShardSpec
 from tasks.write import WRITER_SETTINGS
 from tests.figures import figures
 

@@ -14,12 +14,12 @@ from dulwich import porcelain
 from huggingface_hub import DatasetCard, RepoCard
 from markdown_it import MarkdownIt
 
+from tasks.bids.licence import Licence, licence
 from tasks.card import About, Made, Pictures, UnreadableCard, card, same_card, side_files
-from tasks.findings import Checked, Finding, Statement
-from tasks.licence import Licence, licence
 from tasks.load import load
-from tasks.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tasks.plan import plan
+from tasks.values.findings import Checked, Finding, Statement
+from tasks.values.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE
 

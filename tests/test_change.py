@@ -18,15 +18,15 @@ from prefect.client.schemas.objects import State
 
 from deployments.local_stack import Stack
 from flows.push_bids import push_bids
-from tasks.change import Change, TooMuchChanged, change
-from tasks.contents import Contents
-from tasks.files import sha256_of
-from tasks.hub import Hub
+from tasks.disk.contents import Contents
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
 from tasks.load import load
-from tasks.models import ImageContent, PublicationRecord, PublishedShard
 from tasks.plan import plan
-from tasks.settings import Settings
-from tasks.staging import Target
+from tasks.record.change import Change, TooMuchChanged, change
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
+from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 from tests.bids_examples import Image, description, write
 from tests.counted_hub import CountedHub

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contents import FEW, FILE, Contents
-from tasks.files import sha256_of
+from tasks.disk.contents import FEW, FILE, Contents
+from tasks.disk.files import sha256_of
 from tasks.load import load
-from tasks.models import Image, ImageContent
+from tasks.values.models import Image, ImageContent
 from tests import bids_examples as bids
 
 

@@ -16,14 +16,16 @@ import pytest
 from huggingface_hub import constants
 
 from deployments.local_stack import REPO, wait_until
-from tasks.errors import PushError
-from tasks.files import sha256_of
-from tasks.hub import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
-from tasks.models import Receipt
-from tasks.patience import patiently
-from tasks.published import Published, read_published
-from tasks.staging import RECEIPT_SUFFIX, Staging, Target
-from tasks.upload import Changes, commit, transfer
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.hub.client import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
+from tasks.hub.patience import patiently
+from tasks.record.published import Published, read_published
+from tasks.transfer import transfer
+from tasks.values.errors import PushError
+from tasks.values.models import Receipt
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
@@ -35,9 +37,9 @@ _numbers = count(1)
 TRANSFER = """
 import sys
 from pathlib import Path
-from tasks.hub import Hub
-from tasks.staging import RECEIPT_SUFFIX, Staging, Target
-from tasks.upload import transfer
+from tasks.hub.client import Hub
+from tasks.disk.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.transfer import transfer
 endpoint, repo, folder, token = sys.argv[1:]
 hub, staging = Hub(Target(endpoint, repo), token), Staging(Path(folder))
 for receipt in staging.receipts():

@@ -12,18 +12,21 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from tasks import hub as hub_module
-from tasks import upload
-from tasks.files import sha256_of
-from tasks.heads import NewestHead
-from tasks.hub import Hub, OversizedFile, StaleHead, Transient
-from tasks.lease import TargetLost
-from tasks.models import DatasetIdentity, PublicationRecord, Receipt
-from tasks.published import CARD, INDEX, RECORD, Published, read_published
-from tasks.removals import as_file
+from tasks import commit as stage
+from tasks.commit import ContestedTarget, Fence, commit
+from tasks.commit.changes import Changes, as_published
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.hub import client as hub_module
+from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
+from tasks.hub.heads import NewestHead
+from tasks.hub.rules import IgnoredByRepo, NotInLfs
+from tasks.record.published import CARD, INDEX, RECORD, Published, read_published
+from tasks.record.removals import as_file
 from tasks.remove import RemovalPlan, RemovalRefused
-from tasks.staging import RECEIPT_SUFFIX, Staging, Target
-from tasks.upload import Changes, ContestedTarget, Fence, IgnoredByRepo, NotInLfs, as_published, commit, transfer
+from tasks.runs.lease import TargetLost
+from tasks.transfer import transfer
+from tasks.values.models import DatasetIdentity, PublicationRecord, Receipt
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
@@ -218,7 +221,7 @@ def test_somebody_who_commits_before_each_try_is_told(
 
     with pytest.raises(ContestedTarget, match="8 times"):
         publish(hub, staging, staged(1), changes(), None, other)
-    assert len(history(hub)) == 1 + upload.COMMIT_TRIES
+    assert len(history(hub)) == 1 + stage.COMMIT_TRIES
 
 
 # What landed.
@@ -311,7 +314,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks come after moments, and patience ends soon."""
     monkeypatch.setattr(hub_module, "STALE_PAUSES", (0.05, 0.1))
     monkeypatch.setattr(hub_module, "STALE_PATIENCE", 0.3)
-    monkeypatch.setattr(upload, "BEHIND_PAUSES", (0.05,) * upload.COMMIT_TRIES)
+    monkeypatch.setattr(stage, "BEHIND_PAUSES", (0.05,) * stage.COMMIT_TRIES)
 
 
 def test_a_head_from_before_our_own_commit_is_waited_for_and_the_log_says_so(

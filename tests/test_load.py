@@ -21,7 +21,7 @@ from tasks.load import (
     UnreadableTable,
     load,
 )
-from tasks.models import ENTITIES, Dataset
+from tasks.values.models import ENTITIES, Dataset
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Image, Link
 

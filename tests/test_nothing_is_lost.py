@@ -5,7 +5,7 @@ requests and processes for real, and after each step checks the invariants that 
 
 - a staged file goes only by a cleanup that was approved after its verification, or by the hand that damaged it here;
 - whatever the record and the listing of the Hub agree on has the bytes of a fresh build of the same images;
-- the table of `tasks.resume` decides the next run's work: as many embeds and as many bytes as were missing, no more;
+- the table of `tasks.record.resume` decides the next run's work: as many embeds and bytes as were missing, no more;
 - a shard with a source file that cannot be published is never sent, and the others are;
 - the token is in no file.
 """
@@ -27,19 +27,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tasks.cleanup import asking, execute, plan_cleanup
-from tasks.contents import Contents
-from tasks.errors import PushError
-from tasks.evidence import Approval, Choice, Gate, shown_as
-from tasks.files import sha256_of
-from tasks.hub import Hub, Transient
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.contents import Contents
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub, Transient
 from tasks.load import load
-from tasks.models import Receipt, ShardSpec
 from tasks.plan import plan
-from tasks.published import Published, read_published
-from tasks.resume import Work, decide, disagreement
+from tasks.record.published import Published, read_published
+from tasks.record.resume import Work, decide, disagreement
+from tasks.report.evidence import Approval, Choice, Gate, shown_as
 from tasks.stage import stage
-from tasks.staging import Staging, Target
-from tasks.upload import Changes, Sent, batches, commit, transfer
+from tasks.transfer import Sent, batches, transfer
+from tasks.values.errors import PushError
+from tasks.values.models import Receipt, ShardSpec
 from tasks.verify import verify
 from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub

@@ -6,15 +6,15 @@ import pytest
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
-from tasks.hub import HubUnreachable, NotAllowed, Transient
-from tasks.patience import PATIENCE, passes, patiently
+from tasks.hub.client import HubUnreachable, NotAllowed, Transient
+from tasks.hub.patience import PATIENCE, passes, patiently
 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in seconds; none of them takes any time."""
     pauses: list[float] = []
-    monkeypatch.setattr("tasks.patience.time.sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.patience.time.sleep", pauses.append)
     return pauses
 
 

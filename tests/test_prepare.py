@@ -10,9 +10,9 @@ from huggingface_hub import CommitOperationAdd, constants
 from prefect.client.schemas.objects import State
 
 from flows.push_bids import push_bids
-from tasks.hub import Hub, NotAllowed, RepoIsNotGated, RepoIsPublic, RepoMissing
-from tasks.published import RECORD
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub, NotAllowed, RepoIsNotGated, RepoIsPublic, RepoMissing
+from tasks.record.published import RECORD
 from tests.counted_hub import CountedHub
 
 _numbers = count(1)

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.local_stack import REPO
-from tasks.evidence import Approval, Choice, Fate, Gate, VerificationFailed
-from tasks.hub import Hub
-from tasks.lease import TargetLost
-from tasks.models import ListedFile, Listing, PublicationRecord
-from tasks.published import Published, read_published
-from tasks.removals import Removals, find_removals
+from tasks.commit import commit
+from tasks.commit.changes import Changes, as_published
+from tasks.hub.client import Hub
+from tasks.record.published import Published, read_published
+from tasks.record.removals import Removals, find_removals
 from tasks.remove import RemovalNotApproved, RemovalPlan, RemovalRefused, deletions, plan_removal, require_gone
-from tasks.upload import Changes, as_published, commit
+from tasks.report.evidence import Approval, Choice, Fate, Gate, VerificationFailed
+from tasks.runs.lease import TargetLost
+from tasks.values.models import ListedFile, Listing, PublicationRecord
 from tests.test_removals import BOLD, FOREIGN, ONE, SHA, T1W, TWO, line, listing_of, record_of, removals, text
 
 HEAD = "d" * 40

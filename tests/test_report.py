@@ -1,9 +1,9 @@
 """What a run leaves for people to read."""
 
-from tasks.evidence import Evidence, Leftovers, VerificationReport
-from tasks.hub import Hub
-from tasks.report import evidence
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.report.evidence import Evidence, Leftovers, VerificationReport
+from tasks.report.sentences import evidence
 
 
 def test_the_evidence_counts_what_of_the_dataset_is_not_published() -> None:

@@ -1,4 +1,4 @@
-"""The table of states in `tasks.resume`, row by row, and what holds for every mixture of them."""
+"""The table of states in `tasks.record.resume`, row by row, and what holds for every mixture of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -6,7 +6,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.models import (
+from tasks.disk.staging import Staging
+from tasks.record.removals import find_removals
+from tasks.record.resume import Drift, Work, decide
+from tasks.values.models import (
     Image,
     ImageContent,
     ListedFile,
@@ -16,9 +19,6 @@ from tasks.models import (
     Receipt,
     ShardSpec,
 )
-from tasks.removals import find_removals
-from tasks.resume import Drift, Work, decide
-from tasks.staging import Staging
 
 IMAGE = Image(path="sub-1/anat/sub-1_T1w.nii.gz", size=5, mtime_ns=1, dataset="raw", sub="1", ses=None,
               datatype="anat", suffix="T1w")  # fmt: skip

@@ -21,12 +21,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import DiskFull, Staging
 from tasks.embed import BadImage, Truncated, Unfetched
-from tasks.errors import PushError
-from tasks.files import sha256_of
-from tasks.models import ImageContent, Receipt, ShardSpec
 from tasks.stage import CannotWrite, NotText, stage
-from tasks.staging import DiskFull, Staging
+from tasks.values.errors import PushError
+from tasks.values.models import ImageContent, Receipt, ShardSpec
 from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
 
 MIB = 1 << 20
@@ -255,7 +255,7 @@ STAGE_UNDER_A_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import DiskFull, Staging
+from tasks.disk.staging import DiskFull, Staging
 from tests.images import image_at, spec_of
 root, folder = map(Path, sys.argv[1:])
 spec = spec_of(image_at(root, "sub-1/func/sub-1_bold.nii"))
@@ -279,7 +279,7 @@ STAGE_UNTIL_KILLED = """
 import itertools, pickle, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.disk.staging import Staging
 root, folder, specs = Path(sys.argv[1]), Path(sys.argv[2]), pickle.loads(Path(sys.argv[3]).read_bytes())
 print("ready", flush=True)
 for number in itertools.count():
@@ -328,7 +328,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.disk.staging import Staging
 from tests.images import image_at, spec_of
 
 def resident(key):

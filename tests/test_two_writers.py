@@ -23,12 +23,13 @@ from prefect.client.schemas.objects import State
 
 from deployments.local_stack import REPO, wait_until
 from flows.push_bids import push_bids
-from tasks import lease
-from tasks.hub import Hub
-from tasks.models import ImageContent, PublicationRecord, PublishedShard, ShardSpec
-from tasks.published import CARD, read_published
-from tasks.staging import Target
-from tasks.upload import Changes, commit
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.record.published import CARD, read_published
+from tasks.runs import lease
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tests.conftest import SESSIONS
 from tests.counted_hub import CountedHub
 from tests.figures import figures
@@ -43,7 +44,7 @@ _numbers = count(1)
 PUSH = """
 import sys
 source, repo, root, server, seconds = sys.argv[1:]
-from tasks import lease
+from tasks.runs import lease
 lease.LEASE_SECONDS, lease.RENEW_EVERY = float(seconds), 1.0
 if server:
     lease.variable_name = lambda target: f"bids-push-{server}-{target.slug.lower().replace('.', '-')}"

@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.local_stack import Stack
-from tasks.hub import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
-from tasks.models import ImageContent, PublicationRecord, PublishedShard, Receipt
-from tasks.published import CARD, RECORD, read_published
-from tasks.removals import as_file
-from tasks.remove import RemovalPlan
-from tasks.staging import Staging, Target
-from tasks.upload import Changes, batches, commit, outdated, transfer
+from tasks.commit import commit
+from tasks.commit.changes import Changes, outdated
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
+from tasks.record.published import CARD, RECORD, read_published
+from tasks.record.removals import as_file
+from tasks.report.evidence import RemovalPlan
+from tasks.transfer import batches, transfer
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard, Receipt
 
 Staged = Callable[[int], list[Receipt]]
 TEXTS = {"bids/CHANGES": b"1.0.0\n"}

@@ -10,14 +10,16 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from deployments.local_stack import Stack
-from tasks.evidence import VerificationFailed, VerificationReport
-from tasks.failed import Cause, staged_copy
-from tasks.hub import Hub, TokenRejected, Transient
-from tasks.models import PublicationRecord, Receipt
-from tasks.published import RECORD, read_published
-from tasks.rounds import Round
-from tasks.staging import Staging, Target
-from tasks.upload import Changes, commit, transfer
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.failed import Cause, staged_copy
+from tasks.disk.rounds import Round
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub, TokenRejected, Transient
+from tasks.record.published import RECORD, read_published
+from tasks.report.evidence import VerificationFailed, VerificationReport
+from tasks.transfer import transfer
+from tasks.values.models import PublicationRecord, Receipt
 from tasks.verify import ReadBack, Reading, verify
 from tests.counted_hub import CountedHub
 

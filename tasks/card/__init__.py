@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.bids.text import Row, columns_of
 from tasks.card import markdown as md
 from tasks.card.body import body
 from tasks.card.counts import Published
 from tasks.card.front import PARTICIPANTS, SESSIONS, UnreadableCard, front_matter, merged, split
 from tasks.card.made import Made
 from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
-from tasks.findings import Checked
-from tasks.models import Dataset, PublicationRecord
-from tasks.ours import is_record
-from tasks.text import Row, columns_of
+from tasks.values.findings import Checked
+from tasks.values.models import Dataset, PublicationRecord
+from tasks.values.ours import is_record
 
 __all__ = [
     "About",

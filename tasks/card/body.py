@@ -6,14 +6,14 @@ And what was stated when it was published: on faces, what was left out, which ru
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from tasks.bids.licence import OTHER, UNKNOWN, licence
+from tasks.bids.text import NotText, columns_of, decode
 from tasks.card import markdown as md
 from tasks.card.counts import Published
 from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
-from tasks.findings import RULES, Checked, Defacing, RuleName
-from tasks.licence import OTHER, UNKNOWN, licence
-from tasks.models import ENTITIES, Dataset
-from tasks.text import NotText, columns_of, decode
+from tasks.values.findings import RULES, Checked, Defacing, RuleName
+from tasks.values.models import ENTITIES, Dataset
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens

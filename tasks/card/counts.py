@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.models import Dataset, Image, PublicationRecord
+from tasks.values.models import Dataset, Image, PublicationRecord
 
 
 @dataclass(frozen=True, slots=True)

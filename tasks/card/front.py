@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import yaml  # type: ignore[import-untyped]
 
+from tasks.bids.licence import UNKNOWN, licence
 from tasks.card.counts import Published
-from tasks.errors import PushError
-from tasks.licence import UNKNOWN, licence
-from tasks.models import Dataset
+from tasks.values.errors import PushError
+from tasks.values.models import Dataset
 
 SHARDS = "data/**/*.parquet"
 PARTICIPANTS = "tables/participants.parquet"

@@ -9,8 +9,8 @@ from pathlib import Path
 from dulwich.errors import NotGitRepository
 from dulwich.repo import Repo
 
-from tasks.models import Dataset
-from tasks.text import NotText, decode
+from tasks.bids.text import NotText, decode
+from tasks.values.models import Dataset
 
 #: The first line of CHANGES that begins an entry (BIDS specification, "CHANGES": CPAN changelog convention).
 _ENTRY = re.compile(r"^\s*v?(\d[\w.+-]*)(?=\s|$)", re.MULTILINE)

@@ -21,10 +21,10 @@ from prefect.client.schemas.objects import State
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
 from flows.push_bids import push_bids
-from tasks.findings import STOPS
-from tasks.hub import Hub
-from tasks.published import CARD
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.record.published import CARD
+from tasks.values.findings import STOPS
 from tests.end_to_end.conftest import Push
 from tests.figures import artifacts
 from tests.planted import PLANTED, plant
