@@ -8,8 +8,8 @@ parameter and no state on the Prefect server holds it.
 import os
 from pathlib import Path
 
-from tasks.hub.names import is_unicode
 from tasks.values.errors import BadInput
+from tasks.values.names import is_unicode
 from tasks.values.settings import Settings
 
 
