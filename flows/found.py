@@ -18,6 +18,7 @@ from tasks.disk.contents import Contents
 from tasks.load import load_dataset
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
+from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.change import Change, change
 from tasks.record.published import INDEX, RECORD, Published, read_target, read_target_again
 from tasks.record.removals import Removals
@@ -96,15 +97,32 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     contents, texts = Contents(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, approved)
     work = replace(work, drift=(*work.drift, *elsewise(target, listing, texts)))
-    changed = change(dataset, shards, target.record, contents.sha256, settled(held, approved))
+    changed = change(dataset, shards, target.record, contents.sha256, settled(held, approved, target.record))
     if not order.dry_run:
-        changed.require(Settings().max_change, order.accept_changes)
+        accept(held, changed, order.accept_changes, target, dataset)
     say_what_is_there(held, work)
     work = work if approved is None else work.only(approved)
     if work.missing:
         in_headers = steps.take(check_images, unseen(work.missing), folder)
         checked = checked.with_more(in_headers)
     return Found(folder, dataset, checked, shards, target, listing, contents, texts, work, changed, approved)
+
+
+def accept(held: Held, changed: Change, number: int, target: Published, dataset: Dataset) -> None:
+    """Go on with what has changed only where that is little, or where a person has given the exact `number` of it.
+
+    What was accepted to be gone is remembered: it is not asked about in the next night.
+
+    Raises:
+        TooMuchChanged: neither.
+    """
+    part = Settings().max_change
+    changed.require(part, number)
+    before = read_accepted(held.staging)
+    there = {image.path for image in dataset.images}
+    after = before.after(changed, changed.exceeds(part), target.record, there)
+    if after != before:
+        write_accepted(held.staging, after)
 
 
 def elsewise(target: Published, listing: Listing, texts: Mapping[str, bytes]) -> Iterator[Drift]:
@@ -135,7 +153,9 @@ def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) 
     """
     target, listing = held.steps.take(read_target_again, held.hub)
     contents = found.contents
-    changed = change(found.dataset, found.shards, target.record, contents.sha256, settled(held, found.approved))
+    changed = change(
+        found.dataset, found.shards, target.record, contents.sha256, settled(held, found.approved, target.record)
+    )
     if not changed.within(found.changed):
         changed.require(Settings().max_change, order.accept_changes, meanwhile=True)
     rest = [spec for spec in found.shards if spec.path not in waiting]

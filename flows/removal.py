@@ -18,6 +18,7 @@ from flows.tail import Approved, closed
 from flows.verified import verified
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
+from tasks.record.accepted import read_accepted
 from tasks.record.published import Published
 from tasks.record.removals import Removals, pictures_of, read_kept
 from tasks.record.resume import Work
@@ -46,11 +47,12 @@ def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
     return undecided
 
 
-def settled(held: Held, approved: Removals | None) -> frozenset[str]:
+def settled(held: Held, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
     """Images about which a person has decided, or is being asked, so that they do not count as a change any more."""
     gate = read_gate(held.staging)
     asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
-    return read_kept(held.staging).images | asked | (approved.images if approved else frozenset())
+    decided = read_kept(held.staging).images | read_accepted(held.staging).within(record)
+    return decided | asked | (approved.images if approved else frozenset())
 
 
 def asked_already(held: Held, asked: Removals) -> bool:
