@@ -9,7 +9,7 @@ from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.held import Held, on_target
 from flows.tail import look, tail, tail_again
 from tasks.approve import at_its_gate, claim
-from tasks.record.published import read_published
+from tasks.record.remote import read_remote
 from tasks.record.resume import disagreement
 from tasks.report.evidence import Evidence
 from tasks.runs.this_run import named_for_the_night
@@ -38,7 +38,7 @@ def cleanup_staging(
     def work(held: Held) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate)
-        published = read_published(held.hub)
+        published = read_remote(held.hub)
         listing = held.hub.listing(published.commit)
         receipts = held.staging.receipts()
         on_hub = [

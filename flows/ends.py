@@ -13,7 +13,7 @@ from flows.held import Held
 from flows.verified import published, verified
 from tasks.approve import read_gate
 from tasks.hub.client import Hub
-from tasks.record.published import Published
+from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.resume import Work
 from tasks.report import sentences
@@ -32,7 +32,7 @@ class ShardsFailed(PushError):
 def say_what_is_there(held: Held, work: Work) -> None:
     """Say in the log, and keep for the target's status, what is on the Hub already, what is staged, and what is not."""
     log = get_run_logger()
-    planned = len(work.done) + len(work.missing) + len(work.held)
+    planned = len(work.done) + len(work.missing) + len(work.held_back)
     log.info(
         "%s of %s were on the Hub; %s to do: %s staged already, %s to embed%s.",
         f"{len(work.done):,}",
@@ -40,7 +40,7 @@ def say_what_is_there(held: Held, work: Work) -> None:
         f"{len(work.missing):,}",
         f"{len(work.send):,}",
         f"{len(work.stage):,}",
-        f"; {len(work.held):,} held back, since published images would go" if work.held else "",
+        f"; {len(work.held_back):,} held back, since published images would go" if work.held_back else "",
     )
     for drift in work.drift:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
@@ -52,7 +52,7 @@ def say_what_is_there(held: Held, work: Work) -> None:
         on_hub=len(work.done),
         to_send=len(work.send),
         to_embed=len(work.stage),
-        held=len(work.held),
+        held=len(work.held_back),
         removals=work.removals,
         failed=(),
     )
@@ -64,8 +64,8 @@ def say_what_is_published(
     held: Held,
     shards: Sequence[ShardSpec],
     work: Work,
-    before: Published,
-    done: Published,
+    before: Remote,
+    done: Remote,
     listing: Listing,
     texts: Collection[str],
     failed: Collection[str],
@@ -75,7 +75,7 @@ def say_what_is_published(
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
-        held=len(work.held),
+        held=len(work.held_back),
         removals=find_removals(shards, done.record, replace(listing, commit=done.commit), texts),
     )
 
@@ -147,13 +147,11 @@ def shards_failed(held: Held, verification: Verification, evidence: Evidence, fa
     raise ShardsFailed(failed)
 
 
-def nothing_to_publish(
-    held: Held, work: Work, verification: Verification, target: Published, listing: Listing
-) -> State:
+def nothing_to_publish(held: Held, work: Work, verification: Verification, remote: Remote, listing: Listing) -> State:
     """The end of a night with nothing changed: what is on the Hub is verified, at the commit that was read."""
-    everything = published(target.record, target.record, listing, {spec.path for spec in work.done})
-    read = target.record, listing
-    verified(held, verification, Evidence(everything, (), whole=True, commit=target.commit, read=read))
+    everything = published(remote.record, remote.record, listing, {spec.path for spec in work.done})
+    read = remote.record, listing
+    verified(held, verification, Evidence(everything, (), whole=True, commit=remote.commit, read=read))
     staged = held.staging.receipts()
     gate = read_gate(held.staging)
     ask = (
@@ -162,7 +160,7 @@ def nothing_to_publish(
         else "cleanup-staging/cleanup asks about them."
     )
     left = f" {sentences.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
-    held_back = f" Besides, {sentences.number(len(work.held), 'shard')} held back." if work.held else ""
+    held_back = f" Besides, {sentences.number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",
         message=f"All {sentences.number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",

@@ -19,7 +19,7 @@ from flows.verified import verified
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
 from tasks.record.accepted import read_accepted
-from tasks.record.published import Published
+from tasks.record.remote import Remote
 from tasks.record.removals import Removals, pictures_of, read_kept
 from tasks.record.resume import Work
 from tasks.remove import plan_removal, require_gone
@@ -64,24 +64,24 @@ def asked_already(held: Held, asked: Removals) -> bool:
 def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
     """The dataset with the images that this run leaves on the Hub: of no other the card shows a slice."""
     images = [image for spec in (*work.done, *work.missing) for image in spec.images]
-    for spec in work.held:
+    for spec in work.held_back:
         published = {image.path for image in record.shards[spec.path].images}
         images += [image for image in spec.images if image.path in published]
     return replace(dataset, images=tuple(images))
 
 
 def planned_removal(
-    held: Held, approved: Approved, work: Work, target: Published, listing: Listing, pictures: Pictures
+    held: Held, approved: Approved, work: Work, remote: Remote, listing: Listing, pictures: Pictures
 ) -> RemovalPlan:
     """What of the approved removals leaves the repo now; what stays, and why, is told."""
     gate, going = approved.gate, {spec.path for spec in work.missing}
-    there = {path: held.hub.sha256_of(path, target.commit) for path in gate.removals.texts if path in listing.files}
+    there = {path: held.hub.sha256_of(path, remote.commit) for path in gate.removals.texts if path in listing.files}
     shown = {picture.path for picture in pictures.shown.values()}
     plan = plan_removal(
         gate,
         approved.approval,
         work.removals,
-        target,
+        remote,
         listing,
         there,
         pictures_of(gate.removals, listing, shown),

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
-from flows.steps import unseen
+from flows.steps import quoted
 from flows.verified import verified
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
@@ -101,7 +101,7 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
 
 def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
     """What is staged beside these shards, after the last step."""
-    return held.steps.take(look_for_leftovers, held.hub, held.staging, unseen(receipts))
+    return held.steps.take(look_for_leftovers, held.hub, held.staging, quoted(receipts))
 
 
 def _remember(staging: Staging, receipts: Sequence[Receipt], report: VerificationReport) -> None:

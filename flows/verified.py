@@ -12,7 +12,7 @@ from functools import partial
 from prefect.logging import get_run_logger
 
 from flows.held import Held
-from flows.steps import unseen
+from flows.steps import quoted
 from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
 from tasks.disk.rounds import read_round, write_round
 from tasks.record.resume import disagreement
@@ -51,7 +51,7 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
         commit=found.commit,
         read=found.read,
     )
-    report = held.steps.take(verify_target, held.hub, unseen(found.expected), level, unseen(reading), ReadBack())
+    report = held.steps.take(verify_target, held.hub, quoted(found.expected), level, quoted(reading), ReadBack())
 
     failed = still_failed(before, report.failures, report.right, report.gone, report.commit, now)
     write_failed(staging, failed)

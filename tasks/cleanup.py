@@ -35,7 +35,7 @@ from tasks.disk.failed import read_failed
 from tasks.disk.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, receipt_name, result_name
 from tasks.disk.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
 from tasks.hub.client import Hub, RepoMissing
-from tasks.hub.patience import RETRIES, patiently
+from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.report.evidence import (
     Approval,
     Choice,
@@ -358,7 +358,7 @@ def asking(hub: Hub) -> Held:
 )
 def look_for_leftovers(hub: Hub, staging: Staging, explained: Sequence[Receipt]) -> Leftovers:
     """`find_leftovers` as a task."""
-    return patiently(lambda: find_leftovers(staging, explained, asking(hub)), get_run_logger().warning)
+    return retry_while_busy(lambda: find_leftovers(staging, explained, asking(hub)), get_run_logger().warning)
 
 
 @task(name="cleanup", task_run_name="clean up what was let go", cache_policy=NO_CACHE, persist_result=False)

@@ -34,7 +34,7 @@ from tasks.write import ShardWriter, row_groups, row_of, writing_order
 FEWEST_TOGETHER, MOST_TOGETHER = 16, 48
 
 
-class NotText(PushError):
+class NotUnicode(PushError):
     """A name or a text of the dataset is not Unicode, so no table can hold it."""
 
 
@@ -71,7 +71,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
         receipt = _write(spec, root, staging, check, result)
         staging.write_receipt(spec, receipt)
     except UnicodeEncodeError as error:
-        raise NotText(
+        raise NotUnicode(
             f"{spec.name} has a name or a text that is not UTF-8, at its character {error.start}. Rename the file, or "
             "mend the sidecar."  # what stands there may be about a person
         ) from error

@@ -20,13 +20,13 @@ from prefect.logging import get_run_logger
 
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES, patiently
+from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.hub.rules import require_kept
 from tasks.values.models import Receipt
 
 
 @dataclass(frozen=True)
-class Sent:
+class Transferred:
     """A shard whose content is on the Hub, and the operation that makes it visible."""
 
     receipt: Receipt
@@ -69,14 +69,14 @@ def batches(shards: Iterable[S], max_shards: int, max_bytes: int) -> Iterator[tu
         yield tuple(batch)
 
 
-def transfer(hub: Hub, staging: Staging, group: Sequence[Receipt]) -> tuple[Sent, ...]:
+def transfer(hub: Hub, staging: Staging, group: Sequence[Receipt]) -> tuple[Transferred, ...]:
     """Send the content of a group of staged shards; those of them that are sent, and are what their receipts say.
 
     A shard that is missing in the answer is damaged: its staged file is not what its receipt says, or was changed
     while it was read.
     """
     intact = [receipt for receipt in group if staging.intact(receipt)]
-    sent = [Sent(one, CommitOperationAdd(one.path, path_or_fileobj=staging.folder / one.file)) for one in intact]
+    sent = [Transferred(one, CommitOperationAdd(one.path, path_or_fileobj=staging.folder / one.file)) for one in intact]
     if not sent:
         return ()
     try:
@@ -91,6 +91,6 @@ def transfer(hub: Hub, staging: Staging, group: Sequence[Receipt]) -> tuple[Sent
 
 
 @task(name="transfer", task_run_name="transfer {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
-def transfer_group(hub: Hub, staging: Staging, group: Sequence[Receipt], label: str) -> tuple[Sent, ...]:
+def transfer_group(hub: Hub, staging: Staging, group: Sequence[Receipt], label: str) -> tuple[Transferred, ...]:
     """`transfer` as a task; `label` names the group in the UI."""
-    return patiently(lambda: transfer(hub, staging, group), get_run_logger().warning)
+    return retry_while_busy(lambda: transfer(hub, staging, group), get_run_logger().warning)

@@ -40,8 +40,8 @@ from tasks.bids.pictures import MAX_SLICES
 from tasks.disk.failed import Cause, Failure
 from tasks.disk.rounds import Round
 from tasks.hub.client import Hub, Refused
-from tasks.hub.patience import RETRIES, patiently
-from tasks.record.published import read_published
+from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.record.remote import read_remote
 from tasks.record.resume import disagreement
 from tasks.report.evidence import ShardCheck, VerificationReport
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
@@ -105,7 +105,7 @@ def verify(
     chosen = _chosen(sound, level, reading)
     told = monotonic()
     for number, shard in enumerate(chosen, start=1):
-        failure = patiently(partial(found.read, hub, shard, commit), say)
+        failure = retry_while_busy(partial(found.read, hub, shard, commit), say)
         if failure is not None:
             failures[shard.path] = failure
         if number == len(chosen) or monotonic() > told + SAY_EVERY:
@@ -141,7 +141,7 @@ def _read(hub: Hub, commit: str, before: tuple[PublicationRecord, Listing] | Non
     """The record and the listing at a commit, fetched unless they were read before."""
     if before is not None and before[1].commit == commit:
         return before
-    return read_published(hub, commit).record, hub.listing(commit)
+    return read_remote(hub, commit).record, hub.listing(commit)
 
 
 def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Reading) -> list[PublishedShard]:

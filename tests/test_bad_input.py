@@ -24,7 +24,7 @@ from flows.cleanup_staging import cleanup_staging
 from flows.connect import source_of
 from flows.push_bids import push_bids
 from tasks.disk.contents import FILE as CACHE
-from tasks.disk.contents import Contents
+from tasks.disk.contents import ContentCache
 from tasks.disk.paths import as_typed
 from tasks.disk.staging import CannotWrite, Staging, Target
 from tasks.hub.client import Hub
@@ -106,7 +106,7 @@ def test_a_link_with_a_plain_name_publishes_what_is_not_utf8(bids: Path, tmp_pat
     again = push(tmp_path / "plain", target.target.repo_id, tmp_path / "staging")
     assert again.name == "NothingToPublish"
     assert figures(first)["shards sent"] == SESSIONS
-    known = Contents(Staging.of(tmp_path / "staging", target.target).folder / CACHE, tmp_path / "plain")
+    known = ContentCache(Staging.of(tmp_path / "staging", target.target).folder / CACHE, tmp_path / "plain")
     assert sum(known.knows(str(path.relative_to(real))) for path in real.rglob("*.nii.gz")) > SESSIONS
 
 

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State
 
 from deployments.local_stack import Stack
 from flows.push_bids import push_bids
-from tasks.disk.contents import Contents
+from tasks.disk.contents import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
@@ -73,7 +73,7 @@ def record_of(root: Path) -> PublicationRecord:
 def compared(root: Path, record: PublicationRecord, settled: Iterable[str] = ()) -> Change:
     """What a night finds that knows nothing of the night before."""
     dataset = load(root)
-    contents = Contents(root.parent / "cache" / "contents", root)
+    contents = ContentCache(root.parent / "cache" / "contents", root)
     return change(dataset, plan(dataset, WRITER_SETTINGS), record, contents.sha256, frozenset(settled))
 
 

@@ -21,8 +21,8 @@ from tasks.commit.changes import Changes
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging, Target
 from tasks.hub.client import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
-from tasks.hub.patience import patiently
-from tasks.record.published import Published, read_published
+from tasks.hub.patience import retry_while_busy
+from tasks.record.remote import Remote, read_remote
 from tasks.transfer import transfer
 from tasks.values.errors import PushError
 from tasks.values.models import Receipt
@@ -74,10 +74,10 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return str(request.param)
 
 
-def publish(hub: Hub, staging: Staging, receipts: list[Receipt], before: Published | None = None) -> Published:
+def publish(hub: Hub, staging: Staging, receipts: list[Receipt], before: Remote | None = None) -> Remote:
     sent = transfer(hub, staging, receipts)
     lines = [one.published() for one in receipts]
-    return commit(hub, before or read_published(hub), lines, [one.operation for one in sent], CHANGES)
+    return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], CHANGES)
 
 
 def commits(hub: Hub) -> int:
@@ -142,7 +142,7 @@ def test_a_pause_that_the_hub_asks_for_is_waited_out_and_said(
     receipts, said = staged(1), []
     server.break_on({"fault": "status", "path": "/commit/", "status": 429, "retry_after": 2, "times": 2})
     began = time.monotonic()
-    patiently(lambda: publish(hub, staging, receipts), said.append)
+    retry_while_busy(lambda: publish(hub, staging, receipts), said.append)
     assert time.monotonic() - began >= 4
     assert len(said) == 2 and "asks for a pause of 2 s" in said[0] and "429" in said[0]
     assert holds(hub, receipts) and commits(hub) == 2
@@ -163,7 +163,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised_and_not_made_again(
 
 def test_a_commit_of_the_card_alone_whose_answer_was_lost_is_not_made_again(server: CountedHub, hub: Hub) -> None:
     server.break_on({"fault": "lose_response", "path": "/commit/"})
-    after = commit(hub, read_published(hub), [], [], CHANGES)
+    after = commit(hub, read_remote(hub), [], [], CHANGES)
     assert after.commit == hub.head() and commits(hub) == 2
 
 
@@ -171,7 +171,7 @@ def test_a_commit_cut_on_its_way_does_not_land_and_lands_once_when_tried_again(
     server: CountedHub, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(2)
-    before = read_published(hub)
+    before = read_remote(hub)
     server.break_on({"fault": "cut_request", "path": "/commit/", "bytes": 100})
     with pytest.raises(Transient):
         publish(hub, staging, receipts, before)
@@ -184,10 +184,10 @@ def test_lines_that_two_writers_commit_in_turns_are_all_in_the_record(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(6)
-    heads = {0: read_published(hub), 1: read_published(hub)}  # neither hears of the other but by a refused commit
+    heads = {0: read_remote(hub), 1: read_remote(hub)}  # neither hears of the other but by a refused commit
     for number, receipt in enumerate(receipts):
         heads[number % 2] = publish(hub, staging, [receipt], heads[number % 2])
-    assert set(read_published(hub).record.shards) == {one.path for one in receipts}
+    assert set(read_remote(hub).record.shards) == {one.path for one in receipts}
     assert commits(hub) == 1 + len(receipts) and holds(hub, receipts)
 
 

@@ -21,7 +21,7 @@ from flows.push_bids import push_bids
 from tasks.approve import Question, ask
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
-from tasks.record.published import CARD, INDEX, RECORD
+from tasks.record.remote import CARD, INDEX, RECORD
 from tasks.stage import stage
 from tasks.values.models import PublicationRecord, ShardSpec
 from tests.conftest import SESSIONS
@@ -231,7 +231,7 @@ def test_an_upgrade_of_bids_push_is_told_when_something_is_published_and_is_no_r
 ) -> None:
     push(own_bids, target, root)
     first = on_hub(target)
-    monkeypatch.setattr("tasks.card.made.tool_version", lambda: "bids-push 77.0")
+    monkeypatch.setattr("tasks.card.versions.tool_version", lambda: "bids-push 77.0")
     assert push(own_bids, target, root).name == "NothingToPublish"
     shutil.copyfile(*reversed(sorted(own_bids.rglob("*_T1w.nii.gz"))[:2]))
     assert push(own_bids, target, root).name == "Staged"

@@ -29,17 +29,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.commit import commit
 from tasks.commit.changes import Changes
-from tasks.disk.contents import Contents
+from tasks.disk.contents import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, Transient
 from tasks.load import load
 from tasks.plan import plan
-from tasks.record.published import Published, read_published
+from tasks.record.remote import Remote, read_remote
 from tasks.record.resume import Work, decide, disagreement
 from tasks.report.evidence import Approval, Choice, Gate, shown_as
 from tasks.stage import stage
-from tasks.transfer import Sent, batches, transfer
+from tasks.transfer import Transferred, batches, transfer
 from tasks.values.errors import PushError
 from tasks.values.models import Receipt, ShardSpec
 from tasks.verify import verify
@@ -90,9 +90,9 @@ class Pushes(RuleBasedStateMachine):
     def specs(self) -> tuple[ShardSpec, ...]:
         return plan(load(self.source), WRITER_SETTINGS)
 
-    def work(self) -> tuple[Work, Published]:
-        published = read_published(self.hub)
-        contents = Contents(self.folder / "contents.jsonl", self.source)
+    def work(self) -> tuple[Work, Remote]:
+        published = read_remote(self.hub)
+        contents = ContentCache(self.folder / "contents.jsonl", self.source)
         listing = self.hub.listing(published.commit)
         return decide(self.specs(), published.record, listing, contents.unchanged, self.staging.read_whole), published
 
@@ -110,7 +110,7 @@ class Pushes(RuleBasedStateMachine):
     def kept(self, specs: tuple[ShardSpec, ...]) -> list[Receipt]:
         return [receipt for spec in specs if (receipt := self.staging.read_whole(spec))]
 
-    def commit_all(self, sent: list[Sent], published: Published) -> Published:
+    def commit_all(self, sent: list[Transferred], published: Remote) -> Remote:
         for batch in batches(sent, 2, 1 << 30):
             lines = [one.receipt.published() for one in batch]
             published = commit(self.hub, published, lines, [one.operation for one in batch], CHANGES)
@@ -181,7 +181,7 @@ class Pushes(RuleBasedStateMachine):
     @precondition(lambda self: self.staged)
     @rule(kept=st.booleans())
     def a_person_decides_at_a_gate(self, kept: bool) -> None:
-        published = read_published(self.hub)
+        published = read_remote(self.hub)
         listing = self.hub.listing(published.commit)
         receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.published()]
         receipts = [one for one in receipts if disagreement(one, listing) is None]
@@ -280,7 +280,7 @@ class Pushes(RuleBasedStateMachine):
 
     @invariant()
     def what_record_and_listing_agree_on_has_the_bytes_of_a_fresh_build(self) -> None:
-        published = read_published(self.hub)
+        published = read_remote(self.hub)
         assert not published.damaged
         listing = self.hub.listing(published.commit)
         specs = {spec.path: spec for spec in self.specs()}

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from flows.push_bids import push_bids
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub, NotAllowed, RepoIsNotGated, RepoIsPublic, RepoMissing
-from tasks.record.published import RECORD
+from tasks.record.remote import RECORD
 from tests.counted_hub import CountedHub
 
 _numbers = count(1)

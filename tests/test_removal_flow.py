@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd
 from deployments.local_stack import Stack
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
-from tasks.record.published import INDEX, RECORD
+from tasks.record.remote import INDEX, RECORD
 from tasks.values.models import PublicationRecord
 from tests.conftest import SESSIONS
 from tests.end_to_end.nights import images_of, images_on

@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd
 from deployments.local_stack import Stack
 from tasks.approve import read_gate
 from tasks.disk.staging import Target
-from tasks.record.published import CARD, RECORD
+from tasks.record.remote import CARD, RECORD
 from tasks.record.removals import KEPT
 from tasks.runs.lease import Lease, TargetLost
 from tasks.values.models import PublicationRecord

@@ -118,7 +118,7 @@ def test_a_shard_that_would_lose_rows_is_held_back_whole_whatever_is_staged() ->
     published = with_rows(ONE, IMAGE.path, "sub-1/func/sub-1_task-x_bold.nii.gz")
     for staged in ({}, {ONE.path: receipt(ONE)}):
         found = work([ONE, spec("sub-2")], [published], [listed(published)], staged)
-        assert found.held == (ONE,) and [one.name for one in found.missing] == ["sub-2"]
+        assert found.held_back == (ONE,) and [one.name for one in found.missing] == ["sub-2"]
         assert dict(found.removals.rows) == {ONE.path: ("sub-1/func/sub-1_task-x_bold.nii.gz",)}
 
 
@@ -136,7 +136,7 @@ def test_rows_that_a_person_approved_hold_nothing_back_and_any_other_row_does() 
         same = now.model_copy(update={"sha256": image or published.sha256})
         record = PublicationRecord().updated([same])
         found = decide([ONE], record, listing(listed(same)), lambda *_: True, lambda _: None, (), approved)
-        assert found.held == held and found.stage == (() if held else (ONE,))
+        assert found.held_back == held and found.stage == (() if held else (ONE,))
     everything_else = work([ONE, spec("sub-2")], [published], [listed(published)])
     assert everything_else.only(approved).missing == ()
 

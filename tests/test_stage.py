@@ -24,7 +24,7 @@ import pytest
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import DiskFull, Staging
 from tasks.embed import BadImage, Truncated, Unfetched
-from tasks.stage import CannotWrite, NotText, stage
+from tasks.stage import CannotWrite, NotUnicode, stage
 from tasks.values.errors import PushError
 from tasks.values.models import ImageContent, Receipt, ShardSpec
 from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
@@ -151,7 +151,7 @@ def test_every_error_of_an_image_is_one_for_a_person():
 def test_what_is_not_unicode_is_an_error_that_says_where_and_quotes_nothing(root, staging, text):
     path = text.get("path", "sub-1/anat/sub-1_T1w.nii")
     image = replace(image_of(root, path, nifti1()), **text)
-    with pytest.raises(NotText, match=r"sub-1 .* at its character \d") as error:
+    with pytest.raises(NotUnicode, match=r"sub-1 .* at its character \d") as error:
         stage(spec_of(replace(image, datatype="anat"), name="sub-1"), root, staging)
     assert "T1w" not in str(error.value)
     assert list(files_in(staging.folder).values()) == [0]

@@ -24,9 +24,9 @@ from prefect.logging import get_run_logger
 from tasks.commit.batch import Batch, landed
 from tasks.commit.changes import Changes
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
-from tasks.hub.patience import RETRIES, patiently
-from tasks.record.published import Published, read_published
-from tasks.transfer import Sent
+from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.record.remote import Remote, read_remote
+from tasks.transfer import Transferred
 from tasks.values.errors import PushError
 from tasks.values.models import PublicationRecord, PublishedShard
 
@@ -44,12 +44,12 @@ class ContestedTarget(PushError):
 
 def commit(
     hub: Hub,
-    before: Published,
+    before: Remote,
     shards: Sequence[PublishedShard],
     operations: Sequence[CommitOperationAdd],
     changes: Changes,
     fence: Fence = lambda: None,
-) -> Published:
+) -> Remote:
     """Commit a batch with the record, the card and the texts that are true after it; what the target holds then.
 
     Safe to call again with the same arguments after any failure: a batch that landed is recognised, not repeated.
@@ -74,9 +74,9 @@ def commit(
         fence()
         try:
             made = hub.commit(everything, _message(batch.shards, batch.removed), before.commit)
-            return Published(made, record, card, contested=contested, overtaken=late)
+            return Remote(made, record, card, contested=contested, overtaken=late)
         except (StaleParent, Transient) as failure:
-            found = read_published(hub)
+            found = read_remote(hub)
             if landed(hub, found, batch):
                 return replace(found, contested=True, overtaken=late)
             if isinstance(failure, Transient):
@@ -126,9 +126,9 @@ def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
 
 @task(name="commit", task_run_name="commit {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
 def commit_batch(
-    hub: Hub, before: Published, batch: Sequence[Sent], changes: Changes, fence: Fence, label: str
-) -> Published:
+    hub: Hub, before: Remote, batch: Sequence[Transferred], changes: Changes, fence: Fence, label: str
+) -> Remote:
     """`commit` as a task; `label` names the batch in the UI."""
     lines = [one.receipt.published() for one in batch]
     operations = [one.operation for one in batch]
-    return patiently(lambda: commit(hub, before, lines, operations, changes, fence), get_run_logger().warning)
+    return retry_while_busy(lambda: commit(hub, before, lines, operations, changes, fence), get_run_logger().warning)

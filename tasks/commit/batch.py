@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from tasks.commit.changes import Changes, holds
 from tasks.hub.client import Hub
 from tasks.hub.rules import require_kept
-from tasks.record.published import CARD, INDEX, RECORD, Published
+from tasks.record.remote import CARD, INDEX, RECORD, Remote
 from tasks.remove import deletions
 from tasks.values.models import PublicationRecord, PublishedShard, PublishedText
 
@@ -30,7 +30,7 @@ class Batch:
     def of(
         cls,
         hub: Hub,
-        before: Published,
+        before: Remote,
         shards: Sequence[PublishedShard],
         operations: Sequence[CommitOperationAdd],
         changes: Changes,
@@ -69,7 +69,7 @@ class Batch:
         late = self.changes.texts.keys() - self.texts.keys()
         return tuple(text for text in self.changes.published if text.path not in late)
 
-    def record(self, before: Published) -> PublicationRecord:
+    def record(self, before: Remote) -> PublicationRecord:
         """The record that is true after the commit."""
         return before.record.updated(self.shards, self.forget, self.published(), self.changes.dataset)
 
@@ -87,7 +87,7 @@ class Batch:
         return [*self.sent, *written, *self.deletions]
 
 
-def landed(hub: Hub, found: Published, batch: Batch) -> bool:
+def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
     """Whether the target holds all that a commit was to bring: it was made, and only its answer was lost."""
     record, changes = found.record, batch.changes
     if any(record.shards.get(shard.path) != shard for shard in batch.shards):
@@ -103,7 +103,7 @@ def landed(hub: Hub, found: Published, batch: Batch) -> bool:
     return _in_place(hub, found, batch)
 
 
-def _in_place(hub: Hub, found: Published, batch: Batch) -> bool:
+def _in_place(hub: Hub, found: Remote, batch: Batch) -> bool:
     """Whether the files of a commit are in the repo as it was to bring them."""
     shards = {shard.path: (shard.size, shard.sha256) for shard in batch.shards}
     files = hub.listed([*shards, *batch.texts, *batch.removed, RECORD, INDEX, CARD], found.commit)

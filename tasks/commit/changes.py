@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import eq
 
-from tasks.record.published import Published
+from tasks.record.remote import Remote
 from tasks.report.evidence import RemovalPlan
 from tasks.values.models import DatasetIdentity, ListedFile, Listing, PublicationRecord, PublishedText
 from tasks.values.ours import is_text
@@ -37,21 +37,21 @@ class Changes:
     """Whether the record on the Hub has to be written anew, since lines of it are damaged."""
     same_card: SameCard = eq
 
-    def any(self, target: Published) -> bool:
+    def any(self, remote: Remote) -> bool:
         """Whether anything is to be done, the target being as it is."""
-        record = target.record
+        record = remote.record
         removal = bool(self.remove and self.remove.paths)
         if self.texts or removal or self.lost or self.record or (self.dataset and not record.dataset):
             return True
         if any(record.texts.get(text.path) != text for text in self.published):
             return True
-        return not self.same_card(self.card_of(target.record, target.card), target.card)
+        return not self.same_card(self.card_of(remote.record, remote.card), remote.card)
 
     def made(self) -> "Changes":
         """What is left after a commit that brought all of it about: the card goes with each."""
         return replace(self, texts={}, remove=None, lost={}, record=False)
 
-    def again(self, found: Published, texts: Mapping[str, bytes], listing: Listing) -> "Changes":
+    def again(self, found: Remote, texts: Mapping[str, bytes], listing: Listing) -> "Changes":
         """The same, planned anew from what the target holds by now; `texts` are all of the dataset's own.
 
         A removal is of one head, and was committed on it, or refused: it is not planned anew without a person.

@@ -53,7 +53,7 @@ def _read(data: bytes) -> Iterator[tuple[str, _Stat, str]]:
                 yield path, (size, mtime_ns, ctime_ns, inode), sha256
 
 
-class Contents:
+class ContentCache:
     """The known contents of one dataset's images."""
 
     def __init__(self, cache: Path, root: Path) -> None:

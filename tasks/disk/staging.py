@@ -108,7 +108,7 @@ class Target:
         return self.repo_id if self.revision == "main" else f"{self.repo_id} at {self.revision}"
 
 
-class Seals:
+class KnownBytes:
     """Staged files whose bytes this process has hashed. A class of its own, since Prefect walks through any dict."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Staging:
     """One target's staging folder, and what this process knows of the bytes in it."""
 
     folder: Path
-    _seals: Seals = field(default_factory=Seals, repr=False, compare=False)
+    _known_bytes: KnownBytes = field(default_factory=KnownBytes, repr=False, compare=False)
 
     @classmethod
     def of(cls, staging_root: Path, target: Target) -> "Staging":
@@ -196,7 +196,7 @@ class Staging:
         """Write the receipt of a shard that this process has just written: from now on the shard counts as staged."""
         write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
         if receipt.identity is not None:
-            self._seals.put(receipt.file, receipt.sha256, receipt.identity)
+            self._known_bytes.put(receipt.file, receipt.sha256, receipt.identity)
 
     def remember(self, receipts: Iterable[Receipt], commit: str) -> None:
         """Note in the receipts of shards that this commit of the target holds them; what a receipt says first stays.
@@ -251,14 +251,14 @@ class Staging:
             found = identity(status_below(self.folder, receipt.file))
             if found.size != receipt.size:
                 return False
-            if self._seals.holds(receipt.file, receipt.sha256, found):
+            if self._known_bytes.holds(receipt.file, receipt.sha256, found):
                 return True
             sha256, found = sha256_below(self.folder, receipt.file)
         except OSError:
             return False
         if (sha256, found.size) != (receipt.sha256, receipt.size):
             return False
-        self._seals.put(receipt.file, receipt.sha256, found)
+        self._known_bytes.put(receipt.file, receipt.sha256, found)
         return True
 
     def read_intact(self, spec: ShardSpec) -> Receipt | None:

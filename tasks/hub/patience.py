@@ -55,7 +55,7 @@ RETRIES_AT_THE_START = _Retries(
 )
 
 
-def patiently(work: Callable[[], T], say: Callable[[str], None]) -> T:
+def retry_while_busy(work: Callable[[], T], say: Callable[[str], None]) -> T:
     """Do `work`, waiting as long as the Hub asks for, `PATIENCE` in all; `say` is told of each wait."""
     waited = 0.0
     while True:

@@ -7,7 +7,7 @@
 | anything else                                                       | none, other size, other digest  | `stage`, then send     |
 | record and listing disagree                                         | any                             | also `drift`           |
 | a shard, rows of a shard or a text that the dataset no longer has   | any                             | `removals`             |
-| ... a shard that would lose rows, unless a person approved them     | any                             | `held`: nothing        |
+| ... a shard that would lose rows, unless a person approved them     | any                             | `held_back`: nothing   |
 | neither, or a path that is none of ours                             | any                             | `lost`, and `drift`    |
 
 The decision reads nothing itself. What is dear to know (the content of an image, what is staged) it asks for through
@@ -45,7 +45,7 @@ class Work:
     drift: tuple[Drift, ...]
     removals: Removals = field(default_factory=Removals)
     """What is published and no longer in the dataset; it stays on the Hub until a person decides otherwise."""
-    held: tuple[ShardSpec, ...] = ()
+    held_back: tuple[ShardSpec, ...] = ()
     """Shards whose new version would be without published rows: their published version stays until then."""
     lost: Mapping[str, str] = field(default_factory=dict)
     """Lines of the record that stand for nothing, path -> sha256: the next commit drops them."""
@@ -119,7 +119,7 @@ def decide(
     done: list[ShardSpec] = []
     send: list[ShardSpec] = []
     stage: list[ShardSpec] = []
-    held: list[ShardSpec] = []
+    held_back: list[ShardSpec] = []
     removals = find_removals(plan, record, listing, texts)
     approved = approved or Removals()
     for spec in plan:
@@ -129,7 +129,7 @@ def decide(
             and spec.path in removals.rows
             and not approved.allows(spec.path, removals.rows[spec.path], line)
         ):
-            held.append(spec)
+            held_back.append(spec)
             continue
         if (
             line is not None
@@ -144,7 +144,7 @@ def decide(
         (send if intact else stage).append(spec)
     lost = lost_lines(plan, record, listing, texts)
     drift = _drift(record, listing, {spec.path for spec in plan}, lost)
-    return Work(tuple(done), tuple(send), tuple(stage), drift, removals, tuple(held), lost)
+    return Work(tuple(done), tuple(send), tuple(stage), drift, removals, tuple(held_back), lost)
 
 
 def _drift(

@@ -17,7 +17,7 @@ from deployments.runs import Runs, runs_of
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
-from tasks.record.published import RECORD
+from tasks.record.remote import RECORD
 from tasks.values.models import PublicationRecord
 from tests.conftest import SESSIONS
 from tests.processes import wait_for_process

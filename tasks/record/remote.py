@@ -19,7 +19,7 @@ CARD = "README.md"
 
 
 @dataclass(frozen=True)
-class Published:
+class Remote:
     """What the target holds at one commit, as far as a commit of ours has to know."""
 
     commit: str
@@ -33,13 +33,13 @@ class Published:
     """Paths that were to be committed, and were not: somebody else has published them since they were planned."""
 
 
-def read_published(hub: Hub, at: str | None = None) -> Published:
+def read_remote(hub: Hub, at: str | None = None) -> Remote:
     """The record and the card at the target's head, or at the commit `at`."""
     commit = at or hub.head()
     text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
     record, damaged = PublicationRecord.read(text or b"", index or b"", lambda paths: hub.listed(paths, commit))
     card = hub.read(CARD, commit)
-    return Published(commit, record, card.decode(errors="replace") if card else None, damaged)
+    return Remote(commit, record, card.decode(errors="replace") if card else None, damaged)
 
 
 @task(
@@ -49,7 +49,7 @@ def read_published(hub: Hub, at: str | None = None) -> Published:
     persist_result=False,
     **RETRIES_AT_THE_START,
 )
-def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Published, Listing]:
+def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Remote, Listing]:
     """What the target holds at its head: the record and the card, and every file.
 
     With `make`, the repo and the branch are made where they are missing, and the token is checked for the right to
@@ -58,8 +58,8 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
     if make:
         hub.prepare(private, gated)
     elif not hub.exists():
-        return Published("", PublicationRecord()), Listing("", {})
-    published = read_published(hub, hub.head(as_spelled=True))
+        return Remote("", PublicationRecord()), Listing("", {})
+    published = read_remote(hub, hub.head(as_spelled=True))
     return published, hub.listing(published.commit)
 
 
@@ -70,7 +70,7 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
     persist_result=False,
     **RETRIES,
 )
-def read_target_again(hub: Hub) -> tuple[Published, Listing]:
+def read_target_again(hub: Hub) -> tuple[Remote, Listing]:
     """What the target holds by now, where somebody else has committed to it while this run worked."""
-    published = read_published(hub)
+    published = read_remote(hub)
     return published, hub.listing(published.commit)

@@ -17,7 +17,7 @@ _ENTRY = re.compile(r"^\s*v?(\d[\w.+-]*)(?=\s|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CardVersions:
     """Versions, as far as they are known."""
 
     dataset: str = ""
@@ -26,7 +26,7 @@ class Made:
     tool: str = ""
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Made":
+    def of(cls, dataset: Dataset) -> "CardVersions":
         """What can be known of a dataset without asking anybody."""
         return cls(_version(dataset), _commit(Path(dataset.root)), tool_version())
 
