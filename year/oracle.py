@@ -423,7 +423,12 @@ class Oracle:
         self._looked_at(seen)
         self._never(seen)
         if not right:
-            agree(seen.state == "Suspended", f"a wrong answer ended {seen.state}")
+            # who is asked again is asked about what is verified: where a stranger has changed the repo, nobody is
+            changed = {path for path, line in seen.before.record.items() if not holds(seen.before, path, line)}
+            ends = {"Suspended"} | ({"VerificationFailed"} if changed else set())
+            agree(seen.state in ends, f"a wrong answer ended {seen.state}")
+            if seen.state != "Suspended":
+                self.gate = None
             agree(same(seen.before, seen.after), "a wrong answer changed the repo")
             agree(dict(seen.staged_before) == dict(seen.staged_after), "a wrong answer removed staged files")
             return
@@ -621,6 +626,12 @@ def named(removal: Removal, text: str) -> bool:
     if removal[0] == "row":
         return PurePosixPath(removal[2]).name in text or stem(removal[1]) in text
     return stem(removal[1]) in text
+
+
+def holds(head: Head, path: str, line: Line) -> bool:
+    """Whether the repo has a shard as its line in the record says."""
+    data = head.files.get(path)
+    return data is not None and (line.sha256, line.size) == (sha256(data), len(data))
 
 
 def line_is_true(head: Head, path: str) -> None:

@@ -94,7 +94,7 @@ class VerificationReport(Value):
         are = "is not on the Hub as it" if count == 1 else "are not on the Hub as they"
         raise VerificationFailed(
             f"{count:,} of {count + len(self.checks):,} {are} should be, at commit "
-            f" {self.commit[:12]} of {self.repo_id}. Nothing was deleted, and no gate was opened.\n"
+            f"{self.commit[:12]} of {self.repo_id}. Nothing was deleted, and no gate was opened.\n"
             f"{explained(self.failures, since, staged)}"
         )
 
