@@ -116,4 +116,4 @@ year: dev  ## a year of nights on one dataset, each judged: NIGHTS=365, SEED=1 l
 	$(BIN)/python -m year --nights $(NIGHTS) --seed $(SEED)
 
 clean:  ## the virtual environment and what the demo, the benchmarks and the tests made
-	rm -rf $(VENV) .demo .bench .soak .year test-output
+	rm -rf $(VENV) .demo .bench .soak .year test-output .coverage

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip_lib
 
-from tasks.models import Image
+from tasks.values.models import Image
 
 RATIO = 0.86  # compressed bytes per byte of voxels, measured
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import bids2table
 
-from tasks.findings import Statement
 from tasks.load import load
-from tasks.models import Dataset, Image
 from tasks.plan import plan
 from tasks.preflight import check
+from tasks.values.findings import Statement
+from tasks.values.models import Dataset, Image
 from tests import bids_examples
 
 ROUNDS = 7

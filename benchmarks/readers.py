@@ -45,9 +45,9 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 from benchmarks.made import image
-from tasks.models import ShardSpec
+from tasks.disk.staging import Staging
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.values.models import ShardSpec
 
 SESSIONS = int(os.environ.get("BENCH_READERS_SESSIONS", 6))
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack, free_port, running, wait_until
 from deployments.runs import Runs, runs_of
-from tasks.hub import Hub
-from tasks.published import read_published
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.record.remote import read_remote
 from tests.processes import wait_for_process
 
 REPO_ID = "demo/ds004884"
@@ -98,7 +98,7 @@ def measure(name: str, stack: Stack, runs: Runs, data: Path) -> None:
     runs.wait(run, {"PAUSED"}, seconds=1800)
     seconds = time.monotonic() - started
     done = runs.figures(run)
-    record = read_published(Hub(Target(stack.endpoint, REPO_ID), stack.token)).record
+    record = read_remote(Hub(Target(stack.endpoint, REPO_ID), stack.token)).record
     for what, value, unit in (
         ("published", len(record.shards), "shards"),
         ("embeds", done.get("shards embedded", 0), "shards"),
@@ -117,7 +117,7 @@ def measure_night(stack: Stack, runs: Runs, data: Path) -> None:
     tasks = runs.client.read_task_runs()
     print(f"noop_night_from_the_click_s {time.monotonic() - started:.1f} s")
     seconds = ended.total_run_time.total_seconds()
-    record = read_published(Hub(Target(stack.endpoint, REPO_ID), stack.token)).record
+    record = read_remote(Hub(Target(stack.endpoint, REPO_ID), stack.token)).record
     print(f"noop_night_s {seconds:.1f} s")
     print(f"resume_ms_per_shard {seconds * 1000 / len(record.shards):.1f} ms")
     print(f"noop_night_task_runs {sum(task.flow_run_id == run for task in tasks)} runs", flush=True)

@@ -35,10 +35,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.made import image
+from tasks.disk.staging import Staging
 from tasks.embed import Check
-from tasks.models import ShardSpec
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.values.models import ShardSpec
 
 SESSIONS = int(os.environ.get("BENCH_STAGE_SESSIONS", 40))
 ROUNDS = int(os.environ.get("BENCH_STAGE_ROUNDS", 5))

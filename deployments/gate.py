@@ -24,8 +24,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 
 from deployments.automations import OURS
 from deployments.runs import ENDED, Runs, runs_of
-from tasks.gates import is_open_gate, name_ended_gates, read_runs
-from tasks.report import moment
+from tasks.report.sentences import moment
+from tasks.runs.gates import is_open_gate, name_ended_gates, read_runs
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
 #: The decisions that a gate may ask for, and what each is about.

@@ -2,7 +2,7 @@
 
 Reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named) and, where a Prefect server answers, what
 has become of the run that opened each gate. Runs that ended at their gates get the names of that on the server
-(`tasks.gates`), so that it can be said; nothing else is changed.
+(`tasks.runs.gates`), so that it can be said; nothing else is changed.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from prefect.settings import PREFECT_API_URL
 from deployments.automations import OURS
 from deployments.runs import NOT_A_SERVER
 from tasks.approve import read_gate
-from tasks.errors import PushError
-from tasks.evidence import Gate
-from tasks.gates import name_ended_gates
-from tasks.paths import printable, staging_root_of
-from tasks.report import number, size
-from tasks.staging import SHARD_SUFFIX, Staging
+from tasks.disk.paths import printable, staging_root_of
+from tasks.disk.staging import SHARD_SUFFIX, Staging
+from tasks.report.evidence import Gate
+from tasks.report.sentences import number, size
+from tasks.runs.gates import name_ended_gates
+from tasks.values.errors import PushError
 
 NAMED = 5  # names of strangers that are listed for a target
 

@@ -3,9 +3,9 @@
 How it works: every `EVERY` seconds it asks the server (for its records, not for events, which a busy server drops)
 
 - which runs of ours ended at their gates in the server's own words, and names them `GateCancelled` or `GateTimedOut`
-  (`tasks.gates`);
-- which runs are Running, and whose leases are renewed (`tasks.lease`: a Variable, every 20 s while a run works). A run
-  that has shown no sign of life for `SILENCE` is marked Crashed, `Zombie`, which frees its slot.
+  (`tasks.runs.gates`);
+- which runs are Running, and whose leases are renewed (`tasks.runs.lease`: a Variable, every 20 s while a run works). A
+  run that has shown no sign of life for `SILENCE` is marked Crashed, `Zombie`, which frees its slot.
 
 A sign of life is any change: another state, a renewed lease. The watch compares what it sees with what it saw, so no
 two clocks are compared, and it counts only the time in which the server answered: a run that could not renew its
@@ -36,8 +36,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 from prefect.states import Crashed
 
 from deployments.automations import OURS
-from tasks.gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
-from tasks.lineage import key_of
+from tasks.report.lineage import key_of
+from tasks.runs.gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
 
 EVERY = 10.0  # seconds between two looks
 SILENCE = 12 * 60.0  # seconds without a sign of life; a run that works gives one every 20

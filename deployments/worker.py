@@ -18,8 +18,8 @@ from prefect.settings import PREFECT_API_URL
 
 from deployments.deploy import POOL
 from deployments.watch import EVERY, Patient, say, watching
-from tasks.errors import PushError
-from tasks.settings import Settings
+from tasks.values.errors import PushError
+from tasks.values.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:

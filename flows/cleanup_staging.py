@@ -9,11 +9,11 @@ from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.held import Held, on_target
 from flows.tail import look, tail, tail_again
 from tasks.approve import at_its_gate, claim
-from tasks.evidence import Evidence
-from tasks.models import Verification
-from tasks.published import read_published
-from tasks.resume import disagreement
-from tasks.run import named_for_the_night
+from tasks.record.remote import read_remote
+from tasks.record.resume import disagreement
+from tasks.report.evidence import Evidence
+from tasks.runs.this_run import named_for_the_night
+from tasks.values.models import Verification
 
 
 @flow(name="cleanup-staging", flow_run_name=partial(named_for_the_night, "clean up"), persist_result=False)
@@ -38,7 +38,7 @@ def cleanup_staging(
     def work(held: Held) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate)
-        published = read_published(held.hub)
+        published = read_remote(held.hub)
         listing = held.hub.listing(published.commit)
         receipts = held.staging.receipts()
         on_hub = [

@@ -8,13 +8,13 @@ from typing import Annotated, Any, cast
 from prefect.blocks.system import Secret
 from pydantic import BeforeValidator, Field
 
-from tasks.errors import BadInput
-from tasks.hub import Hub
+from tasks.disk.paths import as_typed, resolved, staging_root_of
+from tasks.disk.staging import Staging
+from tasks.hub.client import Hub
 from tasks.load.tree import DESCRIPTION
-from tasks.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
-from tasks.paths import as_typed, resolved, staging_root_of
-from tasks.settings import Settings
-from tasks.staging import Staging
+from tasks.values.errors import BadInput
+from tasks.values.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
+from tasks.values.settings import Settings
 
 BLOCK_NAME = "[a-z0-9-]+"  # Prefect's rule
 

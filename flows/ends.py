@@ -11,18 +11,18 @@ from prefect.states import Completed
 
 from flows.held import Held
 from flows.verified import published, verified
-from tasks import report as words
 from tasks.approve import read_gate
-from tasks.errors import PushError
-from tasks.evidence import Evidence
-from tasks.findings import Checked
-from tasks.hub import Hub
-from tasks.lineage import artifact_key
-from tasks.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
-from tasks.published import Published
-from tasks.removals import find_removals
-from tasks.resume import Work
-from tasks.status import is_open
+from tasks.hub.client import Hub
+from tasks.record.remote import Remote
+from tasks.record.removals import find_removals
+from tasks.record.resume import Work
+from tasks.report import sentences
+from tasks.report.evidence import Evidence
+from tasks.report.lineage import artifact_key
+from tasks.report.status import is_open
+from tasks.values.errors import PushError
+from tasks.values.findings import Checked
+from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
 
 
 class ShardsFailed(PushError):
@@ -32,19 +32,19 @@ class ShardsFailed(PushError):
 def say_what_is_there(held: Held, work: Work) -> None:
     """Say in the log, and keep for the target's status, what is on the Hub already, what is staged, and what is not."""
     log = get_run_logger()
-    planned = len(work.done) + len(work.missing) + len(work.held)
+    planned = len(work.done) + len(work.missing) + len(work.held_back)
     log.info(
         "%s of %s were on the Hub; %s to do: %s staged already, %s to embed%s.",
         f"{len(work.done):,}",
-        words.number(planned, "shard"),
+        sentences.number(planned, "shard"),
         f"{len(work.missing):,}",
         f"{len(work.send):,}",
         f"{len(work.stage):,}",
-        f"; {len(work.held):,} held back, since published images would go" if work.held else "",
+        f"; {len(work.held_back):,} held back, since published images would go" if work.held_back else "",
     )
     for drift in work.drift:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
-    held.status.drift = words.drifted(work.drift)
+    held.status.drift = sentences.drifted(work.drift)
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
     held.status.learn(
@@ -52,7 +52,7 @@ def say_what_is_there(held: Held, work: Work) -> None:
         on_hub=len(work.done),
         to_send=len(work.send),
         to_embed=len(work.stage),
-        held=len(work.held),
+        held=len(work.held_back),
         removals=work.removals,
         failed=(),
     )
@@ -64,8 +64,8 @@ def say_what_is_published(
     held: Held,
     shards: Sequence[ShardSpec],
     work: Work,
-    before: Published,
-    done: Published,
+    before: Remote,
+    done: Remote,
     listing: Listing,
     texts: Collection[str],
     failed: Collection[str],
@@ -75,7 +75,7 @@ def say_what_is_published(
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
-        held=len(work.held),
+        held=len(work.held_back),
         removals=find_removals(shards, done.record, replace(listing, commit=done.commit), texts),
     )
 
@@ -110,7 +110,7 @@ def show_findings(hub: Hub, checked: Checked) -> None:
     log.info("Faces: %s.", checked.statement.defacing)
     if checked.findings:
         create_markdown_artifact(
-            words.findings(checked),
+            sentences.findings(checked),
             key=artifact_key("findings", hub.target),
             description=f"What was found before the publication of {hub.target}",
         )
@@ -127,11 +127,11 @@ def show_dry_run(
 ) -> State:
     """Leave what would be done as an artifact; `stops` is what would end the push before it stages."""
     create_markdown_artifact(
-        words.dry_run(held.hub, dataset, shards, work, record, checked, stops),
+        sentences.dry_run(held.hub, dataset, shards, work, record, checked, stops),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
-    missing = f"{words.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
+    missing = f"{sentences.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
     told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
@@ -147,13 +147,11 @@ def shards_failed(held: Held, verification: Verification, evidence: Evidence, fa
     raise ShardsFailed(failed)
 
 
-def nothing_to_publish(
-    held: Held, work: Work, verification: Verification, target: Published, listing: Listing
-) -> State:
+def nothing_to_publish(held: Held, work: Work, verification: Verification, remote: Remote, listing: Listing) -> State:
     """The end of a night with nothing changed: what is on the Hub is verified, at the commit that was read."""
-    everything = published(target.record, target.record, listing, {spec.path for spec in work.done})
-    read = target.record, listing
-    verified(held, verification, Evidence(everything, (), whole=True, commit=target.commit, read=read))
+    everything = published(remote.record, remote.record, listing, {spec.path for spec in work.done})
+    read = remote.record, listing
+    verified(held, verification, Evidence(everything, (), whole=True, commit=remote.commit, read=read))
     staged = held.staging.receipts()
     gate = read_gate(held.staging)
     ask = (
@@ -161,11 +159,11 @@ def nothing_to_publish(
         if gate and is_open(gate)
         else "cleanup-staging/cleanup asks about them."
     )
-    left = f" {words.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
-    held_back = f" Besides, {words.number(len(work.held), 'shard')} held back." if work.held else ""
+    left = f" {sentences.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    held_back = f" Besides, {sentences.number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",
-        message=f"All {words.number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
+        message=f"All {sentences.number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
     )
 
 
@@ -174,6 +172,6 @@ def failures(failed: Mapping[str, PushError], total: int) -> str:
     listed = "\n".join(f"  {Path(path).stem}: {why}" for path, why in sorted(failed.items())[:20])
     more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
     return (
-        f"{len(failed)} of {words.number(total, 'shard')} could not be staged; the others are published. Nothing was "
-        f"deleted, and no gate was opened. Mend these and start the run again:\n{listed}{more}"
+        f"{len(failed)} of {sentences.number(total, 'shard')} could not be staged; the others are published. Nothing "
+        f"was deleted, and no gate was opened. Mend these and start the run again:\n{listed}{more}"
     )

@@ -11,23 +11,24 @@ from flows.connect import source_of
 from flows.ends import say_what_is_there, show_findings
 from flows.held import Held
 from flows.removal import settled
-from flows.steps import unseen
-from tasks import report as words
+from flows.steps import quoted
 from tasks.card import side_files
-from tasks.change import Change, change
-from tasks.contents import FILE as CACHE
-from tasks.contents import Contents
-from tasks.errors import PushError
-from tasks.findings import Checked, PreflightStopped, Statement
+from tasks.disk.contents import FILE as CACHE
+from tasks.disk.contents import ContentCache
 from tasks.load import load_dataset
-from tasks.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
-from tasks.ours import is_shard
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
-from tasks.published import INDEX, RECORD, Published, read_target, read_target_again
-from tasks.removals import Removals
-from tasks.resume import Drift, Work, decide
-from tasks.settings import Settings
+from tasks.record.accepted import read_accepted, write_accepted
+from tasks.record.change import Change, change
+from tasks.record.remote import INDEX, RECORD, Remote, read_target, read_target_again
+from tasks.record.removals import Removals
+from tasks.record.resume import Drift, Work, decide
+from tasks.report import sentences
+from tasks.values.errors import PushError
+from tasks.values.findings import Checked, PreflightStopped, Statement
+from tasks.values.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
+from tasks.values.ours import is_shard
+from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 
 
@@ -58,9 +59,9 @@ class Found:
     checked: Checked
     shards: tuple[ShardSpec, ...]
     """The plan."""
-    target: Published
+    remote: Remote
     listing: Listing
-    contents: Contents
+    contents: ContentCache
     texts: dict[str, bytes]
     """The dataset's own texts and tables: path in the repo -> bytes."""
     work: Work
@@ -70,7 +71,7 @@ class Found:
 
     def known_contents(self) -> Callable[[Image], str | None]:
         """The sha256 of an image: of the record, where its shard is published as it is, else of its bytes now."""
-        lines = self.target.record.shards
+        lines = self.remote.record.shards
         published = {content.path: content.sha256 for spec in self.work.done for content in lines[spec.path].images}
         return lambda image: published.get(image.path) or self.contents.sha256(image)
 
@@ -87,34 +88,51 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     hub, staging, steps = held.hub, held.staging, held.steps
     folder = source_of(order.source)
     dataset = steps.take(load_dataset, folder)
-    dataset, checked = steps.take(check_dataset, unseen(dataset), order.statement, order.validate_bids)
+    dataset, checked = steps.take(check_dataset, quoted(dataset), order.statement, order.validate_bids)
     if checked.stops and not order.dry_run:
         show_findings(hub, checked)
-        raise PreflightStopped(words.stopped(checked))
-    shards = steps.take(plan_shards, unseen(dataset), WRITER_SETTINGS)
-    target, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
-    contents, texts = Contents(staging.folder / CACHE, folder), side_files(dataset)
-    work = decide(shards, target.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    work = replace(work, drift=(*work.drift, *elsewise(target, listing, texts)))
-    changed = change(dataset, shards, target.record, contents.sha256, settled(held, approved))
+        raise PreflightStopped(sentences.stopped(checked))
+    shards = steps.take(plan_shards, quoted(dataset), WRITER_SETTINGS)
+    remote, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
+    contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
+    work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
+    work = replace(work, drift=(*work.drift, *elsewise(remote, listing, texts)))
+    changed = change(dataset, shards, remote.record, contents.sha256, settled(held, approved, remote.record))
     if not order.dry_run:
-        changed.require(Settings().max_change, order.accept_changes)
+        accept(held, changed, order.accept_changes, remote, dataset)
     say_what_is_there(held, work)
     work = work if approved is None else work.only(approved)
     if work.missing:
-        in_headers = steps.take(check_images, unseen(work.missing), folder)
+        in_headers = steps.take(check_images, quoted(work.missing), folder)
         checked = checked.with_more(in_headers)
-    return Found(folder, dataset, checked, shards, target, listing, contents, texts, work, changed, approved)
+    return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved)
 
 
-def elsewise(target: Published, listing: Listing, texts: Mapping[str, bytes]) -> Iterator[Drift]:
+def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Dataset) -> None:
+    """Go on with what has changed only where that is little, or where a person has given the exact `number` of it.
+
+    What was accepted to be gone is remembered: it is not asked about in the next night.
+
+    Raises:
+        TooMuchChanged: neither.
+    """
+    part = Settings().max_change
+    changed.require(part, number)
+    before = read_accepted(held.staging)
+    there = {image.path for image in dataset.images}
+    after = before.after(changed, changed.exceeds(part), remote.record, there)
+    if after != before:
+        write_accepted(held.staging, after)
+
+
+def elsewise(remote: Remote, listing: Listing, texts: Mapping[str, bytes]) -> Iterator[Drift]:
     """What somebody else has done to the record, and to files where the dataset's own texts go."""
-    record = target.record
+    record = remote.record
     if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
         yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")
     if record.shards and INDEX not in listing.files:
         yield Drift(INDEX, "it is not in the repo: it is written anew")
-    yield from (Drift(RECORD, what) for what in target.damaged)
+    yield from (Drift(RECORD, what) for what in remote.damaged)
     if record.dataset or not record.shards:  # else an earlier version has published, which kept no list of texts
         for path, data in texts.items():
             listed = listing.files.get(path)
@@ -124,7 +142,7 @@ def elsewise(target: Published, listing: Listing, texts: Mapping[str, bytes]) ->
                 )
 
 
-def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Published, Listing]:
+def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Remote, Listing]:
     """What is left to do where somebody else has committed while this run worked; shards that wait are left out.
 
     What was accepted when the run began stays accepted, although a part of it is published by now: a commit of this run
@@ -133,15 +151,17 @@ def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) 
     Raises:
         TooMuchChanged: they have published another dataset.
     """
-    target, listing = held.steps.take(read_target_again, held.hub)
+    remote, listing = held.steps.take(read_target_again, held.hub)
     contents = found.contents
-    changed = change(found.dataset, found.shards, target.record, contents.sha256, settled(held, found.approved))
+    changed = change(
+        found.dataset, found.shards, remote.record, contents.sha256, settled(held, found.approved, remote.record)
+    )
     if not changed.within(found.changed):
         changed.require(Settings().max_change, order.accept_changes, meanwhile=True)
     rest = [spec for spec in found.shards if spec.path not in waiting]
     staged = held.staging.read_whole
-    work = decide(rest, target.record, listing, contents.unchanged, staged, found.texts, found.approved)
-    return work if found.approved is None else work.only(found.approved), target, listing
+    work = decide(rest, remote.record, listing, contents.unchanged, staged, found.texts, found.approved)
+    return work if found.approved is None else work.only(found.approved), remote, listing
 
 
 def would_stop(held: Held, order: Order, found: Found) -> list[PushError]:

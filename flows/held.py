@@ -15,15 +15,15 @@ from prefect.states import Cancelled, Failed
 from flows.connect import connect, staging_of
 from flows.steps import Steps
 from tasks.approve import Superseded, read_gate
-from tasks.errors import PushError
-from tasks.heads import FILE as HEAD
-from tasks.heads import NewestHead
-from tasks.hub import Hub
-from tasks.lease import Lease, holding
-from tasks.paths import printable
-from tasks.run import ThisRun
-from tasks.staging import NO_ROOM, DiskFull, Staging
-from tasks.status import StatusBoard, status_at
+from tasks.disk.paths import printable
+from tasks.disk.staging import NO_ROOM, DiskFull, Staging
+from tasks.hub.client import Hub
+from tasks.hub.heads import FILE as HEAD
+from tasks.hub.heads import NewestHead
+from tasks.report.status import StatusBoard, status_at
+from tasks.runs.lease import Lease, holding
+from tasks.runs.this_run import ThisRun
+from tasks.values.errors import PushError
 
 #: What the system says where a file or folder of ours cannot be used, and no line of code is to blame.
 MACHINES_DOING = frozenset(

@@ -19,19 +19,21 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 
-from flows.steps import Steps, run_after, that_ran, unseen
-from tasks.contents import Contents
-from tasks.errors import PushError
-from tasks.hub import Hub
-from tasks.lease import Lease
-from tasks.models import Image, Receipt, ShardSpec
-from tasks.progress import Progress
-from tasks.published import Published
-from tasks.resume import Work
-from tasks.settings import Settings
+from flows.steps import Steps, quoted, run_after, that_ran
+from tasks.commit import ContestedTarget, commit_batch
+from tasks.commit.changes import Changes
+from tasks.disk.contents import ContentCache
+from tasks.disk.staging import Staging
+from tasks.hub.client import Hub
+from tasks.record.remote import Remote
+from tasks.record.resume import Work
+from tasks.report.progress import Progress
+from tasks.runs.lease import Lease
 from tasks.stage import Group, NotStaged, StagedGroup, groups, stage_group
-from tasks.staging import Staging
-from tasks.upload import Changes, ContestedTarget, Sent, batches, commit_batch, transfer_group
+from tasks.transfer import Transferred, batches, transfer_group
+from tasks.values.errors import PushError
+from tasks.values.models import Image, Receipt, ShardSpec
+from tasks.values.settings import Settings
 
 #: Rounds of staging and sending in one run. A staged file that is damaged before it is sent is staged again, and a disk
 #: that damages it each time has to be looked at by a person.
@@ -40,7 +42,7 @@ ROUNDS = 3
 #: go on for ever, each undoing the other's.
 CONTESTS = 5
 
-PlanAgain = Callable[[], tuple[Work, Published, Changes]]
+PlanAgain = Callable[[], tuple[Work, Remote, Changes]]
 """What is still to do by what the target holds now."""
 
 
@@ -57,7 +59,7 @@ class Push:
     source: Path
     plan: Sequence[ShardSpec]
     staging: Staging
-    contents: Contents
+    contents: ContentCache
     progress: Progress
     steps: Steps
     failed: dict[str, PushError] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class Push:
     _contested: bool = False
     """Whether a commit of somebody else was found in this round."""
 
-    def publish(self, work: Work, target: Published, changes: Changes, plan_again: PlanAgain) -> Published:
+    def publish(self, work: Work, remote: Remote, changes: Changes, plan_again: PlanAgain) -> Remote:
         """Stage and upload the missing shards; what the target holds in the end.
 
         A shard whose staged file is damaged before it is sent is staged again. Where somebody else has committed
@@ -82,10 +84,10 @@ class Push:
         while True:
             damaged: list[Receipt] = []
             self._contested = False
-            target = self._make_visible(self._send(self._stage(work), damaged), target, changes)
+            remote = self._make_visible(self._send(self._stage(work), damaged), remote, changes)
             changes = changes.made()
             if not damaged and not self._contested:
-                return target
+                return remote
             unsound += bool(damaged)
             if unsound == ROUNDS:
                 raise StagingUnsound(
@@ -103,7 +105,7 @@ class Push:
                     "What both have in common is published, and nothing of theirs was removed. Find out who it is (the "
                     "repo's list of commits says so), and start again when one of the two has ended for good."
                 )
-            work, target, changes = plan_again()
+            work, remote, changes = plan_again()
             work = self._with_again(work, again)
 
     def _with_again(self, work: Work, damaged: Collection[str]) -> Work:
@@ -143,7 +145,7 @@ class Push:
         """Have a worker stage a group; one that is staged already comes back through Prefect's cache."""
         task = stage_group.with_options(result_storage=self.staging.results, refresh_cache=refresh or bool(redo))
         submit = cast(Callable[..., PrefectFuture[StagedGroup]], task.submit)  # its typed overloads know no wait_for
-        arguments = unseen(group), missing, redo, self.source, self.staging
+        arguments = quoted(group), missing, redo, self.source, self.staging
         return submit(*arguments, wait_for=list(self.steps.last))
 
     def _outcome(self, future: PrefectFuture[StagedGroup], missing: frozenset[str]) -> dict[str, Receipt]:
@@ -157,7 +159,7 @@ class Push:
                 self.progress.failed(Path(path).stem, why)
         return {receipt.path: receipt for receipt in receipts if receipt.path in missing}
 
-    def _send(self, receipts: Iterator[Receipt], damaged: list[Receipt]) -> Iterator[Sent]:
+    def _send(self, receipts: Iterator[Receipt], damaged: list[Receipt]) -> Iterator[Transferred]:
         """Transfer shards as they come, some together; those whose staged file is damaged into `damaged`."""
         settings = Settings()
         groups = batches(receipts, settings.transfer_shards, settings.transfer_bytes)
@@ -165,7 +167,7 @@ class Push:
             self.lease.require()
             with self.progress.timed("transfer"):
                 label = f"{number}: {summary(group)}"
-                sent, ran = run_after(self._after(group), transfer_group, self.hub, self.staging, unseen(group), label)
+                sent, ran = run_after(self._after(group), transfer_group, self.hub, self.staging, quoted(group), label)
             self._ran |= {receipt.path: ran for receipt in group}
             yield from sent
             for receipt in set(group).difference(one.receipt for one in sent):
@@ -173,37 +175,37 @@ class Push:
                 self.progress.damaged(receipt)
                 damaged.append(receipt)
 
-    def _make_visible(self, sent: Iterator[Sent], target: Published, changes: Changes) -> Published:
+    def _make_visible(self, sent: Iterator[Transferred], remote: Remote, changes: Changes) -> Remote:
         """Commit what was transferred, batch by batch, and then what no shard took along."""
         settings = Settings()
         for number, batch in enumerate(batches(sent, settings.batch_shards, settings.batch_bytes), start=1):
             receipts = [one.receipt for one in batch]
-            target = self._commit(target, batch, changes, f"{number}: {summary(receipts)}")
+            remote = self._commit(remote, batch, changes, f"{number}: {summary(receipts)}")
             changes = changes.made()
-            visible = [receipt for receipt in receipts if receipt.path not in target.overtaken]
-            self.staging.remember(visible, target.commit)
+            visible = [receipt for receipt in receipts if receipt.path not in remote.overtaken]
+            self.staging.remember(visible, remote.commit)
             self.progress.committed(visible)
-        if changes.any(target):
-            target = self._commit(target, (), changes, "the card and the dataset's own texts")
-        return target
+        if changes.any(remote):
+            remote = self._commit(remote, (), changes, "the card and the dataset's own texts")
+        return remote
 
-    def _commit(self, target: Published, batch: Sequence[Sent], changes: Changes, label: str) -> Published:
+    def _commit(self, remote: Remote, batch: Sequence[Transferred], changes: Changes, label: str) -> Remote:
         after = [*self._commits[-1:], *self._after(one.receipt for one in batch)] or self.steps.last
         with self.progress.timed("commit"):
-            target, ran = run_after(
+            remote, ran = run_after(
                 after,
                 commit_batch,
                 self.hub,
-                unseen(target),
-                unseen(batch),
-                unseen(changes),
-                unseen(self.lease.require),
+                quoted(remote),
+                quoted(batch),
+                quoted(changes),
+                quoted(self.lease.require),
                 label,
             )
-        self._contested = self._contested or target.contested
+        self._contested = self._contested or remote.contested
         self._commits.append(ran)
         self.steps.last = (ran,)
-        return target
+        return remote
 
     def _after(self, receipts: Iterable[Receipt]) -> list[State[Any]]:
         """The task runs that these shards have come through last, each once."""

@@ -29,25 +29,25 @@ from flows.found import Found, Order, find, find_again, would_stop
 from flows.held import Held, on_target
 from flows.publish import Push
 from flows.removal import asked_already, nothing_removed, planned_removal, removed_state, to_ask, to_draw
-from flows.steps import unseen
+from flows.steps import quoted
 from flows.tail import Approved, tail, tail_again
 from flows.verified import published
 from tasks.approve import at_its_gate, claim, has_claimed
-from tasks.card import About, Made, Pictures, card, draw_pictures, pictures_on, same_card
-from tasks.change import identity_of
-from tasks.errors import PushError
-from tasks.evidence import Evidence
-from tasks.findings import Defacing, Statement, Stop
-from tasks.models import Gated, Removed, Verification
-from tasks.progress import Progress
-from tasks.published import Published
-from tasks.removals import Removals
-from tasks.resume import Work
-from tasks.run import later_night, named_for_the_night
-from tasks.settings import Settings, stage_workers
-from tasks.staging import Target
-from tasks.status import status_at
-from tasks.upload import Changes, as_published, outdated
+from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
+from tasks.commit.changes import Changes, as_published, outdated
+from tasks.disk.staging import Target
+from tasks.record.change import identity_of
+from tasks.record.remote import Remote
+from tasks.record.removals import Removals
+from tasks.record.resume import Work
+from tasks.report.evidence import Evidence
+from tasks.report.progress import Progress
+from tasks.report.status import status_at
+from tasks.runs.this_run import later_night, named_for_the_night
+from tasks.values.errors import PushError
+from tasks.values.findings import Defacing, Statement, Stop
+from tasks.values.models import Gated, Removed, Verification
+from tasks.values.settings import Settings, stage_workers
 
 #: Threads, because embedding reads, writes and hashes, and all three release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
@@ -149,17 +149,17 @@ def push(held: Held, order: Order, approved: Approved | None = None) -> State:
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
         stops = would_stop(held, order, found)
-        return show_dry_run(held, found.dataset, found.shards, found.work, found.target.record, found.checked, stops)
+        return show_dry_run(held, found.dataset, found.shards, found.work, found.remote.record, found.checked, stops)
     asked = to_ask(held, order.removed, found.work.removals)
     changes = changes_of(order, found)
-    quiet = not (approved or found.work.missing or changes.any(found.target) or has_claimed(held.staging, held.run.id))
+    quiet = not (approved or found.work.missing or changes.any(found.remote) or has_claimed(held.staging, held.run.id))
     if quiet and asked_already(held, asked):
-        return nothing_to_publish(held, found.work, order.verification, found.target, found.listing)
+        return nothing_to_publish(held, found.work, order.verification, found.remote, found.listing)
     show_findings(held.hub, found.checked)
     if not approved:
         claim(held.staging, held.hub.target, held.run)
     if quiet:
-        return tail(held, order.verification, evidence_of(held, found, found.work, found.target, asked))
+        return tail(held, order.verification, evidence_of(held, found, found.work, found.remote, asked))
     return publish(held, order, found, changes, asked, approved)
 
 
@@ -177,13 +177,13 @@ def publish(
         texts={**changes.texts, **pictures.files},
     )
     if approved:
-        removal = planned_removal(held, approved, wave, found.target, found.listing, pictures)
+        removal = planned_removal(held, approved, wave, found.remote, found.listing, pictures)
         if not removal:
             return nothing_removed(held, approved, removal)
         changes = replace(changes, remove=removal)
     later = frozenset(spec.path for spec in waiting)
     done, failed = send(held, order, found, wave, later, changes, {**found.texts, **pictures.files})
-    say_what_is_published(held, found.shards, found.work, found.target, done, found.listing, found.texts, failed)
+    say_what_is_published(held, found.shards, found.work, found.remote, done, found.listing, found.texts, failed)
     evidence = evidence_of(held, found, wave, done, asked, failed, waiting=len(waiting))
     if approved and changes.remove:
         return removed_state(held, approved, changes.remove, evidence, order.verification, sorted(failed))
@@ -200,7 +200,7 @@ def send(
     later: frozenset[str],
     changes: Changes,
     texts: Mapping[str, bytes],
-) -> tuple[Published, dict[str, PushError]]:
+) -> tuple[Remote, dict[str, PushError]]:
     """Stage, transfer and commit a wave: what the target holds then, and the shards that could not be staged.
 
     Args:
@@ -215,50 +215,50 @@ def send(
     hub, staging = held.hub, held.staging
     staging.require_room(sum(spec.room for spec in wave.stage))
 
-    def plan_again() -> tuple[Work, Published, Changes]:
-        work, target, listing = find_again(held, order, found, later)
-        return work, target, changes.again(target, texts, listing)
+    def plan_again() -> tuple[Work, Remote, Changes]:
+        work, remote, listing = find_again(held, order, found, later)
+        return work, remote, changes.again(remote, texts, listing)
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
     run = Push(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
-    done = run.publish(wave, found.target, changes, plan_again)
+    done = run.publish(wave, found.remote, changes, plan_again)
     progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
     return done, run.failed
 
 
 def changes_of(order: Order, found: Found) -> Changes:
     """What a commit has to bring about besides shards."""
-    shown = about(found, pictures_on(found.target.card, found.listing))
+    shown = about(found, pictures_on(found.remote.card, found.listing))
     return Changes(
         card_of=partial(card, found.dataset, order.repo_id, about=shown),
         texts=outdated(found.texts, found.listing),
         published=as_published(found.texts),
         dataset=identity_of(found.dataset),
         lost=found.work.lost,
-        planned=found.target.record,
-        record=bool(found.target.damaged),
+        planned=found.remote.record,
+        record=bool(found.remote.damaged),
         same_card=same_card,
     )
 
 
 def about(found: Found, pictures: Pictures) -> About:
     """What the card says that is neither in the dataset nor in the record."""
-    return About(found.checked, pictures, Made.of(found.dataset))
+    return About(found.checked, pictures, CardVersions.of(found.dataset))
 
 
 def draw(held: Held, found: Found) -> Pictures:
     """The card's pictures, of images that this run leaves on the Hub."""
-    images = to_draw(found.dataset, found.work, found.target.record)
-    before = pictures_on(found.target.card, found.listing)
-    return held.steps.take(draw_pictures, unseen(images), before, found.known_contents())
+    images = to_draw(found.dataset, found.work, found.remote.record)
+    before = pictures_on(found.remote.card, found.listing)
+    return held.steps.take(draw_pictures, quoted(images), before, found.known_contents())
 
 
 def evidence_of(
     held: Held,
     found: Found,
     wave: Work,
-    done: Published,
+    done: Remote,
     asked: Removals,
     failed: Mapping[str, PushError] = MappingProxyType({}),
     waiting: int = 0,
@@ -268,7 +268,7 @@ def evidence_of(
     in_place = sent | {spec.path for spec in found.work.done}
     receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
     return Evidence(
-        published(found.target.record, done.record, found.listing, in_place),
+        published(found.remote.record, done.record, found.listing, in_place),
         [receipt for receipt in receipts if receipt],
         sent,
         found.work.drift,
@@ -281,5 +281,5 @@ def evidence_of(
         texts=found.texts,
         whole=True,
         made=done.commit,
-        read=(found.target.record, found.listing),
+        read=(found.remote.record, found.listing),
     )

@@ -16,18 +16,19 @@ from prefect.states import Completed, Failed
 from flows.held import Held
 from flows.tail import Approved, closed
 from flows.verified import verified
-from tasks import report as words
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
-from tasks.evidence import Evidence, Kept, VerificationFailed
-from tasks.lineage import artifact_key, record_publication
-from tasks.models import Dataset, Listing, PublicationRecord, Removed, Verification
-from tasks.published import Published
-from tasks.removals import Removals, pictures_of, read_kept
-from tasks.remove import RemovalPlan, plan_removal, require_gone
-from tasks.resume import Work
-from tasks.run import ThisRun
-from tasks.status import is_open
+from tasks.record.accepted import read_accepted
+from tasks.record.remote import Remote
+from tasks.record.removals import Removals, pictures_of, read_kept
+from tasks.record.resume import Work
+from tasks.remove import plan_removal, require_gone
+from tasks.report import sentences
+from tasks.report.evidence import Evidence, Kept, RemovalPlan, VerificationFailed
+from tasks.report.lineage import artifact_key, record_publication
+from tasks.report.status import is_open
+from tasks.runs.this_run import ThisRun
+from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Verification
 
 
 def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
@@ -46,11 +47,12 @@ def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
     return undecided
 
 
-def settled(held: Held, approved: Removals | None) -> frozenset[str]:
+def settled(held: Held, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
     """Images about which a person has decided, or is being asked, so that they do not count as a change any more."""
     gate = read_gate(held.staging)
     asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
-    return read_kept(held.staging).images | asked | (approved.images if approved else frozenset())
+    decided = read_kept(held.staging).images | read_accepted(held.staging).within(record)
+    return decided | asked | (approved.images if approved else frozenset())
 
 
 def asked_already(held: Held, asked: Removals) -> bool:
@@ -62,24 +64,24 @@ def asked_already(held: Held, asked: Removals) -> bool:
 def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
     """The dataset with the images that this run leaves on the Hub: of no other the card shows a slice."""
     images = [image for spec in (*work.done, *work.missing) for image in spec.images]
-    for spec in work.held:
+    for spec in work.held_back:
         published = {image.path for image in record.shards[spec.path].images}
         images += [image for image in spec.images if image.path in published]
     return replace(dataset, images=tuple(images))
 
 
 def planned_removal(
-    held: Held, approved: Approved, work: Work, target: Published, listing: Listing, pictures: Pictures
+    held: Held, approved: Approved, work: Work, remote: Remote, listing: Listing, pictures: Pictures
 ) -> RemovalPlan:
     """What of the approved removals leaves the repo now; what stays, and why, is told."""
     gate, going = approved.gate, {spec.path for spec in work.missing}
-    there = {path: held.hub.sha256_of(path, target.commit) for path in gate.removals.texts if path in listing.files}
+    there = {path: held.hub.sha256_of(path, remote.commit) for path in gate.removals.texts if path in listing.files}
     shown = {picture.path for picture in pictures.shown.values()}
     plan = plan_removal(
         gate,
         approved.approval,
         work.removals,
-        target,
+        remote,
         listing,
         there,
         pictures_of(gate.removals, listing, shown),
@@ -118,7 +120,7 @@ def removed_state(
     """Verify what the removal has left, and say what is gone; the state in which the run ends."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
-    gone = f"Removed from the Hub, as approved: {words.what_was_removed(plan)}."
+    gone = f"Removed from the Hub, as approved: {sentences.what_was_removed(plan)}."
     try:
         report = verified(held, level, found)
         require_gone(held.hub, plan, report.commit)
@@ -126,7 +128,7 @@ def removed_state(
         raise VerificationFailed(f"{gone} After that: {error}") from error
     record_publication(held.hub, report, found.source, held.steps.last)
     create_markdown_artifact(
-        words.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
+        sentences.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
         key=artifact_key("removed", held.hub.target),
         description=f"What was removed from {held.hub.target}",
     )
@@ -135,7 +137,8 @@ def removed_state(
         "New versions of shards that were held back are still staged: cleanup-staging/cleanup asks about them."
         if plan.rows
         else "",
-        f"Not removed: {words.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
+        f"Not removed: {sentences.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: "
+        f"{plan.kept[0].why}."
         if plan.kept
         else "",
         approved.staged.message or "" if approved.staged else "",

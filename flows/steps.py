@@ -47,6 +47,6 @@ def that_ran(state: State[Any]) -> State[Any]:
     return Completed(data="ran", state_details=StateDetails(task_run_id=state.state_details.task_run_id))
 
 
-def unseen(value: T) -> T:
+def quoted(value: T) -> T:
     """A task's argument that Prefect hands over without walking through it: that takes longer than the task."""
     return cast(T, quote(value))

@@ -11,12 +11,15 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.held import Held
-from flows.steps import unseen
+from flows.steps import quoted
 from flows.verified import verified
-from tasks import report as words
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
-from tasks.evidence import (
+from tasks.disk.staging import Staging
+from tasks.record.removals import read_kept, write_kept
+from tasks.remove import RemovalNotApproved
+from tasks.report import sentences
+from tasks.report.evidence import (
     Approval,
     Choice,
     Evidence,
@@ -28,13 +31,10 @@ from tasks.evidence import (
     not_as_shown,
     shown_as,
 )
-from tasks.lineage import artifact_key, record_publication
-from tasks.models import Receipt, Verification
-from tasks.removals import read_kept, write_kept
-from tasks.remove import RemovalNotApproved
-from tasks.run import ui_link
-from tasks.settings import Settings
-from tasks.staging import Staging
+from tasks.report.lineage import artifact_key, record_publication
+from tasks.runs.this_run import ui_link
+from tasks.values.models import Receipt, Verification
+from tasks.values.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def tail(
     if not (found.receipts or found.asked):
         leftovers = leftovers or look(held, ())
         if not leftovers.stale:
-            return Completed(name="NothingStaged", message=words.nothing_staged(leftovers))
+            return Completed(name="NothingStaged", message=sentences.nothing_staged(leftovers))
     _remember(held.staging, found.receipts, report)
     if found.expected:
         record_publication(held.hub, report, found.source, held.steps.last)
@@ -94,14 +94,14 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
     if not (there or gate.stale or gate.removals):
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
-        get_run_logger().warning("%s", words.gone_already(gone, len(gate.shown)))
+        get_run_logger().warning("%s", sentences.gone_already(gone, len(gate.shown)))
     report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
     return _decide(held, gate, report, there, _where(held.staging), remove)
 
 
 def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
     """What is staged beside these shards, after the last step."""
-    return held.steps.take(look_for_leftovers, held.hub, held.staging, unseen(receipts))
+    return held.steps.take(look_for_leftovers, held.hub, held.staging, quoted(receipts))
 
 
 def _remember(staging: Staging, receipts: Sequence[Receipt], report: VerificationReport) -> None:
@@ -110,17 +110,19 @@ def _remember(staging: Staging, receipts: Sequence[Receipt], report: Verificatio
     staging.remember((one for one in receipts if (one.path, one.size, one.sha256) in on_hub), report.commit)
 
 
-def _where(staging: Staging) -> words.Where:
+def _where(staging: Staging) -> sentences.Where:
     """This machine's staging folder, and when a question that is asked now is closed."""
     expires = datetime.now(UTC) + timedelta(days=Settings().gate_days)
-    return words.Where(staging.folder, socket.gethostname(), expires)
+    return sentences.Where(staging.folder, socket.gethostname(), expires)
 
 
-def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: words.Where) -> Gate:
+def _open(
+    held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
+) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = create_markdown_artifact(
-        words.evidence(hub, report, found, leftovers, where),
+        sentences.evidence(hub, report, found, leftovers, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -141,18 +143,23 @@ def _open(held: Held, found: Evidence, report: VerificationReport, leftovers: Le
 
 
 def _decide(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], where: words.Where, remove: Remove
+    held: Held,
+    gate: Gate,
+    report: VerificationReport,
+    receipts: Sequence[Receipt],
+    where: sentences.Where,
+    remove: Remove,
 ) -> State:
     """Ask, and do what the person says. The process ends while it waits, and comes back here."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
-    text, picture = words.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(words.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
+    text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
+    waits = held.status.told(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
     files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
     question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
     approval = ask(hub.target.repo_id, run, question)
-    get_run_logger().info("Decided at the gate: %s. Note: %s", words.decided(approval), approval.note or "none")
+    get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
     if approval.removals is Fate.KEEP:
         write_kept(staging, read_kept(staging).joined(gate.removals))
     staged = _staged(held, gate, report, receipts, approval)
@@ -183,21 +190,21 @@ def _clean_up(
     leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
-    lost = words.gone_already(gone, len(gate.shown)) if gone else ""
+    lost = sentences.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
-        words.cleanup(plan, result, approval.note, lost),
+        sentences.cleanup(plan, result, approval.note, lost),
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )
-    freed = f"{words.size(result.freed)} in {words.number(len(result.removed), 'file')} freed"
+    freed = f"{sentences.size(result.freed)} in {sentences.number(len(result.removed), 'file')} freed"
     if result.refused:
         first = result.refused[0]
         removed = {removal.file for removal in result.removed}
         write_gate(staging, gate.model_copy(update={"shown": tuple(s for s in gate.shown if s.file not in removed)}))
         return Failed(
             name="CleanupRefused",
-            message=f"{freed}; {words.number(len(result.refused), 'file')} not removed, the first being {first.file}: "
-            f"{first.why}. Retry the run to be asked again, once that is mended.",
+            message=f"{freed}; {sentences.number(len(result.refused), 'file')} not removed, the first being "
+            f"{first.file}: {first.why}. Retry the run to be asked again, once that is mended.",
         )
     if approval.removals is Fate.REMOVE:  # still to be done: a Retry of this run asks about them, and about no file
         write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
@@ -214,9 +221,9 @@ def closed(held: Held) -> Gate:
 
 
 def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
-    size = words.size(sum(receipt.size for receipt in receipts))
-    staged = f"{words.number(len(receipts), 'shard')}, {size}, verified and still staged"
+    size = sentences.size(sum(receipt.size for receipt in receipts))
+    staged = f"{sentences.number(len(receipts), 'shard')}, {size}, verified and still staged"
     return (
-        f"{staged if receipts else words.stale_files(stale)}. To let them go, run the deployment "
+        f"{staged if receipts else sentences.stale_files(stale)}. To let them go, run the deployment "
         "cleanup-staging/cleanup and decide at its gate."
     )

@@ -12,14 +12,14 @@ from functools import partial
 from prefect.logging import get_run_logger
 
 from flows.held import Held
-from flows.steps import unseen
-from tasks import report as words
-from tasks.evidence import Evidence, VerificationReport
-from tasks.failed import read_failed, staged_copy, still_failed, write_failed
-from tasks.models import Listing, PublicationRecord, PublishedShard, Verification
-from tasks.resume import disagreement
-from tasks.rounds import read_round, write_round
-from tasks.settings import Settings
+from flows.steps import quoted
+from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
+from tasks.disk.rounds import read_round, write_round
+from tasks.record.resume import disagreement
+from tasks.report import sentences
+from tasks.report.evidence import Evidence, VerificationReport
+from tasks.values.models import Listing, PublicationRecord, PublishedShard, Verification
+from tasks.values.settings import Settings
 from tasks.verify import ReadBack, Reading, verify_target
 
 
@@ -51,7 +51,7 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
         commit=found.commit,
         read=found.read,
     )
-    report = held.steps.take(verify_target, held.hub, unseen(found.expected), level, unseen(reading), ReadBack())
+    report = held.steps.take(verify_target, held.hub, quoted(found.expected), level, quoted(reading), ReadBack())
 
     failed = still_failed(before, report.failures, report.right, report.gone, report.commit, now)
     write_failed(staging, failed)
@@ -63,8 +63,8 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
         held.status.rotated(after, after.places(len(found.expected), settings.sample_shards))
     report.require_good(before, partial(staged_copy, staging))
     mended = sorted(before.keys() - failed.keys())
-    held.status.verified(report, " ".join(filter(None, (words.verified(report, mended), damaged))))
-    log.info("%s", words.verified(report, mended))
+    held.status.verified(report, " ".join(filter(None, (sentences.verified(report, mended), damaged))))
+    log.info("%s", sentences.verified(report, mended))
     return report
 
 

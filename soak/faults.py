@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from deployments.local_stack import wait_until
 from soak.rig import Rig
-from tasks.errors import PushError
+from tasks.values.errors import PushError
 
 GRACE = 90.0  # seconds that a run may go on by itself after something else was killed under it
 

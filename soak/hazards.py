@@ -19,8 +19,8 @@ from huggingface_hub import CommitOperationAdd
 from deployments.local_stack import wait_until
 from soak.judge import reference_of
 from soak.rig import REPO_ID, Rig
-from tasks.errors import PushError
-from tasks.hub import Hub
+from tasks.hub.client import Hub
+from tasks.values.errors import PushError
 from year.rig import PUSH, RUN_SECONDS, Warm, deployed
 from year.warm import LEASE
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soak.rig import Rig
-from tasks.hub import RepoMissing
-from tasks.models import Receipt
-from tasks.published import CARD, RECORD, read_published
-from tasks.resume import disagreement
-from tasks.staging import identity
+from tasks.disk.staging import identity
+from tasks.hub.client import RepoMissing
+from tasks.record.remote import CARD, RECORD, read_remote
+from tasks.record.resume import disagreement
+from tasks.values.models import Receipt
 
 #: Bytes that Xet sends for a shard beside its content: chunk headers, and a xorb's footer.
 OVERHEAD = 1.02
@@ -44,7 +44,7 @@ def look(rig: Rig) -> Found:
     """What there is now."""
     staging, hub = rig.staging, rig.hub
     try:
-        published = read_published(hub)
+        published = read_remote(hub)
         listing = hub.listing(published.commit)
         lines = published.record.shards.items()
         on_hub = frozenset(path for path, line in lines if disagreement(line, listing) is None)

@@ -16,9 +16,9 @@ import psutil
 from deployments.demo_data import make_dataset
 from deployments.local_stack import START_SECONDS, Process, Stack, answers, wait_until
 from deployments.runs import ENDED, Runs, runs_of
-from tasks.files import sha256_of
-from tasks.hub import Hub
-from tasks.staging import Staging, Target
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub
 from tests.counted_hub import CONTENT, Asked, journal_of, read_journal
 from tests.processes import PICK_UP_SECONDS, process_of
 

@@ -24,13 +24,13 @@ from prefect.states import Cancelled, Suspended
 from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, ValidationError, create_model
 
-from tasks.errors import PushError
-from tasks.evidence import Approval, Choice, Fate, Gate
-from tasks.files import write_whole
-from tasks.gates import gate_key, status_line, tag_as_waiting
-from tasks.run import ThisRun, target_tag
-from tasks.staging import Staging, Target
-from tasks.untrusted import NOT_ORDINARY
+from tasks.disk.files import write_whole
+from tasks.disk.staging import Staging, Target
+from tasks.disk.untrusted import NOT_ORDINARY
+from tasks.report.evidence import Approval, Choice, Fate, Gate
+from tasks.runs.gates import gate_key, status_line, tag_as_waiting
+from tasks.runs.this_run import ThisRun, target_tag
+from tasks.values.errors import PushError
 
 
 class NotThisRepo(PushError):

@@ -6,7 +6,7 @@ unlink it is checked again that
 
 - the file has a name that bids-push gives, in the target's own folder, reached without following a symlink (each
   folder on the way is opened with O_NOFOLLOW, and the file is unlinked relative to the folder so opened),
-- it is an ordinary file (`tasks.untrusted`): no link, no FIFO, no second name elsewhere,
+- it is an ordinary file (`tasks.disk.untrusted`): no link, no FIFO, no second name elsewhere,
 - a shard has the bytes that its receipt describes: the identity that it got when it was staged, else (copied, restored,
   staged by an older version) their sha256; any other file is the one that was planned, by its identity,
 - the Hub holds a shard with the same size and sha256: asked for `ASK_AT_ONCE` shards at a time, right before those are
@@ -31,8 +31,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.errors import PushError
-from tasks.evidence import (
+from tasks.disk.failed import read_failed
+from tasks.disk.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, receipt_name, result_name
+from tasks.disk.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
+from tasks.hub.client import Hub, RepoMissing
+from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.report.evidence import (
     Approval,
     Choice,
     CleanupPlan,
@@ -46,12 +50,8 @@ from tasks.evidence import (
     VerificationReport,
     shown_as,
 )
-from tasks.failed import read_failed
-from tasks.hub import Hub, RepoMissing
-from tasks.models import ListedFile, Receipt
-from tasks.patience import RETRIES, patiently
-from tasks.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, receipt_name, result_name
-from tasks.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
+from tasks.values.errors import PushError
+from tasks.values.models import ListedFile, Receipt
 
 ASK_AT_ONCE = 50  # shards: two requests to the Hub before each so many are unlinked
 
@@ -358,7 +358,7 @@ def asking(hub: Hub) -> Held:
 )
 def look_for_leftovers(hub: Hub, staging: Staging, explained: Sequence[Receipt]) -> Leftovers:
     """`find_leftovers` as a task."""
-    return patiently(lambda: find_leftovers(staging, explained, asking(hub)), get_run_logger().warning)
+    return retry_while_busy(lambda: find_leftovers(staging, explained, asking(hub)), get_run_logger().warning)
 
 
 @task(name="cleanup", task_run_name="clean up what was let go", cache_policy=NO_CACHE, persist_result=False)

@@ -21,7 +21,7 @@ from operator import attrgetter
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.models import LAYOUT_VERSION, Dataset, Image, ShardSpec
+from tasks.values.models import LAYOUT_VERSION, Dataset, Image, ShardSpec
 
 FOLDER = "data"
 HASH_LENGTH = 8  # hexadecimal characters: tells apart the few names of one dataset that need it

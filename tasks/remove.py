@@ -9,19 +9,19 @@ hold at one commit. `deletions` turns it into the operations of a commit, and ch
 - the record has each file with the sha256 that the gate showed.
 
 The deletions, the record without their lines, the card and new versions of shards that were held back are one commit
-(`tasks.upload`), made while the run holds its lease. What is removed leaves the head; the history of the repo keeps it.
+(`tasks.commit`), made while the run holds its lease. What is removed leaves the head; the history of the repo keeps it.
 """
 
 from collections.abc import Mapping, Sequence
 
 from huggingface_hub import CommitOperationDelete
 
-from tasks.errors import PushError
-from tasks.evidence import Approval, Fate, Gate, Kept, VerificationFailed
-from tasks.hub import Hub
-from tasks.models import Listing, PublishedShard, PublishedText, Value
-from tasks.published import Published
-from tasks.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
+from tasks.hub.client import Hub
+from tasks.record.remote import Remote
+from tasks.record.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
+from tasks.report.evidence import Approval, Fate, Gate, Kept, RemovalPlan, VerificationFailed
+from tasks.values.errors import PushError
+from tasks.values.models import Listing, PublishedShard, PublishedText
 
 
 class RemovalNotApproved(PushError):
@@ -32,38 +32,11 @@ class RemovalRefused(PushError):
     """Something changed between the approval and the removal."""
 
 
-class RemovalPlan(Value):
-    """What leaves the repo, what stays, and why. Computed, and only then executed."""
-
-    commit: str
-    """The head at which it was computed."""
-    shards: Mapping[str, PublishedFile] = {}
-    texts: Mapping[str, PublishedFile] = {}
-    pictures: tuple[str, ...] = ()
-    """Pictures of the card that show images which leave."""
-    rows: Mapping[str, tuple[str, ...]] = {}
-    """Shards whose new version is without these images."""
-    kept: tuple[Kept, ...] = ()
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Every file that leaves the repo."""
-        return (*self.shards, *self.texts, *self.pictures)
-
-    @property
-    def images(self) -> int:
-        """The number of images that leave as rows of shards that stay."""
-        return sum(map(len, self.rows.values()))
-
-    def __bool__(self) -> bool:
-        return bool(self.shards or self.texts or self.rows)
-
-
 def plan_removal(
     gate: Gate,
     approval: Approval,
     now: Removals,
-    target: Published,
+    remote: Remote,
     listing: Listing,
     texts_there: Mapping[str, str | None],
     pictures: Sequence[str],
@@ -89,21 +62,21 @@ def plan_removal(
     approved, kept = gate.removals, []
     leaving: dict[str, PublishedFile] = {}
     for path in (*approved.shards, *approved.texts):
-        why = _why_not(path, approved, now, target, listing, texts_there)
+        why = _why_not(path, approved, now, remote, listing, texts_there)
         if why is None:
             leaving[path] = approved.published[path]
         else:
             kept.append(Kept(file=path, why=why))
     rows = {}
     for path, images in approved.rows.items():
-        line, gone = target.record.shards.get(path), now.rows.get(path, ())
+        line, gone = remote.record.shards.get(path), now.rows.get(path, ())
         if line is not None and gone and approved.allows(path, gone, line):
             rows[path] = gone
         else:
             back = "its images are in the dataset again" if not gone else "it is not as the gate showed it"
             kept.append(Kept(file=path, why=f"{back} ({len(images)} images were approved)"))
     return RemovalPlan(
-        commit=target.commit,
+        commit=remote.commit,
         shards={path: file for path, file in leaving.items() if path in approved.shards},
         texts={path: file for path, file in leaving.items() if path in approved.texts},
         pictures=tuple(path for path in pictures if is_our_picture(path)) if leaving or rows else (),
@@ -116,14 +89,14 @@ def _why_not(
     path: str,
     approved: Removals,
     now: Removals,
-    target: Published,
+    remote: Remote,
     listing: Listing,
     texts_there: Mapping[str, str | None],
 ) -> str | None:
     """Why a file that was approved stays all the same; None if it goes."""
     shown, listed = approved.published.get(path), listing.files.get(path)
     is_shard = path in approved.shards
-    line: PublishedShard | PublishedText | None = (target.record.shards if is_shard else target.record.texts).get(path)
+    line: PublishedShard | PublishedText | None = (remote.record.shards if is_shard else remote.record.texts).get(path)
     if listed is None:
         return "it is gone from the repo already"
     if path not in (now.shards if is_shard else now.texts):
@@ -137,7 +110,7 @@ def _why_not(
     return None
 
 
-def deletions(plan: RemovalPlan, before: Published) -> list[CommitOperationDelete]:
+def deletions(plan: RemovalPlan, before: Remote) -> list[CommitOperationDelete]:
     """The operations that carry a plan out, on top of `before`.
 
     Raises:

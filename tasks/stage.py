@@ -20,13 +20,13 @@ from typing import Any
 from prefect import task
 from prefect.logging import get_run_logger
 
+from tasks.disk.files import whole_file
+from tasks.disk.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
+from tasks.disk.untrusted import identity
 from tasks.embed import Check, embed
-from tasks.errors import PushError
-from tasks.files import whole_file
-from tasks.models import Identity, ImageContent, Receipt, ShardSpec, Value
-from tasks.settings import Settings
-from tasks.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
-from tasks.untrusted import identity
+from tasks.values.errors import PushError
+from tasks.values.models import Identity, ImageContent, Receipt, ShardSpec, Value
+from tasks.values.settings import Settings
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
 #: Small shards (up to `FLUSHED_ABOVE`) that one task run stages: from so many on a group ends at the next name that
@@ -34,7 +34,7 @@ from tasks.write import ShardWriter, row_groups, row_of, writing_order
 FEWEST_TOGETHER, MOST_TOGETHER = 16, 48
 
 
-class NotText(PushError):
+class NotUnicode(PushError):
     """A name or a text of the dataset is not Unicode, so no table can hold it."""
 
 
@@ -71,7 +71,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
         receipt = _write(spec, root, staging, check, result)
         staging.write_receipt(spec, receipt)
     except UnicodeEncodeError as error:
-        raise NotText(
+        raise NotUnicode(
             f"{spec.name} has a name or a text that is not UTF-8, at its character {error.start}. Rename the file, or "
             "mend the sidecar."  # what stands there may be about a person
         ) from error

@@ -4,15 +4,15 @@ Three levels, each with all of the one before:
 
 - `listing`: every expected shard's path, size and sha256 in the listing, all pages, and its line in the record.
 - `sample`: some shards are read back from the Hub, byte for byte: those just sent, and those that are due
-  (`tasks.rounds`), so that every shard comes back once in a stated number of nights.
+  (`tasks.disk.rounds`), so that every shard comes back once in a stated number of nights.
 - `full`: every shard is read back.
 
-A shard that failed before is read back at any level (`tasks.failed`).
+A shard that failed before is read back at any level (`tasks.disk.failed`).
 
 Reading back means: the bytes the Hub sends are hashed here and compared with the receipt, the Parquet file is opened,
 every image in it is hashed and compared with the sha256 its source file had when it was embedded, and decoded by
-nibabel to its end (`tasks.decode`). A listing's sha256 alone is only what an uploader claimed, and downloads through
-the client check nothing.
+nibabel to its end (`tasks.bids.decode`). A listing's sha256 alone is only what an uploader claimed, and downloads
+through the client check nothing.
 The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
 
 What could not be looked at (the Hub is away, the token has expired, this machine's disk is full) is no failure of a
@@ -35,16 +35,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.decode import Undecodable, decode, picture
-from tasks.evidence import ShardCheck, Slice, VerificationReport
-from tasks.failed import Cause, Failure
-from tasks.hub import Hub, Refused
-from tasks.models import Listing, PublicationRecord, PublishedShard, Verification
-from tasks.patience import RETRIES, patiently
-from tasks.pictures import MAX_SLICES
-from tasks.published import read_published
-from tasks.resume import disagreement
-from tasks.rounds import Round
+from tasks.bids.decode import Undecodable, decode, picture
+from tasks.bids.pictures import MAX_SLICES
+from tasks.disk.failed import Cause, Failure
+from tasks.disk.rounds import Round
+from tasks.hub.client import Hub, Refused
+from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.record.remote import read_remote
+from tasks.record.resume import disagreement
+from tasks.report.evidence import ShardCheck, VerificationReport
+from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 
 SAY_EVERY = 10.0  # seconds between lines in the log that say how far it is
 ASKED_BY_NAME = 1000  # shards missing in a listing that are asked for one by one: as many as a page of it has
@@ -105,7 +105,7 @@ def verify(
     chosen = _chosen(sound, level, reading)
     told = monotonic()
     for number, shard in enumerate(chosen, start=1):
-        failure = patiently(partial(found.read, hub, shard, commit), say)
+        failure = retry_while_busy(partial(found.read, hub, shard, commit), say)
         if failure is not None:
             failures[shard.path] = failure
         if number == len(chosen) or monotonic() > told + SAY_EVERY:
@@ -141,7 +141,7 @@ def _read(hub: Hub, commit: str, before: tuple[PublicationRecord, Listing] | Non
     """The record and the listing at a commit, fetched unless they were read before."""
     if before is not None and before[1].commit == commit:
         return before
-    return read_published(hub, commit).record, hub.listing(commit)
+    return read_remote(hub, commit).record, hub.listing(commit)
 
 
 def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Reading) -> list[PublishedShard]:

@@ -44,12 +44,12 @@ from prefect.logging.handlers import APILogWorker  # noqa: E402
 
 from deployments.demo_data import make_dataset  # noqa: E402
 from deployments.runs import runs_of  # noqa: E402
-from tasks.hub import Hub  # noqa: E402
+from tasks.disk.staging import Staging, Target  # noqa: E402
+from tasks.hub.client import Hub  # noqa: E402
 from tasks.load import load  # noqa: E402
-from tasks.models import Receipt, ShardSpec  # noqa: E402
 from tasks.plan import plan  # noqa: E402
 from tasks.stage import stage  # noqa: E402
-from tasks.staging import Staging, Target  # noqa: E402
+from tasks.values.models import Receipt, ShardSpec  # noqa: E402
 from tasks.write import WRITER_SETTINGS  # noqa: E402
 from tests import bids_examples  # noqa: E402
 from tests.counted_hub import CountedHub  # noqa: E402

@@ -17,8 +17,8 @@ from prefect.states import Scheduled
 
 from deployments.runs import Runs
 from flows.push_bids import push_bids
-from tasks.hub import Hub
-from tasks.staging import Staging, Target
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub
 
 
 class Gated:

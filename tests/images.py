@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.models import Image, ShardSpec
+from tasks.values.models import Image, ShardSpec
 
 
 def nifti1(shape: Sequence[int] = (4, 5, 6), seed: int = 0, order: str = "<") -> bytes:

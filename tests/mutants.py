@@ -33,7 +33,7 @@ GUARDS: dict[str, tuple[Sequence[str], str]] = {
     "untrusted": (["tests/test_staging.py", "tests/test_cleanup.py"], "not real_hub"),
     "patience": (["tests/test_patience.py"], ""),
     "resume": (["tests/test_resume.py"], ""),
-    "report": (["tests/test_report.py"], ""),
+    "sentences": (["tests/test_report.py"], ""),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
 COPIED = ("flows", "deployments", "docs", "soak", "benchmarks", "requirements")
@@ -119,16 +119,23 @@ def config(module: str) -> str:
              "pytest_add_cli_args_test_selection": tests}  # fmt: skip
     lines = [f"{name} =\n" + "".join(f"    {value}\n" for value in values) for name, values in lists.items()]
     return (
-        f"[mutmut]\nonly_mutate = tasks/{module}.py\ntimeout_constant = {LIMIT}\ntimeout_multiplier = 5\n"
+        f"[mutmut]\nonly_mutate = {file_of(module)}\ntimeout_constant = {LIMIT}\ntimeout_multiplier = 5\n"
         f"use_git_change_detection = false\n{''.join(lines)}"
     )
 
 
+def file_of(module: str) -> str:
+    """Where a module is, whichever room it is in."""
+    (found,) = (REPO / "tasks").rglob(f"{module}.py")
+    return found.relative_to(REPO).as_posix()
+
+
 def statuses(folder: Path, module: str) -> Iterator[tuple[str, str]]:
     """Each mutant's name, and what became of it."""
+    dotted = file_of(module).removesuffix(".py").replace("/", ".")
     for line in mutmut(folder, "results", "--all", "true").splitlines():
         name, _, status = line.strip().rpartition(": ")
-        if name.startswith(f"tasks.{module}."):
+        if name.startswith(f"{dotted}."):
             yield name, status
 
 

@@ -24,12 +24,12 @@ from deployments.local_stack import REPO, Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.connect import source_of
 from flows.push_bids import push_bids
-from tasks.contents import FILE as CACHE
-from tasks.contents import Contents
-from tasks.errors import BadInput
-from tasks.hub import Hub
-from tasks.paths import as_typed
-from tasks.staging import CannotWrite, Staging
+from tasks.disk.contents import FILE as CACHE
+from tasks.disk.contents import ContentCache
+from tasks.disk.paths import as_typed
+from tasks.disk.staging import CannotWrite, Staging
+from tasks.hub.client import Hub
+from tasks.values.errors import BadInput
 from tests.conftest import SESSIONS
 from tests.figures import figures
 
@@ -98,7 +98,7 @@ def test_a_link_with_a_plain_name_publishes_what_is_not_utf8(bids: Path, tmp_pat
     again = push(tmp_path / "plain", target.target.repo_id, tmp_path / "staging")
     assert again.name == "NothingToPublish"
     assert figures(first)["shards sent"] == SESSIONS
-    known = Contents(Staging.of(tmp_path / "staging", target.target).folder / CACHE, tmp_path / "plain")
+    known = ContentCache(Staging.of(tmp_path / "staging", target.target).folder / CACHE, tmp_path / "plain")
     assert sum(known.knows(str(path.relative_to(real))) for path in real.rglob("*.nii.gz")) > SESSIONS
 
 
@@ -215,7 +215,7 @@ def test_a_staging_disk_that_is_full_from_the_start_is_named(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
 
-    monkeypatch.setattr("tasks.files.os.fsync", full)  # where many a file system says so first
+    monkeypatch.setattr("tasks.disk.files.os.fsync", full)  # where many a file system says so first
     assert "No space left on device" in said(push(bids, target.target.repo_id, tmp_path), "DiskFull")
     assert not list(tmp_path.rglob("*.parquet"))
 

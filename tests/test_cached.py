@@ -14,13 +14,13 @@ from prefect.client.schemas.objects import State, TaskRun
 from deployments.demo_data import make_dataset
 from deployments.runs import Runs
 from flows.push_bids import push_bids
-from tasks.hub import Hub
+from tasks.disk.staging import FLUSHED_ABOVE
+from tasks.hub.client import Hub
 from tasks.load import load
-from tasks.models import ShardSpec
 from tasks.plan import plan
-from tasks.published import read_published
+from tasks.record.remote import read_remote
 from tasks.stage import MOST_TOGETHER, Group, groups
-from tasks.staging import FLUSHED_ABOVE
+from tasks.values.models import ShardSpec
 from tasks.write import WRITER_SETTINGS
 from tests.figures import figures
 
@@ -128,7 +128,7 @@ def lose_and_push(
     counted = figures(state)
     assert (counted["shards sent"], counted.get("shards embedded", 0)) == (len(lost), len(again))
     assert counted.get("shards found staged", 0) == len(lost) - len(again)
-    assert len(read_published(target).record.shards) == SMALL
+    assert len(read_remote(target).record.shards) == SMALL
     assert lost <= target.listing(target.head()).files.keys()
     return names(staging_runs(state, len(cut)))
 
@@ -151,7 +151,7 @@ def test_a_result_that_knows_fewer_shards_than_are_asked_for_now_is_made_again(
     own_bids: Path, target: Hub, tmp_path: Path
 ) -> None:
     push(own_bids, target, tmp_path)
-    first, second, *_ = sorted(read_published(target).record.shards)
+    first, second, *_ = sorted(read_remote(target).record.shards)
     (folder,) = tmp_path.glob("lab--*")
     receipt = next(folder.rglob(f"{Path(first).stem}.*.receipt.json"))
     hidden = receipt.read_bytes()

@@ -16,12 +16,12 @@ from huggingface_hub import DatasetCard, RepoCard
 from markdown_it import MarkdownIt
 
 from deployments.local_stack import Stack
-from tasks.card import About, Made, Pictures, UnreadableCard, card, same_card, side_files
-from tasks.findings import Checked, Finding, Statement
-from tasks.licence import Licence, licence
+from tasks.bids.licence import Licence, licence
+from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, same_card, side_files
 from tasks.load import load
-from tasks.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tasks.plan import plan
+from tasks.values.findings import Checked, Finding, Statement
+from tasks.values.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE
 
@@ -490,7 +490,7 @@ def test_a_dataset_without_tables_has_no_tables(tmp_path: Path) -> None:
 
 
 def test_the_card_of_ds004884_is_as_the_dataset_is(whole: Path, hub_server: Stack) -> None:
-    text = card_of(whole, about=About(Checked(Statement("defaced")), Pictures(), Made.of(load(whole))))
+    text = card_of(whole, about=About(Checked(Statement("defaced")), Pictures(), CardVersions.of(load(whole))))
 
     assert "5,164 images of 230 subjects in 902 sessions" in text
     rows = {row[0]: row[3:6] for row in rows_in(html_of(text))[1:8]}
@@ -541,7 +541,7 @@ def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path: P
 
 def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path: Path) -> None:
     root = bids.two_sessions(tmp_path)
-    older, newer = (card_of(root, about=About(made=Made("1.0", "c" * 40, f"bids-push {n}"))) for n in (1, 2))
+    older, newer = (card_of(root, about=About(made=CardVersions("1.0", "c" * 40, f"bids-push {n}"))) for n in (1, 2))
 
     assert older != newer and same_card(newer, older)
     assert not same_card(newer, None)
@@ -551,9 +551,9 @@ def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path: Path) -
 def test_the_commit_of_the_datasets_git_tree_is_on_the_card_and_that_of_a_tree_around_it_is_not(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path / "around" / "dataset", {"CHANGES": "v2.1.0 2026-01-01\n  - new\n1.0.0\n"})
     for folder in (root.parent, root):
-        assert Made.of(load(root)).commit == ""
+        assert CardVersions.of(load(root)).commit == ""
         porcelain.init(str(folder))
         commit = porcelain.commit(str(folder), message=b"x", author=b"a <a@b>", committer=b"a <a@b>").decode()
-    assert Made.of(load(root)).commit == commit
-    assert commit in card_of(root, about=About(made=Made.of(load(root))))
-    assert Made.of(load(root)).dataset == "2.1.0"
+    assert CardVersions.of(load(root)).commit == commit
+    assert commit in card_of(root, about=About(made=CardVersions.of(load(root))))
+    assert CardVersions.of(load(root)).dataset == "2.1.0"

@@ -16,14 +16,15 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from flows.push_bids import push_bids
-from tasks.change import Change, TooMuchChanged, change
-from tasks.contents import Contents
-from tasks.files import sha256_of
-from tasks.hub import Hub
+from tasks.disk.contents import ContentCache
+from tasks.disk.files import sha256_of
+from tasks.hub.client import Hub
 from tasks.load import load
-from tasks.models import ImageContent, PublicationRecord, PublishedShard
 from tasks.plan import plan
-from tasks.settings import Settings
+from tasks.record.accepted import ACCEPTED
+from tasks.record.change import Change, TooMuchChanged, change
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
+from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 from tests.bids_examples import Image, description, write
 from tests.counted_hub import CountedHub
@@ -69,7 +70,7 @@ def record_of(root: Path) -> PublicationRecord:
 def compared(root: Path, record: PublicationRecord, settled: Iterable[str] = ()) -> Change:
     """What a night finds that knows nothing of the night before."""
     dataset = load(root)
-    contents = Contents(root.parent / "cache" / "contents", root)
+    contents = ContentCache(root.parent / "cache" / "contents", root)
     return change(dataset, plan(dataset, WRITER_SETTINGS), record, contents.sha256, frozenset(settled))
 
 
@@ -406,6 +407,54 @@ def test_the_exact_number_lets_this_night_on_and_no_other(bids: Path, target: Hu
     zeroed_by_a_disk(bids)
     again = push(bids, target, root, accept_changes=count)
     assert again.name == "TooMuchChanged" and "is not the number that is found now" in (again.message or "")
+
+
+def test_what_was_accepted_to_be_gone_is_not_asked_about_in_the_nights_after(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    root, head = tmp_path / "staging-root", target.head
+    push(bids, target, root)
+    count = subjects_that_are_not_there(bids)
+    assert push(bids, target, root, accept_changes=count).type.value == "COMPLETED"
+    before = head()
+    quiet = push(bids, target, root)
+    assert (quiet.type.value, head()) == ("COMPLETED", before), quiet.message
+    # more than that is asked about, and only what is more is counted
+    image = sorted(bids.rglob("*_T1w.nii.gz"))[0]
+    for folder in sorted(bids.glob("sub-*"))[:2]:
+        shutil.rmtree(folder)
+    stopped = push(bids, target, root)
+    assert stopped.name == "TooMuchChanged" and not image.exists(), stopped.message
+    assert f"{PUBLISHED // SUBJECTS * 2} of {PUBLISHED} published images" in (stopped.message or "")
+
+
+def test_an_accepted_subject_that_came_back_and_is_gone_again_is_asked_about(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    root, aside = tmp_path / "staging-root", tmp_path / "aside"
+    push(bids, target, root)
+    shutil.copytree(bids, aside, symlinks=True)
+    count = subjects_that_are_not_there(bids)
+    assert push(bids, target, root, accept_changes=count).type.value == "COMPLETED"
+    shutil.copytree(aside, bids, symlinks=True, dirs_exist_ok=True)
+    assert push(bids, target, root).type.value == "COMPLETED"
+    assert subjects_that_are_not_there(bids) == count
+    again = push(bids, target, root)
+    assert again.name == "TooMuchChanged" and f"accept_changes={count}" in (again.message or "")
+
+
+def test_a_memory_of_what_was_accepted_that_is_damaged_or_of_other_bytes_counts_for_nothing(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    root = tmp_path / "staging-root"
+    push(bids, target, root)
+    count = subjects_that_are_not_there(bids)
+    assert push(bids, target, root, accept_changes=count).type.value == "COMPLETED"
+    (memory,) = root.rglob(ACCEPTED)
+    kept = memory.read_bytes()
+    for damaged in (kept[: len(kept) // 2], re.sub(rb'"[0-9a-f]{64}"', b'"' + b"0" * 64 + b'"', kept), b"[]"):
+        memory.write_bytes(damaged)
+        assert push(bids, target, root).name == "TooMuchChanged", damaged
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -17,7 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.cleanup import DOUBTED, UNPROVED, Held, NotApproved, asking, execute, find_leftovers, plan_cleanup
-from tasks.evidence import (
+from tasks.disk.failed import Cause, FailedShard, write_failed
+from tasks.disk.staging import Staging, Target, receipt_name, result_name
+from tasks.disk.untrusted import identity
+from tasks.hub.client import Hub, RepoMissing
+from tasks.report.evidence import (
     Approval,
     Choice,
     CleanupPlan,
@@ -30,12 +34,8 @@ from tasks.evidence import (
     VerificationReport,
     shown_as,
 )
-from tasks.failed import Cause, FailedShard, write_failed
-from tasks.hub import Hub, RepoMissing
-from tasks.models import ListedFile, Receipt, ShardSpec
 from tasks.stage import stage
-from tasks.staging import Staging, Target, receipt_name, result_name
-from tasks.untrusted import identity
+from tasks.values.models import ListedFile, Receipt, ShardSpec
 
 Staged = Callable[[int], list[Receipt]]
 RUN = "the-run"

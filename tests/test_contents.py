@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.contents import FEW, FILE, Contents
-from tasks.files import sha256_of
+from tasks.disk.contents import FEW, FILE, ContentCache
+from tasks.disk.files import sha256_of
 from tasks.load import load
-from tasks.models import Image, ImageContent
+from tasks.values.models import Image, ImageContent
 from tests import bids_examples as bids
 
 
@@ -29,8 +29,8 @@ def look(tmp_path: Path, image: Image) -> Image:
                    inode=status.st_ino)  # fmt: skip
 
 
-def known(tmp_path: Path) -> Contents:
-    return Contents(tmp_path / "cache" / FILE, tmp_path / "bids")
+def known(tmp_path: Path) -> ContentCache:
+    return ContentCache(tmp_path / "cache" / FILE, tmp_path / "bids")
 
 
 def content(tmp_path: Path, image: Image) -> ImageContent:
@@ -136,10 +136,10 @@ def test_an_unlocked_annexed_image_that_was_edited_in_place_is_noticed(tmp_path:
     unlocked.parent.mkdir(parents=True)
     unlocked.hardlink_to(root / f".git/annex/objects/1/2/{key}/{key}")  # as `git annex unlock` with annex.thin
 
-    def night() -> tuple[Image, ImageContent, Contents]:
+    def night() -> tuple[Image, ImageContent, ContentCache]:
         image = load(root).images[1]
         found = ImageContent(path=image.path, size=image.size, sha256=sha256_of(unlocked))
-        return image, found, Contents(tmp_path / "cache" / FILE, root)
+        return image, found, ContentCache(tmp_path / "cache" / FILE, root)
 
     image, published, contents = night()
     assert contents.unchanged([image], [published])
@@ -307,5 +307,5 @@ def test_a_root_whose_path_is_not_utf8_is_remembered_as_any_other(tmp_path: Path
     (tmp_path / "bids").rename(odd)
     published = ImageContent(path=image.path, size=image.size, sha256=sha256_of(odd / image.path))
     for root, read in ((odd, 1), (odd, 0)):
-        contents = Contents(tmp_path / "cache" / FILE, root)
+        contents = ContentCache(tmp_path / "cache" / FILE, root)
         assert contents.unchanged([image], [published]) and contents.images_read == read

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image as Picture
 
 from deployments.local_stack import REPO
-from tasks.decode import SLAB, Undecodable, decode, picture
+from tasks.bids.decode import SLAB, Undecodable, decode, picture
+from tasks.bids.pictures import MAX_SLICES, axial_slice
+from tasks.disk.staging import Staging
 from tasks.embed import Check
-from tasks.models import Receipt
-from tasks.pictures import MAX_SLICES, axial_slice
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.values.models import Receipt
 from tasks.verify import ReadBack
 from tests.images import image_of, nifti1, nifti2, spec_of, zipped
 
@@ -191,7 +191,7 @@ def test_of_a_mask_the_fullest_slice_is_shown() -> None:
 def test_nothing_is_said_to_the_terminal_about_a_header_that_nibabel_mends() -> None:
     data = bytearray(nifti1(LARGE))
     struct.pack_into("<f", data, PIXDIM, 0.0)
-    code = f"import pyarrow as pa; from tasks.decode import decode, picture; data = pa.py_buffer({bytes(data[:400])!r} + bytes(60000)); decode(data); picture('a', 'T1w', data)"  # noqa: E501
+    code = f"import pyarrow as pa; from tasks.bids.decode import decode, picture; data = pa.py_buffer({bytes(data[:400])!r} + bytes(60000)); decode(data); picture('a', 'T1w', data)"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.annex import AnnexKey, identifies_content
+from tasks.bids.annex import AnnexKey, identifies_content
+from tasks.bids.nifti import nifti_header
 from tasks.embed import (
     BadImage,
     Changed,
@@ -27,8 +28,7 @@ from tasks.embed import (
     Unreadable,
     embed,
 )
-from tasks.models import Image, ImageContent
-from tasks.nifti import nifti_header
+from tasks.values.models import Image, ImageContent
 from tests.images import image_at, image_of, nifti1, nifti2, put, sparse, zipped
 
 T1W = "sub-1/anat/sub-1_T1w.nii.gz"

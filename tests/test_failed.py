@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tasks.failed import WAY_OUT, WHAT, Cause, FailedShard, Failure, explained, read_failed, still_failed, write_failed
-from tasks.staging import CannotWrite, Staging
+from tasks.disk.failed import (
+    WAY_OUT,
+    WHAT,
+    Cause,
+    FailedShard,
+    Failure,
+    explained,
+    read_failed,
+    still_failed,
+    write_failed,
+)
+from tasks.disk.staging import CannotWrite, Staging
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
 LATER = NOW + timedelta(days=3)

@@ -15,14 +15,16 @@ import pytest
 from huggingface_hub import constants
 
 from deployments.local_stack import REPO, wait_until
-from tasks.errors import PushError
-from tasks.files import sha256_of
-from tasks.hub import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
-from tasks.models import Receipt
-from tasks.patience import patiently
-from tasks.published import Published, read_published
-from tasks.staging import RECEIPT_SUFFIX, Staging
-from tasks.upload import Changes, commit, transfer
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import RECEIPT_SUFFIX, Staging
+from tasks.hub.client import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
+from tasks.hub.patience import retry_while_busy
+from tasks.record.remote import Remote, read_remote
+from tasks.transfer import transfer
+from tasks.values.errors import PushError
+from tasks.values.models import Receipt
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
@@ -33,9 +35,9 @@ AT_ONCE = 2  # requests that are refused before a person hears of it; one of the
 TRANSFER = """
 import sys
 from pathlib import Path
-from tasks.hub import Hub
-from tasks.staging import RECEIPT_SUFFIX, Staging, Target
-from tasks.upload import transfer
+from tasks.hub.client import Hub
+from tasks.disk.staging import RECEIPT_SUFFIX, Staging, Target
+from tasks.transfer import transfer
 endpoint, repo, folder, token = sys.argv[1:]
 hub, staging = Hub(Target(endpoint, repo), token), Staging(Path(folder))
 for receipt in staging.receipts():
@@ -56,10 +58,10 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return str(request.param)
 
 
-def publish(hub: Hub, staging: Staging, receipts: list[Receipt], before: Published | None = None) -> Published:
+def publish(hub: Hub, staging: Staging, receipts: list[Receipt], before: Remote | None = None) -> Remote:
     sent = transfer(hub, staging, receipts)
     lines = [one.published() for one in receipts]
-    return commit(hub, before or read_published(hub), lines, [one.operation for one in sent], CHANGES)
+    return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], CHANGES)
 
 
 def commits(hub: Hub) -> int:
@@ -106,8 +108,12 @@ def unheard_of(staging: Staging, receipt: Receipt) -> Receipt:
 @pytest.mark.parametrize("path", ["/preupload/", "xet-write-token", "/v1/xorbs/", "/commit/"])
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_hub_that_cannot_answer_now_is_worth_another_try_and_the_try_succeeds(
-    server: CountedHub, hub: Hub, staging: Staging, staged: Staged, path: str, status: int
-) -> None:
+    server: CountedHub, hub: Hub, staging: Staging, staged: Staged, path: str, status: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        "huggingface_hub.utils._http.time.sleep", lambda seconds: None
+    )  # between the client's own tries
     receipts = [unheard_of(staging, one) for one in staged(1)]
     server.break_on({"fault": "status", "path": path, "status": status, "times": 9, "retry_after": 0})
     with pytest.raises(Transient, match=str(status)):
@@ -124,7 +130,7 @@ def test_a_pause_that_the_hub_asks_for_is_waited_out_and_said(
     said: list[str] = []
     server.break_on({"fault": "status", "path": "/commit/", "status": 429, "retry_after": 2, "times": 2})
     began = time.monotonic()
-    patiently(lambda: publish(hub, staging, receipts), said.append)
+    retry_while_busy(lambda: publish(hub, staging, receipts), said.append)
     assert time.monotonic() - began >= 4
     assert len(said) == 2 and "asks for a pause of 2 s" in said[0] and "429" in said[0]
     assert holds(hub, receipts) and commits(hub) == 2
@@ -145,7 +151,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised_and_not_made_again(
 
 def test_a_commit_of_the_card_alone_whose_answer_was_lost_is_not_made_again(server: CountedHub, hub: Hub) -> None:
     server.break_on({"fault": "lose_response", "path": "/commit/"})
-    after = commit(hub, read_published(hub), [], [], CHANGES)
+    after = commit(hub, read_remote(hub), [], [], CHANGES)
     assert after.commit == hub.head() and commits(hub) == 2
 
 
@@ -153,7 +159,7 @@ def test_a_commit_cut_on_its_way_does_not_land_and_lands_once_when_tried_again(
     server: CountedHub, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(2)
-    before = read_published(hub)
+    before = read_remote(hub)
     server.break_on({"fault": "cut_request", "path": "/commit/", "bytes": 100})
     with pytest.raises(Transient):
         publish(hub, staging, receipts, before)
@@ -166,10 +172,10 @@ def test_lines_that_two_writers_commit_in_turns_are_all_in_the_record(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(6)
-    heads = {0: read_published(hub), 1: read_published(hub)}  # neither hears of the other but by a refused commit
+    heads = {0: read_remote(hub), 1: read_remote(hub)}  # neither hears of the other but by a refused commit
     for number, receipt in enumerate(receipts):
         heads[number % 2] = publish(hub, staging, [receipt], heads[number % 2])
-    assert set(read_published(hub).record.shards) == {one.path for one in receipts}
+    assert set(read_remote(hub).record.shards) == {one.path for one in receipts}
     assert commits(hub) == 1 + len(receipts) and holds(hub, receipts)
 
 

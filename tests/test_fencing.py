@@ -12,18 +12,22 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from tasks import hub as hub_module
-from tasks import upload
-from tasks.files import sha256_of
-from tasks.heads import NewestHead
-from tasks.hub import Hub, OversizedFile, StaleHead, Transient
-from tasks.lease import TargetLost
-from tasks.models import DatasetIdentity, PublicationRecord, Receipt
-from tasks.published import CARD, INDEX, RECORD, Published, read_published
-from tasks.removals import as_file
-from tasks.remove import RemovalPlan, RemovalRefused
-from tasks.staging import RECEIPT_SUFFIX, Staging
-from tasks.upload import Changes, ContestedTarget, Fence, IgnoredByRepo, NotInLfs, as_published, commit, transfer
+from tasks import commit as stage
+from tasks.commit import ContestedTarget, Fence, commit
+from tasks.commit.changes import Changes, as_published
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import RECEIPT_SUFFIX, Staging
+from tasks.hub import client as hub_module
+from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
+from tasks.hub.heads import NewestHead
+from tasks.hub.rules import IgnoredByRepo, NotInLfs
+from tasks.record.remote import CARD, INDEX, RECORD, Remote, read_remote
+from tasks.record.removals import as_file
+from tasks.remove import RemovalRefused
+from tasks.report.evidence import RemovalPlan
+from tasks.runs.lease import TargetLost
+from tasks.transfer import transfer
+from tasks.values.models import DatasetIdentity, PublicationRecord, Receipt
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
@@ -53,12 +57,12 @@ def publish(
     staging: Staging,
     receipts: list[Receipt],
     what: Changes,
-    before: Published | None = None,
+    before: Remote | None = None,
     fence: Fence = lambda: None,
-) -> Published:
+) -> Remote:
     sent = transfer(hub, staging, receipts)
     lines = [one.published() for one in receipts]
-    return commit(hub, before or read_published(hub), lines, [one.operation for one in sent], what, fence)
+    return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], what, fence)
 
 
 def by_hand(hub: Hub, *operations: CommitOperationAdd | CommitOperationDelete) -> str:
@@ -85,7 +89,7 @@ def history(hub: Hub) -> list[str]:
 def test_a_run_that_loses_its_target_between_two_tries_commits_nothing(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
-    before, asked = read_published(hub), []
+    before, asked = read_remote(hub), []
 
     def fence() -> None:
         asked.append(hub.head())
@@ -97,7 +101,7 @@ def test_a_run_that_loses_its_target_between_two_tries_commits_nothing(
     with pytest.raises(TargetLost):
         publish(hub, staging, staged(1), changes(), before, fence)
     assert len(asked) == 2 and len(history(hub)) == count
-    assert not read_published(hub).record.shards
+    assert not read_remote(hub).record.shards
 
 
 def test_a_run_that_has_lost_its_target_does_not_even_try(
@@ -120,11 +124,11 @@ def test_a_line_that_somebody_else_has_changed_since_stays_as_they_have_it_and_t
 ) -> None:
     first, second = staged(2)
     theirs = another_version(staging, first)
-    before = read_published(hub)
+    before = read_remote(hub)
     publish(hub, staging, [theirs], changes())
     after = publish(hub, staging, [first, second], changes(), before)
     assert after.overtaken == {first.path} and after.contested
-    found = read_published(hub)
+    found = read_remote(hub)
     assert found.record.shards == {first.path: theirs.published(), second.path: second.published()}
     assert hub.listing(found.commit).files[first.path].sha256 == theirs.sha256
 
@@ -134,18 +138,18 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
 ) -> None:
     first, second = staged(2)
     theirs = another_version(staging, second)
-    before = read_published(hub)
+    before = read_remote(hub)
     planned = replace(changes(), planned=before.record)
     publish(hub, staging, [theirs], changes())
     after = publish(hub, staging, [first], planned, before)  # goes on top of theirs, and knows of their line from now
     after = publish(hub, staging, [second], planned, after)
     assert after.overtaken == {second.path}
-    assert read_published(hub).record.shards == {first.path: first.published(), second.path: theirs.published()}
+    assert read_remote(hub).record.shards == {first.path: first.published(), second.path: theirs.published()}
 
 
 def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: Staging, staged: Staged) -> None:
     first, second = staged(2)
-    before = read_published(hub)
+    before = read_remote(hub)
     publish(hub, staging, [first], changes())
     after = publish(hub, staging, [first, second], changes(), before)
     assert not after.overtaken and set(after.record.shards) == {first.path, second.path}
@@ -154,16 +158,16 @@ def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: S
 def test_a_text_that_somebody_else_has_published_since_stays_as_they_have_it(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
-    before = read_published(hub)
+    before = read_remote(hub)
     commit(hub, before, [], [], changes(README=b"theirs"))
     after = publish(hub, staging, staged(1), changes(README=b"ours", CHANGES=b"1.0"), before)
     assert after.overtaken == {"bids/README"}
     assert (hub.read("bids/README", after.commit), hub.read("bids/CHANGES", after.commit)) == (b"theirs", b"1.0")
     assert after.record.texts["bids/README"] == as_published({"bids/README": b"theirs"})[0]
-    assert read_published(hub).record == after.record
+    assert read_remote(hub).record == after.record
 
 
-def removal(target: Published, shard: str) -> RemovalPlan:
+def removal(target: Remote, shard: str) -> RemovalPlan:
     """An approved removal of a shard, planned at this head."""
     return RemovalPlan(commit=target.commit, shards={shard: as_file(target.record.shards[shard])})
 
@@ -188,9 +192,9 @@ def test_a_line_whose_shard_is_nowhere_leaves_the_record_and_one_whose_shard_is_
     publish(hub, staging, [first, second], changes())
     by_hand(hub, CommitOperationDelete(first.path))
     lost = {one.path: one.sha256 for one in (first, second)}
-    assert replace(changes(), lost=lost).any(read_published(hub))
-    after = commit(hub, read_published(hub), [], [], replace(changes(), lost=lost))
-    assert set(after.record.shards) == set(read_published(hub).record.shards) == {second.path}
+    assert replace(changes(), lost=lost).any(read_remote(hub))
+    after = commit(hub, read_remote(hub), [], [], replace(changes(), lost=lost))
+    assert set(after.record.shards) == set(read_remote(hub).record.shards) == {second.path}
     assert second.path in hub.listing(after.commit).files
 
 
@@ -204,14 +208,14 @@ def test_somebody_who_commits_before_each_try_is_told(
 
     with pytest.raises(ContestedTarget, match="8 times"):
         publish(hub, staging, staged(1), changes(), None, other)
-    assert len(history(hub)) == 1 + upload.COMMIT_TRIES
+    assert len(history(hub)) == 1 + stage.COMMIT_TRIES
 
 
 # What landed.
 
 
 def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(server: CountedHub, hub: Hub) -> None:
-    before = commit(hub, read_published(hub), [], [], changes(README=b"old"))
+    before = commit(hub, read_remote(hub), [], [], changes(README=b"old"))
     server.break_on({"fault": "status", "path": "/commit/", "status": 500})
     with pytest.raises(Transient):
         commit(hub, before, [], [], changes(README=b"new"))
@@ -220,7 +224,7 @@ def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(s
 
 
 def test_a_text_whose_commit_lost_to_another_one_is_committed_on_top_of_it(hub: Hub) -> None:
-    before = commit(hub, read_published(hub), [], [], changes(README=b"old"))
+    before = commit(hub, read_remote(hub), [], [], changes(README=b"old"))
     by_hand(hub, CommitOperationAdd("notes.md", b"by hand"))
     commit(hub, before, [], [], changes(README=b"new"))
     assert hub.read("bids/README", hub.head()) == b"new" and hub.read("notes.md", hub.head()) == b"by hand"
@@ -276,7 +280,7 @@ def test_a_commit_of_the_record_and_the_card_alone_counts_as_landed_only_where_t
     looks.__dict__["meddle"] = lambda: by_hand(hub, CommitOperationDelete(file))
     server.break_on({"fault": "lose_response", "path": "/commit/"})
     with pytest.raises(Transient):
-        commit(looks, read_published(hub), [], [], asked)
+        commit(looks, read_remote(hub), [], [], asked)
 
 
 class Meddled(Hub):
@@ -297,7 +301,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks come after moments, and patience ends soon."""
     monkeypatch.setattr(hub_module, "STALE_PAUSES", (0.05, 0.1))
     monkeypatch.setattr(hub_module, "STALE_PATIENCE", 0.3)
-    monkeypatch.setattr(upload, "BEHIND_PAUSES", (0.05,) * upload.COMMIT_TRIES)
+    monkeypatch.setattr(stage, "BEHIND_PAUSES", (0.05,) * stage.COMMIT_TRIES)
 
 
 def test_a_head_from_before_our_own_commit_is_waited_for_and_the_log_says_so(
@@ -390,15 +394,15 @@ def test_a_head_at_least_as_new_as_a_given_commit_is_asked_for(
 def test_a_hub_that_refuses_the_head_which_it_names_is_behind_and_waited_for(
     server: CountedHub, hub: Hub, token: str, staging: Staging, staged: Staged, quick: None
 ) -> None:
-    receipts, before = staged(1), read_published(hub)
+    receipts, before = staged(1), read_remote(hub)
     new = by_hand(Hub(hub.target, token), CommitOperationAdd("notes.md", b"1"))
     server.break_on({"fault": "old_head", "path": INFO, "commit": before.commit, "times": 2})
     publish(hub, staging, receipts, changes(), before)
     assert server.broken == 2
-    assert set(read_published(hub).record.shards) == {receipts[0].path} and new != hub.head()
+    assert set(read_remote(hub).record.shards) == {receipts[0].path} and new != hub.head()
     server.break_on({"fault": "status", "path": "/commit/", "status": 412, "times": -1})
     with pytest.raises(StaleHead, match="refuses to commit on top of"):
-        commit(hub, read_published(hub), [], [], changes(README=b"1"))
+        commit(hub, read_remote(hub), [], [], changes(README=b"1"))
 
 
 # What a repo does not take.
@@ -420,7 +424,7 @@ def test_rules_of_the_repo_that_keep_a_shard_out_are_found_before_anything_is_co
     count = len(history(hub))
     with pytest.raises(error, match=f"{receipts[0].path}.*{said}.*start again"):
         publish(hub, staging, receipts, changes())
-    assert len(history(hub)) == count and not read_published(hub).record.shards
+    assert len(history(hub)) == count and not read_remote(hub).record.shards
 
 
 @pytest.mark.parametrize("rule", ["bids/", "README.md", "*.jsonl"])
@@ -441,7 +445,7 @@ def test_a_shard_that_the_repo_held_when_it_was_sent_and_not_when_it_is_committe
     (receipt,) = staged(1)
     publish(hub, staging, [receipt], changes())
     by_hand(hub, CommitOperationAdd(RECORD, b""))
-    before = read_published(hub)
+    before = read_remote(hub)
     sent = [one.operation for one in transfer(hub, staging, [receipt])]
     by_hand(hub, CommitOperationDelete(receipt.path))
     after = commit(hub, before, [receipt.published()], sent, changes())
@@ -452,6 +456,6 @@ def test_a_record_larger_than_any_is_named_and_not_read_to_its_end(hub: Hub, mon
     monkeypatch.setattr(hub_module, "LARGEST_TEXT", 1 << 20)
     by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20) + b"x"))
     with pytest.raises(OversizedFile, match=f"{RECORD} in .*older version"):
-        read_published(hub)
+        read_remote(hub)
     by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20)))
-    assert read_published(hub).record == PublicationRecord()
+    assert read_remote(hub).record == PublicationRecord()

@@ -19,11 +19,11 @@ from flows.cleanup_staging import cleanup_staging
 from flows.held import Held, on_target
 from flows.push_bids import push_bids
 from tasks.approve import Question, ask
-from tasks.hub import Hub
-from tasks.models import PublicationRecord, ShardSpec
-from tasks.published import CARD, INDEX, RECORD
+from tasks.disk.staging import Staging
+from tasks.hub.client import Hub
+from tasks.record.remote import CARD, INDEX, RECORD
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.values.models import PublicationRecord, ShardSpec
 from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
 
@@ -221,7 +221,7 @@ def test_an_upgrade_of_bids_push_is_told_when_something_is_published_and_is_no_r
 ) -> None:
     push(own_bids, target, root)
     first = on_hub(target)
-    monkeypatch.setattr("tasks.card.made.tool_version", lambda: "bids-push 77.0")
+    monkeypatch.setattr("tasks.card.versions.tool_version", lambda: "bids-push 77.0")
     assert push(own_bids, target, root).name == "NothingToPublish"
     shutil.copyfile(*reversed(sorted(own_bids.rglob("*_T1w.nii.gz"))[:2]))
     assert push(own_bids, target, root).name == "Staged"
@@ -315,7 +315,7 @@ def test_a_full_disk_is_refused_before_anything_is_staged_or_sent(
     bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("tasks.staging.shutil.disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr("tasks.disk.staging.shutil.disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
     state = push(bids, target, root)
     assert (state.type.value, state.name) == ("FAILED", "DiskFull")
     assert not staged(root) and not shards_on(target)

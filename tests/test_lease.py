@@ -14,10 +14,10 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from deployments.local_stack import REPO, Stack
-from tasks import lease as module
-from tasks.lease import Lease, TargetLost, holding
-from tasks.run import ThisRun
-from tasks.staging import Staging, Target, TargetBusy
+from tasks.disk.staging import Staging, Target, TargetBusy
+from tasks.runs import lease as module
+from tasks.runs.lease import Lease, TargetLost, holding
+from tasks.runs.this_run import ThisRun
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 _numbers = count(1)
@@ -27,9 +27,9 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from prefect import flow
-from tasks.lease import holding
-from tasks.run import ThisRun
-from tasks.staging import Staging, Target
+from tasks.runs.lease import holding
+from tasks.runs.this_run import ThisRun
+from tasks.disk.staging import Staging, Target
 @flow
 def work():
     with holding(Staging(Path(sys.argv[1])), Target("http://hub", sys.argv[2]), ThisRun("1", "the-first", 1, False)):

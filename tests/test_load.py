@@ -22,7 +22,7 @@ from tasks.load import (
     UnreadableTable,
     load,
 )
-from tasks.models import ENTITIES, Dataset
+from tasks.values.models import ENTITIES, Dataset
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Image, Link
 
@@ -644,7 +644,7 @@ def test_texts_are_read_in_the_encoding_they_have(tmp_path: Path, encoding: str)
         },
     )
     image = only_image(load(root))
-    assert json.loads(image.participant) == {"participant_id": "sub-01", "name": f"José {'x' * 30}"}
+    assert json.loads(image.participant or "") == {"participant_id": "sub-01", "name": f"José {'x' * 30}"}
     assert json.loads(image.metadata) == {"Site": f"Jülich {'x' * 30}"}
 
 
@@ -735,8 +735,8 @@ def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_pa
     images = by_path(dataset)
 
     t1w = images["sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"]
-    assert json.loads(t1w.session) == {"session_id": "ses-a", "acq_time": "1877-01-01"}
-    assert json.loads(t1w.scan) == {"filename": "anat/sub-01_ses-a_T1w.nii.gz", "quality": "good"}
+    assert json.loads(t1w.session or "") == {"session_id": "ses-a", "acq_time": "1877-01-01"}
+    assert json.loads(t1w.scan or "") == {"filename": "anat/sub-01_ses-a_T1w.nii.gz", "quality": "good"}
     assert json.loads(images["sub-01/ses-b/anat/sub-01_ses-b_T1w.nii"].session)["acq_time"] is None
     assert images["sub-01/ses-b/anat/sub-01_ses-b_T1w.nii"].scan is None
     assert [dict(row) for row in dataset.sessions] == [
@@ -887,8 +887,8 @@ def test_every_participants_value_of_ds004884_is_as_in_the_table(whole: tuple[Pa
 
     assert len(table) == len(dataset.participants) == 245
     for image in dataset.images:
-        assert json.loads(image.participant) == table[f"sub-{image.sub}"]
-    types = Counter(json.loads(image.participant)["wab_type"] for image in dataset.images)
+        assert json.loads(image.participant or "") == table[f"sub-{image.sub}"]
+    types = Counter(json.loads(image.participant or "")["wab_type"] for image in dataset.images)
     assert types["None"] > 0 and types[None] > 0
 
 
@@ -912,7 +912,7 @@ def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole: tuple[
             for names, of_suffix, values in sidecars.get(level, []):
                 if of_suffix == suffix and names <= set(entities):
                     expected |= values
-        assert json.loads(image.metadata) == expected, image.path
+        assert json.loads(image.metadata or "") == expected, image.path
 
 
 def test_bids2table_finds_the_same_images_in_ds004884(whole: tuple[Path, Dataset]) -> None:

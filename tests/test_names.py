@@ -19,12 +19,12 @@ from pydantic import TypeAdapter
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
-from tasks.hub import Hub
-from tasks.lease import variable_name
-from tasks.lineage import artifact_key, asset_key, repo_asset, source_asset
-from tasks.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
-from tasks.run import target_tag
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.report.lineage import artifact_key, asset_key, repo_asset, source_asset
+from tasks.runs.lease import variable_name
+from tasks.runs.this_run import target_tag
+from tasks.values.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
 

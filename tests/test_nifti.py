@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.decode import Undecodable, decode
+from tasks.bids.decode import Undecodable, decode
+from tasks.bids.nifti import layout, nifti_header
 from tasks.embed import BadImage, Unloadable, embed
-from tasks.nifti import layout, nifti_header
 from tests.images import image_of, nifti1, nifti2, zipped
 from tests.test_embed import Collected
 

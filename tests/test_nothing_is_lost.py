@@ -5,7 +5,7 @@ requests and processes for real, and after each step checks the invariants that 
 
 - a staged file goes only by a cleanup that was approved after its verification, or by the hand that damaged it here;
 - whatever the record and the listing of the Hub agree on has the bytes of a fresh build of the same images;
-- the table of `tasks.resume` decides the next run's work: as many embeds and as many bytes as were missing, no more;
+- the table of `tasks.record.resume` decides the next run's work: as many embeds and bytes as were missing, no more;
 - a shard with a source file that cannot be published is never sent, and the others are;
 - the token is in no file.
 """
@@ -25,19 +25,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tasks.cleanup import asking, execute, plan_cleanup
-from tasks.contents import Contents
-from tasks.errors import PushError
-from tasks.evidence import Approval, Choice, Gate, shown_as
-from tasks.files import sha256_of
-from tasks.hub import Hub, Transient
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.contents import ContentCache
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub, Transient
 from tasks.load import load
-from tasks.models import Receipt, ShardSpec
 from tasks.plan import plan
-from tasks.published import Published, read_published
-from tasks.resume import Work, decide, disagreement
+from tasks.record.remote import Remote, read_remote
+from tasks.record.resume import Work, decide, disagreement
+from tasks.report.evidence import Approval, Choice, Gate, shown_as
 from tasks.stage import stage
-from tasks.staging import Staging, Target
-from tasks.upload import Changes, Sent, batches, commit, transfer
+from tasks.transfer import Transferred, batches, transfer
+from tasks.values.errors import PushError
+from tasks.values.models import Receipt, ShardSpec
 from tasks.verify import verify
 from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
@@ -86,9 +88,9 @@ class Pushes(RuleBasedStateMachine):
     def specs(self) -> tuple[ShardSpec, ...]:
         return plan(load(self.source), WRITER_SETTINGS)
 
-    def work(self) -> tuple[Work, Published]:
-        published = read_published(self.hub)
-        contents = Contents(self.folder / "contents.jsonl", self.source)
+    def work(self) -> tuple[Work, Remote]:
+        published = read_remote(self.hub)
+        contents = ContentCache(self.folder / "contents.jsonl", self.source)
         listing = self.hub.listing(published.commit)
         return decide(self.specs(), published.record, listing, contents.unchanged, self.staging.read_whole), published
 
@@ -106,7 +108,7 @@ class Pushes(RuleBasedStateMachine):
     def kept(self, specs: tuple[ShardSpec, ...]) -> list[Receipt]:
         return [receipt for spec in specs if (receipt := self.staging.read_whole(spec))]
 
-    def commit_all(self, sent: list[Sent], published: Published) -> Published:
+    def commit_all(self, sent: list[Transferred], published: Remote) -> Remote:
         for batch in batches(sent, 2, 1 << 30):
             lines = [one.receipt.published() for one in batch]
             published = commit(self.hub, published, lines, [one.operation for one in batch], CHANGES)
@@ -177,7 +179,7 @@ class Pushes(RuleBasedStateMachine):
     @precondition(lambda self: self.staged)
     @rule(kept=st.booleans())
     def a_person_decides_at_a_gate(self, kept: bool) -> None:
-        published = read_published(self.hub)
+        published = read_remote(self.hub)
         listing = self.hub.listing(published.commit)
         receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.published()]
         receipts = [one for one in receipts if disagreement(one, listing) is None]
@@ -276,7 +278,7 @@ class Pushes(RuleBasedStateMachine):
 
     @invariant()
     def what_record_and_listing_agree_on_has_the_bytes_of_a_fresh_build(self) -> None:
-        published = read_published(self.hub)
+        published = read_remote(self.hub)
         assert not published.damaged
         listing = self.hub.listing(published.commit)
         specs = {spec.path: spec for spec in self.specs()}

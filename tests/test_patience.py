@@ -6,15 +6,15 @@ import pytest
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
-from tasks.hub import HubUnreachable, NotAllowed, Transient
-from tasks.patience import PATIENCE, passes, patiently
+from tasks.hub.client import HubUnreachable, NotAllowed, Transient
+from tasks.hub.patience import PATIENCE, passes, retry_while_busy
 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in seconds; none of them takes any time."""
     pauses: list[float] = []
-    monkeypatch.setattr("tasks.patience.time.sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.patience.time.sleep", pauses.append)
     return pauses
 
 
@@ -34,7 +34,7 @@ def busy(*pauses: float | None) -> Callable[[], str]:
 
 def test_a_hub_that_says_how_long_is_waited_for_as_long_and_each_wait_is_told(slept: list[float]) -> None:
     told: list[str] = []
-    assert patiently(busy(30, 90.4), told.append) == "an answer"
+    assert retry_while_busy(busy(30, 90.4), told.append) == "an answer"
     assert slept == [30, 90.4]
     assert told == [
         "The Hub asks for a pause of 30 s (the Hub is busy.) Waiting it out.",
@@ -43,27 +43,27 @@ def test_a_hub_that_says_how_long_is_waited_for_as_long_and_each_wait_is_told(sl
 
 
 def test_a_hub_that_asks_for_no_time_gets_a_second_each_time(slept: list[float]) -> None:
-    assert patiently(busy(0, 0.2, 1), lambda _: None) == "an answer"
+    assert retry_while_busy(busy(0, 0.2, 1), lambda _: None) == "an answer"
     assert slept == [1, 1, 1]
 
 
 def test_the_waits_are_counted_together_and_end_with_the_patience(slept: list[float]) -> None:
     assert PATIENCE == 15 * 60
-    assert patiently(busy(400, 500), lambda _: None) == "an answer"  # all of it, to the second
+    assert retry_while_busy(busy(400, 500), lambda _: None) == "an answer"  # all of it, to the second
     assert slept == [400, 500]
     with pytest.raises(Transient, match="busy"):
-        patiently(busy(400, 400, 101), lambda _: None)
+        retry_while_busy(busy(400, 400, 101), lambda _: None)
     assert slept == [400, 500, 400, 400]
     with pytest.raises(Transient):
-        patiently(busy(901), lambda _: None)
+        retry_while_busy(busy(901), lambda _: None)
     with pytest.raises(Transient):
-        patiently(busy(*[0.0] * 901), lambda _: None)
+        retry_while_busy(busy(*[0.0] * 901), lambda _: None)
     assert len(slept) == 4 + 900
 
 
 def test_a_hub_that_does_not_say_how_long_is_left_to_prefect(slept: list[float]) -> None:
     with pytest.raises(Transient):
-        patiently(busy(None), lambda _: None)
+        retry_while_busy(busy(None), lambda _: None)
     assert slept == []
 
 

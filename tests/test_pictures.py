@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from tasks.bids.pictures import CARD_HEIGHT, axial_slice
 from tasks.card import About, Pictures, card, draw, pictures_on
 from tasks.card import Picture as OnCard
 from tasks.load import load
-from tasks.models import Dataset, Image, ListedFile, Listing
-from tasks.pictures import CARD_HEIGHT, axial_slice
 from tasks.plan import plan
+from tasks.values.models import Dataset, Image, ListedFile, Listing
 from tests import bids_examples as bids
 from tests.test_card import html_of, published, rows_in
 

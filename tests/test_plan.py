@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tasks import plan as plan_module
 from tasks.load import load
-from tasks.models import Dataset, Image, ShardSpec
 from tasks.plan import plan
+from tasks.values.models import Dataset, Image, ShardSpec
 from tests import bids_examples as bids
 
 WRITER = {"row_group_bytes": 1 << 26, "compression": "zstd"}

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from tasks.card import side_files
-from tasks.errors import BadInput
-from tasks.findings import RULES, STOPS, Checked, Finding, Statement
 from tasks.load import load
-from tasks.models import Dataset
 from tasks.plan import plan
 from tasks.preflight import check, headers_of
 from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
+from tasks.values.errors import BadInput
+from tasks.values.findings import RULES, STOPS, Checked, Finding, Statement
+from tasks.values.models import Dataset
 from tests import bids_examples as bids
 from tests.bids_examples import Content
 from tests.planted import PLANTED

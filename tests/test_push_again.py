@@ -22,8 +22,8 @@ from prefect.client.schemas.objects import State
 from deployments.demo_data import make_dataset
 from deployments.local_stack import wait_until
 from flows.push_bids import push_bids
-from tasks.hub import Hub
-from tasks.staging import Staging, Target
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub
 from tests.counted_hub import CountedHub
 from tests.figures import figures
 

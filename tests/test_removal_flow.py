@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd
 
-from tasks.hub import Hub
-from tasks.models import PublicationRecord
-from tasks.published import INDEX, RECORD
+from tasks.hub.client import Hub
+from tasks.record.remote import INDEX, RECORD
+from tasks.values.models import PublicationRecord
 from tests.conftest import SESSIONS
 from tests.end_to_end.nights import images_of, images_on
 from tests.figures import figures

@@ -8,11 +8,11 @@ from huggingface_hub import CommitOperationAdd
 
 from deployments.local_stack import Stack
 from tasks.approve import read_gate
-from tasks.lease import Lease, TargetLost
-from tasks.models import PublicationRecord
-from tasks.published import CARD, RECORD
-from tasks.removals import KEPT
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.record.remote import CARD, RECORD
+from tasks.record.removals import KEPT
+from tasks.runs.lease import Lease, TargetLost
+from tasks.values.models import PublicationRecord
 from tests.bids_examples import move_session
 from tests.end_to_end.nights import images_of, images_on
 from tests.gated import Gated, said

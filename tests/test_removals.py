@@ -9,17 +9,9 @@ from hypothesis import strategies as st
 
 from tasks.card import side_files
 from tasks.card.pictures import FOLDER
+from tasks.disk.staging import Staging
 from tasks.load import load
-from tasks.models import (
-    ImageContent,
-    ListedFile,
-    Listing,
-    PublicationRecord,
-    PublishedShard,
-    PublishedText,
-    ShardSpec,
-)
-from tasks.removals import (
+from tasks.record.removals import (
     KEPT,
     Removals,
     as_file,
@@ -32,7 +24,15 @@ from tasks.removals import (
     read_kept,
     write_kept,
 )
-from tasks.staging import Staging
+from tasks.values.models import (
+    ImageContent,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    PublishedText,
+    ShardSpec,
+)
 
 SHA = "a" * 64
 #: What a hand-edited record may say, and what none of our plans may ever hold.

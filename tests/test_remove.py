@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.local_stack import REPO
-from tasks.evidence import Approval, Choice, Fate, Gate, VerificationFailed
-from tasks.hub import Hub
-from tasks.lease import TargetLost
-from tasks.models import ListedFile, Listing, PublicationRecord
-from tasks.published import Published, read_published
-from tasks.removals import Removals, find_removals
-from tasks.remove import RemovalNotApproved, RemovalPlan, RemovalRefused, deletions, plan_removal, require_gone
-from tasks.upload import Changes, as_published, commit
+from tasks.commit import commit
+from tasks.commit.changes import Changes, as_published
+from tasks.hub.client import Hub
+from tasks.record.remote import Remote, read_remote
+from tasks.record.removals import Removals, find_removals
+from tasks.remove import RemovalNotApproved, RemovalRefused, deletions, plan_removal, require_gone
+from tasks.report.evidence import Approval, Choice, Fate, Gate, RemovalPlan, VerificationFailed
+from tasks.runs.lease import TargetLost
+from tasks.values.models import ListedFile, Listing, PublicationRecord
 from tests.test_removals import BOLD, FOREIGN, ONE, SHA, T1W, TWO, line, listing_of, record_of, removals, text
 
 HEAD = "d" * 40
@@ -47,7 +48,7 @@ def planned(
 ) -> RemovalPlan:
     opened = {"flow_run_id": RUN, "flow_run_name": "push", "opened_at_commit": HEAD, "removals": SHOWN, **(gate or {})}
     decided = {"flow_run_id": RUN, "removals": "remove", **(approval or {})}
-    target, there = Published(HEAD, record), {README: readme}
+    target, there = Remote(HEAD, record), {README: readme}
     listing = listing or listing_of(record)
     return plan_removal(Gate(**opened), Approval(**decided), now, target, listing, there, pictures)
 
@@ -61,9 +62,9 @@ def test_what_was_shown_approved_and_is_still_no_longer_in_the_dataset_goes() ->
     plan = planned()
     assert set(plan.paths) == {ONE, README, "pictures/anat_T1w.png"} and dict(plan.rows) == {TWO: (BOLD,)}
     assert not plan.kept and plan.images == 1 and plan.commit == HEAD
-    assert [operation.path_in_repo for operation in deletions(plan, Published(HEAD, RECORD))] == list(plan.paths)
+    assert [operation.path_in_repo for operation in deletions(plan, Remote(HEAD, RECORD))] == list(plan.paths)
     assert planned(pictures=("pictures/anat_T1w.png", *FOREIGN)).pictures == ("pictures/anat_T1w.png", "pictures/a.png")
-    assert not any(operation.is_folder for operation in deletions(plan, Published(HEAD, RECORD)))
+    assert not any(operation.is_folder for operation in deletions(plan, Remote(HEAD, RECORD)))
 
 
 @pytest.mark.parametrize(
@@ -140,16 +141,16 @@ def test_whatever_gate_and_record_say_nothing_foreign_is_planned_nor_carried_out
     for name in names:
         for field in ({"shards": {name: lies.published[name]}}, {"texts": {name: lies.published[name]}}):
             with pytest.raises(RemovalRefused):
-                deletions(RemovalPlan(commit=HEAD, **field), Published(HEAD, record))
+                deletions(RemovalPlan(commit=HEAD, **field), Remote(HEAD, record))
         if name != "pictures/a.png":
             with pytest.raises(RemovalRefused):
-                deletions(RemovalPlan(commit=HEAD, pictures=(name,)), Published(HEAD, record))
+                deletions(RemovalPlan(commit=HEAD, pictures=(name,)), Remote(HEAD, record))
 
 
 def test_right_before_the_commit_a_head_that_moved_and_a_line_that_changed_are_refused() -> None:
     plan = planned()
     with pytest.raises(RemovalRefused, match="somebody else committed"):
-        deletions(plan, Published("e" * 40, RECORD))
+        deletions(plan, Remote("e" * 40, RECORD))
     for record in (
         record_of([line(TWO, T1W, BOLD)], [text(README)]),
         record_of([line(ONE, T1W, sha256="0" * 64), line(TWO)], [text(README)]),
@@ -157,22 +158,22 @@ def test_right_before_the_commit_a_head_that_moved_and_a_line_that_changed_are_r
         record_of([line(ONE, T1W), line(TWO)], [text(README, size=5)]),
     ):
         with pytest.raises(RemovalRefused, match="as the gate showed it"):
-            deletions(plan, Published(HEAD, record))
+            deletions(plan, Remote(HEAD, record))
 
 
 def card(record: PublicationRecord, existing: str | None) -> str:
     return f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n"
 
 
-def with_a_text(hub: Hub, path: str = README, data: bytes = b"text") -> Published:
+def with_a_text(hub: Hub, path: str = README, data: bytes = b"text") -> Remote:
     """A repo that holds one text of ours, and a file of somebody else."""
     texts = as_published({path: data})
-    commit(hub, read_published(hub), [], [], Changes(card, {path: data}, published=texts))
+    commit(hub, read_remote(hub), [], [], Changes(card, {path: data}, published=texts))
     hub.commit([CommitOperationAdd("bids/by-hand.md", b"mine")], "By hand", hub.head())
-    return read_published(hub)
+    return read_remote(hub)
 
 
-def plan_for(target: Published) -> RemovalPlan:
+def plan_for(target: Remote) -> RemovalPlan:
     published = {path: {"size": one.size, "sha256": one.sha256} for path, one in target.record.texts.items()}
     return RemovalPlan.model_validate({"commit": target.commit, "texts": published})
 
@@ -185,7 +186,7 @@ def test_a_removal_is_one_commit_with_the_record_that_is_true_after_it(hub: Hub)
     after = commit(hub, target, [], [], Changes(card, {}, remove=plan))
     assert len(hub.api.list_repo_commits(hub.target.repo_id, repo_type="dataset")) == before + 1
     assert README not in hub.listing(after.commit).files and "bids/by-hand.md" in hub.listing(after.commit).files
-    assert read_published(hub).record.texts == {} and not Changes(card, {}, remove=plan).made().remove
+    assert read_remote(hub).record.texts == {} and not Changes(card, {}, remove=plan).made().remove
     require_gone(hub, plan, after.commit)
 
     # the same commit again, of whose answer nobody heard: it is recognised, and nothing is committed twice
@@ -199,7 +200,7 @@ def test_a_removal_on_a_head_that_somebody_moved_removes_nothing(hub: Hub) -> No
     hub.commit([CommitOperationAdd("notes.md", b"by hand")], "A person's commit", hub.head())
     with pytest.raises(RemovalRefused, match="somebody else committed"):
         commit(hub, target, [], [], Changes(card, {}, remove=plan))
-    assert README in hub.listing(hub.head()).files and README in read_published(hub).record.texts
+    assert README in hub.listing(hub.head()).files and README in read_remote(hub).record.texts
 
 
 def test_a_run_that_lost_its_target_removes_nothing(hub: Hub) -> None:
@@ -222,7 +223,7 @@ def test_lines_that_stand_for_nothing_go_with_the_next_commit_and_no_file_with_t
     sha256 = with_a_text(hub).record.texts[README].sha256
 
     def after(lost: dict[str, str], data: bytes) -> PublicationRecord:
-        return commit(hub, read_published(hub), [], [], Changes(card, {"bids/new": data}, lost=lost)).record
+        return commit(hub, read_remote(hub), [], [], Changes(card, {"bids/new": data}, lost=lost)).record
 
     assert README in after({README: sha256}, b"1").texts  # its file is there
     hub.commit([CommitOperationDelete(README)], "By hand", hub.head())

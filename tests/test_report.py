@@ -2,22 +2,23 @@
 
 import pytest
 
-from tasks.evidence import (
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.record.removals import PublishedFile
+from tasks.record.resume import Drift
+from tasks.report.evidence import (
     Approval,
     Choice,
     Evidence,
     Fate,
     Leftovers,
     OnlyCopy,
+    RemovalPlan,
     ShardCheck,
     Shown,
     VerificationReport,
 )
-from tasks.findings import Checked, Finding, Statement
-from tasks.hub import Hub
-from tasks.removals import PublishedFile
-from tasks.remove import RemovalPlan
-from tasks.report import (
+from tasks.report.sentences import (
     LISTED,
     cell,
     decided,
@@ -33,8 +34,7 @@ from tasks.report import (
     verified,
     what_was_removed,
 )
-from tasks.resume import Drift
-from tasks.staging import Target
+from tasks.values.findings import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)
 
@@ -161,7 +161,7 @@ def test_a_decision_is_said_in_a_few_words(decision: Choice | None, removals: Fa
     ],
 )
 def test_shards_that_are_gone_since_they_were_shown_are_named(gone: int, sentence: str) -> None:
-    shown = [Shown(file=f"s{n}", path=f"data/sub/s{n}.parquet", size=1) for n in range(gone)]
+    shown = [Shown(file=f"s{n}", path=f"data/sub/s{n}.parquet", size=1, sha256="0" * 64) for n in range(gone)]
     assert gone_already(shown, 6) == sentence
 
 

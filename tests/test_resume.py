@@ -1,4 +1,4 @@
-"""The table of states in `tasks.resume`, row by row, and what holds for every mixture of them."""
+"""The table of states in `tasks.record.resume`, row by row, and what holds for every mixture of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -6,7 +6,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.models import (
+from tasks.disk.staging import Staging
+from tasks.record.removals import Removals, find_removals
+from tasks.record.resume import Drift, Work, decide
+from tasks.values.models import (
     Image,
     ImageContent,
     ListedFile,
@@ -16,9 +19,6 @@ from tasks.models import (
     Receipt,
     ShardSpec,
 )
-from tasks.removals import Removals, find_removals
-from tasks.resume import Drift, Work, decide
-from tasks.staging import Staging
 
 IMAGE = Image(path="sub-1/anat/sub-1_T1w.nii.gz", size=5, mtime_ns=1, dataset="raw", sub="1", ses=None,
               datatype="anat", suffix="T1w")  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_shard_that_would_lose_rows_is_held_back_whole_whatever_is_staged() ->
     published = with_rows(ONE, IMAGE.path, "sub-1/func/sub-1_task-x_bold.nii.gz")
     for staged in ({}, {ONE.path: receipt(ONE)}):
         found = work([ONE, spec("sub-2")], [published], [listed(published)], staged)
-        assert found.held == (ONE,) and [one.name for one in found.missing] == ["sub-2"]
+        assert found.held_back == (ONE,) and [one.name for one in found.missing] == ["sub-2"]
         assert dict(found.removals.rows) == {ONE.path: ("sub-1/func/sub-1_task-x_bold.nii.gz",)}
 
 
@@ -136,7 +136,7 @@ def test_rows_that_a_person_approved_hold_nothing_back_and_any_other_row_does() 
         same = now.model_copy(update={"sha256": image or published.sha256})
         record = PublicationRecord().updated([same])
         found = decide([ONE], record, listing(listed(same)), lambda *_: True, lambda _: None, (), approved)
-        assert found.held == held and found.stage == (() if held else (ONE,))
+        assert found.held_back == held and found.stage == (() if held else (ONE,))
     everything_else = work([ONE, spec("sub-2")], [published], [listed(published)])
     assert everything_else.only(approved).missing == ()
 

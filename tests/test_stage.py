@@ -22,12 +22,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import RECEIPT_SUFFIX, CannotWrite, DiskFull, Staging
 from tasks.embed import BadImage, Truncated, Unfetched
-from tasks.errors import PushError
-from tasks.files import sha256_of
-from tasks.models import ImageContent, Receipt, ShardSpec
-from tasks.stage import NotText, stage
-from tasks.staging import RECEIPT_SUFFIX, CannotWrite, DiskFull, Staging
+from tasks.stage import NotUnicode, stage
+from tasks.values.errors import PushError
+from tasks.values.models import ImageContent, Receipt, ShardSpec
 from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
 
 MIB = 1 << 20
@@ -154,7 +154,7 @@ def test_what_is_not_unicode_is_an_error_that_says_where_and_quotes_nothing(
 ) -> None:
     path = text.get("path", "sub-1/anat/sub-1_T1w.nii")
     image = replace(image_of(root, path, nifti1()), **text)
-    with pytest.raises(NotText, match=r"sub-1 .* at its character \d") as error:
+    with pytest.raises(NotUnicode, match=r"sub-1 .* at its character \d") as error:
         stage(spec_of(replace(image, datatype="anat"), name="sub-1"), root, staging)
     assert "T1w" not in str(error.value)
     assert list(files_in(staging.folder).values()) == [0]
@@ -260,7 +260,7 @@ STAGE_UNDER_A_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import RECEIPT_SUFFIX, DiskFull, Staging
+from tasks.disk.staging import DiskFull, Staging
 from tests.images import image_at, spec_of
 root, folder = map(Path, sys.argv[1:])
 spec = spec_of(image_at(root, "sub-1/func/sub-1_bold.nii"))
@@ -284,7 +284,7 @@ STAGE_UNTIL_KILLED = """
 import itertools, pickle, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import RECEIPT_SUFFIX, Staging
+from tasks.disk.staging import Staging
 root, folder, specs = Path(sys.argv[1]), Path(sys.argv[2]), pickle.loads(Path(sys.argv[3]).read_bytes())
 print("ready", flush=True)
 for number in itertools.count():
@@ -335,7 +335,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from tasks.stage import stage
-from tasks.staging import RECEIPT_SUFFIX, Staging
+from tasks.disk.staging import Staging
 from tests.images import image_at, spec_of
 
 def resident(key):

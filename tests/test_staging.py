@@ -14,15 +14,15 @@ import pytest
 
 from deployments.staging import main, staged_target, targets
 from tasks.approve import read_gate, write_gate
-from tasks.evidence import Gate
-from tasks.models import Receipt, ShardSpec
-from tasks.staging import CannotWrite, DiskFull, Staging, Target, TargetBusy, receipt_name
-from tasks.untrusted import identity
+from tasks.disk.staging import CannotWrite, DiskFull, Staging, Target, TargetBusy, receipt_name
+from tasks.disk.untrusted import identity
+from tasks.report.evidence import Gate
+from tasks.values.models import Receipt, ShardSpec
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from tasks.staging import Staging
+from tasks.disk.staging import Staging
 with Staging(Path(sys.argv[1])).held():
     print("held", flush=True)
     time.sleep(600)
@@ -70,7 +70,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("tasks.staging.shutil.disk_usage", lambda _: usage(10**9, 9 * 10**8, 10**8))
+    monkeypatch.setattr("tasks.disk.staging.shutil.disk_usage", lambda _: usage(10**9, 9 * 10**8, 10**8))
     with pytest.raises(DiskFull, match=r"0\.10 GB free, and 0\.27 GB are needed.*BIDS_PUSH_STAGING_ROOT"):
         staging.require_room(200_000_000)
     staging.require_room(0)
@@ -277,7 +277,7 @@ def test_a_receipt_that_is_too_large_to_be_one_is_not_read(
 ) -> None:
     (receipt,) = staged(1)
     size = (staging.folder / receipt_name(receipt)).stat().st_size
-    monkeypatch.setattr("tasks.untrusted.LARGEST_TEXT", size)
+    monkeypatch.setattr("tasks.disk.untrusted.LARGEST_TEXT", size)
     assert staging.receipts() == [receipt]
-    monkeypatch.setattr("tasks.untrusted.LARGEST_TEXT", size - 1)
+    monkeypatch.setattr("tasks.disk.untrusted.LARGEST_TEXT", size - 1)
     assert staging.receipts() == []

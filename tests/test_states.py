@@ -10,7 +10,7 @@ from pathlib import Path
 import flows
 import tasks
 from deployments.local_stack import REPO
-from tasks.errors import PushError
+from tasks.values.errors import PushError
 
 #: Prefect's own states that an operator meets and has to act on.
 PREFECTS = {"Suspended", "Cancelled", "Crashed", "Late"}

@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import State
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
-from tasks.hub import Hub
-from tasks.lineage import artifact_key
+from tasks.hub.client import Hub
+from tasks.report.lineage import artifact_key
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
 

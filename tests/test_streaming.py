@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from tasks.card import card
-from tasks.models import Dataset, PublicationRecord
+from tasks.disk.staging import Staging
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.values.models import Dataset, PublicationRecord
 from tests.counted_hub import CountedHub
 from tests.images import image_of, nifti1, spec_of
 from tests.local_hub.running import client_environment

@@ -22,11 +22,12 @@ from prefect.client.schemas.objects import State
 
 from deployments.local_stack import REPO, wait_until
 from flows.push_bids import push_bids
-from tasks import lease
-from tasks.hub import Hub
-from tasks.models import ImageContent, PublicationRecord, PublishedShard, ShardSpec
-from tasks.published import CARD, read_published
-from tasks.upload import Changes, commit
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.hub.client import Hub
+from tasks.record.remote import CARD, read_remote
+from tasks.runs import lease
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tests.conftest import SESSIONS
 from tests.counted_hub import CountedHub
 from tests.figures import figures
@@ -40,7 +41,7 @@ LEASE = 15.0  # seconds in these tests: longer than a busy machine takes to rene
 PUSH = """
 import sys
 source, repo, root, server, seconds = sys.argv[1:]
-from tasks import lease
+from tasks.runs import lease
 lease.LEASE_SECONDS, lease.RENEW_EVERY = float(seconds), 1.0
 if server:
     lease.variable_name = lambda target: f"bids-push-{server}-{target.slug.lower().replace('.', '-')}"
@@ -112,7 +113,7 @@ def images_of(*sources: Path) -> set[str]:
 
 def true_record(hub: Hub) -> PublicationRecord:
     """The record, which says of every shard of the repo what it is, once, and of no other."""
-    published = read_published(hub)
+    published = read_remote(hub)
     files = hub.listing(published.commit).files
     shards = {path: (one.size, one.sha256) for path, one in files.items() if path.startswith("data/")}
     assert not published.damaged
@@ -194,13 +195,13 @@ def test_of_two_pushes_of_different_datasets_one_stops_when_it_finds_the_other_a
         begin(one, other)
         ends = [heard(one, "ended"), heard(other, "ended")]
     assert "TooMuchChanged" in ends and set(ends) <= {"TooMuchChanged", "Staged"}
-    published, record = read_published(hub), true_record(hub)
+    published, record = read_remote(hub), true_record(hub)
     assert set(record.shards) == set.union(*(set(record_at(hub, commit).shards) for commit in history(hub)))
     assert published.record == record
 
 
 def record_at(hub: Hub, commit: str) -> PublicationRecord:
-    return read_published(hub, commit).record
+    return read_remote(hub, commit).record
 
 
 def part(source: Path, to: Path, which: slice) -> Path:
@@ -224,7 +225,7 @@ def test_shards_that_somebody_publishes_otherwise_while_a_run_works_are_planned_
     somebody.join()
     assert state.name == "Staged", state.message
     assert len(somebody.published) > 1 and somebody.commit in history(hub)
-    published = read_published(hub)
+    published = read_remote(hub)
     files = hub.listing(published.commit).files
     assert {path: one.sha256 for path, one in published.record.shards.items()} == {
         path: files[path].sha256 for path in (*(spec.path for spec in shards), STRANGER)
@@ -246,8 +247,8 @@ class Somebody(threading.Thread):
         self.published: set[str] = set()
 
     def run(self) -> None:
-        wait_until("a run has published its first shard", lambda: bool(read_published(self._hub).record.shards), 120)
-        before = read_published(self._hub)
+        wait_until("a run has published its first shard", lambda: bool(read_remote(self._hub).record.shards), 120)
+        before = read_remote(self._hub)
         wanted = [*(path for path in self._paths if path not in before.record.shards), STRANGER]
         data = {path: b"PAR1\0" + os.urandom(100) for path in wanted}
         lines = [

@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.local_stack import Stack
-from tasks.hub import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
-from tasks.models import ImageContent, PublicationRecord, PublishedShard, Receipt
-from tasks.published import CARD, RECORD, read_published
-from tasks.removals import as_file
-from tasks.remove import RemovalPlan
-from tasks.staging import Staging, Target
-from tasks.upload import Changes, batches, commit, outdated, transfer
+from tasks.commit import commit
+from tasks.commit.changes import Changes, outdated
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
+from tasks.record.remote import CARD, RECORD, read_remote
+from tasks.record.removals import as_file
+from tasks.report.evidence import RemovalPlan
+from tasks.transfer import batches, transfer
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard, Receipt
 
 Staged = Callable[[int], list[Receipt]]
 TEXTS = {"bids/CHANGES": b"1.0.0\n"}
@@ -39,7 +41,7 @@ def test_batches_keep_the_order_lose_nothing_and_respect_both_limits(sizes: list
 
 
 def publish(hub: Hub, staging: Staging, receipts: list[Receipt]) -> str:
-    return commit(hub, read_published(hub), lines(receipts), sent(hub, staging, receipts), CHANGES).commit
+    return commit(hub, read_remote(hub), lines(receipts), sent(hub, staging, receipts), CHANGES).commit
 
 
 def lines(receipts: list[Receipt]) -> list[PublishedShard]:
@@ -78,7 +80,7 @@ def test_what_was_transferred_is_not_visible_before_its_commit(hub: Hub, staging
 
 def test_a_commit_made_by_somebody_else_in_between_loses_nothing(hub: Hub, staging: Staging, staged: Staged) -> None:
     first, second = staged(2)
-    stale = read_published(hub)
+    stale = read_remote(hub)
     publish(hub, staging, [first])
     hub.commit([CommitOperationAdd("notes.md", b"by hand")], "A person's commit", hub.head())
     after = commit(hub, stale, lines([second]), sent(hub, staging, [second]), CHANGES)
@@ -90,7 +92,7 @@ def test_a_batch_that_landed_while_its_answer_was_lost_is_not_committed_again(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(1)
-    before = read_published(hub)
+    before = read_remote(hub)
     landed = commit(hub, before, lines(receipts), sent(hub, staging, receipts), CHANGES)
     count = commits(hub)
     again = commit(hub, before, lines(receipts), sent(hub, staging, receipts), CHANGES)  # of the first nobody heard
@@ -116,7 +118,7 @@ def test_removed_shards_leave_the_repo_and_the_record_in_one_commit(hub: Hub, st
     first, second = staged(2)
     publish(hub, staging, [first, second])
     before = commits(hub)
-    target = read_published(hub)
+    target = read_remote(hub)
     plan = RemovalPlan(commit=target.commit, shards={first.path: as_file(first.published())})
     after = commit(hub, target, [], [], Changes(CHANGES.card_of, {}, remove=plan))
     assert commits(hub) == before + 1

@@ -12,9 +12,9 @@ from prefect.client.schemas.objects import State
 from deployments.demo_data import make_dataset
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
-from tasks.hub import Hub
-from tasks.lineage import artifact_key
-from tasks.staging import Staging
+from tasks.disk.staging import Staging
+from tasks.hub.client import Hub
+from tasks.report.lineage import artifact_key
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
 

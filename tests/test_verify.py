@@ -9,14 +9,16 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from deployments.local_stack import Stack
-from tasks.evidence import VerificationFailed, VerificationReport
-from tasks.failed import Cause, staged_copy
-from tasks.hub import Hub, TokenRejected, Transient
-from tasks.models import PublicationRecord, Receipt
-from tasks.published import RECORD, read_published
-from tasks.rounds import Round
-from tasks.staging import Staging
-from tasks.upload import Changes, commit, transfer
+from tasks.commit import commit
+from tasks.commit.changes import Changes
+from tasks.disk.failed import Cause, staged_copy
+from tasks.disk.rounds import Round
+from tasks.disk.staging import Staging
+from tasks.hub.client import Hub, TokenRejected, Transient
+from tasks.record.remote import RECORD, read_remote
+from tasks.report.evidence import VerificationFailed, VerificationReport
+from tasks.transfer import transfer
+from tasks.values.models import PublicationRecord, Receipt
 from tasks.verify import ReadBack, Reading, verify
 from tests.counted_hub import CountedHub
 
@@ -34,7 +36,7 @@ def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
     receipts = staged(4)
     changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_published(hub), [r.published() for r in receipts], operations, changes)
+    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, changes)
     return receipts
 
 
@@ -149,7 +151,7 @@ def faulty(counted: Hub, staging: Staging, staged: Staged) -> tuple[Hub, list[Re
     receipts = staged(3)
     operations = [one.operation for one in transfer(hub, staging, receipts)]
     changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
-    commit(hub, read_published(hub), [r.published() for r in receipts], operations, changes)
+    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, changes)
     return hub, receipts
 
 
@@ -254,7 +256,7 @@ def test_what_was_read_at_the_same_commit_is_not_fetched_again_and_is_at_another
 ) -> None:
     hub, receipts = faulty
     head = hub.head()
-    read = read_published(hub, head).record, hub.listing(head)
+    read = read_remote(hub, head).record, hub.listing(head)
     start = len(server.asked())
     assert check(hub, receipts, "listing", commit=head, read=read).require_good().commit == head
     assert not server.asked(start)

@@ -18,10 +18,10 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Ru
 
 from deployments.local_stack import REPO, Stack, clean_environment, wait_until
 from deployments.watch import Watch
-from tasks.gates import WAITS, gate_key
-from tasks.lease import Lease
-from tasks.run import ThisRun
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.runs.gates import WAITS, gate_key
+from tasks.runs.lease import Lease
+from tasks.runs.this_run import ThisRun
 from tests.ports import own_port
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

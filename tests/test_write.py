@@ -21,9 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.models import ENTITIES, Image
+from tasks.disk.staging import Staging
 from tasks.stage import stage
-from tasks.staging import Staging
+from tasks.values.models import ENTITIES, Image
 from tasks.write import (
     ARROW_SCHEMA,
     COLUMNS,

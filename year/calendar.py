@@ -188,6 +188,8 @@ class Year:
         agree(("removals" in fields) == bool(gate.removals.files), f"the form asks for {sorted(fields)}")
         for answer in waits.answers(fields):
             self.answer(waits.run, answer, dataset)
+            if self.appointment is None:
+                return
 
     def fields_of(self, run: UUID) -> set[str]:
         """The fields of the form at a gate."""

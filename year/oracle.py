@@ -133,6 +133,10 @@ class Oracle:
     """Runs so far that read shards back."""
     read_in: dict[str, tuple[str, int]] = field(default_factory=dict)
     """In which of them each shard was read back last, or met first, by its path: its sha256, and the run's number."""
+    accepted: dict[str, str] = field(default_factory=dict)
+    """Images that were accepted to be gone from the dataset, and are still: their published sha256, by their path."""
+    maybe: dict[str, str] = field(default_factory=dict)
+    """Those of a run that was killed, or lost the Hub, before it could be seen whether it remembers them."""
     takes_over: bool = False
     """Whether the last push had a reason to take an open gate over."""
     without: frozenset[str] = frozenset()
@@ -154,6 +158,7 @@ class Oracle:
         if asked.hub == "away":
             return self._nothing_was_done(seen, HUB_AWAY)
         want = Want.of(seen.before, asked.dataset, self.lines)
+        self._sure(seen, asked)
         many = self.too_many(seen.before, asked.dataset)
         if many and asked.accept_changes != many and "change" not in self.without and not seen.killed:
             self._nothing_was_done(seen, {"TooMuchChanged"})
@@ -161,6 +166,7 @@ class Oracle:
         agree(seen.state != "TooMuchChanged", f"stopped, although {many} is what was accepted or not too many")
         other = self._asks(asked, want, seen.before) and not self._shown(want, seen.before)
         self.takes_over = bool(want.todo or seen.killed or not same(seen.before, seen.after) or other)
+        self._accept(seen, asked, many)
         self._published(seen, asked, want)
         self._staged_for(seen, want)
         if not seen.killed:
@@ -185,10 +191,37 @@ class Oracle:
         """How many published images are gone or other, where a person has to say that it is meant; else 0."""
         published = {image: digest for line in ours(before.record).values() for image, digest in line.images.items()}
         decided = self.kept.images | (self.gate.removals.images if self.gate else frozenset())
+        decided |= {image for image, digest in self.accepted.items() if published.get(image) == digest}
         now = dataset.images
         gone = sum(image not in now and image not in decided for image in published)
         many = gone + sum(image in now and now[image] != digest for image, digest in published.items())
         return many if many > MAX_CHANGE * len(published) else 0
+
+    def _sure(self, seen: Seen, asked: Asked) -> None:
+        """Whether a run that was killed remembers what was accepted is seen by what the next one asks about."""
+        if not self.maybe or asked.dataset is None or seen.killed or seen.state in HUB_AWAY:
+            return
+        known = self.accepted
+        self.accepted, self.maybe = {**known, **self.maybe}, {}
+        many = self.too_many(seen.before, asked.dataset)
+        remembered = many == asked.accept_changes if many else seen.state != "TooMuchChanged"
+        if not remembered and f"accept_changes={many}." not in seen.message:
+            self.accepted = known
+
+    def _accept(self, seen: Seen, asked: Asked, many: int) -> None:
+        """What was accepted to be gone is not asked about again, as long as it is gone."""
+        assert asked.dataset is not None
+        now = asked.dataset.images
+        lines = ours(seen.before.record).values()
+        gone = {image: digest for line in lines for image, digest in line.images.items() if image not in now}
+        decided = self.kept.images | (self.gate.removals.images if self.gate else frozenset())
+        given = bool(many) and asked.accept_changes == many
+        accepted = {image: digest for image, digest in gone.items() if given and image not in decided}
+        if seen.killed or seen.state in HUB_AWAY:
+            self.maybe = accepted
+            return
+        still = {image: digest for image, digest in self.accepted.items() if gone.get(image) == digest}
+        self.accepted = {**still, **accepted}
 
     def _nothing_was_done(self, seen: Seen, states: Collection[str]) -> None:
         agree(seen.killed or seen.state in states, f"ended {seen.state}, not {' or '.join(sorted(states))}")
@@ -390,7 +423,12 @@ class Oracle:
         self._looked_at(seen)
         self._never(seen)
         if not right:
-            agree(seen.state == "Suspended", f"a wrong answer ended {seen.state}")
+            # who is asked again is asked about what is verified: where a stranger has changed the repo, nobody is
+            changed = {path for path, line in seen.before.record.items() if not holds(seen.before, path, line)}
+            ends = {"Suspended"} | ({"VerificationFailed"} if changed else set())
+            agree(seen.state in ends, f"a wrong answer ended {seen.state}")
+            if seen.state != "Suspended":
+                self.gate = None
             agree(same(seen.before, seen.after), "a wrong answer changed the repo")
             agree(dict(seen.staged_before) == dict(seen.staged_after), "a wrong answer removed staged files")
             return
@@ -588,6 +626,12 @@ def named(removal: Removal, text: str) -> bool:
     if removal[0] == "row":
         return PurePosixPath(removal[2]).name in text or stem(removal[1]) in text
     return stem(removal[1]) in text
+
+
+def holds(head: Head, path: str, line: Line) -> bool:
+    """Whether the repo has a shard as its line in the record says."""
+    data = head.files.get(path)
+    return data is not None and (line.sha256, line.size) == (sha256(data), len(data))
 
 
 def line_is_true(head: Head, path: str) -> None:

@@ -38,7 +38,10 @@ def main() -> int:
 
 def hurry() -> None:
     """Cut the waits between tries short, and the lease where the environment says."""
-    from tasks import hub, lease, patience, upload
+    from tasks import commit
+    from tasks.hub import client as hub
+    from tasks.hub import patience
+    from tasks.runs import lease
 
     if seconds := float(os.environ.get(LEASE, 0)):
         lease.LEASE_SECONDS, lease.RENEW_EVERY = seconds, seconds / RENEWALS
@@ -47,7 +50,7 @@ def hurry() -> None:
         retries["retry_delay_seconds"] = PAUSES[: retries["retries"]]
 
     hub.STALE_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1)
-    upload.BEHIND_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+    commit.BEHIND_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 
 
 def imported() -> dict[str, Any]:

@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.bids.text import Row, columns_of
 from tasks.card import markdown as md
 from tasks.card.body import body
-from tasks.card.counts import Published
+from tasks.card.counts import PublishedImages
 from tasks.card.front import PARTICIPANTS, SESSIONS, UnreadableCard, front_matter, merged, split
-from tasks.card.made import Made
 from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
-from tasks.findings import Checked
-from tasks.models import Dataset, PublicationRecord
-from tasks.ours import is_record
-from tasks.text import Row, columns_of
+from tasks.card.versions import CardVersions
+from tasks.values.findings import Checked
+from tasks.values.models import Dataset, PublicationRecord
+from tasks.values.ours import is_record
 
 __all__ = [
     "About",
-    "Made",
+    "CardVersions",
     "Picture",
     "Pictures",
     "UnreadableCard",
@@ -61,7 +61,7 @@ class About:
 
     checked: Checked = field(default_factory=Checked)
     pictures: Pictures = field(default_factory=Pictures)
-    made: Made = field(default_factory=Made)
+    made: CardVersions = field(default_factory=CardVersions)
 
 
 def card(
@@ -72,7 +72,7 @@ def card(
     Raises:
         UnreadableCard: the YAML of the existing card cannot be read.
     """
-    here = Published.of(dataset, published)
+    here = PublishedImages.of(dataset, published)
     front, text = split((existing or "").replace("\r\n", "\n"))
     about = about or About()
     words = body(dataset, repo_id, here, about.checked, about.pictures, _made(about.made))
@@ -89,7 +89,7 @@ def same_card(one: str, other: str | None) -> bool:
     return other is not None and _MADE.sub("", one) == _MADE.sub("", other)
 
 
-def _made(made: Made) -> str:
+def _made(made: CardVersions) -> str:
     """Where the published dataset comes from, between marks by which it is found again."""
     lines = []
     if made.dataset:

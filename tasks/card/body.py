@@ -6,14 +6,14 @@ And what was stated when it was published: on faces, what was left out, which ru
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from tasks.bids.licence import OTHER, UNKNOWN, licence
+from tasks.bids.text import NotText, columns_of, decode
 from tasks.card import markdown as md
-from tasks.card.counts import Published
+from tasks.card.counts import PublishedImages
 from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
-from tasks.findings import RULES, Checked, Defacing, RuleName
-from tasks.licence import OTHER, UNKNOWN, licence
-from tasks.models import ENTITIES, Dataset
-from tasks.text import NotText, columns_of, decode
+from tasks.values.findings import RULES, Checked, Defacing, RuleName
+from tasks.values.models import ENTITIES, Dataset
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
@@ -50,7 +50,7 @@ COLUMNS = (
 def body(
     dataset: Dataset,
     repo_id: str,
-    published: Published,
+    published: PublishedImages,
     checked: Checked,
     pictures: Pictures,
     made: str,
@@ -76,7 +76,7 @@ def body(
     return "\n\n".join(parts)
 
 
-def _title(dataset: Dataset, published: Published) -> str:
+def _title(dataset: Dataset, published: PublishedImages) -> str:
     """The name, and one paragraph with the figures."""
     counts = published.count()
     subjects = f" of {_number(counts.subjects, 'subject')}" if counts.subjects else ""
@@ -95,7 +95,7 @@ def _title(dataset: Dataset, published: Published) -> str:
     return "\n\n".join(lines)
 
 
-def _load(repo_id: str, published: Published) -> str:
+def _load(repo_id: str, published: PublishedImages) -> str:
     """Lines that run, for a config that there is."""
     named = [config_name(*kind) for kind in published.kinds() if kind[0]]
     if not published.images:
@@ -123,7 +123,7 @@ images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=
 in memory while it is read, and up to a thousand before one is written.{_nibabel(repo_id, published)}{others}"""
 
 
-def _nibabel(repo_id: str, published: Published) -> str:
+def _nibabel(repo_id: str, published: PublishedImages) -> str:
     """How to read images that `datasets` cannot decode, or only in much memory; nothing where there are none."""
     largest = max(published.images, key=lambda image: published.sizes[image.path])
     large = published.sizes[largest.path] > LARGEST_DECODED
@@ -161,7 +161,7 @@ for row in images.cast_column("nifti", Nifti(decode=False)):
 ```"""
 
 
-def _contents(published: Published) -> str:
+def _contents(published: PublishedImages) -> str:
     """A table of the kinds of images."""
     rows = []
     for (datatype, suffix), images in published.kinds().items():
@@ -182,7 +182,7 @@ def _contents(published: Published) -> str:
     return md.table(head, rows, right=range(3, 7)) + note
 
 
-def _pictures(published: Published, pictures: Pictures) -> str:
+def _pictures(published: PublishedImages, pictures: Pictures) -> str:
     """A slice of each kind of image that is published, a few side by side."""
     names = [config_name(*kind) for kind in published.kinds() if config_name(*kind) in pictures.shown]
     if not names:
@@ -212,7 +212,7 @@ def _stated(checked: Checked) -> str:
     return "\n".join(lines)
 
 
-def _columns(published: Published) -> str:
+def _columns(published: PublishedImages) -> str:
     """A table of the columns."""
     used = {entity for image in published.images for entity in image.entities}
     entities = ", ".join(entity for entity in ENTITIES if entity in used)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.models import Dataset, Image, PublicationRecord
+from tasks.values.models import Dataset, Image, PublicationRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedImages:
     """The images that are on the Hub, and their sizes as they were embedded."""
 
     images: tuple[Image, ...]
@@ -29,7 +29,7 @@ class Published:
     """Paths of those in NIfTI-2."""
 
     @classmethod
-    def of(cls, dataset: Dataset, record: PublicationRecord) -> "Published":
+    def of(cls, dataset: Dataset, record: PublicationRecord) -> "PublishedImages":
         """The images of the dataset that are in the record."""
         contents = [content for shard in record.shards.values() for content in shard.images]
         sizes = {content.path: content.size for content in contents}

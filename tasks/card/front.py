@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import yaml  # type: ignore[import-untyped]
 
-from tasks.card.counts import Published
-from tasks.errors import PushError
-from tasks.licence import UNKNOWN, licence
-from tasks.models import Dataset
+from tasks.bids.licence import UNKNOWN, licence
+from tasks.card.counts import PublishedImages
+from tasks.values.errors import PushError
+from tasks.values.models import Dataset
 
 SHARDS = "data/**/*.parquet"
 PARTICIPANTS = "tables/participants.parquet"
@@ -36,7 +36,7 @@ def config_name(datatype: str, suffix: str) -> str:
     return f"{datatype}_{suffix}"
 
 
-def front_matter(dataset: Dataset, published: Published) -> dict[str, object]:
+def front_matter(dataset: Dataset, published: PublishedImages) -> dict[str, object]:
     """Our keys of the YAML, and their values."""
     terms = licence(dataset.description.get("License"))
     rows = len(published.images)
@@ -53,13 +53,13 @@ def front_matter(dataset: Dataset, published: Published) -> dict[str, object]:
     return front
 
 
-def _tags(published: Published) -> list[str]:
+def _tags(published: PublishedImages) -> list[str]:
     datatypes = {datatype for datatype, _ in published.kinds()}
     tags = ["bids", "neuroimaging", "nifti", *(name for name, of in _METHODS.items() if datatypes & of)]
     return tags + [tag for tag, datatype in (("fmri", "func"), ("diffusion-mri", "dwi")) if datatype in datatypes]
 
 
-def _configs(dataset: Dataset, published: Published) -> list[dict[str, object]]:
+def _configs(dataset: Dataset, published: PublishedImages) -> list[dict[str, object]]:
     """One config for all images, one for each kind, and the tables. The kinds are filters over the same files."""
     configs: list[dict[str, object]] = [{"config_name": "default", "data_files": SHARDS}]
     for datatype, suffix in published.kinds():

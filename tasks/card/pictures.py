@@ -14,9 +14,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.bids.pictures import axial_slice
 from tasks.card.front import config_name
-from tasks.models import Dataset, Image, Listing
-from tasks.pictures import axial_slice
+from tasks.values.models import Dataset, Image, Listing
 
 FOLDER = "pictures"
 TRIES = 3  # images of a kind that are tried: one may not be fetched, or have no slices

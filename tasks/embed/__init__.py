@@ -17,7 +17,19 @@ import zlib
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tasks.annex import AnnexKey
+from tasks.bids.annex import AnnexKey
+from tasks.bids.nifti import (
+    GZIP_MAGIC,
+    HEADER_SIZE,
+    DamagedStream,
+    Header,
+    Inflation,
+    NotLoadable,
+    end_of_extensions,
+    inflated_start,
+    nifti_header,
+    nifti_version,
+)
 from tasks.embed.errors import (
     BadImage,
     Changed,
@@ -37,19 +49,7 @@ from tasks.embed.errors import (
     unloadable,
 )
 from tasks.embed.source import Source
-from tasks.models import Image, ImageContent
-from tasks.nifti import (
-    GZIP_MAGIC,
-    HEADER_SIZE,
-    DamagedStream,
-    Header,
-    Inflation,
-    NotLoadable,
-    end_of_extensions,
-    inflated_start,
-    nifti_header,
-    nifti_version,
-)
+from tasks.values.models import Image, ImageContent
 
 __all__ = [
     "BadImage",

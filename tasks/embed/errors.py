@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tasks.errors import PushError
-from tasks.models import Image
+from tasks.values.errors import PushError
+from tasks.values.models import Image
 
 
 class BadImage(PushError):

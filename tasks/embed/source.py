@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from tasks.annex import LONGEST_POINTER, stand_in
+from tasks.bids.annex import LONGEST_POINTER, stand_in
 from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unfetched, unreadable
-from tasks.models import Image
+from tasks.values.models import Image
 from tasks.write import LARGEST_IMAGE
 
 AGAIN = 256 << 10  # bytes of a step, where a file is read a second time

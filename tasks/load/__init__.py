@@ -22,7 +22,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.annex import require_fetched, unfetched
+from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.text import NotText, decode
 from tasks.load.annex import file_facts
 from tasks.load.errors import (
     AmbiguousSidecars,
@@ -40,8 +41,7 @@ from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import Tables
 from tasks.load.texts import is_text, read_text
 from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, looks_like_image, walk
-from tasks.models import Dataset, Image
-from tasks.text import NotText, decode
+from tasks.values.models import Dataset, Image
 
 __all__ = [
     "AmbiguousSidecars",

@@ -1,8 +1,8 @@
 """Images in git-annex, DataLad and git LFS trees: their keys, and their sizes even where nothing was fetched.
 
 A locked file is a symbolic link into `.git/annex/objects/.../KEY/KEY`, dangling until it is fetched. An unlocked one
-that was not fetched, and one of git LFS, is a small text file (`tasks.annex`); once fetched, it cannot be told from any
-other file, and has no key here.
+that was not fetched, and one of git LFS, is a small text file (`tasks.bids.annex`); once fetched, it cannot be told
+from any other file, and has no key here.
 """
 
 import os
@@ -10,7 +10,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from tasks.annex import POINTER_MARK, AnnexKey, lfs_size, pointer_key
+from tasks.bids.annex import POINTER_MARK, AnnexKey, lfs_size, pointer_key
 
 MAX_POINTER = 1024  # bytes: the mark, a key, a line end; an image is larger, so no image is opened for this
 _LINK = re.compile(r"(?:^|/)annex/objects/(?:.*/)?([^/]+)$")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tasks.errors import PushError
+from tasks.values.errors import PushError
 
 SHOWN = 10  # files named in one message: enough to see the pattern, few enough to read
 

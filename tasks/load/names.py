@@ -11,7 +11,7 @@ from functools import lru_cache
 from bids2table import parse_bids_entities
 
 from tasks.load.tree import IMAGE_EXTENSIONS, Folder
-from tasks.models import ENTITIES
+from tasks.values.models import ENTITIES
 
 UNNAMED = "images without a BIDS name"
 OUTSIDE_SUBJECTS = "images outside the subjects' folders of a raw dataset"

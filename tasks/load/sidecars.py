@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.annex import require_fetched, unfetched
+from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.text import NotText, decode, to_json
 from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
 from tasks.load.names import Name
 from tasks.load.tree import Folder
-from tasks.text import NotText, decode, to_json
 
 SIDECAR_EXTENSIONS = (".json", ".tsv", ".bval", ".bvec")
 KEPT = 256  # sidecars kept parsed: those of the levels above are used again and again, those beside an image once

@@ -7,10 +7,10 @@ Each row becomes the JSON text that the images it is about carry.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.annex import require_fetched, unfetched
+from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.text import BadTable, NotText, Row, decode, read_table, to_json
 from tasks.load.errors import UnreadableTable
 from tasks.load.tree import Folder, Root
-from tasks.text import BadTable, NotText, Row, decode, read_table, to_json
 
 PARTICIPANTS = "participants.tsv"
 

@@ -6,9 +6,9 @@ sidecars and tables) and in `phenotype/` (BIDS specification, "Modality agnostic
 
 from pathlib import Path
 
-from tasks.annex import require_fetched
+from tasks.bids.annex import require_fetched
+from tasks.bids.text import NotText, decode
 from tasks.load.tree import Folder
-from tasks.text import NotText, decode
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; what is larger is data, and is counted as left out
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")

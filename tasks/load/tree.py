@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from tasks.annex import require_fetched, unfetched
+from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.text import decode
 from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
-from tasks.text import decode
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"

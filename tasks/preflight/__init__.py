@@ -18,14 +18,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.findings import Checked, Finding, Findings, PreflightStopped, Statement
-from tasks.licence import OTHER, UNKNOWN, licence
-from tasks.models import Dataset, Image, ShardSpec
+from tasks.bids.licence import OTHER, UNKNOWN, licence
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
 from tasks.preflight.strip import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
+from tasks.values.findings import Checked, Finding, Findings, PreflightStopped, Statement
+from tasks.values.models import Dataset, Image, ShardSpec
 
 __all__ = ["PreflightStopped", "check", "check_dataset", "check_images", "headers_of"]
 

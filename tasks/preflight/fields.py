@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.findings import Findings, RuleName
-from tasks.models import Dataset, Image
+from tasks.bids.text import NotText, decode
 from tasks.preflight.names import (
     is_over_89,
     is_placeholder,
@@ -23,7 +22,8 @@ from tasks.preflight.names import (
     names_an_age,
     rule_of,
 )
-from tasks.text import NotText, decode
+from tasks.values.findings import Findings, RuleName
+from tasks.values.models import Dataset, Image
 
 #: What a data dictionary says of a column (BIDS specification, "Tabular files"): a field of such an object is no value.
 _DICTIONARY = frozenset(

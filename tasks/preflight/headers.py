@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tasks.findings import Findings, RuleName
-from tasks.models import Image
 from tasks.preflight.names import is_placeholder
+from tasks.values.findings import Findings, RuleName
+from tasks.values.models import Image
 
 READ = 4096  # bytes of a file: a NIfTI header is 352 or 544, and an extension that matters is named at its start
 READERS = 8  # threads: what takes time is waiting for the disk

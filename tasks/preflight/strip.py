@@ -13,11 +13,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from tasks.errors import BadInput
-from tasks.models import Dataset, Image
+from tasks.bids.text import MISSING, NotText, Row, columns_of, decode, to_json
 from tasks.preflight.fields import parsed
 from tasks.preflight.tables import rows_of
-from tasks.text import MISSING, NotText, Row, columns_of, decode, to_json
+from tasks.values.errors import BadInput
+from tasks.values.models import Dataset, Image
 
 #: Columns by which a row is found (BIDS specification, "Data summary files").
 NEEDED = ("participant_id", "session_id", "filename")

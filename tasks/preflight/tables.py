@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from tasks.findings import Finding, Findings
-from tasks.models import Dataset, Image
+from tasks.bids.text import BadTable, NotText, Row, columns_of, decode, read_table, to_json
 from tasks.preflight.fields import parsed
 from tasks.preflight.names import (
     is_over_89,
@@ -19,7 +18,8 @@ from tasks.preflight.names import (
     years_in_name,
     years_of,
 )
-from tasks.text import BadTable, NotText, Row, columns_of, decode, read_table, to_json
+from tasks.values.findings import Finding, Findings
+from tasks.values.models import Dataset, Image
 
 PARTICIPANTS = "participants.tsv"
 _LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")

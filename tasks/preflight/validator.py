@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.errors import PushError
-from tasks.findings import Findings
+from tasks.values.errors import PushError
+from tasks.values.findings import Findings
 
 COMMAND = "bids-validator-deno"
 VALID, ERRORS = 0, 16  # its exit codes; any other is a crash

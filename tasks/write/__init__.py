@@ -28,7 +28,7 @@ from itertools import chain, groupby
 from struct import pack
 from typing import BinaryIO
 
-from tasks.models import Image
+from tasks.values.models import Image
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
 from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
 from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Row, row_of
@@ -52,7 +52,7 @@ ROW_GROUP_BYTES = 128 << 20
 #: the offsets of Arrow's `binary`.
 LARGEST_IMAGE = (1 << 31) - 1 - 64
 
-#: Whatever of the writer decides a shard's bytes. The rest is in `tasks.models.LAYOUT_VERSION`.
+#: Whatever of the writer decides a shard's bytes. The rest is in `tasks.values.models.LAYOUT_VERSION`.
 WRITER_SETTINGS = {
     "created_by": CREATED_BY,
     "huggingface": HUGGINGFACE,

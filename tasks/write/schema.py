@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tasks.models import ENTITIES, Image
+from tasks.values.models import ENTITIES, Image
 
 _TEXTS = ("extra_entities", "path")
 _DESCRIPTIONS = ("metadata", "bval", "bvec", "events", "events_metadata", "participant", "session", "scan")

@@ -12,8 +12,8 @@ import pytest
 
 from deployments.local_stack import Stack, StackError, wait_until
 from deployments.runs import Runs, runs_of
-from tasks.hub import Hub
-from tasks.staging import Staging, Target
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub
 from tests.end_to_end.browsing import browser, last_looks  # noqa: F401 - fixtures
 
 GATE_SECONDS = 240.0  # for a run to come to its gate, on a machine that has other work too

@@ -24,7 +24,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
-from tasks.hub import Hub
+from tasks.hub.client import Hub
 from tests.end_to_end.conftest import GATE_SECONDS, Pushed
 
 NAME = "push-bids/nightly"

@@ -14,8 +14,8 @@ from prefect.states import Cancelling, Completed, Scheduled
 from deployments.local_stack import Stack, wait_until
 from deployments.watch import watching
 from tasks.approve import read_gate, write_gate
-from tasks.gates import WAITS
-from tasks.report import moment
+from tasks.report.sentences import moment
+from tasks.runs.gates import WAITS
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 from tests.processes import wait_for_process
 

@@ -20,9 +20,9 @@ from prefect.client.schemas.objects import State
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
 from flows.push_bids import push_bids
-from tasks.findings import STOPS
-from tasks.hub import Hub
-from tasks.published import CARD
+from tasks.hub.client import Hub
+from tasks.record.remote import CARD
+from tasks.values.findings import STOPS
 from tests.end_to_end.conftest import Push
 from tests.figures import artifacts
 from tests.planted import PLANTED

@@ -15,11 +15,11 @@ import pytest
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs, runs_of
-from tasks.files import sha256_of
-from tasks.hub import Hub
-from tasks.models import PublicationRecord
-from tasks.published import RECORD
-from tasks.staging import Staging, Target
+from tasks.disk.files import sha256_of
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub
+from tasks.record.remote import RECORD
+from tasks.values.models import PublicationRecord
 from tests.conftest import SESSIONS
 from tests.processes import wait_for_process
 

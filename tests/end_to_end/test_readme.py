@@ -21,8 +21,8 @@ import pytest
 
 from deployments.local_stack import REPO, STOP_SECONDS, Stack, answers, wait_until
 from deployments.runs import Runs, runs_of
-from tasks.hub import Hub
-from tasks.staging import Target
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
 from tests.end_to_end.conftest import GATE_SECONDS
 from tests.end_to_end.nights import images_of, images_on
 from tests.ports import own_port

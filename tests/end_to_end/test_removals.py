@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from deployments.local_stack import Stack
-from tasks.models import PublicationRecord
-from tasks.published import INDEX, RECORD
+from tasks.record.remote import INDEX, RECORD
+from tasks.values.models import PublicationRecord
 from tests.bids_examples import move_session
 from tests.end_to_end.browsing import SHOTS, choose, field, open_form, open_page, send
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed

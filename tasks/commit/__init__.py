@@ -1,0 +1,134 @@
+"""Commit: make a batch of transferred shards visible, in one git commit with all that is true after it.
+
+- The publication record, the card and the dataset's own texts go in the same commit, so that repo and record cannot
+  drift apart by a crash (`batch`).
+- A commit is always made on top of the head that was read (`parent_commit`), by a run that holds the target's lease in
+  that moment. When it fails, the head is read again before anything is decided. Where it has all that the commit was
+  to bring (`landed`), only its answer was lost. A head that moved means that somebody else committed: what they have
+  not touched is committed on top of theirs; a line or a text that changed since this run planned is left as they have
+  it (`overtaken`), and the run plans again.
+
+What the remote holds in the end is `tasks.verify`'s question, not this one's: a call that returned proves nothing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from tasks.commit.batch import Batch, landed
+from tasks.commit.changes import Changes
+from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
+from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.record.remote import Remote, read_remote
+from tasks.transfer import Transferred
+from tasks.values.errors import PushError
+from tasks.values.models import PublicationRecord, PublishedShard
+
+COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the run says so
+#: Seconds before the next try where the Hub refuses the head as too old, and names it as the head all the same.
+BEHIND_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
+
+Fence = Callable[[], None]
+"""Raises where this run does not hold the target any more."""
+
+
+class ContestedTarget(PushError):
+    """Others keep committing to the target."""
+
+
+def commit(
+    hub: Hub,
+    before: Remote,
+    shards: Sequence[PublishedShard],
+    operations: Sequence[CommitOperationAdd],
+    changes: Changes,
+    fence: Fence = lambda: None,
+) -> Remote:
+    """Commit a batch with the record, the card and the texts that are true after it; what the target holds then.
+
+    Safe to call again with the same arguments after any failure: a batch that landed is recognised, not repeated.
+    `fence` is asked before each request that commits. What somebody else has published since it was planned is left
+    out, and named in the answer.
+
+    Raises:
+        ContestedTarget: somebody else committed before us, every time.
+        StaleHead: the Hub refuses the head that it names, every time.
+        Transient: the Hub could not answer, and the batch did not land (yet).
+    """
+    changes = changes if changes.planned else replace(changes, planned=before.record)
+    contested = False
+    for pause in BEHIND_PAUSES[:COMMIT_TRIES]:
+        late = overtaken(changes, before.record, shards)
+        batch = Batch.of(hub, before, shards, operations, changes, late)
+        if late and not batch.any():
+            return replace(before, contested=True, overtaken=late)
+        record = batch.record(before)
+        card = changes.card_of(record, before.card)
+        everything = batch.operations(hub, record, card)
+        fence()
+        try:
+            made = hub.commit(everything, _message(batch.shards, batch.removed), before.commit)
+            return Remote(made, record, card, contested=contested, overtaken=late)
+        except (StaleParent, Transient) as failure:
+            found = read_remote(hub)
+            if landed(hub, found, batch):
+                return replace(found, contested=True, overtaken=late)
+            if isinstance(failure, Transient):
+                raise
+            behind = found.commit == before.commit
+            contested = contested or not behind
+            if behind:
+                time.sleep(pause)
+            before = found
+    if not contested:
+        raise StaleHead(
+            f"the Hub refuses to commit on top of {before.commit[:12]}, which it names as the head of {hub.target}: "
+            "one of its machines is behind. Start again when the Hub is well; the shards are sent and staged."
+        )
+    raise ContestedTarget(
+        f"somebody else committed to {hub.target} {COMMIT_TRIES} times while this batch was being committed. The "
+        "shards are sent and staged; start the run again when the other writer is done."
+    )
+
+
+def overtaken(changes: Changes, now: PublicationRecord, shards: Sequence[PublishedShard]) -> frozenset[str]:
+    """Paths of which the record says something else by now than when it was planned from, and than we are to say.
+
+    Whoever changed them had a newer look than this plan, which must not undo it.
+    """
+    planned = changes.planned or now
+    ours = {shard.path: shard for shard in shards}
+    texts = {text.path: text for text in changes.published if text.path in changes.texts}
+    lost = changes.lost
+    lines = {path for path in (*ours, *lost) if now.shards.get(path) not in (planned.shards.get(path), ours.get(path))}
+    written = {
+        path for path in (*texts, *lost) if now.texts.get(path) not in (planned.texts.get(path), texts.get(path))
+    }
+    return frozenset(lines | written)
+
+
+def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
+    parts = []
+    if shards:
+        names = [Path(shard.path).stem for shard in shards]
+        span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        parts.append(f"Publish {len(names)} shard{'s' * (len(names) > 1)}: {span}")
+    if remove:
+        parts.append(f"Remove {len(remove)} file{'s' * (len(remove) > 1)} that the dataset no longer has, as approved")
+    return "; ".join(parts) or "Update the card and the dataset's own texts"
+
+
+@task(name="commit", task_run_name="commit {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
+def commit_batch(
+    hub: Hub, before: Remote, batch: Sequence[Transferred], changes: Changes, fence: Fence, label: str
+) -> Remote:
+    """`commit` as a task; `label` names the batch in the UI."""
+    lines = [one.receipt.published() for one in batch]
+    operations = [one.operation for one in batch]
+    return retry_while_busy(lambda: commit(hub, before, lines, operations, changes, fence), get_run_logger().warning)

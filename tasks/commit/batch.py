@@ -1,0 +1,114 @@
+"""What one commit brings about on top of one head, and whether a head holds all of it already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+from tasks.commit.changes import Changes, holds
+from tasks.hub.client import Hub
+from tasks.hub.rules import require_kept
+from tasks.record.remote import CARD, INDEX, RECORD, Remote
+from tasks.remove import deletions
+from tasks.values.models import PublicationRecord, PublishedShard, PublishedText
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one commit is to bring about, on top of one head."""
+
+    shards: tuple[PublishedShard, ...]
+    sent: tuple[CommitOperationAdd, ...]
+    texts: Mapping[str, bytes]
+    deletions: tuple[CommitOperationDelete, ...]
+    """Files that go, as a person approved."""
+    forget: tuple[str, ...]
+    """Lines that go, with or without a file."""
+    changes: Changes
+
+    @classmethod
+    def of(
+        cls,
+        hub: Hub,
+        before: Remote,
+        shards: Sequence[PublishedShard],
+        operations: Sequence[CommitOperationAdd],
+        changes: Changes,
+        late: frozenset[str],
+    ) -> "Batch":
+        """All that was planned, without what others have published since.
+
+        Raises:
+            RemovalRefused: something is not as the removal was planned.
+        """
+        gone = tuple(deletions(changes.remove, before)) if changes.remove else ()
+        lines: dict[str, PublishedShard | PublishedText] = {**before.record.shards, **before.record.texts}
+        lost = [path for path, sha256 in changes.lost.items() if path in lines and lines[path].sha256 == sha256]
+        lost = [path for path in lost if path not in late]
+        there = hub.listed(lost, before.commit)
+        return cls(
+            shards=tuple(shard for shard in shards if shard.path not in late),
+            sent=tuple(operation for operation in operations if operation.path_in_repo not in late),
+            texts={path: data for path, data in changes.texts.items() if path not in late},
+            deletions=gone,
+            forget=(*(one.path_in_repo for one in gone), *(path for path in lost if path not in there)),
+            changes=changes,
+        )
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The paths of the files that go."""
+        return tuple(one.path_in_repo for one in self.deletions)
+
+    def any(self) -> bool:
+        """Whether anything is left of it."""
+        return bool(self.shards or self.texts or self.forget)
+
+    def published(self) -> tuple[PublishedText, ...]:
+        """The dataset's texts as the record holds them: those that others have changed since, as they have them."""
+        late = self.changes.texts.keys() - self.texts.keys()
+        return tuple(text for text in self.changes.published if text.path not in late)
+
+    def record(self, before: Remote) -> PublicationRecord:
+        """The record that is true after the commit."""
+        return before.record.updated(self.shards, self.forget, self.published(), self.changes.dataset)
+
+    def operations(
+        self, hub: Hub, record: PublicationRecord, card: str
+    ) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """All of it as the client takes it, asked of the repo whether it keeps it."""
+        files = {**self.texts, RECORD: record.dump(), INDEX: record.dump_index(), CARD: card.encode()}
+        written = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())]
+        with hub.explained(f"sending {len(written)} texts to {hub.target}"):
+            hub.preupload(written)
+        require_kept(hub, written, large=False)
+        for operation in self.sent:
+            operation._remote_oid = None  # of a head long ago: the client would leave out what was there then
+        return [*self.sent, *written, *self.deletions]
+
+
+def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
+    """Whether the target holds all that a commit was to bring: it was made, and only its answer was lost."""
+    record, changes = found.record, batch.changes
+    if any(record.shards.get(shard.path) != shard for shard in batch.shards):
+        return False
+    if any(record.texts.get(text.path) != text for text in batch.published()):
+        return False
+    if any(path in record.shards or path in record.texts for path in batch.forget):
+        return False
+    if (changes.dataset and record.dataset != changes.dataset) or (changes.record and found.damaged):
+        return False
+    if not changes.same_card(changes.card_of(record, found.card), found.card):
+        return False
+    return _in_place(hub, found, batch)
+
+
+def _in_place(hub: Hub, found: Remote, batch: Batch) -> bool:
+    """Whether the files of a commit are in the repo as it was to bring them."""
+    shards = {shard.path: (shard.size, shard.sha256) for shard in batch.shards}
+    files = hub.listed([*shards, *batch.texts, *batch.removed, RECORD, INDEX, CARD], found.commit)
+    if not {RECORD, INDEX, CARD} <= files.keys() or files.keys() & set(batch.removed):
+        return False
+    if any(path not in files or (files[path].size, files[path].sha256) != as_sent for path, as_sent in shards.items()):
+        return False
+    return all(holds(files.get(path), data) for path, data in batch.texts.items())

@@ -1,0 +1,148 @@
+"""Which bytes an image had when this machine last hashed it: a small cache in the target's staging folder.
+
+An image without a git-annex key is known by its content only. Reading it again every night to see that it has not
+changed would cost the dataset's size; so the sha256 taken while it was embedded is kept with the size, mtime, ctime
+and inode that the file had then, and is believed while all four are the same (git's rule). Whoever edits a file and
+sets its mtime back leaves another ctime.
+
+So is one whose key holds no digest of the content, or none that staging could compare. A URL key is an address, and
+what is fetched from there may differ the next time. A WORM key is a name, a size and a time: no more than this cache
+compares, and of another machine's file at another date; who restores a time with the file gets the same key for other
+bytes. Where such an image is not fetched, nothing here knows its content, and it counts as changed: its shard then
+fails with the command to fetch it.
+
+The cache is a file to which lines are added, each with its CRC-32 before it, so it needs no lock and no more of a file
+system than that a file can grow: the run that works on the target is the only writer. Of two lines for one image the
+later one counts. A line that a crash or a full disk cut short, or that anything damaged, is none. When most lines are
+old the file is written anew. All of it is disposable: without it, or where it cannot be read or written, each image is
+read once more, and nothing is embedded or sent for it. (`contents.sqlite` in the staging root is the cache of earlier
+versions, and no longer read: it knows no ctime.)
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.bids.annex import AnnexKey
+from tasks.disk.files import sha256_of, write_whole
+from tasks.values.models import Image, ImageContent
+
+FILE = "contents.jsonl"  # its name in the target's staging folder
+FEW = 1000  # lines that may be old without the file being written anew
+
+#: Size, mtime, ctime (ns) and inode of a file: while all are the same, nobody has written to it.
+_Stat = tuple[int, int, int, int]
+
+
+def _line(path: str, stat: _Stat, sha256: str) -> bytes:
+    # ASCII: names that are not UTF-8 are lone surrogates in Python, which JSON writes as \udcXX and gives back
+    text = json.dumps([path, *stat, sha256], separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _read(data: bytes) -> Iterator[tuple[str, _Stat, str]]:
+    """What the sound lines say."""
+    for line in data.split(b"\n"):
+        text = line[9:]
+        if line[:9] == b"%08x " % zlib.crc32(text):
+            with suppress(ValueError, TypeError):  # of another version
+                path, size, mtime_ns, ctime_ns, inode, sha256 = json.loads(text)
+                yield path, (size, mtime_ns, ctime_ns, inode), sha256
+
+
+class ContentCache:
+    """The known contents of one dataset's images."""
+
+    def __init__(self, cache: Path, root: Path) -> None:
+        self._cache = cache
+        self._root = Path(os.path.realpath(root))
+        self._known: dict[str, tuple[_Stat, str]] = {}
+        self._torn = False
+        """Whether the file ends within a line, so that the next one needs a line end before it."""
+        self.images_read = 0
+        """Images that had to be read, since neither a digest in a key nor the cache knew them."""
+        with suppress(OSError):  # none yet, or a disk that does not let it be read or written: this run goes without
+            self._load()
+
+    def _load(self) -> None:
+        if not self._cache.is_file():  # a pipe of that name would hold the run
+            return
+        data = self._cache.read_bytes()
+        self._known = {path: (stat, sha256) for path, stat, sha256 in _read(data)}
+        self._torn = not data.endswith(b"\n")
+        if data.count(b"\n") > 2 * len(self._known) + FEW:
+            lines = (_line(path, *known) for path, known in self._known.items())
+            write_whole(self._cache, b"".join(lines), durable=False)
+            self._torn = False
+
+    def knows(self, path: str) -> bool:
+        """Whether this machine has hashed the image with this path before."""
+        return path in self._known
+
+    def unchanged(self, images: Iterable[Image], published: Iterable[ImageContent]) -> bool:
+        """Whether these images have the bytes that were published.
+
+        An image whose git-annex key identifies its content is settled by the digest of its shard, which holds the key,
+        and where the key's digest is a sha256 by that too; only the others are looked up here, and read where size,
+        times or inode are not those that they were last hashed under.
+        """
+        by_path = {content.path: content for content in published}
+        read: list[tuple[Image, str]] = []
+        try:
+            return all(self._as_published(image, by_path.get(image.path), read) for image in images)
+        finally:
+            self.remember(read)
+
+    def _as_published(self, image: Image, content: ImageContent | None, read: list[tuple[Image, str]]) -> bool:
+        if content is None or content.size != image.size:
+            return False
+        key = AnnexKey.parse(image.annex_key)
+        if key.digest is not None:
+            return key.algorithm != "sha256" or key.digest == content.sha256
+        return self._sha256(image, read) == content.sha256
+
+    def sha256(self, image: Image) -> str | None:
+        """The sha256 of an image's bytes now; None where it cannot be read (staging will say why)."""
+        read: list[tuple[Image, str]] = []
+        sha256 = self._sha256(image, read)
+        self.remember(read)
+        return sha256
+
+    def _sha256(self, image: Image, read: list[tuple[Image, str]]) -> str | None:
+        """`sha256`; an image that had to be read for it is added to `read`."""
+        known = self._known.get(image.path)
+        if known and known[0] == _stat(image):
+            return known[1]
+        path = self._root / image.path
+        try:
+            if path.stat().st_size != image.size:  # the stand-in of one not fetched, or a change since the plan
+                return None
+            sha256 = sha256_of(path)
+        except OSError:
+            return None
+        self.images_read += 1
+        read.append((image, sha256))
+        return sha256
+
+    def remember(self, hashed: Iterable[tuple[Image, str]]) -> None:
+        """Keep what was hashed; losing it to a crash costs a read, so nothing is flushed for it."""
+        new = {image.path: (_stat(image), sha256) for image, sha256 in hashed}
+        new = {path: known for path, known in new.items() if self._known.get(path) != known}
+        if not new:
+            return
+        self._known |= new
+        lines = b"\n" * self._torn + b"".join(_line(path, *known) for path, known in new.items())
+        self._torn = True
+        with suppress(OSError):
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            if self._cache.exists() and not self._cache.is_file():
+                return
+            with self._cache.open("ab", buffering=0) as stream:
+                self._torn = stream.write(lines) != len(lines)
+
+
+def _stat(image: Image) -> _Stat:
+    return image.size, image.mtime_ns, image.ctime_ns, image.inode

@@ -1,0 +1,93 @@
+"""Files that are there whole or not at all.
+
+A reader never sees half a file: the bytes go to a temporary name beside the target, are flushed to the disk, renamed
+over it, and the folder's entry is flushed too. What a crash leaves behind ends in `TEMPORARY_SUFFIX` and is never
+taken for a finished file. Where something else has the temporary name (a link, a FIFO, a file with a second name), it
+is neither followed nor emptied: the write fails.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY_SUFFIX = ".part"
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open `path` for writing so that it appears whole, and durable, when the block ends without an error.
+
+    Without `durable` nothing is flushed: a kill loses nothing, a power cut may lose the file or leave it short. That is
+    for what is hashed before it is believed again, and costs little to make again.
+
+    The temporary name is unique to the target, not to the writer: two runs never write one target
+    (`tasks.disk.staging`), and what a killed writer left is overwritten by the next one instead of piling up.
+    After an error the temporary file is emptied, not unlinked: deleting is `tasks.cleanup`'s alone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    stream = os.fdopen(_emptied(temporary, os.O_CREAT), "wb")
+    try:
+        yield stream
+        stream.flush()
+        if durable:
+            os.fsync(stream.fileno())
+        stream.close()
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # what the stream still holds does not fit on a full disk now either
+            stream.close()
+        with suppress(OSError):  # the first error is the one to tell
+            os.close(_emptied(temporary))
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def _emptied(path: Path, flags: int = 0) -> int:
+    """A descriptor of the file, which is empty then.
+
+    Raises:
+        OSError: there is none, or it is no regular file, or one with another name elsewhere: it stays as it is.
+    """
+    with suppress(FileNotFoundError):
+        _require_own(path.lstat(), path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o666)
+    try:
+        _require_own(os.fstat(descriptor), path)
+        os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_own(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise OSError(errno.EEXIST, "something else has this name", str(path))
+
+
+def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write `data` to `path`, whole, and durable as `whole_file` says."""
+    with whole_file(path, durable) as stream:
+        stream.write(data)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,337 @@
+"""The target's staging folder: where things are in it, who holds it, and how much room there is.
+
+    <staging root>/<target>/
+        shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.parquet
+        shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.receipt.json
+        results/        Prefect's results of the staged shards
+        gate.json       the gate that is open on this target, if one is
+        status.json     what the last runs have found, for people
+        failed.json     shards that failed verification, until their bytes were right
+        round.json      which published shards were read back, and when
+        lock            held by the run that works on the target
+
+A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
+share a file. Nothing here deletes: that is `tasks.cleanup`'s alone.
+
+Others can write to the folder too, so it is no trusted place: links, FIFOs and foreign files are neither followed nor
+opened (`tasks.disk.untrusted`), and `strangers` names them.
+"""
+
+import errno
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from tasks.disk.files import TEMPORARY_SUFFIX, write_whole
+from tasks.disk.paths import printable
+from tasks.disk.untrusted import NOT_ORDINARY, Entry, entries, identity, read_below, sha256_below, status_below
+from tasks.values.errors import PushError
+from tasks.values.models import LAYOUT_VERSION, Identity, Receipt, ShardSpec
+
+DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
+SHARD_SUFFIX, RECEIPT_SUFFIX = ".parquet", ".receipt.json"
+#: The names that bids-push gives to the files of a shard, and to Prefect's results of staging some.
+OURS = re.compile(
+    rf"shards/[^/]+/[^/]+\.[0-9a-f]{{{DIGEST_IN_NAME}}}({re.escape(SHARD_SUFFIX)}|{re.escape(RECEIPT_SUFFIX)})"
+    rf"({re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
+)
+#: What is ours besides: what is remembered, the lock, and what Prefect keeps of tasks that have failed.
+_BESIDE = re.compile(rf"([a-z-]+\.jsonl?|head)({re.escape(TEMPORARY_SUFFIX)})?|lock|results/[0-9a-f]{{32}}")
+#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would
+
+
+def result_key(digest: str) -> str:
+    """The cache key, and so the file name below `results/`, of the result of staging the shard with this digest."""
+    return f"stage-{LAYOUT_VERSION}-{digest}"
+
+
+class TargetBusy(PushError):
+    """Another run works on this target on this machine."""
+
+
+class DiskFull(PushError):
+    """The staging disk has no room for what has to be staged."""
+
+
+class CannotWrite(PushError):
+    """The staging folder cannot be made, or does not take a file."""
+
+
+def refused(folder: Path, error: OSError) -> DiskFull | CannotWrite:
+    """The error for people that the system's refusal to make or to write to a staging folder means."""
+    if error.errno in NO_ROOM:
+        return DiskFull(
+            f"the disk of {folder} is full ({error.strerror}). Free some room there, or set BIDS_PUSH_STAGING_ROOT (or "
+            "the staging_root parameter) to a larger disk, and run again: what is staged stays."
+        )
+    return CannotWrite(
+        f"nothing can be staged in {folder} ({error.strerror or error}). Give the user who runs this the right to "
+        "write there, or set BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a folder that can be made."
+    )
+
+
+def receipt_name(receipt: Receipt) -> str:
+    """Where a receipt is, relative to the target's folder."""
+    return receipt.file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
+
+
+def result_name(receipt: Receipt) -> str:
+    """Where Prefect's result of staging the shard is, relative to the target's folder. Small shards share one."""
+    return f"results/{receipt.result or result_key(receipt.digest)}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a dataset is published: a dataset repo at a revision, on one Hub."""
+
+    endpoint: str
+    repo_id: str
+    revision: str = "main"
+
+    @property
+    def slug(self) -> str:
+        """The folder's name: readable, and different for any two targets."""
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "--", f"{self.repo_id}@{self.revision}")
+        exact = "\n".join((self.endpoint.rstrip("/"), self.repo_id, self.revision))
+        return f"{readable[:120]}-{hashlib.sha256(exact.encode()).hexdigest()[:10]}"
+
+    def __str__(self) -> str:
+        return self.repo_id if self.revision == "main" else f"{self.repo_id} at {self.revision}"
+
+
+class KnownBytes:
+    """Staged files whose bytes this process has hashed. A class of its own, since Prefect walks through any dict."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, Identity]] = {}
+
+    def put(self, file: str, sha256: str, found: Identity) -> None:
+        """Remember that the file had these bytes when it was `found`."""
+        self._known[file] = sha256, found
+
+    def holds(self, file: str, sha256: str, found: Identity) -> bool:
+        """Whether the file had these bytes, and nobody has written to it since."""
+        return self._known.get(file) == (sha256, found)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """One target's staging folder, and what this process knows of the bytes in it."""
+
+    folder: Path
+    _known_bytes: KnownBytes = field(default_factory=KnownBytes, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, staging_root: Path, target: Target) -> "Staging":
+        """The folder of `target` under the staging root; made when it is first written to."""
+        return cls(staging_root / target.slug)
+
+    @property
+    def shards(self) -> Path:
+        """The folder of the staged shards and their receipts."""
+        return self.folder / "shards"
+
+    @property
+    def results(self) -> Path:
+        """The folder of Prefect's results."""
+        return self.folder / "results"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the run which works on the target has locked."""
+        return self.folder / "lock"
+
+    @property
+    def gate(self) -> Path:
+        """The file that names the gate open on this target."""
+        return self.folder / "gate.json"
+
+    @property
+    def status(self) -> Path:
+        """The file that remembers where the target stands, for people."""
+        return self.folder / "status.json"
+
+    @property
+    def failed(self) -> Path:
+        """The file that keeps the shards that failed verification."""
+        return self.folder / "failed.json"
+
+    @property
+    def round(self) -> Path:
+        """The file that remembers which published shards were read back, and when."""
+        return self.folder / "round.json"
+
+    def shard_file(self, spec: ShardSpec) -> Path:
+        """Where the shard is staged; another digest is another file."""
+        subject = spec.path.split("/")[-2]
+        return self.shards / subject / f"{spec.name}.{spec.digest[:DIGEST_IN_NAME]}.parquet"
+
+    def receipt_file(self, spec: ShardSpec) -> Path:
+        """Where the shard's receipt is, beside the shard."""
+        return self.shard_file(spec).with_suffix(RECEIPT_SUFFIX)
+
+    def require_own_folders(self, *below: Path) -> None:
+        """Check that the target's folder, the folders in it, and those `below` that are there, are no links.
+
+        Raises:
+            CannotWrite: one of them is: what would be written to it would go elsewhere.
+        """
+        for folder in (self.folder, self.shards, self.results, *below):
+            if folder.is_symlink():
+                raise CannotWrite(
+                    f"{folder} is a symlink, and what is staged must not lead elsewhere. Move away the link, and what "
+                    "is behind it to its place; only the staging root itself may be reached through a link."
+                )
+
+    def write_receipt(self, spec: ShardSpec, receipt: Receipt) -> None:
+        """Write the receipt of a shard that this process has just written: from now on the shard counts as staged."""
+        write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
+        if receipt.identity is not None:
+            self._known_bytes.put(receipt.file, receipt.sha256, receipt.identity)
+
+    def remember(self, receipts: Iterable[Receipt], commit: str) -> None:
+        """Note in the receipts of shards that this commit of the target holds them; what a receipt says first stays.
+
+        Not flushed to the disk: a power cut may cost a receipt, and its shard is hashed or staged again then.
+        """
+        for receipt in receipts:
+            there = self._receipt(receipt_name(receipt))
+            if there is not None and not there.commit and there.published() == receipt.published():
+                noted = there.model_copy(update={"commit": commit})
+                write_whole(self.folder / receipt_name(receipt), noted.model_dump_json(indent=1).encode(), False)
+
+    def read_receipt(self, spec: ShardSpec) -> Receipt | None:
+        """The receipt of this very shard (same path and digest), or None; a damaged one is none."""
+        receipt = self._receipt(self.receipt_file(spec).relative_to(self.folder).as_posix())
+        return receipt if receipt and (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
+
+    def receipts(self) -> list[Receipt]:
+        """Every readable receipt in the folder, sorted by the staged file's name."""
+        names = (entry.name for entry in entries(self.folder, "shards") if entry.name.endswith(RECEIPT_SUFFIX))
+        return [receipt for name in names if (receipt := self._receipt(name)) is not None]
+
+    def _receipt(self, name: str) -> Receipt | None:
+        """The receipt in this file, or None where there is none, or one that is damaged or of another shard's file."""
+        try:
+            receipt = Receipt.model_validate_json(read_below(self.folder, name))
+        except (*NOT_ORDINARY, ValidationError):
+            return None
+        return receipt if OURS.fullmatch(name) and receipt_name(receipt) == name else None
+
+    def size_of(self, file: str) -> int | None:
+        """The bytes of an ordinary file in the folder, or None."""
+        try:
+            return status_below(self.folder, file).st_size
+        except OSError:
+            return None
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a small file of ours in the folder.
+
+        Raises:
+            OSError: there is none, or it is not an ordinary file.
+        """
+        return read_below(self.folder, path.relative_to(self.folder).as_posix())
+
+    def intact(self, receipt: Receipt) -> bool:
+        """Whether the staged file is what its receipt says, by its size and by all of its bytes.
+
+        A process reads each file once for this: whoever writes to it later changes its ctime, and nobody can set that.
+        """
+        try:
+            found = identity(status_below(self.folder, receipt.file))
+            if found.size != receipt.size:
+                return False
+            if self._known_bytes.holds(receipt.file, receipt.sha256, found):
+                return True
+            sha256, found = sha256_below(self.folder, receipt.file)
+        except OSError:
+            return False
+        if (sha256, found.size) != (receipt.sha256, receipt.size):
+            return False
+        self._known_bytes.put(receipt.file, receipt.sha256, found)
+        return True
+
+    def read_intact(self, spec: ShardSpec) -> Receipt | None:
+        """The receipt of a shard that is staged and intact, or None."""
+        receipt = self.read_receipt(spec)
+        return receipt if receipt is not None and self.intact(receipt) else None
+
+    def read_whole(self, spec: ShardSpec) -> Receipt | None:
+        """The receipt of a shard whose staged file has its size, or None. Its bytes are hashed before they are sent."""
+        receipt = self.read_receipt(spec)
+        return receipt if receipt is not None and self.size_of(receipt.file) == receipt.size else None
+
+    def staged_bytes(self) -> int:
+        """The bytes of every staged shard in the folder, with or without a receipt."""
+        return sum(entry.status.st_size for entry in self.ours() if entry.name.endswith(SHARD_SUFFIX))
+
+    def ours(self) -> list[Entry]:
+        """The files that have names which bids-push gives, and are ordinary files: the only ones that may ever go."""
+        found = (*entries(self.folder, "results"), *entries(self.folder, "shards"))
+        return [entry for entry in found if OURS.fullmatch(entry.name) and entry.oddity is None]
+
+    def strangers(self) -> dict[str, str]:
+        """What in the folder is not of bids-push: names for people, and what each is. None is opened or removed."""
+        found: dict[str, str] = {}
+        for entry in entries(self.folder):
+            named = OURS.fullmatch(entry.name) or _BESIDE.fullmatch(entry.name)
+            if named and entry.oddity:
+                found[printable(entry.name)] = entry.oddity
+            elif not named and not entry.is_folder:
+                found[printable(entry.name)] = entry.oddity or "its name is none that bids-push gives"
+        return found
+
+    @contextmanager
+    def held(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the target for this process. The kernel lets go when the process dies, however it dies.
+
+        Args:
+            patience: seconds to wait for another process to let go.
+
+        Raises:
+            TargetBusy: another process holds it.
+            CannotWrite: the folder cannot be made or written to, or is a link.
+            DiskFull: its disk is full.
+        """
+        try:
+            self.require_own_folders()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.lock)
+            lock.acquire(timeout=patience)
+        except Timeout as error:
+            raise TargetBusy(
+                f"another run works on this target (it holds {lock.lock_file}). Wait for it to end, or cancel it in "
+                "the Prefect UI; a run that was killed holds nothing."
+            ) from error
+        except OSError as error:
+            raise refused(self.folder, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def require_room(self, needed: int) -> None:
+        """Check that `needed` bytes fit on the staging disk, with a little to spare.
+
+        Raises:
+            DiskFull: they do not; nothing was written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        reserve = max(64 << 20, needed // 100)  # bytes: Parquet's own overhead, receipts, Prefect's results
+        if needed and free < needed + reserve:
+            raise DiskFull(
+                f"the disk of {self.folder} has {free / 1e9:.2f} GB free, and {(needed + reserve) / 1e9:.2f} GB are "
+                "needed to stage what is missing on the Hub. Free some room there, or set BIDS_PUSH_STAGING_ROOT (or "
+                "the staging_root parameter) to a larger disk. Nothing was staged or sent."
+            )

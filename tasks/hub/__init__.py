@@ -1,0 +1,1 @@
+"""The client of a Hub: one target, its newest head, the repo's own rules, and the patience with a busy one."""

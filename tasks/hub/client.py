@@ -1,0 +1,553 @@
+"""The Hub as bids-push needs it: one target, read at pinned commits, with errors for people.
+
+Everything goes through huggingface_hub's public client, so the endpoint may be huggingface.co or any server that
+speaks the same protocol. Each call is made inside `explained`, which turns the client's exceptions into `PushError`s
+and sorts them in two: those that pass (`Transient`: worth another try) and those that a person has to mend.
+Nothing read here is believed further than its commit: every method that reads takes the commit it reads at. A head that
+is older than one that was seen before is not taken for the head (`Hub.head`).
+"""
+
+import hashlib
+import io
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import DatasetInfo, RepoFile
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+
+from tasks.disk.staging import Target
+from tasks.hub.heads import NewestHead
+from tasks.values.errors import BadInput, PushError
+from tasks.values.models import Gated, ListedFile, Listing
+
+#: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
+XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3})[^)]*\)")
+#: Tries of hf_xet itself, which says nothing while it waits (its own default goes on for six minutes). After these the
+#: task is tried again, where people see it. Read when its session begins.
+os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
+
+MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
+READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
+PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps a request's answer small
+STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last goes on
+STALE_PATIENCE = 180.0  # seconds that a head that is too old is waited for in all
+#: Bytes of a text that is read into memory whole: the record of 100,000 shards has about 100 MB.
+LARGEST_TEXT = 256 << 20
+
+
+class NoToken(PushError):
+    """No token is configured."""
+
+
+class TokenRejected(PushError):
+    """The Hub does not know the token, or it has expired."""
+
+
+class NotAllowed(PushError):
+    """The token may not do this to the repo."""
+
+
+class RepoMissing(PushError):
+    """The repo, or the revision, is not there (or is private, and not this token's)."""
+
+
+class Refused(PushError):
+    """The Hub refused the request."""
+
+
+class StaleParent(PushError):
+    """Somebody else committed to the revision since it was read."""
+
+
+class StaleHead(PushError):
+    """The Hub names a head that is older than one that it named before."""
+
+
+class OversizedFile(PushError):
+    """A text in the repo is too large to be what it should be."""
+
+
+class RepoIsPublic(PushError):
+    """The repo is there already, and everybody may read it, where a private one was asked for."""
+
+
+class RepoIsNotGated(PushError):
+    """The repo is there already, and people need not ask for access, where that was asked for."""
+
+
+class Transient(PushError):
+    """The Hub could not answer this time. Worth another try."""
+
+    retry_after: float | None = None  # seconds, where the Hub said so
+
+
+class HubUnreachable(Transient):
+    """No answer at all."""
+
+
+def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | None:
+    """The error for people that a client's exception means, or None for one that is not the Hub's doing."""
+    if isinstance(error, HFValidationError):
+        return BadInput(f"{what}: {error}")
+    if isinstance(error, HfHubHTTPError):
+        return _as_refusal(error, endpoint, what)
+    if isinstance(error, httpx2.TransportError | OSError | RuntimeError) and (found := XET_STATUS.search(str(error))):
+        return _explained(int(found["status"]), found[0], endpoint, what)
+    if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
+        return HubUnreachable(
+            f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {error}). Check the network and "
+            "HF_ENDPOINT; what is staged stays staged, and the next run goes on from here."
+        )
+    return None
+
+
+def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
+    said = error.server_message or str(error).strip().splitlines()[0]
+    if isinstance(error, RevisionNotFoundError):
+        return RepoMissing(f"{what}: the revision is not there ({said}).")
+    # the client takes a 401 without a code for a private repo, so the repo's own error comes before the status
+    status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
+    explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
+    if isinstance(explained, Transient):
+        explained.retry_after = _retry_after(error.response)
+    return explained
+
+
+def _explained(status: int, said: str, endpoint: str, what: str, missing: bool = True) -> PushError:
+    """The error for people that an HTTP status means; `missing`: a 404 is about the repo, not about a file in it."""
+    if status == 401:
+        return TokenRejected(f"{what}: {endpoint} does not accept the token ({said}). Make a new one, set HF_TOKEN.")
+    if status == 403:
+        return NotAllowed(f"{what}: the token may not do that ({said}). It needs the write role for this namespace.")
+    if status == 404 and missing:
+        return RepoMissing(
+            f"{what}: {endpoint} has no such dataset repo, or it is private and the token is not of an account that "
+            f"may see it ({said}). Check the repo's name and HF_TOKEN."
+        )
+    if status == 412:
+        return StaleParent(f"{what}: {said}")
+    if status in (408, 429) or status >= 500:
+        return Transient(f"{what}: {endpoint} answered {status} ({said}). The next try goes on from here.")
+    return Refused(f"{what}: {endpoint} answered {status}: {said}")
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds to wait, by Retry-After or by the RateLimit headers of a 429."""
+    said = response.headers.get("Retry-After", "")
+    if said.isdigit():
+        return float(said)
+    limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    return float(limit.reset_in_seconds) if limit else None
+
+
+def require_address(endpoint: str) -> None:
+    """Check that HF_ENDPOINT is an address at all.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        url = httpx2.URL(endpoint)
+        good = endpoint.startswith(("http://", "https://")) and url.host != "" and not re.search(r"\s", endpoint)
+    except httpx2.InvalidURL:
+        good = False
+    if not good:
+        raise BadInput(
+            f"HF_ENDPOINT: {endpoint!r} is no address of a Hub. Set it to one, for example https://huggingface.co, in "
+            "the worker's environment, or unset it."
+        )
+
+
+def require_token(token: str) -> None:
+    """Check that a token can be sent at all; it is never shown, whatever is wrong with it.
+
+    Raises:
+        BadInput: it has characters that no token has.
+    """
+    if not re.fullmatch(r"[!-~]+", token):
+        raise BadInput(
+            "the token for the Hub has a space, a line break or a letter in it that no token has, perhaps from "
+            "copying. Copy it once more: into HF_TOKEN of the worker's environment, or into the Secret block."
+        )
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One target on its Hub. The token is never shown: not in a repr, a log, an artifact or a result."""
+
+    target: Target
+    token: str = field(repr=False)
+    newest: NewestHead = field(default_factory=NewestHead, repr=False, compare=False)
+    """The newest head that was seen so far."""
+
+    @classmethod
+    def connect(cls, repo_id: str, revision: str, token: str | None = None) -> "Hub":
+        """The target on the endpoint that huggingface_hub is set up for (HF_ENDPOINT).
+
+        Raises:
+            NoToken: neither a token was given nor is one configured.
+            BadInput: HF_ENDPOINT is no address, or the token cannot be one.
+        """
+        require_address(constants.ENDPOINT)
+        token = token or get_token()
+        if not token:
+            raise NoToken(
+                "no token for the Hub: set HF_TOKEN in the worker's environment, run `hf auth login` there, or name a "
+                "Prefect Secret block in the token_block parameter. It needs the write role for the repo's namespace."
+            )
+        require_token(token)
+        return cls(Target(constants.ENDPOINT, repo_id, revision), token)
+
+    @cached_property
+    def api(self) -> HfApi:
+        """The client."""
+        return HfApi(endpoint=self.target.endpoint, token=self.token)
+
+    @contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turn what the client raises in this block into a `PushError` that starts with `what` was being done."""
+        try:
+            yield
+        except PushError:
+            raise
+        except Exception as error:
+            explained = as_push_error(error, self.target.endpoint, what)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def url(self, path: str = "", at: str | None = None) -> str:
+        """The page for people of the repo, or of a file in it."""
+        page = f"{self.target.endpoint}/datasets/{self.target.repo_id}"
+        return f"{page}/blob/{quote(at or self.target.revision, safe='')}/{quote(path)}" if path else page
+
+    def branch_url(self) -> str:
+        """The page for people of the target: the repo at its revision."""
+        revision = self.target.revision
+        return self.url() if revision == "main" else f"{self.url()}/tree/{quote(revision, safe='')}"
+
+    def commit_url(self, commit: str) -> str:
+        """The page for people of a commit."""
+        return f"{self.url()}/commit/{commit}"
+
+    def prepare(self, private: bool, gated: Gated = "no") -> None:
+        """Make the repo and the revision where they are missing, and check that the token may write to it.
+
+        Done before a single image is read, so that a run of hours does not end at its first commit.
+        A repo that is made is set up as asked before anything is in it: who may see it, and whether people have to ask
+        for access (`gated`; `no` never opens a gate that somebody has set). One that is there is never changed, but
+        must be so; only where it holds nothing at all yet, since a run was killed after it had made it, is it gated.
+
+        Raises:
+            RepoIsPublic, RepoIsNotGated: it is not as asked.
+        """
+        repo_id = self.target.repo_id
+        with self.explained(f"checking the token for {repo_id}"):
+            self.api.whoami()
+        found = self._found()
+        if found is None:
+            with self.explained(f"opening the dataset repo {repo_id}"):
+                self.api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            self.newest.note(None)  # what was seen was of another repo of this name
+            found = self._settings()
+        self._check_write()
+        if problem := self._problem(found, private, gated):
+            raise problem
+        if gated != "no" and not found.gated:
+            with self.explained(f"having people ask for access to {repo_id}"):
+                self.api.update_repo_settings(repo_id, repo_type="dataset", gated=gated)
+        self._make_branch()
+
+    def wrong_setup(self, private: bool, gated: Gated = "no") -> PushError | None:
+        """What of an existing repo is not as asked, or None."""
+        found = self._found()
+        return self._problem(found, private, gated) if found else None
+
+    def _problem(self, found: DatasetInfo, private: bool, gated: Gated) -> PushError | None:
+        """How the settings of a repo differ from what was asked in a way that shows more to more people."""
+        if private and not found.private:
+            return RepoIsPublic(
+                f"{self.url()} is there already and public, and this run was to publish to a private repo: nothing was "
+                "staged or sent by it, and what the repo holds already can be read by everybody. Make the repo private "
+                "in its settings on the Hub; or, if everybody may have the dataset, start again with private=false."
+            )
+        open_to_more = not found.gated or (gated == "manual" and found.gated != "manual")
+        if gated != "no" and open_to_more and (found.gated or self._holds_anything()):
+            how = "gives access to everybody who asks" if found.gated else "asks nobody for anything"
+            return RepoIsNotGated(
+                f"{self.url()} is there already and {how}, and this run was to publish with gated={gated}: nothing was "
+                f"staged or sent. Set up its access requests ({gated}) in its settings on the Hub; or, if that is as "
+                f"it should be, start again with gated={found.gated or 'no'}."
+            )
+        return None
+
+    def _holds_anything(self) -> bool:
+        """Whether the repo's main branch, or this revision, holds a file beside the one that a Hub makes with it."""
+        for revision in {"main", self.target.revision}:
+            with suppress(RepoMissing), self.explained(f"listing {self.target.repo_id}"):
+                tree = self.api.list_repo_tree(
+                    self.target.repo_id, repo_type="dataset", revision=revision, recursive=True
+                )
+                if any(entry.path != MADE_WITH_IT for entry in tree):
+                    return True
+        return False
+
+    def _found(self) -> DatasetInfo | None:
+        """The repo's settings, or None where there is no such repo for this token."""
+        try:
+            return self._settings()
+        except RepoMissing:
+            return None
+
+    def _settings(self) -> DatasetInfo:
+        with self.explained(f"looking at {self.target.repo_id}"):
+            return self._info(None, "private", "gated")
+
+    def _info(self, revision: str | None, *fields: Any) -> DatasetInfo:
+        """These fields of what the Hub says of the repo. All of it names every file, which takes long for many."""
+        info = self.api.dataset_info(self.target.repo_id, revision=revision, expand=list(fields))
+        if any(getattr(info, name, None) is None for name in fields):  # a Hub that does not know how to say some of it
+            info = self.api.dataset_info(self.target.repo_id, revision=revision)
+        return info
+
+    def _check_write(self) -> None:
+        """Check that the token may write to the repo. A Hub without a route for that says so at the first write."""
+        try:
+            with self.explained(f"checking that the token may write to {self.target.repo_id}"):
+                self.api.auth_check(self.target.repo_id, repo_type="dataset", write=True)
+        except (RepoMissing, Refused) as error:
+            answer = error.__cause__
+            if not isinstance(answer, HfHubHTTPError) or answer.response.status_code not in (404, 405):
+                raise
+            self._found_or_raise(error)
+            _say(f"{self.target.endpoint} cannot say whether the token may write; the first write will show it.")
+
+    def _found_or_raise(self, error: PushError) -> None:
+        """Nothing where the repo can be read, so that the route alone is missing; else the error."""
+        if self._found() is None:
+            raise error
+
+    def _make_branch(self) -> None:
+        repo_id, revision = self.target.repo_id, self.target.revision
+        if revision == "main":
+            return
+        with self.explained(f"opening the branch {revision} of {repo_id}"):
+            try:
+                self.api.create_branch(repo_id, repo_type="dataset", branch=revision)
+            except HfHubHTTPError as error:
+                if error.response.status_code != httpx2.codes.CONFLICT:
+                    raise
+            else:
+                self.newest.note(None)  # what was seen was of another branch of this name
+
+    def exists(self) -> bool:
+        """Whether the repo and the revision are there."""
+        try:
+            self.head()
+        except RepoMissing:
+            return False
+        return True
+
+    def head(self, as_spelled: bool = False, at_least: str | None = None) -> str:
+        """The commit that the revision points at now, and that is no older than `at_least` and than any seen before.
+
+        A Hub that names an older one is behind, and is waited for. What is older the repo's history says: a history
+        that was written anew (squashed, or forced) has no older and newer, and its head counts as it is.
+
+        Raises:
+            StaleHead: it is behind for longer than that.
+            BadInput: with `as_spelled`, the repo's name has other capitals. The Hub finds a repo under any of them, and
+                one repo must not be two targets.
+        """
+        waited, pauses = 0.0, iter(STALE_PAUSES)
+        pause = STALE_PAUSES[0]
+        while True:
+            found = self._head(as_spelled)
+            later = next((seen for seen in (self.newest.commit, at_least) if seen and self._before(found, seen)), None)
+            if later is None:
+                self.newest.note(found)
+                return found
+            if waited >= STALE_PATIENCE:
+                self.newest.note(None)  # for the next run the head that is named then counts
+                raise StaleHead(
+                    f"for {waited:.0f} s the Hub has named {found[:12]} as the head of {self.target}, which is older "
+                    f"than {later[:12]}, which was there already. One of its machines may be behind: start again when "
+                    "the Hub is well. If somebody has set the branch back on purpose, or made the repo anew, start "
+                    "again too: the next run takes it as it is."
+                )
+            pause = next(pauses, pause)
+            _say(
+                f"The Hub names {found[:12]} as the head of {self.target}, which is older than {later[:12]}, seen "
+                f"before. Looking again in {pause:.0f} s."
+            )
+            time.sleep(pause)
+            waited += pause
+
+    def _head(self, as_spelled: bool) -> str:
+        """The commit that the Hub names as the head."""
+        repo_id = self.target.repo_id
+        with self.explained(f"reading the head of {self.target}"):
+            found = self._info(self.target.revision, "sha")
+        if as_spelled and found.id != repo_id and found.id.lower() == repo_id.lower():
+            raise BadInput(f"repo_id: {repo_id} is called {found.id} on the Hub. Write its capitals as they are there.")
+        if found.sha is None:
+            raise Refused(f"{self.target.endpoint} named no commit for {self.target}")
+        return found.sha
+
+    def _before(self, commit: str, later: str) -> bool:
+        """Whether a commit is one of those that another was made on top of, as far as the Hub can say."""
+        if commit == later:
+            return False
+        try:
+            if later in self._history(commit):
+                return False
+        except (RepoMissing, Refused):
+            return False  # a Hub that has no list of commits to tell by
+        try:
+            return commit in self._history(later)
+        except (RepoMissing, Refused):
+            return True  # who does not know the later one yet is behind
+
+    def _history(self, commit: str) -> list[str]:
+        """A commit and all that it was made on top of."""
+        with self.explained(f"reading the history of {self.target}"):
+            found = self.api.list_repo_commits(self.target.repo_id, repo_type="dataset", revision=commit)
+        return [one.commit_id for one in found]
+
+    def listing(self, commit: str) -> Listing:
+        """Every file at `commit`, all pages of the listing."""
+        with self.explained(f"listing {self.target}"):
+            tree = self.api.list_repo_tree(self.target.repo_id, repo_type="dataset", revision=commit, recursive=True)
+            files = {entry.path: _listed(entry) for entry in tree if isinstance(entry, RepoFile)}
+        return Listing(commit, files)
+
+    def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
+        """These files at `commit`, those of them that are there."""
+        found: dict[str, ListedFile] = {}
+        for start in range(0, len(paths), PATHS_A_REQUEST):
+            part = list(paths[start : start + PATHS_A_REQUEST])
+            with self.explained(f"asking {self.target} for {len(part)} files"):
+                entries = self.api.get_paths_info(self.target.repo_id, part, repo_type="dataset", revision=commit)
+            found |= {entry.path: _listed(entry) for entry in entries if isinstance(entry, RepoFile)}
+        return found
+
+    def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
+        """Stream a file's bytes, as the Hub sends them now, into `into`; their number and their sha256, taken by us.
+
+        Downloads through the client verify nothing, so the caller compares what this returns with a receipt.
+        """
+        url = hf_hub_url(self.target.repo_id, path, repo_type="dataset", revision=commit, endpoint=self.target.endpoint)
+        headers = build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}  # the bytes as stored
+        digest, size = hashlib.sha256(), 0
+        with (
+            self.explained(f"reading {path} back from {self.target}"),
+            get_session().stream("GET", url, headers=headers, follow_redirects=True) as response,
+        ):
+            if response.is_error:
+                response.read()  # the error's body, for its message
+            hf_raise_for_status(response)
+            for chunk in response.iter_raw(READ_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                into.write(chunk)
+        return size, digest.hexdigest()
+
+    def read(self, path: str, commit: str) -> bytes | None:
+        """A text's bytes at `commit`, or None where there is no such file.
+
+        Raises:
+            OversizedFile: it is larger than any text that a push writes.
+        """
+        buffer = _Text(f"{path} in {self.target}")
+        try:
+            self.read_back(path, commit, buffer)
+        except Refused as error:
+            if isinstance(error.__cause__, EntryNotFoundError):
+                return None
+            raise
+        return buffer.getvalue()
+
+    def sha256_of(self, path: str, commit: str) -> str | None:
+        """The sha256 of a small file's bytes at `commit`, or None where there is no such file."""
+        data = self.read(path, commit)
+        return None if data is None else hashlib.sha256(data).hexdigest()
+
+    def preupload(self, operations: Iterable[CommitOperationAdd]) -> None:
+        """Send the content of these files; content that the Hub has is not sent again. Nothing becomes visible."""
+        self.api.preupload_lfs_files(
+            self.target.repo_id,
+            operations,
+            repo_type="dataset",
+            revision=self.target.revision,
+            free_memory=False,  # the same operations are committed next, perhaps more than once
+        )
+
+    def commit(
+        self, operations: Iterable[CommitOperationAdd | CommitOperationDelete], message: str, parent: str
+    ) -> str:
+        """Make files visible in one commit on top of `parent`; its id.
+
+        Raises:
+            StaleParent: the revision does not point at `parent` (any more).
+        """
+        with self.explained(f"committing to {self.target}"):
+            made = self.api.create_commit(
+                self.target.repo_id,
+                operations,
+                commit_message=message,
+                repo_type="dataset",
+                revision=self.target.revision,
+                parent_commit=parent,
+            ).oid
+        self.newest.note(made)
+        return made
+
+
+class _Text(io.BytesIO):
+    """What is read of a text, up to a size that no text of ours has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def write(self, data: Any) -> int:
+        """Take some more of it."""
+        if self.tell() + len(data) > LARGEST_TEXT:
+            raise OversizedFile(
+                f"{self._name} has more than {LARGEST_TEXT >> 20} MiB, which no such file of a push has. Restore an "
+                "older version of it on the Hub, or delete it there and start again: it is written anew, and what it "
+                "no longer says is published again."
+            )
+        return super().write(data)
+
+
+def _say(message: str) -> None:
+    """Warn in the run's log, where a run does this."""
+    try:
+        get_run_logger().warning(message)
+    except MissingContextError:
+        get_logger("bids_push.hub").warning(message)
+
+
+def _listed(entry: RepoFile) -> ListedFile:
+    if entry.lfs is None:
+        return ListedFile(entry.path, entry.size, None, entry.blob_id)
+    return ListedFile(entry.path, entry.lfs.size, entry.lfs.sha256, entry.blob_id)

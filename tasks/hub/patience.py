@@ -1,0 +1,72 @@
+"""How often, and how long, bids-push tries again when the Hub cannot answer.
+
+Two kinds of failure pass by themselves, and they are waited for differently:
+
+- A Hub that says how long to wait (429 or 503 with Retry-After or RateLimit) is taken at its word, inside the task.
+- One that does not answer, or answers 5xx, is tried again by Prefect, later each time, with jitter so that many runs
+  do not come back at the same moment. The run's page shows the task as AwaitingRetry, with what the Hub said.
+
+Everything else (a token, a role, a name) a person has to mend: it fails at once.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
+
+from prefect.client.schemas.objects import State, TaskRun
+
+from tasks.hub.client import Transient
+
+RETRY_DELAYS = [2.0, 10.0, 30.0, 60.0, 120.0]  # seconds before each further try; up to half is added
+PATIENCE = 15 * 60.0  # seconds that one call waits in all for a Hub that asks for a pause
+
+T = TypeVar("T")
+
+
+def passes(_task: object, _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a task's failure may pass by itself."""
+    return isinstance(state.result(raise_on_failure=False), Transient)
+
+
+class _Retries(TypedDict):
+    retries: int
+    retry_delay_seconds: list[float]
+    retry_jitter_factor: float
+    retry_condition_fn: Callable[[Any, TaskRun, State[Any]], bool]
+
+
+#: Seconds before each further try of what a run does first: a wrong address should be said while somebody looks.
+RETRY_DELAYS_AT_THE_START = [2.0, 5.0]
+
+#: The options of every task that talks to the Hub: `@task(..., **RETRIES)`.
+RETRIES = _Retries(
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passes,
+)
+
+
+RETRIES_AT_THE_START = _Retries(
+    retries=len(RETRY_DELAYS_AT_THE_START),
+    retry_delay_seconds=RETRY_DELAYS_AT_THE_START,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passes,
+)
+
+
+def retry_while_busy(work: Callable[[], T], say: Callable[[str], None]) -> T:
+    """Do `work`, waiting as long as the Hub asks for, `PATIENCE` in all; `say` is told of each wait."""
+    waited = 0.0
+    while True:
+        try:
+            return work()
+        except Transient as busy:
+            if busy.retry_after is None:
+                raise
+            pause = max(busy.retry_after, 1.0)
+            if waited + pause > PATIENCE:
+                raise
+            say(f"The Hub asks for a pause of {pause:.0f} s ({busy}) Waiting it out.")
+            time.sleep(pause)
+            waited += pause

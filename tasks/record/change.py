@@ -1,0 +1,166 @@
+"""What changed since the last publication, and whether it is so much that a person has to say that it is meant.
+
+A half-mounted disk, a wrong path and another study look the same from here: much of what is published is gone from the
+dataset, or has other bytes. More than a part of it (`BIDS_PUSH_MAX_CHANGE`) stops the run before anything is staged or
+sent, whatever is to be done with removals. The way on is the exact number of these images: a number that was right one
+night is wrong the next, so it cannot be left on.
+
+What is compared is images, path by path, with the record's lines: a new image is no change, nor is a new name of the
+dataset, nor are new sidecars. An image whose bytes cannot be read (not fetched, a bad disk) is not known to be another
+one: staging says what is wrong with it, and what is published of it stays.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from tasks.bids.annex import identifies_content
+from tasks.values.errors import PushError
+from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, PublicationRecord, ShardSpec
+
+NAMED = 3  # images in a sentence
+
+Sha256Of = Callable[[Image], str | None]
+"""The sha256 of an image's bytes now; None where they cannot be read."""
+
+
+class TooMuchChanged(PushError):
+    """So much of what is published is gone or another that it has to be said that this is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a dataset differs from what was published of it."""
+
+    published: int
+    """Images that the record has."""
+    gone: tuple[str, ...] = ()
+    """Those of them that the dataset no longer has, by their paths in the dataset."""
+    other: tuple[str, ...] = ()
+    """Those of them that have other bytes now."""
+    before: DatasetIdentity | None = None
+    """The dataset as it was published, if the record says."""
+    now: DatasetIdentity | None = None
+
+    @property
+    def count(self) -> int:
+        """The images that are gone or other."""
+        return len(self.gone) + len(self.other)
+
+    def within(self, other: "Change") -> bool:
+        """Whether nothing is gone or other that was not so in the other one: what a run has published since is less."""
+        return set(self.gone) <= set(other.gone) and set(self.other) <= set(other.other)
+
+    def exceeds(self, part: float) -> bool:
+        """Whether more than this part (0 to 1) of the published images is gone or other."""
+        return self.count > part * self.published
+
+    def require(self, part: float, accepted: int, meanwhile: bool = False) -> None:
+        """Check that no more than this part has changed, or that a person has given the exact number.
+
+        Args:
+            part: of the published images, 0 to 1.
+            accepted: the number that a person has given, or 0.
+            meanwhile: whether the run has published already, and somebody else has, too.
+
+        Raises:
+            TooMuchChanged: neither.
+        """
+        if problem := self.problem(part, accepted, meanwhile):
+            raise problem
+
+    def problem(self, part: float, accepted: int, meanwhile: bool = False) -> TooMuchChanged | None:
+        """The error for people, where more than this part has changed and nobody has given the exact number."""
+        stops = self.exceeds(part) and accepted != self.count
+        return TooMuchChanged(self.message(part, accepted, meanwhile)) if stops else None
+
+    def message(self, part: float, accepted: int, meanwhile: bool = False) -> str:
+        """What has changed, why that may be a mistake, and the way on."""
+        begun = (
+            "Somebody else published to this repo while this run did, so it stops here (nothing was removed, and what "
+            "was sent stays)"
+            if meanwhile
+            else "Nothing was staged, sent or removed"
+        )
+        lines = [
+            f"{begun}: {self.count:,} of {self.published:,} published images are gone from "
+            f"the dataset or have other bytes, and that is more than {part:.0%} (BIDS_PUSH_MAX_CHANGE).",
+            *_named("gone", self.gone),
+            *_named("with other bytes", self.other),
+        ]
+        if self.before and self.now and self._looks_other():
+            lines.append(
+                f"This looks like another dataset: the repo holds {_described(self.before)}; this source is "
+                f"{_described(self.now)}."
+            )
+        if accepted:
+            lines.append(f"accept_changes was {accepted:,}, which is not the number that is found now.")
+        lines.append(
+            "Check that the disk is mounted whole, and that source and repo_id belong together. If all of this is "
+            f"meant, run the push once more with accept_changes={self.count}."
+        )
+        return "\n".join(lines)
+
+    def _looks_other(self) -> bool:
+        before, now = self.before, self.now
+        return before is not None and now is not None and (before.name, before.doi) != (now.name, now.doi)
+
+
+def change(
+    dataset: Dataset,
+    shards: Collection[ShardSpec],
+    record: PublicationRecord,
+    sha256_of: Sha256Of,
+    settled: Collection[str] = (),
+) -> Change:
+    """Compare a dataset with what the record says was published.
+
+    Args:
+        dataset: the dataset as it is now.
+        shards: its plan.
+        record: what is published.
+        sha256_of: asked only about images of the same size whose git-annex key does not settle it.
+        settled: published images about which a person has decided, or is being asked: they are not counted as gone.
+    """
+    now = {image.path: image for image in dataset.images}
+    digests = {spec.path: spec.digest for spec in shards}
+    published: set[str] = set()
+    gone: list[str] = []
+    other: list[str] = []
+    for path, line in record.shards.items():
+        same_digest = digests.get(path) == line.digest
+        for content in line.images:
+            published.add(content.path)
+            image = now.get(content.path)
+            if image is None:
+                gone.append(content.path)
+            elif not (same_digest and identifies_content(image.annex_key)) and _differs(image, content, sha256_of):
+                other.append(content.path)
+    missing = sorted(set(gone).difference(settled))
+    return Change(len(published), tuple(missing), tuple(sorted(set(other))), record.dataset, identity_of(dataset))
+
+
+def _differs(image: Image, published: ImageContent, sha256_of: Sha256Of) -> bool:
+    """Whether an image is known to have other bytes. One that cannot be read, such as a link to nowhere, is not."""
+    if image.size == 0 or image.size == published.size:
+        return sha256_of(image) not in (None, published.sha256)
+    return True
+
+
+def identity_of(dataset: Dataset) -> DatasetIdentity:
+    """Which dataset this is, as the record keeps it."""
+    doi = str(dataset.description.get("DatasetDOI") or "").strip()
+    subjects = {image.sub for image in dataset.images if image.sub is not None}
+    size = sum(image.size for image in dataset.images)
+    return DatasetIdentity(name=dataset.name, doi=doi, subjects=len(subjects), images=len(dataset.images), size=size)
+
+
+def _named(what: str, paths: tuple[str, ...]) -> list[str]:
+    if not paths:
+        return []
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    return [f"  {len(paths):,} {what}: {', '.join(paths[:NAMED])}{more}"]
+
+
+def _described(dataset: DatasetIdentity) -> str:
+    doi = f", DOI {dataset.doi}" if dataset.doi else ""
+    return f"{dataset.name!r}{doi} ({dataset.subjects:,} subjects, {dataset.images:,} images)"

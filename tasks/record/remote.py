@@ -1,0 +1,76 @@
+"""What a target holds: the publication record and the card, read at one commit.
+
+The record is the durable side of resuming: whoever has the dataset and a token can go on from it, on any machine,
+with no local state.
+"""
+
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.hub.client import Hub
+from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
+from tasks.values.models import Gated, Listing, PublicationRecord
+
+RECORD = "bids/shards.jsonl"
+INDEX = "bids/record/index.json"
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What the target holds at one commit, as far as a commit of ours has to know."""
+
+    commit: str
+    record: PublicationRecord
+    card: str | None = None
+    damaged: tuple[str, ...] = ()
+    """What is wrong with the record: lines that cannot be read, or are none of ours."""
+    contested: bool = False
+    """Whether a commit of somebody else was found since it was read, so that there may be more to do by now."""
+    overtaken: frozenset[str] = frozenset()
+    """Paths that were to be committed, and were not: somebody else has published them since they were planned."""
+
+
+def read_remote(hub: Hub, at: str | None = None) -> Remote:
+    """The record and the card at the target's head, or at the commit `at`."""
+    commit = at or hub.head()
+    text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
+    record, damaged = PublicationRecord.read(text or b"", index or b"", lambda paths: hub.listed(paths, commit))
+    card = hub.read(CARD, commit)
+    return Remote(commit, record, card.decode(errors="replace") if card else None, damaged)
+
+
+@task(
+    name="read-target",
+    task_run_name="read what the Hub has",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES_AT_THE_START,
+)
+def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Remote, Listing]:
+    """What the target holds at its head: the record and the card, and every file.
+
+    With `make`, the repo and the branch are made where they are missing, and the token is checked for the right to
+    write; without, a target that is not there holds nothing.
+    """
+    if make:
+        hub.prepare(private, gated)
+    elif not hub.exists():
+        return Remote("", PublicationRecord()), Listing("", {})
+    published = read_remote(hub, hub.head(as_spelled=True))
+    return published, hub.listing(published.commit)
+
+
+@task(
+    name="read-target-again",
+    task_run_name="read what somebody else has committed",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
+def read_target_again(hub: Hub) -> tuple[Remote, Listing]:
+    """What the target holds by now, where somebody else has committed to it while this run worked."""
+    published = read_remote(hub)
+    return published, hub.listing(published.commit)

@@ -1,0 +1,261 @@
+"""Removals: what is published and no longer in the dataset, and stays on the Hub until a person decides otherwise.
+
+How it works: `find_removals` compares the plan (and the texts that would be published now) with the publication record.
+What the record names and the dataset has not is a removal, if the repo holds it as the record says, and if it lies in a
+folder of ours by strict patterns (`tasks.values.ours`, and the one below): a record is a file that anybody may have
+edited, and what it says is data, not an order. A removal has three kinds:
+
+- a *shard* that the plan no longer has;
+- *rows* of a shard that the plan still has: its new version would be without them, so the shard is held back whole;
+- a *text* or table of the dataset's own that would not be published any more.
+
+Lines that stand for nothing (the file is neither in the repo nor in the dataset, or is none of ours) are `lost`: they
+are dropped from the record by the next commit, and no file with them.
+
+A person's decision to keep removals is remembered beside the staged shards. Nothing here removes anything: that is
+`tasks.remove`'s alone.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from pydantic import Field, ValidationError
+
+from tasks.disk.files import write_whole
+from tasks.disk.staging import Staging
+from tasks.values.models import (
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    PublishedText,
+    Sha256,
+    ShardSpec,
+    Value,
+)
+from tasks.values.ours import is_shard, is_text
+
+NAMED = 3  # of each kind in a sentence; the artifacts have all
+LONGEST = 1000  # characters of a path in the repo that is taken for one of ours: BIDS names are far shorter
+KEPT = "kept-removals.json"  # in the target's staging folder
+
+#: What `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
+_SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
+#: What `tasks.card.side_files` makes besides the texts.
+_TABLE = re.compile(r"tables/[a-z]+\.parquet", re.ASCII)
+#: What `tasks.card.pictures` makes.
+_PICTURE = re.compile(r"pictures/\w+\.png", re.ASCII)
+#: An image of a kind that the card may have a picture of.
+_IMAGE = re.compile(r"(?:.*/)?(?P<datatype>\w+)/[^/]*_(?P<suffix>[A-Za-z0-9]+)\.nii(?:\.gz)?", re.ASCII)
+
+
+def is_our_shard(path: str) -> bool:
+    """Whether a path in the repo is one that a shard of ours can have."""
+    return is_shard(path) and len(path) <= LONGEST and _SHARD.fullmatch(path) is not None
+
+
+def is_our_text(path: str) -> bool:
+    """Whether a path in the repo is one that a text or a table of the dataset's own can have."""
+    return is_text(path) and len(path) <= LONGEST and (path.startswith("bids/") or _TABLE.fullmatch(path) is not None)
+
+
+def is_our_picture(path: str) -> bool:
+    """Whether a path in the repo is one that a picture of the card can have."""
+    return len(path) <= LONGEST and _PICTURE.fullmatch(path) is not None
+
+
+class PublishedFile(Value):
+    """A file as we published it."""
+
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Removals(Value):
+    """What is published and no longer in the dataset. Empty is falsy."""
+
+    shards: Mapping[str, tuple[str, ...]] = {}
+    """Path of a shard -> paths of its images."""
+    rows: Mapping[str, tuple[str, ...]] = {}
+    """Path of a shard that is held back -> paths of the images that its new version would be without."""
+    texts: tuple[str, ...] = ()
+    published: Mapping[str, PublishedFile] = {}
+    """Each file that is named above, as it is published."""
+
+    def __bool__(self) -> bool:
+        return bool(self.shards or self.rows or self.texts)
+
+    @property
+    def images(self) -> frozenset[str]:
+        """The paths in the dataset of all images that would leave the repo."""
+        return frozenset(image for images in (*self.shards.values(), *self.rows.values()) for image in images)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the shards and texts that would leave the repo whole."""
+        return sum(self.published[path].size for path in (*self.shards, *self.texts))
+
+    def within(self, other: "Removals") -> bool:
+        """Whether the other one names all of this, with the same bytes."""
+        same = all(other.published.get(path) == file for path, file in self.published.items())
+        rows = all(set(images) <= set(other.rows.get(path, ())) for path, images in self.rows.items())
+        return same and rows and set(self.shards) <= set(other.shards) and set(self.texts) <= set(other.texts)
+
+    def without(self, decided: "Removals") -> "Removals":
+        """These, but for those that somebody has decided about, with the same bytes.
+
+        A shard is published with its rows, so all of its rows are left out, or none.
+        """
+
+        def open_still(path: str) -> bool:
+            return decided.published.get(path) != self.published[path]
+
+        shards = {path: of for path, of in self.shards.items() if path not in decided.shards or open_still(path)}
+        rows = {
+            path: images
+            for path, images in self.rows.items()
+            if not set(images) <= set(decided.rows.get(path, ())) or open_still(path)
+        }
+        texts = tuple(path for path in self.texts if path not in decided.texts or open_still(path))
+        published = {path: self.published[path] for path in (*shards, *rows, *texts)}
+        return Removals(shards=shards, rows=rows, texts=texts, published=published)
+
+    def joined(self, other: "Removals") -> "Removals":
+        """These and others; where both name the same file, as the other one has it."""
+        return Removals(
+            shards={**self.shards, **other.shards},
+            rows={**self.rows, **other.rows},
+            texts=tuple(dict.fromkeys((*self.texts, *other.texts))),
+            published={**self.published, **other.published},
+        )
+
+    def allows(self, path: str, images: Iterable[str], line: PublishedShard) -> bool:
+        """Whether these rows of a shard are among those named here, and the shard is the one that was meant."""
+        return set(images) <= set(self.rows.get(path, ())) and self.published.get(path) == as_file(line)
+
+    def sentence(self) -> str:
+        """What it is, in one line: counted, and the first of each kind named."""
+        parts = []
+        if self.shards:
+            inside = _number(sum(map(len, self.shards.values())), "image")
+            parts.append(f"{_number(len(self.shards), 'shard')} with {inside} ({_names(self.shards)})")
+        if self.rows:
+            images = [image for one in self.rows.values() for image in one]
+            shards = _number(len(self.rows), "shard")
+            parts.append(f"{_number(len(images), 'image')} of {shards} held back until then ({_names(images)})")
+        if self.texts:
+            parts.append(f"{_number(len(self.texts), 'text')} ({_names(self.texts)})")
+        return "; ".join(parts)
+
+
+def as_file(one: PublishedShard | PublishedText) -> PublishedFile:
+    """A line of the record, as the file that it describes."""
+    return PublishedFile(size=one.size, sha256=one.sha256)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _names(paths: Iterable[str]) -> str:
+    names = [_name(path) for path in paths]
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
+
+
+def _name(path: str) -> str:
+    """A shard, a text or an image, as a sentence calls it."""
+    if is_our_shard(path):
+        return PurePosixPath(path).stem
+    return path.removeprefix("bids/") if is_our_text(path) else PurePosixPath(path).name
+
+
+def find_removals(
+    plan: Sequence[ShardSpec], record: PublicationRecord, listing: Listing, texts: Collection[str]
+) -> Removals:
+    """What is published and no longer in the dataset.
+
+    Args:
+        plan: the shards of the dataset.
+        record: what was published.
+        listing: what the repo holds.
+        texts: paths in the repo of the texts and tables that would be published now.
+    """
+    planned = {spec.path: spec for spec in plan}
+    shards, rows = {}, {}
+    for path, line in sorted(record.shards.items()):
+        listed, spec = listing.files.get(path), planned.get(path)
+        if listed is None or not is_our_shard(path):
+            continue
+        if spec is not None:
+            if gone := rows_gone(spec, line):
+                rows[path] = gone
+        elif (listed.size, listed.sha256) == (line.size, line.sha256):
+            shards[path] = tuple(image.path for image in line.images)
+    gone_texts = tuple(
+        path
+        for path, text in sorted(record.texts.items())
+        if path not in texts and is_our_text(path) and holds_text(listing.files.get(path), text)
+    )
+    named: dict[str, PublishedShard | PublishedText] = {path: record.shards[path] for path in (*shards, *rows)}
+    named |= {path: record.texts[path] for path in gone_texts}
+    published = {path: as_file(line) for path, line in named.items()}
+    return Removals(shards=shards, rows=rows, texts=gone_texts, published=published)
+
+
+def rows_gone(spec: ShardSpec, line: PublishedShard) -> tuple[str, ...]:
+    """The images of a published shard that its new version would be without."""
+    now = {image.path for image in spec.images}
+    return tuple(image.path for image in line.images if image.path not in now)
+
+
+def holds_text(listed: ListedFile | None, text: PublishedText) -> bool:
+    """Whether the repo holds a text as it was published, as far as its listing says: git itself gives no sha256."""
+    return listed is not None and listed.size == text.size and listed.sha256 in (None, text.sha256)
+
+
+def lost_lines(
+    plan: Sequence[ShardSpec], record: PublicationRecord, listing: Listing, texts: Collection[str]
+) -> dict[str, str]:
+    """Lines of the record that stand for nothing: path -> sha256. The next commit drops them, and no file."""
+    planned = {spec.path for spec in plan}
+    shards = {
+        path: line.sha256
+        for path, line in record.shards.items()
+        if path not in planned and (path not in listing.files or not is_our_shard(path))
+    }
+    return shards | {
+        path: text.sha256
+        for path, text in record.texts.items()
+        if path not in texts and (path not in listing.files or not is_our_text(path))
+    }
+
+
+def kinds_of(images: Iterable[str]) -> set[str]:
+    """The kinds of these images (`anat_T1w`), by which the card's pictures are named."""
+    found = (_IMAGE.fullmatch(image) for image in images)
+    return {f"{kind['datatype']}_{kind['suffix']}" for kind in found if kind is not None}
+
+
+def pictures_of(removals: Removals, listing: Listing, shown: Collection[str]) -> tuple[str, ...]:
+    """Pictures in the repo of kinds of which images are removed, where the new card shows none (`shown`: paths).
+
+    One that the new card shows is drawn anew from an image that stays. One that no card shows any more may be a slice
+    of an image that goes.
+    """
+    paths = (f"pictures/{kind}.png" for kind in sorted(kinds_of(removals.images)))
+    return tuple(path for path in paths if path in listing.files and path not in shown)
+
+
+def read_kept(staging: Staging) -> Removals:
+    """The removals that a person has decided to keep on the Hub; none where nothing, or nothing readable, is there."""
+    try:
+        return Removals.model_validate_json(staging.read(staging.folder / KEPT))
+    except (OSError, ValidationError):
+        return Removals()
+
+
+def write_kept(staging: Staging, removals: Removals) -> None:
+    """Remember a person's decision to keep these on the Hub: nobody is asked about them again."""
+    write_whole(staging.folder / KEPT, removals.model_dump_json(indent=1).encode())

@@ -1,0 +1,308 @@
+"""The values of a push's tail: what verification found, what the gate showed, what a person decided, what goes.
+
+All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.values.models`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from tasks.disk.failed import FailedShard, Failure, explained
+from tasks.disk.staging import SHARD_SUFFIX, Staging
+from tasks.record.removals import PublishedFile, Removals
+from tasks.record.resume import Drift
+from tasks.values.errors import PushError
+from tasks.values.findings import Checked
+from tasks.values.models import (
+    Identity,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    Receipt,
+    Slice,
+    Value,
+    Verification,
+)
+
+Kind = Literal["shard", "receipt", "result", "stale"]
+
+
+class VerificationFailed(PushError):
+    """The Hub does not hold what it should. No gate opens."""
+
+
+class ShardCheck(Value):
+    """One shard, and how it was checked."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    how: Literal["listing", "read back"]
+
+
+class VerificationReport(Value):
+    """What was compared, at which commit, and what came of it."""
+
+    repo_id: str
+    revision: str
+    commit: str
+    level: Verification
+    checks: tuple[ShardCheck, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    gone: tuple[str, ...] = ()
+    """Paths of shards that had failed before, and that the record does not have any more."""
+    images_decoded: int = 0
+    bytes_read_back: int = 0
+    slices: tuple[Slice, ...] = ()
+    """Mid-slices of images as the Hub sent them back, for the person at the gate."""
+
+    @property
+    def read_back(self) -> int:
+        """The number of shards whose bytes were read back."""
+        return sum(check.how == "read back" for check in self.checks)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the shards that are verified."""
+        return sum(check.size for check in self.checks)
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The paths of the shards whose bytes came back, and were right."""
+        return tuple(check.path for check in self.checks if check.how == "read back")
+
+    def require_good(
+        self, since: Mapping[str, FailedShard] = MappingProxyType({}), staged: Callable[[Failure], str] = lambda _: ""
+    ) -> "VerificationReport":
+        """This report, if nothing failed.
+
+        Args:
+            since: shards that had failed before.
+            staged: what is left of a shard in the staging folder, in a sentence.
+
+        Raises:
+            VerificationFailed: names the shards, what differs, and what to do.
+        """
+        if not self.failures:
+            return self
+        count = len(self.failures)
+        are = "is not on the Hub as it" if count == 1 else "are not on the Hub as they"
+        raise VerificationFailed(
+            f"{count:,} of {count + len(self.checks):,} {are} should be, at commit "
+            f"{self.commit[:12]} of {self.repo_id}. Nothing was deleted, and no gate was opened.\n"
+            f"{explained(self.failures, since, staged)}"
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run brings to its gate."""
+
+    expected: Sequence[PublishedShard]
+    """What the Hub must hold."""
+    receipts: Sequence[Receipt]
+    """The staged shards that may go."""
+    sent: frozenset[str] = frozenset()
+    """Paths of what this run has sent: read back first."""
+    drift: Sequence[Drift] = ()
+    removals: Removals = field(default_factory=Removals)
+    """What is on the Hub and no longer in the dataset."""
+    asked: Removals = field(default_factory=Removals)
+    """What of it this run's gate asks about: all of it, or nothing."""
+    source: Path | None = None
+    """The dataset's folder, where this run has read it."""
+    waiting: int = 0
+    """Shards that had no room in the staging folder: the next run publishes them."""
+    checked: Checked = field(default_factory=Checked)
+    """What was found before the publication, and stated by the operator."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What of the dataset is not published, as `Dataset.left_out`."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """The dataset's own texts that the Hub must hold too: path in the repo -> bytes."""
+    whole: bool = False
+    """Whether `expected` is everything that is published, and not only what is staged here."""
+    made: str | None = None
+    """The commit that this run has made last: an older head is not looked at."""
+    commit: str | None = None
+    """The commit to look at; the head where there is none."""
+    read: tuple[PublicationRecord, Listing] | None = None
+    """What this run has read from the Hub before: not fetched again where it is of the same commit."""
+
+
+class Choice(StrEnum):
+    """What a person decides at the gate about the staged files."""
+
+    DELETE = "delete"
+    KEEP = "keep"
+
+
+class Fate(StrEnum):
+    """What a person decides at the gate about what is on the Hub and no longer in the dataset."""
+
+    REMOVE = "remove"
+    KEEP = "keep"
+
+
+class Removal(Value):
+    """One file that is to go, and why it may."""
+
+    file: str
+    """Relative to the target's staging folder."""
+    size: int
+    kind: Kind
+    identity: Identity | None = None
+    """Of a shard: the identity with which it has the bytes below; None where that is not known, and it is hashed. Of
+    any other file: what was found when this was planned."""
+    path: str | None = None
+    """The shard's path in the repo, for what may go only while the Hub holds it."""
+    shard_size: int = 0
+    sha256: str | None = None
+    commit: str = ""
+    """Where the Hub holds it: at a commit of its history, or (empty) at the head of the target."""
+    beside: tuple[str, ...] = ()
+    """Staged shards that this file belongs to: where one of them stays, it stays too."""
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether it is a whole shard, which goes only while the Hub is proved to have its bytes."""
+        return self.file.endswith(SHARD_SUFFIX)
+
+
+class OnlyCopy(Value):
+    """A staged shard that the Hub is not proved to have: it cannot be removed here, whatever anybody decides."""
+
+    file: str
+    size: int
+    why: str
+
+
+class Leftovers(Value):
+    """What is in the staging folder beside the shards that a gate is about."""
+
+    stale: tuple[Removal, ...] = ()
+    """What goes if the form says so: copies of nothing, and shards whose bytes the Hub is proved to have."""
+    only_copies: tuple[OnlyCopy, ...] = ()
+    strangers: Mapping[str, str] = {}
+    """What is none of ours: its name, and what it is. It is neither opened nor removed."""
+
+
+class Shown(Value):
+    """A staged shard as the gate showed it."""
+
+    file: str
+    path: str
+    size: int
+    sha256: str
+
+
+class Gate(Value):
+    """The gate of one target: whose it is, and what it showed. Kept in the staging folder."""
+
+    flow_run_id: str
+    flow_run_name: str
+    target: str = ""
+    """For people: the repo, and the revision where it is not main."""
+    opened_at_commit: str | None = None
+    """None while the run is still publishing."""
+    expires: datetime | None = None
+    """When the question that was asked first is closed."""
+    artifact: str | None = None
+    """The id of the artifact with all of the evidence."""
+    shown: tuple[Shown, ...] = ()
+    stale: tuple[Removal, ...] = ()
+    """Leftovers that no receipt of the plan explains; they go only if the form says so."""
+    waiting: int = 0
+    """Shards of the plan that had no room here: the next run publishes them."""
+    removals: Removals = Removals()
+    """What it asks about of what is on the Hub and no longer in the dataset."""
+
+
+def shown_as(receipt: Receipt) -> Shown:
+    """A staged shard as the gate shows it."""
+    return Shown(file=receipt.file, path=receipt.path, size=receipt.size, sha256=receipt.sha256)
+
+
+def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
+    """The shards of a gate that are not there any more as it showed them: another receipt, no file, or another size.
+
+    A file whose bytes were changed at the same size is found by the cleanup, right before it would go.
+    """
+    receipts = {shown_as(receipt) for receipt in staging.receipts()}
+    return [shown for shown in gate.shown if shown not in receipts or staging.size_of(shown.file) != shown.size]
+
+
+class Approval(Value):
+    """What a person decided at a gate, and at which run's."""
+
+    flow_run_id: str
+    decision: Choice | None = None
+    """None where nothing staged was to be decided."""
+    removals: Fate | None = None
+    """None where no removal was."""
+    remove_stale: bool = False
+    note: str = ""
+
+
+class Kept(Value):
+    """One file that stays, and why."""
+
+    file: str
+    why: str
+
+
+class CleanupPlan(Value):
+    """What goes, what stays, and why. Computed, shown, and only then executed."""
+
+    folder: Path
+    removals: tuple[Removal, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The bytes that would be freed."""
+        return sum(removal.size for removal in self.removals)
+
+
+class CleanupResult(Value):
+    """What was done."""
+
+    removed: tuple[Removal, ...] = ()
+    gone_before: tuple[str, ...] = ()
+    refused: tuple[Kept, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """The bytes that were freed."""
+        return sum(removal.size for removal in self.removed)
+
+
+class RemovalPlan(Value):
+    """What leaves the repo, what stays, and why. Computed, and only then executed."""
+
+    commit: str
+    """The head at which it was computed."""
+    shards: Mapping[str, PublishedFile] = {}
+    texts: Mapping[str, PublishedFile] = {}
+    pictures: tuple[str, ...] = ()
+    """Pictures of the card that show images which leave."""
+    rows: Mapping[str, tuple[str, ...]] = {}
+    """Shards whose new version is without these images."""
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that leaves the repo."""
+        return (*self.shards, *self.texts, *self.pictures)
+
+    @property
+    def images(self) -> int:
+        """The number of images that leave as rows of shards that stay."""
+        return sum(map(len, self.rows.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self.shards or self.texts or self.rows)

@@ -1,0 +1,516 @@
+"""What people see of a run: the evidence at the gate, the artifacts, the sentence in the run's state.
+
+Markdown, as the Prefect UI renders it. The evidence above the form is a few lines and one low picture, since more
+would be cropped or hide the form's fields; all of it is in the artifact. Nothing here decides anything.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from tasks.bids.pictures import strip
+from tasks.hub.client import Hub
+from tasks.record.removals import Removals
+from tasks.record.resume import Drift, Work
+from tasks.report.evidence import (
+    Approval,
+    CleanupPlan,
+    CleanupResult,
+    Evidence,
+    Gate,
+    Leftovers,
+    Removal,
+    RemovalPlan,
+    Shown,
+    VerificationReport,
+)
+from tasks.values.errors import PushError
+from tasks.values.findings import RULES, Checked, Finding
+from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec
+
+LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
+IN_A_STATE = 2  # files of a field in it
+NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
+NAMED = 3  # shards in a sentence
+LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
+
+
+def size(count: int) -> str:
+    """Bytes for people, in decimal units as the Hub shows them."""
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit in ("bytes", "kB") else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.2f} TB"
+
+
+def number(count: int, noun: str) -> str:
+    """A count with its noun: `1 shard`, `902 shards`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def cell(text: str) -> str:
+    """Text that cannot break a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("`", "'")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, cut at `LISTED` rows with a line that says so."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(cell(text) for text in row)} |" for row in rows[:LISTED]]
+    if len(rows) > LISTED:
+        lines.append(f"\n... and {len(rows) - LISTED:,} more")
+    return "\n".join(lines)
+
+
+def moment(when: datetime) -> str:
+    """A time for people, as this machine's clock shows it, with its zone: `2026-12-24 18:05 UTC+01:00`."""
+    local = when.astimezone()
+    return f"{local:%Y-%m-%d %H:%M} {timezone(local.utcoffset() or timedelta())}"
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a person at the gate has to know beside the evidence: which files it is about, and how long there is."""
+
+    folder: Path
+    """The target's staging folder."""
+    machine: str
+    expires: datetime
+    """When this question is closed. One that is asked again waits as long anew."""
+
+    @property
+    def files(self) -> str:
+        """The folder, and whose."""
+        return f"{self.folder} on {self.machine}"
+
+
+def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
+    """What the state of a run at its gate says: what to do, and in a second line, what about."""
+    press = (
+        f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
+        "the menu at the top right)."
+    )
+    if not (receipts or stale):
+        return f"{press}\n{target}: nothing is staged in {where.files}; removals are to be decided."
+    staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    sure = "The Hub lists all of it as it was sent"
+    if not receipts:
+        staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
+    return (
+        f"{press}\n{target}: {staged}, staged in {where.files}. {sure}; nothing is deleted unless somebody decides so."
+    )
+
+
+def stale_files(stale: Sequence[Removal]) -> str:
+    """Stale files in a few words."""
+    return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
+
+
+def drifted(drift: Sequence[Drift]) -> str:
+    """The sentence about what somebody else has changed in the repo; empty where nobody has."""
+    if not drift:
+        return ""
+    first = "; ".join(f"{one.path}: {one.what}" for one in drift[:NAMED])
+    more = f"; and {len(drift) - NAMED:,} more" if len(drift) > NAMED else ""
+    return f"Changed on the Hub by somebody else: {first}{more}."
+
+
+def nothing_staged(leftovers: Leftovers) -> str:
+    """The sentence in which a run ends that has nothing to ask about."""
+    only = leftovers.only_copies
+    nothing = "Nothing is staged here that could go; no gate was opened."
+    if not only:
+        return nothing
+    stays, them = ("stays", "it") if len(only) == 1 else ("stay", "them")
+    return (
+        f"{nothing} {number(len(only), 'staged shard')} {stays}, since the Hub is not proved to have {them}: the first "
+        f"is {only[0].file} ({only[0].why})."
+    )
+
+
+def decided(approval: Approval) -> str:
+    """A decision in a few words, for the log: `staged files: delete; removals: keep`."""
+    parts = [f"staged files: {approval.decision.value}"] if approval.decision else []
+    parts += [f"removals: {approval.removals.value}"] if approval.removals else []
+    return "; ".join(parts)
+
+
+def gone_already(gone: Sequence[Shown], shown: int) -> str:
+    """The sentence about shards that the gate has shown, and that are not there any more as it showed them."""
+    named = ", ".join(entry.path.rsplit("/")[-1] for entry in gone[:NAMED])
+    more = f" and {len(gone) - NAMED:,} more" if len(gone) > NAMED else ""
+    were = "was" if len(gone) == 1 else "were"
+    return f"{len(gone):,} of {number(shown, 'shown shard')} {were} gone or changed already: {named}{more}."
+
+
+def how_verified(report: VerificationReport) -> str:
+    """In one phrase, what was checked and how."""
+    listed = f"{number(len(report.checks), 'shard')}, {size(report.size)}, match the listing"
+    if not report.read_back:
+        return listed
+    return (
+        f"{listed}; {report.read_back:,} of them read back byte for byte ({size(report.bytes_read_back)}) and "
+        f"{number(report.images_decoded, 'image')} in them decoded"
+    )
+
+
+def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
+    """The sentence in a run's state about what it has verified, and about shards that had failed and are right."""
+    said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
+    if not report.checks:
+        said = f"Nothing of what is staged here had to be verified at commit {report.commit[:12]}."
+    if not mended:
+        return said
+    named = ", ".join(Path(path).stem for path in mended[:NAMED])
+    more = f" and {len(mended) - NAMED:,} more" if len(mended) > NAMED else ""
+    return f"{said} Failed before, and right again or gone: {named}{more}."
+
+
+def gate_form(
+    hub: Hub,
+    report: VerificationReport,
+    receipts: Sequence[Receipt],
+    gate: Gate,
+    where: Where,
+    gone: Sequence[Shown],
+    artifact: str,
+) -> tuple[str, str]:
+    """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
+    stale = f" Beside them: {stale_files(gate.stale)}."
+    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
+    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    two = bool(gate.removals and (receipts or gate.stale))
+    parts = [_delete(hub, report, receipts, commit)] if receipts else []
+    parts += [_remove_stale(hub, gate.stale)] if gate.stale and not receipts else []
+    parts += [_remove(hub, gate.removals, commit)] if gate.removals else []
+    parts = [_both(hub, receipts, gate)] if two else parts
+    text = (
+        f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
+        f"{stale if gate.stale and receipts and not two else ''}{more if gate.waiting else ''}\n"
+    )
+    # above two decisions it would be cropped, and beside removals alone it would be taken for what goes
+    picture = strip(report.slices) if receipts and not two else ""
+    return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
+
+
+def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], commit: str) -> str:
+    """The question about the staged files."""
+    freed = size(sum(receipt.size for receipt in receipts))
+    images = number(sum(receipt.rows for receipt in receipts), "image")
+    return (
+        f"Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of **[{hub.target}]({hub.url()})**? On the "
+        f"Hub at {commit}: {len(report.checks):,} match the listing, {report.read_back:,} were read back."
+    )
+
+
+def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
+    """The question about stale files, where nothing else is staged."""
+    return (
+        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged by older or broken runs? The Hub "
+        "is proved to have each shard among them. To remove them, decide *delete* and tick *Remove stale files too*."
+    )
+
+
+def _remove(hub: Hub, removals: Removals, commit: str) -> str:
+    """The question about removals. What they are stands beside the form's field."""
+    return (
+        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"its head ({commit}); its history keeps them."
+    )
+
+
+def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
+    """Both questions in three lines: the older UI crops a longer text above two decisions. The evidence has all."""
+    freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
+    staged = freed if receipts else f"{stale_files(gate.stale)}**"
+    return (
+        f"Delete staged **{staged}? Remove **{_counted(gate.removals)}**, no longer in the dataset, from "
+        f"**[{hub.target}]({hub.url()})**?"
+    )
+
+
+def _counted(removals: Removals) -> str:
+    """Removals in a few words: `1 shard, 2 texts`."""
+    counts = {
+        "shard": len(removals.shards),
+        "image": sum(map(len, removals.rows.values())),
+        "text": len(removals.texts),
+    }
+    return ", ".join(number(count, noun) for noun, count in counts.items() if count)
+
+
+def evidence(
+    hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
+) -> str:
+    """The whole evidence, as a Markdown artifact."""
+    parts = [
+        f"# Evidence for {hub.target}",
+        f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
+        f"[{report.commit}]({hub.commit_url(report.commit)})",
+        f"Verified ({report.level}): {how_verified(report)}.",
+    ]
+    if found.receipts:
+        parts.append(
+            f"Staged here, and removed if you decide so: {number(len(found.receipts), 'shard')}, "
+            f"{size(sum(receipt.size for receipt in found.receipts))}, with "
+            f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}."
+        )
+    if where:
+        parts.append(
+            f"Staged in `{cell(str(where.folder))}` on the machine {where.machine}. The gate closes "
+            f"{moment(where.expires)}; where it asks again, it waits as long anew. Nothing is deleted when it closes."
+        )
+    if found.waiting:
+        parts.append(
+            f"Not published yet: {number(found.waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
+        )
+    picture = strip(report.slices)
+    if picture:
+        shown = "\n".join(f"- {cell(shown.suffix)}: `{cell(shown.path)}`" for shown in report.slices)
+        parts += ["## As the Hub sends it back", f"![mid-slices]({picture})", f"Axial mid-slices, decoded:\n\n{shown}"]
+    read = [check for check in report.checks if check.how == "read back"]
+    if read:
+        rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
+        parts += ["## Read back, byte for byte", table(["shard", "size", "images", "sha256"], rows)]
+    if found.checked.lifted or found.checked.statement.strip:
+        parts += ["## Stated by the operator", _statement(found.checked)]
+    if found.drift:
+        parts += [
+            "## Changed on the Hub by somebody else",
+            table(["file", "what"], [[d.path, d.what] for d in found.drift]),
+        ]
+    parts += _removals(found.removals, bool(found.asked))
+    parts += _left_out(found.left_out)
+    parts += _leftovers(leftovers)
+    return "\n\n".join(parts) + "\n"
+
+
+def _leftovers(leftovers: Leftovers) -> list[str]:
+    """What else is in the staging folder."""
+    parts: list[str] = []
+    if leftovers.only_copies:
+        parts += [
+            "## Only copies",
+            "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
+            "by the next run of push-bids; look at the others before you remove them by hand.",
+            table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
+        ]
+    if leftovers.stale:
+        rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
+        parts += [
+            "## Stale files in the staging folder",
+            "Leftovers of older or broken runs. They go only if the form says so.",
+            table(["file", "size", "what"], rows),
+        ]
+    if leftovers.strangers:
+        parts += [
+            "## Not of bids-push",
+            "These are in the staging folder, and are neither opened nor removed.",
+            table(["name", "why"], [[name, why] for name, why in leftovers.strangers.items()]),
+        ]
+    return parts
+
+
+def _what_is_stale(file: Removal) -> str:
+    if not file.is_shard:
+        return "a copy of nothing"
+    return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
+
+
+def _removals(removals: Removals, asked: bool) -> list[str]:
+    """What is on the Hub and no longer in the dataset, and what removing it means."""
+    if not removals:
+        return []
+    what = (
+        "If you decide `remove`, they leave the head of the repo in one commit; its history keeps them, for everybody "
+        "who may read the repo. What is in the dataset again by then stays. If you decide `keep`, nobody is asked "
+        "about these again, and each run's state goes on naming them."
+        if asked
+        else "They stay: a run of a deployment with `removed=ask` asks a person about them."
+    )
+    parts = ["## On the Hub, no longer in the dataset", what]
+    published = removals.published
+    if removals.shards:
+        rows = [[path, size(published[path].size), f"{len(of)}"] for path, of in removals.shards.items()]
+        parts.append(table(["shard", "size", "images"], rows))
+    if removals.rows:
+        rows = [[image, path, size(published[path].size)] for path, of in removals.rows.items() for image in of]
+        parts.append("Images of shards that are held back: their published version stays until this is decided.")
+        parts.append(table(["image", "shard", "size of the shard"], rows))
+    if removals.texts:
+        parts.append(table(["text or table", "size"], [[path, size(published[path].size)] for path in removals.texts]))
+    return parts
+
+
+def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> str:
+    """What was removed from the Hub, and what stayed and why, as a Markdown artifact."""
+    parts = [
+        f"# Removed from {hub.target}",
+        f"The last commit that has it: [{before[:12]}]({hub.commit_url(before)}). The head: "
+        f"[{after[:12]}]({hub.commit_url(after)}).",
+    ]
+    if note:
+        parts.append(f"Note: {cell(note)}")
+    if plan.paths:
+        parts.append(table(["file"], [[path] for path in plan.paths]))
+    if plan.rows:
+        parts.append(table(["image", "shard"], [[image, path] for path, of in plan.rows.items() for image in of]))
+    if plan.kept:
+        parts += ["## Approved, and not removed", table(["file", "why"], [[kept.file, kept.why] for kept in plan.kept])]
+    return "\n\n".join(parts) + "\n"
+
+
+def what_was_removed(plan: RemovalPlan) -> str:
+    """The same in a phrase: `2 shards, 1 image of 1 shard, 1 text and 1 picture`."""
+    counts = [
+        number(len(plan.shards), "shard") if plan.shards else "",
+        f"{number(plan.images, 'image')} of {number(len(plan.rows), 'shard')}" if plan.rows else "",
+        number(len(plan.texts), "text") if plan.texts else "",
+        number(len(plan.pictures), "picture") if plan.pictures else "",
+    ]
+    return ", ".join(filter(None, counts)) or "nothing"
+
+
+def stopped(checked: Checked) -> str:
+    """The sentence in which a run ends that must not publish, with the ways on."""
+    stops = checked.stops
+    lines = []
+    for rule in dict.fromkeys(finding.rule for finding in stops):
+        lines.append(f"  {rule}: {RULES[rule].what}. {RULES[rule].mend}")
+        of_rule = [finding for finding in stops if finding.rule == rule]
+        lines += [f"    {_where(finding)}" for finding in of_rule[:LISTED_IN_A_STATE]]
+        if len(of_rule) > LISTED_IN_A_STATE:
+            lines.append(f"    and {len(of_rule) - LISTED_IN_A_STATE} more fields")
+    names = sorted({finding.rule for finding in stops})
+    return (
+        f"Nothing was staged or sent: {number(len(names), 'rule')} stop{'s' if len(names) == 1 else ''} this push.\n"
+        + "\n".join(lines)
+        + f"\nTo publish it all the same, name the rule in allow ({', '.join(names)}): the card then says so."
+    )
+
+
+def _where(finding: Finding, code: bool = False) -> str:
+    """A field, how many files have it, and the first of them; as Markdown, names are set as code."""
+    field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
+    named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
+    more = ", ..." if finding.count > len(files) else ""
+    return f"{f'`{cell(field)}`' if code else field} in {number(finding.count, 'file')}: {named}{more}"
+
+
+def findings(checked: Checked) -> str:
+    """Everything that was found, as a Markdown artifact."""
+    return f"# Before publication\n\n{_found(checked)}\n"
+
+
+def _found(checked: Checked) -> str:
+    """What was found, by what it means for the push and by rule. Lists, since the UI cuts off a table's long cells."""
+    parts = [_statement(checked)]
+    for head, found in (
+        ("Stops the push", checked.stops),
+        ("Allowed, although it would stop the push", checked.lifted),
+        ("To be looked at", checked.warnings),
+    ):
+        parts += [f"## {head}"] if found else []
+        for name in dict.fromkeys(finding.rule for finding in found):
+            rule, of_rule = RULES[name], [finding for finding in found if finding.rule == name]
+            lines = [f"- {_where(finding, code=True)}" for finding in of_rule[:LISTED]]
+            if len(of_rule) > LISTED:
+                lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
+            parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
+    return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
+
+
+def _statement(checked: Checked) -> str:
+    statement = checked.statement
+    lines = [f"Faces: {statement.defacing}."]
+    if statement.allow:
+        lines.append(f"Allowed: {', '.join(statement.allow)}.")
+    if statement.strip:
+        lines.append(f"Stripped from what is published: {', '.join(f'`{cell(name)}`' for name in statement.strip)}.")
+    return " ".join(lines)
+
+
+def dry_run(
+    hub: Hub,
+    dataset: Dataset,
+    shards: Sequence[ShardSpec],
+    work: Work,
+    record: PublicationRecord,
+    checked: Checked,
+    stops: Sequence[PushError] = (),
+) -> str:
+    """What a run would do, as a Markdown artifact; `stops` is what would end it before it stages."""
+    rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
+    rows: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for image in (image for shard in work.missing for image in shard.images):
+        rows[image.suffix] += 1
+        sizes[image.suffix] += image.size
+    by_suffix = [
+        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
+    ]
+    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
+    parts = [
+        f"# Dry run: {dataset.name} to {hub.target}",
+        f"{verdict}Nothing was staged or sent.",
+        "## What would be pushed",
+        f"{number(len(work.missing), 'shard')} of {len(shards):,}, {size(sum(s.size for s in work.missing))}, with "
+        f"{number(sum(rows.values()), 'row')}. On the Hub already: {len(work.done):,}. Staged already, to send: "
+        f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
+        table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
+        "## What changed since the last time",
+        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
+        _changed(work, record),
+    ]
+    if work.drift:
+        parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
+    parts += _removals(work.removals, asked=False)
+    parts += _left_out(dataset.left_out)
+    return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
+
+
+def _changed(work: Work, record: PublicationRecord) -> str:
+    """The shards that are new or other than the record says, with the images that came, went, or may differ."""
+    if not record.shards:
+        return "Nothing is published yet: all of it is new."
+    rows = []
+    for shard in work.missing:
+        line = record.shards.get(shard.path)
+        before = {image.path for image in line.images} if line else set()
+        now = {image.path for image in shard.images}
+        what = "new" if line is None else "changed"
+        rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
+    if not rows and not work.removals:
+        return "Nothing."
+    gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""
+    new = sum(row[1] == "new" for row in rows)
+    head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
+    return "\n\n".join([head, table(["shard", "what", "images added", "images gone"], rows)] if rows else [head])
+
+
+def _left_out(left_out: Mapping[str, int]) -> list[str]:
+    """The files of the dataset that are not published, counted by kind."""
+    rows = [[kind, f"{count:,}"] for kind, count in sorted(left_out.items())]
+    return ["## Left out", table(["kind", "files"], rows)] if rows else []
+
+
+def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "") -> str:
+    """What was freed, what stayed and why, and what was `gone` before, as a Markdown artifact."""
+    counts = Counter(removal.kind for removal in result.removed)
+    parts = [
+        f"# Freed {size(result.freed)}",
+        ", ".join(number(count, f"{kind} file") for kind, count in sorted(counts.items())) + f" of `{plan.folder}`.",
+    ]
+    if gone:
+        parts.append(cell(gone))
+    if note:
+        parts.append(f"Note: {cell(note)}")
+    stayed = [[kept.file, kept.why] for kept in (*plan.kept, *result.refused)]
+    if stayed:
+        parts += ["## Not removed", table(["file", "why"], stayed)]
+    return "\n\n".join(parts) + "\n"

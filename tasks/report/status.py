@@ -1,0 +1,369 @@
+"""Where a target stands, at a glance: one artifact for each target, kept up to date by every run on it.
+
+What a run has found is kept in the target's staging folder (`status.json`), so that a run which ends before it knows
+(a dataset that cannot be loaded, a Hub that is away) still shows what the one before it knew. The file is a memory for
+people, never a ground for a decision: it may be lost or damaged without harm.
+
+The artifact's key is the same for all runs, so the UI lists what the runs have left as versions of one, the newest
+first. The last sentence of every run's state leads to the version that the run has left.
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_UI_URL
+from pydantic import ValidationError
+
+from tasks.disk.failed import WHAT, named, read_failed
+from tasks.disk.files import write_whole
+from tasks.disk.rounds import Round
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub
+from tasks.record.change import TooMuchChanged
+from tasks.record.removals import KEPT, Removals, read_kept
+from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
+from tasks.report.lineage import artifact_key
+from tasks.report.sentences import cell, number, size, table
+from tasks.runs.gates import STATUS, newest_version
+from tasks.runs.this_run import ThisRun, target_tag, ui_link
+from tasks.values.models import Value, Verification
+
+LAST_RUNS = 10  # runs in the artifact's table
+NAMED = 5  # shards that a sentence names
+WAITING = ("Suspended", "Paused")  # states of a run that waits at its gate
+
+
+class Verified(Value):
+    """The last time that a run has verified the target."""
+
+    at: datetime
+    commit: str
+    level: Verification
+    shards: int
+    read_back: int
+
+
+class Rotation(Value):
+    """How far the round is in which every published shard is read back."""
+
+    number: int
+    since: datetime
+    read: int
+    """Shards that were read back in it."""
+    shards: int
+    """Shards that are published."""
+    left: int
+    """Shards to be read back before it ends."""
+    nights: int
+    """Nights that this takes at the present pace."""
+    once_in: int
+    """Nights in which each shard is read back once."""
+
+
+class TargetStatus(Value):
+    """What is known of a target, as the last run that could tell has found it. Shards are counted."""
+
+    planned: int | None = None
+    """Shards of the dataset; None until a run has loaded it."""
+    on_hub: int = 0
+    to_send: int = 0
+    """Staged here, not on the Hub."""
+    to_embed: int = 0
+    """Neither."""
+    held: int = 0
+    """On the Hub in a version that has more images than the dataset: held back until a person decides."""
+    removals: Removals = Removals()
+    """What is on the Hub and no longer in the dataset."""
+    failed: tuple[str, ...] = ()
+    """Paths of shards that could not be staged."""
+    verified: Verified | None = None
+    rotation: Rotation | None = None
+
+
+@dataclass
+class StatusBoard:
+    """The status of the target that this run holds."""
+
+    hub: Hub
+    staging: Staging
+    run: ThisRun
+    known: TargetStatus = field(default_factory=TargetStatus)
+    artifact: UUID | None = None
+    """The version that this run has left last."""
+    checked: str = ""
+    """What this run has verified, in a sentence."""
+    drift: str = ""
+    """What this run has found changed on the Hub by somebody else, in a sentence."""
+
+    @classmethod
+    def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
+        """The board with what the runs before this one knew."""
+        try:
+            known = TargetStatus.model_validate_json(staging.read(staging.status))
+        except (OSError, ValidationError):
+            known = TargetStatus()
+        return cls(hub, staging, run, known)
+
+    def learn(self, **found: object) -> None:
+        """Keep what this run has found: fields of `TargetStatus`."""
+        self.known = TargetStatus.model_validate(self.known.model_dump() | found)
+        write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
+
+    def published(self, on_hub: int, failed: Sequence[str], held: int, removals: Removals) -> None:
+        """Keep what the Hub holds after this run has sent what it could: numbers of shards, and the names of others."""
+        missing = max((self.known.planned or on_hub) - on_hub - held, 0)
+        self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, held=held, removals=removals)
+
+    def verified(self, report: VerificationReport, sentence: str) -> None:
+        """Keep that the target was verified now, as the sentence says."""
+        self.checked = sentence
+        self.learn(
+            verified=Verified(
+                at=datetime.now(UTC),
+                commit=report.commit,
+                level=report.level,
+                shards=len(report.checks),
+                read_back=report.read_back,
+            )
+        )
+
+    def rotated(self, kept: Round, places: int) -> None:
+        """Keep how far the round is in which every shard is read back, so many (`places`) a night."""
+        left = kept.left()
+        self.learn(
+            rotation=Rotation(
+                number=kept.number,
+                since=kept.since,
+                read=kept.read_in_it(),
+                shards=len(kept.read) + len(kept.unread),
+                left=left,
+                nights=-(-left // places),
+                once_in=kept.nights,
+            )
+        )
+
+    def show(self, now: str, gate: Gate | None) -> None:
+        """Leave the status as an artifact.
+
+        Args:
+            now: what this run does, or the name of the state in which it ends.
+            gate: the target's gate, whoever has opened it.
+        """
+        try:
+            runs = last_runs(target_tag(self.hub.target))
+            text = markdown(self, now, gate, runs)
+            key = artifact_key("target", self.hub.target)
+            made = create_markdown_artifact(text, key=key, description=f"{self.hub.target}: {self.sentence()}")
+            self.artifact = cast(UUID, made)  # in async code the same function gives a coroutine
+        except httpx.HTTPError as error:  # people miss a page; the run's work must not fail for it
+            get_run_logger().warning("The status of the target could not be shown: %s", error)
+
+    def sentence(self) -> str:
+        """Where the target stands, in one line."""
+        known = self.known
+        if known.planned is None:
+            return "no run has compared it with its dataset yet"
+        missing = known.to_send + known.to_embed
+        parts = [f"{known.on_hub:,} of {number(known.planned, 'shard')} on the Hub, {missing:,} to do"]
+        parts += [f"{number(len(known.failed), 'shard')} failed"] if known.failed else []
+        parts += [f"{number(known.held, 'shard')} held back"] if known.held else []
+        gone = len(known.removals.shards) + len(known.removals.texts)
+        parts += [f"{gone:,} withdrawn"] if gone else []
+        unsound = read_failed(self.staging)[0]
+        parts += [f"{number(len(unsound), 'shard')} failed verification"] if unsound else []
+        return "; ".join(parts)
+
+    def ended(self, state: State, gate: Gate | None) -> State:
+        """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
+        self.show(state.name or "", gate)
+        said = state.name == VerificationFailed.__name__  # by its own message, with what to do
+        mistaken = (
+            state.name == TooMuchChanged.__name__
+        )  # what looks withdrawn there is a mistake, or is yet to be said
+        told = self.told(state.message or "", gate, failed=not said, gone=not mistaken)
+        return state.model_copy(update={"message": told})
+
+    def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True, gone: bool = True) -> str:
+        """A state's message, then what was verified, failed or is withdrawn, and where the target's status is.
+
+        Args:
+            message: what the run itself says.
+            gate: the target's gate, whoever has opened it.
+            here: whether this run waits at it.
+            failed: whether to name the shards that failed verification.
+            gone: whether to name what is withdrawn.
+        """
+        unsound = named(read_failed(self.staging)[0]) if failed else ""
+        where = status_at(self.hub.target, self.artifact)
+        withdrawn = self.withdrawn(gate, here) if gone else ""
+        sentences = (message, self.checked, self.drift, unsound, withdrawn, where)
+        return "\n".join(filter(None, sentences))
+
+    def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
+        """The sentence about what is published and no longer in the dataset; empty where there is nothing.
+
+        Args:
+            gate: the target's gate, whoever has opened it.
+            here: whether this run waits at it.
+        """
+        removals = self.known.removals
+        if not removals:
+            return ""
+        undecided = removals.without(read_kept(self.staging))
+        kept = removals.without(undecided)
+        if not undecided:
+            again = self.staging.folder / KEPT
+            decide = f"Somebody decided at a gate to keep them; to be asked once more, take away {again}."
+        elif gate is not None and gate.removals and here:
+            decide = "They are to be decided at this gate."
+        elif gate is not None and gate.removals == undecided and is_open(gate):
+            decide = f"{gate.flow_run_name} waits at its gate for a decision about them."
+        else:
+            decide = "They stay unless a person decides otherwise: run push-bids/manual with removed=ask."
+        if undecided and kept:
+            decide += f" Not asked about, since somebody decided to keep them: {kept.sentence()}."
+        return f"Withdrawn: no longer in the dataset, and still on the Hub: {removals.sentence()}. {decide}"
+
+
+def status_at(target: Target, artifact: UUID | None = None) -> str:
+    """The sentence that says where a target's status is: in this version, or in the newest; empty if there is none."""
+    artifact = artifact or newest(target)
+    ui = PREFECT_UI_URL.value()
+    if artifact is None:
+        return ""
+    where = f"{ui.rstrip('/')}/artifacts/artifact/{artifact}" if ui else artifact_key("target", target)
+    return f"{STATUS} {where}"
+
+
+def newest(target: Target) -> UUID | None:
+    """The version of the target's status that some run has left last; None if there is none, or nobody can say."""
+    with get_client(sync_client=True) as client:
+        return newest_version(client, artifact_key("target", target))
+
+
+def is_open(gate: Gate | None) -> bool:
+    """Whether a run waits at this gate of a target, as the Prefect server knows it."""
+    return gate is not None and gate.opened_at_commit is not None and _state_of(gate.flow_run_id) in WAITING
+
+
+def last_runs(tag: str) -> list[FlowRun]:
+    """The last runs on the target with this tag, the newest first."""
+    on_target = FlowRunFilter.model_validate({"tags": {"all_": [tag]}})
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_run_filter=on_target, sort=FlowRunSort.START_TIME_DESC, limit=LAST_RUNS)
+
+
+def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[FlowRun]) -> str:
+    """The artifact."""
+    hub, known, target = board.hub, board.known, board.hub.target
+    staged = board.staging.receipts()
+    all_versions = f"artifacts/key/{artifact_key('target', target)}"
+    here = f"`{board.staging.folder}` on {socket.gethostname()}"
+    rows = [
+        ["in the dataset", f"{known.planned:,}"] if known.planned is not None else ["in the dataset", "not known yet"],
+        ["on the Hub, as they are in the dataset", f"{known.on_hub:,}"],
+        ["missing on the Hub, staged here", f"{known.to_send:,}"],
+        ["missing on the Hub, to be embedded", f"{known.to_embed:,}"],
+        ["could not be staged in the last run", f"{len(known.failed):,}"],
+        ["on the Hub, their newer version held back for a decision", f"{known.held:,}"],
+        ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.removals.shards):,}"],
+        ["staged here, until somebody lets them go", f"{len(staged):,}, {size(sum(r.size for r in staged))}"],
+    ]
+    parts = [
+        f"# {target}",
+        f"**{board.sentence()}.** [The repo]({hub.branch_url()}). Staging folder: {here}.",
+        f"As of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, when {cell(board.run.name)} was {now}. "
+        f"{ui_link('All versions, the newest first', all_versions)}.",
+        table(["shards", ""], rows),
+        _verified(hub, known.verified),
+        _rotation(known.rotation),
+        _gate(gate, board.run, now),
+    ]
+    unsound, damaged = read_failed(board.staging)
+    if damaged:
+        parts.append(f"**{cell(damaged)}**")
+    if unsound:
+        rows = [
+            [Path(one.path).stem, f"{one.since:%Y-%m-%d %H:%M} UTC", WHAT[one.cause], one.what]
+            for one in unsound.values()
+        ]
+        parts += [
+            "## Failed verification",
+            "Each run reads them back, and ends VerificationFailed, until their bytes are right.",
+            table(["shard", "since", "", "found"], rows),
+        ]
+    parts += _withdrawn(board, gate, here=now in WAITING)
+    parts += ["## Not staged", table(["shard"], [[Path(path).stem] for path in known.failed])] if known.failed else []
+    lines = [
+        [
+            run.name,
+            now if str(run.id) == board.run.id else (run.state.name or "" if run.state else ""),
+            f"{run.start_time:%Y-%m-%d %H:%M} UTC" if run.start_time else "",
+        ]
+        for run in runs
+    ]
+    return "\n\n".join([*parts, "## Last runs", table(["run", "state", "started"], lines)]) + "\n"
+
+
+def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:
+    """What is published and no longer in the dataset, and who decides about it."""
+    removals = board.known.removals
+    rows = [[Path(path).stem, f"{number(len(images), 'image')}"] for path, images in removals.shards.items()]
+    rows += [[Path(path).stem, f"held back: {image}"] for path, images in removals.rows.items() for image in images]
+    rows += [[path, "text or table"] for path in removals.texts]
+    return ["## Withdrawn", cell(board.withdrawn(gate, here)), table(["published", "what"], rows)] if rows else []
+
+
+def _verified(hub: Hub, last: Verified | None) -> str:
+    if last is None:
+        return "Never verified from this staging folder."
+    back = f", {last.read_back:,} of them read back" if last.read_back else ""
+    return (
+        f"Last verified ({last.level}): {last.at:%Y-%m-%d %H:%M} UTC at commit "
+        f"[{last.commit[:12]}]({hub.commit_url(last.commit)}): {number(last.shards, 'shard')}{back}."
+    )
+
+
+def _rotation(round_: Rotation | None) -> str:
+    """How far the round is in which every shard is read back."""
+    if round_ is None:
+        return "No run has read published shards back in turn yet."
+    once = f"Each published shard is read back once in {number(round_.once_in, 'night')} that verify it."
+    progress = f"Round {round_.number:,}, since {round_.since:%Y-%m-%d}: {round_.read:,} of {round_.shards:,} read back"
+    if not round_.left:
+        return f"{once} {progress}; it is complete, and the next night begins the next."
+    return f"{once} {progress}; at this pace it takes {number(round_.nights, 'more night')}."
+
+
+def _gate(gate: Gate | None, run: ThisRun, now: str) -> str:
+    """Whether somebody has to decide, and where."""
+    if gate is None or gate.opened_at_commit is None:
+        return "No gate is open."
+    where = ui_link(cell(gate.flow_run_name), f"runs/flow-run/{gate.flow_run_id}")
+    state = now if gate.flow_run_id == run.id else _state_of(gate.flow_run_id)
+    if state in WAITING:
+        until = f" until {gate.expires:%Y-%m-%d %H:%M} UTC" if gate.expires else ""
+        return f"**The gate is open{until}**: decide at {where}."
+    return f"No gate is open; the last one was that of {where}: {state}."
+
+
+def _state_of(flow_run_id: str) -> str:
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return "not known to this server"
+    return state.name or "" if state else ""

@@ -1,0 +1,178 @@
+"""One run per target: a lock on this machine, and a lease on the Prefect server for all others.
+
+How it works:
+
+- On this machine the target's staging folder is locked (`Staging.held`). The kernel lets go when the process dies,
+  however it dies, so the run that comes after a kill starts at once.
+- Across machines and worker processes that share the Prefect server, a Variable on it names the run that has the
+  target. It is made only if there is none of that name, renewed every `RENEW_EVERY` seconds, and taken over when it has
+  not been renewed for `LEASE_SECONDS` by the server's own clock, or when it was left by a dead process of this very
+  machine and folder, which the lock has shown. Taking over deletes the Variable by its id, so of two runs that try at
+  the same moment one finds nothing to delete and loses.
+- A run whose lease was taken over, or that could not renew it in time, stops before its next transfer, and before each
+  request that commits: also one that was stopped or asleep in the middle of its tries, since the seconds go on then.
+
+Prefect's own global concurrency limits lease their slots too, but the server keeps those leases in its memory: when it
+is killed, the slot stays taken and no lease is left to expire. A Variable is in its database.
+
+Runs on different Prefect servers do not see each other. The Hub then keeps them apart: every commit names its parent.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.logging import get_logger
+
+from tasks.disk.staging import Staging, Target, TargetBusy
+from tasks.runs.this_run import ThisRun
+from tasks.values.errors import PushError
+
+LEASE_SECONDS = 120.0  # without a sign of life after which a run counts as dead
+RENEW_EVERY = 20.0  # seconds
+OWN_END = 60.0  # seconds for a suspended run's process to end, when somebody decides while it still does
+#: A clock that goes on while the process is stopped and, where the system has such a one, while the machine sleeps.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+TRIES = 5  # takeovers lost to others in a row before this run gives way
+
+
+def _now() -> float:
+    return time.clock_gettime(CLOCK)
+
+
+class TargetLost(PushError):
+    """Another run may work on the target by now."""
+
+
+def variable_name(target: Target) -> str:
+    """The name of a target's Variable. Prefect takes a-z, 0-9, - and _; the hash in the slug keeps targets apart."""
+    return f"bids-push-{target.slug}".lower().replace(".", "-")
+
+
+class Lease:
+    """A target's lease on the Prefect server, held by this run."""
+
+    def __init__(self, target: Target, run: ThisRun, place: str) -> None:
+        self.name = variable_name(target)
+        self._target = target
+        self._value = {"run": run.id, "name": run.name, "place": place}
+        self._id: UUID | None = None
+        self._renewed = _now()
+        self._lost = False
+
+    def take(self, client: SyncPrefectClient) -> None:
+        """Take the lease, from a dead run if need be.
+
+        Raises:
+            TargetBusy: a run that lives has it.
+        """
+        for _ in range(TRIES):
+            self._renewed = _now()
+            try:
+                self._id = client.create_variable(VariableCreate(name=self.name, value=self._value)).id
+                return
+            except ObjectAlreadyExists:
+                self._free(client)
+        raise TargetBusy(f"other runs keep taking {self._target}. Wait for them to end.")
+
+    def _free(self, client: SyncPrefectClient) -> None:
+        """Remove the lease of a dead run; nothing if it is gone already."""
+        with _gone_is_fine():
+            answer = client.request("GET", "/variables/name/{name}", path_params={"name": self.name})
+            found = answer.json()
+            now = parsedate_to_datetime(answer.headers["Date"])
+            silent = (now - datetime.fromisoformat(found["updated"])).total_seconds()
+            holder: dict[str, Any] = found["value"] if isinstance(found["value"], dict) else {}
+            if holder.get("place") != self._value["place"] and silent < LEASE_SECONDS:
+                raise TargetBusy(
+                    f"the run {holder.get('name')} works on {self._target}, on {holder.get('place')}; its last sign of "
+                    f"life was {max(silent, 0):.0f} s ago. Wait for it to end, or cancel it in the Prefect UI. If it "
+                    f"was killed, the target is free in {LEASE_SECONDS - silent:.0f} s."
+                )
+            client.request("DELETE", "/variables/{id}", path_params={"id": found["id"]})
+
+    def renew(self, client: SyncPrefectClient) -> None:
+        """Give a sign of life; a lease that is gone was taken over."""
+        at = _now()
+        try:
+            client.request("PATCH", "/variables/{id}", path_params={"id": self._id}, json={"value": self._value})
+            self._renewed = at
+        except httpx.HTTPStatusError as error:
+            self._lost = self._lost or error.response.status_code == httpx.codes.NOT_FOUND
+        except httpx.TransportError:
+            pass  # the server does not answer: there is time until the lease runs out
+
+    def give_back(self, client: SyncPrefectClient) -> None:
+        """Let the next run have the target at once. What cannot be given back runs out."""
+        with _gone_is_fine(), suppress(httpx.HTTPError):
+            client.request("DELETE", "/variables/{id}", path_params={"id": self._id})
+
+    def require(self) -> None:
+        """Check that the target is still this run's.
+
+        Raises:
+            TargetLost: it is not, or nobody can say.
+        """
+        silent = _now() - self._renewed
+        if self._lost or silent > LEASE_SECONDS:
+            why = (
+                "another run has taken it over"
+                if self._lost
+                else f"the Prefect server did not answer for {silent:.0f} s"
+            )
+            raise TargetLost(
+                f"this run does not hold {self._target} any more: {why}. It stops here, so that two runs never publish "
+                "at once. What was committed stays, and the next run goes on from it."
+            )
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.NOT_FOUND:
+            raise
+
+
+@contextmanager
+def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
+    """Hold a target while the block runs. A run that comes back to its gate waits for its own last process to end.
+
+    Raises:
+        TargetBusy: another run works on it.
+    """
+    with staging.held(OWN_END if run.asked else 0.0), get_client(sync_client=True) as client:
+        lock = staging.lock.stat()
+        lease = Lease(target, run, f"{socket.gethostname()}:{staging.folder}:{lock.st_dev}:{lock.st_ino}")
+        lease.take(client)
+        ended = threading.Event()
+        arguments = (_renew, lease, client, ended)
+        renewing = threading.Thread(target=copy_context().run, args=arguments, name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield lease
+        finally:
+            ended.set()
+            renewing.join()
+            lease.give_back(client)
+
+
+def _renew(lease: Lease, client: SyncPrefectClient, ended: threading.Event) -> None:
+    log = get_logger("bids_push.lease")
+    while not ended.wait(RENEW_EVERY):
+        try:
+            lease.renew(client)
+        except Exception:
+            log.warning("The lease on the target could not be renewed; trying again.", exc_info=True)

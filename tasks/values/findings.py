@@ -1,0 +1,184 @@
+"""The values of the check before publication: rules, what they found, and what the operator stated.
+
+A finding says where something is (files, field) and which rule it breaks, and never what stands there: it goes into
+logs, artifacts and states, which are no place for what must not be published.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tasks.values.errors import PushError
+
+#: What the operator says of faces, in the words of the form.
+Defacing = Literal["not stated", "defaced", "no faces", "not defaced, sharing permitted"]
+#: Rules that stop a push, and that `allow` may lift.
+Stop = Literal[
+    "personal-data",
+    "unique-identifier",
+    "date",
+    "age-over-89",
+    "licence-missing",
+    "licence-unknown",
+    "defacing",
+    "bids-validity",
+]
+Warn = Literal["institution", "device", "free-text", "header-text", "header-extension"]
+RuleName = Stop | Warn
+
+SHOWN = 5  # files that a finding names: enough to see the pattern
+
+
+class PreflightStopped(PushError):
+    """Something in the dataset should not be published as it is. Nothing was staged or sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is looked for, why, and what to do."""
+
+    what: str
+    mend: str
+    source: str
+
+
+_DICOM = "DICOM PS3.15, annex E, table E.1-1 (attributes to remove for confidentiality)"
+_HIPAA = "HIPAA, 45 CFR 164.514(b)(2)(i)"
+_NIFTI = "nifti1.h"
+
+RULES: dict[RuleName, Rule] = {
+    "personal-data": Rule(
+        "names, birth dates, numbers or addresses of people",
+        "Remove it from the dataset, or name the field in strip.",
+        f"{_DICOM}; {_HIPAA}(A) to (R)",
+    ),
+    "unique-identifier": Rule(
+        "identifiers by which a hospital finds the examination (UIDs)",
+        "Remove it from the dataset, or name the field in strip.",
+        f"{_DICOM}; {_HIPAA}(R)",
+    ),
+    "date": Rule(
+        "dates later than 1925, so not shifted ones",
+        "Shift the dates of a subject by the same number of days to 1925 or before, or name the field in strip.",
+        f'BIDS specification, "Units"; {_HIPAA}(C)',
+    ),
+    "age-over-89": Rule(
+        "ages over 89 years",
+        "Write 89+ instead, or name the field in strip.",
+        f'BIDS specification, "Participants file"; {_HIPAA}(C)',
+    ),
+    "licence-missing": Rule(
+        "no licence",
+        "State it as License in dataset_description.json.",
+        'BIDS specification, "dataset_description.json"; Hub documentation, "Licenses"',
+    ),
+    "licence-unknown": Rule(
+        "a licence that is none of the Hub's",
+        "Correct its spelling, or allow it: the card then says `license: other`, with its name and its link.",
+        'Hub documentation, "Licenses"',
+    ),
+    "defacing": Rule(
+        "images of heads, and no statement on their faces",
+        'Give the parameter defacing: "defaced", "no faces" (skull-stripped, phantoms, animals), or "not defaced, '
+        'sharing permitted".',
+        f"no program detects faces reliably; {_HIPAA}(Q)",
+    ),
+    "bids-validity": Rule(
+        "errors that the BIDS validator names",
+        "Correct the dataset; `bids-validator-deno --ignoreWarnings <source>` shows all of them.",
+        "bids-validator-deno",
+    ),
+    "institution": Rule("where the images were made", "Name the field in strip if that is nobody's business.", _DICOM),
+    "device": Rule("on which machine the images were made", "Name the field in strip if that is not wanted.", _DICOM),
+    "free-text": Rule(
+        "free text that people typed at the scanner: it may hold names",
+        "Look at it; name the field in strip if it does.",
+        f"{_DICOM}, option Clean Descriptors",
+    ),
+    "header-text": Rule(
+        "free text in NIfTI headers: it may hold names",
+        "Look at it (nibabel: header['descrip']), and write the images without it if it does.",
+        f"{_NIFTI}: data_type, db_name, descrip, aux_file, intent_name",
+    ),
+    "header-extension": Rule(
+        "extensions of NIfTI headers: they may hold a whole DICOM header",
+        "Look at them (nibabel: header.extensions), and write the images without them if they do.",
+        f'{_NIFTI}, "Extended header"',
+    ),
+}
+STOPS: tuple[Stop, ...] = get_args(Stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule and one field: how many files have it, and the first of them."""
+
+    rule: RuleName
+    field: str
+    files: tuple[str, ...]
+    """The first few, relative to the dataset's root."""
+    count: int
+    """All of them."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether it stops a push, unless its rule is lifted."""
+        return self.rule in STOPS
+
+    def __str__(self) -> str:
+        field = f" {self.field}" if self.field else ""
+        more = ", ..." if self.count > 1 else ""
+        return f"{self.rule}:{field} in {self.count:,} file{'' if self.count == 1 else 's'} ({self.files[0]}{more})"
+
+
+class Findings:
+    """Collects what is found, and groups it by rule and field."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[RuleName, str], set[str]] = {}
+
+    def add(self, rule: RuleName, field: str, file: str) -> None:
+        """Something was found in a file."""
+        self._files.setdefault((rule, " ".join(field.split())), set()).add(file)
+
+    def grouped(self) -> tuple[Finding, ...]:
+        """One finding for each rule and field, those that stop first."""
+        order = list(RULES)
+        found = sorted(self._files.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+        return tuple(Finding(rule, name, tuple(sorted(files)[:SHOWN]), len(files)) for (rule, name), files in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What the operator stated for a push, as it stands on the card."""
+
+    defacing: Defacing = "not stated"
+    allow: tuple[Stop, ...] = ()
+    strip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the check has found, under which statement."""
+
+    statement: Statement = Statement()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def stops(self) -> tuple[Finding, ...]:
+        """What stops the push."""
+        return tuple(one for one in self.findings if one.stops and one.rule not in self.statement.allow)
+
+    @property
+    def lifted(self) -> tuple[Finding, ...]:
+        """What would, had the operator not lifted its rule."""
+        return tuple(one for one in self.findings if one.rule in self.statement.allow)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What a person should look at."""
+        return tuple(one for one in self.findings if not one.stops)
+
+    def with_more(self, findings: Iterable[Finding]) -> "Checked":
+        """The same with what was found later."""
+        return Checked(self.statement, (*self.findings, *findings))

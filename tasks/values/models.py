@@ -1,0 +1,361 @@
+"""The values that pass between the stages.
+
+What this process makes and trusts is a frozen dataclass: an `Image`, a `Dataset`, a `ShardSpec`.
+What is read back from a disk or from the Hub is a pydantic model, because it may be damaged: a `Receipt`, a
+`PublicationRecord`, a `VerificationReport`. Sizes are bytes, digests are lower-case hexadecimal sha256, paths are
+POSIX and relative (to the dataset's root, to the repo, or to the target's staging folder, as each field says).
+"""
+
+import codecs
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from huggingface_hub.utils.sha import git_hash
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+
+from tasks.values.ours import is_shard, is_text
+
+#: Goes into every digest. Raised when bids-push itself changes what it writes; an upgraded library never is a change.
+LAYOUT_VERSION = 1
+
+#: The BIDS entities that have a column, in the order of the specification (appendix "Entities"), `sub` and `ses`
+#: apart. Fixed here and not taken from a library, so that a newer BIDS schema does not change the published schema:
+#: an entity that is not in this list is kept in `extra_entities`.
+ENTITIES = (
+    "tpl", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain", "rec", "dir", "run",
+    "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split", "recording", "chunk", "atlas",
+    "seg", "scale", "res", "den", "label", "desc",
+)  # fmt: skip
+
+#: Bytes that a row takes at most beside its image and its texts, even with a row group of its own: page headers,
+#: indexes, and its part of the footer.
+ROW_OVERHEAD = 8 << 10
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=1 << 60)]
+"""Bytes, rows: no more than any disk holds, so that a sum of them stays a number that everything can write."""
+Verification = Literal["listing", "sample", "full"]
+#: Earlier versions had "delete", which removed unattended: a person is asked instead.
+Removed = Annotated[Literal["keep", "ask"], BeforeValidator(lambda value: "ask" if value == "delete" else value)]
+Gated = Literal["no", "auto", "manual"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of the dataset: a row of the publication, all but its bytes.
+
+    `path` is relative to the dataset's root, so that an image of a derivative begins with `derivatives/`.
+    Entities are words, never numbers: `run-01` is "01". JSON and TSV stay text, as the source has them.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    dataset: str
+    """ "raw", or the name of the derivative's folder."""
+    sub: str | None
+    ses: str | None
+    datatype: str | None
+    suffix: str
+    entities: Mapping[str, str] = field(default_factory=dict)
+    extra_entities: Mapping[str, str] = field(default_factory=dict)
+    annex_key: str | None = None
+    """git-annex's name for the content, where the tree is an annex (`tasks.bids.annex` says which identify it)."""
+    metadata: str | None = None
+    """The sidecars that apply, merged by the inheritance principle: a JSON object as text."""
+    bval: str | None = None
+    bvec: str | None = None
+    events: str | None = None
+    """The events.tsv that applies, as text."""
+    events_metadata: str | None = None
+    participant: str | None = None
+    """This subject's row of participants.tsv, a JSON object as text; `n/a` is null, every other value a string."""
+    session: str | None = None
+    scan: str | None = None
+    sidecars: tuple[str, ...] = ()
+    """The JSON files whose fields are in `metadata`, the nearest first: to say where a field stands, not published."""
+    ctime_ns: int = 0
+    inode: int = 0
+    """With size and mtime, what tells that nobody has written to the file (`tasks.disk.contents`); in no digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A BIDS dataset as loaded: every image, and what describes them."""
+
+    root: str
+    name: str
+    description: Mapping[str, object]
+    """dataset_description.json."""
+    images: tuple[Image, ...]
+    """Sorted by path."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    """The dataset's own small files, published as they are under `bids/`: path in the dataset -> bytes."""
+    participants: tuple[Mapping[str, str | None], ...] = ()
+    sessions: tuple[Mapping[str, str | None], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What is not published: kind (an extension or a reason) -> number of files."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of this dataset before it is published, in sentences: no participants.tsv, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """A shard to be: its name, its images in the order of its rows, and the digest that decides its bytes."""
+
+    name: str
+    """`sub-M2001_ses-1253`: stable when other shards come and go."""
+    path: str
+    """In the repo: `data/sub-M2001/sub-M2001_ses-1253.parquet`."""
+    images: tuple[Image, ...]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """The bytes of its images; the shard is a little larger."""
+        return sum(image.size for image in self.images)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the shard will not exceed on the disk, its receipt included."""
+        texts = sum(len(text) for image in self.images for text in _texts(image) if text)
+        return self.size + 4 * texts + ROW_OVERHEAD * (len(self.images) + 1)
+
+
+def _texts(image: Image) -> tuple[str | None, ...]:
+    return (image.path, image.metadata, image.bval, image.bvec, image.events, image.events_metadata,
+            image.participant, image.session, image.scan)  # fmt: skip
+
+
+class Value(BaseModel):
+    """A frozen value read back from a disk or from the Hub: unknown fields are ignored, missing ones an error."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ImageContent(Value):
+    """Which bytes an image had when it was embedded."""
+
+    path: str
+    size: Count
+    sha256: Sha256
+    nifti: Literal[1, 2] = 1
+    """The version of the NIfTI format; in a record only where it is 2."""
+
+
+class PublishedShard(Value):
+    """One line of the publication record: a shard, and the images in it."""
+
+    path: str
+    digest: Sha256
+    sha256: Sha256
+    size: Count
+    rows: Count
+    images: Annotated[tuple[ImageContent, ...], FailFast()]
+
+
+class Identity(Value):
+    """A file as the kernel knows it: another one, or one written to since, has another. Nobody can set a ctime."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Receipt(PublishedShard):
+    """What staging a shard gives: the line that the record will hold, and where the staged file is.
+
+    Written beside the shard after it, so a shard without a receipt is an unfinished one.
+    """
+
+    name: str
+    file: str
+    """Relative to the target's staging folder."""
+    result: str = Field("", pattern=r"^(stage-\d+-[0-9a-f]{64})?$")
+    """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others. Cleanup
+    removes it with the shard, so a receipt that names any other file there counts as damaged."""
+    identity: Identity | None = None
+    """Of the staged file when it had got its name: a file that has it still has the bytes of this receipt. None in the
+    receipts of older versions."""
+    commit: str = Field("", pattern=r"^([0-9a-f]{40,64})?$")
+    """The first commit of the target that is known to hold the shard as it is staged. It is no proof: it says where to
+    ask the Hub for one, when the head has something else by then."""
+
+    def published(self) -> PublishedShard:
+        """The line for the publication record."""
+        return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
+
+
+class PublishedText(Value):
+    """One of the dataset's own texts or tables, as it was published."""
+
+    path: str
+    """In the repo: `bids/README`, `tables/participants.parquet`."""
+    size: Count
+    sha256: Sha256
+
+
+class DatasetIdentity(Value):
+    """Which dataset was published last: what a person needs to see that another one is about to be."""
+
+    name: str
+    doi: str = ""
+    subjects: Count
+    images: Count
+    size: Count
+    """Bytes of the images."""
+
+
+class RecordIndex(Value):
+    """`bids/record/index.json` in the dataset repo: what the record says besides its lines."""
+
+    layout: int = LAYOUT_VERSION
+    dataset: DatasetIdentity | None = None
+    texts: tuple[PublishedText, ...] = ()
+    """Sorted by path."""
+
+
+MOST_DAMAGED = 20  # mistakes in a record that are told one by one; a file of another kind has one in each line
+
+
+class PublicationRecord(Value):
+    """What is published: `bids/shards.jsonl` in the dataset repo, one line a shard, sorted by path, and its index."""
+
+    shards: Mapping[str, PublishedShard] = {}
+    texts: Mapping[str, PublishedText] = {}
+    """By path. None in a repo that a version without the index has published."""
+    dataset: DatasetIdentity | None = None
+
+    @classmethod
+    def read(
+        cls, text: bytes, index: bytes = b"", listed: "Listed" = lambda _: {}
+    ) -> tuple["PublicationRecord", tuple[str, ...]]:
+        """Read the JSON lines and the index: the record, and what is wrong with them.
+
+        Anybody who may write to the repo may have edited both, so they are data and no orders. What cannot be read, or
+        names a path that is none of ours, costs its own shard or text only: that counts as not published by us, and is
+        reported. Where a shard has two lines, the one counts that the repo holds; `listed` is asked about these alone.
+        """
+        shards, damaged = _read_lines(text, listed)
+        try:
+            found = RecordIndex.model_validate_json(_unmarked(index), strict=True) if index else RecordIndex()
+        except ValidationError as error:
+            damaged.append(f"index: {_first_of(error)}")
+            found = RecordIndex()
+        texts = {one.path: one for one in found.texts if is_text(one.path)}
+        if more := len(found.texts) - len(texts):
+            damaged.append(f"index: {more} of its texts are named twice, or are none of a dataset's texts")
+        if len(damaged) > MOST_DAMAGED:
+            damaged[MOST_DAMAGED:] = [f"and {len(damaged) - MOST_DAMAGED:,} more"]
+        return cls(shards=shards, texts=texts, dataset=found.dataset), tuple(damaged)
+
+    def dump(self) -> bytes:
+        """The JSON lines; the same record gives the same bytes."""
+        lines = (self.shards[path].model_dump_json(exclude_defaults=True) for path in sorted(self.shards))
+        return b"".join(line.encode() + b"\n" for line in lines)
+
+    def dump_index(self) -> bytes:
+        """The index; the same record gives the same bytes."""
+        texts = tuple(self.texts[path] for path in sorted(self.texts))
+        return RecordIndex(dataset=self.dataset, texts=texts).model_dump_json(indent=1).encode() + b"\n"
+
+    def updated(
+        self,
+        add: Iterable[PublishedShard] = (),
+        remove: Iterable[str] = (),
+        texts: Iterable[PublishedText] = (),
+        dataset: DatasetIdentity | None = None,
+    ) -> "PublicationRecord":
+        """This record with shards and texts added or replaced, and others (by path) gone."""
+        gone = set(remove)
+        shards = {path: shard for path, shard in self.shards.items() if path not in gone}
+        kept = {path: text for path, text in self.texts.items() if path not in gone}
+        return PublicationRecord(
+            shards=shards | {shard.path: shard for shard in add},
+            texts=kept | {text.path: text for text in texts},
+            dataset=dataset or self.dataset,
+        )
+
+
+def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard], list[str]]:
+    """The shards by path, and what is wrong with which line."""
+    shards: dict[str, PublishedShard] = {}
+    twice: dict[str, list[PublishedShard]] = {}
+    damaged: list[str] = []
+    for number, line in enumerate(io.BytesIO(_unmarked(text)), start=1):
+        if not line.strip():
+            continue
+        try:
+            shard = PublishedShard.model_validate_json(line, strict=True)
+        except ValidationError as error:
+            damaged.append(f"line {number}: {_first_of(error)}")
+            continue
+        if not is_shard(shard.path):
+            damaged.append(f"line {number}: its path is none that a shard has")
+            continue
+        if shard.path in shards:
+            damaged.append(f"line {number}: {shard.path} has a line already; the one counts that the repo holds")
+            twice.setdefault(shard.path, [shards[shard.path]]).append(shard)
+        shards[shard.path] = shard
+    files = listed(sorted(twice)) if twice else {}
+    for path, lines in twice.items():
+        file = files.get(path)
+        held = [line for line in lines if file and (file.size, file.sha256) == (line.size, line.sha256)]
+        shards[path] = (held or lines)[-1]
+    return shards, damaged
+
+
+def _first_of(error: ValidationError) -> str:
+    """Where and what the first mistake is, without the value that stands there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+
+
+def _unmarked(data: bytes) -> bytes:
+    """The bytes without the mark that some editors put before UTF-8."""
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One file as the Hub lists it at a commit."""
+
+    path: str
+    size: int
+    sha256: str | None
+    """What the committing client claimed, for a file in LFS or Xet; None for a file that git itself holds."""
+    blob_id: str | None = None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether these are the bytes that are listed, by the id that the listing has of them."""
+        if self.size != len(data):
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == hashlib.sha256(data).hexdigest()
+        return self.blob_id == git_hash(data)
+
+
+Listed = Callable[[Sequence[str]], Mapping[str, ListedFile]]
+"""Which of these files the repo holds, and as what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Every file of the repo at one pinned commit."""
+
+    commit: str
+    files: Mapping[str, ListedFile]
+
+
+class Slice(Value):
+    """One slice of an image, as a PNG."""
+
+    path: str
+    suffix: str
+    png: bytes
+
+    model_config = Value.model_config | {"ser_json_bytes": "base64", "val_json_bytes": "base64"}

@@ -1,0 +1,93 @@
+"""Settings of this machine, from the environment: `BIDS_PUSH_*`.
+
+What belongs to one run is a parameter of the flow, because parameters are the form that people see. What belongs to
+the machine is here. The Hub's own settings are the client's: HF_TOKEN, HF_ENDPOINT, HF_HOME.
+
+Each place that needs a setting reads it anew, `Settings()`, and a bad one is a `BadInput` wherever it is read first.
+A flow reads them all before anything else. A variable that is set to nothing counts as not set.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.values.errors import BadInput
+
+PREFIX = "BIDS_PUSH_"
+DEFAULT_WORKERS = 2  # shards embedded at the same time: what a small machine with one disk keeps up with
+LONGEST_ROUND = 3650  # nights: ten years
+LONGEST_GATE = 3650.0  # days: ten years, within what a server can keep as a date
+
+
+class Settings(BaseSettings):
+    """Every `BIDS_PUSH_*` variable, with what it is for."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    def __init__(self) -> None:
+        """Read the environment.
+
+        Raises:
+            BadInput: a variable cannot be used; each has a line.
+        """
+        try:
+            super().__init__()
+        except ValidationError as error:
+            lines = [
+                f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: {one['input']!r} cannot be used. {one['msg']}."
+                for one in error.errors()
+            ]
+            raise BadInput("\n".join([*lines, "Correct it in the worker's environment, or unset it."])) from error
+
+    staging_root: Path = Field(
+        Path("~/.local/share/bids-push/staging"), description="where shards are staged until a person lets them go"
+    )
+    check: Literal["trailer", "full"] = Field(
+        "full",
+        description="what of an image's gzip stream is checked as it is embedded: all of it by the CRC of each member, "
+        "or its length alone ('trailer'), which sees a file that was cut off and no damage within",
+    )
+    stage_workers: int = Field(DEFAULT_WORKERS, ge=1, description="shards embedded at the same time")
+    max_staged_bytes: int | None = Field(
+        None, ge=1, description="bytes that may be staged for one target at a time; a larger dataset goes in waves"
+    )
+    transfer_shards: int = Field(128, ge=1, le=256, description="small shards sent together, in one round trip")
+    transfer_bytes: int = Field(
+        256 << 20, ge=1, description="bytes of shards sent together: what a killed run may have to send again"
+    )
+    batch_shards: int = Field(
+        90, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
+    )
+    batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit, however few shards")
+    gate_days: float = Field(
+        30.0,
+        gt=0,
+        le=LONGEST_GATE,
+        description="days that a gate waits for a decision; then the run ends, and nothing is deleted",
+    )
+    max_change: float = Field(
+        0.10,
+        ge=0,
+        le=1,
+        description="the part of the published images (0.10: a tenth) that may be gone from the dataset or have other "
+        "bytes; more stops a push before it stages, until accept_changes has the exact number",
+    )
+    sample_shards: int = Field(
+        3, ge=1, description="shards that a run reads back from the Hub at least, when verification is 'sample'"
+    )
+    sample_nights: int = Field(
+        30,  # as long as a gate waits, so each shard comes back while its staged file may still be there; and a
+        ge=1,  # thirtieth of 300 GB is read in a quarter of an hour at 100 Mbit/s
+        le=LONGEST_ROUND,
+        description="nights in which each published shard is read back once, when verification is 'sample'",
+    )
+
+
+def stage_workers() -> int:
+    """How many shards are embedded at the same time, for what has to know it before a run can say what is wrong."""
+    try:
+        return Settings().stage_workers
+    except BadInput:
+        return DEFAULT_WORKERS
