@@ -10,7 +10,7 @@ SEED ?= 1
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy worker demo demo-once test test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
+.PHONY: help setup dev validator browser deploy worker demo demo-once pictures test test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ demo: setup  ## the whole chain on this machine, in a browser; waits at the gate
 
 demo-once: setup  ## the same unattended: approves through the API, loads the result, exits 0 only if all of it held
 	$(BIN)/python -m deployments.demo --once $(if $(SESSIONS),--sessions $(SESSIONS))
+
+pictures: dev browser  ## the pictures of the README, from a cut of the demo: look at them before you commit them
+	$(BIN)/python -m tests.pictures
 
 # Debian's chromium or the user's own Chrome; a machine with neither gets Playwright's.
 browser: dev
