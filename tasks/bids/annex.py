@@ -44,8 +44,9 @@ class NotFetched(FileNotFoundError):
 
 
 def require_fetched(data: bytes) -> None:
-    """Check that a text is not a stand-in. A stand-in begins at the first byte; an ordinary text may mention one
-    further on.
+    """Check that a text is not a stand-in.
+
+    A stand-in begins at the first byte; an ordinary text may mention one further on.
 
     Raises:
         NotFetched: it is a stand-in.
@@ -68,8 +69,9 @@ def lfs_size(data: bytes) -> int | None:
 
 
 def identifies_content(key: str | None) -> bool:
-    """Return whether the same key always means the same bytes: it holds a digest, which staging has compared with the
-    content.
+    """Return whether the same key always means the same bytes.
+
+    Such a key holds a digest, which staging has compared with the content.
     """
     return AnnexKey.parse(key).digest is not None
 

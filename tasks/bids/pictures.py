@@ -77,10 +77,10 @@ def _fullest(voxels: ArrayProxy, first: tuple[int, ...]) -> npt.NDArray[np.gener
 
 
 def axial_slice(file: Path, suffix: str) -> bytes | None:
-    """Return the middle axial slice of a NIfTI file's first volume as a PNG; for a mask, the slice that shows most of
-    it.
+    """Return the middle axial slice of a NIfTI file's first volume as a PNG.
 
-    None if there is no such slice, if the header does not say which way the axes run, or if it cannot be read or drawn.
+    For a mask it is the slice that shows most of the mask. None if there is no such slice, if the header does not say
+    which way the axes run, or if it cannot be read or drawn.
     """
     try:
         with file.open("rb") as raw:

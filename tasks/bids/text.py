@@ -58,8 +58,9 @@ def decode(data: bytes) -> str:
 
 
 def _unmarked_utf16(data: bytes) -> str:
-    """Return the UTF-16 codec of a text without a mark, by its zero bytes: Latin letters have one in nearly every
-    character.
+    """Return the UTF-16 codec of a text without a mark, judged by its zero bytes.
+
+    Text in Latin letters has a zero byte in nearly every character.
 
     Raises:
         NotText: the zero bytes are not those of UTF-16.

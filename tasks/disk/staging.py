@@ -50,8 +50,9 @@ FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes lon
 
 
 def result_key(digest: str) -> str:
-    """Return the cache key of the result of staging the shard with this digest. It is the file name below `results/`
-    too.
+    """Return the cache key of the result of staging the shard with this digest.
+
+    It is the file name below `results/` too.
     """
     return f"stage-{LAYOUT_VERSION}-{digest}"
 
@@ -87,8 +88,9 @@ def receipt_name(receipt: Receipt) -> str:
 
 
 def result_name(receipt: Receipt) -> str:
-    """Return the path of Prefect's result of staging the shard, relative to the target's folder. Small shards share
-    one.
+    """Return the path of Prefect's result of staging the shard, relative to the target's folder.
+
+    Small shards share one.
     """
     return f"results/{receipt.result or result_key(receipt.digest)}"
 
@@ -113,8 +115,9 @@ class Target:
 
 
 class KnownBytes:
-    """Staged files whose bytes this process has hashed. It is a class of its own because Prefect walks through any
-    dict.
+    """Staged files whose bytes this process has hashed.
+
+    It is a class of its own because Prefect walks through any dict.
     """
 
     def __init__(self) -> None:
@@ -226,8 +229,9 @@ class Staging:
         return [receipt for name in names if (receipt := self._receipt(name)) is not None]
 
     def _receipt(self, name: str) -> Receipt | None:
-        """Return the receipt in this file, or None if there is none, or it is damaged or belongs to another shard's
-        file.
+        """Return the receipt in this file.
+
+        None if there is none, if it is damaged, or if it belongs to another shard's file.
         """
         try:
             receipt = Receipt.model_validate_json(read_below(self.folder, name))
@@ -276,8 +280,9 @@ class Staging:
         return receipt if receipt is not None and self.intact(receipt) else None
 
     def read_whole(self, spec: ShardSpec) -> Receipt | None:
-        """Return the receipt of a shard whose staged file has the right size, or None. Its bytes are hashed before they
-        are sent.
+        """Return the receipt of a shard whose staged file has the right size, or None.
+
+        Its bytes are hashed before they are sent.
         """
         receipt = self.read_receipt(spec)
         return receipt if receipt is not None and self.size_of(receipt.file) == receipt.size else None
@@ -292,8 +297,9 @@ class Staging:
         return [entry for entry in found if OURS.fullmatch(entry.name) and entry.oddity is None]
 
     def strangers(self) -> dict[str, str]:
-        """Return what in the folder is not of bids-push: name for people -> what it is. None of it is opened or
-        removed.
+        """Return what in the folder is not of bids-push: name for people -> what it is.
+
+        None of it is opened or removed.
         """
         found: dict[str, str] = {}
         for entry in entries(self.folder):

@@ -139,8 +139,9 @@ def _texts(image: Image) -> tuple[str | None, ...]:
 
 
 class Value(BaseModel):
-    """A frozen value that is read back from a disk or from the Hub. Unknown fields are ignored; a missing one is an
-    error.
+    """A frozen value that is read back from a disk or from the Hub.
+
+    Unknown fields are ignored; a missing one is an error.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -168,8 +169,10 @@ class PublishedShard(Value):
 
 
 class Identity(Value):
-    """A file as the kernel knows it. Another file has another identity, and so does the same file once somebody has
-    written to it, because nobody can set a ctime.
+    """A file as the kernel knows it.
+
+    Another file has another identity, and so does the same file once somebody has written to it, because nobody can set
+    a ctime.
     """
 
     inode: int
@@ -238,8 +241,9 @@ MOST_DAMAGED = 20  # mistakes in a record that are named one by one; in a file o
 
 
 class PublicationRecord(Value):
-    """What is published: `bids/shards.jsonl` in the dataset repo, with one line for each shard, sorted by path, and the
-    index.
+    """What is published: the record's index, and one line for each shard.
+
+    The lines are `bids/shards.jsonl` in the dataset repo, sorted by path.
     """
 
     shards: Mapping[str, PublishedShard] = {}
@@ -260,8 +264,8 @@ class PublicationRecord(Value):
         Args:
             text: the JSON lines.
             index: the index; empty if there is none.
-            listed: returns what the repo holds at given paths. It is asked only about shards that have two different
-                lines; the line that agrees with the repo counts.
+            listed: returns what the repo holds at given paths. It is asked only about shards
+                that have two lines; the line that the repo agrees with counts.
 
         Returns:
             The record, and what is wrong with the two files: `MOST_DAMAGED` mistakes one by one, then their number.

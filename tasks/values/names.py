@@ -58,8 +58,9 @@ def branch_problem(revision: str) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8. A path with other bytes in it cannot, nor can it go to the Prefect
-    server.
+    """Return whether a text can be written as UTF-8.
+
+    A path with other bytes in it cannot, nor can it go to the Prefect server.
     """
     try:
         text.encode()

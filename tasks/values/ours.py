@@ -39,7 +39,8 @@ def is_text(path: str) -> bool:
 
 
 def is_record(name: str) -> bool:
-    """Return whether a name below `bids/` belongs to the publication record. A text of the dataset with such a name is
-    not published.
+    """Return whether a name below `bids/` belongs to the publication record.
+
+    A text of the dataset with such a name is not published.
     """
     return _RECORD.fullmatch(name) is not None
