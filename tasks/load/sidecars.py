@@ -71,7 +71,10 @@ class Sidecars:
             return None, paths
 
     def text(self, folder: Folder, name: Name, extension: str, suffix: str | None = None) -> tuple[str, str] | None:
-        """Return the path and the text of the nearest metadata file of an image that is not JSON, or None."""
+        """Return the path and the text of an image's nearest metadata file with this extension, or None.
+
+        The text is empty if the file cannot be read; `require_sound` then says why.
+        """
         path = next(self._applicable(folder, name, suffix or name.suffix or "", extension), None)
         if path is None:
             return None

@@ -60,7 +60,8 @@ class Tables:
     def participant(self, root: Root, sub: str | None) -> str | None:
         """Return a subject's row, or None.
 
-        For a derivative the dataset's own table comes first. For any other nested dataset, the nested one's table does.
+        For a derivative, the table at the tree's root comes before its own. For any other nested dataset, its own comes
+        first.
         """
         order = ("", root.path) if root.derivative else (root.path, "")
         rows = (self._of_participant.get(path, {}).get(f"sub-{sub}") for path in order)
