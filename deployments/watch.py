@@ -180,7 +180,7 @@ class Patient:
         self._away = False
 
     def look(self) -> None:
-        """Look once. If the server is busy or absent, wait for the next look.
+        """Look once. If the server is busy or absent, leave it to the next look.
 
         Raises:
             httpx.HTTPStatusError: the server refuses, so waiting does not help.

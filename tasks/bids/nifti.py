@@ -78,8 +78,7 @@ def nifti_version(start: bytes) -> Literal[1, 2] | None:
     """Return the NIfTI version of a file by its first bytes (inflated), or None if it is no single NIfTI file.
 
     Source: nifti1.h and nifti2.h, the fields sizeof_hdr and magic, in either byte order. Only single files count
-    (`n+1`, `n+2`), since BIDS has no others. As in nibabel, NIfTI-1 is known by its magic, and
-    NIfTI-2 by its size.
+    (`n+1`, `n+2`), since BIDS has no others. As in nibabel, NIfTI-1 is known by its magic, and NIfTI-2 by its size.
     """
     if start[344:348] == b"n+1\0":
         return 1

@@ -111,7 +111,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
             try:
                 checks.see(step)
             except BadImage:
-                source.require_unchanged()  # a file that is being written to is not damaged
+                source.require_unchanged()  # a file that somebody is writing to has changed, and is not damaged
                 raise
             sink.write(step)
         source.require_unchanged(checks.sha256)

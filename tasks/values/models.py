@@ -264,8 +264,8 @@ class PublicationRecord(Value):
         Args:
             text: the JSON lines.
             index: the index; empty if there is none.
-            listed: returns what the repo holds at given paths. It is asked only about shards
-                that have two lines; the line that the repo agrees with counts.
+            listed: returns what the repo holds at given paths. It is asked only about shards that have two lines; the
+                line that the repo agrees with counts.
 
         Returns:
             The record, and what is wrong with the two files: `MOST_DAMAGED` mistakes one by one, then their number.
