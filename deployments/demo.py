@@ -50,12 +50,12 @@ class DemoFailed(Exception):
 
 
 def main() -> int:
-    """Run the demo, and return the exit code."""
+    """Run the demo; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--once", action="store_true", help="unattended: approve, load the result, and exit")
     parser.add_argument("--sessions", type=int, help="a cut of so many sessions, instead of all 902")
     options = parser.parse_args()
-    for ending in (signal.SIGINT, signal.SIGTERM):  # set here, since a shell's background job ignores SIGINT
+    for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     try:
         data = dataset(options.sessions)
@@ -129,13 +129,13 @@ def decided(runs: Runs, at_gate: FlowRun) -> str:
 
 
 def start(stack: Stack, runs: Runs, data: Path) -> UUID:
-    """Start push-bids/demo. For a cut, its folder is the source."""
+    """Start push-bids/demo; on a cut, with its folder as the source."""
     source = str(data.relative_to(REPO))
     return runs.start("push-bids/demo") if data == DATASET else runs.start("push-bids/demo", source=source)
 
 
 def once(stack: Stack, runs: Runs, data: Path) -> int:
-    """Run the unattended demo."""
+    """The unattended demo."""
     seconds: dict[str, float] = {}
     with timed(seconds, "push, to the open gate"):
         run = start(stack, runs, data)

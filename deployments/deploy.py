@@ -120,11 +120,7 @@ def of_a_server(url: str) -> Iterator[None]:
 
 
 def prefect(*command: str) -> None:
-    """Run Prefect's command line in this repository.
-
-    Raises:
-        DeployError: the command failed.
-    """
+    """Run Prefect's command line in this repository."""
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *command],
         cwd=REPO,

@@ -28,7 +28,7 @@ from tasks.report.sentences import moment
 from tasks.runs.gates import is_open_gate, name_ended_gates, read_runs
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
-#: The decisions that a gate may ask for, and the choices of each.
+#: The decisions that a gate may ask for, and what each is about.
 CHOICES = {
     "decision": ("delete", "keep"),
     "removals": ("remove", "keep"),
@@ -49,7 +49,7 @@ class NoDecision(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List the gates, or decide at one, and return the exit code."""
+    """List the gates, or decide at one; the exit code."""
     options = parse(arguments)
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m deployments.gate", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("gate", nargs="?", metavar="REPO", help="the repo, or the id of the run; none: list all gates")
     parser.add_argument("--decision", choices=CHOICES["decision"], help="delete the staged files, or keep them")
@@ -158,7 +158,7 @@ def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
 
 
 def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
-    """Return the form, filled in from the command line. What is missing is asked, after the gate is shown.
+    """The form, from the command line; what is missing is asked, with the gate in front of the person.
 
     Args:
         options: the command line.
@@ -166,7 +166,7 @@ def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[st
         questions: the fields of its form.
 
     Raises:
-        NoDecision: something is missing and nobody is there to be asked, or it decides what the gate does not ask.
+        NoDecision: something is missing, and nobody is there to be asked; or it decides what the gate does not ask.
     """
     given = {name: getattr(options, name) for name in CHOICES}
     for name, decision in given.items():

@@ -182,7 +182,7 @@ class Stack:
         return process
 
     def run(self, *command: str) -> str:
-        """Run a command of this stack to its end, and return what it printed.
+        """Run a command of this stack's to its end; what it printed.
 
         Raises:
             StackError: it failed.

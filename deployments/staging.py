@@ -118,7 +118,7 @@ def gate_line(gate: Gate | None, state: str | None) -> str:
 
 
 def main() -> int:
-    """Print the listing, and return the exit code."""
+    """Print the listing; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployments.staging", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("root", type=Path, nargs="?", help="the staging root; BIDS_PUSH_STAGING_ROOT by default")
     try:

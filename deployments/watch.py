@@ -219,7 +219,7 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    """Watch until Ctrl-C, and return the exit code."""
+    """Watch until Ctrl-C; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deployments.watch", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--once", action="store_true", help="name the runs that ended at their gates, and exit")
     parser.add_argument("--every", type=float, default=EVERY, help=f"seconds between two looks ({EVERY:.0f})")
@@ -227,7 +227,7 @@ def main() -> int:
         "--silence", type=float, default=SILENCE, help=f"seconds after which a run counts as dead ({SILENCE:.0f})"
     )
     options = parser.parse_args()
-    for ending in (signal.SIGINT, signal.SIGTERM):  # set here, since a shell's background job ignores SIGINT
+    for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     if not PREFECT_API_URL.value():
         print("No Prefect server is named: set PREFECT_API_URL=http://<host>:4200/api.", file=sys.stderr)

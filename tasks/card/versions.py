@@ -41,10 +41,7 @@ def _version(dataset: Dataset) -> str:
 
 
 def _commit(root: Path) -> str:
-    """Return the head of the git tree whose root is the dataset's folder.
-
-    A folder somewhere inside a tree does not count.
-    """
+    """The head of the git tree whose root the dataset is; a folder somewhere inside of one is not meant."""
     if not (root / ".git").exists():
         return ""
     try:
@@ -56,6 +53,6 @@ def _commit(root: Path) -> str:
 
 @cache
 def tool_version() -> str:
-    """Return the version of bids-push, from its pyproject.toml."""
+    """The version of bids-push, from its pyproject.toml."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     return f"{project['name']} {project['version']}"
