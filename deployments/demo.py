@@ -31,7 +31,7 @@ DEMO = REPO / ".demo"
 DATASET = DEMO / "ds004884"  # the source of the deployment push-bids/demo
 DEPLOYMENT = Path("deployments/demo.yaml")  # relative to the repository, where Prefect's command line is run
 
-#: Run in a process of its own, as a scientist would: nothing of bids-push is imported.
+#: This is run in a process of its own, as a scientist would do it: nothing of bids-push is imported.
 LOAD = """
 import json, sys
 from datasets import load_dataset
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def dataset(sessions: int | None) -> Path:
-    """The demo's dataset, made where it is missing."""
+    """Return the folder of the demo's dataset, which is made if it is missing."""
     folder = DATASET if sessions is None else DATASET.with_name(f"{DATASET.name}-{sessions}")
     print("Making the tree of ds004884 with images of its own (once) ...", flush=True)
     made = make_dataset(folder, sessions=sessions)
@@ -81,7 +81,7 @@ def dataset(sessions: int | None) -> Path:
 
 
 def new_folder() -> Path:
-    """A folder for this demo: the next free number."""
+    """Return a folder for this demo: the next free number."""
     taken = [int(path.name) for path in DEMO.glob("[0-9]*") if path.name.isdigit()]
     return DEMO / str(max(taken, default=0) + 1)
 
@@ -114,7 +114,7 @@ Ctrl-C stops everything that was started here.""",
 
 
 def decided(runs: Runs, at_gate: FlowRun) -> str:
-    """Wait until somebody has decided, and say so each time that the gate asks again; the end of the run."""
+    """Wait until somebody has decided, and print each time that the gate asks again. Return how the run ended."""
     asked = at_gate.state_id
     while True:
         run = runs.read(at_gate.id)
@@ -214,12 +214,15 @@ def show(
 
 
 def head_of(stack: Stack) -> str:
-    """The commit that the published dataset is at."""
+    """Return the commit at which the published dataset is."""
     return str(HfApi(stack.endpoint, token=stack.token).dataset_info(REPO_ID).sha)
 
 
 def seconds_by_stage(runs: Runs, run: FlowRun) -> dict[str, float]:
-    """Seconds of the run's tasks, by stage; stage and transfer overlap; verify is made before and after the gate."""
+    """Return the seconds of the run's tasks, by stage.
+
+    Stage and transfer overlap, and verify runs before and after the gate.
+    """
     spent = dict.fromkeys(("load", "plan", "stage", "transfer", "commit", "verify", "cleanup"), 0.0)
     for task in runs.task_runs(run.id):
         stage = re.split(r"[ -]", task.name)[0]
@@ -229,7 +232,7 @@ def seconds_by_stage(runs: Runs, run: FlowRun) -> dict[str, float]:
 
 
 def staged_bytes(stack: Stack) -> int:
-    """The bytes of the staged shards."""
+    """Return the bytes of the staged shards."""
     return sum(path.stat().st_size for path in stack.staging_root.rglob("*.parquet"))
 
 
@@ -241,7 +244,7 @@ def expect(held: bool, what: str) -> None:
 
 @contextmanager
 def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
-    """Count the seconds of a part, and say that it goes on."""
+    """Count the seconds of a part, and print that it has begun."""
     print(f"{what} ...", flush=True)
     start_time = time.monotonic()
     yield

@@ -1,9 +1,9 @@
 """`python -m deployments.gate`: the open gates of a Prefect server, and a decision at one of them, without a browser.
 
-Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends,
-and waits for what becomes of it: a worker starts the run again, which checks the form, and verifies the Hub once more
-before anything goes. A gate asks about staged files, about what is on the Hub and no longer in the dataset (removals),
-or about both: its form says which. What is missing on the command line is asked on a terminal; nothing has a default
+Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends, and
+waits for the result. A worker starts the run again, which checks the form, and verifies the Hub once more before
+anything is removed. A gate asks about staged files, about what is on the Hub and no longer in the dataset (removals),
+or about both: its form says which. On a terminal it asks for what is missing on the command line. Nothing has a default
 that decides.
 
 Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and the last line says why.
@@ -37,15 +37,15 @@ ASKED = {
     "decision": "Decision (delete: remove the staged files; keep: leave everything): ",
     "removals": "Removals (remove: take from the repo what the dataset no longer has; keep: leave it there): ",
 }
-WAITS_FOR = "Waits for a person"  # how the line begins that says where to press in the UI
-TRIES = 3  # of each request, before the server counts as busy
+WAITS_FOR = "Waits for a person"  # the beginning of the line that says where to press in the UI
+TRIES = 3  # tries of each request before the server counts as busy
 LOOK_EVERY = 0.5  # seconds
 AWAY = 120.0  # seconds that the server may be away after the form was sent
 NO_WORKER = 60.0  # seconds without a worker that takes the run up, before that is said
 
 
 class NoDecision(Exception):
-    """Nothing was decided; the message says why, in one line."""
+    """Nothing was decided. The message says why, in one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,20 +96,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def failed(why: str) -> int:
-    """Say why nothing was decided; the exit code for it."""
+    """Print why nothing was decided, and return the exit code for it."""
     print(why, file=sys.stderr)
     return 1
 
 
 def open_gates(runs: Runs) -> list[FlowRun]:
-    """The runs that wait at a gate, the oldest first. Gates that have ended meanwhile get the names of that."""
+    """Return the runs that wait at a gate, the oldest first.
+
+    Runs that ended at their gates meanwhile get the states that say so.
+    """
     name_ended_gates(runs.client, FlowRunFilter(), OURS)
     found = [run for run in read_runs(runs.client, WAITING, OURS) if is_open_gate(run.state)]
     return sorted(found, key=lambda run: str(run.state and run.state.timestamp))
 
 
 def print_gates(gates: Sequence[FlowRun]) -> None:
-    """The list for people."""
+    """Print the list for people."""
     if not gates:
         print("No gate is open.")
     for gate in gates:
@@ -117,7 +120,7 @@ def print_gates(gates: Sequence[FlowRun]) -> None:
 
 
 def told(gate: FlowRun) -> str:
-    """One gate, in a few lines: whose, since when and until when, about what, and where to look."""
+    """Return a few lines about one gate: whose it is, when it opened and closes, what it asks about, where to look."""
     state = gate.state
     if state is None:
         return gate.name
@@ -133,13 +136,13 @@ def told(gate: FlowRun) -> str:
 
 
 def target_of(gate: FlowRun) -> str:
-    """The repo of a run, and its revision where it is not main."""
+    """Return the repo of a run, and its revision if it is not main."""
     repo, revision = gate.parameters.get("repo_id", ""), gate.parameters.get("revision", "main")
     return str(repo) if revision == "main" else f"{repo} at {revision}"
 
 
 def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
-    """The one open gate of this repo, or of the run with this id.
+    """Return the one open gate of this repo, or of the run with this id.
 
     Raises:
         NoDecision: there is none, or more than one.
@@ -186,12 +189,12 @@ def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[st
 
 
 def wanted(questions: Collection[str]) -> list[str]:
-    """The decisions that a gate asks for."""
+    """Return the decisions that a gate asks for."""
     return [name for name in CHOICES if name in questions]
 
 
 def asked(question: str, choices: Sequence[str] = ()) -> str:
-    """What a person types, asked again until it is something, and one of the choices.
+    """Return what a person types. Ask again until it is not empty, and is one of the choices.
 
     Raises:
         NoDecision: they have closed their terminal.
@@ -206,12 +209,15 @@ def asked(question: str, choices: Sequence[str] = ()) -> str:
 
 
 def tell(line: str) -> None:
-    """Print a line at once, so that it stands before what is told after it, also through a pipe."""
+    """Print a line at once, so that it comes before what is printed after it, even through a pipe."""
     print(line, flush=True)
 
 
 def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[str], None] = tell) -> str:
-    """Send the form and wait for what becomes of it; in one line, the end of the run.
+    """Send the form and wait for the result.
+
+    Returns:
+        The end of the run, in one line.
 
     Raises:
         NoDecision: the server or the run did not take it.
@@ -231,7 +237,7 @@ def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[st
 
 
 def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], None]) -> FlowRun:
-    """The run once it has ended, or waits at its gate anew."""
+    """Wait until the run has ended, or waits at its gate again, and return it."""
     sent, said = time.monotonic(), False
     while True:
         found = patiently_read(runs, run)
@@ -245,10 +251,10 @@ def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], N
 
 
 def patiently_read(runs: Runs, run: UUID) -> FlowRun:
-    """The run as it is now, from a server that may be busy or away for a while: the form is with it already.
+    """Read the run from a server that may be busy or away for a while, since it has the form already.
 
     Raises:
-        NoDecision: the server has been away for too long, or does not know the run any more.
+        NoDecision: the server has been away for too long, or no longer knows the run.
     """
     deadline = time.monotonic() + AWAY
     while True:

@@ -18,21 +18,21 @@ _ENTRY = re.compile(r"^\s*v?(\d[\w.+-]*)(?=\s|$)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class CardVersions:
-    """Versions, as far as they are known."""
+    """The versions that a card names, as far as they are known."""
 
     dataset: str = ""
     commit: str = ""
-    """Of the dataset's git tree, the whole object id."""
+    """The commit of the dataset's git tree, as a whole object id."""
     tool: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "CardVersions":
-        """What can be known of a dataset without asking anybody."""
+        """Return what can be known about a dataset without asking anybody."""
         return cls(_version(dataset), _commit(Path(dataset.root)), tool_version())
 
 
 def _version(dataset: Dataset) -> str:
-    """The newest entry of CHANGES: the first, as the convention has it."""
+    """Return the newest entry of CHANGES. By the convention it is the first one."""
     try:
         found = _ENTRY.search(decode(dataset.texts.get("CHANGES", b"")))
     except NotText:
