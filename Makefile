@@ -63,7 +63,7 @@ test-sqlite: dev validator browser  ## every test, the server's database in SQLi
 	$(PYTEST) --ignore=tests/deployed
 
 # Those that start servers of their own, as the README does, have them in SQLite.
-OWN_SERVERS = $(addprefix --ignore=tests/end_to_end/,test_missed_nights.py test_readme.py)
+OWN_SERVERS = $(addprefix --ignore=tests/end_to_end/,test_missed_nights.py test_readme.py test_wheel.py)
 
 test-postgresql: dev validator browser  ## the end-to-end tests once more on PostgreSQL, and what compose.yaml starts
 	@$(BIN)/python -m tests.postgres

@@ -17,6 +17,9 @@ BIN = ".venv/bin/" if IN_A_CLONE else ""  # where people find Prefect's command
 WORKER = "make worker" if IN_A_CLONE else "bids-push worker"  # what starts a worker
 STAGING = f"{'make staging ROOT=' if IN_A_CLONE else 'bids-push staging '}/scratch/staging"
 
+#: The pull step of a run that has its code already. Without any, Prefect copies the folder that the worker works in.
+STAY = {"prefect.deployments.steps.set_working_directory": {"directory": "."}}
+
 
 @contextmanager
 def deployments_file(name: str) -> Iterator[tuple[Path, str]]:
@@ -40,4 +43,4 @@ def by_module(stated: str) -> str:
     for deployment in everything["deployments"]:
         file, _, flow = deployment["entrypoint"].partition(":")
         deployment["entrypoint"] = ".".join([*Path(file).with_suffix("").parts, flow])
-    return str(yaml.safe_dump({**everything, "pull": []}, sort_keys=False))
+    return str(yaml.safe_dump({**everything, "pull": [STAY]}, sort_keys=False))
