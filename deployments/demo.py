@@ -6,7 +6,6 @@ the result with `load_dataset`, and exits 0 only if all of it held. Each demo ha
 images are made once.
 """
 
-import argparse
 import json
 import re
 import signal
@@ -22,14 +21,16 @@ from uuid import UUID
 from huggingface_hub import HfApi
 from prefect.client.schemas.objects import FlowRun
 
+from deployments.commands import alone
 from deployments.demo_data import make_dataset
-from deployments.local_stack import REPO, Stack, StackError, running
+from deployments.entrypoints import CODE, IN_A_CLONE, deployments_file
+from deployments.local_stack import Stack, StackError, running
 from deployments.runs import ENDED, RunError, Runs, runs_of
 
 REPO_ID = "demo/ds004884"
-DEMO = REPO / ".demo"
-DATASET = DEMO / "ds004884"  # the source of the deployment push-bids/demo
-DEPLOYMENT = Path("deployments/demo.yaml")  # relative to the repository, where Prefect's command line is run
+DEMO = (CODE if IN_A_CLONE else Path.cwd()) / ".demo"
+DATASET = DEMO / "ds004884"
+DEPLOYMENT = "push-bids/demo"
 
 #: This is run in a process of its own, as a scientist would do it: nothing of bids-push is imported.
 LOAD = """
@@ -49,21 +50,17 @@ class DemoFailed(Exception):
     """Something that the demo shows did not hold."""
 
 
-def main() -> int:
-    """Run the demo; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--once", action="store_true", help="unattended: approve, load the result, and exit")
-    parser.add_argument("--sessions", type=int, help="a cut of so many sessions, instead of all 902")
-    options = parser.parse_args()
+def main(unattended: bool, sessions: int | None) -> int:
+    """Run the demo, on a cut of so many sessions or on all of them; the exit code."""
     for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     try:
-        data = dataset(options.sessions)
+        data = dataset(sessions)
         with running(new_folder()) as stack, runs_of(f"{stack.ui}/api") as runs:
-            stack.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENT))
-            return once(stack, runs, data) if options.once else attended(stack, runs, data)
+            deploy(stack, data)
+            return once(stack, runs) if unattended else attended(stack, runs)
     except KeyboardInterrupt:
-        print("\nStopped: the server, the worker and the local Hub have ended. `make clean` removes .demo/.")
+        print(f"\nStopped: the server, the worker and the local Hub have ended. What they made is in {DEMO}.")
         return 0
     except (DemoFailed, RunError, StackError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
@@ -86,9 +83,16 @@ def new_folder() -> Path:
     return DEMO / str(max(taken, default=0) + 1)
 
 
-def attended(stack: Stack, runs: Runs, data: Path) -> int:
+def deploy(stack: Stack, data: Path) -> None:
+    """Make the demo's deployment, with the dataset as the source of its runs."""
+    with deployments_file("deployments/demo.yaml") as (folder, file):
+        command = ("--no-prompt", "deploy", "--name", "demo", "--prefect-file", file, "--param", f"source={data}")
+        stack.run("prefect", *command, folder=folder)
+
+
+def attended(stack: Stack, runs: Runs) -> int:
     """Start the run, say where to look, and wait for Ctrl-C."""
-    run = start(stack, runs, data)
+    run = runs.start(DEPLOYMENT)
     print(
         f"""
 Prefect UI      {stack.ui}
@@ -128,17 +132,11 @@ def decided(runs: Runs, at_gate: FlowRun) -> str:
         time.sleep(1)
 
 
-def start(stack: Stack, runs: Runs, data: Path) -> UUID:
-    """Start push-bids/demo; on a cut, with its folder as the source."""
-    source = str(data.relative_to(REPO))
-    return runs.start("push-bids/demo") if data == DATASET else runs.start("push-bids/demo", source=source)
-
-
-def once(stack: Stack, runs: Runs, data: Path) -> int:
+def once(stack: Stack, runs: Runs) -> int:
     """The unattended demo."""
     seconds: dict[str, float] = {}
     with timed(seconds, "push, to the open gate"):
-        run = start(stack, runs, data)
+        run = runs.start(DEPLOYMENT)
         runs.wait(run, {"PAUSED"})
     staged = staged_bytes(stack)
     expect(staged > 0, "something is staged while the gate is open")
@@ -154,7 +152,7 @@ def once(stack: Stack, runs: Runs, data: Path) -> int:
     with timed(seconds, "load_dataset"):
         loaded = load_it(stack)
     with timed(seconds, "the same again, with nothing changed"):
-        again = runs.wait(start(stack, runs, data), {"COMPLETED"})
+        again = runs.wait(runs.start(DEPLOYMENT), {"COMPLETED"})
         expect(again.state is not None and again.state.name == "NothingToPublish", f"a second run ends {again.state}")
     show(stack, runs, ended, loaded, staged, seconds)
     return 0
@@ -252,4 +250,4 @@ def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("demo")

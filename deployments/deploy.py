@@ -1,4 +1,4 @@
-"""`make deploy`: everything of bids-push on the Prefect server that PREFECT_API_URL names, in one command.
+"""`bids-push deploy`: everything of bids-push on the Prefect server that PREFECT_API_URL names, in one command.
 
 It makes the work pool if it is missing, the deployments of prefect.yaml, and the automations. It is safe to repeat. A
 work pool stays as it is, and so does a schedule that somebody turned on. A deployment's parameters are not replaced by
@@ -23,9 +23,10 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import FLOWS, GONE, automations
+from deployments.commands import alone
+from deployments.entrypoints import BIN, WORKER, deployments_file
 from deployments.runs import NOT_A_SERVER
 
-REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
 ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
@@ -52,8 +53,8 @@ def deploy() -> None:
     url = PREFECT_API_URL.value()
     if not url:
         raise DeployError(
-            "no Prefect server is named. Start one (.venv/bin/prefect server start), and say where it is: "
-            ".venv/bin/prefect config set PREFECT_API_URL=http://<host>:4200/api"
+            f"no Prefect server is named. Start one ({BIN}prefect server start), and say where it is: "
+            f"{BIN}prefect config set PREFECT_API_URL=http://<host>:4200/api"
         )
     with of_a_server(url), get_client(sync_client=True) as client:
         unreachable = client.api_healthcheck()
@@ -64,7 +65,8 @@ def deploy() -> None:
         log_in(client, url)
         made = make_pool(client)
         before = read_deployments(client)
-        prefect("--no-prompt", "deploy", "--all")
+        with deployments_file("prefect.yaml") as (folder, file):
+            prefect("--no-prompt", "deploy", "--all", "--prefect-file", file, folder=folder)
         deployed, kept = keep_what_people_set(client, before)
         kept += ask_instead_of_deleting(client)
         notify = notification_block(client)
@@ -79,11 +81,11 @@ def deploy() -> None:
         print(f"               {line}")
     print(f"  automations  {', '.join(names)}")
     if removed:
-        print(f"               Removed, since make worker watches over what they named: {', '.join(removed)}")
+        print(f"               Removed, since a worker watches over what they named: {', '.join(removed)}")
     if notify is None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
-    print("Runs are worked on where a worker is: make worker")
+    print(f"Runs are worked on where a worker is: {WORKER}")
 
 
 def log_in(client: SyncPrefectClient, url: str) -> None:
@@ -119,11 +121,11 @@ def of_a_server(url: str) -> Iterator[None]:
         ) from error
 
 
-def prefect(*command: str) -> None:
-    """Run Prefect's command line in this repository."""
+def prefect(*command: str, folder: Path | None = None) -> None:
+    """Run Prefect's command line, in this folder."""
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *command],
-        cwd=REPO,
+        cwd=folder,
         env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value() or ""},
         capture_output=True,
         text=True,
@@ -242,4 +244,4 @@ def left_over(deployed: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("deploy")

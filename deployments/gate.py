@@ -1,4 +1,4 @@
-"""`python -m deployments.gate`: the open gates of a Prefect server, and a decision at one of them, without a browser.
+"""`bids-push gate`: the open gates of a Prefect server, and a decision at one of them, without a browser.
 
 Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends, and
 waits for the result. A worker starts the run again, which checks the form, and verifies the Hub once more before
@@ -9,11 +9,11 @@ that decides.
 Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and the last line says why.
 """
 
-import argparse
 import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
@@ -23,16 +23,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
 
 from deployments.automations import OURS
+from deployments.commands import CHOICES, alone
+from deployments.entrypoints import WORKER
 from deployments.runs import ENDED, Runs, runs_of
 from tasks.report.sentences import moment
 from tasks.runs.gates import is_open_gate, name_ended_gates, read_runs
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
-#: The decisions that a gate may ask for, and what each is about.
-CHOICES = {
-    "decision": ("delete", "keep"),
-    "removals": ("remove", "keep"),
-}
+#: How each decision is asked for on a terminal.
 ASKED = {
     "decision": "Decision (delete: remove the staged files; keep: leave everything): ",
     "removals": "Removals (remove: take from the repo what the dataset no longer has; keep: leave it there): ",
@@ -48,9 +46,21 @@ class NoDecision(Exception):
     """Nothing was decided. The message says why, in one line."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Given:
+    """What the command line says; None where it does not."""
+
+    gate: str | None = None
+    """The repo, or the id of the run."""
+    decision: str | None = None
+    removals: str | None = None
+    confirm_repo: str | None = None
+    remove_stale: bool = False
+    note: str = ""
+
+
+def main(given: Given) -> int:
     """List the gates, or decide at one; the exit code."""
-    options = parse(arguments)
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     url = PREFECT_API_URL.value()
@@ -59,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: TRIES}), runs_of(url) as runs:
             gates = open_gates(runs)
-            if options.gate is None:
+            if given.gate is None:
                 print_gates(gates)
                 return 0
-            gate = the_gate(gates, options.gate)
-            print(decide(runs, gate, form_of(options, gate, runs.questions(gate))))
+            gate = the_gate(gates, given.gate)
+            print(decide(runs, gate, form_of(given, gate, runs.questions(gate))))
             return 0
     except NoDecision as error:
         return failed(str(error))
@@ -75,24 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed(f"The Prefect server at {url} answers {error.response.status_code}; try again.")
     except httpx.TransportError:
         return failed(f"The Prefect server at {url} does not answer. Is PREFECT_API_URL right?")
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.gate", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("gate", nargs="?", metavar="REPO", help="the repo, or the id of the run; none: list all gates")
-    parser.add_argument("--decision", choices=CHOICES["decision"], help="delete the staged files, or keep them")
-    parser.add_argument(
-        "--removals",
-        choices=CHOICES["removals"],
-        help="remove from the repo what the dataset no longer has, or keep it there",
-    )
-    parser.add_argument(
-        "--confirm-repo", metavar="NAME", help="the repo's name, to confirm which dataset this is about"
-    )
-    parser.add_argument("--remove-stale", action="store_true", help="also remove leftovers of older or broken runs")
-    parser.add_argument("--note", default="", help="why, and who you are: kept in the run's log")
-    return parser.parse_args(arguments)
 
 
 def failed(why: str) -> int:
@@ -157,7 +149,7 @@ def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
     return found[0]
 
 
-def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
+def form_of(options: Given, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
     """The form, from the command line; what is missing is asked, with the gate in front of the person.
 
     Args:
@@ -175,17 +167,17 @@ def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[st
                 f"This gate asks for no --{name}: leave it out. It asks about: {' and '.join(wanted(questions))}."
             )
     missing = [name for name in CHOICES if name in questions and given[name] is None]
-    name, note = options.confirm_repo, options.note
-    if missing or name is None:
+    confirmed, note = options.confirm_repo, options.note
+    if missing or confirmed is None:
         if not sys.stdin.isatty():
             give = " and ".join(f"--{one} {CHOICES[one][0]} (or keep)" for one in wanted(questions))
             raise NoDecision(f"Give {give} and --confirm-repo NAME; here is no terminal to ask on.")
         print(told(gate))
         given |= {one: asked(ASKED[one], CHOICES[one]) for one in missing}
-        name = name if name is not None else asked("Type the repo's name: ")
+        confirmed = confirmed if confirmed is not None else asked("Type the repo's name: ")
         note = note or input("Note (why, and who you are; may stay empty): ")
     stale = {"remove_stale": options.remove_stale} if "remove_stale" in questions else {}
-    return {one: given[one] for one in wanted(questions)} | {"confirm_repo": name, **stale, "note": note}
+    return {one: given[one] for one in wanted(questions)} | {"confirm_repo": confirmed, **stale, "note": note}
 
 
 def wanted(questions: Collection[str]) -> list[str]:
@@ -245,7 +237,7 @@ def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], N
         if state is not None and (state.type.value in ENDED or (is_open_gate(state) and state.id != before)):
             return found
         if not said and state is not None and state.type.value == "SCHEDULED" and time.monotonic() - sent > NO_WORKER:
-            say("No worker has taken the run up yet (make worker); the form is kept. Ctrl-C stops the waiting only.")
+            say(f"No worker has taken the run up yet ({WORKER}); the form is kept. Ctrl-C stops the waiting only.")
             said = True
         time.sleep(LOOK_EVERY)
 
@@ -269,4 +261,4 @@ def patiently_read(runs: Runs, run: UUID) -> FlowRun:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("gate")

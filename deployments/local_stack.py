@@ -18,7 +18,9 @@ from pathlib import Path
 
 import httpx2
 
-REPO = Path(__file__).resolve().parent.parent
+from deployments.entrypoints import CODE
+
+REPO = CODE
 POOL = "bids-push"
 START_SECONDS = 120.0  # seconds for a server to answer: Prefect migrates its database at its first start
 STOP_SECONDS = 15.0  # seconds between SIGTERM and SIGKILL
@@ -181,15 +183,15 @@ class Stack:
         process = self.processes[name] = Process(name, popen, log)
         return process
 
-    def run(self, *command: str) -> str:
-        """Run a command of this stack's to its end; what it printed.
+    def run(self, *command: str, folder: Path = REPO) -> str:
+        """Run a command of this stack's to its end, in this folder; what it printed.
 
         Raises:
             StackError: it failed.
         """
         done = subprocess.run(
             [sys.executable, "-m", *command],
-            cwd=REPO,
+            cwd=folder,
             env=self.environment,
             capture_output=True,
             text=True,

@@ -1,11 +1,10 @@
-"""`make staging`: what is staged on this machine, for which target, and which run's gate is open on it.
+"""`bids-push staging`: what is staged on this machine, for which target, and which run's gate is open on it.
 
 It reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named). If a Prefect server answers, it also
 reads what has become of the run that opened each gate. Runs that ended at their gates first get the states that say so
 on the server (`tasks.runs.gates`). Nothing else is changed.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import OURS
+from deployments.commands import alone
+from deployments.entrypoints import STAGING
 from deployments.runs import NOT_A_SERVER
 from tasks.approve import read_gate
 from tasks.disk.paths import printable, staging_root_of
@@ -117,12 +118,10 @@ def gate_line(gate: Gate | None, state: str | None) -> str:
     return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/cleanup"
 
 
-def main() -> int:
-    """Print the listing; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.staging", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("root", type=Path, nargs="?", help="the staging root; BIDS_PUSH_STAGING_ROOT by default")
+def main(folder: Path | None = None) -> int:
+    """Print what is in the staging root (BIDS_PUSH_STAGING_ROOT, or this folder); the exit code."""
     try:
-        root = staging_root_of(parser.parse_args().root or "", "the folder")
+        root = staging_root_of(folder or "", "the folder")
         found = targets(root)
     except (PushError, OSError) as error:
         print(f"Nothing can be listed: {error}", file=sys.stderr)
@@ -130,7 +129,7 @@ def main() -> int:
     if not root.exists():
         print(
             f"There is no folder {root}: nothing has been staged there. If the worker stages elsewhere, set "
-            "BIDS_PUSH_STAGING_ROOT as it has it, or name the folder: make staging ROOT=/scratch/staging"
+            f"BIDS_PUSH_STAGING_ROOT as it has it, or name the folder: {STAGING}"
         )
         return 0
     print(f"Staged in {root}: {size(sum(t.shard_bytes + t.other_bytes for t in found))}")
@@ -154,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("staging")

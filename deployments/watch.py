@@ -1,4 +1,4 @@
-"""`python -m deployments.watch`: says what became of runs that have no process to say it themselves.
+"""`bids-push watch`: says what became of runs that have no process to say it themselves.
 
 How it works: every `EVERY` seconds it asks the server for its records (not for events, which a busy server drops):
 
@@ -16,7 +16,6 @@ It keeps nothing: several may watch one server, and it may be stopped and starte
 beside the worker.
 """
 
-import argparse
 import signal
 import sys
 import time
@@ -36,11 +35,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 from prefect.states import Crashed
 
 from deployments.automations import OURS
+from deployments.commands import EVERY, SILENCE, alone
 from tasks.report.lineage import key_of
 from tasks.runs.gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
 
-EVERY = 10.0  # seconds between two looks
-SILENCE = 12 * 60.0  # seconds without a sign of life; a run that works gives one every 20
 LOOK_BACK = timedelta(days=1)  # of ends that were seen before: far more than clocks differ, and few runs
 TRIES = 2  # of a request to a busy server, before the watch says that it waits
 
@@ -218,30 +216,29 @@ def say(line: str) -> None:
     print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} watch: {line}", flush=True)
 
 
-def main() -> int:
-    """Watch until Ctrl-C; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.watch", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--once", action="store_true", help="name the runs that ended at their gates, and exit")
-    parser.add_argument("--every", type=float, default=EVERY, help=f"seconds between two looks ({EVERY:.0f})")
-    parser.add_argument(
-        "--silence", type=float, default=SILENCE, help=f"seconds after which a run counts as dead ({SILENCE:.0f})"
-    )
-    options = parser.parse_args()
+def main(once: bool = False, every: float = EVERY, silence: float = SILENCE) -> int:
+    """Watch until Ctrl-C, or `once` name the runs that ended at their gates; the exit code.
+
+    Args:
+        once: do only that.
+        every: seconds between two looks.
+        silence: seconds after which a run counts as dead.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     if not PREFECT_API_URL.value():
         print("No Prefect server is named: set PREFECT_API_URL=http://<host>:4200/api.", file=sys.stderr)
         return 1
     try:
-        with watching(options.every, options.silence) as watch:
-            if options.once:
+        with watching(every, silence) as watch:
+            if once:
                 for line in watch.name_ended_gates():
                     say(line)
                 return 0
             patient = Patient(watch, say)
             while True:
                 patient.look()
-                time.sleep(options.every)
+                time.sleep(every)
     except KeyboardInterrupt:
         return 0
     except (httpx.TransportError, httpx.HTTPStatusError) as error:
@@ -250,4 +247,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("watch")

@@ -1,4 +1,4 @@
-"""`make worker`: a Prefect worker for the work pool bids-push, and the watch over its runs, in one command.
+"""`bids-push worker`: a Prefect worker for the work pool bids-push, and the watch over its runs, in one command.
 
 The worker is a process of its own, and gets whatever is typed after the command. This process watches
 (`deployments.watch`) until the worker ends. It passes Ctrl-C and SIGTERM on to the worker once, and the worker ends as
@@ -17,8 +17,10 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
+from deployments.commands import EVERY, alone
 from deployments.deploy import POOL
-from deployments.watch import EVERY, Patient, say, watching
+from deployments.entrypoints import BIN, WORKER
+from deployments.watch import Patient, say, watching
 from tasks.values.errors import PushError
 from tasks.values.settings import Settings
 
@@ -27,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     """Work and watch, and return the worker's exit code."""
     if not PREFECT_API_URL.value():
         print(
-            "No Prefect server is named. Start one (prefect server start), then: "
-            "PREFECT_API_URL=http://<host>:4200/api make worker",
+            f"No Prefect server is named. Start one ({BIN}prefect server start), then: "
+            f"PREFECT_API_URL=http://<host>:4200/api {WORKER}",
             file=sys.stderr,
         )
         return 1
@@ -87,4 +89,4 @@ def _look(patient: Patient) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    alone("worker")
