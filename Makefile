@@ -10,7 +10,7 @@ SEED ?= 1
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev validator browser deploy worker demo demo-once test test-fast coverage test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
+.PHONY: help setup local-hub dev validator browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -25,7 +25,11 @@ $(VENV)/.run: requirements/run.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.local-hub
+
+$(VENV)/.local-hub: requirements/local-hub.txt $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local-hub.txt
+	@touch $@
 
 $(VENV)/.validator: requirements/validator.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validator.txt
@@ -36,15 +40,19 @@ $(VENV)/.mutants: requirements/mutants.txt | $(BIN)/python
 	@touch $@
 
 setup: $(VENV)/.run  ## a virtual environment with what a worker needs
-dev: $(VENV)/.dev  ## the same with what a developer needs
+local-hub: $(VENV)/.local-hub  ## the same with what the local Hub and the demo need
+dev: $(VENV)/.dev  ## all of it, and what a developer needs
 
 validator: setup $(VENV)/.validator  ## the BIDS validator, for runs with validate_bids (92 MB)
 
-demo: setup  ## the whole chain on this machine, in a browser; waits at the gate (SESSIONS=24 for a small cut)
+demo: local-hub  ## the whole chain on this machine, in a browser; waits at the gate (SESSIONS=24 for a small cut)
 	$(BIN)/python -m deployments.demo $(if $(SESSIONS),--sessions $(SESSIONS))
 
-demo-once: setup  ## the same unattended: approves through the API, loads the result, exits 0 only if all of it held
+demo-once: local-hub  ## the same unattended: approves through the API, loads the result, exits 0 only if all of it held
 	$(BIN)/python -m deployments.demo --once $(if $(SESSIONS),--sessions $(SESSIONS))
+
+pictures: dev browser  ## the pictures of the README, from a cut of the demo: look at them before you commit them
+	$(BIN)/python -m tests.pictures
 
 # Debian's chromium or the user's own Chrome; a machine with neither gets Playwright's.
 browser: dev
@@ -67,7 +75,7 @@ test-sqlite: dev validator browser  ## every test, the server's database in SQLi
 	$(PYTEST) --ignore=tests/deployed
 
 # Those that start servers of their own, as the README does, have them in SQLite.
-OWN_SERVERS = $(addprefix --ignore=tests/end_to_end/,test_missed_nights.py test_readme.py)
+OWN_SERVERS = $(addprefix --ignore=tests/end_to_end/,test_missed_nights.py test_readme.py test_wheel.py)
 
 test-postgresql: dev validator browser  ## the end-to-end tests once more on PostgreSQL, and what compose.yaml starts
 	@$(BIN)/python -m tests.postgres
@@ -91,7 +99,7 @@ worker: setup  ## works on what is due, and watches over the runs; HF_TOKEN and 
 	$(BIN)/python -m deployments.worker
 
 staging: setup  ## what is staged on this machine for which dataset, and which run's gate is open
-	$(BIN)/python -m deployments.staging $(ROOT)
+	$(BIN)/python -m deployments.staging $(if $(ROOT),"$(ROOT)")
 
 mutants: dev $(VENV)/.mutants  ## do the tests notice each small change of the code that deletes and decides? (MODULES="cleanup staging" for some; hours)
 	$(BIN)/python -m tests.mutants $(MODULES)
@@ -102,6 +110,8 @@ bench: dev  ## figures, one a line: name value unit
 requirements:  ## pins again, from pyproject.toml, and checks the pins (needs uv)
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['local-hub'], sep='\n')" \
+		| uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/run.txt - -o requirements/local-hub.txt
 	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
 	echo "mutmut>=3.8,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/mutants.txt
 	$(PYTHON) -m tests.pins || { echo "The pins that worked: git checkout requirements" >&2; exit 1; }

@@ -1,10 +1,10 @@
-"""The automations that tell people of bids-push's runs, as data; `deployments.deploy` makes them.
+"""The automations that tell people about bids-push's runs, as data. `deployments.deploy` makes them.
 
-They are alerts, and only that: a busy server drops events, so nothing that a run's state says, and nothing that is
+They are alerts and nothing more. A busy server drops events, so nothing that a run's state says, and nothing that is
 deleted, depends on one.
 
 Prefect names the event of a state change after the state's *name*, and our runs end in states with names of their own
-(`CleanedUp`, `ShardsFailed`). So nothing here lists names of final states: what matters is the state's type.
+(`CleanedUp`, `ShardsFailed`). So no list of names of final states is here: what matters is the state's type.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from prefect.client.schemas.filters import FlowFilter
 from prefect.events.actions import ActionTypes, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-PREFIX = "bids-push: "  # names that begin so are ours
+PREFIX = "bids-push: "  # how the names of ours begin
 FLOWS = ["push-bids", "cleanup-staging"]
 OURS = FlowFilter.model_validate({"name": {"any_": FLOWS}})
 NIGHTLY = "nightly"  # the tag of deployments that run unattended
 
-GATE_OPEN = timedelta(days=1)  # a gate that nobody has decided
+GATE_OPEN = timedelta(days=1)  # how long nobody has decided at a gate
 TOGETHER = timedelta(minutes=5)  # what a run does after it failed (another name for its state) is no second alert
 
-#: Made by earlier versions to name the states of runs; they missed events. `deployments.watch` names them now.
+#: Earlier versions made these to name the states of runs. They missed events, so `deployments.watch` does it now.
 GONE = [f"{PREFIX}{name}" for name in ("zombie run", "gate timed out", "gate cancelled")]
 
 BODY = """{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}
@@ -36,7 +36,11 @@ ANY_RUN: Match = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def automations(notify: UUID | None) -> list[AutomationCore]:
-    """All of them; alerts go to the notification block `notify`, or without one to the event feed alone."""
+    """Return all automations.
+
+    Args:
+        notify: the notification block that alerts go to; None for the event feed alone.
+    """
 
     def alert(subject: str) -> ActionTypes:
         if notify is None:
@@ -51,7 +55,10 @@ def automations(notify: UUID | None) -> list[AutomationCore]:
 
 
 def gate_open(action: ActionTypes, within: timedelta = GATE_OPEN, match: Match = ANY_RUN) -> AutomationCore:
-    """A gate that nobody has decided for a day. A run that leaves its gate always passes one of these states first."""
+    """Return the automation for a gate at which nobody has decided for a day.
+
+    A run that leaves its gate always passes one of these states first.
+    """
     left = ["Resuming", "Scheduled", "Pending", "Running", "AwaitingConcurrencySlot", "AwaitingRetry",
             "Superseded", "Cancelling", "Cancelled", "GateCancelled", "Failed", "GateTimedOut", "Crashed",
             "Completed"]  # fmt: skip
@@ -64,7 +71,7 @@ def gate_open(action: ActionTypes, within: timedelta = GATE_OPEN, match: Match =
 
 
 def nightly_failed(action: ActionTypes) -> AutomationCore:
-    """A nightly that ended Failed or Crashed, whatever its state is named."""
+    """Return the automation for a nightly that ended Failed or Crashed, whatever its state is named."""
     return automation(
         "nightly failed",
         "A nightly ended Failed or Crashed. Its state's message says what to do.",
@@ -74,7 +81,7 @@ def nightly_failed(action: ActionTypes) -> AutomationCore:
 
 
 def nightly_late(action: ActionTypes) -> AutomationCore:
-    """A nightly that no worker picked up."""
+    """Return the automation for a nightly that no worker picked up."""
     return automation(
         "nightly late",
         "No worker picked a nightly up. Is one running, for the work pool bids-push?",
@@ -84,14 +91,17 @@ def nightly_late(action: ActionTypes) -> AutomationCore:
 
 
 def automation(name: str, description: str, trigger: EventTrigger, action: ActionTypes) -> AutomationCore:
-    """One of ours."""
+    """Return an automation of ours."""
     return AutomationCore(name=f"{PREFIX}{name}", description=description, trigger=trigger, actions=[action])
 
 
 def event(
     name: str, match: Match | None = None, related: Sequence[Match] = (OF_OURS,), within: timedelta = timedelta(0)
 ) -> EventTrigger:
-    """An event of a run of ours: one alert for all that come `within` this time of each other."""
+    """Return a trigger for an event of a run of ours.
+
+    There is one alert for all events `within` this time of each other.
+    """
     return EventTrigger(
         expect={f"prefect.flow-run.{name}"},
         match={**ANY_RUN, **(match or {})},
@@ -104,7 +114,7 @@ def event(
 
 
 def silence(after: str, until: Sequence[str], within: timedelta, match: Match) -> EventTrigger:
-    """A run of ours of which, after one event, none of the others has come in time."""
+    """Return a trigger for a run of ours which, after one event, did not have any of the others in time."""
     return EventTrigger(
         after={f"prefect.flow-run.{after}"},
         expect={f"prefect.flow-run.{name}" for name in until},

@@ -6,7 +6,6 @@ the result with `load_dataset`, and exits 0 only if all of it held. Each demo ha
 images are made once.
 """
 
-import argparse
 import json
 import re
 import signal
@@ -22,16 +21,18 @@ from uuid import UUID
 from huggingface_hub import HfApi
 from prefect.client.schemas.objects import FlowRun
 
+from deployments.commands import alone
 from deployments.demo_data import make_dataset
-from deployments.local_stack import REPO, Stack, StackError, running
+from deployments.entrypoints import CODE, IN_A_CLONE, deployments_file
+from deployments.local_stack import Stack, StackError, running
 from deployments.runs import ENDED, RunError, Runs, runs_of
 
 REPO_ID = "demo/ds004884"
-DEMO = REPO / ".demo"
-DATASET = DEMO / "ds004884"  # the source of the deployment push-bids/demo
-DEPLOYMENT = Path("deployments/demo.yaml")  # relative to the repository, where Prefect's command line is run
+DEMO = (CODE if IN_A_CLONE else Path.cwd()) / ".demo"
+DATASET = DEMO / "ds004884"
+DEPLOYMENT = "push-bids/demo"
 
-#: Run in a process of its own, as a scientist would: nothing of bids-push is imported.
+#: This is run in a process of its own, as a scientist would do it: nothing of bids-push is imported.
 LOAD = """
 import json, sys
 from datasets import load_dataset
@@ -49,21 +50,17 @@ class DemoFailed(Exception):
     """Something that the demo shows did not hold."""
 
 
-def main() -> int:
-    """Run the demo; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--once", action="store_true", help="unattended: approve, load the result, and exit")
-    parser.add_argument("--sessions", type=int, help="a cut of so many sessions, instead of all 902")
-    options = parser.parse_args()
+def main(unattended: bool, sessions: int | None) -> int:
+    """Run the demo, on a cut of so many sessions or on all of them; the exit code."""
     for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     try:
-        data = dataset(options.sessions)
+        data = dataset(sessions)
         with running(new_folder()) as stack, runs_of(f"{stack.ui}/api") as runs:
-            stack.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENT))
-            return once(stack, runs, data) if options.once else attended(stack, runs, data)
+            deploy(stack, data)
+            return once(stack, runs) if unattended else attended(stack, runs)
     except KeyboardInterrupt:
-        print("\nStopped: the server, the worker and the local Hub have ended. `make clean` removes .demo/.")
+        print(f"\nStopped: the server, the worker and the local Hub have ended. What they made is in {DEMO}.")
         return 0
     except (DemoFailed, RunError, StackError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
@@ -71,7 +68,7 @@ def main() -> int:
 
 
 def dataset(sessions: int | None) -> Path:
-    """The demo's dataset, made where it is missing."""
+    """Return the folder of the demo's dataset, which is made if it is missing."""
     folder = DATASET if sessions is None else DATASET.with_name(f"{DATASET.name}-{sessions}")
     print("Making the tree of ds004884 with images of its own (once) ...", flush=True)
     made = make_dataset(folder, sessions=sessions)
@@ -81,14 +78,21 @@ def dataset(sessions: int | None) -> Path:
 
 
 def new_folder() -> Path:
-    """A folder for this demo: the next free number."""
+    """Return a folder for this demo: the next free number."""
     taken = [int(path.name) for path in DEMO.glob("[0-9]*") if path.name.isdigit()]
     return DEMO / str(max(taken, default=0) + 1)
 
 
-def attended(stack: Stack, runs: Runs, data: Path) -> int:
+def deploy(stack: Stack, data: Path) -> None:
+    """Make the demo's deployment, with the dataset as the source of its runs."""
+    with deployments_file("deployments/demo.yaml") as (folder, file):
+        command = ("--no-prompt", "deploy", "--name", "demo", "--prefect-file", file, "--param", f"source={data}")
+        stack.run("prefect", *command, folder=folder)
+
+
+def attended(stack: Stack, runs: Runs) -> int:
     """Start the run, say where to look, and wait for Ctrl-C."""
-    run = start(stack, runs, data)
+    run = runs.start(DEPLOYMENT)
     print(
         f"""
 Prefect UI      {stack.ui}
@@ -114,7 +118,7 @@ Ctrl-C stops everything that was started here.""",
 
 
 def decided(runs: Runs, at_gate: FlowRun) -> str:
-    """Wait until somebody has decided, and say so each time that the gate asks again; the end of the run."""
+    """Wait until somebody has decided, and print each time that the gate asks again. Return how the run ended."""
     asked = at_gate.state_id
     while True:
         run = runs.read(at_gate.id)
@@ -128,17 +132,11 @@ def decided(runs: Runs, at_gate: FlowRun) -> str:
         time.sleep(1)
 
 
-def start(stack: Stack, runs: Runs, data: Path) -> UUID:
-    """Start push-bids/demo; on a cut, with its folder as the source."""
-    source = str(data.relative_to(REPO))
-    return runs.start("push-bids/demo") if data == DATASET else runs.start("push-bids/demo", source=source)
-
-
-def once(stack: Stack, runs: Runs, data: Path) -> int:
+def once(stack: Stack, runs: Runs) -> int:
     """The unattended demo."""
     seconds: dict[str, float] = {}
     with timed(seconds, "push, to the open gate"):
-        run = start(stack, runs, data)
+        run = runs.start(DEPLOYMENT)
         runs.wait(run, {"PAUSED"})
     staged = staged_bytes(stack)
     expect(staged > 0, "something is staged while the gate is open")
@@ -154,7 +152,7 @@ def once(stack: Stack, runs: Runs, data: Path) -> int:
     with timed(seconds, "load_dataset"):
         loaded = load_it(stack)
     with timed(seconds, "the same again, with nothing changed"):
-        again = runs.wait(start(stack, runs, data), {"COMPLETED"})
+        again = runs.wait(runs.start(DEPLOYMENT), {"COMPLETED"})
         expect(again.state is not None and again.state.name == "NothingToPublish", f"a second run ends {again.state}")
     show(stack, runs, ended, loaded, staged, seconds)
     return 0
@@ -214,12 +212,15 @@ def show(
 
 
 def head_of(stack: Stack) -> str:
-    """The commit that the published dataset is at."""
+    """Return the commit at which the published dataset is."""
     return str(HfApi(stack.endpoint, token=stack.token).dataset_info(REPO_ID).sha)
 
 
 def seconds_by_stage(runs: Runs, run: FlowRun) -> dict[str, float]:
-    """Seconds of the run's tasks, by stage; stage and transfer overlap; verify is made before and after the gate."""
+    """Return the seconds of the run's tasks, by stage.
+
+    Stage and transfer overlap, and verify runs before and after the gate.
+    """
     spent = dict.fromkeys(("load", "plan", "stage", "transfer", "commit", "verify", "cleanup"), 0.0)
     for task in runs.task_runs(run.id):
         stage = re.split(r"[ -]", task.name)[0]
@@ -229,7 +230,7 @@ def seconds_by_stage(runs: Runs, run: FlowRun) -> dict[str, float]:
 
 
 def staged_bytes(stack: Stack) -> int:
-    """The bytes of the staged shards."""
+    """Return the bytes of the staged shards."""
     return sum(path.stat().st_size for path in stack.staging_root.rglob("*.parquet"))
 
 
@@ -241,7 +242,7 @@ def expect(held: bool, what: str) -> None:
 
 @contextmanager
 def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
-    """Count the seconds of a part, and say that it goes on."""
+    """Count the seconds of a part, and print that it has begun."""
     print(f"{what} ...", flush=True)
     start_time = time.monotonic()
     yield
@@ -249,4 +250,4 @@ def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("demo")

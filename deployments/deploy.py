@@ -1,8 +1,8 @@
-"""`make deploy`: everything of bids-push on the Prefect server that PREFECT_API_URL names, in one command.
+"""`bids-push deploy`: everything of bids-push on the Prefect server that PREFECT_API_URL names, in one command.
 
-The work pool where it is missing, the deployments of prefect.yaml, the automations. Safe to repeat: a work pool and a
-schedule that somebody turned on stay as they are, and a deployment's parameters are not replaced by the examples in
-prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
+It makes the work pool if it is missing, the deployments of prefect.yaml, and the automations. It is safe to repeat. A
+work pool stays as it is, and so does a schedule that somebody turned on. A deployment's parameters are not replaced by
+the examples in prefect.yaml. (Prefect itself replaces all schedules of a deployment at each `prefect deploy`.)
 """
 
 import os
@@ -23,9 +23,10 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import FLOWS, GONE, automations
+from deployments.commands import alone
+from deployments.entrypoints import BIN, WORKER, deployments_file
 from deployments.runs import NOT_A_SERVER
 
-REPO = Path(__file__).resolve().parent.parent
 POOL = "bids-push"
 NOTIFY = "bids-push-alerts"  # the name of the notification block that alerts go to
 ADDRESS = "Start one (prefect server start), or correct the address: http://<host>:4200/api"
@@ -34,11 +35,11 @@ EXAMPLE = "/data/my-dataset"  # the source in prefect.yaml until somebody fills 
 
 
 class DeployError(Exception):
-    """Something could not be deployed; the message says what to do."""
+    """Something could not be deployed. The message says what to do."""
 
 
 def main() -> int:
-    """Deploy; the exit code."""
+    """Deploy, and return the exit code."""
     try:
         deploy()
     except DeployError as error:
@@ -52,8 +53,8 @@ def deploy() -> None:
     url = PREFECT_API_URL.value()
     if not url:
         raise DeployError(
-            "no Prefect server is named. Start one (.venv/bin/prefect server start), and say where it is: "
-            ".venv/bin/prefect config set PREFECT_API_URL=http://<host>:4200/api"
+            f"no Prefect server is named. Start one ({BIN}prefect server start), and say where it is: "
+            f"{BIN}prefect config set PREFECT_API_URL=http://<host>:4200/api"
         )
     with of_a_server(url), get_client(sync_client=True) as client:
         unreachable = client.api_healthcheck()
@@ -64,7 +65,8 @@ def deploy() -> None:
         log_in(client, url)
         made = make_pool(client)
         before = read_deployments(client)
-        prefect("--no-prompt", "deploy", "--all")
+        with deployments_file("prefect.yaml") as (folder, file):
+            prefect("--no-prompt", "deploy", "--all", "--prefect-file", file, folder=folder)
         deployed, kept = keep_what_people_set(client, before)
         kept += ask_instead_of_deleting(client)
         notify = notification_block(client)
@@ -79,15 +81,19 @@ def deploy() -> None:
         print(f"               {line}")
     print(f"  automations  {', '.join(names)}")
     if removed:
-        print(f"               Removed, since make worker watches over what they named: {', '.join(removed)}")
+        print(f"               Removed, since a worker watches over what they named: {', '.join(removed)}")
     if notify is None:
         print("               Alerts show in the event feed only. To be told, make a notification block (Slack,")
         print(f"               e-mail, ...) named {NOTIFY} in the UI under Blocks, and deploy again.")
-    print("Runs are worked on where a worker is: make worker")
+    print(f"Runs are worked on where a worker is: {WORKER}")
 
 
 def log_in(client: SyncPrefectClient, url: str) -> None:
-    """Find out whether the server takes this environment's login; its health is told without one."""
+    """Check that the server takes this environment's login. Its health can be asked without one.
+
+    Raises:
+        DeployError: it asks for another login.
+    """
     try:
         client.read_work_pools(limit=1)
     except PrefectHTTPStatusError as error:
@@ -101,7 +107,11 @@ def log_in(client: SyncPrefectClient, url: str) -> None:
 
 @contextmanager
 def of_a_server(url: str) -> Iterator[None]:
-    """Say in a sentence what it means when the address is none, or answers as no Prefect server does."""
+    """Raise an error for people if the address is none, or does not answer as a Prefect server.
+
+    Raises:
+        DeployError: it is so.
+    """
     try:
         yield
     except NOT_A_SERVER as error:
@@ -111,11 +121,11 @@ def of_a_server(url: str) -> Iterator[None]:
         ) from error
 
 
-def prefect(*command: str) -> None:
-    """Run Prefect's command line in this repository."""
+def prefect(*command: str, folder: Path | None = None) -> None:
+    """Run Prefect's command line, in this folder."""
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *command],
-        cwd=REPO,
+        cwd=folder,
         env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value() or ""},
         capture_output=True,
         text=True,
@@ -126,7 +136,10 @@ def prefect(*command: str) -> None:
 
 
 def make_pool(client: SyncPrefectClient) -> bool:
-    """Make the work pool if it is missing; whether it was. An existing one is the operator's, of whatever type."""
+    """Make the work pool if it is missing, and return whether it was.
+
+    An existing one is the operator's, of whatever type.
+    """
     named = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
     if client.read_work_pools(work_pool_filter=named):
         return False
@@ -135,7 +148,7 @@ def make_pool(client: SyncPrefectClient) -> bool:
 
 
 def read_deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
-    """Our deployments on the server, by `flow/deployment`."""
+    """Return our deployments on the server, by `flow/deployment`."""
     ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=ours)}
     return {f"{flows[found.flow_id]}/{found.name}": found for found in client.read_deployments(flow_filter=ours)}
@@ -144,7 +157,11 @@ def read_deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]
 def keep_what_people_set(
     client: SyncPrefectClient, before: dict[str, DeploymentResponse]
 ) -> tuple[list[str], list[str]]:
-    """Put back what a person set in the UI and Prefect has just replaced; all deployments, and what was put back."""
+    """Put back what a person set in the UI and Prefect has just replaced.
+
+    Returns:
+        The names of all deployments, and sentences about what was put back.
+    """
     kept = []
     after = read_deployments(client)
     for name in sorted(before.keys() & after.keys()):
@@ -161,7 +178,7 @@ def keep_what_people_set(
 
 
 def ask_instead_of_deleting(client: SyncPrefectClient) -> list[str]:
-    """Rewrite `removed: delete` of earlier versions, which nobody was asked about; what to say of it."""
+    """Rewrite `removed: delete` of earlier versions, which removed without asking, and return what to say about it."""
     said = []
     for name, found in sorted(read_deployments(client).items()):
         if found.parameters.get("removed") == "delete":
@@ -180,7 +197,7 @@ def put_back(client: SyncPrefectClient, deployment: DeploymentResponse, on: Sequ
 
 
 def notification_block(client: SyncPrefectClient) -> UUID | None:
-    """The id of the notification block that alerts go to, of whatever type; None where there is none."""
+    """Return the id of the notification block that alerts go to, of whatever type, or None if there is none."""
     for document in client.read_block_documents(include_secrets=False):
         if document.name == NOTIFY:
             return document.id
@@ -188,7 +205,11 @@ def notification_block(client: SyncPrefectClient) -> UUID | None:
 
 
 def make_automations(client: SyncPrefectClient, notify: UUID | None) -> list[str]:
-    """Make the automations, or bring those of the same name up to date; one that was turned off stays off."""
+    """Make the automations, or bring those of the same name up to date. One that was turned off stays off.
+
+    Returns:
+        Their names.
+    """
     names = []
     for automation in automations(notify):
         found = client.read_automations_by_name(automation.name)
@@ -202,7 +223,11 @@ def make_automations(client: SyncPrefectClient, notify: UUID | None) -> list[str
 
 
 def remove_automations(client: SyncPrefectClient) -> list[str]:
-    """Remove the automations that earlier versions made and that are no more; the names of those that were there."""
+    """Remove the automations that earlier versions made and that are no longer used.
+
+    Returns:
+        The names of those that were there.
+    """
     found = [automation for name in GONE for automation in client.read_automations_by_name(name)]
     for automation in found:
         client.delete_automation(automation.id)
@@ -210,10 +235,13 @@ def remove_automations(client: SyncPrefectClient) -> list[str]:
 
 
 def left_over(deployed: Sequence[str]) -> list[str]:
-    """What to say of a deployment that earlier versions made here: a run at its gate may need it still."""
+    """Return what to say about a deployment that earlier versions made.
+
+    It stays, as a run at its gate may still need it.
+    """
     remove = f"{DEMO} is `make demo`'s alone now; to remove it: prefect deployment delete {DEMO}"
     return [remove] if DEMO in deployed else []
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("deploy")

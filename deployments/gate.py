@@ -1,19 +1,19 @@
-"""`python -m deployments.gate`: the open gates of a Prefect server, and a decision at one of them, without a browser.
+"""`bids-push gate`: the open gates of a Prefect server, and a decision at one of them, without a browser.
 
-Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends,
-and waits for what becomes of it: a worker starts the run again, which checks the form, and verifies the Hub once more
-before anything goes. A gate asks about staged files, about what is on the Hub and no longer in the dataset (removals),
-or about both: its form says which. What is missing on the command line is asked on a terminal; nothing has a default
+Without arguments it lists the gates that are open. With a repo (or a run's id) it sends the form that the UI sends, and
+waits for the result. A worker starts the run again, which checks the form, and verifies the Hub once more before
+anything is removed. A gate asks about staged files, about what is on the Hub and no longer in the dataset (removals),
+or about both: its form says which. On a terminal it asks for what is missing on the command line. Nothing has a default
 that decides.
 
 Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and the last line says why.
 """
 
-import argparse
 import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
@@ -23,34 +23,44 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
 
 from deployments.automations import OURS
+from deployments.commands import CHOICES, alone
+from deployments.entrypoints import WORKER
 from deployments.runs import ENDED, Runs, runs_of
 from tasks.report.sentences import moment
 from tasks.runs.gates import is_open_gate, name_ended_gates, read_runs
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
-#: The decisions that a gate may ask for, and what each is about.
-CHOICES = {
-    "decision": ("delete", "keep"),
-    "removals": ("remove", "keep"),
-}
+#: How each decision is asked for on a terminal.
 ASKED = {
     "decision": "Decision (delete: remove the staged files; keep: leave everything): ",
     "removals": "Removals (remove: take from the repo what the dataset no longer has; keep: leave it there): ",
 }
-WAITS_FOR = "Waits for a person"  # how the line begins that says where to press in the UI
-TRIES = 3  # of each request, before the server counts as busy
+WAITS_FOR = "Waits for a person"  # the beginning of the line that says where to press in the UI
+TRIES = 3  # tries of each request before the server counts as busy
 LOOK_EVERY = 0.5  # seconds
 AWAY = 120.0  # seconds that the server may be away after the form was sent
 NO_WORKER = 60.0  # seconds without a worker that takes the run up, before that is said
 
 
 class NoDecision(Exception):
-    """Nothing was decided; the message says why, in one line."""
+    """Nothing was decided. The message says why, in one line."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Given:
+    """What the command line says; None where it does not."""
+
+    gate: str | None = None
+    """The repo, or the id of the run."""
+    decision: str | None = None
+    removals: str | None = None
+    confirm_repo: str | None = None
+    remove_stale: bool = False
+    note: str = ""
+
+
+def main(given: Given) -> int:
     """List the gates, or decide at one; the exit code."""
-    options = parse(arguments)
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     url = PREFECT_API_URL.value()
@@ -59,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: TRIES}), runs_of(url) as runs:
             gates = open_gates(runs)
-            if options.gate is None:
+            if given.gate is None:
                 print_gates(gates)
                 return 0
-            gate = the_gate(gates, options.gate)
-            print(decide(runs, gate, form_of(options, gate, runs.questions(gate))))
+            gate = the_gate(gates, given.gate)
+            print(decide(runs, gate, form_of(given, gate, runs.questions(gate))))
             return 0
     except NoDecision as error:
         return failed(str(error))
@@ -77,39 +87,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed(f"The Prefect server at {url} does not answer. Is PREFECT_API_URL right?")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.gate", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("gate", nargs="?", metavar="REPO", help="the repo, or the id of the run; none: list all gates")
-    parser.add_argument("--decision", choices=CHOICES["decision"], help="delete the staged files, or keep them")
-    parser.add_argument(
-        "--removals",
-        choices=CHOICES["removals"],
-        help="remove from the repo what the dataset no longer has, or keep it there",
-    )
-    parser.add_argument(
-        "--confirm-repo", metavar="NAME", help="the repo's name, to confirm which dataset this is about"
-    )
-    parser.add_argument("--remove-stale", action="store_true", help="also remove leftovers of older or broken runs")
-    parser.add_argument("--note", default="", help="why, and who you are: kept in the run's log")
-    return parser.parse_args(arguments)
-
-
 def failed(why: str) -> int:
-    """Say why nothing was decided; the exit code for it."""
+    """Print why nothing was decided, and return the exit code for it."""
     print(why, file=sys.stderr)
     return 1
 
 
 def open_gates(runs: Runs) -> list[FlowRun]:
-    """The runs that wait at a gate, the oldest first. Gates that have ended meanwhile get the names of that."""
+    """Return the runs that wait at a gate, the oldest first.
+
+    Runs that ended at their gates meanwhile get the states that say so.
+    """
     name_ended_gates(runs.client, FlowRunFilter(), OURS)
     found = [run for run in read_runs(runs.client, WAITING, OURS) if is_open_gate(run.state)]
     return sorted(found, key=lambda run: str(run.state and run.state.timestamp))
 
 
 def print_gates(gates: Sequence[FlowRun]) -> None:
-    """The list for people."""
+    """Print the list for people."""
     if not gates:
         print("No gate is open.")
     for gate in gates:
@@ -117,7 +112,7 @@ def print_gates(gates: Sequence[FlowRun]) -> None:
 
 
 def told(gate: FlowRun) -> str:
-    """One gate, in a few lines: whose, since when and until when, about what, and where to look."""
+    """Return a few lines about one gate: whose it is, when it opened and closes, what it asks about, where to look."""
     state = gate.state
     if state is None:
         return gate.name
@@ -133,13 +128,13 @@ def told(gate: FlowRun) -> str:
 
 
 def target_of(gate: FlowRun) -> str:
-    """The repo of a run, and its revision where it is not main."""
+    """Return the repo of a run, and its revision if it is not main."""
     repo, revision = gate.parameters.get("repo_id", ""), gate.parameters.get("revision", "main")
     return str(repo) if revision == "main" else f"{repo} at {revision}"
 
 
 def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
-    """The one open gate of this repo, or of the run with this id.
+    """Return the one open gate of this repo, or of the run with this id.
 
     Raises:
         NoDecision: there is none, or more than one.
@@ -154,7 +149,7 @@ def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
     return found[0]
 
 
-def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
+def form_of(options: Given, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
     """The form, from the command line; what is missing is asked, with the gate in front of the person.
 
     Args:
@@ -172,26 +167,26 @@ def form_of(options: argparse.Namespace, gate: FlowRun, questions: Collection[st
                 f"This gate asks for no --{name}: leave it out. It asks about: {' and '.join(wanted(questions))}."
             )
     missing = [name for name in CHOICES if name in questions and given[name] is None]
-    name, note = options.confirm_repo, options.note
-    if missing or name is None:
+    confirmed, note = options.confirm_repo, options.note
+    if missing or confirmed is None:
         if not sys.stdin.isatty():
             give = " and ".join(f"--{one} {CHOICES[one][0]} (or keep)" for one in wanted(questions))
             raise NoDecision(f"Give {give} and --confirm-repo NAME; here is no terminal to ask on.")
         print(told(gate))
         given |= {one: asked(ASKED[one], CHOICES[one]) for one in missing}
-        name = name if name is not None else asked("Type the repo's name: ")
+        confirmed = confirmed if confirmed is not None else asked("Type the repo's name: ")
         note = note or input("Note (why, and who you are; may stay empty): ")
     stale = {"remove_stale": options.remove_stale} if "remove_stale" in questions else {}
-    return {one: given[one] for one in wanted(questions)} | {"confirm_repo": name, **stale, "note": note}
+    return {one: given[one] for one in wanted(questions)} | {"confirm_repo": confirmed, **stale, "note": note}
 
 
 def wanted(questions: Collection[str]) -> list[str]:
-    """The decisions that a gate asks for."""
+    """Return the decisions that a gate asks for."""
     return [name for name in CHOICES if name in questions]
 
 
 def asked(question: str, choices: Sequence[str] = ()) -> str:
-    """What a person types, asked again until it is something, and one of the choices.
+    """Return what a person types. Ask again until it is not empty, and is one of the choices.
 
     Raises:
         NoDecision: they have closed their terminal.
@@ -206,12 +201,15 @@ def asked(question: str, choices: Sequence[str] = ()) -> str:
 
 
 def tell(line: str) -> None:
-    """Print a line at once, so that it stands before what is told after it, also through a pipe."""
+    """Print a line at once, so that it comes before what is printed after it, even through a pipe."""
     print(line, flush=True)
 
 
 def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[str], None] = tell) -> str:
-    """Send the form and wait for what becomes of it; in one line, the end of the run.
+    """Send the form and wait for the result.
+
+    Returns:
+        The end of the run, in one line.
 
     Raises:
         NoDecision: the server or the run did not take it.
@@ -231,7 +229,7 @@ def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[st
 
 
 def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], None]) -> FlowRun:
-    """The run once it has ended, or waits at its gate anew."""
+    """Wait until the run has ended, or waits at its gate again, and return it."""
     sent, said = time.monotonic(), False
     while True:
         found = patiently_read(runs, run)
@@ -239,16 +237,16 @@ def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], N
         if state is not None and (state.type.value in ENDED or (is_open_gate(state) and state.id != before)):
             return found
         if not said and state is not None and state.type.value == "SCHEDULED" and time.monotonic() - sent > NO_WORKER:
-            say("No worker has taken the run up yet (make worker); the form is kept. Ctrl-C stops the waiting only.")
+            say(f"No worker has taken the run up yet ({WORKER}); the form is kept. Ctrl-C stops the waiting only.")
             said = True
         time.sleep(LOOK_EVERY)
 
 
 def patiently_read(runs: Runs, run: UUID) -> FlowRun:
-    """The run as it is now, from a server that may be busy or away for a while: the form is with it already.
+    """Read the run from a server that may be busy or away for a while, since it has the form already.
 
     Raises:
-        NoDecision: the server has been away for too long, or does not know the run any more.
+        NoDecision: the server has been away for too long, or no longer knows the run.
     """
     deadline = time.monotonic() + AWAY
     while True:
@@ -263,4 +261,4 @@ def patiently_read(runs: Runs, run: UUID) -> FlowRun:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("gate")

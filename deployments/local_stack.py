@@ -1,8 +1,8 @@
 """Everything a push needs, on this machine: a local Hub, a Prefect server and a worker, each a process of its own.
 
-Used by the demo, the end-to-end tests and the soak. A stack lives in one folder (homes, logs, staging, the Hub's
-store), takes free ports on the loopback, inherits no PREFECT_*, HF_* or BIDS_PUSH_* setting of the caller, and ends
-its processes by their ids when the block ends, however it ends.
+The demo, the end-to-end tests and the soak use it. A stack lives in one folder (homes, logs, staging, the Hub's store)
+and takes free ports on the loopback. It inherits no PREFECT_*, HF_* or BIDS_PUSH_* setting of the caller. When the
+block ends, however it ends, the stack ends its processes by their ids.
 """
 
 import os
@@ -18,19 +18,21 @@ from pathlib import Path
 
 import httpx2
 
-REPO = Path(__file__).resolve().parent.parent
+from deployments.entrypoints import CODE
+
+REPO = CODE
 POOL = "bids-push"
-START_SECONDS = 120.0  # for a server to answer: Prefect migrates its database at its first start
-STOP_SECONDS = 15.0  # between SIGTERM and SIGKILL
+START_SECONDS = 120.0  # seconds for a server to answer: Prefect migrates its database at its first start
+STOP_SECONDS = 15.0  # seconds between SIGTERM and SIGKILL
 
 
 class StackError(Exception):
-    """A process of the stack did not start, or has ended; the message names its log."""
+    """A process of the stack did not start, or has ended. The message names its log."""
 
 
 @dataclass
 class Process:
-    """One process of the stack, the leader of a process group of its own."""
+    """One process of the stack. It leads a process group of its own."""
 
     name: str
     popen: subprocess.Popen[bytes]
@@ -38,16 +40,16 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether it is running."""
         return self.popen.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL to it and to what it started, at once."""
+        """Send SIGKILL at once to the process and to what it started."""
         self._signal(signal.SIGKILL)
         self.popen.wait()
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL to what has not ended by then."""
+        """Send SIGTERM, and later SIGKILL to what has not ended by then."""
         self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.popen.wait(STOP_SECONDS)
@@ -60,12 +62,12 @@ class Process:
             return  # all of its group has ended
 
     def tail(self) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
+    """Return a port of the loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -73,7 +75,7 @@ def free_port() -> int:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without the settings of any Prefect, Hub or bids-push."""
+    """Return this process's environment without the settings of any Prefect, Hub or bids-push."""
     own = ("PREFECT_", "HF_", "HUGGING", "BIDS_PUSH_")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
@@ -81,8 +83,14 @@ def clean_environment() -> dict[str, str]:
 def wait_until(what: str, true: Callable[[], bool], seconds: float, process: Process | None = None) -> None:
     """Wait for a condition.
 
+    Args:
+        what: the condition in words, for the message.
+        true: the condition.
+        seconds: how long to wait.
+        process: the process that should bring the condition about.
+
     Raises:
-        StackError: it did not come in time, or the process that should bring it about has ended.
+        StackError: it did not come in time, or the process has ended.
     """
     deadline = time.monotonic() + seconds
     while not true():
@@ -97,7 +105,7 @@ def wait_until(what: str, true: Callable[[], bool], seconds: float, process: Pro
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers there."""
+    """Return whether a server answers at this address."""
     try:
         return httpx2.get(url, timeout=2.0).is_success
     except httpx2.TransportError:
@@ -106,36 +114,36 @@ def answers(url: str) -> bool:
 
 @dataclass
 class Stack:
-    """A running stack; make one with `running`."""
+    """A running stack. `running` makes one."""
 
     folder: Path
     hub_port: int = field(default_factory=free_port)
     prefect_port: int = field(default_factory=free_port)
     token: str = field(default="", repr=False)
     settings: Mapping[str, str] = field(default_factory=dict)
-    """More environment for the worker."""
+    """More environment variables for the worker."""
     database: str = field(default="", repr=False)
-    """The Prefect server's database, as an address that it takes; empty: SQLite in the folder."""
+    """The address of the Prefect server's database, as the server takes it. Empty: SQLite in the folder."""
     processes: dict[str, Process] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
-        """The local Hub."""
+        """The address of the local Hub."""
         return f"http://127.0.0.1:{self.hub_port}"
 
     @property
     def ui(self) -> str:
-        """The Prefect UI."""
+        """The address of the Prefect UI."""
         return f"http://127.0.0.1:{self.prefect_port}"
 
     @property
     def staging_root(self) -> Path:
-        """Where the worker stages."""
+        """The folder in which the worker stages."""
         return self.folder / "staging"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a client of this stack: the worker's, and the Prefect CLI's."""
+        """The environment of a client of this stack, for the worker and the Prefect CLI."""
         return {
             **clean_environment(),
             "PREFECT_HOME": str(self.folder / "prefect"),
@@ -154,7 +162,13 @@ class Stack:
         }
 
     def start(self, name: str, command: Sequence[str], more: Mapping[str, str] | None = None) -> Process:
-        """Start a process of the stack, `more` in its environment, its output in a log beside the others."""
+        """Start a process of the stack. Its output goes to a log beside the others.
+
+        Args:
+            name: of the process and its log.
+            command: the Python module and its arguments.
+            more: more environment variables.
+        """
         log = self.folder / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -169,15 +183,15 @@ class Stack:
         process = self.processes[name] = Process(name, popen, log)
         return process
 
-    def run(self, *command: str) -> str:
-        """Run a command of this stack's to its end; what it printed.
+    def run(self, *command: str, folder: Path = REPO) -> str:
+        """Run a command of this stack's to its end, in this folder; what it printed.
 
         Raises:
             StackError: it failed.
         """
         done = subprocess.run(
             [sys.executable, "-m", *command],
-            cwd=REPO,
+            cwd=folder,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -195,7 +209,7 @@ class Stack:
         return process
 
     def make_token(self, name: str, role: str = "write") -> str:
-        """A token for an account of the local Hub, made with it."""
+        """Make an account of the local Hub and a token for it, and return the token."""
         command = ["deployments.local_hub", "token", name, "--role", role, "--root", str(self.folder / "hub")]
         return self.run(*command).strip().splitlines()[-1]
 
@@ -208,7 +222,7 @@ class Stack:
         return process
 
     def deploy(self) -> None:
-        """What `make deploy` does: the work pool, the deployments and the automations."""
+        """Do what `make deploy` does: the work pool, the deployments and the automations."""
         self.run("deployments.deploy")
 
     def start_worker(self) -> Process:
@@ -227,9 +241,17 @@ class Stack:
 
 @contextmanager
 def running(folder: Path, account: str = "demo", hub_port: int | None = None, **settings: str) -> Iterator[Stack]:
-    """A stack with its Hub, server, deployments, worker and watch up; everything it started ends with the block.
+    """Start a stack with its Hub, server, deployments, worker and watch.
 
-    A Hub at another port is another Hub, and so another target: give `hub_port` to go on with an earlier one.
+    Everything that it started ends with the block.
+
+    A Hub at another port is another Hub, and so another target.
+
+    Args:
+        folder: the folder of the stack.
+        account: the account of the local Hub.
+        hub_port: the port of an earlier Hub, to go on with it; None for a free port.
+        settings: more environment variables for the worker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stack = Stack(folder, settings=settings, hub_port=hub_port or free_port())

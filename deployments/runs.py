@@ -1,6 +1,6 @@
 """Runs of a Prefect server, as a client sees them: start one, wait for its state, decide at its gate.
 
-What the UI's buttons do, over the API: used by the demo, the end-to-end tests and the soak.
+It does over the API what the UI's buttons do. The demo, the end-to-end tests and the soak use it.
 """
 
 import json
@@ -25,16 +25,17 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import LogSort
 from pydantic import ValidationError
 
-#: What Prefect's client raises where the address is none, nobody answers there, or something that is no Prefect server.
+#: What Prefect's client raises if the address is none, nobody answers there, or something else than a Prefect server
+#: does.
 NOT_A_SERVER = (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, ValidationError)
 PAGE = 200  # task runs a request: the most that the server gives
-FORM_SECONDS = 30.0  # for a gate's form to be stored, and for a busy server to take an answer
+FORM_SECONDS = 30.0  # seconds for a gate's form to be stored, and for a busy server to take an answer
 NO_FORM_YET = "Run input schema not found."
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
 class RunError(Exception):
-    """A run did not come to where it was expected."""
+    """A run did not come to the expected state."""
 
 
 class Runs:
@@ -44,7 +45,16 @@ class Runs:
         self.client = client
 
     def start(self, deployment: str, env: Mapping[str, str] | None = None, **parameters: Any) -> UUID:
-        """Start a run of a deployment, `env` in its environment; its id. The worker picks it up."""
+        """Start a run of a deployment, which a worker then picks up.
+
+        Args:
+            deployment: as `flow/deployment`.
+            env: environment variables for the run.
+            parameters: of the flow.
+
+        Returns:
+            The run's id.
+        """
         found = self.client.read_deployment_by_name(deployment)
         made = self.client.create_flow_run_from_deployment(
             found.id, parameters=parameters, job_variables={"env": dict(env)} if env else None
@@ -52,14 +62,14 @@ class Runs:
         return made.id
 
     def read(self, run: UUID) -> FlowRun:
-        """The run as it is now."""
+        """Return the run as it is now."""
         return self.client.read_flow_run(run)
 
     def wait(self, run: UUID, types: Collection[str] = ENDED, seconds: float = 600.0) -> FlowRun:
-        """Wait until the run is in a state of one of these types.
+        """Wait until the run is in a state of one of these types, and return it.
 
         Raises:
-            RunError: it ended in another one, or did not come there in time.
+            RunError: it ended in another state, or did not get there within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -74,10 +84,10 @@ class Runs:
             time.sleep(0.2)
 
     def decide(self, run: UUID, **form: Any) -> str | None:
-        """Send the gate's form; None if the server took it, else why it did not.
+        """Send the gate's form. Return None if the server took it, else why it did not.
 
-        Prefect sets the state Suspended before it stores the form, and a server that is busy with something else says
-        so: both pass, and the form is sent again.
+        Two problems pass, and the form is sent again: Prefect sets the state Suspended before it stores the form, and a
+        busy server says that it is busy.
         """
         deadline = time.monotonic() + FORM_SECONDS
         while True:
@@ -87,7 +97,10 @@ class Runs:
             time.sleep(0.5)
 
     def questions(self, run: FlowRun) -> list[str]:
-        """The fields of the form of the gate that a run waits at. Prefect stores the form after it sets the state."""
+        """Return the fields of the form of the gate at which a run waits.
+
+        Prefect stores the form after it sets the state, so this waits for it.
+        """
         keyset = (run.state and run.state.state_details.run_input_keyset) or {}
         path = {"id": str(run.id), "key": keyset.get("schema", "")}
         deadline = time.monotonic() + FORM_SECONDS
@@ -102,7 +115,11 @@ class Runs:
             time.sleep(0.5)
 
     def _send(self, run: UUID, form: dict[str, Any]) -> tuple[str | None, bool]:
-        """Why the server did not take the form, if so; and whether it may do so soon."""
+        """Send the form once.
+
+        Returns:
+            Why the server did not take it, or None; and whether it may take it soon.
+        """
         try:
             answer = self.client.resume_flow_run(run, run_input=form)
         except httpx.HTTPStatusError as error:
@@ -119,16 +136,16 @@ class Runs:
         self.client.set_flow_run_state(run, state, force=force)
 
     def history(self, run: UUID) -> list[str]:
-        """The names of the states that the run has been in, in order."""
+        """Return the names of the states that the run has been in, in order."""
         return [state.name or "" for state in self.client.read_flow_run_states(run)]
 
     def logs(self, run: UUID) -> str:
-        """What the run has logged, a line a record."""
+        """Return what the run has logged, a line for each record."""
         only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
         return "\n".join(log.message for log in self.client.read_logs(only, limit=200, sort=LogSort.TIMESTAMP_ASC))
 
     def task_runs(self, run: UUID) -> list[TaskRun]:
-        """Every task run of a run."""
+        """Return every task run of a run."""
         only = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
         found: list[TaskRun] = []
         while page := self.client.read_task_runs(flow_run_filter=only, limit=PAGE, offset=len(found)):
@@ -136,20 +153,20 @@ class Runs:
         return found
 
     def artifacts(self, run: UUID) -> dict[str, Any]:
-        """The data of the run's artifacts, by key; of one key the newest."""
+        """Return the data of the run's artifacts, by key. If several have one key, the newest counts."""
         only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         found = sorted(self.client.read_artifacts(artifact_filter=only), key=lambda artifact: str(artifact.created))
         return {artifact.key or str(artifact.id): artifact.data for artifact in found}
 
     def figures(self, run: UUID) -> dict[str, Any]:
-        """What a run of push-bids has done, as its progress artifact says in the end: `shards sent`, `bytes sent`, …"""
+        """Return what a run of push-bids has done, by its final figures: `shards sent`, `bytes sent`, …"""
         table = self.artifacts(run)[f"push-{run}"]
         return {row["what"]: row["value"] for row in (json.loads(table) if isinstance(table, str) else table)}
 
 
 @contextmanager
 def runs_of(api_url: str) -> Iterator[Runs]:
-    """The runs of the server at this API's address."""
+    """Open the runs of the server at this address of an API."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:

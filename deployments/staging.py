@@ -1,11 +1,10 @@
-"""`make staging`: what is staged on this machine, for which target, and which run's gate is open on it.
+"""`bids-push staging`: what is staged on this machine, for which target, and which run's gate is open on it.
 
-Reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named) and, where a Prefect server answers, what
-has become of the run that opened each gate. Runs that ended at their gates get the names of that on the server
-(`tasks.runs.gates`), so that it can be said; nothing else is changed.
+It reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named). If a Prefect server answers, it also
+reads what has become of the run that opened each gate. Runs that ended at their gates first get the states that say so
+on the server (`tasks.runs.gates`). Nothing else is changed.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import OURS
+from deployments.commands import alone
+from deployments.entrypoints import STAGING
 from deployments.runs import NOT_A_SERVER
 from tasks.approve import read_gate
 from tasks.disk.paths import printable, staging_root_of
@@ -38,16 +39,16 @@ class StagedTarget:
     folder: Path
     gate: Gate | None
     shards: int
-    """Shards that are staged whole."""
+    """The number of shards that are staged whole."""
     shard_bytes: int
     other_bytes: int
-    """Half-written shards and leftovers: whatever of ours no receipt explains."""
+    """The bytes of half-written shards and leftovers: files of ours that no receipt explains."""
     strangers: Mapping[str, str] = field(default_factory=dict)
-    """What is not of bids-push, by name, and what each is: links, FIFOs, files of somebody else."""
+    """What is not of bids-push: name -> what it is, such as a link, a FIFO, or somebody else's file."""
 
 
 def targets(root: Path) -> list[StagedTarget]:
-    """Every target below the staging root, the largest first. A folder that is a link is not followed."""
+    """Return every target below the staging root, the largest first. A folder that is a link is not followed."""
     folders = (
         [path for path in root.iterdir() if not path.is_symlink() and path.is_dir()] if os.path.lexists(root) else []
     )
@@ -56,12 +57,12 @@ def targets(root: Path) -> list[StagedTarget]:
 
 
 def links(root: Path) -> list[str]:
-    """The names below the staging root that are links, which is nowhere that bids-push stages."""
+    """Return the names below the staging root that are links. bids-push stages nothing there."""
     return sorted(printable(path.name) for path in root.iterdir() if path.is_symlink())
 
 
 def staged_target(staging: Staging) -> StagedTarget:
-    """What is in one target's folder, by its receipts."""
+    """Return what is in one target's folder, by its receipts."""
     sizes = {entry.name: entry.status.st_size for entry in staging.ours()}
     whole = [receipt for receipt in staging.receipts() if sizes.get(receipt.file) == receipt.size]
     explained = {receipt.file for receipt in whole}
@@ -73,7 +74,7 @@ def staged_target(staging: Staging) -> StagedTarget:
 
 
 def id_of(run: str) -> UUID:
-    """A run's id as the server has it; where somebody has edited the gate's file, that of no run."""
+    """Return a run's id as the server has it. If somebody has edited the gate's file, return one that no run has."""
     try:
         return UUID(run)
     except ValueError:
@@ -81,7 +82,7 @@ def id_of(run: str) -> UUID:
 
 
 def states(runs: Sequence[str]) -> dict[str, str]:
-    """The names of the states these runs are in, as far as a Prefect server knows."""
+    """Return the names of the states that these runs are in, as far as a Prefect server knows."""
     if not PREFECT_API_URL.value():
         return {}
     found: dict[str, str] = {}
@@ -105,7 +106,7 @@ def states(runs: Sequence[str]) -> dict[str, str]:
 
 
 def gate_line(gate: Gate | None, state: str | None) -> str:
-    """In one line, whose gate it is and what has become of it."""
+    """Return one line that says whose gate it is and what has become of it."""
     if gate is None:
         return "no run has claimed it"
     if gate.opened_at_commit is None:
@@ -117,12 +118,10 @@ def gate_line(gate: Gate | None, state: str | None) -> str:
     return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/cleanup"
 
 
-def main() -> int:
-    """Print the listing; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.staging", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("root", type=Path, nargs="?", help="the staging root; BIDS_PUSH_STAGING_ROOT by default")
+def main(folder: Path | None = None) -> int:
+    """Print what is in the staging root (BIDS_PUSH_STAGING_ROOT, or this folder); the exit code."""
     try:
-        root = staging_root_of(parser.parse_args().root or "", "the folder")
+        root = staging_root_of(folder or "", "the folder")
         found = targets(root)
     except (PushError, OSError) as error:
         print(f"Nothing can be listed: {error}", file=sys.stderr)
@@ -130,7 +129,7 @@ def main() -> int:
     if not root.exists():
         print(
             f"There is no folder {root}: nothing has been staged there. If the worker stages elsewhere, set "
-            "BIDS_PUSH_STAGING_ROOT as it has it, or name the folder: make staging ROOT=/scratch/staging"
+            f"BIDS_PUSH_STAGING_ROOT as it has it, or name the folder: {STAGING}"
         )
         return 0
     print(f"Staged in {root}: {size(sum(t.shard_bytes + t.other_bytes for t in found))}")
@@ -154,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("staging")

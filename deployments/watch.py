@@ -1,22 +1,21 @@
-"""`python -m deployments.watch`: says what became of runs that have no process to say it themselves.
+"""`bids-push watch`: says what became of runs that have no process to say it themselves.
 
-How it works: every `EVERY` seconds it asks the server (for its records, not for events, which a busy server drops)
+How it works: every `EVERY` seconds it asks the server for its records (not for events, which a busy server drops):
 
-- which runs of ours ended at their gates in the server's own words, and names them `GateCancelled` or `GateTimedOut`
+- which runs of ours the server itself ended at their gates. It names them `GateCancelled` or `GateTimedOut`
   (`tasks.runs.gates`);
 - which runs are Running, and whose leases are renewed (`tasks.runs.lease`: a Variable, every 20 s while a run works). A
   run that has shown no sign of life for `SILENCE` is marked Crashed, `Zombie`, which frees its slot.
 
-A sign of life is any change: another state, a renewed lease. The watch compares what it sees with what it saw, so no
-two clocks are compared, and it counts only the time in which the server answered: a run that could not renew its
-lease because the server was away has all of `SILENCE` still before it. Right before a run is marked it is looked at
-again. A run that waits at its gate or has ended is not Running, and is never marked.
+A sign of life is any change: another state, or a renewed lease. The watch compares what it sees with what it saw
+before, so no two clocks are compared. It counts only the time in which the server answered, so a run that could not
+renew its lease because the server was away still has all of `SILENCE` left. Right before a run is marked, the watch
+looks at it again. A run that waits at its gate or has ended is not Running, and is never marked.
 
 It keeps nothing: several may watch one server, and it may be stopped and started at any time. `make worker` starts one
 beside the worker.
 """
 
-import argparse
 import signal
 import sys
 import time
@@ -36,11 +35,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 from prefect.states import Crashed
 
 from deployments.automations import OURS
+from deployments.commands import EVERY, SILENCE, alone
 from tasks.report.lineage import key_of
 from tasks.runs.gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
 
-EVERY = 10.0  # seconds between two looks
-SILENCE = 12 * 60.0  # seconds without a sign of life; a run that works gives one every 20
 LOOK_BACK = timedelta(days=1)  # of ends that were seen before: far more than clocks differ, and few runs
 TRIES = 2  # of a request to a busy server, before the watch says that it waits
 
@@ -49,17 +47,17 @@ ZOMBIE = (
     "unasked. Start the run again: it does only the work that is missing."
 )
 
-#: Flows whose runs hold a lease for as long as they work. A run of any other flow would look dead.
+#: The flows whose runs hold a lease for as long as they work. A run of any other flow would look dead.
 LEASED = FlowFilter.model_validate({"name": {"any_": ["push-bids", "cleanup-staging"]}})
 RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
 
 Sign = tuple[UUID, str | None]
-"""What changes while a run lives: the id of its state, and when its lease was renewed."""
+"""What changes while a run lives: the id of its state, and the time when its lease was renewed."""
 
 
 @dataclass
 class Quiet:
-    """For how many seconds a run has shown nothing but this sign, while the server answered."""
+    """How many seconds a run has shown only this sign while the server answered."""
 
     sign: Sign
     seconds: float = 0.0
@@ -74,15 +72,18 @@ class Watch:
         self._silence = silence
         self._quiet: dict[UUID, Quiet] = {}
         self._settled: set[UUID] = set()
-        """States of runs that ended after their gates: the watch need not look at them again."""
+        """States of runs that ended after their gates. The watch need not look at them again."""
         self._named_at: datetime | None = None
         self._looked: float | None = None
 
     def look(self) -> list[str]:
-        """One look at all runs; what was done, in sentences.
+        """Look at all runs once.
+
+        Returns:
+            What was done, in sentences.
 
         Raises:
-            httpx.HTTPError: the server did not answer. What the watch has seen before, it still knows.
+            httpx.HTTPError: the server did not answer. The watch still knows what it has seen before.
         """
         before, self._looked = self._looked, None
         done = [*self.name_ended_gates(), *self._mark_the_dead(before)]
@@ -109,7 +110,10 @@ class Watch:
         return done
 
     def _mark_the_dead(self, before: float | None) -> list[str]:
-        """Count the silence of each run since the last look (none if the server was away), and mark those gone."""
+        """Count the silence of each run since the last look, and mark those that are gone.
+
+        If the server was away, no silence is counted.
+        """
         # A watch that was itself asleep, with its machine, has seen nothing meanwhile.
         passed = 0.0 if before is None else min(time.monotonic() - before, 3 * self._every)
         leases = read_leases(self._client)
@@ -127,7 +131,7 @@ class Watch:
         ]
 
     def _mark(self, run: FlowRun) -> bool:
-        """Mark a run as dead, unless it has given a sign this very moment; whether it was marked."""
+        """Mark a run as dead, unless it has given a sign this very moment. Return whether it was marked."""
         now = self._client.read_flow_run(run.id)
         if now.state is None or now.state.type is not StateType.RUNNING:
             return False
@@ -139,7 +143,7 @@ class Watch:
         return answer.status is SetStateStatus.ACCEPT  # the server refuses it for a run that has just ended
 
     def _status_of(self, run: FlowRun) -> str:
-        """The line that leads to the status of a run's target; empty where no run has left one."""
+        """Return the line that leads to the status of a run's target; empty if no run has left one."""
         slugs = [tag.removeprefix("target:") for tag in run.tags if tag.startswith("target:")]
         artifact = newest_version(self._client, key_of("target", slugs[0])) if slugs else None
         ui = PREFECT_UI_URL.value()
@@ -147,12 +151,12 @@ class Watch:
 
 
 def sign_of(run: FlowRun, leases: dict[str, str]) -> Sign:
-    """A run's sign of life: its state, and the lease that it holds, if it does."""
+    """Return a run's sign of life: its state, and the lease that it holds, if any."""
     return run.state_id or run.id, leases.get(str(run.id))
 
 
 def read_leases(client: SyncPrefectClient) -> dict[str, str]:
-    """When the lease of each run that holds one was renewed, by the server's clock."""
+    """Return when the lease of each run that holds one was renewed, by the server's clock."""
     found: dict[str, str] = {}
     offset = 0
     while page := client.request("POST", "/variables/filter", json={"limit": PAGE, "offset": offset}).json():
@@ -166,7 +170,7 @@ def read_leases(client: SyncPrefectClient) -> dict[str, str]:
 
 
 class Patient:
-    """Looks again and again, and says once that the server is away, and once that it is back."""
+    """A watch that says once when the server goes away, and once when it is back."""
 
     def __init__(self, watch: Watch, say: Callable[[str], None]) -> None:
         self._watch = watch
@@ -174,10 +178,10 @@ class Patient:
         self._away = False
 
     def look(self) -> None:
-        """One look. A server that is busy or absent is waited for.
+        """Look once. If the server is busy or absent, leave it to the next look.
 
         Raises:
-            httpx.HTTPStatusError: the server refuses: no waiting helps.
+            httpx.HTTPStatusError: the server refuses, so waiting does not help.
         """
         try:
             done = self._watch.look()
@@ -196,13 +200,13 @@ class Patient:
 
 
 def passes(error: httpx.HTTPStatusError) -> bool:
-    """Whether a server that answers so may answer otherwise soon."""
+    """Return whether a server that answers like this may answer differently soon."""
     return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
 
 
 @contextmanager
 def watching(every: float = EVERY, silence: float = SILENCE) -> Iterator[Watch]:
-    """A watch over the server that PREFECT_API_URL names."""
+    """Open a watch over the server that PREFECT_API_URL names."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: TRIES}), get_client(sync_client=True) as client:
         yield Watch(client, every, silence)
 
@@ -212,30 +216,29 @@ def say(line: str) -> None:
     print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} watch: {line}", flush=True)
 
 
-def main() -> int:
-    """Watch until Ctrl-C; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.watch", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--once", action="store_true", help="name the runs that ended at their gates, and exit")
-    parser.add_argument("--every", type=float, default=EVERY, help=f"seconds between two looks ({EVERY:.0f})")
-    parser.add_argument(
-        "--silence", type=float, default=SILENCE, help=f"seconds after which a run counts as dead ({SILENCE:.0f})"
-    )
-    options = parser.parse_args()
+def main(once: bool = False, every: float = EVERY, silence: float = SILENCE) -> int:
+    """Watch until Ctrl-C, or `once` name the runs that ended at their gates; the exit code.
+
+    Args:
+        once: do only that.
+        every: seconds between two looks.
+        silence: seconds after which a run counts as dead.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     if not PREFECT_API_URL.value():
         print("No Prefect server is named: set PREFECT_API_URL=http://<host>:4200/api.", file=sys.stderr)
         return 1
     try:
-        with watching(options.every, options.silence) as watch:
-            if options.once:
+        with watching(every, silence) as watch:
+            if once:
                 for line in watch.name_ended_gates():
                     say(line)
                 return 0
             patient = Patient(watch, say)
             while True:
                 patient.look()
-                time.sleep(options.every)
+                time.sleep(every)
     except KeyboardInterrupt:
         return 0
     except (httpx.TransportError, httpx.HTTPStatusError) as error:
@@ -244,4 +247,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    alone("watch")

@@ -1,7 +1,8 @@
-"""`make worker`: a Prefect worker for the work pool bids-push, and the watch over its runs, in one command.
+"""`bids-push worker`: a Prefect worker for the work pool bids-push, and the watch over its runs, in one command.
 
-The worker is a process of its own, and whatever is typed after the command is given to it. This process watches
-(`deployments.watch`) until the worker ends. Ctrl-C and SIGTERM go to the worker, once, and it ends as it always does.
+The worker is a process of its own, and gets whatever is typed after the command. This process watches
+(`deployments.watch`) until the worker ends. It passes Ctrl-C and SIGTERM on to the worker once, and the worker ends as
+it always does.
 """
 
 import signal
@@ -16,18 +17,20 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
+from deployments.commands import EVERY, alone
 from deployments.deploy import POOL
-from deployments.watch import EVERY, Patient, say, watching
+from deployments.entrypoints import BIN, WORKER
+from deployments.watch import Patient, say, watching
 from tasks.values.errors import PushError
 from tasks.values.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Work and watch; the worker's exit code."""
+    """Work and watch, and return the worker's exit code."""
     if not PREFECT_API_URL.value():
         print(
-            "No Prefect server is named. Start one (prefect server start), then: "
-            "PREFECT_API_URL=http://<host>:4200/api make worker",
+            f"No Prefect server is named. Start one ({BIN}prefect server start), then: "
+            f"PREFECT_API_URL=http://<host>:4200/api {WORKER}",
             file=sys.stderr,
         )
         return 1
@@ -55,7 +58,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def wait_for_the_server() -> None:
-    """Wait until the Prefect server answers: a worker that starts before it ends at once, in words of its own."""
+    """Wait until the Prefect server answers.
+
+    A worker that starts before it would end at once, with a message of its own.
+    """
     told = False
     with get_client(sync_client=True) as client:
         while client.api_healthcheck() is not None:
@@ -72,7 +78,7 @@ def _forward(worker: "subprocess.Popen[bytes]") -> Callable[[int, FrameType | No
 
 
 def _look(patient: Patient) -> None:
-    """One look of the watch, whose troubles are never the worker's."""
+    """Let the watch look once. Its troubles are never the worker's."""
     log = get_logger("bids_push.watch")
     try:
         patient.look()
@@ -83,4 +89,4 @@ def _look(patient: Patient) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    alone("worker")

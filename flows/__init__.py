@@ -1,1 +1,1 @@
-"""The two flows: the chain (`push_bids`) and its tail alone (`cleanup_staging`)."""
+"""The two flows: the whole chain (`push_bids`), and only its last part (`cleanup_staging`)."""

@@ -1,4 +1,4 @@
-"""The tail of the chain alone, for a target whose gate was rejected, timed out or never opened."""
+"""The last part of the chain alone, for a target whose gate was rejected, timed out or never opened."""
 
 from functools import partial
 

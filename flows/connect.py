@@ -20,14 +20,14 @@ BLOCK_NAME = "[a-z0-9-]+"  # Prefect's rule
 
 
 def _trimmed(value: Any) -> Any:
-    """A text from the form without the spaces around it, which come along from copying."""
+    """Return a text from the form without the spaces around it, which copying brings along."""
     return value.strip() if isinstance(value, str) else value
 
 
-#: Names. What their patterns match, the form takes; what is wrong with another, `connect` says.
+#: Names. The form takes what their patterns match. For any other name, `connect` says what is wrong with it.
 RepoId = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"pattern": REPO_ID_PATTERN})]
 Revision = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"pattern": BRANCH_PATTERN})]
-#: Fields that may stay empty. Strings, because the form shows `X | None` as a switch between two types.
+#: Fields that may stay empty. They are strings, because the form shows `X | None` as a switch between two types.
 MaybeEmpty = BeforeValidator(lambda value: "" if value is None else str(value))
 Folder = Annotated[str, MaybeEmpty]
 BlockName = Annotated[
@@ -36,20 +36,25 @@ BlockName = Annotated[
 
 
 def connect(repo_id: str, revision: str, token_block: str) -> Hub:
-    """The target on its Hub. A token comes from the environment, or from the Secret block of that name.
+    """Return the target on its Hub. The token comes from the environment, or from the Secret block of that name.
 
     Raises:
         BadInput: a name or a setting cannot be used, or there is no such block.
+        NoToken: no token is configured.
     """
-    Settings()  # a bad one is told before anything is done
+    Settings()  # a bad setting is reported before anything is done
     if problem := repo_id_problem(repo_id) or branch_problem(revision):
         raise BadInput(problem)
     return Hub.connect(repo_id, revision, _token_of(token_block) if token_block else None)
 
 
 def _token_of(block_name: str) -> str:
-    """The token in a Secret block."""
-    if not re.fullmatch(BLOCK_NAME, block_name):  # not shown: it may be a token
+    """Return the token in a Secret block.
+
+    Raises:
+        BadInput: the name cannot be that of a block, or there is no such block.
+    """
+    if not re.fullmatch(BLOCK_NAME, block_name):  # the name is not shown: it may be a token
         raise BadInput(
             "token_block: give the name of a Secret block, of lower-case letters, digits and dashes; never a token. "
             "Make the block in the UI under Blocks, or leave token_block empty and set HF_TOKEN for the worker."
@@ -71,11 +76,12 @@ def _token_of(block_name: str) -> str:
 
 
 def source_of(source: str | Path) -> Path:
-    """The dataset's folder, as it was typed: `~` expanded, symlinks kept.
+    """Return the dataset's folder as it was typed, with `~` expanded and symlinks kept.
+
+    A folder that is missing or is no dataset is for `load` to report.
 
     Raises:
-        BadInput: it cannot be a path, or the user that this process runs as may not read it. What is wrong with what
-            is there, `load` says.
+        BadInput: it cannot be a path, or the user that this process runs as may not read it.
     """
     path = as_typed(source, "source")
     try:
@@ -92,7 +98,7 @@ def source_of(source: str | Path) -> Path:
 
 
 def staging_of(hub: Hub, staging_root: str) -> Staging:
-    """The target's folder below the staging root of the parameter, or of this machine's settings.
+    """Return the target's folder below the staging root of the parameter, or of this machine's settings.
 
     Raises:
         BadInput: the staging root cannot be a path, or is a link to nowhere.

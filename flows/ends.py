@@ -1,4 +1,4 @@
-"""What a push says on its way, and the states in which it ends before its tail."""
+"""What a push says on its way, and the states in which it ends before its gate."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -26,11 +26,11 @@ from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, 
 
 
 class ShardsFailed(PushError):
-    """Some shards could not be staged. The others are published; no gate opens."""
+    """Some shards could not be staged. The others are published, and no gate opens."""
 
 
 def say_what_is_there(held: Held, work: Work) -> None:
-    """Say in the log, and keep for the target's status, what is on the Hub already, what is staged, and what is not."""
+    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither."""
     log = get_run_logger()
     planned = len(work.done) + len(work.missing) + len(work.held_back)
     log.info(
@@ -70,8 +70,8 @@ def say_what_is_published(
     texts: Collection[str],
     failed: Collection[str],
 ) -> None:
-    """Keep for the target's status what the Hub holds once this run has done its part."""
-    lines = {**before.record.shards, **done.record.shards}  # what somebody took out meanwhile, verification names
+    """Keep for the target's status what the Hub holds after this run has done its part."""
+    lines = {**before.record.shards, **done.record.shards}  # verification names what somebody took out meanwhile
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
@@ -81,14 +81,17 @@ def say_what_is_published(
 
 
 def skipped(later: FlowRun, status: str) -> State:
-    """The end of a night that was missed, or came while another was at work, where a later one is due or done."""
+    """Return the end of a night that is left to a later one, which is due or done.
+
+    It was missed, or came while another night was working.
+    """
     due = f" of {later.expected_start_time.astimezone():%Y-%m-%d %H:%M}" if later.expected_start_time else ""
     why = f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too."
     return Completed(name="Skipped", message="\n".join(filter(None, (why, status))))
 
 
 def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:
-    """Say what has to wait until staged shards are let go."""
+    """Log what has to wait until staged shards are let go."""
     if waiting:
         get_run_logger().warning(
             "max_staged_bytes: this run publishes %s shards; %s wait until the staged ones are let go at the gate. "
@@ -99,7 +102,7 @@ def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:
 
 
 def show_findings(hub: Hub, checked: Checked) -> None:
-    """Say in the log, one line each, what was found, and leave all of it as an artifact."""
+    """Log what was found, a line for each finding, and leave all of it as an artifact."""
     log = get_run_logger()
     for finding in checked.warnings:
         log.warning("Check before publication: %s", finding)
@@ -125,7 +128,17 @@ def show_dry_run(
     checked: Checked,
     stops: Sequence[PushError],
 ) -> State:
-    """Leave what would be done as an artifact; `stops` is what would end the push before it stages."""
+    """Leave what would be done as an artifact, and return the state in which the run ends.
+
+    Args:
+        held: the target.
+        dataset: the dataset.
+        shards: its plan.
+        work: what is left to do.
+        record: what is published.
+        checked: what the check before publication found.
+        stops: the errors that would end the push before it stages.
+    """
     create_markdown_artifact(
         sentences.dry_run(held.hub, dataset, shards, work, record, checked, stops),
         key=f"dry-run-{held.run.id}",
@@ -139,7 +152,12 @@ def show_dry_run(
 
 
 def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
-    """The end of a run that could not stage all shards, once what it and others have published is verified."""
+    """End a run that could not stage all shards, after verifying what it and others have published.
+
+    Raises:
+        ShardsFailed: always, if the verification is good.
+        PushError: the verification failed; its error has both messages.
+    """
     try:
         verified(held, verification, evidence)
     except PushError as error:
@@ -148,7 +166,10 @@ def shards_failed(held: Held, verification: Verification, evidence: Evidence, fa
 
 
 def nothing_to_publish(held: Held, work: Work, verification: Verification, remote: Remote, listing: Listing) -> State:
-    """The end of a night with nothing changed: what is on the Hub is verified, at the commit that was read."""
+    """Return the end of a night with nothing changed.
+
+    What is on the Hub is verified first, at the commit that was read.
+    """
     everything = published(remote.record, remote.record, listing, {spec.path for spec in work.done})
     read = remote.record, listing
     verified(held, verification, Evidence(everything, (), whole=True, commit=remote.commit, read=read))
@@ -168,7 +189,7 @@ def nothing_to_publish(held: Held, work: Work, verification: Verification, remot
 
 
 def failures(failed: Mapping[str, PushError], total: int) -> str:
-    """The sentence in which a run ends when shards could not be staged."""
+    """Return the message with which a run ends if shards could not be staged."""
     listed = "\n".join(f"  {Path(path).stem}: {why}" for path, why in sorted(failed.items())[:20])
     more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
     return (

@@ -1,6 +1,6 @@
 """What a push finds before it does anything: the dataset, what the target holds, and what is left to do.
 
-The same steps in every run: a night, a dry run, and a run that comes back with a person's approval days later.
+The steps are the same in every run: a night, a dry run, and a run that comes back with a person's approval days later.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ from tasks.write import WRITER_SETTINGS
 
 @dataclass(frozen=True)
 class Order:
-    """What the operator has ordered, as `push_bids` explains it."""
+    """What the operator has ordered. `push_bids` explains the fields."""
 
     source: Path
     repo_id: str
@@ -54,7 +54,7 @@ class Found:
     """A dataset, its plan, the target, and how they compare."""
 
     folder: Path
-    """The dataset's."""
+    """The dataset's folder."""
     dataset: Dataset
     checked: Checked
     shards: tuple[ShardSpec, ...]
@@ -67,10 +67,13 @@ class Found:
     work: Work
     changed: Change
     approved: Removals | None
-    """What a person approved to be removed; None where nobody was asked."""
+    """What a person approved to be removed; None if nobody was asked."""
 
     def known_contents(self) -> Callable[[Image], str | None]:
-        """The sha256 of an image: of the record, where its shard is published as it is, else of its bytes now."""
+        """Return a function that gives the sha256 of an image.
+
+        It comes from the record if the image's shard is published as it is, else from the image's present bytes.
+        """
         lines = self.remote.record.shards
         published = {content.path: content.sha256 for spec in self.work.done for content in lines[spec.path].images}
         return lambda image: published.get(image.path) or self.contents.sha256(image)
@@ -79,7 +82,10 @@ class Found:
 def find(held: Held, order: Order, approved: Removals | None) -> Found:
     """Load the dataset, check it, plan its shards, read the target, and compare.
 
-    With `approved`, the work that is left is what a person approved to be removed, and nothing else.
+    Args:
+        held: the target.
+        order: what was ordered.
+        approved: what a person approved to be removed. If it is given, only that work is left, and nothing else.
 
     Raises:
         PreflightStopped: something should not be published as it is.
@@ -109,12 +115,19 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
 
 
 def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Dataset) -> None:
-    """Go on with what has changed only where that is little, or where a person has given the exact `number` of it.
+    """Check that little has changed, or that a person has given the exact number of changes.
 
-    What was accepted to be gone is remembered: it is not asked about in the next night.
+    What was accepted as gone is remembered, so it is not asked about the next night.
+
+    Args:
+        held: the target.
+        changed: what has changed.
+        number: the number that a person has given, or 0.
+        remote: what the target holds.
+        dataset: the dataset.
 
     Raises:
-        TooMuchChanged: neither.
+        TooMuchChanged: neither is so.
     """
     part = Settings().max_change
     changed.require(part, number)
@@ -126,14 +139,14 @@ def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Da
 
 
 def elsewise(remote: Remote, listing: Listing, texts: Mapping[str, bytes]) -> Iterator[Drift]:
-    """What somebody else has done to the record, and to files where the dataset's own texts go."""
+    """Yield what somebody else has done to the record, and to files in the places of the dataset's own texts."""
     record = remote.record
     if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
         yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")
     if record.shards and INDEX not in listing.files:
         yield Drift(INDEX, "it is not in the repo: it is written anew")
     yield from (Drift(RECORD, what) for what in remote.damaged)
-    if record.dataset or not record.shards:  # else an earlier version has published, which kept no list of texts
+    if record.dataset or not record.shards:  # otherwise an earlier version has published, which kept no list of texts
         for path, data in texts.items():
             listed = listing.files.get(path)
             if listed and path not in record.texts and not listed.holds(data):
@@ -143,10 +156,16 @@ def elsewise(remote: Remote, listing: Listing, texts: Mapping[str, bytes]) -> It
 
 
 def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Remote, Listing]:
-    """What is left to do where somebody else has committed while this run worked; shards that wait are left out.
+    """Find what is left to do after somebody else has committed while this run worked.
 
-    What was accepted when the run began stays accepted, although a part of it is published by now: a commit of this run
+    What was accepted when the run began stays accepted, although a part of it is published by now. A commit of this run
     whose answer was lost looks like somebody else's too.
+
+    Args:
+        held: the target.
+        order: what was ordered.
+        found: what was found when the run began.
+        waiting: paths of shards that have to wait, and are left out.
 
     Raises:
         TooMuchChanged: they have published another dataset.
@@ -165,6 +184,6 @@ def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) 
 
 
 def would_stop(held: Held, order: Order, found: Found) -> list[PushError]:
-    """What would end this push before it stages, beside what was found in the dataset."""
+    """Return the errors that would end this push before it stages, besides those of the check before publication."""
     too_much = found.changed.problem(Settings().max_change, order.accept_changes)
     return [one for one in (too_much, held.hub.wrong_setup(order.private, order.gated)) if one]

@@ -1,4 +1,4 @@
-"""A run and the target that it holds: how a flow takes it, and how it ends in a state that people can read."""
+"""A run and the target that it holds: how a flow takes the target, and how it ends in a state that people can read."""
 
 import errno
 import logging
@@ -25,7 +25,7 @@ from tasks.runs.lease import Lease, holding
 from tasks.runs.this_run import ThisRun
 from tasks.values.errors import PushError
 
-#: What the system says where a file or folder of ours cannot be used, and no line of code is to blame.
+#: What the system says if a file or folder of ours cannot be used because of the machine, and not because of our code.
 MACHINES_DOING = frozenset(
     {*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENOTCONN, errno.EHOSTDOWN}
 )
@@ -37,7 +37,7 @@ class StorageFailed(PushError):
 
 @dataclass(frozen=True)
 class Held:
-    """The target that this run holds, and no other run with it."""
+    """The target that this run holds. No other run holds it at the same time."""
 
     hub: Hub
     staging: Staging
@@ -48,15 +48,15 @@ class Held:
 
 
 class WithoutTraces(logging.Filter):
-    """Takes the stack traces from what Prefect logs of runs and tasks that have ended for a reason told in a sentence.
+    """A log filter that removes stack traces of runs and tasks which ended for a reason that a sentence explains.
 
     Prefect's engine logs a run that returns a Failed or Cancelled state as an "unexpected exception", after the run's
-    own sentence: that record goes. It logs a task's `PushError` with a trace, which looks like a bug: the trace goes.
-    Those of real bugs stay.
+    own sentence. That record is dropped. It logs a task's `PushError` with a trace, which looks like a bug. That trace
+    is removed. The traces of real bugs stay.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be logged."""
+        """Return whether the record is logged, and remove the trace of a `PushError` from it."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, PushError):
             record.exc_info = None
@@ -68,11 +68,11 @@ for _logger in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 
 
 def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:
-    """Do a flow's work while it holds its target; the state in which the run ends.
+    """Do a flow's work while it holds its target, and return the state in which the run ends.
 
-    A `PushError` ends the run Failed with its sentence, in the state and in the log, without a stack trace, and so does
-    what the machine's storage refuses; a run that lost its gate to a newer one ends Cancelled. Any other exception is a
-    bug, and keeps its own. Each state says where the target stands.
+    A `PushError` ends the run Failed with its sentence, in the state and in the log, without a stack trace. So does an
+    error of the machine's storage. A run that lost its gate to a newer one ends Cancelled. Any other exception is a
+    bug, and keeps its trace. Each state says where the target stands.
     """
     hub: Hub | None = None
     try:
@@ -87,14 +87,18 @@ def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_
             except (PushError, OSError) as error:
                 state = ended_by(error)
             return status.ended(state, read_gate(staging))
-    except (PushError, OSError) as error:  # the target could not be held: another run shows how it stands, if any does
+    except (PushError, OSError) as error:  # the target could not be held; a run that holds it shows how it stands
         state = ended_by(error)
         where = status_at(hub.target) if hub else ""
         return state.model_copy(update={"message": "\n".join(filter(None, (state.message, where)))})
 
 
 def ended_by(error: PushError | OSError) -> State:
-    """The state of a run that an error has ended; an error that is a bug is raised again."""
+    """Return the state of a run that an error has ended.
+
+    Raises:
+        OSError: the error itself, if it is a bug.
+    """
     state: State[Any]
     if isinstance(error, OSError):
         if error.errno not in MACHINES_DOING:
@@ -110,7 +114,7 @@ def ended_by(error: PushError | OSError) -> State:
 
 
 def _storage(error: OSError) -> PushError:
-    """The error for people that a refusal of the machine's storage means."""
+    """Return the error for people if the machine's storage refuses something."""
     where = f"{printable(os.fsdecode(error.filename or 'a file'))}: {error.strerror}"
     if error.errno in NO_ROOM:
         return DiskFull(f"{where}. Free some room there, and start again: what is staged stays.")

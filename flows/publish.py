@@ -1,13 +1,13 @@
-"""The middle of a push: shards are staged, transferred and committed, the three overlapped.
+"""The middle of a push: shards are staged, transferred and committed, all three at the same time.
 
-How it works: the workers stage the missing shards, group by group. The main thread takes each receipt as soon as it
-is there (`_stage`), transfers shards as they come (`_send`), and commits them batch by batch (`_make_visible`), while
-the workers go on. Each of the three is a generator over the one before, so nothing is held back longer than what is
-sent or committed together takes to fill. Each task run names those that it came after, so that the run's graph in the
-UI shows the chain.
+How it works: the workers stage the missing shards, group by group. The main thread takes each receipt as soon as it is
+there (`_stage`), transfers shards as they come (`_send`), and commits them batch by batch (`_make_visible`), while the
+workers go on. Each of the three is a generator over the one before. So nothing waits longer than it takes to fill what
+is sent or committed together. Each task run names those that it came after, so that the run's graph in the UI shows the
+chain.
 
-Where a commit of somebody else was found on the way, the run looks at the target anew when it is through, and publishes
-what is then still missing, until it met nobody any more.
+If a commit of somebody else was found on the way, the run looks at the target again when it is through, and publishes
+what is still missing. It repeats this until nobody else has committed.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -35,24 +35,24 @@ from tasks.values.errors import PushError
 from tasks.values.models import Image, Receipt, ShardSpec
 from tasks.values.settings import Settings
 
-#: Rounds of staging and sending in one run. A staged file that is damaged before it is sent is staged again, and a disk
-#: that damages it each time has to be looked at by a person.
+#: Rounds of staging and sending in one run. A staged file that is damaged before it is sent is staged again. If a disk
+#: damages it each time, a person has to look at the disk.
 ROUNDS = 3
 #: Rounds in which somebody else has committed meanwhile. Two runs that publish different datasets to one target would
-#: go on for ever, each undoing the other's.
+#: go on for ever, each undoing the other's work.
 CONTESTS = 5
 
 PlanAgain = Callable[[], tuple[Work, Remote, Changes]]
-"""What is still to do by what the target holds now."""
+"""A function that returns what is still to do, by what the target holds now."""
 
 
 class StagingUnsound(PushError):
-    """What is staged does not stay as it was written."""
+    """Staged files do not stay as they were written."""
 
 
 @dataclass
 class Push:
-    """One run's way from missing shards to published ones."""
+    """The part of one run that turns missing shards into published ones."""
 
     hub: Hub
     lease: Lease
@@ -63,21 +63,26 @@ class Push:
     progress: Progress
     steps: Steps
     failed: dict[str, PushError] = field(default_factory=dict)
-    """Shards that could not be staged, by their path in the repo, and why."""
+    """The errors of shards that could not be staged, by the shard's path in the repo."""
     _ran: dict[str, State[Any]] = field(default_factory=dict)
-    """By a shard's path, the task run that it has come through last: what comes next is drawn after it."""
+    """The last task run that each shard has come through, by the shard's path. The graph shows the next one after
+    it.
+    """
     _commits: list[State[Any]] = field(default_factory=list)
     _contested: bool = False
     """Whether a commit of somebody else was found in this round."""
 
     def publish(self, work: Work, remote: Remote, changes: Changes, plan_again: PlanAgain) -> Remote:
-        """Stage and upload the missing shards; what the target holds in the end.
+        """Stage and upload the missing shards.
 
-        A shard whose staged file is damaged before it is sent is staged again. Where somebody else has committed
-        meanwhile, the rest is planned anew.
+        A shard whose staged file is damaged before it is sent is staged again. If somebody else has committed
+        meanwhile, the rest is planned again.
+
+        Returns:
+            What the target holds at the end.
 
         Raises:
-            StagingUnsound: it is damaged every time.
+            StagingUnsound: a staged file is damaged every time.
             ContestedTarget: somebody else commits every time.
         """
         unsound = contests = 0
@@ -109,7 +114,10 @@ class Push:
             work = self._with_again(work, again)
 
     def _with_again(self, work: Work, damaged: Collection[str]) -> Work:
-        """The work without what has failed in this run already, and with what is damaged staged again."""
+        """Return the work as it is now in this run.
+
+        Shards that have failed in it are left out, and damaged ones are staged again.
+        """
         missing = [spec for spec in work.missing if spec.path not in self.failed]
         staged = {spec.path for spec in work.send}.difference(damaged)
         return replace(
@@ -119,7 +127,7 @@ class Push:
         )
 
     def _stage(self, work: Work) -> Iterator[Receipt]:
-        """The receipts of the missing shards, each as soon as it is staged."""
+        """Yield the receipts of the missing shards, each as soon as it is staged."""
         specs = {spec.path: spec for spec in work.missing}
         redo = frozenset(spec.path for spec in work.stage)
         asked: dict[PrefectFuture[StagedGroup], tuple[Group, frozenset[str]]] = {}
@@ -142,14 +150,17 @@ class Push:
     def _submit(
         self, group: Group, missing: frozenset[str], redo: frozenset[str], refresh: bool = False
     ) -> PrefectFuture[StagedGroup]:
-        """Have a worker stage a group; one that is staged already comes back through Prefect's cache."""
+        """Let a worker stage a group. A group that is staged already comes back through Prefect's cache."""
         task = stage_group.with_options(result_storage=self.staging.results, refresh_cache=refresh or bool(redo))
         submit = cast(Callable[..., PrefectFuture[StagedGroup]], task.submit)  # its typed overloads know no wait_for
         arguments = quoted(group), missing, redo, self.source, self.staging
         return submit(*arguments, wait_for=list(self.steps.last))
 
     def _outcome(self, future: PrefectFuture[StagedGroup], missing: frozenset[str]) -> dict[str, Receipt]:
-        """The receipts of the missing shards of a group, by path; the shards that could not be staged into `failed`."""
+        """Return the receipts of a group's missing shards, by path.
+
+        Shards that could not be staged go into `failed`.
+        """
         try:
             receipts = future.result().receipts
         except NotStaged as error:
@@ -160,7 +171,7 @@ class Push:
         return {receipt.path: receipt for receipt in receipts if receipt.path in missing}
 
     def _send(self, receipts: Iterator[Receipt], damaged: list[Receipt]) -> Iterator[Transferred]:
-        """Transfer shards as they come, some together; those whose staged file is damaged into `damaged`."""
+        """Transfer shards as they come, some together. The receipts of damaged staged files go into `damaged`."""
         settings = Settings()
         groups = batches(receipts, settings.transfer_shards, settings.transfer_bytes)
         for number, group in enumerate(groups, start=1):
@@ -176,7 +187,7 @@ class Push:
                 damaged.append(receipt)
 
     def _make_visible(self, sent: Iterator[Transferred], remote: Remote, changes: Changes) -> Remote:
-        """Commit what was transferred, batch by batch, and then what no shard took along."""
+        """Commit what was transferred, batch by batch. Then commit the changes that no batch has taken along."""
         settings = Settings()
         for number, batch in enumerate(batches(sent, settings.batch_shards, settings.batch_bytes), start=1):
             receipts = [one.receipt for one in batch]
@@ -208,16 +219,16 @@ class Push:
         return remote
 
     def _after(self, receipts: Iterable[Receipt]) -> list[State[Any]]:
-        """The task runs that these shards have come through last, each once."""
+        """Return the last task runs that these shards have come through, each once."""
         ran = (self._ran[receipt.path] for receipt in receipts)
         return list({state.state_details.task_run_id: state for state in ran}.values())
 
 
 def embedded(spec: ShardSpec, receipt: Receipt) -> Iterator[tuple[Image, str]]:
-    """Each image of a staged shard, with the sha256 that it had."""
+    """Yield each image of a staged shard, with the sha256 that it had."""
     return zip(spec.images, (content.sha256 for content in receipt.images), strict=True)
 
 
 def summary(receipts: Sequence[Receipt]) -> str:
-    """Some shards in a few words."""
+    """Return a few words for some shards."""
     return receipts[0].name if len(receipts) == 1 else f"{receipts[0].name} and {len(receipts) - 1} more"

@@ -49,11 +49,11 @@ from tasks.values.findings import Defacing, Statement, Stop
 from tasks.values.models import Gated, Removed, Verification
 from tasks.values.settings import Settings, stage_workers
 
-#: Threads, because embedding reads, writes and hashes, and all three release the GIL.
+#: Threads are enough, because embedding reads, writes and hashes, and all three release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
 
 
-#: Lists that may stay empty, which the form sends as nothing.
+#: Lists that may stay empty. The form sends an empty list as nothing.
 MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
 Rules = Annotated[list[Stop], MaybeNone]
 Fields = Annotated[list[str], MaybeNone]
@@ -145,7 +145,7 @@ def push_bids(
 
 
 def push(held: Held, order: Order, approved: Approved | None = None) -> State:
-    """A night's work, or the removal that a person approved; the state in which the run ends."""
+    """Do a night's work, or the removal that a person approved, and return the state in which the run ends."""
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
         stops = would_stop(held, order, found)
@@ -201,7 +201,7 @@ def send(
     changes: Changes,
     texts: Mapping[str, bytes],
 ) -> tuple[Remote, dict[str, PushError]]:
-    """Stage, transfer and commit a wave: what the target holds then, and the shards that could not be staged.
+    """Stage, transfer and commit a wave.
 
     Args:
         held: the target.
@@ -209,8 +209,11 @@ def send(
         found: what was found.
         wave: the work to do.
         later: the paths of shards that have to wait for room.
-        changes: what else the commits bring about.
+        changes: what the commits have to change besides shards.
         texts: every text and picture that the repo is to hold.
+
+    Returns:
+        What the target holds then, and the errors of the shards that could not be staged, by path in the repo.
     """
     hub, staging = held.hub, held.staging
     staging.require_room(sum(spec.room for spec in wave.stage))
@@ -228,7 +231,7 @@ def send(
 
 
 def changes_of(order: Order, found: Found) -> Changes:
-    """What a commit has to bring about besides shards."""
+    """Return what a commit has to change besides shards."""
     shown = about(found, pictures_on(found.remote.card, found.listing))
     return Changes(
         card_of=partial(card, found.dataset, order.repo_id, about=shown),
@@ -243,12 +246,12 @@ def changes_of(order: Order, found: Found) -> Changes:
 
 
 def about(found: Found, pictures: Pictures) -> About:
-    """What the card says that is neither in the dataset nor in the record."""
+    """Return what the card says that is neither in the dataset nor in the record."""
     return About(found.checked, pictures, CardVersions.of(found.dataset))
 
 
 def draw(held: Held, found: Found) -> Pictures:
-    """The card's pictures, of images that this run leaves on the Hub."""
+    """Return the card's pictures, of images that this run leaves on the Hub."""
     images = to_draw(found.dataset, found.work, found.remote.record)
     before = pictures_on(found.remote.card, found.listing)
     return held.steps.take(draw_pictures, quoted(images), before, found.known_contents())
@@ -263,7 +266,7 @@ def evidence_of(
     failed: Mapping[str, PushError] = MappingProxyType({}),
     waiting: int = 0,
 ) -> Evidence:
-    """What this run leaves to be verified, and shown at its gate."""
+    """Return what this run leaves to be verified, and to be shown at its gate."""
     sent = frozenset(spec.path for spec in wave.missing) - failed.keys()
     in_place = sent | {spec.path for spec in found.work.done}
     receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)

@@ -1,8 +1,8 @@
 """What a push does about removals: what its gate asks about, and the way from a person's approval to the one commit.
 
-The approval is about what the gate showed, perhaps days ago. So the dataset and the record are looked at anew, by the
-same steps as in any push, and only what was approved and is *still* no longer in the dataset leaves the repo. Shards
-that were held back for approved rows are staged and sent in that commit; nothing else is published with it.
+The approval is about what the gate showed, perhaps days ago. So the dataset and the record are looked at again, by the
+same steps as in any push. Only what was approved and is *still* missing in the dataset leaves the repo. Shards that
+were held back for approved rows are staged and sent in that commit. Nothing else is published with it.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Ve
 
 
 def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
-    """The removals that this run's gate asks about: those that nobody has decided to keep, or none."""
+    """Return the removals that this run's gate asks about: those that nobody has decided to keep, or none."""
     log = get_run_logger()
     if ThisRun.flow_run().parameters.get("removed") == "delete":
         log.warning(
@@ -48,7 +48,7 @@ def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
 
 
 def settled(held: Held, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
-    """Images about which a person has decided, or is being asked, so that they do not count as a change any more."""
+    """Return the images that a person has decided about, or is being asked about. They no longer count as a change."""
     gate = read_gate(held.staging)
     asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
     decided = read_kept(held.staging).images | read_accepted(held.staging).within(record)
@@ -56,13 +56,16 @@ def settled(held: Held, approved: Removals | None, record: PublicationRecord) ->
 
 
 def asked_already(held: Held, asked: Removals) -> bool:
-    """Whether there is nothing to ask, or the target's open gate asks exactly this, so that it stays open."""
+    """Return whether there is nothing to ask, or the target's open gate asks exactly this.
+
+    Then that gate stays open.
+    """
     gate = read_gate(held.staging)
     return not asked or (gate is not None and gate.removals == asked and is_open(gate))
 
 
 def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
-    """The dataset with the images that this run leaves on the Hub: of no other the card shows a slice."""
+    """Return the dataset with only the images that this run leaves on the Hub. The card shows slices of no others."""
     images = [image for spec in (*work.done, *work.missing) for image in spec.images]
     for spec in work.held_back:
         published = {image.path for image in record.shards[spec.path].images}
@@ -73,7 +76,7 @@ def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
 def planned_removal(
     held: Held, approved: Approved, work: Work, remote: Remote, listing: Listing, pictures: Pictures
 ) -> RemovalPlan:
-    """What of the approved removals leaves the repo now; what stays, and why, is told."""
+    """Return which of the approved removals leave the repo now. Log what stays, and why."""
     gate, going = approved.gate, {spec.path for spec in work.missing}
     there = {path: held.hub.sha256_of(path, remote.commit) for path in gate.removals.texts if path in listing.files}
     shown = {picture.path for picture in pictures.shown.values()}
@@ -99,7 +102,7 @@ def planned_removal(
 
 
 def nothing_removed(held: Held, approved: Approved, plan: RemovalPlan) -> State:
-    """The end of a run whose approved removals are none any more."""
+    """Return the end of a run that has nothing left to remove of what was approved."""
     write_gate(held.staging, closed(held))
     said = f"Nothing was removed from the Hub: {plan.kept[0].file}: {plan.kept[0].why}." if plan.kept else ""
     if len(plan.kept) > 1:
@@ -117,7 +120,7 @@ def removed_state(
     level: Verification,
     failed: Sequence[str],
 ) -> State:
-    """Verify what the removal has left, and say what is gone; the state in which the run ends."""
+    """Verify what the removal has left, and return the state in which the run ends, which says what was removed."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
     gone = f"Removed from the Hub, as approved: {sentences.what_was_removed(plan)}."

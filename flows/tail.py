@@ -1,4 +1,4 @@
-"""The tail of a push, which both flows share: verify, approve (suspended), cleanup."""
+"""The last part of a push, which both flows share: verify, approve (suspended), cleanup."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -39,20 +39,24 @@ from tasks.values.settings import Settings
 
 @dataclass(frozen=True)
 class Approved:
-    """What a person approved at this run's gate to be removed from the Hub, once the staged files were decided."""
+    """The removals that a person approved at this run's gate, after the staged files were decided."""
 
     gate: Gate
     approval: Approval
     staged: State | None
-    """What became of the staged files; None where there were none to decide."""
+    """The state that says what became of the staged files; None if there were none to decide about."""
 
 
 Remove = Callable[[Approved], State]
-"""Removes what was approved, from the dataset and the record as they are by now; the state in which the run ends."""
+"""A function that removes what was approved, by the present dataset and record, and returns the run's final state."""
 
 
 def never_asked(approved: Approved) -> State:
-    """What a flow does about removals that knows no dataset, so that its gate never asks about any."""
+    """Refuse a removal, for a flow that knows no dataset, so that its gate never asks about removals.
+
+    Raises:
+        RemovalNotApproved: always.
+    """
     raise RemovalNotApproved(f"this run's gate asked about no removal: {approved.gate.removals.sentence()}")
 
 
@@ -63,7 +67,18 @@ def tail(
     remove: Remove = never_asked,
     leftovers: Leftovers | None = None,
 ) -> State:
-    """Verify, ask a person, and remove what they let go; the state in which the run ends."""
+    """Verify, ask a person, and remove what they let go.
+
+    Args:
+        held: the target.
+        verification: how deep to look.
+        found: what the run brings to its gate.
+        remove: removes what was approved to leave the repo.
+        leftovers: what else is in the staging folder, if it was looked at before.
+
+    Returns:
+        The state in which the run ends.
+    """
     report = verified(held, verification, found)
     if not (found.receipts or found.asked):
         leftovers = leftovers or look(held, ())
@@ -82,9 +97,9 @@ def tail(
 
 
 def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
-    """The same for a run that comes back to its gate: about the shards that the gate has shown, and no other.
+    """Do what `tail` does for a run that comes back to its gate, and only with the shards that the gate showed.
 
-    They are verified anew, at the head of the target as it is by now. Those that are gone or changed are told.
+    They are verified again, at the present head of the target. Those that are gone or changed are logged.
     """
     gone = not_as_shown(held.staging, gate)
     shown = set(gate.shown)
@@ -100,18 +115,18 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
 
 
 def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
-    """What is staged beside these shards, after the last step."""
+    """Return what is staged besides these shards, after the last step."""
     return held.steps.take(look_for_leftovers, held.hub, held.staging, quoted(receipts))
 
 
 def _remember(staging: Staging, receipts: Sequence[Receipt], report: VerificationReport) -> None:
-    """Note in the receipts which commit holds what was verified, for when the head has moved on."""
+    """Note in the receipts which commit holds what was verified, for the time when the head has moved on."""
     on_hub = {(check.path, check.size, check.sha256) for check in report.checks}
     staging.remember((one for one in receipts if (one.path, one.size, one.sha256) in on_hub), report.commit)
 
 
 def _where(staging: Staging) -> sentences.Where:
-    """This machine's staging folder, and when a question that is asked now is closed."""
+    """Return this machine's staging folder, and when a question that is asked now is closed."""
     expires = datetime.now(UTC) + timedelta(days=Settings().gate_days)
     return sentences.Where(staging.folder, socket.gethostname(), expires)
 
@@ -150,7 +165,7 @@ def _decide(
     where: sentences.Where,
     remove: Remove,
 ) -> State:
-    """Ask, and do what the person says. The process ends while it waits, and comes back here."""
+    """Ask, and do what the person says. The process ends while the run waits, and a new one comes back here."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
@@ -174,7 +189,7 @@ def _decide(
 def _staged(
     held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
 ) -> State | None:
-    """Do what the person says about the staged files; None where they were not asked about them."""
+    """Do what the person says about the staged files, and return the state. None if they were not asked about them."""
     if approval.decision is None:
         return None
     if approval.decision is Choice.KEEP:
@@ -216,7 +231,7 @@ def _clean_up(
 
 
 def closed(held: Held) -> Gate:
-    """The gate of this run once all of it was decided and done."""
+    """Return the gate of this run after all of it was decided and done."""
     return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
 
 

@@ -1,8 +1,8 @@
-"""Verification as every run does it: look at the Hub, remember what was found, and stop where something is not right.
+"""Verification as every run does it: look at the Hub, remember what was found, and stop if something is not right.
 
-The quiet night, the night that publishes texts only, the run at its gate and the cleanup all come through here. So each
-of them says in its state what it has checked, and at which commit; each reads the shards back that failed before; and
-none goes on while one of them is not right.
+The quiet night, the night that publishes only texts, the run at its gate and the cleanup all come through here. So each
+of them says in its state what it has checked, and at which commit. Each reads back the shards that failed before. None
+goes on while one of them is not right.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,13 +24,13 @@ from tasks.verify import ReadBack, Reading, verify_target
 
 
 def verified(held: Held, level: Verification, found: Evidence) -> VerificationReport:
-    """Verify the target after the last step; the report, if nothing failed.
+    """Verify the target after the last step, and return the report if nothing failed.
 
-    What was found is kept in the staging folder, and in the target's status. A verification that could not look at
-    the Hub ends in its own error, and changes nothing of either.
+    What was found is kept in the staging folder and in the target's status. A verification that could not look at the
+    Hub ends with its own error, and changes nothing there.
 
     Raises:
-        VerificationFailed: something that should be on the Hub is not, or is not right.
+        VerificationFailed: something that should be on the Hub is not there, or is not right.
     """
     staging, settings, now, log = held.staging, Settings(), datetime.now(UTC), get_run_logger()
     before, damaged = read_failed(staging)
@@ -71,12 +71,18 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
 def published(
     before: PublicationRecord, after: PublicationRecord, listing: Listing, settled: Collection[str]
 ) -> Sequence[PublishedShard]:
-    """Everything that has to be on the Hub when a run has done its part, by path.
+    """Return everything that has to be on the Hub when a run has done its part, sorted by path.
 
-    That is what the run has published, or has found in order (`settled`), also where somebody else took its line out
-    of the record since `before`; and every other line of the record that agrees with the `listing` as it was read: a
-    shard that waits for room or could not be staged, with its published version, and one that the dataset no longer
-    has. Where such a line does not agree, the run has told so as drift, and has no part in mending it now.
+    First, this is what the run has published, or has found in order, even if somebody else has taken its line out of
+    the record meanwhile. Second, it is every other line of the record that agrees with the listing: a shard that waits
+    for room or could not be staged, in its published version, and one that the dataset no longer has. A line that does
+    not agree was reported as drift, and this run has no part in mending it.
+
+    Args:
+        before: the record as the run found it.
+        after: the record now.
+        listing: the files of the repo as the run found them.
+        settled: paths of shards that the run has published or found in order.
     """
     lines = {path: line for path, line in before.shards.items() if path in settled} | dict(after.shards)
     return [line for path, line in sorted(lines.items()) if path in settled or disagreement(line, listing) is None]

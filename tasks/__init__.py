@@ -1,6 +1,6 @@
-"""The stages of a push, one a file, in the chain's order.
+"""The stages of a push, one file or package each.
 
-load, plan, stage (embed, write), upload, verify, approve, cleanup: pure functions, and the thin ``@task`` over them.
-A stage imports the values of `tasks.values.models`, the small modules that all stages stand on (`errors`, `files`,
-`settings`, `staging`, `hub`) and libraries, never another stage.
+In the order of the chain they are load, preflight, plan, stage, transfer, commit, verify, approve, cleanup. Each is
+pure functions with a thin ``@task`` over them. A stage imports the packages that all stages share (values, bids, disk,
+hub, record, runs, report) and libraries, and no other stage but its own parts (`tests/test_house.py`).
 """

@@ -1,10 +1,13 @@
-"""The gate: suspend the run until a person decides, with the evidence in front of them.
+"""The gate: suspends the run until a person decides, with the evidence in front of them.
 
-The process ends while the run is suspended; days later a new process starts the flow from the top. What the gate
-showed is kept in the staging folder (`gate.json`), because the person's decision is about exactly that: only what was
-shown may go. The form has a field for each thing that is there to decide (staged files, removals on the Hub) and no
-default for a decision, so no path approves by itself, and the repo's name must be typed. A wrong name asks again. The
-key of the suspension carries the run's count, so a Retry asks again too.
+The process ends while the run is suspended. Days later a new process starts the flow from the top. What the gate showed
+is kept in the staging folder (`gate.json`), because the person's decision is about exactly that: only what was shown
+may be removed.
+
+The form has a field for each thing that there is to decide (staged files, removals on the Hub), and no default for a
+decision, so no path approves by itself. The repo's name must be typed. A wrong name makes the run ask again. The key of
+the suspension carries the run's count, so a Retry asks again too.
+
 The Suspended state's message says that a person is awaited, until when, and about what.
 """
 
@@ -38,7 +41,7 @@ class NotThisRepo(PushError):
 
 
 class Superseded(PushError):
-    """A newer run has taken over the gate that this run comes back to."""
+    """A newer run has taken over the gate to which this run comes back."""
 
 
 class CannotAsk(PushError):
@@ -46,7 +49,7 @@ class CannotAsk(PushError):
 
 
 class GateElsewhere(PushError):
-    """The gate that this run comes back to is not in the staging folder that this worker sees."""
+    """The gate to which this run comes back is not in the staging folder that this worker sees."""
 
 
 class GateForm(RunInput):
@@ -54,7 +57,10 @@ class GateForm(RunInput):
 
 
 def read_gate(staging: Staging) -> Gate | None:
-    """The target's gate, if a run has claimed it. A damaged file is no gate: nobody's approval is read into it."""
+    """Return the target's gate if a run has claimed it, else None.
+
+    A damaged file counts as no gate: nobody's approval is read into it.
+    """
     try:
         return Gate.model_validate_json(staging.read(staging.gate))
     except (*NOT_ORDINARY, ValidationError):
@@ -62,7 +68,7 @@ def read_gate(staging: Staging) -> Gate | None:
 
 
 def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
-    """The gate that this run has opened already, when it comes back to it: resumed by a person, or retried.
+    """Return the gate that this run opened before, if it comes back to it: resumed by a person, or retried. Else None.
 
     Raises:
         Superseded: another run has claimed the target since. An answer given here is about older evidence.
@@ -83,7 +89,7 @@ def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
 
 
 def superseded_by(name: str) -> str:
-    """The sentence in which a run ends whose gate another one has taken over."""
+    """Return the sentence with which a run ends if another run has taken over its gate."""
     return (
         f"The newer run {name} publishes to the same target and has taken this gate over: what it sends is not in the "
         "evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, start "
@@ -92,27 +98,34 @@ def superseded_by(name: str) -> str:
 
 
 def write_gate(staging: Staging, gate: Gate) -> None:
-    """Keep the gate, whole and durable, before anyone is asked."""
+    """Keep the gate in its file, whole and flushed to the disk, before anyone is asked."""
     write_whole(staging.gate, gate.model_dump_json(indent=1).encode())
 
 
 def has_claimed(staging: Staging, flow_run_id: str) -> bool:
-    """Whether this run (an earlier start of it) has begun to publish already, so that its gate is still to come."""
+    """Return whether an earlier start of this run has begun to publish, so that its gate is still to come."""
     gate = read_gate(staging)
     return gate is not None and gate.flow_run_id == flow_run_id
 
 
 def claim(staging: Staging, target: Target, run: ThisRun) -> list[str]:
-    """Take the target's gate for this run, before it publishes anything; the names of the runs that lose theirs."""
+    """Take the target's gate for this run, before it publishes anything.
+
+    Returns:
+        The names of the runs that lose their gates.
+    """
     superseded = supersede(target_tag(target), run)
     write_gate(staging, Gate(flow_run_id=run.id, flow_run_name=run.name, target=str(target)))
     return superseded
 
 
 def supersede(tag: str, newer: ThisRun) -> list[str]:
-    """Cancel the older runs that wait at the gate of the target with this tag; their names.
+    """Cancel the older runs that wait at the gate of the target with this tag.
 
-    One target has at most one open gate: what the newer run publishes, the older evidence does not show.
+    One target has at most one open gate, because the older evidence does not show what the newer run publishes.
+
+    Returns:
+        The names of the cancelled runs.
     """
     superseded = []
     with get_client(sync_client=True) as client:
@@ -133,22 +146,22 @@ class Question:
     """What a person is asked, and for how long."""
 
     evidence: str
-    """Markdown shown above the form; short, because a long one hides the form's fields."""
+    """Markdown that is shown above the form. It is short, because a long text hides the form's fields."""
     picture: str
-    """Markdown of a picture below it, left out where there is a mistake to tell of instead."""
+    """Markdown of a picture below the evidence. It is left out if there is a mistake to tell of instead."""
     files: str
-    """Where the staged files are, as the form says it; empty where none are to be decided."""
+    """Where the staged files are, as the form says it. Empty if there are none to decide about."""
     waits: str
-    """What the run's page says meanwhile."""
+    """What the run's page says while the run waits."""
     expires: datetime
-    """When the question is closed; the server then ends the run, and nothing is deleted."""
+    """The time when the question is closed. The server then ends the run, and nothing is deleted."""
     removals: str = ""
-    """What is on the Hub and no longer in the dataset, in one line; empty where it is not to be decided."""
+    """What is on the Hub and no longer in the dataset, in one line. Empty if that is not to be decided."""
     stale: bool = True
     """Whether there may be leftovers in the staging folder."""
 
     def form(self, mistake: str) -> type[GateForm]:
-        """The form, with what was wrong with the last answer."""
+        """Return the form, with what was wrong with the last answer."""
         told = f"**Not accepted:** {mistake}\n\n{self.evidence}" if mistake else self.evidence + self.picture
         fields: dict[str, Any] = {}
         if self.files:
@@ -159,7 +172,7 @@ class Question:
             fields["removals"] = (Fate, Field(title="Removals", description=what))
         what = "Type the repo's name (namespace/name) to confirm which dataset this is about."
         fields["confirm_repo"] = (str, Field(title="Repo name", description=what))
-        if self.files and (self.stale or not self.removals):  # a form with a field more crops what stands above it
+        if self.files and (self.stale or not self.removals):  # a form with one more field crops what stands above it
             what = "Also remove leftovers of older or broken runs."
             fields["remove_stale"] = (bool, Field(default=False, title="Remove stale files too", description=what))
         what = "Why, and who you are: kept in the run's log."
@@ -167,23 +180,26 @@ class Question:
         return create_model("CleanupForm", __base__=GateForm, **fields).with_initial_data(description=told)
 
     def message(self, mistake: str) -> str:
-        """What the state of the run says, likewise."""
+        """Return what the state of the run says, with what was wrong with the last answer."""
         return f"Not accepted: {mistake}\n{self.waits}" if mistake else self.waits
 
 
 def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
-    """Suspend the run until a person decides; what they decided, with the repo's name right.
+    """Suspend the run until a person decides.
 
-    Must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own, so
-    an answer is never read twice.
+    This must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own,
+    so an answer is never read twice.
 
     Args:
         repo_id: the name that has to be typed.
         run: this run.
         question: what the person sees.
 
+    Returns:
+        What they decided, once the repo's name is right.
+
     Raises:
-        CannotAsk: the server does not let the run wait, since somebody has changed its state meanwhile.
+        CannotAsk: the server does not let the run wait, because somebody has changed its state meanwhile.
     """
     mistake = ""
     for attempt in count(1):
@@ -203,13 +219,13 @@ def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
 
 
 def suspend(form: type[GateForm], key: str, expires: datetime, message: str) -> GateForm:
-    """The answer to the question of this key; the first time, suspend the run, which ends this process.
+    """Return the answer to the question with this key. The first time, suspend the run, which ends this process.
 
-    Prefect's `suspend_flow_run` with a message: it takes none for the state, and setting the state a second time would
-    undo the answer of somebody who was faster.
+    This is Prefect's `suspend_flow_run` with a message. Prefect's own takes no message for the state, and setting the
+    state a second time would undo the answer of somebody who was faster.
 
     Raises:
-        CannotAsk: the run is in a state that it cannot be suspended in.
+        CannotAsk: the run is in a state in which it cannot be suspended.
     """
     run = ThisRun.flow_run()
     state: State[Any] = Suspended(pause_expiration_time=expires, pause_key=key, message=message)
@@ -231,7 +247,7 @@ def suspend(form: type[GateForm], key: str, expires: datetime, message: str) -> 
 
 
 def cannot_ask(why: str) -> str:
-    """The sentence in which a run ends that could not ask."""
+    """Return the sentence with which a run ends that could not ask."""
     return (
         f"the gate could not be opened: {why} Nothing was deleted, and what is staged stays. Retry the run, or run "
         "cleanup-staging/cleanup."

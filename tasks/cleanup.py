@@ -1,25 +1,26 @@
-"""Cleanup: the only code in bids-push that deletes staged files, and the tail of every push.
+"""Cleanup: the only code in bids-push that deletes staged files, and the last step of every push.
 
 Deleting is a value before it is an act. `plan_cleanup` computes a `CleanupPlan` from what a person approved, from the
-verification made after the approval, and from what is on the disk; `execute` carries it out. Right before each
-unlink it is checked again that
+verification that followed the approval, and from what is on the disk; `execute` carries it out. Right before each
+unlink it checks again that
 
-- the file has a name that bids-push gives, in the target's own folder, reached without following a symlink (each
-  folder on the way is opened with O_NOFOLLOW, and the file is unlinked relative to the folder so opened),
+- the file has a name that bids-push gives, in the target's own folder, and is reached without following a symlink (each
+  folder on the way is opened with O_NOFOLLOW, and the file is unlinked relative to the folder opened last),
 - it is an ordinary file (`tasks.disk.untrusted`): no link, no FIFO, no second name elsewhere,
-- a shard has the bytes that its receipt describes: the identity that it got when it was staged, else (copied, restored,
-  staged by an older version) their sha256; any other file is the one that was planned, by its identity,
-- the Hub holds a shard with the same size and sha256: asked for `ASK_AT_ONCE` shards at a time, right before those are
-  unlinked.
+- a shard has the bytes that its receipt describes. This is known by the identity that it got when it was staged, or
+  else (it was copied, restored, or staged by an older version) by its sha256. Any other file must be the one that was
+  planned, by its identity,
+- the Hub holds a shard with the same size and sha256. The Hub is asked about `ASK_AT_ONCE` shards at a time, right
+  before those are unlinked.
 
-`find_leftovers` sorts what else is in the folder. A shard that no gate is about (of an older digest, or withdrawn) is
-**stale** if the Hub is proved to have its bytes, at the head of the target or at the commit that its receipt remembers;
-else, or where what the Hub has failed verification, it is an **only copy**, and nobody can remove it here. Half-written
-files, receipts without a shard and results that nothing explains are copies of nothing, and stale too. Stale files go
-only if the form says so, after the same checks.
+`find_leftovers` sorts what else is in the folder. Some shards belong to no gate, because they have an older digest, or
+were withdrawn. Such a shard is **stale** if the Hub is proved to have its bytes, at the head of the target or at the
+commit that its receipt remembers. Otherwise it is an **only copy**, and nobody can remove it here; so it is if what the
+Hub has for it failed verification. Half-written files, receipts without a shard, and results that nothing explains are
+copies of nothing, and count as stale too. Stale files are removed only if the form says so, after the same checks.
 
-Whatever fails a check stays, and is listed with the reason. Files that bids-push did not make are never touched.
-Interrupted, it can be repeated: what is gone already is no error. The staging root itself is never removed.
+What fails a check stays, and is listed with the reason. Files that bids-push did not make are never touched. An
+interrupted cleanup can be repeated: a file that is gone already is no error. The staging root itself is never removed.
 """
 
 import os
@@ -53,10 +54,10 @@ from tasks.report.evidence import (
 from tasks.values.errors import PushError
 from tasks.values.models import ListedFile, Receipt
 
-ASK_AT_ONCE = 50  # shards: two requests to the Hub before each so many are unlinked
+ASK_AT_ONCE = 50  # shards: two requests to the Hub before each group of so many is unlinked
 
 Held = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
-"""What the Hub holds of these repo paths now: at a commit, or (empty) at the head of the target."""
+"""A function that returns what the Hub holds at these repo paths: at a commit, or ("") at the head of the target."""
 
 GONE = "it is gone already"
 NOTHING_ELSE = Leftovers()
@@ -65,11 +66,17 @@ UNPROVED = "nothing proves that the Hub has these bytes, at the head or at the c
 
 
 class NotApproved(PushError):
-    """A cleanup was asked for without a person's approval."""
+    """A cleanup was asked for, and no person approved it."""
 
 
 def find_leftovers(staging: Staging, explained: Sequence[Receipt], held: Held) -> Leftovers:
-    """Sort what is in the folder beside the shards of these receipts and what explains them."""
+    """Sort what else is in the folder, besides the shards of these receipts and the files that belong to them.
+
+    Args:
+        staging: the target's folder.
+        explained: the receipts of the shards that a gate is about.
+        held: asks the Hub.
+    """
     receipts = {receipt.file: receipt for receipt in (*staging.receipts(), *explained)}
     ours, strangers = staging.ours(), staging.strangers()
     staying = {receipt.file for receipt in explained} | {name for name in strangers if name.endswith(SHARD_SUFFIX)}
@@ -114,9 +121,12 @@ def _receipt_beside(file: str) -> str:
 
 
 def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> Removal | OnlyCopy:
-    """A staged shard that no gate is about, with the bytes that the Hub is to be asked for.
+    """Return a staged shard that no gate is about, with the bytes to ask the Hub for.
 
-    Without a receipt, the Hub is asked where the shard's name belongs in the repo.
+    If there is no receipt, the Hub is asked at the path in the repo that the shard's name belongs to.
+
+    Returns:
+        What may be removed if the Hub has it, or an only copy.
     """
     found = identity(entry.status)
     if receipt is not None and receipt.identity == found:
@@ -142,7 +152,10 @@ def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> Removal |
 
 
 def _proved(claims: Sequence[Removal], held: Held) -> dict[str, Removal]:
-    """Those shards that the Hub holds, by their staged files: at the head, or else at the commit that each names."""
+    """Return the shards that the Hub holds, by their staged files.
+
+    A shard counts if the Hub holds it at the head, or else at the commit that it names.
+    """
     at_head = [claim.model_copy(update={"commit": ""}) for claim in claims]
     proved: dict[str, Removal] = {}
     for asked in (at_head, [claim for claim in claims if claim.commit]):
@@ -155,14 +168,16 @@ def _proved(claims: Sequence[Removal], held: Held) -> dict[str, Removal]:
 def plan_cleanup(
     staging: Staging, gate: Gate, approval: Approval, report: VerificationReport, leftovers: Leftovers = NOTHING_ELSE
 ) -> CleanupPlan:
-    """Work out which files go: those that the person saw, approved, and that the last verification found on the Hub.
+    """Work out which files are removed.
+
+    These are the files that the person saw and approved, and that the last verification found on the Hub.
 
     Args:
         staging: the target's folder.
         gate: what the person saw.
         approval: what they decided.
         report: what the verification after that found.
-        leftovers: what else is in the folder now, where they decided that stale files go too.
+        leftovers: what else is in the folder now, if they decided to remove stale files too.
 
     Raises:
         NotApproved: the gate is another run's, or the decision is not to delete.
@@ -203,7 +218,10 @@ def plan_cleanup(
 
 
 def _as_shown(gate: Gate, leftovers: Leftovers) -> list[Removal]:
-    """The stale files of now that the gate has shown as they are: shards by their bytes, others by their identity."""
+    """Return the present stale files that are as the gate showed them.
+
+    A shard is compared by its bytes, any other file by its identity.
+    """
     shown = {leftover.file: leftover for leftover in gate.stale}
 
     def same(now: Removal, then: Removal | None) -> bool:
@@ -217,7 +235,7 @@ def _as_shown(gate: Gate, leftovers: Leftovers) -> list[Removal]:
 
 
 def _removals(staging: Staging, receipt: Receipt, sharing_result: Sequence[str]) -> list[Removal]:
-    """The files of one shard: the shard itself, then (if no other needs it) Prefect's result, and its receipt last."""
+    """Return the files of one shard in order: the shard, Prefect's result (if no other shard needs it), the receipt."""
     names: list[tuple[str, Kind, tuple[str, ...]]] = [(receipt.file, "shard", ())]
     names += [(result_name(receipt), "result", tuple(sharing_result))] if sharing_result else []
     names += [(receipt_name(receipt), "receipt", (receipt.file,))]
@@ -236,7 +254,7 @@ def _removal(staging: Staging, name: str, kind: Kind, beside: tuple[str, ...]) -
 
 
 def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
-    """Carry out a plan, checking again right before each unlink."""
+    """Carry out a plan. Check everything again right before each unlink."""
     removed: list[Removal] = []
     gone: list[str] = []
     refused: list[Kept] = []
@@ -258,7 +276,11 @@ def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
 
 
 def _ask(removals: Iterable[Removal], held: Held) -> dict[tuple[str, str], ListedFile]:
-    """What the Hub holds of these shards now, each where it is said to: by commit and path."""
+    """Ask what the Hub holds of these shards now, each at its own commit.
+
+    Returns:
+        Commit and path -> the file as the Hub lists it.
+    """
     paths: dict[str, set[str]] = {}
     for removal in removals:
         if removal.path is not None:
@@ -267,7 +289,7 @@ def _ask(removals: Iterable[Removal], held: Held) -> dict[tuple[str, str], Liste
 
 
 def _not_on_hub(removal: Removal, on_hub: Mapping[tuple[str, str], ListedFile]) -> str | None:
-    """Why the Hub does not allow that this goes, or None."""
+    """Return why the Hub's content does not allow this removal, or None if it does."""
     if removal.path is None or removal.sha256 is None:
         return UNPROVED if removal.is_shard else None
     where = f"at commit {removal.commit[:12]}" if removal.commit else "at the head of the target"
@@ -280,7 +302,11 @@ def _not_on_hub(removal: Removal, on_hub: Mapping[tuple[str, str], ListedFile]) 
 
 
 def _unlink(folder: Path, removal: Removal) -> str | None:
-    """Unlink one file if it is still what was planned; why not, or None."""
+    """Unlink one file if it is still what was planned.
+
+    Returns:
+        Why it was not unlinked, or None if it was.
+    """
     name = PurePosixPath(removal.file)
     if not OURS.fullmatch(removal.file) or ".." in name.parts:
         return "its name is none that bids-push gives"
@@ -297,7 +323,7 @@ def _unlink(folder: Path, removal: Removal) -> str | None:
 
 
 def _changed(parent: int, name: str, removal: Removal) -> str | None:
-    """Why this file is not what was planned, or None.
+    """Return why this file is not what was planned, or None if it is.
 
     Raises:
         OSError: it is not there, is no ordinary file, or changes while it is read.
@@ -314,7 +340,7 @@ def _changed(parent: int, name: str, removal: Removal) -> str | None:
 
 
 def _by_shards(removals: Sequence[Removal], count: int) -> Iterator[list[Removal]]:
-    """The removals in order, the files of at most `count` shards at a time."""
+    """Yield the removals in order, in batches with the files of at most `count` shards."""
     batch: list[Removal] = []
     shards: set[str | None] = set()
     for removal in removals:
@@ -328,15 +354,15 @@ def _by_shards(removals: Sequence[Removal], count: int) -> Iterator[list[Removal
 
 
 def _remove_empty_folders(folder: Path, files: Iterable[str]) -> None:
-    """Remove the folders that these files were in, where nothing is left in them; `rmdir` refuses any other."""
+    """Remove the folders that these files were in, if nothing is left in them. `rmdir` refuses any other folder."""
     left = {parent for file in files for parent in PurePosixPath(file).parents if parent.name}
-    for below in sorted(left, reverse=True):  # a folder comes before the one that it is in
+    for below in sorted(left, reverse=True):  # the reverse order has a folder before the one that it is in
         with suppress(OSError), opened(folder, below.parts[:-1]) as parent:
-            os.rmdir(below.name, dir_fd=parent)  # something is in it, or it is a link: it stays
+            os.rmdir(below.name, dir_fd=parent)  # if something is in it, or it is a link, it stays
 
 
 def asking(hub: Hub) -> Held:
-    """The Hub, to be asked what it holds. A commit that is gone from the history holds nothing."""
+    """Return a function that asks the Hub what it holds. A commit that has left the history holds nothing."""
 
     def held(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
         try:
@@ -357,13 +383,13 @@ def asking(hub: Hub) -> Held:
     **RETRIES,
 )
 def look_for_leftovers(hub: Hub, staging: Staging, explained: Sequence[Receipt]) -> Leftovers:
-    """`find_leftovers` as a task."""
+    """Do `find_leftovers` as a task."""
     return retry_while_busy(lambda: find_leftovers(staging, explained, asking(hub)), get_run_logger().warning)
 
 
 @task(name="cleanup", task_run_name="clean up what was let go", cache_policy=NO_CACHE, persist_result=False)
 def clean_up(hub: Hub, plan: CleanupPlan) -> CleanupResult:
-    """`execute` as a task, asking the Hub."""
+    """Do `execute` as a task that asks the Hub."""
     log = get_run_logger()
     result = execute(plan, asking(hub))
     for kept in result.refused:

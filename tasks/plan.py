@@ -1,12 +1,13 @@
-"""Plan: a dataset's images cut into shards, each with the digest that decides its bytes.
+"""Plan: cuts a dataset's images into shards, each with the digest that decides its bytes.
 
-One shard a session, or a subject where there is no session; the images of derivatives go with their subject's session.
-Images that are nobody's have shards of their own: one for each template, one for the group results of each dataset.
-A shard's name depends on its own images alone, so it stays when others come and go.
+There is one shard for each session, or for each subject without sessions. The images of derivatives go with their
+subject's session. Images that belong to no subject have shards of their own: one for each template, and one for the
+group results of each dataset. A shard's name depends only on its own images, so it stays the same when others come and
+go.
 
-The digest is over all that decides the shard's bytes and is known without reading an image: the layout's version, the
-writer's settings, the shard's path, and of each image every field but its times, its inode and the names of its
-sidecars. Whether the content of an image is the one that was published is asked elsewhere, by its annex key or its
+The digest covers everything that decides the shard's bytes and is known without reading an image: the layout's version,
+the writer's settings, the shard's path, and every field of each image except its times, its inode and the names of its
+sidecars. Whether an image still has the content that was published is decided elsewhere, by its annex key or its
 sha256.
 """
 
@@ -27,20 +28,24 @@ FOLDER = "data"
 HASH_LENGTH = 8  # hexadecimal characters: tells apart the few names of one dataset that need it
 MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a hash stay below a file name's 255
 
-#: Labels that are file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
+#: Labels that are valid file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
 _PLAIN = re.compile(r"[A-Za-z0-9]+")
 _NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars")
 _FIELDS = tuple(field.name for field in fields(Image) if field.name not in _NOT_IN_DIGEST)
 _values = attrgetter(*_FIELDS)
 
-#: A shard before it has its path: its folder and its name, with the labels as they are.
+#: A shard before it has its path: its folder and its name, with the labels unchanged.
 _Key = tuple[tuple[str, str], ...]
 
 
 def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
-    """The shards of a dataset, sorted by path; `writer` is the writer's settings, JSON values by name.
+    """Return the shards of a dataset, sorted by path.
 
     The rows of a shard are sorted by datatype, suffix and path, so that the rows of one suffix lie together.
+
+    Args:
+        dataset: the dataset.
+        writer: the writer's settings, JSON values by name.
     """
     groups: dict[_Key, list[Image]] = defaultdict(list)
     for image in dataset.images:
@@ -57,7 +62,10 @@ def _shard(path: str, images: list[Image], settings: bytes) -> ShardSpec:
 
 
 def _key(image: Image) -> _Key:
-    """Which shard an image belongs to, as labelled words: the first is the folder, all are the name."""
+    """Return which shard an image belongs to, as pairs of entity and label.
+
+    The first pair is the folder, all of them are the name.
+    """
     if image.sub is not None:
         return (("sub", image.sub),) if image.ses is None else (("sub", image.sub), ("ses", image.ses))
     if "tpl" in image.entities:
@@ -66,10 +74,10 @@ def _key(image: Image) -> _Key:
 
 
 def _paths(keys: Iterable[_Key]) -> dict[_Key, str]:
-    """Each shard's path in the repo.
+    """Return each shard's path in the repo.
 
-    Two labels that differ in case alone (`sub-a1`, `sub-A1`) are two files on the Hub, and one on the disks of many
-    people: both get a hash of the exact label.
+    Two labels that differ only in case (`sub-a1`, `sub-A1`) are two files on the Hub, and one file on many people's
+    disks. So both get a hash of the exact label.
     """
     keys = list(keys)
     alike: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -91,7 +99,7 @@ def _path(key: _Key, alike: Mapping[tuple[str, str], set[str]]) -> str:
 
 
 def _safe(label: str, ambiguous: bool) -> str:
-    """The label as it is where that is a safe file name; else what is readable of it, and a hash of all of it."""
+    """Return the label if it is a safe file name, else what is readable of it and a hash of all of it."""
     if _PLAIN.fullmatch(label) and len(label) <= MAX_LABEL and not ambiguous:
         return label
     readable = re.sub(r"[^A-Za-z0-9]+", "-", label)[:MAX_LABEL].strip("-")
@@ -99,7 +107,10 @@ def _safe(label: str, ambiguous: bool) -> str:
 
 
 def _digest(settings: bytes, path: str, images: Iterable[Image]) -> str:
-    """sha256 over the values, each with its length before it, so that no two different shards give the same bytes."""
+    """Return the sha256 over the values.
+
+    Each has its length before it, so that no two different shards give the same bytes.
+    """
     digest = hashlib.sha256()
     for part in _parts(settings, path, images):
         digest.update(part)
@@ -126,5 +137,5 @@ def _framed(data: bytes) -> bytes:
 
 @task(name="plan", task_run_name="plan the shards", cache_policy=NO_CACHE, persist_result=False)
 def plan_shards(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
-    """`plan` as a task."""
+    """Do `plan` as a task."""
     return plan(dataset, writer)

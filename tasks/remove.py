@@ -1,15 +1,17 @@
 """Remove: the only code in bids-push that deletes on the Hub.
 
-Like the cleanup of staged files, deleting is a value before it is an act. `plan_removal` computes a `RemovalPlan` from
-what a person approved at this run's gate, from what is no longer in the dataset *now*, and from what record and repo
-hold at one commit. `deletions` turns it into the operations of a commit, and checks again right before that
+As with the cleanup of staged files, deleting is a value before it is an act. `plan_removal` computes a `RemovalPlan`
+from what a person approved at this run's gate, from what is missing in the dataset *now*, and from what record and repo
+hold at one commit. `deletions` turns the plan into the operations of a commit, and right before that it checks again
+that
 
-- the head is still the commit that the plan was made at (the Hub checks the same: it is the commit's parent);
-- each path lies in a folder of ours, by a strict pattern, whatever the record says;
+- the head is still the commit for which the plan was made (the Hub checks the same, since it is the commit's parent);
+- each path lies in a folder of ours by a strict pattern, whatever the record says;
 - the record has each file with the sha256 that the gate showed.
 
-The deletions, the record without their lines, the card and new versions of shards that were held back are one commit
-(`tasks.commit`), made while the run holds its lease. What is removed leaves the head; the history of the repo keeps it.
+One commit (`tasks.commit`), made while the run holds its lease, contains the deletions, the record without their lines,
+the card, and new versions of the shards that were held back. What is removed leaves the head; the history of the repo
+keeps it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ from tasks.values.models import Listing, PublishedShard, PublishedText
 
 
 class RemovalNotApproved(PushError):
-    """A removal was asked for without a person's approval."""
+    """A removal was asked for, and no person approved it."""
 
 
 class RemovalRefused(PushError):
@@ -41,15 +43,15 @@ def plan_removal(
     texts_there: Mapping[str, str | None],
     pictures: Sequence[str],
 ) -> RemovalPlan:
-    """Work out which files leave the repo: those that the gate showed, the person approved, and the dataset lacks now.
+    """Work out which files leave the repo: those that the gate showed, the person approved, and the dataset now lacks.
 
     Args:
         gate: what was shown.
         approval: what was decided there.
         now: what is no longer in the dataset, looked at after the approval.
-        target: the record at the head.
+        remote: the record at the head.
         listing: every file at the same commit.
-        texts_there: the sha256 of each text that the gate showed, of its bytes at the same commit.
+        texts_there: the sha256 that each text shown at the gate has at the same commit; None if it is not there.
         pictures: pictures of the card that go with the removed images.
 
     Raises:
@@ -93,7 +95,7 @@ def _why_not(
     listing: Listing,
     texts_there: Mapping[str, str | None],
 ) -> str | None:
-    """Why a file that was approved stays all the same; None if it goes."""
+    """Return why an approved file stays after all, or None if it is removed."""
     shown, listed = approved.published.get(path), listing.files.get(path)
     is_shard = path in approved.shards
     line: PublishedShard | PublishedText | None = (remote.record.shards if is_shard else remote.record.texts).get(path)
@@ -111,10 +113,10 @@ def _why_not(
 
 
 def deletions(plan: RemovalPlan, before: Remote) -> list[CommitOperationDelete]:
-    """The operations that carry a plan out, on top of `before`.
+    """Return the operations that carry out a plan on top of `before`.
 
     Raises:
-        RemovalRefused: something is not as the plan has it. Nothing is removed then.
+        RemovalRefused: something is not as it is in the plan. Nothing is removed then.
     """
     if before.commit != plan.commit:
         raise RemovalRefused(_refused("somebody else committed to the repo since it was looked at"))
@@ -139,10 +141,10 @@ def _refused(why: str) -> str:
 
 
 def require_gone(hub: Hub, plan: RemovalPlan, commit: str) -> None:
-    """Check that what was removed is not at this commit any more.
+    """Check that what was removed is no longer in the repo at this commit.
 
     Raises:
-        VerificationFailed: it is; names it.
+        VerificationFailed: some of it is still there; the message names it.
     """
     there = sorted(hub.listed(plan.paths, commit)) if plan.paths else []
     if there:

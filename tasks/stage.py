@@ -1,12 +1,13 @@
-"""Stages a shard: embeds its images and writes them as Parquet, in one pass over each, then its receipt.
+"""Stages a shard: embeds its images and writes them as Parquet, in one pass over each image, and then its receipt.
 
-The two halves are `tasks.embed` (files -> checked bytes) and `tasks.write` (bytes and rows -> Parquet). A shard
-appears under its name when it is whole and on the disk, and counts as staged when its receipt is there too; until
-then a crash or an error leaves nothing but a `.part` file, which the next attempt overwrites.
+The two halves are `tasks.embed` (files -> checked bytes) and `tasks.write` (bytes and rows -> Parquet). A shard gets
+its name when it is whole and on the disk. It counts as staged when its receipt is there too. Before that, a crash or an
+error leaves nothing but a `.part` file, which the next attempt overwrites.
 
-`stage_group` is *the* cached task: one run of it stages a large shard, or some small ones together, since a task run
-takes longer than a small shard. Groups are cut from the whole plan and by the shards' names alone, so they are the same
-in every run, whatever is missing in it, and a group that an earlier run has staged comes back through Prefect's cache.
+`stage_group` is *the* cached task. One run of it stages one large shard, or some small ones together, because a task
+run takes longer than staging a small shard. Groups are cut from the whole plan, by the shards' names alone. So they are
+the same in every run, whatever is missing in it, and a group that an earlier run has staged comes back through
+Prefect's cache.
 """
 
 import hashlib
@@ -29,8 +30,8 @@ from tasks.values.models import Identity, ImageContent, Receipt, ShardSpec, Valu
 from tasks.values.settings import Settings
 from tasks.write import ShardWriter, row_groups, row_of, writing_order
 
-#: Small shards (up to `FLUSHED_ABOVE`) that one task run stages: from so many on a group ends at the next name that
-#: `_ends_group`, one in 16, and at the latest with so many. About 30 on average.
+#: How many small shards (up to `FLUSHED_ABOVE`) one task run stages. From the first number on, a group ends at the next
+#: name that `_ends_group`, which is one in 16. It ends at the second number at the latest. The average is about 30.
 FEWEST_TOGETHER, MOST_TOGETHER = 16, 48
 
 
@@ -39,13 +40,13 @@ class NotUnicode(PushError):
 
 
 class NotStaged(PushError):
-    """Some shards of a group could not be staged; the others are."""
+    """Some shards of a group could not be staged. The others are staged."""
 
     def __init__(self, receipts: tuple[Receipt, ...], failures: Mapping[str, PushError]) -> None:
         super().__init__(receipts, failures)
         self.receipts = receipts
         self.failures = failures
-        """By the shard's path in the repo."""
+        """The errors, by the shard's path in the repo."""
 
     def __str__(self) -> str:
         first = [str(error) for error in self.failures.values()][:5]
@@ -54,16 +55,23 @@ class NotStaged(PushError):
 
 
 def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", result: str = "") -> Receipt:
-    """Embed and write one shard into the staging folder, then its receipt.
+    """Embed one shard's images, write it into the staging folder, and then write its receipt.
 
-    `root` is the dataset's folder, `result` the name of Prefect's result that will hold the receipt too. Memory does
-    not grow with the shard. Nothing is kept between calls, so any number of threads may stage different shards.
+    Memory does not grow with the shard. Nothing is kept between calls, so any number of threads may stage different
+    shards.
+
+    Args:
+        spec: the shard.
+        root: the dataset's folder.
+        staging: where to stage.
+        check: how much of an image's gzip stream is checked.
+        result: the name of Prefect's result that will hold the receipt too.
 
     Raises:
-        BadImage: an image cannot be published as it is (`tasks.embed` has the kinds); no shard, no receipt.
+        BadImage: an image cannot be published as it is (`tasks.embed` has the kinds). There is no shard and no receipt.
         DiskFull: the staging disk is full.
         CannotWrite: something is in the way in the staging folder.
-        NotText: a name or a text has bytes that are not UTF-8.
+        NotUnicode: a name or a text has bytes that are not UTF-8.
     """
     file = staging.shard_file(spec)
     try:
@@ -73,7 +81,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
     except UnicodeEncodeError as error:
         raise NotUnicode(
             f"{spec.name} has a name or a text that is not UTF-8, at its character {error.start}. Rename the file, or "
-            "mend the sidecar."  # what stands there may be about a person
+            "mend the sidecar."  # the value is not shown, because it may be about a person
         ) from error
     except OSError as error:
         if error.errno in NO_ROOM:
@@ -119,32 +127,35 @@ def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check, result: 
 
 
 def _identity(file: Path, written: Identity) -> Identity | None:
-    """The identity of a shard under its name, if it is the file that was written: a rename changes the ctime alone."""
+    """Return the identity of a shard under its name if it is the file that was written, else None.
+
+    A rename changes only the ctime.
+    """
     found = identity(file.lstat())
     return found if found.model_copy(update={"ctime_ns": written.ctime_ns}) == written else None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Shards of the plan that one task run stages: a large one alone, or small ones that follow each other."""
+    """Shards of the plan that one task run stages: one large shard, or small ones that follow each other."""
 
     specs: tuple[ShardSpec, ...]
 
     @property
     def paths(self) -> frozenset[str]:
-        """Where its shards are in the repo."""
+        """The paths of its shards in the repo."""
         return frozenset(spec.path for spec in self.specs)
 
     @property
     def key(self) -> str:
-        """The cache key: what would be staged, by the digests of all its shards, whichever run asks for which."""
+        """The cache key: what would be staged, by the digests of all its shards, whichever of them a run asks for."""
         if len(self.specs) == 1:
             return result_key(self.specs[0].digest)
         return result_key(hashlib.sha256("\n".join(spec.digest for spec in self.specs).encode()).hexdigest())
 
     @property
     def label(self) -> str:
-        """The group in a few words."""
+        """The group's name in a few words."""
         first = self.specs[0].name
         return first if len(self.specs) == 1 else f"{first} and {len(self.specs) - 1} more"
 
@@ -172,7 +183,9 @@ class StagedGroup(Value):
     """The result of staging a group."""
 
     receipts: tuple[Receipt, ...]
-    """Of every shard of the group that is staged by now: those that were asked for, and those that were there."""
+    """The receipts of all shards of the group that are staged by now: those that were asked for, and those that were
+    there.
+    """
 
 
 def _key(_context: object, parameters: dict[str, Any]) -> str:
@@ -191,21 +204,21 @@ def _key(_context: object, parameters: dict[str, Any]) -> str:
 def stage_group(
     group: Group, missing: frozenset[str], redo: frozenset[str], root: Path, staging: Staging
 ) -> StagedGroup:
-    """Stage those shards of a group that are missing on the Hub: *the* cached task.
+    """Stage the shards of a group that are missing on the Hub: *the* cached task.
 
-    A cached result says that the shards were staged once, not that their files are still there: the caller looks at the
-    disk first, and asks with `refresh_cache` for a group in which one is missing there.
+    A cached result says that the shards were staged once, not that their files are still there. So the caller looks at
+    the disk first, and asks with `refresh_cache` for a group in which a file is missing.
 
     Args:
         group: the group, as it is in the plan.
         missing: the paths (in the repo) of the shards that are wanted.
-        redo: those of them that are embedded even where a staged file seems to be there. The others are embedded only
-            where none is, so that a loss of Prefect's results costs no embedding.
+        redo: the shards among them that are embedded even if a staged file seems to be there. The others are embedded
+            only if there is none, so that losing Prefect's results costs no embedding.
         root: the dataset's folder.
         staging: where to stage.
 
     Raises:
-        NotStaged: some could not be staged. It is no result, so the next run tries them again.
+        NotStaged: some could not be staged. An error is no result, so the next run tries them again.
     """
     log = get_run_logger()
     receipts: list[Receipt] = []

@@ -1,22 +1,23 @@
-"""Verify: compare the Hub, at one pinned commit, with what was meant to be there.
+"""Verify: compares the Hub, at one pinned commit, with what is meant to be there.
 
-Three levels, each with all of the one before:
+There are three levels, each with everything of the one before:
 
-- `listing`: every expected shard's path, size and sha256 in the listing, all pages, and its line in the record.
+- `listing`: the path, size and sha256 of every expected shard in the listing (all pages), and its line in the record.
 - `sample`: some shards are read back from the Hub, byte for byte: those just sent, and those that are due
   (`tasks.disk.rounds`), so that every shard comes back once in a stated number of nights.
 - `full`: every shard is read back.
 
 A shard that failed before is read back at any level (`tasks.disk.failed`).
 
-Reading back means: the bytes the Hub sends are hashed here and compared with the receipt, the Parquet file is opened,
-every image in it is hashed and compared with the sha256 its source file had when it was embedded, and decoded by
-nibabel to its end (`tasks.bids.decode`). A listing's sha256 alone is only what an uploader claimed, and downloads
-through the client check nothing.
+Reading back has four parts. The bytes that the Hub sends are hashed here and compared with the receipt. The Parquet
+file is opened. Every image in it is hashed and compared with the sha256 that its source file had when it was embedded.
+And nibabel decodes the image to its end (`tasks.bids.decode`). A sha256 in a listing is only what an uploader claimed,
+and downloads through the client check nothing.
+
 The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
 
-What could not be looked at (the Hub is away, the token has expired, this machine's disk is full) is no failure of a
-shard: it ends the verification with its own error, and nothing is known of the target then.
+If something could not be looked at (the Hub is away, the token has expired, this machine's disk is full), no shard has
+failed: the verification ends with an error of its own, and nothing is known about the target.
 """
 
 import hashlib
@@ -46,28 +47,28 @@ from tasks.record.resume import disagreement
 from tasks.report.evidence import ShardCheck, VerificationReport
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 
-SAY_EVERY = 10.0  # seconds between lines in the log that say how far it is
-ASKED_BY_NAME = 1000  # shards missing in a listing that are asked for one by one: as many as a page of it has
+SAY_EVERY = 10.0  # seconds between lines in the log about the progress
+ASKED_BY_NAME = 1000  # shards missing in a listing that are asked for by name: as many as one of its pages has
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a run reads back, beside what its level asks for, and what it has read before."""
+    """What a run reads back besides what its level asks for, and what it has read before."""
 
     round: Round
     """Says which shards are due."""
     least: int = 3
-    """Shards that a sample has at least."""
+    """The least number of shards in a sample."""
     sent: frozenset[str] = frozenset()
-    """Paths of what this run has sent: the sample begins with these."""
+    """Paths of the shards that this run has sent. The sample begins with these."""
     again: frozenset[str] = frozenset()
-    """Paths of shards that failed before: read back at any level."""
+    """Paths of shards that failed before. They are read back at any level."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     """The dataset's own texts that the repo must hold too."""
     made: str | None = None
-    """The commit that this run has made last: an older head is not looked at."""
+    """The commit that this run made last. A head that is older is not accepted."""
     commit: str | None = None
-    """The commit to look at; the head where there is none."""
+    """The commit to look at; None for the head."""
     read: tuple[PublicationRecord, Listing] | None = None
     """What this run has read from the Hub already, at the commit of the listing."""
 
@@ -84,15 +85,14 @@ def verify(
 
     Args:
         hub: the target.
-        expected: the shards that are published, as their receipts (or, where they were published earlier, the record)
-            say.
+        expected: the shards that are published, as their receipts say, or the record if they were published earlier.
         level: how deep to look.
         reading: which shards to read back, and at which commit to look; the head by default.
-        say: told now and then how far it is.
-        found: what an earlier try has read back: it is not read again at the same commit.
+        say: is told now and then about the progress.
+        found: what an earlier try has read back. It is not read again at the same commit.
 
     Raises:
-        Transient: the Hub could not answer; nothing is known of the target then.
+        Transient: the Hub could not answer; nothing is known about the target then.
     """
     reading = reading or Reading(Round(datetime.now(UTC), nights=30))
     found = found or ReadBack()
@@ -138,14 +138,14 @@ def verify(
 
 
 def _read(hub: Hub, commit: str, before: tuple[PublicationRecord, Listing] | None) -> tuple[PublicationRecord, Listing]:
-    """The record and the listing at a commit, fetched unless they were read before."""
+    """Return the record and the listing at a commit. They are fetched unless they were read before."""
     if before is not None and before[1].commit == commit:
         return before
     return read_remote(hub, commit).record, hub.listing(commit)
 
 
 def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Reading) -> list[PublishedShard]:
-    """The shards to read back: those that failed before, and as many as the level asks for."""
+    """Return the shards to read back: those that failed before, and as many as the level asks for."""
     again = [shard for shard in sound if shard.path in reading.again]
     others = [shard for shard in sound if shard.path not in reading.again]
     if level == "listing":
@@ -156,7 +156,7 @@ def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Readi
 def _listed_wrongly(
     hub: Hub, shards: Iterable[PublishedShard], record: PublicationRecord, listing: Listing
 ) -> Iterator[Failure]:
-    """The shards that listing or record do not have as they are."""
+    """Yield a failure for each shard that is not right in the listing or in the record."""
     missing = []
     for shard in shards:
         listed = listing.files.get(shard.path)
@@ -180,14 +180,14 @@ def _listed_wrongly(
 
 
 def _left_out(hub: Hub, missing: Sequence[PublishedShard], listing: Listing) -> set[str]:
-    """Which of the shards that a listing does not have are there when asked for by name."""
+    """Return which of the shards missing in a listing are there if the Hub is asked for them by name."""
     asked = [shard.path for shard in missing[:ASKED_BY_NAME]]
     there = set(hub.listed(asked, listing.commit)) if asked else set()
     return {shard.path for shard in missing} if len(there) == len(asked) else there
 
 
 def _texts_wrong(texts: Mapping[str, bytes], listing: Listing) -> Iterator[Failure]:
-    """The dataset's own texts that the repo does not hold as they are."""
+    """Yield a failure for each of the dataset's own texts that the repo does not hold as it is."""
     for path, data in texts.items():
         listed = listing.files.get(path)
         if listed is None or not listed.holds(data):
@@ -200,21 +200,24 @@ def _failure(shard: PublishedShard, cause: Cause, what: str) -> Failure:
 
 
 class ReadBack:
-    """Shards read back from the Hub: what was read so far, and slices to show."""
+    """The shards that were read back from the Hub so far, and slices to show."""
 
     def __init__(self) -> None:
         self.size = 0
-        """Bytes that came back."""
+        """The number of bytes that came back."""
         self.images = 0
-        """Images that were hashed, compared and decoded."""
+        """The number of images that were hashed, compared and decoded."""
         self.slices: list[Slice] = []
         self._known: dict[tuple[str, PublishedShard], Failure | None] = {}
 
     def read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
-        """Read one shard back, unless that was done already; what is wrong with it, or None.
+        """Read one shard back, unless that was done already.
+
+        Returns:
+            What is wrong with it, or None.
 
         Raises:
-            Transient: the Hub does not answer: nothing is known of the shard.
+            Transient: the Hub does not answer; nothing is known about the shard.
         """
         if (commit, shard) not in self._known:
             self._known[commit, shard] = self._read(hub, shard, commit)
@@ -279,5 +282,8 @@ class ReadBack:
 def verify_target(
     hub: Hub, expected: Sequence[PublishedShard], level: Verification, reading: Reading, found: ReadBack
 ) -> VerificationReport:
-    """`verify` at the target's head, as a task. A further try reads nothing back that this one has `found`."""
+    """Do `verify` at the target's head, as a task.
+
+    A further try does not read back again what is in `found`.
+    """
     return verify(hub, expected, level, reading, say=get_run_logger().info, found=found)

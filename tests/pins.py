@@ -32,6 +32,7 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 RUN = REPO / "requirements" / "run.txt"
+LOCAL_HUB = REPO / "requirements" / "local-hub.txt"
 DEV = REPO / "requirements" / "dev.txt"
 VALIDATOR = REPO / "requirements" / "validator.txt"
 MUTANTS = REPO / "requirements" / "mutants.txt"
@@ -71,7 +72,7 @@ def main() -> int:
         try:
             run, dev = newest(Path(folder)) if options.newest else (options.run, options.dev)
             if not options.no_wheels:
-                check_wheels([run, dev, VALIDATOR, MUTANTS])
+                check_wheels([run, LOCAL_HUB, dev, VALIDATOR, MUTANTS])
             check_schedules(run, options.python, Path(folder))
         except PinsError as error:
             print(f"These pins do not work: {error}", file=sys.stderr)

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployments.local_stack import STOP_SECONDS, StackError, free_port, wait_until
+from deployments.local_stack import STOP_SECONDS, StackError, wait_until
+from tests.ports import own_port
 
 USER = "prefect"
 UNPRIVILEGED = "postgres"  # who serves where the tests are root
@@ -63,7 +64,7 @@ class Postgres:
 
     folder: Path
     programs: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=own_port)
     password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property

@@ -1,7 +1,9 @@
 """Card: what the Hub, `datasets` and people read of a dataset is true, runs, shows well, and keeps their edits."""
 
 import io
+import os
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -557,3 +559,32 @@ def test_the_commit_of_the_datasets_git_tree_is_on_the_card_and_that_of_a_tree_a
     assert CardVersions.of(load(root)).commit == commit
     assert commit in card_of(root, about=About(made=CardVersions.of(load(root))))
     assert CardVersions.of(load(root)).dataset == "2.1.0"
+
+
+def test_the_commit_is_found_in_packed_references_a_second_work_tree_and_a_detached_head(tmp_path: Path) -> None:
+    root = bids.one_subject(tmp_path / "dataset")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "x"), ("pack-refs", "--all")):
+        git(root, *words)
+    commit = git(root, "rev-parse", "HEAD")
+    second = tmp_path / "second"
+    git(root, "worktree", "add", "-q", "-b", "other", str(second))
+    assert [CardVersions.of(load(tree)).commit for tree in (root, second)] == [commit, commit]
+    git(root, "checkout", "-q", "--detach")
+    assert CardVersions.of(load(root)).commit == commit
+
+
+@pytest.mark.parametrize("head", ["", "ref: refs/heads/none", "ref: ../../../secret", "\0", "not an id"])
+def test_a_head_that_names_no_commit_is_left_out(tmp_path: Path, head: str) -> None:
+    root = bids.one_subject(tmp_path / "dataset")
+    (tmp_path / "secret").write_text("a secret")
+    (root / ".git").mkdir()
+    (root / ".git" / "HEAD").write_text(head)
+    assert CardVersions.of(load(root)).commit == ""
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git says, with no settings of this machine's."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder.parent), "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -220,15 +220,21 @@ def test_an_upgrade_of_bids_push_is_told_when_something_is_published_and_is_no_r
     own_bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(own_bids, target, root)
-    first = on_hub(target)
+    first, made = on_hub(target), commits(target)
     monkeypatch.setattr("tasks.card.versions.tool_version", lambda: "bids-push 77.0")
     assert push(own_bids, target, root).name == "NothingToPublish"
+    assert (commits(target), on_hub(target)) == (made, first)
     shutil.copyfile(*reversed(sorted(own_bids.rglob("*_T1w.nii.gz"))[:2]))
     assert push(own_bids, target, root).name == "Staged"
     after = on_hub(target)
+    assert commits(target) == made + 1
     assert b"bids-push 77.0" in (target.read(CARD, target.head()) or b"")
     changed = {path for path in after if path.startswith("pictures/") and after[path] != first[path]}
     assert changed == {"pictures/anat_T1w.png"}
+
+
+def commits(target: Hub) -> int:
+    return len(target.api.list_repo_commits(target.target.repo_id, repo_type="dataset"))
 
 
 def on_hub(target: Hub) -> dict[str, tuple[str | None, str | None]]:

@@ -1,7 +1,11 @@
 """The house: which room may know which, read from the imports themselves."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,11 @@ ROOMS = ("values", "bids", "disk", "hub", "record", "runs", "report")
 #: Stages that are parts of another one, in the words of the chain: `stage (embed, write)`; a removal is a commit.
 PARTS = {"stage": {"embed", "write"}, "embed": {"write"}, "commit": {"transfer", "remove"}}
 FILES = sorted((REPO / "tasks").rglob("*.py"))
+OURS = ("flows", "tasks", "deployments")
+LOCAL_HUB = REPO / "deployments" / "local_hub"
+#: What a worker does without: no other library of its brings these.
+LOCAL_HUB_ALONE = ("dulwich", "lz4", "blake3")
+PACKAGED = [file for folder in OURS for file in sorted((REPO / folder).rglob("*.py"))]
 
 
 def module_of(file: Path) -> str:
@@ -51,3 +60,32 @@ def test_a_task_knows_neither_flow_nor_deployment(file: Path) -> None:
 def test_every_room_says_in_one_line_what_it_holds() -> None:
     for room in ROOMS:
         assert ast.get_docstring(ast.parse((REPO / "tasks" / room / "__init__.py").read_text()))
+
+
+@pytest.mark.parametrize("file", [file for file in PACKAGED if LOCAL_HUB in file.parents], ids=module_of)
+def test_the_local_hub_knows_nothing_of_ours(file: Path) -> None:
+    ours = [module for module in imports_of(file) if module.partition(".")[0] in (*OURS, "tests")]
+    assert [module for module in ours if not module.startswith("deployments.local_hub")] == []
+
+
+def test_nothing_but_the_tests_imports_the_local_hub_and_the_demo_starts_it_as_a_process() -> None:
+    others = [file for file in PACKAGED if LOCAL_HUB not in file.parents]
+    assert [module_of(file) for file in others if any("local_hub" in module for module in imports_of(file))] == []
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_every_library_that_is_imported_is_a_dependency(extra: bool) -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    stated = [*project["dependencies"], *(project["optional-dependencies"]["local-hub"] if extra else [])]
+    dependencies = {plain(re.split(r"[<>=;\[ ]", one)[0]) for one in stated}
+    files = [file for file in PACKAGED if (LOCAL_HUB in file.parents) is extra]
+    modules = {module.partition(".")[0] for file in files for module in imports_of(file)}
+    libraries = modules - sys.stdlib_module_names - {*OURS, "__future__"}
+    distributions = packages_distributions()
+    assert {name for name in libraries if not dependencies & set(map(plain, distributions[name]))} == set()
+    assert not dependencies & set(LOCAL_HUB_ALONE) or extra
+
+
+def plain(distribution: str) -> str:
+    """A distribution's name as it is compared (PyPA, "Name normalization")."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()

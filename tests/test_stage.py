@@ -293,6 +293,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_path: Path, root: Path) -> None:
     specs = [
         spec_of(*(image_of(root, f"sub-{sub}/anat/sub-{sub}_run-{run}_T1w.nii", nifti1((90, 90, 60), 9 * sub + run))

@@ -242,8 +242,7 @@ def test_what_somebody_else_put_into_the_folder_is_named_and_not_counted(
         "shards/sub-link": "it is a symlink",
     }
     assert [target.folder for target in targets(staging.folder.parent)] == [staging.folder]
-    monkeypatch.setattr(sys, "argv", ["staging", str(staging.folder.parent)])
-    assert main() == 0
+    assert main(staging.folder.parent) == 0
     said = capsys.readouterr().out
     assert "not of bids-push, neither opened nor removed: 4 names" in said
     assert "mine.parquet: its name is none" in said and "caf?: its name is not UTF-8" in said

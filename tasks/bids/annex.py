@@ -1,8 +1,8 @@
-"""git-annex's names for contents: what a key says, and the stand-ins for files that were not fetched.
+"""git-annex's names for contents (keys), and the small files that stand in for content that was not fetched.
 
-A key is `BACKEND-s123--NAME` (git-annex, "internals/key_format"); an unlocked file that was not fetched is a small
-text, `/annex/objects/KEY` (git-annex, "internals/pointer file"). So is one of git LFS, with the size of the content in
-it (git-lfs, "docs/spec.md").
+A key is `BACKEND-s123--NAME` (git-annex, "internals/key_format"). An unlocked file that was not fetched is a small
+text, `/annex/objects/KEY` (git-annex, "internals/pointer file"). git LFS has such a text too, with the size of the
+content in it (git-lfs, "docs/spec.md").
 """
 
 import hashlib
@@ -16,8 +16,8 @@ LFS_MARK = b"version https://git-lfs.github.com/spec/"
 LONGEST_POINTER = 32 << 10  # bytes; git-annex page "internals/pointer file": a larger file is never one
 
 #: The backends whose digest hashlib can compute (git-annex page "backends") -> hashlib's name, and for BLAKE2 the
-#: digest's length in bytes. Of the others SKEIN, BLAKE2BP and BLAKE2SP are digests that nobody here can compare; WORM
-#: holds a name, a size and a time, and URL an address: what is there may change under the same key.
+#: digest's length in bytes. Of the other backends, SKEIN, BLAKE2BP and BLAKE2SP are digests that nothing here can
+#: compute. WORM holds a name, a size and a time, and URL an address: the content may change under the same key.
 _ALGORITHMS: Mapping[str, tuple[str, int | None]] = {
     "MD5": ("md5", None),
     "SHA1": ("sha1", None),
@@ -29,14 +29,14 @@ _ALGORITHMS: Mapping[str, tuple[str, int | None]] = {
 
 
 def stand_in(start: bytes) -> str | None:
-    """Whose stand-in a small file that begins with `start` is: "git-annex", "git LFS", or None."""
+    """Return whose stand-in a file with this beginning is: "git-annex", "git LFS", or None if it is none."""
     if POINTER_MARK in start.partition(b"\n")[0]:
         return "git-annex"
     return "git LFS" if start.startswith(LFS_MARK) else None
 
 
 class NotFetched(FileNotFoundError):
-    """Of a text only the stand-in is here. `holder` is whose, as `stand_in` says it."""
+    """Only the stand-in of a text is here. `holder` says whose it is, as `stand_in` does."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(holder)
@@ -44,35 +44,40 @@ class NotFetched(FileNotFoundError):
 
 
 def require_fetched(data: bytes) -> None:
-    """Check that a text is not a stand-in. A stand-in is one from its first byte on; a text may well speak of one.
+    """Check that a text is not a stand-in.
+
+    A stand-in begins at the first byte; an ordinary text may mention one further on.
 
     Raises:
-        NotFetched: it is.
+        NotFetched: it is a stand-in.
     """
     if data.startswith((POINTER_MARK, LFS_MARK)) and (holder := stand_in(data)):
         raise NotFetched(holder)
 
 
 def unfetched(error: FileNotFoundError) -> str:
-    """What a text is that could not be read so, and what to do; a link without a target is one of git-annex."""
+    """Return why a text could not be read and what to do about it. A link without a target counts as git-annex's."""
     if isinstance(error, NotFetched) and error.holder == "git LFS":
         return "not fetched from git LFS: run `git lfs pull`"
     return "not fetched from git-annex: run `git annex get` or `datalad get` on it"
 
 
 def lfs_size(data: bytes) -> int | None:
-    """The size in bytes that a git LFS pointer says its content has; None for any other text."""
+    """Return the size of the content in bytes that a git LFS pointer states, or None for any other text."""
     found = re.search(rb"^size (\d+)$", data, re.MULTILINE) if data.startswith(LFS_MARK) else None
     return int(found[1]) if found else None
 
 
 def identifies_content(key: str | None) -> bool:
-    """Whether the same key means the same bytes: it holds a digest of them, which staging has compared."""
+    """Return whether the same key always means the same bytes.
+
+    Such a key holds a digest, which staging has compared with the content.
+    """
     return AnnexKey.parse(key).digest is not None
 
 
 def pointer_key(data: bytes) -> str | None:
-    """The key that an unlocked, unfetched file's text points to."""
+    """Return the key in the text of an unlocked file that was not fetched, or None for any other text."""
     if not data.startswith(POINTER_MARK):
         return None
     first_line = data.split(b"\n", 1)[0].strip()
@@ -80,33 +85,33 @@ def pointer_key(data: bytes) -> str | None:
 
 
 class Hasher(Protocol):
-    """One of hashlib's."""
+    """A hash object of hashlib."""
 
     def update(self, data: memoryview, /) -> None:
-        """Take more bytes."""
+        """Add bytes to what is hashed."""
 
     def hexdigest(self) -> str:
-        """The digest of all of them."""
+        """Return the digest of all bytes that were added."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnexKey:
-    """What a git-annex key says of the content: its size in bytes, and a digest. None where it does not say.
+    """What a git-annex key says about the content: its size in bytes and a digest, each None if the key does not say.
 
-    Source: git-annex's pages "internals/key_format" (`BACKEND-s123-m1234--NAME`) and "backends" (with E at the
-    backend's end, the file's extension follows the digest).
+    Source: git-annex's pages "internals/key_format" (`BACKEND-s123-m1234--NAME`) and "backends" (if the backend's name
+    ends with E, the file's extension follows the digest).
     """
 
     size: int | None
     algorithm: str | None
-    """As hashlib calls it."""
+    """The name that hashlib has for it."""
     digest: str | None
     length: int | None = None
-    """Bytes of the digest, where the algorithm leaves the choice."""
+    """Bytes of the digest, for algorithms that leave the choice."""
 
     @classmethod
     def parse(cls, key: str | None) -> "AnnexKey":
-        """Read a key; None, and what is no key, says nothing."""
+        """Read a key. None, and text that is no key, give a value that says nothing."""
         fields, separator, name = (key or "").partition("--")
         if not separator:
             return cls(None, None, None)
@@ -118,7 +123,11 @@ class AnnexKey:
         return cls(size, algorithm, name.partition(".")[0].lower(), length)
 
     def hasher(self) -> "Hasher":
-        """What computes the digest that the key holds; only for a key that holds one."""
+        """Return a hash object that computes the key's kind of digest.
+
+        Raises:
+            ValueError: the key holds no digest.
+        """
         if self.algorithm is None:
             raise ValueError("this key holds no digest")
         if self.length is not None:

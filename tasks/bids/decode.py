@@ -1,9 +1,9 @@
 """Decodes one image from its first byte to its last, as a reader of the published dataset would.
 
-The bytes are those that the Hub sent back. nibabel reads the header, NIfTI-1 or -2 in either byte order, and every
-voxel of every volume; behind them the stream is read to its end, so that each gzip member's CRC and size are compared,
-also of what no reader asks for. Voxels are read some million at a time and in their own datatype, so memory does not
-grow with the image. What is wrong is said in a sentence, by one exception.
+The bytes are those that the Hub sent back. nibabel reads the header (NIfTI-1 or -2, in either byte order) and every
+voxel of every volume. Then the stream is read to its end, so that the CRC and size of each gzip member are compared
+even where no reader looks. Voxels are read some millions at a time and in their own datatype, so memory does not grow
+with the image. One exception says in a sentence what is wrong.
 """
 
 import gzip
@@ -18,11 +18,11 @@ from tasks.bids.pictures import middle_slice
 from tasks.values.models import Slice
 
 SLAB = 2 << 20  # voxels that are read at a time: 32 MB of the largest datatype
-STEP = 1 << 20  # bytes behind the voxels that are read at a time
+STEP = 1 << 20  # bytes that are read at a time after the voxels
 
 
 class Undecodable(ValueError):
-    """An image cannot be read to its end; the text says why, to follow its name."""
+    """An image cannot be read to its end. The text gives the reason, worded to follow the image's name."""
 
 
 def decode(data: pa.Buffer) -> None:
@@ -59,13 +59,13 @@ def _read(stream: BinaryIO) -> None:
 
 
 def _opened(data: pa.Buffer) -> BinaryIO:
-    """The inflated bytes of an image as a stream."""
+    """Return the inflated bytes of an image as a stream."""
     raw = pa.BufferReader(data)
     return inflated(raw) if data[:2].to_pybytes() == GZIP_MAGIC else raw
 
 
 def picture(path: str, suffix: str, data: pa.Buffer) -> Slice | None:
-    """The middle slice of an image that `decode` has read, to show to a person; None where it cannot be drawn.
+    """Return the middle slice of an image that `decode` has read, to show to a person; None if it cannot be drawn.
 
     Args:
         path: the image's path in the dataset.

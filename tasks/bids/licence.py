@@ -1,8 +1,8 @@
-"""Licences: from what datasets write in dataset_description.json to the Hub's identifiers.
+"""Licences: from the words in dataset_description.json to the Hub's identifiers.
 
-The spellings are those of the 108 datasets of bids-standard/bids-examples and of OpenNeuro. What is not surely one of
-the Hub's licences is `other`, with its own words as the name; a Creative Commons licence without its version is one
-such, because the versions differ. Source of the identifiers: Hub documentation, "Licenses".
+The spellings are those of the 108 datasets of bids-standard/bids-examples and of OpenNeuro. A licence that is not
+surely one of the Hub's becomes `other`, with its own words as the name. So does a Creative Commons licence without a
+version, because the versions differ. Source of the identifiers: Hub documentation, "Licenses".
 """
 
 import re
@@ -12,7 +12,7 @@ UNKNOWN = "unknown"  # the Hub's identifier for "no licence was stated"
 OTHER = "other"
 MAX_NAME = 120  # characters of a licence's own words in the card's YAML; the whole is in dataset_description.json
 
-#: Whole texts, in lower case, without punctuation.
+#: Patterns for the whole text, in lower case and without punctuation.
 _SPELLINGS = {
     "cc0-1.0": r"(?:cc ?[0o]|cc zero|creative commons (?:zero|cc0|0))(?: v?1(?: 0)?)?(?: universal)?",
     "pddl": r"pddl(?: v?1(?: 0)?)?|public domain dedication and licen[sc]e(?: v?1(?: 0)?)?",
@@ -26,7 +26,7 @@ _SPELLINGS = {
     "gpl": r"(?:gnu )?gpl|gnu general(?: public)?",
     "gpl-3.0": r"gpl ?v?3(?: 0)?|gnu general public (?:licen[sc]e )?v?3(?: 0)?",
 }
-#: What names one licence wherever it stands, in a sentence or an address.
+#: Patterns that name one licence wherever they stand, in a sentence or an address.
 _PHRASES = (
     ("pddl", r"opendatacommons\.org/licen[sc]es/pddl|public domain dedication and licen[sc]e\s+v?1"),
     (
@@ -41,7 +41,7 @@ _CC_WORDS = re.compile(
     r"(?:cc|creative commons)(?: cc)? ?(?:by|attribution)(?P<rest>(?: ?(?:nc|sa|nd|non ?commercial|share ?alike|"
     r"no ?deriv(?:ative)?s?))*) ?v?(?P<major>\d)(?: (?P<minor>\d))?(?: international| unported| public)*"
 )
-#: The Hub knows these versions of Creative Commons' kinds, and no others.
+#: The versions of each Creative Commons licence that the Hub knows. It knows no others.
 _CC_ON_THE_HUB = {
     "by": ("2.0", "2.5", "3.0", "4.0"),
     "by-sa": ("3.0", "4.0"),
@@ -63,7 +63,7 @@ class Licence:
 
 
 def licence(text: object) -> Licence:
-    """The Hub's licence for the words in `License` of dataset_description.json."""
+    """Return the Hub's licence for the words in `License` of dataset_description.json."""
     words = " ".join(str(text or "").split())
     if words.lower() in ("", "n/a", "na", "none", "unknown", "tbd", "todo"):
         return Licence(UNKNOWN)
@@ -76,7 +76,7 @@ def licence(text: object) -> Licence:
 
 
 def _known(words: str) -> str | None:
-    """The identifier of a licence that is surely meant, or None."""
+    """Return the identifier of the licence that is surely meant, or None if none is."""
     address = _CC_ADDRESS.search(words)
     if address:
         return _creative_commons(address.group(1), address.group(2), address.group(3))

@@ -1,12 +1,12 @@
-"""What an image's own bytes say of it: the NIfTI header and the gzip stream.
+"""What an image's own bytes say about it: the NIfTI header and the gzip stream.
 
-Whether an image can be loaded is nibabel's to say, since nibabel is what its readers have. It is asked by the header
-alone, without a voxel: does the header pass its checks, does it give a shape, a datatype and an affine, and can a voxel
-of that datatype be scaled as it says. Asking takes 0.1 ms, so the usual header is recognized here first (`_usual`, 5
-us); everything else goes to nibabel. tests/test_nifti.py holds the two against each other.
+nibabel decides whether an image can be loaded, because readers use nibabel. It is asked with the header alone, without
+a voxel: does the header pass nibabel's checks, does it give a shape, a datatype and an affine, and can a voxel of that
+datatype be scaled as the header says. Asking takes 0.1 ms, so `_usual` recognizes an ordinary header first (5 us), and
+everything else goes to nibabel. tests/test_nifti.py compares the two.
 
-Two things are refused that nibabel opens, and finds no image in: the header of a pair of files (`ni1`, `ni2`) in a file
-alone, whose voxels are elsewhere, and one without dimensions, or with one below zero.
+We refuse two kinds of header that nibabel opens without finding an image. One is the header of a pair of files (`ni1`,
+`ni2`) in a single file, since its voxels are elsewhere. The other has no dimensions, or a dimension below zero.
 """
 
 import io
@@ -24,28 +24,28 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, ID1 and ID2
-INFLATED_STEP = 256 << 10  # bytes that a step may become at once: zeros grow a thousandfold; 1 MiB costs 10 % more
+INFLATED_STEP = 256 << 10  # bytes that one step may inflate to: zeros grow a thousandfold; 1 MiB costs 10 % more
 HEADER_SIZE = 544  # bytes: the header of NIfTI-2, the longer one, with the flag for extensions
 
-#: What isal raises; its type stubs call it a value.
+#: The exception that isal raises. Its type stubs call it a value.
 DamagedStream = cast(type[Exception], igzip_lib.IsalError)
 
-#: The datatype codes that every reader knows (nifti1.h, DT_*; NIfTI-2 has the same) -> bytes a voxel: whole numbers,
-#: floating point and complex. More telling than `bitpix`, which some tools leave wrong and no reader looks at.
+#: The datatype codes that every reader knows (nifti1.h, DT_*; NIfTI-2 has the same) -> bytes of a voxel: whole numbers,
+#: floating point and complex. More reliable than `bitpix`, which some tools leave wrong and no reader looks at.
 _BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1792: 16}
 LARGEST_EXTENSIONS = 256 << 20  # bytes: they are held in memory, and no program writes a thousandth of it
 
-#: nibabel tells its own log of every header that it mends on reading, which is nothing to tell anybody here.
+#: nibabel logs every header that it mends on reading. Nobody here needs to hear of that.
 _SILENT = logging.Logger("headers")
 _SILENT.addHandler(logging.NullHandler())
 
 
 class NotLoadable(ValueError):
-    """nibabel cannot load an image with this header; the text is nibabel's reason."""
+    """nibabel cannot load an image with this header. The text is nibabel's reason."""
 
 
 class Header(NamedTuple):
-    """What a NIfTI header says: its version, 1 or 2, and the bytes that the file must have at least."""
+    """What a NIfTI header says: its version, 1 or 2, and the least number of bytes that the file must have."""
 
     version: Literal[1, 2]
     size: int
@@ -64,21 +64,21 @@ class Layout(NamedTuple):
 
     @property
     def voxels(self) -> int:
-        """The number of voxels, of all volumes."""
+        """The number of voxels in all volumes."""
         return prod(self.shape)
 
     @property
     def size(self) -> int:
-        """The bytes that the file must have at least, inflated."""
+        """The least number of bytes that the file must have, inflated."""
         first = 352 if self.version == 1 else 544
         return (self.offset or first) + self.voxels * self.dtype.itemsize
 
 
 def nifti_version(start: bytes) -> Literal[1, 2] | None:
-    """The NIfTI version of a file that begins so (inflated); None where it is no single NIfTI file.
+    """Return the NIfTI version of a file by its first bytes (inflated), or None if it is no single NIfTI file.
 
-    Source: nifti1.h and nifti2.h, the fields sizeof_hdr and magic, in either byte order. Only single files (`n+1`,
-    `n+2`): BIDS has no others. As nibabel does, NIfTI-1 is known by its magic, and NIfTI-2 by its size.
+    Source: nifti1.h and nifti2.h, the fields sizeof_hdr and magic, in either byte order. Only single files count
+    (`n+1`, `n+2`), since BIDS has no others. As in nibabel, NIfTI-1 is known by its magic, and NIfTI-2 by its size.
     """
     if start[344:348] == b"n+1\0":
         return 1
@@ -88,12 +88,13 @@ def nifti_version(start: bytes) -> Literal[1, 2] | None:
 
 
 def end_of_extensions(start: bytes) -> int:
-    """How many bytes nibabel reads before it knows the header: more than the header where extensions follow it.
+    """Return how many bytes nibabel reads to know the header. Where extensions follow the header, they count too.
 
-    `start` is `HEADER_SIZE` bytes of a file that `nifti_version` knows, or all of it.
+    Args:
+        start: the first `HEADER_SIZE` bytes of a file that `nifti_version` knows, or the whole file if it is shorter.
 
     Raises:
-        NotLoadable: more than `LARGEST_EXTENSIONS`.
+        NotLoadable: it would be more than `LARGEST_EXTENSIONS` bytes.
     """
     end, rank, offset = (348, ("h", 40), ("f", 108)) if nifti_version(start) == 1 else (540, ("q", 16), ("q", 168))
     if start[end : end + 1] in (b"", b"\0"):
@@ -108,13 +109,13 @@ def end_of_extensions(start: bytes) -> int:
 
 
 def nifti_header(start: bytes) -> Header | None:
-    """Read a NIfTI header; None where there is none.
+    """Read a NIfTI header. Return None if there is none.
 
     Args:
-        start: the first bytes of the file, inflated: `end_of_extensions` of them.
+        start: the first bytes of the file, inflated: as many as `end_of_extensions` says.
 
     Raises:
-        NotLoadable: there is one, of an image that nibabel cannot load.
+        NotLoadable: there is a header, and nibabel cannot load an image with it.
     """
     version = nifti_version(start)
     if version is None:
@@ -124,7 +125,7 @@ def nifti_header(start: bytes) -> Header | None:
 
 
 def _usual(start: bytes, version: Literal[1, 2]) -> int | None:
-    """The bytes that a file with this header must have; None where its header is out of the ordinary in any way."""
+    """Return the least bytes of a file with this header, or None if the header is out of the ordinary in any way."""
     for order in "<>":
         sizeof = struct.unpack_from(f"{order}i", start)[0]
         if version == 1:
@@ -155,7 +156,10 @@ def _usual(start: bytes, version: Literal[1, 2]) -> int | None:
 
 
 def layout(stream: BinaryIO) -> Layout:
-    """Have nibabel read a header from the beginning of `stream`, the inflated file, and say where the voxels are.
+    """Let nibabel read a header, and return where the voxels are.
+
+    Args:
+        stream: the inflated file, from its beginning.
 
     Raises:
         NotLoadable: nibabel cannot load an image with this header, or there is none.
@@ -186,12 +190,16 @@ def _by_nibabel(start: bytes, version: Literal[1, 2]) -> Layout:
 
 
 def inflated(zipped: BinaryIO) -> BinaryIO:
-    """The stream that a gzip file holds; reading it to its end compares every member's CRC and size."""
+    """Return the stream inside a gzip file. Reading it to its end compares the CRC and size of every member."""
     return cast(BinaryIO, igzip.IGzipFile(fileobj=zipped))  # type: ignore[no-untyped-call]
 
 
 def inflated_start(data: bytes, size: int) -> bytes:
-    """The first `size` bytes of what a gzip stream that begins with `data` holds, or fewer where `data` ends before.
+    """Return the first bytes of the content of a gzip stream.
+
+    Args:
+        data: the beginning of the gzip stream.
+        size: how many inflated bytes to return; fewer come back if `data` ends before.
 
     Raises:
         zlib.error: the stream is damaged.
@@ -205,9 +213,9 @@ def inflated_start(data: bytes, size: int) -> bytes:
 
 
 class Inflation:
-    """Inflates a gzip stream to nothing but its size, and compares every member's CRC and size on the way.
+    """A gzip stream that is inflated only to count its bytes. The CRC and size of every member are compared on the way.
 
-    Source: RFC 1952: a stream is one member or several, behind which there may be zeros.
+    Source: RFC 1952: a stream has one or more members. Zeros may follow the last one.
     """
 
     def __init__(self) -> None:
@@ -216,11 +224,11 @@ class Inflation:
 
     @property
     def complete(self) -> bool:
-        """Whether what was fed so far ends where a member ends."""
+        """Whether the bytes fed so far end at the end of a member."""
         return self._member is None
 
     def feed(self, data: memoryview | bytes) -> None:
-        """Inflate the next of the stream's bytes.
+        """Inflate the next bytes of the stream.
 
         Raises:
             DamagedStream: the stream is damaged.

@@ -1,12 +1,11 @@
-"""Slices for people: of the images that the Hub sent back, at the gate; of an image of each kind, on the card.
+"""Slices for people: at the gate, of images that the Hub sent back; on the card, of one image of each kind.
 
-One axial mid-slice an image, grey, contrast between the 1st and 99th percentile, turned so that anterior is up, with
-square pixels. At the gate all slices stand side by side in one low and wide strip, because Prefect's older UI crops a
-tall picture and the newer one pushes the form's fields below the fold. What goes on a card is public: the slice is
-axial by the image's affine, never by the order of its axes, since a sagittal slice shows a profile.
+A picture is one axial mid-slice of an image: grey, with the contrast between the 1st and 99th percentile, anterior up,
+and square pixels. At the gate all slices stand side by side in one low and wide strip, because Prefect's older UI crops
+a tall picture, and the newer one then pushes the form's fields below the fold. What goes on a card is public. There the
+slice is axial by the image's affine, and never by the order of its axes, because a sagittal slice shows a profile.
 
-An image that cannot be drawn, for whatever reason, is an image without a picture: whether it is sound is asked
-elsewhere.
+An image that cannot be drawn, for whatever reason, has no picture. Whether it is sound is checked elsewhere.
 """
 
 import base64
@@ -27,22 +26,23 @@ from tasks.bids.nifti import inflated, layout
 from tasks.values.models import Slice
 
 MAX_SLICES = 5  # slices in the strip: more would be too small to see
-HEIGHT = 96  # pixels; looked at in both UIs: whole in the older one, and the newer one shows the fields below it
+HEIGHT = 96  # pixels; tried in both UIs: the older one shows it whole, the newer one shows the fields below it
 GAP = 4  # pixels between slices
 LABEL = 14  # pixels for the suffix above a slice, where no UI crops it
-LARGEST_DRAWN = 1 << 28  # voxels of what is read for a picture, 2 GB as floats: a header may speak of any number
+LARGEST_DRAWN = 1 << 28  # voxels that are read for a picture, 2 GB as floats: a header may state any number
 CARD_HEIGHT = 200  # pixels of a slice on the card: four stand side by side, and its PNG has at most 120 kB
 
 
 def middle_slice(stream: BinaryIO, path: str, suffix: str) -> Slice | None:
-    """The middle axial slice of an image's first volume; for a mask, the one that shows most of it.
-
-    None where there is no such slice, or where it cannot be drawn.
+    """Return the middle axial slice of an image's first volume; for a mask, the slice that shows most of it.
 
     Args:
         stream: the inflated NIfTI file, from its beginning.
         path: the image's path in the dataset, for the caption.
         suffix: the BIDS suffix, for the label.
+
+    Returns:
+        The slice, or None if there is no such slice or it cannot be drawn.
     """
     try:
         header, voxels = _voxels(stream)
@@ -56,7 +56,7 @@ def middle_slice(stream: BinaryIO, path: str, suffix: str) -> Slice | None:
 
 
 def _voxels(stream: BinaryIO) -> tuple[Any, ArrayProxy | None]:
-    """nibabel's header, and the voxels where they can be drawn in grey: in three dimensions or more, and real."""
+    """Return nibabel's header, and the voxels if they are real numbers in three or more dimensions, else None."""
     found = layout(stream)
     if len(found.shape) < 3 or 0 in found.shape or found.dtype.kind not in "biuf":
         return found.header, None
@@ -71,16 +71,16 @@ def _plane(voxels: ArrayProxy, z: int, first: tuple[int, ...]) -> npt.NDArray[np
 
 
 def _fullest(voxels: ArrayProxy, first: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """The slice with the most voxels that are not zero, the first of several."""
+    """Return the slice with the most voxels that are not zero; the first of them if several have as many."""
     planes = (_plane(voxels, z, first) for z in range(voxels.shape[2]))
     return max(planes, key=np.count_nonzero)
 
 
 def axial_slice(file: Path, suffix: str) -> bytes | None:
-    """The PNG of the middle axial slice of a NIfTI file's first volume; for a mask, of the slice that shows most of it.
+    """Return the middle axial slice of a NIfTI file's first volume as a PNG.
 
-    None where there is no such slice, where the header does not say which way the axes run, or where it cannot be drawn
-    or read.
+    For a mask it is the slice that shows most of the mask. None if there is no such slice, if the header does not say
+    which way the axes run, or if it cannot be read or drawn.
     """
     try:
         with file.open("rb") as raw:
@@ -94,7 +94,7 @@ def _axial(stream: BinaryIO, suffix: str) -> bytes | None:
     known = header["qform_code"] > 0 or header["sform_code"] > 0
     if voxels is None or not known:
         return None
-    directions = nibabel.io_orientation(header.get_best_affine())  # of each axis: which of right, front and up, and how
+    directions = nibabel.io_orientation(header.get_best_affine())  # of each axis: right, front or up, and its sign
     if np.isnan(directions).any():
         return None
     axes = [int(np.flatnonzero(directions[:, 0] == direction)[0]) for direction in range(3)]
@@ -117,7 +117,13 @@ def _axial(stream: BinaryIO, suffix: str) -> bytes | None:
 
 
 def _png(across_and_front: npt.NDArray[np.generic], zooms: Sequence[float], height: int) -> bytes:
-    """A slice, axes to the right and to the front, as a grey PNG with square pixels."""
+    """Return a slice as a grey PNG with square pixels.
+
+    Args:
+        across_and_front: the slice; its first axis runs to the right, its second to the front.
+        zooms: the size of a voxel along these axes, in mm.
+        height: of the PNG, in pixels.
+    """
     with np.errstate(all="ignore"):  # infinities, and numbers beyond 32 bits
         plane: npt.NDArray[np.float32] = np.nan_to_num(np.rot90(across_and_front).astype(np.float32))
         low, high = np.percentile(plane, [1, 99])
@@ -133,13 +139,13 @@ def _png(across_and_front: npt.NDArray[np.generic], zooms: Sequence[float], heig
 
 
 def _size_of_voxel(zoom: float) -> float:
-    """A voxel's size in mm; 1 where the header has none that could be one."""
+    """Return a voxel's size in mm, or 1 if the header gives no possible size."""
     size = abs(float(zoom))
     return size if 1e-6 < size < math.inf else 1.0
 
 
 def strip(slices: Sequence[Slice]) -> str:
-    """The slices side by side, labelled, as a `data:` URI of a PNG; empty where there are none."""
+    """Return the labelled slices side by side, as a `data:` URI of a PNG; empty if there are none."""
     if not slices:
         return ""
     pictures = [Picture.open(io.BytesIO(shown.png)) for shown in slices]

@@ -1,7 +1,7 @@
-"""Text and tables as BIDS datasets hold them: in several encodings, and without guessing types.
+"""Texts and tables as BIDS datasets hold them: in several encodings, and without guessing types.
 
-BIDS asks for UTF-8 (specification, "File formats"); datasets also come as UTF-8 with a byte order mark, UTF-16 from
-Windows, and Latin-1. A table is tab-separated without quoting ("Tabular files"): `n/a` is a missing value, and every
+BIDS asks for UTF-8 (specification, "File formats"). Datasets also come as UTF-8 with a byte order mark, as UTF-16 from
+Windows, and as Latin-1. A table is tab-separated without quoting ("Tabular files"). `n/a` is a missing value; every
 other value is the string that stands there, so that the label "None" and the number "007" stay what they are.
 """
 
@@ -14,7 +14,7 @@ Row = Mapping[str, str | None]
 
 MISSING = "n/a"  # BIDS specification, "Tabular files": the one way to write a missing value
 
-#: UTF-32 before UTF-16, whose mark is the first half of UTF-32's.
+#: UTF-32 comes before UTF-16, because UTF-16's mark is the first half of UTF-32's.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -26,17 +26,17 @@ _LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also cuts at 
 
 
 class NotText(ValueError):
-    """The bytes are no text in an encoding that is read here."""
+    """The bytes are no text in any encoding that is read here."""
 
 
 class BadTable(ValueError):
-    """The text is no table of tab-separated values; the message says at which line."""
+    """The text is no table of tab-separated values. The message names the line."""
 
 
 def decode(data: bytes) -> str:
-    """The text in UTF-8 (with or without mark), UTF-16, UTF-32 (with mark) or Latin-1.
+    """Decode UTF-8 (with or without mark), UTF-16, UTF-32 (with mark) or Latin-1.
 
-    Latin-1 is read as Windows-1252, its superset that people's editors write, as web browsers do.
+    Latin-1 is read as Windows-1252, a superset of it that people's editors write. Web browsers do the same.
 
     Raises:
         NotText: the bytes are binary, or cut in the middle of a UTF-16 character.
@@ -58,7 +58,13 @@ def decode(data: bytes) -> str:
 
 
 def _unmarked_utf16(data: bytes) -> str:
-    """Which UTF-16 has its zero bytes where these are: text in Latin letters has one in nearly every character."""
+    """Return the UTF-16 codec of a text without a mark, judged by its zero bytes.
+
+    Text in Latin letters has a zero byte in nearly every character.
+
+    Raises:
+        NotText: the zero bytes are not those of UTF-16.
+    """
     even, odd = data[0::2].count(0), data[1::2].count(0)
     if len(data) % 2 == 0 and max(even, odd) > 0.7 * len(data) / 2 and min(even, odd) == 0:
         return "utf-16-be" if even else "utf-16-le"
@@ -66,16 +72,16 @@ def _unmarked_utf16(data: bytes) -> str:
 
 
 def read_table(text: str) -> list[Row]:
-    """The rows of a tab-separated table, each column name -> value; `n/a` and a missing last cell are None.
+    """Return the rows of a tab-separated table, each as column name -> value. `n/a` and missing last cells are None.
 
     Raises:
-        BadTable: two columns of one name, or a row with more values than there are columns.
+        BadTable: two columns have the same name, or a row has more values than there are columns.
     """
     lines = _LINE_END.split(text.removeprefix("\ufeff"))
     columns = lines[0].rstrip("\t").split("\t")
     columns = [column.strip() for column in columns]
     twice = [number for number, column in enumerate(columns, start=1) if columns.count(column) > 1]
-    if twice:  # not by its name: where the line of names was forgotten, it is a value
+    if twice:  # the message does not name them: if the header line was forgotten, the name is a value
         raise BadTable(f"line 1: the columns {twice[0]} and {twice[1]} have the same name")
     rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=2):
@@ -91,15 +97,15 @@ def read_table(text: str) -> list[Row]:
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
-    """The names of all columns, in the order in which the rows first show them."""
+    """Return the names of all columns, in the order in which the rows first have them."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def to_json(value: object) -> str:
-    """JSON as text, readable where it can be, and always valid Unicode (a lone surrogate is escaped).
+    """Return a value as JSON text: readable where possible, and always valid Unicode (a lone surrogate is escaped).
 
     Raises:
-        ValueError: the value holds a number that JSON has no way to write.
+        ValueError: the value holds a number that JSON cannot write.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if text.isascii():

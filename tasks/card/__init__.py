@@ -1,8 +1,8 @@
 """Card: the dataset's page on the Hub, and the small files that go with the shards.
 
-README.md is YAML for the Hub and `datasets` (`front`) and a block of Markdown for people (`body`), written from the
-dataset, the publication record (`counts`), and what is known beside them (`About`: what the operator stated, the
-pictures, versions). A person may write before and after the block and add to the YAML: only our keys, and what stands
+README.md is YAML for the Hub and `datasets` (`front`) and a block of Markdown for people (`body`). Both are written
+from the dataset, the publication record (`counts`), and what else is known (`About`: what the operator stated, the
+pictures, versions). A person may write before and after the block, and add to the YAML. Only our keys, and what stands
 between our two markers, are rewritten.
 """
 
@@ -47,7 +47,7 @@ _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
 
 
 def side_files(dataset: Dataset) -> dict[str, bytes]:
-    """Path in the repo -> bytes: the dataset's own texts, and its tables of people and visits as Parquet."""
+    """Return the dataset's own texts, and its tables of people and visits as Parquet: path in the repo -> bytes."""
     files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if not is_record(path)}
     for path, rows in ((PARTICIPANTS, dataset.participants), (SESSIONS, dataset.sessions)):
         if rows:
@@ -67,7 +67,14 @@ class About:
 def card(
     dataset: Dataset, repo_id: str, published: PublicationRecord, existing: str | None, about: About | None = None
 ) -> str:
-    """README.md of the repo; `existing` is the card that is on the Hub now, or None.
+    """Return README.md of the repo.
+
+    Args:
+        dataset: the dataset.
+        repo_id: the repo's name.
+        published: what is published.
+        existing: the card that is on the Hub now, or None.
+        about: what else the card says.
 
     Raises:
         UnreadableCard: the YAML of the existing card cannot be read.
@@ -81,16 +88,16 @@ def card(
 
 
 def same_card(one: str, other: str | None) -> bool:
-    """Whether two cards say the same of the dataset, whatever made them.
+    """Return whether two cards say the same about the dataset, whatever made them.
 
-    A newer bids-push, and a commit of the dataset's git tree that changes nothing here, are told when something is
-    published anyway, and are no reason to publish.
+    A newer bids-push, or a commit of the dataset's git tree that changes nothing here, is mentioned when something is
+    published anyway. It is no reason to publish.
     """
     return other is not None and _MADE.sub("", one) == _MADE.sub("", other)
 
 
 def _made(made: CardVersions) -> str:
-    """Where the published dataset comes from, between marks by which it is found again."""
+    """Return where the published dataset comes from, between marks by which it is found again."""
     lines = []
     if made.dataset:
         lines.append(f"- **Version of the dataset:** {md.text(made.dataset)}")
@@ -102,7 +109,7 @@ def _made(made: CardVersions) -> str:
 
 
 def _replaced(text: str, block: str) -> str:
-    """The body with the block in its place, or at the end where it has none yet."""
+    """Return the body with the block in its place, or at the end if it has none yet."""
     found = _BLOCK.search(text)
     if found:
         return text[: found.start()] + block + text[found.end() :]
@@ -110,7 +117,7 @@ def _replaced(text: str, block: str) -> str:
 
 
 def _parquet(rows: tuple[Row, ...]) -> bytes:
-    """A small table, every column a string."""
+    """Return a small table as Parquet, every column a string."""
     columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns_of(rows)}
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, compression="zstd")

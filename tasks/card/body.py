@@ -1,6 +1,6 @@
 """The card's generated block: what the dataset is, how to load it, what is in it, whose it is, what is not in it.
 
-And what was stated when it was published: on faces, what was left out, which rules were lifted.
+It also says what was stated when it was published: about faces, what was left out, which rules were lifted.
 """
 
 import json
@@ -17,12 +17,12 @@ from tasks.values.models import ENTITIES, Dataset
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
-LARGEST_DECODED = 100_000_000  # bytes of an image that `datasets` decodes within 2 GB, whatever is behind it
+LARGEST_DECODED = 100_000_000  # bytes of the largest image that `datasets` decodes within 2 GB, whatever is in it
 READMES = ("README.md", "README", "README.txt", "README.rst")
 
 PICTURES_A_ROW = 4
 
-#: What the operator stated of faces, to a reader.
+#: What the operator stated about faces, in words for a reader.
 FACES: dict[Defacing, str] = {
     "not stated": "**Faces:** nothing was stated.",
     "defaced": "**Faces** were removed from the images that showed them, as the publisher states.",
@@ -33,7 +33,7 @@ FACES: dict[Defacing, str] = {
     ),
 }
 
-#: The columns of a row that every dataset has, with what a reader needs to know; the entities come between.
+#: The columns that every dataset's rows have, with what a reader needs to know. The entities come between them.
 COLUMNS = (
     ("dataset", "`raw`, or the name of the derivative"),
     ("sub, ses", "subject and session, as words: `01` stays `01`"),
@@ -55,7 +55,7 @@ def body(
     pictures: Pictures,
     made: str,
 ) -> str:
-    """The block in Markdown, its parts one after the other; `made` is Markdown already."""
+    """Return the block in Markdown, its parts one after the other. `made` is Markdown already."""
     parts: list[str] = [_title(dataset, published)]
     sections: tuple[tuple[str, Callable[[], str]], ...] = (
         ("Load it", lambda: _load(repo_id, published)),
@@ -77,7 +77,7 @@ def body(
 
 
 def _title(dataset: Dataset, published: PublishedImages) -> str:
-    """The name, and one paragraph with the figures."""
+    """Return the name, and one paragraph with the figures."""
     counts = published.count()
     subjects = f" of {_number(counts.subjects, 'subject')}" if counts.subjects else ""
     sessions = f" in {_number(counts.sessions, 'session')}" if counts.sessions else ""
@@ -96,7 +96,7 @@ def _title(dataset: Dataset, published: PublishedImages) -> str:
 
 
 def _load(repo_id: str, published: PublishedImages) -> str:
-    """Lines that run, for a config that there is."""
+    """Return lines of code that run, for a config that exists."""
     named = [config_name(*kind) for kind in published.kinds() if kind[0]]
     if not published.images:
         return "Nothing is published yet."
@@ -124,7 +124,7 @@ in memory while it is read, and up to a thousand before one is written.{_nibabel
 
 
 def _nibabel(repo_id: str, published: PublishedImages) -> str:
-    """How to read images that `datasets` cannot decode, or only in much memory; nothing where there are none."""
+    """Return how to read images that `datasets` cannot decode, or only in much memory; empty if there are none."""
     largest = max(published.images, key=lambda image: published.sizes[image.path])
     large = published.sizes[largest.path] > LARGEST_DECODED
     if not (large or published.nifti2):
@@ -162,7 +162,7 @@ for row in images.cast_column("nifti", Nifti(decode=False)):
 
 
 def _contents(published: PublishedImages) -> str:
-    """A table of the kinds of images."""
+    """Return a table of the kinds of images."""
     rows = []
     for (datatype, suffix), images in published.kinds().items():
         counts = published.count(images)
@@ -183,7 +183,7 @@ def _contents(published: PublishedImages) -> str:
 
 
 def _pictures(published: PublishedImages, pictures: Pictures) -> str:
-    """A slice of each kind of image that is published, a few side by side."""
+    """Return a slice of each kind of image that is published, a few side by side."""
     names = [config_name(*kind) for kind in published.kinds() if config_name(*kind) in pictures.shown]
     if not names:
         return ""
@@ -195,7 +195,7 @@ def _pictures(published: PublishedImages, pictures: Pictures) -> str:
 
 
 def _stated(checked: Checked) -> str:
-    """What the publisher stated, left out, and published although a rule speaks against it."""
+    """Return what the publisher stated, left out, and published although a rule speaks against it."""
     statement = checked.statement
     if not (statement.allow or statement.strip or statement.defacing != "not stated"):
         return ""
@@ -213,7 +213,7 @@ def _stated(checked: Checked) -> str:
 
 
 def _columns(published: PublishedImages) -> str:
-    """A table of the columns."""
+    """Return a table of the columns."""
     used = {entity for image in published.images for entity in image.entities}
     entities = ", ".join(entity for entity in ENTITIES if entity in used)
     rows = [(", ".join(md.code(name) for name in names.split(", ")), words) for names, words in COLUMNS]
@@ -225,7 +225,7 @@ def _columns(published: PublishedImages) -> str:
 
 
 def _participants(dataset: Dataset) -> str:
-    """The tables of people: how to load them, and what their columns mean."""
+    """Return how to load the tables of people, and what their columns mean."""
     parts = []
     if dataset.participants:
         rows_there = _number(len(dataset.participants), "row")
@@ -244,7 +244,7 @@ def _participants(dataset: Dataset) -> str:
 
 
 def _dictionary_row(column: str, entry: object) -> list[str]:
-    """A column's line of the data dictionary, also for one that it does not describe."""
+    """Return a column's line of the data dictionary, even for a column that it does not describe."""
     entry = entry if isinstance(entry, Mapping) else {}
     words = [str(entry[key]) for key in ("LongName", "Description") if entry.get(key) not in (None, "", column)]
     levels = entry.get("Levels")
@@ -258,7 +258,7 @@ def _level(value: object) -> str:
 
 
 def _left_out(dataset: Dataset) -> str:
-    """What is in the BIDS dataset and not here, and what else to know."""
+    """Return what is in the BIDS dataset and not here, and the notes about it."""
     notes = md.bullets(dataset.notes)
     if not dataset.left_out:
         return notes
@@ -274,7 +274,7 @@ def _left_out(dataset: Dataset) -> str:
 
 
 def _provenance(dataset: Dataset) -> str:
-    """Authors, citation, funding, ethics, identifiers and licence, as dataset_description.json has them."""
+    """Return authors, citation, funding, ethics, identifiers and licence, as dataset_description.json has them."""
     description = dataset.description
     lines = []
     for label, key in (
@@ -308,13 +308,13 @@ def _licence(stated: object) -> str:
 
 
 def _words(value: object, between: str) -> str:
-    """A field of dataset_description.json that is a text or a list of texts."""
+    """Return the text of a field of dataset_description.json that is a text or a list of texts."""
     values: Sequence[object] = value if isinstance(value, list) else [value]
     return between.join(md.text(item) for item in values if item)
 
 
 def _readme(dataset: Dataset) -> str:
-    """The dataset's README, in the Markdown of this card."""
+    """Return the dataset's README in the Markdown of this card."""
     name = next((name for name in READMES if name in dataset.texts), None)
     if name is None:
         return ""
@@ -325,7 +325,7 @@ def _readme(dataset: Dataset) -> str:
 
 
 def _json_text(dataset: Dataset, name: str) -> Mapping[str, object]:
-    """A JSON text of the dataset, or nothing if it is none."""
+    """Return a JSON text of the dataset, or nothing if it is no JSON object."""
     try:
         value = json.loads(decode(dataset.texts.get(name, b"{}")))
     except (NotText, ValueError):

@@ -1,4 +1,4 @@
-"""What of the dataset is published: counted from the record, so that a half-published dataset has a true card."""
+"""What is published of the dataset. It is counted from the record, so that a half-published dataset has a true card."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from tasks.values.models import Dataset, Image, PublicationRecord
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much there is of something. `size` is bytes."""
+    """The numbers of a set of images. `size` is bytes."""
 
     images: int
     subjects: int
@@ -24,13 +24,13 @@ class PublishedImages:
     images: tuple[Image, ...]
     sizes: dict[str, int]
     planned: int
-    """Images of the dataset, on the Hub or not."""
+    """The number of images of the dataset, on the Hub or not."""
     nifti2: frozenset[str] = frozenset()
-    """Paths of those in NIfTI-2."""
+    """The paths of the images in NIfTI-2."""
 
     @classmethod
     def of(cls, dataset: Dataset, record: PublicationRecord) -> "PublishedImages":
-        """The images of the dataset that are in the record."""
+        """Return the images of the dataset that are in the record."""
         contents = [content for shard in record.shards.values() for content in shard.images]
         sizes = {content.path: content.size for content in contents}
         images = tuple(image for image in dataset.images if image.path in sizes)
@@ -48,7 +48,7 @@ class PublishedImages:
         )
 
     def kinds(self) -> dict[tuple[str, str], list[Image]]:
-        """The images by datatype ("" for none) and suffix, in the order of both."""
+        """Return the images by datatype ("" for none) and suffix, in the order of both."""
         found: dict[tuple[str, str], list[Image]] = defaultdict(list)
         for image in self.images:
             found[image.datatype or "", image.suffix].append(image)

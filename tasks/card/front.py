@@ -1,7 +1,7 @@
 """The card's YAML: what the Hub and `datasets` read (Hub documentation, "Dataset cards" and "Manual configuration").
 
-Only our keys are rewritten. Every other line of a card that is on the Hub stays as it is, with its comments; of the
-two lists that people extend, `tags` keeps theirs, and `configs` keeps those that are not ours.
+Only our keys are rewritten. Every other line of a card on the Hub stays as it is, with its comments. People extend two
+of our lists: `tags` keeps theirs, and `configs` keeps those that are not ours.
 """
 
 import re
@@ -28,16 +28,16 @@ _KEY = re.compile(r"([^\s#'\"-][^:]*?)\s*:(?:\s|$)")
 
 
 class UnreadableCard(PushError):
-    """The card on the Hub has YAML that cannot be read, so that it cannot be brought up to date."""
+    """The card on the Hub has YAML that cannot be read, so it cannot be brought up to date."""
 
 
 def config_name(datatype: str, suffix: str) -> str:
-    """The config of one kind of image: `anat_T1w`."""
+    """Return the name of the config for one kind of image: `anat_T1w`."""
     return f"{datatype}_{suffix}"
 
 
 def front_matter(dataset: Dataset, published: PublishedImages) -> dict[str, object]:
-    """Our keys of the YAML, and their values."""
+    """Return our keys of the YAML, and their values."""
     terms = licence(dataset.description.get("License"))
     rows = len(published.images)
     front: dict[str, object] = {"license": terms.identifier}
@@ -60,7 +60,10 @@ def _tags(published: PublishedImages) -> list[str]:
 
 
 def _configs(dataset: Dataset, published: PublishedImages) -> list[dict[str, object]]:
-    """One config for all images, one for each kind, and the tables. The kinds are filters over the same files."""
+    """Return one config for all images, one for each kind, and the tables.
+
+    The kinds are filters over the same files.
+    """
     configs: list[dict[str, object]] = [{"config_name": "default", "data_files": SHARDS}]
     for datatype, suffix in published.kinds():
         if datatype:
@@ -77,13 +80,13 @@ def _configs(dataset: Dataset, published: PublishedImages) -> list[dict[str, obj
 
 
 def split(card: str) -> tuple[str, str]:
-    """A card's YAML, without its fences, and its body."""
+    """Split a card into its YAML, without the fences, and its body."""
     match = _FRONT.match(card)
     return (match.group(1), card[match.end() :]) if match else ("", card)
 
 
 def merged(front: Mapping[str, object], existing: str) -> str:
-    """The YAML with our keys brought up to date and all other lines as they are.
+    """Return the YAML with our keys brought up to date and all other lines unchanged.
 
     Raises:
         UnreadableCard: the existing YAML is no mapping of keys.
@@ -113,7 +116,7 @@ def merged(front: Mapping[str, object], existing: str) -> str:
 
 
 def _with_theirs(front: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
-    """Our values, with the tags and configs that people added, and the licence they named if the dataset names none."""
+    """Return our values with what people added: tags, configs, and a licence if the dataset names none."""
     values = dict(front)
     tags, configs = before.get("tags"), before.get("configs")
     if isinstance(tags, list):
@@ -132,7 +135,7 @@ def _as_list(value: object) -> list[dict[str, object]]:
 
 
 def _is_ours(config: object, names: set[object]) -> bool:
-    """Whether a config is one that we write, now or before: over all shards, with our two filters or none."""
+    """Return whether we write this config, or wrote it before: over all shards, with our two filters or none."""
     if not isinstance(config, dict) or config.get("config_name") in names:
         return True
     filtered = [item[:2] for item in config.get("filters") or [] if isinstance(item, list)]
@@ -141,7 +144,7 @@ def _is_ours(config: object, names: set[object]) -> bool:
 
 
 def _blocks(text: str) -> list[tuple[str | None, list[str]]]:
-    """The YAML's lines, those of each top-level key together; comments and blank lines are blocks of their own."""
+    """Return the YAML's lines, grouped by top-level key. Comments and blank lines are blocks of their own."""
     blocks: list[tuple[str | None, list[str]]] = []
     for line in text.splitlines():
         key = _KEY.match(line)

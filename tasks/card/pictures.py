@@ -1,8 +1,8 @@
 """The card's pictures: one slice of one image of each kind, as a PNG in the repo.
 
-Which image a picture shows, and which bytes that image had, stands in the card itself: a picture is made again only
-when its image is published with other bytes, and a night with nothing changed reads no image. Pictures are made when
-something is published anyway, never on their own.
+The card itself says which image a picture shows, and which bytes that image had. So a picture is made again only if its
+image is published with other bytes, and a night with nothing changed reads no image. Pictures are made only when
+something is published anyway.
 """
 
 import re
@@ -23,7 +23,7 @@ TRIES = 3  # images of a kind that are tried: one may not be fetched, or have no
 DIGITS = 12  # of an image's sha256 on the card
 
 _ON_THE_CARD = re.compile(rf"!\[[^\]\n]*\]\(({FOLDER}/(\w+)\.png) \"([^\"\n]+), sha256 ([0-9a-f]{{{DIGITS}}})\"\)")
-_SAFE = re.compile(r"[\w./+@=,~-]+")  # a path that is the same in Markdown
+_SAFE = re.compile(r"[\w./+@=,~-]+")  # a path that Markdown leaves unchanged
 
 Sha256Of = Callable[[Image], str | None]
 
@@ -33,36 +33,42 @@ class Picture:
     """A picture of one kind of image, and what it shows."""
 
     path: str
-    """In the repo."""
+    """The picture's path in the repo."""
     image: str
-    """In the dataset."""
+    """The image's path in the dataset."""
     sha256: str
-    """The first digits of the image's."""
+    """The first digits of the image's sha256."""
 
     def markdown(self) -> str:
-        """The picture on the card, with all that is needed to know whether it is still true."""
+        """Return the picture on the card, with everything needed to know whether it is still true."""
         name = self.image.rpartition("/")[2]
         return f'![An axial slice of {name}]({self.path} "{self.image}, sha256 {self.sha256}")'
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The pictures of a card by kind (`anat_T1w`), and the bytes of those that are new."""
+    """The pictures of a card by kind (`anat_T1w`), and the bytes of the new ones."""
 
     shown: Mapping[str, Picture] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def pictures_on(card: str | None, listing: Listing) -> Pictures:
-    """The pictures that a card shows and its repo holds."""
+    """Return the pictures that a card shows and its repo holds."""
     found = _ON_THE_CARD.findall(card or "")
     return Pictures({kind: Picture(path, image, sha) for path, kind, image, sha in found if path in listing.files})
 
 
 def draw(dataset: Dataset, before: Pictures, sha256_of: Sha256Of, tell: Callable[[str], None]) -> Pictures:
-    """A picture of each kind: the one there is, where it shows an image that has not changed, or a new one.
+    """Return a picture of each kind: the present one if its image has not changed, else a new one.
 
-    Raw images come before derivatives, and then the first by path. A kind that cannot be shown is told and passed over.
+    Raw images come before derivatives, then the first by path. A kind that cannot be shown is reported and passed over.
+
+    Args:
+        dataset: the dataset.
+        before: the pictures that are on the card now.
+        sha256_of: gives the sha256 of an image's present bytes.
+        tell: is told, in a sentence, of a kind that cannot be shown.
     """
     kinds: dict[str, list[Image]] = {}
     for image in sorted(dataset.images, key=lambda image: (image.dataset != "raw", image.path)):
@@ -89,5 +95,5 @@ def draw(dataset: Dataset, before: Pictures, sha256_of: Sha256Of, tell: Callable
 
 @task(name="draw", task_run_name="draw the card's pictures", cache_policy=NO_CACHE, persist_result=False)
 def draw_pictures(dataset: Dataset, before: Pictures, sha256_of: Sha256Of) -> Pictures:
-    """`draw` as a task."""
+    """Do `draw` as a task."""
     return draw(dataset, before, sha256_of, get_run_logger().info)

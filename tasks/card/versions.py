@@ -1,38 +1,35 @@
 """How the card came about: the dataset's version, the commit of its git tree, the version of bids-push."""
 
 import re
-import tomllib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from dulwich.errors import NotGitRepository
-from dulwich.repo import Repo
 
 from tasks.bids.text import NotText, decode
 from tasks.values.models import Dataset
+from tasks.values.version import tool_version
 
 #: The first line of CHANGES that begins an entry (BIDS specification, "CHANGES": CPAN changelog convention).
 _ENTRY = re.compile(r"^\s*v?(\d[\w.+-]*)(?=\s|$)", re.MULTILINE)
+_OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class CardVersions:
-    """Versions, as far as they are known."""
+    """The versions that a card names, as far as they are known."""
 
     dataset: str = ""
     commit: str = ""
-    """Of the dataset's git tree, the whole object id."""
+    """The commit of the dataset's git tree, as a whole object id."""
     tool: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "CardVersions":
-        """What can be known of a dataset without asking anybody."""
+        """Return what can be known about a dataset without asking anybody."""
         return cls(_version(dataset), _commit(Path(dataset.root)), tool_version())
 
 
 def _version(dataset: Dataset) -> str:
-    """The newest entry of CHANGES: the first, as the convention has it."""
+    """Return the newest entry of CHANGES. By the convention it is the first one."""
     try:
         found = _ENTRY.search(decode(dataset.texts.get("CHANGES", b"")))
     except NotText:
@@ -41,18 +38,44 @@ def _version(dataset: Dataset) -> str:
 
 
 def _commit(root: Path) -> str:
-    """The head of the git tree whose root the dataset is; a folder somewhere inside of one is not meant."""
-    if not (root / ".git").exists():
-        return ""
+    """The head of the git tree whose root the dataset is; a folder somewhere inside of one is not meant.
+
+    The files are read themselves (git documentation, "gitrepository-layout"): a worker need not have git, and git
+    refuses to read the tree of another user.
+    """
     try:
-        with Repo(str(root)) as repo:
-            return repo.head().decode()
-    except (NotGitRepository, KeyError, OSError, ValueError):
+        folder = _git_folder(root / ".git")
+        head = _line_of(folder / "HEAD")
+        found = _target_of(folder, head.removeprefix("ref: ")) if head.startswith("ref: ") else head
+    except (OSError, ValueError):
         return ""
+    return found if _OBJECT_ID.fullmatch(found) else ""
 
 
-@cache
-def tool_version() -> str:
-    """The version of bids-push, from its pyproject.toml."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    return f"{project['name']} {project['version']}"
+def _git_folder(path: Path) -> Path:
+    """The folder that `.git` is, or that it names: in a submodule or a second work tree it is a file."""
+    if path.is_dir():
+        return path
+    return path.parent / _line_of(path).removeprefix("gitdir: ")
+
+
+def _target_of(folder: Path, reference: str) -> str:
+    """The commit that a branch is at, from its own file, or from the one that `git pack-refs` makes of many."""
+    common = folder / _line_of(folder / "commondir") if (folder / "commondir").is_file() else folder
+    if (common / reference).is_file():
+        return _line_of(common / reference)
+    with (common / "packed-refs").open(encoding="utf-8") as packed:
+        names = (line.split() for line in packed if not line.startswith(("#", "^")))
+        return next((commit for commit, name in names if name == reference), "")
+
+
+def _line_of(path: Path) -> str:
+    """The one line of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text, or no file at all.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
+    return path.read_text(encoding="utf-8").strip()

@@ -1,14 +1,15 @@
-"""Commit: make a batch of transferred shards visible, in one git commit with all that is true after it.
+"""Commit: makes a batch of transferred shards visible, in one git commit with everything that is true after it.
 
-- The publication record, the card and the dataset's own texts go in the same commit, so that repo and record cannot
+- The publication record, the card and the dataset's own texts go into the same commit, so that repo and record cannot
   drift apart by a crash (`batch`).
-- A commit is always made on top of the head that was read (`parent_commit`), by a run that holds the target's lease in
-  that moment. When it fails, the head is read again before anything is decided. Where it has all that the commit was
-  to bring (`landed`), only its answer was lost. A head that moved means that somebody else committed: what they have
-  not touched is committed on top of theirs; a line or a text that changed since this run planned is left as they have
-  it (`overtaken`), and the run plans again.
+- A commit is always made on top of the head that was read (`parent_commit`), by a run that holds the target's lease at
+  that moment.
+- If a commit fails, the head is read again before anything is decided. If the head has everything that the commit was
+  to bring (`landed`), only the answer was lost.
+- If the head has moved, somebody else committed. What they have not touched is committed on top of theirs. A line or a
+  text that has changed since this run planned stays as they have it (`overtaken`), and the run plans again.
 
-What the remote holds in the end is `tasks.verify`'s question, not this one's: a call that returned proves nothing.
+What the remote holds in the end is for `tasks.verify` to say, since a call that returned proves nothing.
 """
 
 import time
@@ -30,12 +31,12 @@ from tasks.transfer import Transferred
 from tasks.values.errors import PushError
 from tasks.values.models import PublicationRecord, PublishedShard
 
-COMMIT_TRIES = 8  # heads in a row that somebody else moved under us before the run says so
-#: Seconds before the next try where the Hub refuses the head as too old, and names it as the head all the same.
+COMMIT_TRIES = 8  # how often somebody else may move the head in a row before the run gives up
+#: Seconds before the next try if the Hub refuses the head as too old, and still names it as the head.
 BEHIND_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 
 Fence = Callable[[], None]
-"""Raises where this run does not hold the target any more."""
+"""A function that raises if this run does not hold the target any more."""
 
 
 class ContestedTarget(PushError):
@@ -50,16 +51,26 @@ def commit(
     changes: Changes,
     fence: Fence = lambda: None,
 ) -> Remote:
-    """Commit a batch with the record, the card and the texts that are true after it; what the target holds then.
+    """Commit a batch with the record, the card and the texts that are true after it.
 
-    Safe to call again with the same arguments after any failure: a batch that landed is recognised, not repeated.
-    `fence` is asked before each request that commits. What somebody else has published since it was planned is left
-    out, and named in the answer.
+    It is safe to call this again with the same arguments after any failure: a batch that landed is recognised, and not
+    repeated. What somebody else has published since it was planned is left out, and named in the result.
+
+    Args:
+        hub: the target.
+        before: what the target holds now.
+        shards: the lines of the batch for the record.
+        operations: the files of the batch.
+        changes: what else the commit has to change.
+        fence: is called before each request that commits.
+
+    Returns:
+        What the target holds after the commit.
 
     Raises:
         ContestedTarget: somebody else committed before us, every time.
         StaleHead: the Hub refuses the head that it names, every time.
-        Transient: the Hub could not answer, and the batch did not land (yet).
+        Transient: the Hub could not answer, and the batch has not landed so far.
     """
     changes = changes if changes.planned else replace(changes, planned=before.record)
     contested = False
@@ -98,9 +109,10 @@ def commit(
 
 
 def overtaken(changes: Changes, now: PublicationRecord, shards: Sequence[PublishedShard]) -> frozenset[str]:
-    """Paths of which the record says something else by now than when it was planned from, and than we are to say.
+    """Return the paths that somebody else has changed in the record since it was planned from.
 
-    Whoever changed them had a newer look than this plan, which must not undo it.
+    Whoever changed them knew something newer than this plan, so the plan must not undo it. A change to what this plan
+    would write itself does not count.
     """
     planned = changes.planned or now
     ours = {shard.path: shard for shard in shards}
@@ -128,7 +140,7 @@ def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
 def commit_batch(
     hub: Hub, before: Remote, batch: Sequence[Transferred], changes: Changes, fence: Fence, label: str
 ) -> Remote:
-    """`commit` as a task; `label` names the batch in the UI."""
+    """Do `commit` as a task. `label` names the batch in the UI."""
     lines = [one.receipt.published() for one in batch]
     operations = [one.operation for one in batch]
     return retry_while_busy(lambda: commit(hub, before, lines, operations, changes, fence), get_run_logger().warning)

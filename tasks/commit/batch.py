@@ -1,4 +1,4 @@
-"""What one commit brings about on top of one head, and whether a head holds all of it already."""
+"""What one commit changes on top of one head, and whether a head holds all of it already."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from tasks.values.models import PublicationRecord, PublishedShard, PublishedText
 
 @dataclass(frozen=True)
 class Batch:
-    """What one commit is to bring about, on top of one head."""
+    """What one commit is to change on top of one head."""
 
     shards: tuple[PublishedShard, ...]
     sent: tuple[CommitOperationAdd, ...]
     texts: Mapping[str, bytes]
     deletions: tuple[CommitOperationDelete, ...]
-    """Files that go, as a person approved."""
+    """The files that are removed, as a person approved."""
     forget: tuple[str, ...]
-    """Lines that go, with or without a file."""
+    """The lines of the record that are removed, with or without a file."""
     changes: Changes
 
     @classmethod
@@ -36,10 +36,10 @@ class Batch:
         changes: Changes,
         late: frozenset[str],
     ) -> "Batch":
-        """All that was planned, without what others have published since.
+        """Return everything that was planned, without what others have published since.
 
         Raises:
-            RemovalRefused: something is not as the removal was planned.
+            RemovalRefused: something is not as it was when the removal was planned.
         """
         gone = tuple(deletions(changes.remove, before)) if changes.remove else ()
         lines: dict[str, PublishedShard | PublishedText] = {**before.record.shards, **before.record.texts}
@@ -57,26 +57,33 @@ class Batch:
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """The paths of the files that go."""
+        """The paths of the files that are removed."""
         return tuple(one.path_in_repo for one in self.deletions)
 
     def any(self) -> bool:
-        """Whether anything is left of it."""
+        """Return whether anything is left to do."""
         return bool(self.shards or self.texts or self.forget)
 
     def published(self) -> tuple[PublishedText, ...]:
-        """The dataset's texts as the record holds them: those that others have changed since, as they have them."""
+        """Return the dataset's texts as the record will hold them.
+
+        Those that others have changed since are not among them.
+        """
         late = self.changes.texts.keys() - self.texts.keys()
         return tuple(text for text in self.changes.published if text.path not in late)
 
     def record(self, before: Remote) -> PublicationRecord:
-        """The record that is true after the commit."""
+        """Return the record that is true after the commit."""
         return before.record.updated(self.shards, self.forget, self.published(), self.changes.dataset)
 
     def operations(
         self, hub: Hub, record: PublicationRecord, card: str
     ) -> list[CommitOperationAdd | CommitOperationDelete]:
-        """All of it as the client takes it, asked of the repo whether it keeps it."""
+        """Return all operations of the commit, after checking that the repo takes their files.
+
+        Raises:
+            IgnoredByRepo: the repo's .gitignore names one of the texts.
+        """
         files = {**self.texts, RECORD: record.dump(), INDEX: record.dump_index(), CARD: card.encode()}
         written = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())]
         with hub.explained(f"sending {len(written)} texts to {hub.target}"):
@@ -88,7 +95,7 @@ class Batch:
 
 
 def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
-    """Whether the target holds all that a commit was to bring: it was made, and only its answer was lost."""
+    """Return whether the target holds everything that a commit was to bring. Then only the commit's answer was lost."""
     record, changes = found.record, batch.changes
     if any(record.shards.get(shard.path) != shard for shard in batch.shards):
         return False
@@ -104,7 +111,7 @@ def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
 
 
 def _in_place(hub: Hub, found: Remote, batch: Batch) -> bool:
-    """Whether the files of a commit are in the repo as it was to bring them."""
+    """Return whether the files in the repo are as the commit was to leave them."""
     shards = {shard.path: (shard.size, shard.sha256) for shard in batch.shards}
     files = hub.listed([*shards, *batch.texts, *batch.removed, RECORD, INDEX, CARD], found.commit)
     if not {RECORD, INDEX, CARD} <= files.keys() or files.keys() & set(batch.removed):

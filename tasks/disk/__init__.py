@@ -1,1 +1,1 @@
-"""The staging folder of a target, and every file of ours beside the staged shards."""
+"""The staging folder of a target: the staged shards, and every other file of ours in it."""

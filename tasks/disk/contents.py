@@ -1,22 +1,24 @@
-"""Which bytes an image had when this machine last hashed it: a small cache in the target's staging folder.
+"""A small cache in the target's staging folder: the bytes that each image had when this machine last hashed it.
 
-An image without a git-annex key is known by its content only. Reading it again every night to see that it has not
-changed would cost the dataset's size; so the sha256 taken while it was embedded is kept with the size, mtime, ctime
-and inode that the file had then, and is believed while all four are the same (git's rule). Whoever edits a file and
-sets its mtime back leaves another ctime.
+An image without a git-annex key is known only by its content. Reading every image every night to see that it has not
+changed would cost the dataset's size. So the sha256 that is taken while an image is embedded is kept, with the size,
+mtime, ctime and inode that the file had then. It is believed while all four stay the same (git's rule). Somebody who
+edits a file and sets its mtime back still changes its ctime.
 
-So is one whose key holds no digest of the content, or none that staging could compare. A URL key is an address, and
-what is fetched from there may differ the next time. A WORM key is a name, a size and a time: no more than this cache
-compares, and of another machine's file at another date; who restores a time with the file gets the same key for other
-bytes. Where such an image is not fetched, nothing here knows its content, and it counts as changed: its shard then
-fails with the command to fetch it.
+The cache also serves images whose key holds no digest of the content, or none that staging could compare. A URL key is
+an address, and what is fetched from there may differ the next time. A WORM key is a name, a size and a time: no more
+than this cache compares, and taken from a file on another machine at another date. Whoever restores a file's time with
+other bytes gets the same key. If such an image is not fetched, nothing here knows its content, and it counts as
+changed. Its shard then fails, and the error names the command that fetches it.
 
-The cache is a file to which lines are added, each with its CRC-32 before it, so it needs no lock and no more of a file
-system than that a file can grow: the run that works on the target is the only writer. Of two lines for one image the
-later one counts. A line that a crash or a full disk cut short, or that anything damaged, is none. When most lines are
-old the file is written anew. All of it is disposable: without it, or where it cannot be read or written, each image is
-read once more, and nothing is embedded or sent for it. (`contents.sqlite` in the staging root is the cache of earlier
-versions, and no longer read: it knows no ctime.)
+Lines are only added to the file, each with its CRC-32 before it. So it needs no lock, since the run that works on the
+target is the only writer, and it needs nothing of a file system but that a file can grow. If an image has two lines,
+the later one counts. A line that was cut short by a crash or a full disk, or damaged, is ignored. When most lines are
+out of date, the file is written anew.
+
+The whole cache is disposable. Without it, or if it cannot be read or written, each image is read once more, and nothing
+is embedded or sent because of that. (`contents.sqlite` in the staging root is the cache of earlier versions. It is no
+longer read, because it has no ctime.)
 """
 
 import json
@@ -31,20 +33,20 @@ from tasks.disk.files import sha256_of, write_whole
 from tasks.values.models import Image, ImageContent
 
 FILE = "contents.jsonl"  # its name in the target's staging folder
-FEW = 1000  # lines that may be old without the file being written anew
+FEW = 1000  # lines that may be out of date without the file being written anew
 
 #: Size, mtime, ctime (ns) and inode of a file: while all are the same, nobody has written to it.
 _Stat = tuple[int, int, int, int]
 
 
 def _line(path: str, stat: _Stat, sha256: str) -> bytes:
-    # ASCII: names that are not UTF-8 are lone surrogates in Python, which JSON writes as \udcXX and gives back
+    # ASCII: names that are not UTF-8 are lone surrogates in Python; JSON writes them as \udcXX and gives them back
     text = json.dumps([path, *stat, sha256], separators=(",", ":")).encode()
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
 def _read(data: bytes) -> Iterator[tuple[str, _Stat, str]]:
-    """What the sound lines say."""
+    """Yield path, file status and sha256 of each undamaged line."""
     for line in data.split(b"\n"):
         text = line[9:]
         if line[:9] == b"%08x " % zlib.crc32(text):
@@ -61,14 +63,14 @@ class ContentCache:
         self._root = Path(os.path.realpath(root))
         self._known: dict[str, tuple[_Stat, str]] = {}
         self._torn = False
-        """Whether the file ends within a line, so that the next one needs a line end before it."""
+        """Whether the file ends in the middle of a line. Then the next line needs a line end before it."""
         self.images_read = 0
-        """Images that had to be read, since neither a digest in a key nor the cache knew them."""
-        with suppress(OSError):  # none yet, or a disk that does not let it be read or written: this run goes without
+        """The number of images that were read because neither a digest in a key nor the cache knew them."""
+        with suppress(OSError):  # no file yet, or the disk cannot be read or written: this run goes without
             self._load()
 
     def _load(self) -> None:
-        if not self._cache.is_file():  # a pipe of that name would hold the run
+        if not self._cache.is_file():  # a pipe of that name would block the run
             return
         data = self._cache.read_bytes()
         self._known = {path: (stat, sha256) for path, stat, sha256 in _read(data)}
@@ -79,15 +81,15 @@ class ContentCache:
             self._torn = False
 
     def knows(self, path: str) -> bool:
-        """Whether this machine has hashed the image with this path before."""
+        """Return whether this machine has hashed the image at this path before."""
         return path in self._known
 
     def unchanged(self, images: Iterable[Image], published: Iterable[ImageContent]) -> bool:
-        """Whether these images have the bytes that were published.
+        """Return whether these images have the bytes that were published.
 
-        An image whose git-annex key identifies its content is settled by the digest of its shard, which holds the key,
-        and where the key's digest is a sha256 by that too; only the others are looked up here, and read where size,
-        times or inode are not those that they were last hashed under.
+        An image whose git-annex key identifies its content is settled by the digest of its shard, which covers the key.
+        If the key's digest is a sha256, that is compared too. Only the other images are looked up here. An image is
+        read if its size, times or inode differ from those at its last hashing.
         """
         by_path = {content.path: content for content in published}
         read: list[tuple[Image, str]] = []
@@ -105,20 +107,20 @@ class ContentCache:
         return self._sha256(image, read) == content.sha256
 
     def sha256(self, image: Image) -> str | None:
-        """The sha256 of an image's bytes now; None where it cannot be read (staging will say why)."""
+        """Return the sha256 of an image's present bytes, or None if it cannot be read (staging will say why)."""
         read: list[tuple[Image, str]] = []
         sha256 = self._sha256(image, read)
         self.remember(read)
         return sha256
 
     def _sha256(self, image: Image, read: list[tuple[Image, str]]) -> str | None:
-        """`sha256`; an image that had to be read for it is added to `read`."""
+        """Return what `sha256` returns. An image that had to be read for it is added to `read`."""
         known = self._known.get(image.path)
         if known and known[0] == _stat(image):
             return known[1]
         path = self._root / image.path
         try:
-            if path.stat().st_size != image.size:  # the stand-in of one not fetched, or a change since the plan
+            if path.stat().st_size != image.size:  # a stand-in for content not fetched, or a change since the plan
                 return None
             sha256 = sha256_of(path)
         except OSError:
@@ -128,7 +130,7 @@ class ContentCache:
         return sha256
 
     def remember(self, hashed: Iterable[tuple[Image, str]]) -> None:
-        """Keep what was hashed; losing it to a crash costs a read, so nothing is flushed for it."""
+        """Keep these sha256. Losing them in a crash costs a read, so nothing is flushed to the disk."""
         new = {image.path: (_stat(image), sha256) for image, sha256 in hashed}
         new = {path: known for path, known in new.items() if self._known.get(path) != known}
         if not new:

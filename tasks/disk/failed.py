@@ -1,13 +1,15 @@
-"""What failed verification: why, what to do about it, and the file that does not forget it.
+"""Shards that failed verification: why, what to do about it, and the file that remembers them.
 
-Each failure has a cause, and each cause its own way out: where the Hub sends other bytes than it was sent, publishing
-the shard again changes nothing, since the Hub takes content that it has, by its sha256, from nobody anew.
+Each failure has a cause, and each cause has its own way out. Where the Hub sends other bytes than it was sent, for
+example, publishing the shard again changes nothing: the Hub already has content with that sha256, and takes it from
+nobody anew.
 
-A shard that failed stays failed. `failed.json` in the target's staging folder keeps it, every later run reads it back
-whatever its level is, and it leaves the file only when the bytes that are published by then came back and were right,
-or when the record does not have it any more. A verification that could not look (a Hub that is away, a token that has
-expired) changes nothing in the file. It makes runs stricter and never laxer: lost or damaged, it leaves a run with its
-own checks, and is told.
+A shard that failed stays failed. `failed.json` in the target's staging folder keeps it, and every later run reads it
+back, at any level of verification. It leaves the file in two cases only: the bytes that are published by then came back
+and were right, or the record no longer has the shard. A verification that could not look (the Hub is away, a token has
+expired) changes nothing in the file.
+
+The file makes runs stricter, never laxer. If it is lost or damaged, a run still makes its own checks, and says so.
 """
 
 import json
@@ -27,7 +29,7 @@ LISTED = 20  # shards of a cause that a message names
 
 
 class Cause(StrEnum):
-    """Why a shard is not on the Hub as it should be, as far as can be told from here."""
+    """Why a shard is not on the Hub as it should be, as far as it can be told from here."""
 
     CHANGED = "changed"
     RECORD = "record"
@@ -69,7 +71,7 @@ WAY_OUT: Mapping[Cause, str] = {
         "start the run again: it publishes the shard anew."
     ),
 }
-#: Where the only good copy may be the one that is staged.
+#: Causes for which the staged file may be the only good copy.
 KEEP_STAGED = frozenset({Cause.OTHER_BYTES, Cause.NOT_SERVED})
 
 
@@ -87,15 +89,19 @@ class Failure(Value):
 
 
 class FailedShard(Failure):
-    """A failure that is kept until the shard's bytes were right."""
+    """A failure that is kept until the shard's bytes came back right."""
 
     since: datetime
     commit: str
-    """The commit at which it was found last."""
+    """The last commit at which it was found."""
 
 
 def read_failed(staging: Staging) -> tuple[dict[str, FailedShard], str]:
-    """The shards that failed and were not right since, by path, and a sentence where the file is damaged."""
+    """Read the shards that failed and have not been right since.
+
+    Returns:
+        The failed shards by path, and a sentence if the file is damaged, else "".
+    """
     path = staging.failed
     try:
         entries = json.loads(staging.read(path))["shards"]
@@ -125,7 +131,11 @@ DAMAGED = (
 
 
 def write_failed(staging: Staging, failed: Mapping[str, FailedShard]) -> None:
-    """Keep the failed shards, if there are any or a file that has others."""
+    """Keep the failed shards in the file. Where none failed and there is no file yet, none is made.
+
+    Raises:
+        DiskFull, CannotWrite: the file cannot be written.
+    """
     path = staging.failed
     if not failed and not path.exists():
         return
@@ -144,15 +154,15 @@ def still_failed(
     commit: str,
     now: datetime,
 ) -> dict[str, FailedShard]:
-    """The failed shards after a verification.
+    """Return the shards that count as failed after a verification, by path.
 
     Args:
-        before: those that had failed.
+        before: the shards that counted as failed before it.
         failures: what this verification found.
-        right: paths whose bytes came back in it, and were right.
-        gone: paths that the record does not have any more.
-        commit: where it looked.
-        now: since when a shard that is new here has failed.
+        right: paths whose bytes came back in it and were right.
+        gone: paths that the record no longer has.
+        commit: the commit that it looked at.
+        now: the time from which a newly found shard counts as failed.
     """
     over = {*right, *gone}
     kept = {path: shard for path, shard in before.items() if path not in over}
@@ -167,12 +177,12 @@ def explained(
     since: Mapping[str, FailedShard],
     staged: Callable[[Failure], str],
 ) -> str:
-    """What failed, by cause, and what to do about each.
+    """Say what failed, grouped by cause, and what to do about each.
 
     Args:
         failures: what was found.
-        since: the shards that had failed before, too.
-        staged: what becomes of the staged file of a shard, for those where it may be the only good copy.
+        since: the shards that had already failed before, by path.
+        staged: says what is staged of a shard; asked only where that may be the only good copy.
     """
     by_cause: dict[Cause, list[Failure]] = defaultdict(list)
     for failure in failures:
@@ -191,7 +201,7 @@ def explained(
 
 
 def staged_copy(staging: Staging, failure: Failure) -> str:
-    """What is staged of a shard whose bytes the Hub does not have, in a sentence."""
+    """Say in a sentence what is staged of a shard whose bytes the Hub does not have."""
     receipts = [one for one in staging.receipts() if (one.path, one.sha256) == (failure.path, failure.sha256)]
     if not receipts:
         return "It is not staged here any more."
@@ -202,7 +212,7 @@ def staged_copy(staging: Staging, failure: Failure) -> str:
 
 
 def named(failed: Mapping[str, FailedShard], count: int = 5) -> str:
-    """The sentence about shards that are failed, for a run that has not looked at them; empty where there are none."""
+    """Return a sentence that names the failed shards, for a run that did not look at them; empty if there are none."""
     if not failed:
         return ""
     names = ", ".join(Path(path).stem for path in sorted(failed)[:count])

@@ -1,9 +1,9 @@
-"""Files that are there whole or not at all.
+"""Writes files so that they are there whole or not at all.
 
-A reader never sees half a file: the bytes go to a temporary name beside the target, are flushed to the disk, renamed
-over it, and the folder's entry is flushed too. What a crash leaves behind ends in `TEMPORARY_SUFFIX` and is never
-taken for a finished file. Where something else has the temporary name (a link, a FIFO, a file with a second name), it
-is neither followed nor emptied: the write fails.
+A reader never sees half a file. The bytes go to a temporary name beside the target, are flushed to the disk, and are
+renamed over the target; then the folder's entry is flushed too. What a crash leaves behind ends in `TEMPORARY_SUFFIX`,
+and is never taken for a finished file. If something else has the temporary name (a link, a FIFO, a file with a second
+name), it is neither followed nor emptied: the write fails.
 """
 
 import errno
@@ -29,14 +29,20 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open `path` for writing so that it appears whole, and durable, when the block ends without an error.
+    """Open `path` for writing. The file appears there whole, and flushed, when the block ends without an error.
 
-    Without `durable` nothing is flushed: a kill loses nothing, a power cut may lose the file or leave it short. That is
-    for what is hashed before it is believed again, and costs little to make again.
+    The temporary name belongs to the target, not to the writer. Two runs never write one target (`tasks.disk.staging`),
+    and what a killed writer left is overwritten by the next one instead of piling up. After an error the temporary file
+    is emptied and not unlinked: only `tasks.cleanup` deletes.
 
-    The temporary name is unique to the target, not to the writer: two runs never write one target
-    (`tasks.disk.staging`), and what a killed writer left is overwritten by the next one instead of piling up.
-    After an error the temporary file is emptied, not unlinked: deleting is `tasks.cleanup`'s alone.
+    Args:
+        path: the file to write; its folder is made if needed.
+        durable: whether to flush to the disk. Without it, a kill loses nothing, and a power cut may lose the file or
+            leave it short. That is for data which is hashed before it is believed again, and costs little to make
+            again.
+
+    Raises:
+        OSError: the file cannot be written, or something else has the temporary name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
@@ -49,9 +55,9 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
         stream.close()
         temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # what the stream still holds does not fit on a full disk now either
+        with suppress(OSError):  # on a full disk, what the stream still holds does not fit now either
             stream.close()
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # the first error is the one to report
             os.close(_emptied(temporary))
         raise
     if durable:
@@ -59,10 +65,10 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def _emptied(path: Path, flags: int = 0) -> int:
-    """A descriptor of the file, which is empty then.
+    """Return a descriptor of the file, after emptying it.
 
     Raises:
-        OSError: there is none, or it is no regular file, or one with another name elsewhere: it stays as it is.
+        OSError: there is no such file, it is not a regular file, or it has another name elsewhere. It stays as it is.
     """
     with suppress(FileNotFoundError):
         _require_own(path.lstat(), path)
@@ -82,12 +88,12 @@ def _require_own(status: os.stat_result, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write `data` to `path`, whole, and durable as `whole_file` says."""
+    """Write `data` to `path` as `whole_file` does."""
     with whole_file(path, durable) as stream:
         stream.write(data)
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

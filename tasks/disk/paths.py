@@ -1,8 +1,8 @@
-"""A folder as a person typed it, made into one that everything else can rely on.
+"""Turns a folder as a person typed it into a path that the rest of the code can rely on.
 
-`~` is the home of the user that the worker runs as. Symlinks are kept: a root that is reached through a link with a
-plain name works whatever bytes its real path has, and a path with bytes that are not UTF-8 itself cannot: no log, no
-parameter and no state on the Prefect server holds it.
+`~` is the home of the user that the worker runs as. Symlinks are kept. So a root works if it is reached through a link
+with a plain name, whatever bytes its real path has. A path that itself has bytes which are not UTF-8 cannot work: no
+log, parameter or state on the Prefect server can hold it.
 """
 
 import os
@@ -14,13 +14,17 @@ from tasks.values.settings import Settings
 
 
 def as_typed(text: str | Path, name: str) -> Path:
-    """The absolute path that was typed for `name`, a parameter or a setting.
+    """Return the absolute path for what somebody typed.
+
+    Args:
+        text: what was typed.
+        name: the parameter or setting, for the message.
 
     Raises:
-        BadInput: it cannot be one, or not one that the Prefect server can hold.
+        BadInput: it cannot be a path, or the Prefect server cannot hold it.
     """
     typed = str(text)
-    if typed != typed.strip() and not os.path.lexists(typed):  # a line break from copying
+    if typed != typed.strip() and not os.path.lexists(typed):  # for example a line break from copying
         typed = typed.strip()
     if "\0" in typed:
         raise BadInput(f"{name}: {typed!r} has a NUL character in it, which no path has. Correct it.")
@@ -37,10 +41,10 @@ def as_typed(text: str | Path, name: str) -> Path:
 
 
 def staging_root_of(staging_root: str | Path, name: str = "staging_root") -> Path:
-    """The staging root: as typed, or that of this machine's settings where nothing was typed.
+    """Return the staging root as typed, or this machine's setting if nothing was typed.
 
     Raises:
-        BadInput: it cannot be a path, or is a link to nowhere.
+        BadInput: it cannot be a path, or it is a link to nowhere.
     """
     given = (staging_root, name) if staging_root else (Settings().staging_root, "BIDS_PUSH_STAGING_ROOT")
     path = as_typed(*given)
@@ -53,14 +57,14 @@ def staging_root_of(staging_root: str | Path, name: str = "staging_root") -> Pat
 
 
 def resolved(path: Path) -> Path:
-    """The same folder without symlinks, where such a path can be written as text; else the path as it is."""
+    """Return the folder without symlinks, or the path as it is if the real one cannot be written as text."""
     try:
         real = path.resolve()
-    except (RuntimeError, OSError):  # a loop of symlinks, a folder that may not be read
+    except (RuntimeError, OSError):  # a loop of symlinks, or a folder that may not be read
         return path
     return real if is_unicode(str(real)) else path
 
 
 def printable(path: str | Path) -> str:
-    """A path for people, `?` in place of bytes that are not UTF-8."""
+    """Return a path for people to read, with `?` in place of bytes that are not UTF-8."""
     return str(path).encode("utf-8", "replace").decode()

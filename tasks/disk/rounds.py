@@ -1,20 +1,20 @@
-"""Which shards a run reads back, so that each published shard comes back once in a stated number of nights.
+"""Chooses the shards that a run reads back, so that each published shard is read once in a stated number of nights.
 
 How it works. A night is a run that verifies the whole target and reads some of it back. Each shard has a date: the
-night in which its bytes were read back last, or the night before the one that met it first. It is due
-`BIDS_PUSH_SAMPLE_NIGHTS` after its date. A night reads back
+night in which its bytes were last read back or, before the first time, the night before the one in which it was first
+seen. It is due `BIDS_PUSH_SAMPLE_NIGHTS` nights after its date. A night reads back
 
-1. what it has just sent, as many as the night has places: `max(BIDS_PUSH_SAMPLE_SHARDS, shards / nights)`,
+1. what it has just sent, up to the night's places: `max(BIDS_PUSH_SAMPLE_SHARDS, shards / nights)`,
 2. in the places that are left, the shards that are due first,
-3. and more of those, where the nights to come would not have places enough for all that is due in them: shards that are
+3. and more of those if the coming nights would not have enough places for all that is due in them. So shards that are
    sent night after night do not take the places of the others for ever.
 
-So no two readings of a shard lie more than the stated number of nights apart, whatever days the schedule runs on and
-however many shards come, go and change. A changed shard is another one. Shards that are due at the same time follow
-each other in the order of a hash, so that no subject is always the last.
+So two readings of a shard are never further apart than the stated number of nights, whatever days the schedule runs on,
+and however many shards come, go and change. A changed shard counts as a new one. Shards that are due at the same time
+follow each other in the order of a hash, so that no subject is always the last.
 
-A round ends when everything that was published when it began has been read back in it (or is gone, or changed); the
-next night begins the next one. It is there for people: what is read depends on the dates alone.
+A round ends when everything that was published at its beginning has been read back in it, or is gone, or has changed.
+The next night begins the next round. Rounds are there for people: what is read depends on the dates alone.
 
 The file (`round.json`) may be lost or damaged without harm: a new round begins, and reads everything back once.
 """
@@ -33,7 +33,7 @@ KEY = 16  # hexadecimal digits that stand for a shard in the file: enough for a 
 
 
 class _File(Value):
-    """`round.json`: the round, and its shards by their date."""
+    """The content of `round.json`: the round, and its shards grouped by date."""
 
     number: int
     since: datetime
@@ -47,25 +47,31 @@ class _File(Value):
 
 @dataclass(frozen=True)
 class Round:
-    """A round, and the date of each shard."""
+    """A round, and the date of each shard, as the module explains them."""
 
     since: datetime
     nights: int
-    """In how many nights each shard has to come back."""
+    """The number of nights in which each shard has to be read back once."""
     number: int = 1
     first: int = 1
     """The night in which the round began."""
     night: int = 0
-    """How many nights there were, in all rounds."""
+    """The number of nights so far, in all rounds."""
     agreed: int = 1
-    """The night since which `nights` holds: where it was larger before, not everything is due at once."""
+    """The night since which `nights` has its present value. If it was larger before, not everything is due at once."""
     read: Mapping[str, int] = field(default_factory=dict)
-    """Shards whose bytes were right: key -> the night in which they were read back last."""
+    """Shards whose bytes were right: key -> the night in which they were last read back."""
     unread: Mapping[str, int] = field(default_factory=dict)
-    """Shards that were not read back yet: key -> the night before the one that met them."""
+    """Shards that were not read back yet: key -> the night before the one in which they were first seen."""
 
     def begun(self, shards: Iterable[PublishedShard], nights: int, now: datetime) -> "Round":
-        """The round as a night begins in which these shards are published: the next one, where this one has ended."""
+        """Return the round at the beginning of a night: this one, or the next one if this one has ended.
+
+        Args:
+            shards: the shards that are published.
+            nights: the number of nights in which each has to be read back once.
+            now: the beginning of the next round, if it begins.
+        """
         night = self.night + 1
         keys = {key(shard) for shard in shards}
         read = {known: date for known, date in self.read.items() if known in keys}
@@ -77,7 +83,13 @@ class Round:
         return tonight
 
     def choose(self, shards: Sequence[PublishedShard], sent: Collection[str], least: int) -> list[PublishedShard]:
-        """The shards to read back: those that were just `sent` (paths), then those that are due first."""
+        """Return the shards to read back: first those that were just sent, then those that are due first.
+
+        Args:
+            shards: the shards that are published.
+            sent: the paths of those that this run has just sent.
+            least: the least number of shards to read back in a night.
+        """
         places = self.places(len(shards), least)
         order = sorted((self._due(one), self._date(one), one, number) for number, one in enumerate(map(key, shards)))
         by_date = [(due, shards[number]) for due, _, _, number in order]
@@ -88,21 +100,21 @@ class Round:
         return just_sent + [shard for _, shard in others[: max(places - len(just_sent), owed)]]
 
     def places(self, shards: int, least: int) -> int:
-        """How many shards a night reads back where nothing is owed."""
+        """Return how many shards a night reads back if nothing is owed."""
         return max(least, -(-shards // self.nights))
 
     def after(self, read_back: Iterable[PublishedShard]) -> "Round":
-        """The round after the bytes of these shards came back, and were right."""
+        """Return the round after the bytes of these shards came back and were right."""
         keys = {key(shard) for shard in read_back}
         unread = {one: date for one, date in self.unread.items() if one not in keys}
         return replace(self, read={**self.read, **dict.fromkeys(keys, self.night)}, unread=unread)
 
     def read_in_it(self) -> int:
-        """How many shards were read back in this round."""
+        """Return how many shards were read back in this round."""
         return sum(date >= self.first for date in self.read.values())
 
     def left(self) -> int:
-        """How many shards have to be read back before it ends."""
+        """Return how many shards have to be read back before this round ends."""
         return sum(date < self.first for date in (*self.read.values(), *self.unread.values()))
 
     def _date(self, one: str) -> int:
@@ -113,12 +125,21 @@ class Round:
 
 
 def key(shard: PublishedShard) -> str:
-    """What stands for a shard with its present bytes."""
+    """Return a short name for a shard with its present bytes."""
     return hashlib.sha256(f"{shard.path}\n{shard.sha256}".encode()).hexdigest()[:KEY]
 
 
 def read_round(path: Path, nights: int, now: datetime) -> tuple[Round, str]:
-    """The round that is kept in a file, and, where there is none that can be read, a sentence that says so."""
+    """Read a round from its file.
+
+    Args:
+        path: the file.
+        nights: the number of nights of a new round.
+        now: the beginning of a new round.
+
+    Returns:
+        The round that is kept, or a new one with a sentence that says why; the sentence is empty otherwise.
+    """
     begins = "A new round of reading the published shards back begins"
     try:
         found = _File.model_validate_json(path.read_bytes())

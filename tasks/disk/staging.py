@@ -1,19 +1,19 @@
-"""The target's staging folder: where things are in it, who holds it, and how much room there is.
+"""The target's staging folder: where things are in it, which run holds it, and how much room there is.
 
     <staging root>/<target>/
         shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.parquet
         shards/sub-M2001/sub-M2001_ses-1253.<digest, 12>.receipt.json
         results/        Prefect's results of the staged shards
-        gate.json       the gate that is open on this target, if one is
+        gate.json       the gate that is open on this target, if there is one
         status.json     what the last runs have found, for people
         failed.json     shards that failed verification, until their bytes were right
         round.json      which published shards were read back, and when
         lock            held by the run that works on the target
 
-A target is a repo and a revision on one Hub. Its folder's name carries a hash of all three, so two targets never
-share a file. Nothing here deletes: that is `tasks.cleanup`'s alone.
+A target is a repo and a revision on one Hub. The name of its folder carries a hash of all three, so two targets never
+share a file. Nothing here deletes: only `tasks.cleanup` does.
 
-Others can write to the folder too, so it is no trusted place: links, FIFOs and foreign files are neither followed nor
+Others can write to the folder too, so it cannot be trusted: links, FIFOs and foreign files are neither followed nor
 opened (`tasks.disk.untrusted`), and `strangers` names them.
 """
 
@@ -35,22 +35,25 @@ from tasks.disk.untrusted import NOT_ORDINARY, Entry, entries, identity, read_be
 from tasks.values.errors import PushError
 from tasks.values.models import LAYOUT_VERSION, Identity, Receipt, ShardSpec
 
-DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough that an older layout is never mixed up
+DIGEST_IN_NAME = 12  # characters of the digest in a staged file's name: enough never to mix up an older layout
 SHARD_SUFFIX, RECEIPT_SUFFIX = ".parquet", ".receipt.json"
-#: The names that bids-push gives to the files of a shard, and to Prefect's results of staging some.
+#: The names that bids-push gives to the files of a shard, and to Prefect's results of staging shards.
 OURS = re.compile(
     rf"shards/[^/]+/[^/]+\.[0-9a-f]{{{DIGEST_IN_NAME}}}({re.escape(SHARD_SUFFIX)}|{re.escape(RECEIPT_SUFFIX)})"
     rf"({re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
 )
-#: What is ours besides: what is remembered, the lock, and what Prefect keeps of tasks that have failed.
+#: The other names of ours: what is remembered, the lock, and what Prefect keeps of tasks that have failed.
 _BESIDE = re.compile(rf"([a-z-]+\.jsonl?|head)({re.escape(TEMPORARY_SUFFIX)})?|lock|results/[0-9a-f]{{32}}")
-#: What the kernel says when a file cannot grow: the disk, the user's quota, or the largest file is reached.
+#: What the kernel says when a file cannot grow because of the disk, the user's quota, or the largest file size.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would
 
 
 def result_key(digest: str) -> str:
-    """The cache key, and so the file name below `results/`, of the result of staging the shard with this digest."""
+    """Return the cache key of the result of staging the shard with this digest.
+
+    It is the file name below `results/` too.
+    """
     return f"stage-{LAYOUT_VERSION}-{digest}"
 
 
@@ -67,7 +70,7 @@ class CannotWrite(PushError):
 
 
 def refused(folder: Path, error: OSError) -> DiskFull | CannotWrite:
-    """The error for people that the system's refusal to make or to write to a staging folder means."""
+    """Return the error for people when the system refuses to make a staging folder or to write to it."""
     if error.errno in NO_ROOM:
         return DiskFull(
             f"the disk of {folder} is full ({error.strerror}). Free some room there, or set BIDS_PUSH_STAGING_ROOT (or "
@@ -80,12 +83,15 @@ def refused(folder: Path, error: OSError) -> DiskFull | CannotWrite:
 
 
 def receipt_name(receipt: Receipt) -> str:
-    """Where a receipt is, relative to the target's folder."""
+    """Return the path of a receipt, relative to the target's folder."""
     return receipt.file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
 
 
 def result_name(receipt: Receipt) -> str:
-    """Where Prefect's result of staging the shard is, relative to the target's folder. Small shards share one."""
+    """Return the path of Prefect's result of staging the shard, relative to the target's folder.
+
+    Small shards share one.
+    """
     return f"results/{receipt.result or result_key(receipt.digest)}"
 
 
@@ -99,7 +105,7 @@ class Target:
 
     @property
     def slug(self) -> str:
-        """The folder's name: readable, and different for any two targets."""
+        """The name of its staging folder: readable, and different for any two targets."""
         readable = re.sub(r"[^A-Za-z0-9._-]+", "--", f"{self.repo_id}@{self.revision}")
         exact = "\n".join((self.endpoint.rstrip("/"), self.repo_id, self.revision))
         return f"{readable[:120]}-{hashlib.sha256(exact.encode()).hexdigest()[:10]}"
@@ -109,7 +115,10 @@ class Target:
 
 
 class KnownBytes:
-    """Staged files whose bytes this process has hashed. A class of its own, since Prefect walks through any dict."""
+    """Staged files whose bytes this process has hashed.
+
+    It is a class of its own because Prefect walks through any dict.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, Identity]] = {}
@@ -119,20 +128,20 @@ class KnownBytes:
         self._known[file] = sha256, found
 
     def holds(self, file: str, sha256: str, found: Identity) -> bool:
-        """Whether the file had these bytes, and nobody has written to it since."""
+        """Return whether the file had these bytes, and nobody has written to it since."""
         return self._known.get(file) == (sha256, found)
 
 
 @dataclass(frozen=True)
 class Staging:
-    """One target's staging folder, and what this process knows of the bytes in it."""
+    """One target's staging folder, and what this process knows about the bytes in it."""
 
     folder: Path
     _known_bytes: KnownBytes = field(default_factory=KnownBytes, repr=False, compare=False)
 
     @classmethod
     def of(cls, staging_root: Path, target: Target) -> "Staging":
-        """The folder of `target` under the staging root; made when it is first written to."""
+        """Return the folder of `target` under the staging root. It is made when something is first written to it."""
         return cls(staging_root / target.slug)
 
     @property
@@ -147,12 +156,12 @@ class Staging:
 
     @property
     def lock(self) -> Path:
-        """The file that the run which works on the target has locked."""
+        """The file that is locked by the run which works on the target."""
         return self.folder / "lock"
 
     @property
     def gate(self) -> Path:
-        """The file that names the gate open on this target."""
+        """The file that names the open gate of this target."""
         return self.folder / "gate.json"
 
     @property
@@ -171,19 +180,19 @@ class Staging:
         return self.folder / "round.json"
 
     def shard_file(self, spec: ShardSpec) -> Path:
-        """Where the shard is staged; another digest is another file."""
+        """Return where the shard is staged. Another digest is another file."""
         subject = spec.path.split("/")[-2]
         return self.shards / subject / f"{spec.name}.{spec.digest[:DIGEST_IN_NAME]}.parquet"
 
     def receipt_file(self, spec: ShardSpec) -> Path:
-        """Where the shard's receipt is, beside the shard."""
+        """Return where the shard's receipt is: beside the shard."""
         return self.shard_file(spec).with_suffix(RECEIPT_SUFFIX)
 
     def require_own_folders(self, *below: Path) -> None:
-        """Check that the target's folder, the folders in it, and those `below` that are there, are no links.
+        """Check that the target's folder, the folders in it, and those `below` that exist, are not links.
 
         Raises:
-            CannotWrite: one of them is: what would be written to it would go elsewhere.
+            CannotWrite: one of them is a link, so what is written to it would go elsewhere.
         """
         for folder in (self.folder, self.shards, self.results, *below):
             if folder.is_symlink():
@@ -193,15 +202,15 @@ class Staging:
                 )
 
     def write_receipt(self, spec: ShardSpec, receipt: Receipt) -> None:
-        """Write the receipt of a shard that this process has just written: from now on the shard counts as staged."""
+        """Write the receipt of a shard that this process has just written. From now on the shard counts as staged."""
         write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
         if receipt.identity is not None:
             self._known_bytes.put(receipt.file, receipt.sha256, receipt.identity)
 
     def remember(self, receipts: Iterable[Receipt], commit: str) -> None:
-        """Note in the receipts of shards that this commit of the target holds them; what a receipt says first stays.
+        """Note in the shards' receipts that this commit of the target holds them. A commit that is already noted stays.
 
-        Not flushed to the disk: a power cut may cost a receipt, and its shard is hashed or staged again then.
+        This is not flushed to the disk. A power cut may cost a receipt; then its shard is hashed or staged again.
         """
         for receipt in receipts:
             there = self._receipt(receipt_name(receipt))
@@ -210,17 +219,20 @@ class Staging:
                 write_whole(self.folder / receipt_name(receipt), noted.model_dump_json(indent=1).encode(), False)
 
     def read_receipt(self, spec: ShardSpec) -> Receipt | None:
-        """The receipt of this very shard (same path and digest), or None; a damaged one is none."""
+        """Return the receipt of exactly this shard (same path and digest), or None. A damaged one counts as none."""
         receipt = self._receipt(self.receipt_file(spec).relative_to(self.folder).as_posix())
         return receipt if receipt and (receipt.path, receipt.digest) == (spec.path, spec.digest) else None
 
     def receipts(self) -> list[Receipt]:
-        """Every readable receipt in the folder, sorted by the staged file's name."""
+        """Return every readable receipt in the folder, sorted by the staged file's name."""
         names = (entry.name for entry in entries(self.folder, "shards") if entry.name.endswith(RECEIPT_SUFFIX))
         return [receipt for name in names if (receipt := self._receipt(name)) is not None]
 
     def _receipt(self, name: str) -> Receipt | None:
-        """The receipt in this file, or None where there is none, or one that is damaged or of another shard's file."""
+        """Return the receipt in this file.
+
+        None if there is none, if it is damaged, or if it belongs to another shard's file.
+        """
         try:
             receipt = Receipt.model_validate_json(read_below(self.folder, name))
         except (*NOT_ORDINARY, ValidationError):
@@ -228,24 +240,25 @@ class Staging:
         return receipt if OURS.fullmatch(name) and receipt_name(receipt) == name else None
 
     def size_of(self, file: str) -> int | None:
-        """The bytes of an ordinary file in the folder, or None."""
+        """Return the size of an ordinary file in the folder in bytes, or None if there is no such file."""
         try:
             return status_below(self.folder, file).st_size
         except OSError:
             return None
 
     def read(self, path: Path) -> bytes:
-        """The bytes of a small file of ours in the folder.
+        """Return the bytes of a small file of ours in the folder.
 
         Raises:
-            OSError: there is none, or it is not an ordinary file.
+            OSError: there is no such file, or it is not an ordinary file.
         """
         return read_below(self.folder, path.relative_to(self.folder).as_posix())
 
     def intact(self, receipt: Receipt) -> bool:
-        """Whether the staged file is what its receipt says, by its size and by all of its bytes.
+        """Return whether the staged file is what its receipt says, by its size and by all of its bytes.
 
-        A process reads each file once for this: whoever writes to it later changes its ctime, and nobody can set that.
+        A process reads each file only once for this. Whoever writes to it later changes its ctime, and nobody can set
+        that.
         """
         try:
             found = identity(status_below(self.folder, receipt.file))
@@ -262,26 +275,32 @@ class Staging:
         return True
 
     def read_intact(self, spec: ShardSpec) -> Receipt | None:
-        """The receipt of a shard that is staged and intact, or None."""
+        """Return the receipt of a shard that is staged and intact, or None."""
         receipt = self.read_receipt(spec)
         return receipt if receipt is not None and self.intact(receipt) else None
 
     def read_whole(self, spec: ShardSpec) -> Receipt | None:
-        """The receipt of a shard whose staged file has its size, or None. Its bytes are hashed before they are sent."""
+        """Return the receipt of a shard whose staged file has the right size, or None.
+
+        Its bytes are hashed before they are sent.
+        """
         receipt = self.read_receipt(spec)
         return receipt if receipt is not None and self.size_of(receipt.file) == receipt.size else None
 
     def staged_bytes(self) -> int:
-        """The bytes of every staged shard in the folder, with or without a receipt."""
+        """Return the bytes of all staged shards in the folder, with or without a receipt."""
         return sum(entry.status.st_size for entry in self.ours() if entry.name.endswith(SHARD_SUFFIX))
 
     def ours(self) -> list[Entry]:
-        """The files that have names which bids-push gives, and are ordinary files: the only ones that may ever go."""
+        """Return the ordinary files whose names are given by bids-push. No other file may ever be removed."""
         found = (*entries(self.folder, "results"), *entries(self.folder, "shards"))
         return [entry for entry in found if OURS.fullmatch(entry.name) and entry.oddity is None]
 
     def strangers(self) -> dict[str, str]:
-        """What in the folder is not of bids-push: names for people, and what each is. None is opened or removed."""
+        """Return what in the folder is not of bids-push: name for people -> what it is.
+
+        None of it is opened or removed.
+        """
         found: dict[str, str] = {}
         for entry in entries(self.folder):
             named = OURS.fullmatch(entry.name) or _BESIDE.fullmatch(entry.name)
@@ -324,7 +343,7 @@ class Staging:
         """Check that `needed` bytes fit on the staging disk, with a little to spare.
 
         Raises:
-            DiskFull: they do not; nothing was written.
+            DiskFull: they do not fit; nothing was written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free

@@ -1,9 +1,9 @@
-"""Files in a folder that is no trusted place: found, read and hashed without following or opening anything else.
+"""Finds, reads and hashes files in a folder that cannot be trusted, without following or opening anything else.
 
 Many can write to a staging folder: a colleague who tidies up, a backup that is restored, a script that went wrong. So
-it may hold links that lead out of it, FIFOs on which an open waits for ever, devices, hard links to what lies
-elsewhere, and names that are no text. Here a file is **ordinary** if it is a regular one, has no other name (no hard
-link), and its name is Unicode. Only an ordinary file is opened, and only after it was looked at:
+it may hold links that lead out of it, FIFOs on which an open waits for ever, devices, hard links to files elsewhere,
+and names that are no text. Here a file is **ordinary** if it is a regular file, has no other name (no hard link), and
+its name is Unicode. Only an ordinary file is opened, and only after it was looked at:
 
 - each folder on the way to it is opened with O_NOFOLLOW, relative to the one before,
 - the file is opened with O_NOFOLLOW and O_NONBLOCK, relative to its folder, and must be the one that was looked at.
@@ -32,34 +32,34 @@ _KINDS = {
     stat.S_IFBLK: "it is a device",
     stat.S_IFCHR: "it is a device",
 }
-LARGEST_TEXT = 512 << 20  # bytes: the gate of 100,000 shards has a tenth of it; what is larger is none of ours
+LARGEST_TEXT = 512 << 20  # bytes: the gate of 100,000 shards has a tenth of it; a larger file is none of ours
 
 
 class NotOrdinary(OSError):
-    """A file that is not opened; `strerror` says why."""
+    """A file is not ordinary, so it is not opened. `strerror` says why."""
 
     def __init__(self, why: str) -> None:
         super().__init__(errno.EINVAL, why)
 
 
 class ChangedMeanwhile(OSError):
-    """A file that was written to, or replaced, while it was read."""
+    """A file was written to, or replaced, while it was read."""
 
     def __init__(self) -> None:
         super().__init__(errno.ESTALE, "it changed while it was read")
 
 
-#: What the look at a file raises where no ordinary file is, and no disk is to blame.
+#: The errors that mean "there is no ordinary file here". The disk is not to blame for them.
 NOT_ORDINARY = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotOrdinary, ChangedMeanwhile)
 
 
 def identity(status: os.stat_result) -> Identity:
-    """The identity of a file by its status."""
+    """Return the identity of a file, from its status."""
     return Identity(inode=status.st_ino, size=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
 
 
 def oddity(status: os.stat_result) -> str | None:
-    """What keeps a file of this status from being ordinary, or None."""
+    """Return what keeps a file with this status from being ordinary, or None if nothing does."""
     if not stat.S_ISREG(status.st_mode):
         return _KINDS.get(stat.S_IFMT(status.st_mode), "it is not a regular file")
     if status.st_nlink > 1:
@@ -69,16 +69,16 @@ def oddity(status: os.stat_result) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something in the folder."""
+    """A file, folder or anything else below a folder."""
 
     name: str
-    """Relative to the folder; bytes that are not UTF-8 are surrogates in it."""
+    """Relative to the folder. Bytes that are not UTF-8 are surrogates in it."""
     status: os.stat_result
-    """Of itself, not of what it leads to."""
+    """The status of the entry itself, not of what it links to."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder, and no link to one."""
+        """Whether it is a folder, and not a link to one."""
         return stat.S_ISDIR(self.status.st_mode)
 
     @property
@@ -88,9 +88,13 @@ class Entry:
 
 
 def entries(folder: Path, below: str = "") -> list[Entry]:
-    """Everything in a folder, or in the one `below` it, at any depth: sorted by name, no link followed.
+    """Return everything in a folder at any depth, sorted by name. No link is followed.
 
-    What cannot be reached without following a link has no entries; nor has a folder that is not there.
+    What cannot be reached without following a link has no entries, and neither has a folder that does not exist.
+
+    Args:
+        folder: the folder that the names are relative to.
+        below: the folder below it to look in; "" is the folder itself.
     """
     try:
         with opened(folder, PurePosixPath(below).parts) as top:
@@ -111,10 +115,10 @@ def _entries(top: int, below: str) -> Iterator[Entry]:
 
 @contextmanager
 def opened(folder: Path, parts: Sequence[str]) -> Iterator[int]:
-    """A descriptor of a folder below `folder`, neither it nor any of the steps a symlink.
+    """Open a folder below `folder` and yield its descriptor. Neither `folder` nor any step on the way may be a symlink.
 
     Raises:
-        NotADirectoryError: one of them is.
+        NotADirectoryError: one of them is a symlink.
         OSError: it cannot be opened.
     """
     descriptor = os.open(folder, _FOLDER)
@@ -130,7 +134,7 @@ def opened(folder: Path, parts: Sequence[str]) -> Iterator[int]:
 
 @contextmanager
 def _inside(folder: Path, name: str) -> Iterator[tuple[int, str]]:
-    """The folder that the file `name` is in, opened, and the last part of its name."""
+    """Open the folder that the file `name` is in. Yield its descriptor and the last part of the name."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise NotOrdinary("its name leaves the target's folder")
@@ -139,7 +143,7 @@ def _inside(folder: Path, name: str) -> Iterator[tuple[int, str]]:
 
 
 def looked_at(parent: int, name: str) -> os.stat_result:
-    """The status of an ordinary file in an open folder.
+    """Return the status of an ordinary file in an open folder.
 
     Raises:
         NotOrdinary: it is something else.
@@ -153,11 +157,11 @@ def looked_at(parent: int, name: str) -> os.stat_result:
 
 @contextmanager
 def _opened_file(parent: int, name: str) -> Iterator[tuple[BufferedReader, Identity]]:
-    """An ordinary file, open for reading, and its identity.
+    """Open an ordinary file for reading. Yield the stream and the file's identity.
 
     Raises:
         NotOrdinary, OSError: as `looked_at`.
-        ChangedMeanwhile: it is another one than was looked at.
+        ChangedMeanwhile: it is not the file that was looked at.
     """
     before = identity(looked_at(parent, name))
     with os.fdopen(os.open(name, _FILE, dir_fd=parent), "rb") as stream:
@@ -167,7 +171,7 @@ def _opened_file(parent: int, name: str) -> Iterator[tuple[BufferedReader, Ident
 
 
 def sha256_in(parent: int, name: str) -> tuple[str, Identity]:
-    """The sha256 of an ordinary file in an open folder, and the identity that it had before and after.
+    """Return the sha256 of an ordinary file in an open folder, and its identity, which was the same before and after.
 
     Raises:
         NotOrdinary, ChangedMeanwhile, OSError: it cannot be read as one file that nobody writes to.
@@ -180,19 +184,23 @@ def sha256_in(parent: int, name: str) -> tuple[str, Identity]:
 
 
 def sha256_below(folder: Path, name: str) -> tuple[str, Identity]:
-    """The same of a file below a folder, by its relative name."""
+    """Return what `sha256_in` returns, for a file below a folder, by its relative name."""
     with _inside(folder, name) as (parent, last):
         return sha256_in(parent, last)
 
 
 def status_below(folder: Path, name: str) -> os.stat_result:
-    """The status of an ordinary file below a folder, by its relative name; raises as `looked_at`."""
+    """Return the status of an ordinary file below a folder, by its relative name. Raises as `looked_at`."""
     with _inside(folder, name) as (parent, last):
         return looked_at(parent, last)
 
 
 def read_below(folder: Path, name: str) -> bytes:
-    """The bytes of a small ordinary file below a folder, by its relative name; raises as `looked_at`."""
+    """Return the bytes of a small ordinary file below a folder, by its relative name. Raises as `looked_at`.
+
+    Raises:
+        NotOrdinary: it is larger than `LARGEST_TEXT`, too.
+    """
     with _inside(folder, name) as (parent, last), _opened_file(parent, last) as (stream, found):
         if found.size > LARGEST_TEXT:
             raise NotOrdinary(f"it is larger than {LARGEST_TEXT >> 20} MiB")

@@ -1,14 +1,18 @@
-"""Reads an image once: its bytes go to the shard as they come, and by the end they are checked.
+"""Reads an image once: its bytes go to the shard as they come, and at the end they are checked.
 
-What one pass tells, a cache-sized step at a time: the sha256; the digest in the git-annex key, where there is one;
-whether nibabel can load an image with this NIfTI header (in the first step); whether all that the header speaks of is
-there; and whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` the stream
-is not inflated, and only its end is looked at: that sees a file that was cut off, and no damage within.
+One pass, in steps that fit into the processor's cache, tells the following:
 
-Before and after, size and mtime are what the plan saw. Where only ctime is another one after the reading (something
-may have set the time back, and a backup that makes hard links does no harm), the bytes are read once more and compared.
-Whatever does not hold is an error (`tasks.embed.errors`) that names the file and the way out; then nothing of its shard
-is kept.
+- the sha256;
+- the digest in the git-annex key, if there is one;
+- whether nibabel can load an image with this NIfTI header (in the first step);
+- whether everything that the header speaks of is there;
+- whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` the stream is not
+  inflated, and only its end is looked at: that finds a file that was cut off, and no damage within.
+
+Before and after, size and mtime must be what the plan saw. If only the ctime has changed after the reading, the bytes
+are read once more and compared: somebody may have set the time back, but a backup that makes hard links changes the
+ctime too, and does no harm. If any check fails, the error (`tasks.embed.errors`) names the file and the way out, and
+nothing of its shard is kept.
 """
 
 import hashlib
@@ -71,29 +75,33 @@ __all__ = [
 Check = Literal["trailer", "full"]
 
 HEADER = 32 << 10  # bytes of a file, compressed or not, that hold its NIfTI header
-STEP = 256 << 10  # bytes, where an image is inflated apart from its embedding
+STEP = 256 << 10  # bytes, if an image is inflated apart from its embedding
 
 
 class Sink(Protocol):
-    """Where an image's bytes go: `tasks.write.ShardWriter`."""
+    """A receiver of an image's bytes: `tasks.write.ShardWriter`."""
 
     room: memoryview
-    """Where the next of its bytes are read to."""
+    """A buffer into which the next bytes are read."""
 
     def begin_image(self, size: int) -> None:
-        """Make ready for an image of `size` bytes."""
+        """Prepare for an image of `size` bytes."""
 
     def write(self, data: memoryview) -> None:
-        """Take the next of its bytes, a filled part of `room`."""
+        """Take the next bytes of the image, a filled part of `room`."""
 
 
 def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageContent:
-    """Send an image's bytes to `sink`, and say which they were.
+    """Send an image's bytes to `sink`, and return which bytes they were.
 
-    `root` is the dataset's folder. `check="trailer"` does not inflate a .nii.gz, and compares no CRC.
+    Args:
+        image: the image.
+        root: the dataset's folder.
+        sink: takes the bytes.
+        check: with "trailer", a .nii.gz is not inflated, and no CRC is compared.
 
     Raises:
-        BadImage: one of its kinds. What `sink` got until then must not be kept.
+        BadImage: one of its kinds. What `sink` has got until then must not be kept.
     """
     path = root / image.path
     with Source(image, path) as source:
@@ -103,7 +111,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
             try:
                 checks.see(step)
             except BadImage:
-                source.require_unchanged()  # what is being written to is not damaged
+                source.require_unchanged()  # a file that somebody is writing to has changed, and is not damaged
                 raise
             sink.write(step)
         source.require_unchanged(checks.sha256)
@@ -114,7 +122,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
 
 
 class _Checks:
-    """What is learnt of an image while its bytes go by: those of the file at `path`."""
+    """What is learnt about an image while its bytes go by. `path` is its file."""
 
     def __init__(self, image: Image, path: Path, check: Check) -> None:
         self._image = image
@@ -155,7 +163,10 @@ def _compressed(image: Image) -> bool:
 
 
 def _header(image: Image, path: Path, start: bytes) -> Header:
-    """The header that the file begins with; `start` is its first bytes, inflated here where the file is gzip."""
+    """Return the header at the beginning of the file.
+
+    `start` is its first bytes, which are inflated here if it is gzip.
+    """
     if start.startswith(GZIP_MAGIC) != _compressed(image):
         kind = "not gzip" if _compressed(image) else "gzip"
         raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or add it to .bidsignore.")
@@ -174,7 +185,9 @@ def _header(image: Image, path: Path, start: bytes) -> Header:
 
 
 def _with_extensions(image: Image, path: Path, start: bytes, needed: int) -> bytes:
-    """The first `needed` bytes of the inflated file. Where they are not all in `start`, they are read from the file.
+    """Return the first `needed` bytes of the inflated file.
+
+    They are read from the file if `start` does not hold them all.
 
     Raises:
         Truncated: there are fewer.
@@ -206,9 +219,10 @@ def _inflate(image: Image, inflation: Inflation, data: memoryview) -> None:
 def _require_whole(image: Image, path: Path, checks: _Checks) -> None:
     """Compare the size in the header with the one at the file's end.
 
-    A gzip stream ends in its inflated size modulo 2^32 (RFC 1952, ISIZE). With `check="trailer"` that is all that is
-    looked at; where it differs, the file is truncated, or it is one of the few that are longer than they need be,
-    padded, or made of several members: only these are inflated to tell, which reads them a second time.
+    A gzip stream ends in its inflated size modulo 2^32 (RFC 1952, ISIZE). With `check="trailer"`, this is the only
+    check if the sizes agree. If they differ, the file is truncated, or it is one of the few that are longer than they
+    need to be, padded, or made of several members. Only such files are inflated to find out, which reads them a second
+    time.
     """
     needed = checks.header.size if checks.header else 0
     found = image.size

@@ -1,4 +1,4 @@
-"""What can be wrong with an image, and what a person is told to do about it."""
+"""The errors of an image, and what each tells a person to do about it."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from tasks.values.models import Image
 
 
 class BadImage(PushError):
-    """An image cannot be published as it is; its shard is not written."""
+    """An image cannot be published as it is, so its shard is not written."""
 
 
 class Missing(BadImage):
-    """The image is not there any more, or links to nothing."""
+    """The image is no longer there, or it links to nothing."""
 
 
 class Unfetched(BadImage):
-    """Only git-annex's or git LFS's stand-in for the image is here, not its content."""
+    """Only the stand-in of git-annex or git LFS for the image is here, not its content."""
 
 
 class Unreadable(BadImage):
@@ -31,11 +31,11 @@ class TooLarge(BadImage):
 
 
 class NotNifti(BadImage):
-    """The file is not what its name says: no NIfTI-1 or NIfTI-2 header, or not gzip (or gzip) against its suffix."""
+    """The file is not what its name says: it has no NIfTI-1 or NIfTI-2 header, or its suffix is wrong about gzip."""
 
 
 class Unloadable(BadImage):
-    """The file is NIfTI, and nibabel cannot load it by its header: no reader could use it."""
+    """The file is NIfTI, but nibabel cannot load it by its header. No reader could use it."""
 
 
 class Truncated(BadImage):
@@ -43,11 +43,14 @@ class Truncated(BadImage):
 
 
 class Corrupt(BadImage):
-    """The gzip stream is damaged: it cannot be inflated, or a member has not the CRC or the size that it says."""
+    """The gzip stream is damaged.
+
+    It cannot be inflated, or a member does not have the CRC or the size that it states.
+    """
 
 
 class KeyMismatch(BadImage):
-    """The content is not the one that the git-annex key names."""
+    """The content is not what the git-annex key names."""
 
 
 class Changed(BadImage):
@@ -55,7 +58,7 @@ class Changed(BadImage):
 
 
 def absent(image: Image, path: Path) -> BadImage:
-    """Why there is nothing to open at `path`."""
+    """Return the error that says why there is nothing to open at `path`."""
     if not path.is_symlink():
         return Missing(f"{image.path} is not there any more. Restore it, or run again to publish without it.")
     target = path.readlink()
@@ -65,7 +68,7 @@ def absent(image: Image, path: Path) -> BadImage:
 
 
 def unfetched(image: Image, holder: str) -> Unfetched:
-    """Only the stand-in of `holder` (git-annex or git LFS) is here."""
+    """Return the error for an image of which only the stand-in of `holder` (git-annex or git LFS) is here."""
     way = f"`git lfs pull --include '{image.path}'`" if holder == "git LFS" else get(image)
     return Unfetched(
         f"{image.path} is not fetched: only {holder}'s stand-in is here. In the dataset's folder run {way}."
@@ -73,26 +76,26 @@ def unfetched(image: Image, holder: str) -> Unfetched:
 
 
 def get(image: Image) -> str:
-    """The command that fetches an annexed image."""
+    """Return the command that fetches an annexed image."""
     return f"`git annex get '{image.path}'` (or `datalad get '{image.path}'`)"
 
 
 def or_get(image: Image) -> str:
-    """How to restore the image, to follow the word "restore"; nothing where git-annex does not hold it."""
+    """Return how to restore the image, to follow the word "restore"; empty if git-annex does not hold it."""
     if not image.annex_key:
         return ""
     return f", for example with `git annex fsck '{image.path}'` and then {get(image)}"
 
 
 def unreadable(image: Image, error: OSError) -> Unreadable:
-    """The system refused to open or to read it."""
+    """Return the error for an image that the system refused to open or to read."""
     return Unreadable(
         f"{image.path} cannot be read ({error.strerror}). Check its disk, and that the user who runs this may read it."
     )
 
 
 def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
-    """Its size or digest is `found`, and its git-annex key says `expected`."""
+    """Return the error for an image whose size or digest is `found` although its git-annex key says `expected`."""
     return KeyMismatch(
         f"{image.path} is not the content that its git-annex key names: {expected} expected, {found} found. In the "
         f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed image."
@@ -100,12 +103,12 @@ def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
 
 
 def corrupt(image: Image, why: object) -> Corrupt:
-    """Its gzip stream cannot be inflated."""
+    """Return the error for an image whose gzip stream cannot be inflated."""
     return Corrupt(f"{image.path} is a damaged gzip stream ({why}). Restore it{or_get(image)}.")
 
 
 def unloadable(image: Image, why: object) -> Unloadable:
-    """nibabel does not load an image with its header."""
+    """Return the error for an image that nibabel does not load with its header."""
     return Unloadable(
         f"{image.path} cannot be loaded by nibabel ({why}), so nobody could use it. Convert it to a datatype that "
         f"NIfTI readers know, correct its header, restore it{or_get(image)}, or add it to .bidsignore."

@@ -1,8 +1,9 @@
-"""The open file of an image: the same from the plan to the last byte.
+"""The open file of an image, which must stay the same from the plan to the last byte.
 
-That is told by size and mtime, and by ctime from the open to the end, which an edit changes even where it sets the
-mtime back. So do things that touch no byte: a hard link (`cp -al`, `rsync --link-dest`, git-annex), a change of rights
-or owner, a backup that sets the access time back. So a new ctime alone is no verdict: the bytes are read once more.
+This is judged by size and mtime. From the open to the end it is judged by ctime too, which an edit changes even if it
+sets the mtime back. But some things that touch no byte change the ctime as well: a hard link (`cp -al`, `rsync
+--link-dest`, git-annex), a change of rights or owner, a backup that sets the access time back. So a new ctime alone
+decides nothing: the bytes are read once more.
 """
 
 import hashlib
@@ -17,11 +18,11 @@ from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_
 from tasks.values.models import Image
 from tasks.write import LARGEST_IMAGE
 
-AGAIN = 256 << 10  # bytes of a step, where a file is read a second time
+AGAIN = 256 << 10  # bytes of a step, if a file is read a second time
 
 
 class Source:
-    """The open file of an image, which must stay what the plan saw from open to close."""
+    """The open file of an image, which must stay as the plan saw it from open to close."""
 
     def __init__(self, image: Image, path: Path) -> None:
         self._image = image
@@ -58,7 +59,7 @@ class Source:
                 f"{image.path} has {status.st_size} bytes; one image can have at most 2 GiB. Compress it (.nii.gz), "
                 "split it into parts, or add it to .bidsignore."
             )
-        # before the comparison: the plan has the size of the content, where the stand-in says it
+        # This is before the comparison, because for a stand-in the plan has the size of the content.
         if status.st_size <= LONGEST_POINTER and (holder := stand_in(self._start())):
             raise unfetched(image, holder)
         self._compare(status, "since it was planned")
@@ -79,10 +80,19 @@ class Source:
             )
 
     def steps(self, room: memoryview, up_to: int | None = None) -> Iterator[memoryview]:
-        """The file's bytes from first to last, each step the filled part of `room`, which the next one fills anew.
+        """Yield the file's bytes from first to last.
 
-        No more than the planned size is ever handed out, so a file that grows does not overflow its page; and where
-        `up_to` is given, no more than that.
+        Each step is the filled part of `room`, which the next step overwrites.
+
+        No more than the planned size is ever handed out, so a file that grows does not overflow its page.
+
+        Args:
+            room: a buffer for one step.
+            up_to: the most bytes to hand out; None for the planned size.
+
+        Raises:
+            Unreadable: the system refuses to read the file, or it ends early.
+            Changed: it changed while it was read.
         """
         left = self._image.size if up_to is None else min(up_to, self._image.size)
         while left:
@@ -97,9 +107,13 @@ class Source:
             yield room[:count]
 
     def require_unchanged(self, sha256: str | None = None) -> None:
-        """Compare once more, by the open file and by the name: it may have been replaced.
+        """Compare the file with the plan once more, both the open file and the one of this name, which may be another.
 
-        `sha256` is that of the bytes that `steps` gave. Without it ctime is not looked at.
+        Args:
+            sha256: that of the bytes that `steps` gave. Without it the ctime is not looked at.
+
+        Raises:
+            Changed: it is another file, or it was written to or removed.
         """
         status = os.fstat(self._descriptor)
         self._compare(status, "while it was read")
@@ -117,7 +131,7 @@ class Source:
         self._compare(status, "while it was read")
 
     def _read_again(self) -> str:
-        """The sha256 of the file's bytes now."""
+        """Return the sha256 of the file's present bytes."""
         digest = hashlib.sha256()
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         for step in self.steps(memoryview(bytearray(AGAIN))):

@@ -1,10 +1,11 @@
 """The Hub as bids-push needs it: one target, read at pinned commits, with errors for people.
 
-Everything goes through huggingface_hub's public client, so the endpoint may be huggingface.co or any server that
-speaks the same protocol. Each call is made inside `explained`, which turns the client's exceptions into `PushError`s
-and sorts them in two: those that pass (`Transient`: worth another try) and those that a person has to mend.
-Nothing read here is believed further than its commit: every method that reads takes the commit it reads at. A head that
-is older than one that was seen before is not taken for the head (`Hub.head`).
+Everything goes through huggingface_hub's public client, so the endpoint may be huggingface.co or any server that speaks
+the same protocol. Each call is made inside `explained`, which turns the client's exceptions into `PushError`s. There
+are two sorts: errors that pass by themselves (`Transient`: worth another try), and errors that a person has to mend.
+
+What is read is true for one commit only, so every method that reads takes the commit to read at. A head that is older
+than one seen before is not taken for the head (`Hub.head`).
 """
 
 import hashlib
@@ -40,16 +41,16 @@ from tasks.values.models import Gated, ListedFile, Listing
 
 #: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
 XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3})[^)]*\)")
-#: Tries of hf_xet itself, which says nothing while it waits (its own default goes on for six minutes). After these the
-#: task is tried again, where people see it. Read when its session begins.
+#: The number of tries by hf_xet itself, which says nothing while it waits (by default it goes on for six minutes).
+#: After these the task is tried again, where people see it. hf_xet reads this when its session begins.
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 
 MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
 READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
-PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps a request's answer small
-STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last goes on
-STALE_PATIENCE = 180.0  # seconds that a head that is too old is waited for in all
-#: Bytes of a text that is read into memory whole: the record of 100,000 shards has about 100 MB.
+PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps the answer small
+STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last one repeats
+STALE_PATIENCE = 180.0  # seconds to wait in all for a head that is too old
+#: Bytes of the largest text that is read into memory whole. The record of 100,000 shards has about 100 MB.
 LARGEST_TEXT = 256 << 20
 
 
@@ -66,7 +67,7 @@ class NotAllowed(PushError):
 
 
 class RepoMissing(PushError):
-    """The repo, or the revision, is not there (or is private, and not this token's)."""
+    """The repo or the revision does not exist, or it is private and this token may not see it."""
 
 
 class Refused(PushError):
@@ -78,7 +79,7 @@ class StaleParent(PushError):
 
 
 class StaleHead(PushError):
-    """The Hub names a head that is older than one that it named before."""
+    """The Hub names a head that is older than one it named before."""
 
 
 class OversizedFile(PushError):
@@ -86,25 +87,31 @@ class OversizedFile(PushError):
 
 
 class RepoIsPublic(PushError):
-    """The repo is there already, and everybody may read it, where a private one was asked for."""
+    """The repo exists already and everybody may read it, although a private one was asked for."""
 
 
 class RepoIsNotGated(PushError):
-    """The repo is there already, and people need not ask for access, where that was asked for."""
+    """The repo exists already and people need not ask for access, although that was asked for."""
 
 
 class Transient(PushError):
-    """The Hub could not answer this time. Worth another try."""
+    """The Hub could not answer this time. Another try may succeed."""
 
-    retry_after: float | None = None  # seconds, where the Hub said so
+    retry_after: float | None = None  # seconds, if the Hub said so
 
 
 class HubUnreachable(Transient):
-    """No answer at all."""
+    """The Hub gave no answer at all."""
 
 
 def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | None:
-    """The error for people that a client's exception means, or None for one that is not the Hub's doing."""
+    """Return the error for people that a client's exception means, or None if the Hub did not cause it.
+
+    Args:
+        error: what the client raised.
+        endpoint: the Hub's address.
+        what: what was being done, for the message.
+    """
     if isinstance(error, HFValidationError):
         return BadInput(f"{what}: {error}")
     if isinstance(error, HfHubHTTPError):
@@ -123,7 +130,7 @@ def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
     said = error.server_message or str(error).strip().splitlines()[0]
     if isinstance(error, RevisionNotFoundError):
         return RepoMissing(f"{what}: the revision is not there ({said}).")
-    # the client takes a 401 without a code for a private repo, so the repo's own error comes before the status
+    # The client takes a 401 without a code for a private repo, so the repo's own error comes before the status.
     status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
     explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
     if isinstance(explained, Transient):
@@ -132,7 +139,15 @@ def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
 
 
 def _explained(status: int, said: str, endpoint: str, what: str, missing: bool = True) -> PushError:
-    """The error for people that an HTTP status means; `missing`: a 404 is about the repo, not about a file in it."""
+    """Return the error for people that an HTTP status means.
+
+    Args:
+        status: the HTTP status.
+        said: the Hub's own words.
+        endpoint: the Hub's address.
+        what: what was being done.
+        missing: whether a 404 is about the repo, and not about a file in it.
+    """
     if status == 401:
         return TokenRejected(f"{what}: {endpoint} does not accept the token ({said}). Make a new one, set HF_TOKEN.")
     if status == 403:
@@ -150,7 +165,7 @@ def _explained(status: int, said: str, endpoint: str, what: str, missing: bool =
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds to wait, by Retry-After or by the RateLimit headers of a 429."""
+    """Return the seconds to wait by Retry-After, or by the RateLimit headers of a 429; None if the Hub did not say."""
     said = response.headers.get("Retry-After", "")
     if said.isdigit():
         return float(said)
@@ -162,7 +177,7 @@ def require_address(endpoint: str) -> None:
     """Check that HF_ENDPOINT is an address at all.
 
     Raises:
-        BadInput: it is none.
+        BadInput: it is not.
     """
     try:
         url = httpx2.URL(endpoint)
@@ -177,7 +192,7 @@ def require_address(endpoint: str) -> None:
 
 
 def require_token(token: str) -> None:
-    """Check that a token can be sent at all; it is never shown, whatever is wrong with it.
+    """Check that a token can be sent at all. The token is never shown, whatever is wrong with it.
 
     Raises:
         BadInput: it has characters that no token has.
@@ -191,19 +206,19 @@ def require_token(token: str) -> None:
 
 @dataclass(frozen=True)
 class Hub:
-    """One target on its Hub. The token is never shown: not in a repr, a log, an artifact or a result."""
+    """One target on its Hub. The token is never shown in a repr, a log, an artifact or a result."""
 
     target: Target
     token: str = field(repr=False)
     newest: NewestHead = field(default_factory=NewestHead, repr=False, compare=False)
-    """The newest head that was seen so far."""
+    """The newest head seen so far."""
 
     @classmethod
     def connect(cls, repo_id: str, revision: str, token: str | None = None) -> "Hub":
-        """The target on the endpoint that huggingface_hub is set up for (HF_ENDPOINT).
+        """Return the target on the endpoint that huggingface_hub is set up for (HF_ENDPOINT).
 
         Raises:
-            NoToken: neither a token was given nor is one configured.
+            NoToken: no token was given, and none is configured.
             BadInput: HF_ENDPOINT is no address, or the token cannot be one.
         """
         require_address(constants.ENDPOINT)
@@ -218,12 +233,16 @@ class Hub:
 
     @cached_property
     def api(self) -> HfApi:
-        """The client."""
+        """huggingface_hub's client for this endpoint and token."""
         return HfApi(endpoint=self.target.endpoint, token=self.token)
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
-        """Turn what the client raises in this block into a `PushError` that starts with `what` was being done."""
+        """Turn what the client raises in this block into a `PushError`.
+
+        Args:
+            what: what is being done; the message begins with it.
+        """
         try:
             yield
         except PushError:
@@ -235,29 +254,39 @@ class Hub:
             raise explained from error
 
     def url(self, path: str = "", at: str | None = None) -> str:
-        """The page for people of the repo, or of a file in it."""
+        """Return the address of the page for people of the repo, or of a file in it.
+
+        Args:
+            path: the file; empty for the repo itself.
+            at: the commit or branch of the file; None is the target's revision.
+        """
         page = f"{self.target.endpoint}/datasets/{self.target.repo_id}"
         return f"{page}/blob/{quote(at or self.target.revision, safe='')}/{quote(path)}" if path else page
 
     def branch_url(self) -> str:
-        """The page for people of the target: the repo at its revision."""
+        """Return the address of the page for people of the target: the repo at its revision."""
         revision = self.target.revision
         return self.url() if revision == "main" else f"{self.url()}/tree/{quote(revision, safe='')}"
 
     def commit_url(self, commit: str) -> str:
-        """The page for people of a commit."""
+        """Return the address of the page for people of a commit."""
         return f"{self.url()}/commit/{commit}"
 
     def prepare(self, private: bool, gated: Gated = "no") -> None:
-        """Make the repo and the revision where they are missing, and check that the token may write to it.
+        """Make the repo and the revision if they are missing, and check that the token may write to the repo.
 
-        Done before a single image is read, so that a run of hours does not end at its first commit.
-        A repo that is made is set up as asked before anything is in it: who may see it, and whether people have to ask
-        for access (`gated`; `no` never opens a gate that somebody has set). One that is there is never changed, but
-        must be so; only where it holds nothing at all yet, since a run was killed after it had made it, is it gated.
+        This is done before a single image is read, so that a run of hours does not fail at its first commit.
+
+        A new repo is set up as asked before anything is in it: who may see it, and whether people have to ask for
+        access. The settings of an existing repo are not changed; they must be as asked. The one exception is an
+        existing repo that holds nothing yet: a run was killed after it had made the repo, so it is gated now.
+
+        Args:
+            private: whether the repo must be private.
+            gated: how people have to ask for access. `no` never opens a gate that somebody has set.
 
         Raises:
-            RepoIsPublic, RepoIsNotGated: it is not as asked.
+            RepoIsPublic, RepoIsNotGated: an existing repo is not as asked.
         """
         repo_id = self.target.repo_id
         with self.explained(f"checking the token for {repo_id}"):
@@ -277,12 +306,15 @@ class Hub:
         self._make_branch()
 
     def wrong_setup(self, private: bool, gated: Gated = "no") -> PushError | None:
-        """What of an existing repo is not as asked, or None."""
+        """Return an error if an existing repo is not set up as asked.
+
+        None if it is, or if there is no repo yet.
+        """
         found = self._found()
         return self._problem(found, private, gated) if found else None
 
     def _problem(self, found: DatasetInfo, private: bool, gated: Gated) -> PushError | None:
-        """How the settings of a repo differ from what was asked in a way that shows more to more people."""
+        """Return an error if the settings of a repo show more to more people than was asked for, or None."""
         if private and not found.private:
             return RepoIsPublic(
                 f"{self.url()} is there already and public, and this run was to publish to a private repo: nothing was "
@@ -300,7 +332,10 @@ class Hub:
         return None
 
     def _holds_anything(self) -> bool:
-        """Whether the repo's main branch, or this revision, holds a file beside the one that a Hub makes with it."""
+        """Return whether the repo holds a file other than the one that a Hub makes with each repo.
+
+        The main branch and this revision are looked at.
+        """
         for revision in {"main", self.target.revision}:
             with suppress(RepoMissing), self.explained(f"listing {self.target.repo_id}"):
                 tree = self.api.list_repo_tree(
@@ -311,7 +346,7 @@ class Hub:
         return False
 
     def _found(self) -> DatasetInfo | None:
-        """The repo's settings, or None where there is no such repo for this token."""
+        """Return the repo's settings, or None if there is no such repo for this token."""
         try:
             return self._settings()
         except RepoMissing:
@@ -322,14 +357,20 @@ class Hub:
             return self._info(None, "private", "gated")
 
     def _info(self, revision: str | None, *fields: Any) -> DatasetInfo:
-        """These fields of what the Hub says of the repo. All of it names every file, which takes long for many."""
+        """Return these fields of the Hub's information about the repo.
+
+        All of the information would name every file, which takes long in a large repo.
+        """
         info = self.api.dataset_info(self.target.repo_id, revision=revision, expand=list(fields))
-        if any(getattr(info, name, None) is None for name in fields):  # a Hub that does not know how to say some of it
+        if any(getattr(info, name, None) is None for name in fields):  # this Hub cannot give single fields
             info = self.api.dataset_info(self.target.repo_id, revision=revision)
         return info
 
     def _check_write(self) -> None:
-        """Check that the token may write to the repo. A Hub without a route for that says so at the first write."""
+        """Check that the token may write to the repo.
+
+        A Hub that has no route for this question answers it at the first write.
+        """
         try:
             with self.explained(f"checking that the token may write to {self.target.repo_id}"):
                 self.api.auth_check(self.target.repo_id, repo_type="dataset", write=True)
@@ -341,7 +382,7 @@ class Hub:
             _say(f"{self.target.endpoint} cannot say whether the token may write; the first write will show it.")
 
     def _found_or_raise(self, error: PushError) -> None:
-        """Nothing where the repo can be read, so that the route alone is missing; else the error."""
+        """Raise the error unless the repo can be read. If it can, only the route is missing."""
         if self._found() is None:
             raise error
 
@@ -359,7 +400,7 @@ class Hub:
                 self.newest.note(None)  # what was seen was of another branch of this name
 
     def exists(self) -> bool:
-        """Whether the repo and the revision are there."""
+        """Return whether the repo and the revision exist."""
         try:
             self.head()
         except RepoMissing:
@@ -367,15 +408,20 @@ class Hub:
         return True
 
     def head(self, as_spelled: bool = False, at_least: str | None = None) -> str:
-        """The commit that the revision points at now, and that is no older than `at_least` and than any seen before.
+        """Return the commit that the revision points at now.
 
-        A Hub that names an older one is behind, and is waited for. What is older the repo's history says: a history
-        that was written anew (squashed, or forced) has no older and newer, and its head counts as it is.
+        A Hub that names an older commit than before is behind, so this waits for it. The repo's history tells which
+        commit is older. A history that was written anew (squashed or forced) has no older and newer; then the head
+        counts as it is.
+
+        Args:
+            as_spelled: whether to refuse a repo whose name has other capitals on the Hub. The Hub finds a repo under
+                any capitals, and one repo must not be two targets.
+            at_least: a commit that the head must not be older than, besides all heads seen before.
 
         Raises:
-            StaleHead: it is behind for longer than that.
-            BadInput: with `as_spelled`, the repo's name has other capitals. The Hub finds a repo under any of them, and
-                one repo must not be two targets.
+            StaleHead: the Hub stays behind for longer than `STALE_PATIENCE`.
+            BadInput: the name has other capitals.
         """
         waited, pauses = 0.0, iter(STALE_PAUSES)
         pause = STALE_PAUSES[0]
@@ -386,7 +432,7 @@ class Hub:
                 self.newest.note(found)
                 return found
             if waited >= STALE_PATIENCE:
-                self.newest.note(None)  # for the next run the head that is named then counts
+                self.newest.note(None)  # from the next run on, the head that is named then counts
                 raise StaleHead(
                     f"for {waited:.0f} s the Hub has named {found[:12]} as the head of {self.target}, which is older "
                     f"than {later[:12]}, which was there already. One of its machines may be behind: start again when "
@@ -402,7 +448,7 @@ class Hub:
             waited += pause
 
     def _head(self, as_spelled: bool) -> str:
-        """The commit that the Hub names as the head."""
+        """Return the commit that the Hub names as the head."""
         repo_id = self.target.repo_id
         with self.explained(f"reading the head of {self.target}"):
             found = self._info(self.target.revision, "sha")
@@ -413,7 +459,7 @@ class Hub:
         return found.sha
 
     def _before(self, commit: str, later: str) -> bool:
-        """Whether a commit is one of those that another was made on top of, as far as the Hub can say."""
+        """Return whether `later` was made on top of `commit`, as far as the Hub can say."""
         if commit == later:
             return False
         try:
@@ -424,23 +470,23 @@ class Hub:
         try:
             return commit in self._history(later)
         except (RepoMissing, Refused):
-            return True  # who does not know the later one yet is behind
+            return True  # a Hub that does not know the later one yet is behind
 
     def _history(self, commit: str) -> list[str]:
-        """A commit and all that it was made on top of."""
+        """Return a commit and all commits below it."""
         with self.explained(f"reading the history of {self.target}"):
             found = self.api.list_repo_commits(self.target.repo_id, repo_type="dataset", revision=commit)
         return [one.commit_id for one in found]
 
     def listing(self, commit: str) -> Listing:
-        """Every file at `commit`, all pages of the listing."""
+        """Return every file at `commit`, from all pages of the listing."""
         with self.explained(f"listing {self.target}"):
             tree = self.api.list_repo_tree(self.target.repo_id, repo_type="dataset", revision=commit, recursive=True)
             files = {entry.path: _listed(entry) for entry in tree if isinstance(entry, RepoFile)}
         return Listing(commit, files)
 
     def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
-        """These files at `commit`, those of them that are there."""
+        """Return those of these files that exist at `commit`."""
         found: dict[str, ListedFile] = {}
         for start in range(0, len(paths), PATHS_A_REQUEST):
             part = list(paths[start : start + PATHS_A_REQUEST])
@@ -450,9 +496,12 @@ class Hub:
         return found
 
     def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
-        """Stream a file's bytes, as the Hub sends them now, into `into`; their number and their sha256, taken by us.
+        """Stream a file's bytes into `into`, as the Hub sends them now.
 
-        Downloads through the client verify nothing, so the caller compares what this returns with a receipt.
+        The client's own downloads verify nothing. So the caller compares what this returns with a receipt.
+
+        Returns:
+            The number of bytes and their sha256, both taken here.
         """
         url = hf_hub_url(self.target.repo_id, path, repo_type="dataset", revision=commit, endpoint=self.target.endpoint)
         headers = build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}  # the bytes as stored
@@ -471,7 +520,7 @@ class Hub:
         return size, digest.hexdigest()
 
     def read(self, path: str, commit: str) -> bytes | None:
-        """A text's bytes at `commit`, or None where there is no such file.
+        """Return a text's bytes at `commit`, or None if there is no such file.
 
         Raises:
             OversizedFile: it is larger than any text that a push writes.
@@ -486,12 +535,12 @@ class Hub:
         return buffer.getvalue()
 
     def sha256_of(self, path: str, commit: str) -> str | None:
-        """The sha256 of a small file's bytes at `commit`, or None where there is no such file."""
+        """Return the sha256 of a small file's bytes at `commit`, or None if there is no such file."""
         data = self.read(path, commit)
         return None if data is None else hashlib.sha256(data).hexdigest()
 
     def preupload(self, operations: Iterable[CommitOperationAdd]) -> None:
-        """Send the content of these files; content that the Hub has is not sent again. Nothing becomes visible."""
+        """Send the content of these files. Content that the Hub has is not sent again, and nothing becomes visible."""
         self.api.preupload_lfs_files(
             self.target.repo_id,
             operations,
@@ -503,10 +552,13 @@ class Hub:
     def commit(
         self, operations: Iterable[CommitOperationAdd | CommitOperationDelete], message: str, parent: str
     ) -> str:
-        """Make files visible in one commit on top of `parent`; its id.
+        """Make files visible in one commit on top of `parent`.
+
+        Returns:
+            The id of the commit.
 
         Raises:
-            StaleParent: the revision does not point at `parent` (any more).
+            StaleParent: the revision does not point at `parent`, or no longer does.
         """
         with self.explained(f"committing to {self.target}"):
             made = self.api.create_commit(
@@ -522,14 +574,18 @@ class Hub:
 
 
 class _Text(io.BytesIO):
-    """What is read of a text, up to a size that no text of ours has."""
+    """A buffer for a text, up to a size that no text of ours has."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
 
     def write(self, data: Any) -> int:
-        """Take some more of it."""
+        """Take more bytes.
+
+        Raises:
+            OversizedFile: it would be more than `LARGEST_TEXT`.
+        """
         if self.tell() + len(data) > LARGEST_TEXT:
             raise OversizedFile(
                 f"{self._name} has more than {LARGEST_TEXT >> 20} MiB, which no such file of a push has. Restore an "
@@ -540,7 +596,7 @@ class _Text(io.BytesIO):
 
 
 def _say(message: str) -> None:
-    """Warn in the run's log, where a run does this."""
+    """Warn in the run's log, or in our own log outside a run."""
     try:
         get_run_logger().warning(message)
     except MissingContextError:

@@ -1,11 +1,11 @@
 """The newest head of a target that this machine has seen, so that an older one is noticed.
 
 A Hub may be many machines, and the one that answers may be behind: it names a head from before a commit that was made a
-moment ago. Whoever plans from it publishes what is there already; whoever verifies by it misses what was just sent. So
-each head that was read, and each commit that was made, is noted here and in a file beside the staging, and
-`tasks.hub.client` waits while the Hub names a commit that came before it.
+moment ago. A plan made from it publishes again what is there already; a verification by it misses what was just sent.
+So each head that was read and each commit that was made is noted here, and in a file beside the staging. While the Hub
+names an earlier commit, `tasks.hub.client` waits.
 
-The file is a help and no ground for anything else: without it, or with a damaged one, the first head that comes counts.
+The file only helps. Without it, or with a damaged one, the first head that comes counts.
 """
 
 import re
@@ -19,7 +19,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class NewestHead:
-    """The newest head of one target, in memory and, where there is a file for it, for the runs that come after."""
+    """The newest head of one target.
+
+    It is kept in memory and, if a file is given, in the file for the runs that follow.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
@@ -29,16 +32,16 @@ class NewestHead:
 
     @property
     def commit(self) -> str | None:
-        """It, or None where none is known."""
+        """The newest head, or None if none is known."""
         return self._commit
 
     def note(self, commit: str | None) -> None:
-        """From now on this is the newest; with None, none is known, since the repo or its history was made anew."""
+        """Note the newest head. None means that none is known, because the repo or its history was made anew."""
         if commit == self._commit:
             return
         self._commit = commit
         if self._file:
-            with suppress(OSError):  # without it nothing is lost but the next run's memory
+            with suppress(OSError):  # without it, only the next run's memory is lost
                 write_whole(self._file, (commit or "").encode(), durable=False)
 
 

@@ -1,12 +1,12 @@
 """How often, and how long, bids-push tries again when the Hub cannot answer.
 
-Two kinds of failure pass by themselves, and they are waited for differently:
+Two kinds of failure pass by themselves, and there are two ways to wait:
 
-- A Hub that says how long to wait (429 or 503 with Retry-After or RateLimit) is taken at its word, inside the task.
-- One that does not answer, or answers 5xx, is tried again by Prefect, later each time, with jitter so that many runs
-  do not come back at the same moment. The run's page shows the task as AwaitingRetry, with what the Hub said.
+- If the Hub says how long to wait (429 or 503 with Retry-After or RateLimit), the task waits that long.
+- If it does not answer, or answers 5xx, Prefect tries again, after a longer pause each time, with jitter so that many
+  runs do not come back at the same moment. The run's page shows the task as AwaitingRetry, with what the Hub said.
 
-Everything else (a token, a role, a name) a person has to mend: it fails at once.
+Everything else (a token, a role, a name) fails at once, because a person has to mend it.
 """
 
 import time
@@ -18,13 +18,13 @@ from prefect.client.schemas.objects import State, TaskRun
 from tasks.hub.client import Transient
 
 RETRY_DELAYS = [2.0, 10.0, 30.0, 60.0, 120.0]  # seconds before each further try; up to half is added
-PATIENCE = 15 * 60.0  # seconds that one call waits in all for a Hub that asks for a pause
+PATIENCE = 15 * 60.0  # seconds that one call waits in all if the Hub asks for pauses
 
 T = TypeVar("T")
 
 
 def passes(_task: object, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a task's failure may pass by itself."""
+    """Return whether a task's failure may pass by itself."""
     return isinstance(state.result(raise_on_failure=False), Transient)
 
 
@@ -35,7 +35,8 @@ class _Retries(TypedDict):
     retry_condition_fn: Callable[[Any, TaskRun, State[Any]], bool]
 
 
-#: Seconds before each further try of what a run does first: a wrong address should be said while somebody looks.
+#: Seconds before each further try of what a run does first. They are short because a wrong address should be reported
+#: while somebody is looking.
 RETRY_DELAYS_AT_THE_START = [2.0, 5.0]
 
 #: The options of every task that talks to the Hub: `@task(..., **RETRIES)`.
@@ -56,7 +57,15 @@ RETRIES_AT_THE_START = _Retries(
 
 
 def retry_while_busy(work: Callable[[], T], say: Callable[[str], None]) -> T:
-    """Do `work`, waiting as long as the Hub asks for, `PATIENCE` in all; `say` is told of each wait."""
+    """Do `work`, and wait whenever the Hub asks for a pause.
+
+    Args:
+        work: what to do.
+        say: is told of each pause, in a sentence.
+
+    Raises:
+        Transient: the Hub does not say how long to wait, or asks for more than `PATIENCE` seconds in all.
+    """
     waited = 0.0
     while True:
         try:

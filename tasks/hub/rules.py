@@ -1,4 +1,4 @@
-"""What a repo's own rules keep out: its .gitignore out of every commit, its .gitattributes out of LFS."""
+"""The repo's own rules that keep files out: its .gitignore out of every commit, its .gitattributes out of LFS."""
 
 from collections.abc import Iterable
 
@@ -20,12 +20,19 @@ class NotInLfs(PushError):
 
 
 def require_kept(hub: Hub, operations: Iterable[CommitOperationAdd], large: bool = True) -> None:
-    """Check that the repo takes these files, as the Hub has answered when it was asked about them.
+    """Check that the repo takes these files, as the Hub answered when the client asked about them.
 
-    The client leaves an ignored file out of the commit without a word, and sends one that is not for LFS as a text.
+    Without this check, the client silently leaves an ignored file out of the commit, and sends a file that is not for
+    LFS as a text.
+
+    Args:
+        hub: the target.
+        operations: the files.
+        large: whether they must be stored in LFS.
 
     Raises:
-        IgnoredByRepo, NotInLfs: it does not; the latter only with `large`.
+        IgnoredByRepo: the repo's .gitignore names one of them.
+        NotInLfs: the repo keeps one of them out of LFS, with `large`.
     """
     for operation in operations:
         path = operation.path_in_repo
@@ -45,7 +52,7 @@ def require_kept(hub: Hub, operations: Iterable[CommitOperationAdd], large: bool
 
 
 def _by_rule(hub: Hub, file: str, path: str) -> str:
-    """Which line of a file of rules is about a path, as part of a sentence: the last one that is."""
+    """Return the last line of a file of rules that is about a path, as part of a sentence; empty if there is none."""
     lines = (hub.read(file, hub.head()) or b"").decode(errors="replace").splitlines()
     found = ""
     for number, line in enumerate(lines, start=1):

@@ -1,15 +1,16 @@
-"""Load: from a folder to a `Dataset`, every image of it with all that describes it.
+"""Load: turns a folder into a `Dataset`, with all of its images and everything that describes them.
 
 How it works:
-1. `tree` walks the folder once, keeps hidden, ignored and outside folders apart, and finds the roots of derivatives
-   and nested datasets.
-2. `tables` reads participants, sessions and scans.
-3. `names` says of each file what it is: an image, a metadata file, or something that is not published as a row.
-4. `sidecars` gives each image its metadata by the inheritance principle; `annex` its key, size and time.
-5. Every file is accounted for: an image, used for one, carried as a text, or counted in `left_out` with its kind.
-   In the end all folders are listed once more, and hold the images that were accounted for, no more and no fewer.
 
-No image is opened. bids2table parses the names; its index is not used, because it takes no .bidsignore, gives no rows
+1. `tree` walks the folder once, sets aside hidden and ignored files and those outside of the dataset proper, and finds
+   the roots of derivatives and nested datasets.
+2. `tables` reads participants, sessions and scans.
+3. `names` says what each file is: an image, a metadata file, or something that is not published as a row.
+4. `sidecars` gives each image its metadata by the inheritance principle; `annex` gives it its key, size and time.
+5. Every file is accounted for: it is an image, is used for one, is carried as a text, or is counted in `left_out` with
+   its kind. At the end all folders are listed once more. They must hold exactly the images that were accounted for.
+
+No image is opened. bids2table parses the names. Its index is not used, because it ignores .bidsignore, gives no rows
 for a root with a dot in its name, and reads a damaged sidecar as an empty one.
 """
 
@@ -58,19 +59,19 @@ __all__ = [
 
 
 def load(source: Path) -> Dataset:
-    """Load the BIDS dataset at `source`: raw data and derivatives, no image opened.
+    """Load the BIDS dataset at `source`, raw data and derivatives, without opening an image.
 
-    An image that was not fetched from git-annex or git LFS is loaded with the size that its key or pointer says: its
-    own shard fails, when it is staged.
+    An image that was not fetched from git-annex or git LFS is loaded with the size that its key or pointer states. Only
+    its own shard fails, when it is staged.
 
     Raises:
-        NotABidsDataset: no such folder, or no dataset_description.json in it.
-        EmptyDataset: no image in it.
+        NotABidsDataset: there is no such folder, or no dataset_description.json in it.
+        EmptyDataset: there is no image in it.
         UnreadableFolder: a folder cannot be listed.
         UnreadableIgnoreFile: a .bidsignore cannot be read.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         AmbiguousSidecars: two sidecars at one level apply to one image.
-        UnreadableTable: participants.tsv, a sessions or a scans table cannot be read.
+        UnreadableTable: participants.tsv, a sessions table or a scans table cannot be read.
         IncompleteIndex: the tree holds other images than the index: it changed while it was read.
     """
     source = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would leave the tree through a linked root
@@ -81,7 +82,12 @@ def load(source: Path) -> Dataset:
 
 
 def _description(source: Path) -> dict[str, object]:
-    """dataset_description.json, which makes a folder a BIDS dataset."""
+    """Return dataset_description.json, which makes a folder a BIDS dataset.
+
+    Raises:
+        NotABidsDataset: there is none.
+        UnreadableSidecar: it cannot be read.
+    """
     if not source.is_dir():
         what = "is not a folder" if source.exists() else "does not exist"
         raise NotABidsDataset(f"{source} {what}. Give the folder that holds dataset_description.json.")
@@ -102,7 +108,7 @@ def _description(source: Path) -> dict[str, object]:
 
 
 def _without_description(source: Path) -> str:
-    """What to tell a person whose folder has no dataset_description.json."""
+    """Return what to tell a person whose folder has no dataset_description.json."""
     inner = sorted(path.parent.name for path in source.glob(f"*/{DESCRIPTION}"))
     if inner:
         return f"{source} is no BIDS dataset, but holds some: push one of them.{listed(inner)}"
@@ -118,7 +124,7 @@ def _without_description(source: Path) -> str:
 
 
 class _Loader:
-    """One load: the tree, and where each of its files has gone."""
+    """The state of one load: the tree, and where each of its files has gone."""
 
     def __init__(self, source: Path, name: str, description: dict[str, object], derivative: bool) -> None:
         self.source, self.name, self.description = source, name, description
@@ -135,7 +141,7 @@ class _Loader:
         self._not_rows = tree.images_kept_out
 
     def dataset(self) -> Dataset:
-        """Go through all files, then through all images."""
+        """Go through all files, then through all images, and return the dataset."""
         for folder in self.folders:
             for name in folder.files:
                 self._take(folder, name)
@@ -156,7 +162,7 @@ class _Loader:
         )
 
     def _take(self, folder: Folder, name: str) -> None:
-        """Say what a file is, and put it there."""
+        """Decide what a file is, and enter it there."""
         path = folder.below(name)
         parsed = parse(path[len(folder.root.path) :].lstrip("/"))
         if looks_like_image(name):
@@ -174,7 +180,7 @@ class _Loader:
             self._kinds[path] = parsed.kind
 
     def _carry(self, path: str) -> bool:
-        """Take a file into the texts, if it can be."""
+        """Add a file to the texts if that is possible, and return whether it was."""
         data = read_text(self.source / path)
         if data is None:
             return False
@@ -182,7 +188,7 @@ class _Loader:
         return True
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
-        """A row of the publication, all but its bytes."""
+        """Return an image's row of the publication without the image's bytes."""
         facts = file_facts(f"{self.source}/{path}")
         self.unfetched += not facts.fetched
         bval = self.sidecars.text(folder, name, ".bval")
@@ -215,7 +221,10 @@ class _Loader:
         )
 
     def _events(self, folder: Folder, name: Name) -> tuple[str | None, str | None]:
-        """The events of a time series, and what describes their columns: the sidecars of the events file itself."""
+        """Return the events of a time series, and the description of their columns.
+
+        The description comes from the sidecars of the events file itself.
+        """
         found = self.sidecars.text(folder, name, ".tsv", "events") if name.suffix in EVENT_SUFFIXES else None
         if found is None:
             return None, None
@@ -226,7 +235,12 @@ class _Loader:
         return text, self.sidecars.metadata(at, parse(path[len(at.root.path) :].lstrip("/")))[0]
 
     def _require_complete(self) -> None:
-        """Check that the tree holds the images that are rows or counted with the reason why not, and no others."""
+        """Check that the tree holds exactly the images that are rows, or are counted with the reason why they are not.
+
+        Raises:
+            EmptyDataset: there is no image to publish.
+            IncompleteIndex: the tree holds other images.
+        """
         if not self.images:
             kinds = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
             raise EmptyDataset(
@@ -243,7 +257,7 @@ class _Loader:
             )
 
     def _images_in(self, folder: Folder) -> list[str]:
-        """The names of the images that a folder holds now."""
+        """Return the names of the images that a folder holds now."""
         try:
             names = os.listdir(f"{self.source}/{folder.path}")  # noqa: PTH208 - pathlib doubles the cost
         except FileNotFoundError:
@@ -251,7 +265,7 @@ class _Loader:
         return [name for name in names if looks_like_image(name) and not name.startswith(".")]
 
     def _notes(self) -> list[str]:
-        """What a person should know about this dataset, in sentences."""
+        """Return sentences that a person should know about this dataset."""
         notes = []
         subjects = {image.sub for image in self.images if image.sub is not None and image.dataset == RAW}
         known = {image.sub for image in self.images if image.participant is not None}
@@ -281,7 +295,7 @@ def _few(labels: list[str]) -> str:
 
 @task(name="load", task_run_name="load the dataset", cache_policy=NO_CACHE, persist_result=False)
 def load_dataset(source: Path) -> Dataset:
-    """`load` as a task; says what was found and what is left out."""
+    """Do `load` as a task, and log what was found and what is left out."""
     dataset = load(source)
     log = get_run_logger()
     log.info("%s: %d images in %s.", dataset.name, len(dataset.images), dataset.root)

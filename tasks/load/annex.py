@@ -1,8 +1,8 @@
-"""Images in git-annex, DataLad and git LFS trees: their keys, and their sizes even where nothing was fetched.
+"""Images in git-annex, DataLad and git LFS trees: their keys, and their sizes even if nothing was fetched.
 
-A locked file is a symbolic link into `.git/annex/objects/.../KEY/KEY`, dangling until it is fetched. An unlocked one
-that was not fetched, and one of git LFS, is a small text file (`tasks.bids.annex`); once fetched, it cannot be told
-from any other file, and has no key here.
+A locked file is a symbolic link into `.git/annex/objects/.../KEY/KEY`, which leads nowhere until it is fetched. A small
+text file stands for an unlocked file that was not fetched, and for one of git LFS (`tasks.bids.annex`). Once it is
+fetched, it looks like any other file, and has no key here.
 """
 
 import os
@@ -18,7 +18,7 @@ _LINK = re.compile(r"(?:^|/)annex/objects/(?:.*/)?([^/]+)$")
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What is known of a file without reading its content. `size` is bytes, 0 if nothing knows it."""
+    """What is known about a file without reading its content. `size` is bytes, or 0 if nothing states it."""
 
     size: int
     mtime_ns: int
@@ -29,10 +29,10 @@ class FileFacts:
 
 
 def file_facts(path: str) -> FileFacts:
-    """Size, times, inode and annex key of a file; one that is not there, or not fetched, is no error here."""
+    """Return size, times, inode and annex key of a file. A file that is missing or not fetched is no error here."""
     try:
         own = os.lstat(path)
-    except FileNotFoundError:  # gone since the walk: what is there is compared with the index in the end
+    except FileNotFoundError:  # gone since the walk; the index is compared with the tree at the end
         return FileFacts(0, 0, None, fetched=False)
     key = None
     found: os.stat_result | None = own

@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset as a whole, so that it cannot be loaded."""
+"""The errors of a dataset as a whole, which keep it from being loaded."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ class NotABidsDataset(PushError):
 
 
 class EmptyDataset(PushError):
-    """A BIDS dataset in which there is no image to publish."""
+    """A BIDS dataset that has no image to publish."""
 
 
 class UnreadableFolder(PushError):
@@ -20,7 +20,7 @@ class UnreadableFolder(PushError):
 
 
 class UnreadableIgnoreFile(PushError):
-    """A .bidsignore cannot be read, so that it is not known what it keeps out."""
+    """A .bidsignore cannot be read, so it is not known what it leaves out."""
 
 
 class UnreadableSidecar(PushError):
@@ -36,10 +36,10 @@ class UnreadableTable(PushError):
 
 
 class IncompleteIndex(PushError):
-    """The tree does not hold the images of the index any more: it changed while it was read."""
+    """The tree no longer holds the images of the index: it changed while it was read."""
 
 
 def listed(lines: Sequence[str]) -> str:
-    """The lines, one below the other, the first ones if there are many."""
+    """Return the lines one below the other; only the first ones if there are many."""
     more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return "".join(f"\n  {line}" for line in [*lines[:SHOWN], *more])

@@ -1,7 +1,7 @@
 """What a file's name says (BIDS specification, "Filenames"): entities, suffix, extension, datatype.
 
-The parsing is bids2table's. Ours is the judgement whether a file is an image that BIDS names, and to which subject
-and session it belongs; and that `run-01` stays the word "01".
+bids2table does the parsing. Three decisions are ours: whether a file is an image that BIDS names, to which subject and
+session it belongs, and that the run of `run-01` stays the text "01".
 """
 
 import re
@@ -27,14 +27,14 @@ class Name:
     """A parsed file name."""
 
     entities: dict[str, str]
-    """In the order of the name; a stray word between underscores is an entity without a value."""
+    """In the order of the name. A stray word between underscores is an entity without a value."""
     suffix: str | None
     datatype: str | None
     extension: str
 
     @property
     def kind(self) -> str:
-        """What kind of file this is, for people: `*_eeg.edf`, or `*.pdf` for a name that is not BIDS's."""
+        """The kind of the file, for people: `*_eeg.edf`, or `*.pdf` if the name is not BIDS's."""
         if any(self.entities.values()) and self.suffix and _WORD.fullmatch(self.suffix) and self.extension:
             return f"*_{self.suffix}{self.extension}"
         last = self.extension.rpartition(".")[2]
@@ -42,7 +42,7 @@ class Name:
 
 
 def parse(path: str) -> Name:
-    """Parse a path relative to its dataset's root."""
+    """Parse a path that is relative to its dataset's root."""
     dot = path.find(".", max(path.rfind("/"), path.rfind("_")) + 1)
     stem, extension = (path[:dot], path[dot:]) if dot >= 0 else (path, "")
     return Name(*_parse_stem(stem), extension)
@@ -50,7 +50,7 @@ def parse(path: str) -> Name:
 
 @lru_cache(maxsize=16)  # an image and the sidecars of its name follow one another, and are parsed once
 def _parse_stem(path: str) -> tuple[dict[str, str], str | None, str | None]:
-    """Entities, suffix and datatype of a path without its extension."""
+    """Return entities, suffix and datatype of a path without its extension."""
     found = parse_bids_entities(path)
     suffix, datatype = found.pop("suffix", None), found.pop("datatype", None)
     name = path.rpartition("/")[2]
@@ -61,7 +61,7 @@ def _parse_stem(path: str) -> tuple[dict[str, str], str | None, str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whose image it is, and what its entities say, the known and the others."""
+    """Whose image it is, and its entities: those with a column, and the others."""
 
     sub: str | None
     ses: str | None
@@ -70,10 +70,10 @@ class Place:
 
 
 def place(folder: Folder, name: Name) -> Place | str:
-    """Whose image this is; or, for an image that cannot be published as a row, the reason.
+    """Return whose image this is, or the reason if it cannot be published as a row.
 
-    A raw dataset's images lie in sub- folders. A derivative's may lie anywhere below its root, and may be nobody's:
-    templates and group results (BIDS specification, "BIDS Derivatives").
+    A raw dataset's images lie in sub- folders. A derivative's images may lie anywhere below its root, and may belong to
+    no subject: templates and group results (BIDS specification, "BIDS Derivatives").
     """
     if name.extension not in IMAGE_EXTENSIONS or not _WORD.fullmatch(name.suffix or "") or not name.entities:
         return UNNAMED

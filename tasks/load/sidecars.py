@@ -1,14 +1,15 @@
 """The inheritance principle (BIDS specification, "Common principles", "The Inheritance Principle").
 
-A metadata file applies to an image if it lies in the image's folder or in one above it within the same dataset, has
-the image's suffix, and names no entity that the image does not have with that value. Of JSON files, all that apply
-are merged from the top down; of bval, bvec and events.tsv the nearest counts. Two that apply at one level are an
-error: which of them is meant cannot be known. In derivatives it is known where one of the two has the image's own
-name: fMRIPrep writes a complete sidecar for each image, and `desc-preproc_T1w.json` beside
-`space-MNI_desc-preproc_T1w.json` is not meant for the image in MNI space.
+A metadata file applies to an image if it lies in the image's folder or in one above it within the same dataset, has the
+image's suffix, and names only entities that the image has with the same value. All JSON files that apply are merged
+from the top down. Of bval, bvec and events.tsv files only the nearest counts.
 
-Where many sidecars lie in one folder, they are found by look-up, not by trying each: the sidecars of a folder are
-grouped by which entities they name, and an image's own entities say which one of each group can apply.
+If two files apply at one level, that is an error, because nobody can know which one is meant. In derivatives it is
+known if one of the two has the image's own name. fMRIPrep writes a complete sidecar for each image, and
+`desc-preproc_T1w.json` beside `space-MNI_desc-preproc_T1w.json` is not meant for the image in MNI space.
+
+If many sidecars lie in one folder, they are looked up, and not tried one by one. The sidecars of a folder are grouped
+by the entities that they name, and an image's own entities say which one of each group can apply.
 """
 
 import json
@@ -33,7 +34,7 @@ _Level = dict[tuple[str, ...], dict[tuple[str, ...], list[str]]]
 
 
 class Sidecars:
-    """All metadata files of the tree, found by the image that they apply to, and read when one asks."""
+    """All metadata files of the tree. They are found by the image that they apply to, and read when they are needed."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
@@ -53,7 +54,7 @@ class Sidecars:
         level.setdefault(keys, defaultdict(list))[tuple(name.entities[key] for key in keys)].append(path)
 
     def metadata(self, folder: Folder, name: Name) -> tuple[str | None, tuple[str, ...]]:
-        """The JSON sidecars of an image, merged, and their paths, the nearest first.
+        """Return the merged JSON sidecars of an image, and their paths, the nearest first.
 
         Keys are sorted, so that it does not matter which file a key is in.
         """
@@ -70,7 +71,10 @@ class Sidecars:
             return None, paths
 
     def text(self, folder: Folder, name: Name, extension: str, suffix: str | None = None) -> tuple[str, str] | None:
-        """The nearest metadata file of an image that is no JSON: its path and its text."""
+        """Return the path and the text of an image's nearest metadata file with this extension, or None.
+
+        The text is empty if the file cannot be read; `require_sound` then says why.
+        """
         path = next(self._applicable(folder, name, suffix or name.suffix or "", extension), None)
         if path is None:
             return None
@@ -96,7 +100,7 @@ class Sidecars:
             )
 
     def _applicable(self, folder: Folder, name: Name, suffix: str, extension: str) -> Iterator[str]:
-        """The metadata files that apply, the nearest first; a second one at a level is noted and passed over."""
+        """Yield the metadata files that apply, the nearest first. A second one at a level is noted and passed over."""
         at: Folder | None = folder
         while at is not None and at.root is folder.root:
             levels = self._levels.get(at.path)
@@ -110,7 +114,7 @@ class Sidecars:
             at = at.parent
 
     def _preferred(self, found: list[str], level: _Level, at: Folder, name: Name) -> str:
-        """Which of several files of one level counts."""
+        """Return which of several files of one level counts."""
         keys = tuple(sorted(name.entities))
         own = level.get(keys, {}).get(tuple(name.entities[key] for key in keys), ())
         if len(own) == 1 and at.root.derivative:
@@ -150,7 +154,7 @@ class Sidecars:
 
 
 def _matching(level: _Level, entities: Mapping[str, str]) -> list[str]:
-    """The files of one level whose entities the image all has."""
+    """Return the files of one level that name only entities which the image has with the same value."""
     found: list[str] = []
     for keys, files in level.items():
         if all(key in entities for key in keys):

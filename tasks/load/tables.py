@@ -1,7 +1,7 @@
 """The tables of people, visits and scans (BIDS specification, "Data summary files").
 
-participants.tsv at a root, `sub-*_sessions.tsv` in a subject's folder, `*_scans.tsv` in a subject's or a session's.
-Each row becomes the JSON text that the images it is about carry.
+They are participants.tsv at a root, `sub-*_sessions.tsv` in a subject's folder, and `*_scans.tsv` in the folder of a
+subject or a session. Each row becomes a JSON text in the rows of the images that it is about.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ PARTICIPANTS = "participants.tsv"
 
 
 def read(source: Path, path: str, needed: str) -> list[Row]:
-    """The rows of a table of the dataset, which must have the column `needed`.
+    """Read the rows of a table of the dataset. The table must have the column `needed`.
 
     Raises:
-        UnreadableTable: it is not fetched, no text, no table, or has no such column.
+        UnreadableTable: it is not fetched, is no text or no table, or has no such column.
     """
     try:
         data = (source / path).read_bytes()
@@ -38,7 +38,7 @@ def read(source: Path, path: str, needed: str) -> list[Row]:
 
 
 def labelled(value: str | None, prefix: str) -> str:
-    """`sub-01` for `sub-01` and for `01`, which some tables have."""
+    """Return `sub-01` both for `sub-01` and for `01`, which some tables have."""
     return value if (value or "").startswith(prefix) else f"{prefix}{value}"  # type: ignore[return-value]
 
 
@@ -58,19 +58,23 @@ class Tables:
                 self._take(folder, name)
 
     def participant(self, root: Root, sub: str | None) -> str | None:
-        """A subject's row: of the dataset itself for a derivative, of its own first for any other nested dataset."""
+        """Return a subject's row, or None.
+
+        For a derivative, the table at the tree's root comes before its own. For any other nested dataset, its own comes
+        first.
+        """
         order = ("", root.path) if root.derivative else (root.path, "")
         rows = (self._of_participant.get(path, {}).get(f"sub-{sub}") for path in order)
         return next((row for row in rows if row is not None), None)
 
     def session(self, root: Root, sub: str | None, ses: str | None) -> str | None:
-        """A session's row, in the same order."""
+        """Return a session's row, or None. The order of the tables is that of `participant`."""
         order = ("", root.path) if root.derivative else (root.path, "")
         rows = (self._of_session.get((path, f"sub-{sub}", f"ses-{ses}")) for path in order)
         return next((row for row in rows if row is not None), None)
 
     def scan(self, path: str) -> str | None:
-        """An image's row of the scans table beside it."""
+        """Return an image's row of the scans table beside it, or None."""
         return self._of_scan.get(path)
 
     def _take(self, folder: Folder, name: str) -> None:

@@ -1,7 +1,7 @@
 """The dataset's own small files, published as they are: what a reader of the dataset should find beside the shards.
 
-Those that lie at a root (README, CHANGES, LICENSE, dataset_description.json, participants.tsv and .json, root-level
-sidecars and tables) and in `phenotype/` (BIDS specification, "Modality agnostic files").
+These are the files at a root (README, CHANGES, LICENSE, dataset_description.json, participants.tsv and .json,
+root-level sidecars and tables) and those in `phenotype/` (BIDS specification, "Modality agnostic files").
 """
 
 from pathlib import Path
@@ -10,20 +10,20 @@ from tasks.bids.annex import require_fetched
 from tasks.bids.text import NotText, decode
 from tasks.load.tree import Folder
 
-MAX_TEXT = 5_000_000  # bytes: room for any table of people; what is larger is data, and is counted as left out
+MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")
 _NAMES = ("README", "CHANGES", "LICENSE", "LICENCE", "COPYING", "CITATION", "AUTHORS", "NOTICE")
 _PHENOTYPE = "phenotype"
 
 
 def is_text(folder: Folder, name: str) -> bool:
-    """Whether a file is one that is published as it is, by its place and name."""
+    """Return whether a file is published as it is, judged by its place and name."""
     inside = folder.path[len(folder.root.path) :].lstrip("/")
     return inside in ("", _PHENOTYPE) and (name in _NAMES or name.lower().endswith(_EXTENSIONS))
 
 
 def read_text(path: Path) -> bytes | None:
-    """The bytes of a text; None if it is too large, not fetched, unreadable or no text."""
+    """Return the bytes of a text, or None if it is too large, not fetched, unreadable or no text."""
     try:
         if path.stat().st_size > MAX_TEXT:
             return None

@@ -1,11 +1,13 @@
-"""The walk: every folder and file of the tree once, and to which dataset of the tree it belongs.
+"""The walk: finds every folder and file of the tree once, and the dataset of the tree that each belongs to.
 
-A tree holds a raw dataset, its derivatives, and datasets nested in those; each has a root, and a sidecar or a table
-applies within its own root only. A root is a folder with a dataset_description.json; below `derivatives/`, where that
-file is often forgotten, also a folder with sub- folders in it, or else the folder directly below `derivatives/`.
-Folders that BIDS keeps out of the dataset proper (`sourcedata`, `code`, `stimuli`), hidden ones, and what .bidsignore
-names are counted and not entered into the index (BIDS specification, "Common principles", "Storage of derived
-datasets"; .bidsignore has the rules of .gitignore and is relative to its own root).
+A tree holds a raw dataset, its derivatives, and datasets nested in those. Each has a root, and a sidecar or a table
+applies only within its own root. A root is a folder with a dataset_description.json. Below `derivatives/`, where that
+file is often forgotten, a folder with sub- folders in it is a root too, or else the folder directly below
+`derivatives/`.
+
+Some files are counted and not indexed: folders that BIDS keeps out of the dataset proper (`sourcedata`, `code`,
+`stimuli`), hidden ones, and what .bidsignore names (BIDS specification, "Common principles", "Storage of derived
+datasets"). .bidsignore has the rules of .gitignore, and is relative to its own root.
 """
 
 import os
@@ -35,19 +37,19 @@ IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 #: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
 _CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
 _SUBJECT_FOLDER = re.compile(r"sub-[^/]+")
-#: Data of other modalities that is a folder: CTF MEG, OME-Zarr, MEF3, EGI. Its files are one recording's parts.
+#: Folders that hold one recording of another modality: CTF MEG, OME-Zarr, MEF3, EGI. Their files are parts of it.
 _RECORDING_FOLDER = re.compile(r".*_([A-Za-z0-9]+)(\.(?:ds|ome\.zarr|zarr|mefd|mff))")
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One dataset of the tree. `path` is relative to the tree's own root, "" for that one."""
+    """One dataset of the tree. `path` is relative to the root of the tree, and "" for that root itself."""
 
     path: str
     name: str
     derivative: bool
     marked: bool
-    """Whether something shows that it is a root; if not, a folder below may still be found to be one."""
+    """Whether something shows that it is a root. If not, a folder below may still turn out to be one."""
 
 
 @dataclass(slots=True)
@@ -60,37 +62,41 @@ class Folder:
     files: list[str] = field(default_factory=list)
 
     def below(self, name: str) -> str:
-        """The path of an entry of this folder."""
+        """Return the path of an entry of this folder."""
         return f"{self.path}/{name}" if self.path else name
 
 
 @dataclass(slots=True)
 class Tree:
-    """The whole walk: folders, each before those in it, and what was counted instead of entered."""
+    """The whole walk: its folders, each before those in it, and what was counted and not indexed."""
 
     folders: list[Folder]
     left_out: Counter[str]
     images_kept_out: set[str]
-    """What was not entered although its name is that of an image."""
+    """Files that were not indexed although their names are those of images."""
 
 
 def looks_like_image(name: str) -> bool:
-    """Whether a file is a NIfTI volume by its extension, whatever the rest of its name."""
+    """Return whether a file is a NIfTI volume by its extension, whatever the rest of its name is."""
     return name.lower().endswith(IMAGE_EXTENSIONS) and not _CIFTI.search(name)
 
 
 def is_subject_folder(name: str) -> bool:
-    """Whether a folder's name says that it holds a subject."""
+    """Return whether a folder's name says that it holds a subject."""
     return _SUBJECT_FOLDER.fullmatch(name) is not None
 
 
 def walk(source: Path, name: str, derivative: bool) -> Tree:
-    """Walk the tree below `source`; `name` and `derivative` are those of the root itself.
+    """Walk the tree below `source`. Links to folders are followed, except those that lead back up.
 
-    Links to folders are followed, except those that lead back up.
+    Args:
+        source: the root of the tree.
+        name: the name of the dataset there.
+        derivative: whether that dataset is a derivative.
 
     Raises:
         UnreadableFolder: a folder may not be listed.
+        UnreadableIgnoreFile: a .bidsignore cannot be read.
     """
     walker = _Walker(str(source))
     walker.enter(Folder("", Root("", name, derivative, marked=True), None), [])
@@ -107,7 +113,7 @@ class _Walker:
         self.images_kept_out: set[str] = set()
 
     def enter(self, folder: Folder, ignored: list[tuple[str, GitIgnoreSpec]]) -> None:
-        """Take the folder in, then those in it."""
+        """Enter the folder, then the folders in it."""
         files, folders = self._entries(folder)
         if folder.parent is not None:
             folder.root = _root_of(folder, files, folders)
@@ -135,7 +141,7 @@ class _Walker:
                 self.enter(Folder(path, folder.root, folder), ignored)
 
     def _entries(self, folder: Folder) -> tuple[list[str], list[str]]:
-        """The names of the files and of the folders in a folder, sorted."""
+        """Return the names of the files and of the folders in a folder, sorted."""
         files, folders = [], []
         top = os.path.join(self.source, folder.path)  # noqa: PTH118 - once a folder: pathlib doubles the cost
         try:
@@ -162,7 +168,7 @@ class _Walker:
 
     @staticmethod
     def _kept_out(name: str, path: str, ignored: list[tuple[str, GitIgnoreSpec]]) -> str | None:
-        """Why a file is not entered, or None."""
+        """Return why a file is not indexed, or None if it is."""
         if name.startswith("."):
             return HIDDEN
         if not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path):
@@ -173,7 +179,7 @@ class _Walker:
         return None
 
     def _count(self, path: str) -> int:
-        """The number of files below a folder that is not entered."""
+        """Return the number of files below a folder that is not indexed."""
         return sum(len(files) for _, _, files in os.walk(os.path.join(self.source, path)))  # noqa: PTH118
 
 
@@ -185,7 +191,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or a link that leads nowhere yet; not a pipe, which blocks who opens it."""
+    """Return whether it is a file, or a link that leads nowhere yet.
+
+    A pipe does not count: it blocks whoever opens it.
+    """
     try:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
     except OSError:  # a link to itself: a file that cannot be read
@@ -193,13 +202,13 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _leads_back(link: str, folder: str) -> bool:
-    """Whether a link to a folder leads to the folder it is in, or to one above."""
+    """Return whether a link to a folder leads to the folder it is in, or to one above."""
     target, here = Path(link).resolve(), Path(folder).resolve()
     return target == here or target in here.parents
 
 
 def _root_of(folder: Folder, files: list[str], folders: list[str]) -> Root:
-    """The root that a folder belongs to: a new one, or its parent's."""
+    """Return the root that a folder belongs to: a new one, or its parent's."""
     parent = folder.parent
     assert parent is not None
     name = folder.path.rpartition("/")[2]
@@ -215,7 +224,10 @@ def _root_of(folder: Folder, files: list[str], folders: list[str]) -> Root:
 
 
 def _nested(path: str, marked: bool) -> Root:
-    """A root below the tree's own: named by its folder, or by the folders on the way where it lies deeper."""
+    """Return a root below the tree's own.
+
+    Its name is its folder's, or that of all folders on the way if it lies deeper.
+    """
     parts = path.split("/")
     name = "/".join(part for part in parts if part != "derivatives") or "derivatives"
     return Root(path, path if name == RAW else name, derivative="derivatives" in parts, marked=marked)

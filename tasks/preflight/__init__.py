@@ -1,14 +1,16 @@
-"""Preflight: what should not be published is found before anything is staged or sent.
+"""Preflight: finds what should not be published, before anything is staged or sent.
 
 How it works:
-1. `strip` takes out the fields that the operator named; what is checked is what is left, and would be published.
-2. `fields` looks through the sidecars, `tables` through participants, sessions, scans, phenotype and events; here the
-   licence and the statement on faces. All of it is in memory since load, so it is done in each run.
-3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
-4. `headers` reads the first bytes of those images that are about to be published, and of no others.
 
-Nothing here decides about a person's data by looking at it: rules are about names of fields, dates and ages, and what
-they cannot see (a face, a name in a README) is the operator's to state. A finding never holds what was found.
+1. `strip` takes out the fields that the operator named. What is left would be published, and that is checked.
+2. `fields` looks through the sidecars, and `tables` through participants, sessions, scans, phenotype and events. The
+   licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
+   run.
+3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
+4. `headers` reads the first bytes of the images that are about to be published, and of no others.
+
+Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
+see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
 """
 
 from collections.abc import Sequence
@@ -37,11 +39,19 @@ _FACELESS_DATATYPES = frozenset(("micr", "mrs"))
 
 
 def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tuple[Dataset, Checked]:
-    """The dataset as it would be published under this statement, and what was found in it.
+    """Check a dataset as it would be published under this statement.
+
+    Args:
+        dataset: the dataset as it was loaded.
+        statement: what the operator stated.
+        validate: whether to run the BIDS validator too.
+
+    Returns:
+        The dataset without the stripped fields, and what was found in it.
 
     Raises:
         BadInput: a field cannot be stripped.
-        ValidatorMissing, ValidatorCrashed: it was asked for.
+        ValidatorMissing, ValidatorCrashed: the validator was asked for.
     """
     dataset = stripped(dataset, statement.strip)
     found = Findings()
@@ -62,14 +72,14 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
 
 
 def shows_a_head(image: Image) -> bool:
-    """Whether a face may be seen in an image: in any of a subject that is neither a mask nor microscopy."""
+    """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy."""
     return (
         image.sub is not None and image.suffix not in _FACELESS_SUFFIXES and image.datatype not in _FACELESS_DATATYPES
     )
 
 
 def headers_of(images: Sequence[Image], source: Path) -> tuple[Finding, ...]:
-    """What the headers of these images hold beside the image."""
+    """Return what the headers of these images hold besides the image."""
     found = Findings()
     check_headers(images, source, found)
     return found.grouped()
@@ -77,7 +87,7 @@ def headers_of(images: Sequence[Image], source: Path) -> tuple[Finding, ...]:
 
 @task(name="check", task_run_name="check what should not be published", cache_policy=NO_CACHE, persist_result=False)
 def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tuple[Dataset, Checked]:
-    """`check` as a task; says when a field to strip is nowhere."""
+    """Do `check` as a task, and warn if no field to strip is found anywhere."""
     left, checked = check(dataset, statement, validate)
     if statement.strip and left == dataset:
         get_run_logger().warning("strip: none of these is in a sidecar or a table: %s", ", ".join(statement.strip))
@@ -86,5 +96,5 @@ def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tup
 
 @task(name="check-headers", task_run_name="check the images' headers", cache_policy=NO_CACHE, persist_result=False)
 def check_images(shards: Sequence[ShardSpec], source: Path) -> tuple[Finding, ...]:
-    """`headers_of` the images of the shards that are to be published, as a task."""
+    """Do `headers_of` as a task, for the images of the shards that are to be published."""
     return headers_of([image for shard in shards for image in shard.images], source)

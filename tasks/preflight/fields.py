@@ -1,9 +1,9 @@
-"""Sidecars: personal, device and free-text fields in the JSON that is published with the images.
+"""Sidecars: finds personal, device and free-text fields in the JSON that is published with the images.
 
-What is looked at is what would be published: the merged metadata of each image, and the JSON files among the dataset's
-own texts. The merged metadata of thousands of images has few different sets of fields, so the names are judged once
-for each set, and values are looked at only where a name asks for it. In which file a field is, is asked only of the
-sidecars that several images share; what none of them has is in the image's own.
+It looks at what would be published: the merged metadata of each image, and the JSON files among the dataset's own
+texts. The merged metadata of thousands of images has few different sets of fields. So the names are judged once for
+each set, and values are looked at only if a name asks for it. To say in which file a field is, only the sidecars that
+several images share are read. A field that none of them has is in the image's own sidecar.
 """
 
 import json
@@ -25,7 +25,8 @@ from tasks.preflight.names import (
 from tasks.values.findings import Findings, RuleName
 from tasks.values.models import Dataset, Image
 
-#: What a data dictionary says of a column (BIDS specification, "Tabular files"): a field of such an object is no value.
+#: What a data dictionary says about a column (BIDS specification, "Tabular files"). A field of such an object is no
+#: value.
 _DICTIONARY = frozenset(
     ("LongName", "Description", "Levels", "Units", "TermURL", "HED", "Delimiter", "Format", "Maximum", "Minimum",
      "Derivative")
@@ -47,7 +48,7 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
         if shape not in judged:
             judged[shape] = tuple(name for name in shape if _asks(name))
         part = {name: metadata[name] for name in judged[shape]}
-        if '{"' in text[1:] or _LOOKS_LIKE_A_DATE.search(text):  # objects in it, or a date under any name
+        if '{"' in text[1:] or _LOOKS_LIKE_A_DATE.search(text):  # it has objects in it, or a date under any name
             part = metadata
         for rule, name in set(_broken(part)):
             for image in images:
@@ -70,7 +71,7 @@ def _asks(name: str) -> bool:
 
 
 def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
-    """The rules that the fields of a JSON value break, at any depth, and the fields."""
+    """Yield the rules that the fields of a JSON value break, at any depth, each with the field."""
     if isinstance(value, list):
         for item in value:
             if isinstance(item, list | dict):
@@ -92,7 +93,7 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
 
 
 def _says_something(value: object) -> bool:
-    """Whether anything stands in a field that a person may be known by, however deep."""
+    """Return whether a field holds anything that a person may be known by, at any depth."""
     if isinstance(value, dict):
         return any(map(_says_something, value.values()))
     if isinstance(value, list):
@@ -101,7 +102,7 @@ def _says_something(value: object) -> bool:
 
 
 def _leaves(value: object) -> Iterator[object]:
-    """The plain values of a field, but not those of fields in it."""
+    """Yield the plain values of a field, but not those of fields in it."""
     if isinstance(value, dict):
         return
     if isinstance(value, list):
@@ -112,7 +113,7 @@ def _leaves(value: object) -> Iterator[object]:
 
 
 def parsed(data: bytes) -> object:
-    """A JSON text's value, or None where it is none."""
+    """Return the value of a JSON text, or None if it is no JSON."""
     try:
         return json.loads(decode(data), parse_constant=str)
     except (NotText, ValueError):
@@ -120,7 +121,7 @@ def parsed(data: bytes) -> object:
 
 
 class _Files:
-    """In which file of the dataset a field stands."""
+    """Finds in which file of the dataset a field stands."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._root = Path(dataset.root)
@@ -129,7 +130,7 @@ class _Files:
         self.events: dict[str, Image] = {}
 
     def with_field(self, image: Image, name: str) -> Iterator[str]:
-        """The sidecars of an image that have the field, the shared ones or else its own."""
+        """Yield the sidecars of an image that have the field: the shared ones, or else its own."""
         shared = [path for path in image.sidecars if self._users[path] > 1 and name in self._fields(path)]
         yield from shared or [image.sidecars[0] if image.sidecars else image.path]
 
@@ -141,13 +142,13 @@ class _Files:
         return frozenset(_names(value))
 
     def beside(self, image: Image, ending: str) -> str:
-        """The image's own file of another ending (`events.json`), where there is one; else the image."""
+        """Return the image's own file with another ending (`events.json`) if there is one, else the image."""
         own = f"{image.path.rpartition('_')[0]}_{ending}"
         return own if (self._root / own).is_file() else image.path
 
 
 def _names(value: object) -> Iterator[str]:
-    """The names of all fields of a JSON value."""
+    """Yield the names of all fields of a JSON value."""
     if isinstance(value, Mapping):
         yield from value
         value = list(value.values())

@@ -1,6 +1,6 @@
-"""NIfTI headers: free text and extensions, in which converters have left names, dates and whole DICOM headers.
+"""NIfTI headers: finds free text and extensions, in which converters have left names, dates and whole DICOM headers.
 
-Only the first bytes of an image are read, and nothing that is found in them is kept: not the text, not its length.
+Only the first bytes of an image are read, and nothing that is found in them is kept, neither a text nor its length.
 Source: nifti1.h and nifti2.h, the fields data_type, db_name, descrip, aux_file, intent_name, and "Extended header".
 """
 
@@ -16,15 +16,15 @@ from tasks.values.findings import Findings, RuleName
 from tasks.values.models import Image
 
 READ = 4096  # bytes of a file: a NIfTI header is 352 or 544, and an extension that matters is named at its start
-READERS = 8  # threads: what takes time is waiting for the disk
+READERS = 8  # threads: the time is spent waiting for the disk
 MAX_EXTENSIONS = 16  # of one image: a damaged chain ends here
 
-#: Field -> offset and length, by NIfTI version.
+#: Field -> offset and length in bytes, by NIfTI version.
 _FIELDS = {
     1: {"data_type": (4, 10), "db_name": (14, 18), "descrip": (148, 80), "aux_file": (228, 24), "intent_name": (328, 16)},  # noqa: E501
     2: {"descrip": (240, 80), "aux_file": (320, 24), "intent_name": (508, 16)},
 }  # fmt: skip
-#: What programs write of themselves, which is nobody's name.
+#: What programs write about themselves, which is nobody's name.
 _HARMLESS = re.compile(
     r"(?:FSL ?)?\d+(?:\.\d+)+(?:[:+-][0-9a-f.]+)?"  # FSL, FreeSurfer
     r"|(?:TE|Time|phase|mb|dwell|PE|TR|TI|FA|te|b)=[-+\d.]+(?:[; ]+(?:TE|Time|phase|mb|dwell|PE|TR|TI|FA|te|b)=[-+\d.]+)*"  # dcm2niix  # noqa: E501
@@ -36,7 +36,7 @@ _CODES = {2: "DICOM", 4: "AFNI", 6: "comment", 8: "XCEDE", 10: "JIM", 12: "workf
 
 
 def check_headers(images: Iterable[Image], root: Path, found: Findings) -> None:
-    """Look at the headers of these images; one that cannot be read is staging's to report."""
+    """Look at the headers of these images. Staging reports an image that cannot be read."""
     with ThreadPoolExecutor(READERS) as readers:
         images = list(images)
         starts = readers.map(lambda image: _in_header(_start(root / image.path)), images, chunksize=32)
@@ -46,7 +46,7 @@ def check_headers(images: Iterable[Image], root: Path, found: Findings) -> None:
 
 
 def _start(path: Path) -> bytes:
-    """The first bytes of an image, inflated; nothing where it cannot be read."""
+    """Return the first bytes of an image, inflated, or nothing if it cannot be read."""
     try:
         with path.open("rb", buffering=0) as stream:
             data = stream.read(READ)
@@ -56,7 +56,7 @@ def _start(path: Path) -> bytes:
 
 
 def _in_header(data: bytes) -> list[tuple[RuleName, str]]:
-    """Rules and fields that a header breaks."""
+    """Return the rules that a header breaks, each with the field."""
     for order in "<>":
         size = struct.unpack_from(f"{order}i", data)[0] if len(data) >= 352 else 0
         if size == 348:
@@ -75,7 +75,7 @@ def _texts(data: bytes, version: int) -> Iterator[tuple[RuleName, str]]:
 
 
 def _extensions(data: bytes, order: str, end: int, offset: float) -> Iterator[tuple[RuleName, str]]:
-    """The extensions that begin within what was read, by their registered codes."""
+    """Yield the extensions that begin within the bytes that were read, by their registered codes."""
     at = end + 4
     if data[end : end + 1] in (b"", b"\0"):
         return

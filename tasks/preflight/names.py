@@ -1,8 +1,8 @@
-"""Which names of fields and columns speak of people, and which values are dates and ages.
+"""Decides which names of fields and columns are about people, and which values are dates and ages.
 
 Names are compared without case, spaces and punctuation, so that `PatientName`, `patient_name` and `Patient's Name` are
-one. Source of the fields: DICOM PS3.15, annex E, table E.1-1, less what says nothing about a person; of the columns:
-HIPAA's list of identifiers, 45 CFR 164.514(b)(2)(i), in the words that tables use.
+the same. Source of the fields: DICOM PS3.15, annex E, table E.1-1, without those that say nothing about a person.
+Source of the columns: HIPAA's list of identifiers, 45 CFR 164.514(b)(2)(i), in the words that tables use.
 """
 
 import re
@@ -28,17 +28,17 @@ _PERSONAL = frozenset(
      "socialsecuritynumber", "mrn", "hospitalid", "hospitalnumber", "nhsnumber", "insurancenumber", "healthplannumber",
      "passportnumber", "ipaddress")
 )  # fmt: skip
-#: Columns that are personal in a table of people, and mean other things elsewhere (a stimulus has a name too).
+#: Columns that are personal in a table of people and mean other things elsewhere (a stimulus has a name too).
 _PERSONAL_OF_PEOPLE = frozenset(("name", "names", "initials", "address", "street", "mail", "phone", "mobile", "fax"))
 _FREE_TEXT = frozenset(
     ("procedurestepdescription", "performedprocedurestepdescription", "requestedproceduredescription", "protocolname",
      "imagecomments", "seriesdescription", "studydescription", "studycomments", "seriescomments", "acquisitioncomments")
 )  # fmt: skip
 _DEVICE = frozenset(("deviceserialnumber", "stationname", "gantryid", "detectorid"))
-#: UIDs of DICOM itself: which kind of object it is, the same for everybody's.
+#: UIDs of DICOM itself. They say which kind of object it is, and are the same for everybody.
 _COMMON_UID = re.compile(r"(?:class|transfersyntax|codingscheme)uid$")
 
-#: What people write where they have removed something, or have nothing to say.
+#: What people write if they have removed something, or have nothing to say.
 PLACEHOLDERS = frozenset(
     ("", "n/a", "na", "nan", "none", "null", "-", "unknown", "anonymous", "anonymized", "anonymised", "anon", "removed",
      "redacted", "deidentified", "de-identified", "xxx", "xxxx", "0")
@@ -56,14 +56,19 @@ _OTHER_DATES = (
 _DATE_NAME = re.compile(r"dates?(?:time)?$|^date|(?:^|_)date(?:_|$)|acq_?time|timestamp")
 _AGE_NAME = re.compile(r"(?:^|[^a-z])ages?(?:$|[^a-z])|^age(?:in)?(?:y|years?|yrs?|months?|weeks?|days?)$|^patientage$")
 _AGE = re.compile(r"\s*([<>≥≤]=?)?\s*(\d+(?:[.,]\d+)?)\s*(\+?)\s*([a-z]*)", re.IGNORECASE)
-#: Years of one unit; the single letters are those of DICOM's ages (`046Y`).
+#: Years of one unit. The single letters are those of DICOM's ages (`046Y`).
 _UNITS = {"m": 1 / 12, "mo": 1 / 12, "month": 1 / 12, "w": 7 / 365.25, "wk": 7 / 365.25, "week": 7 / 365.25,
           "d": 1 / 365.25, "day": 1 / 365.25, "h": 1 / 8766, "hour": 1 / 8766}  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
 def rule_of(name: str, of_people: bool = False) -> RuleName | None:
-    """The rule that a field or a column breaks by its name, if anything stands in it."""
+    """Return the rule that a field or a column breaks by its name if it holds anything, or None.
+
+    Args:
+        name: of the field or column.
+        of_people: whether it is a column in a table of people.
+    """
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain in _PERSONAL or "physician" in plain or (of_people and plain in _PERSONAL_OF_PEOPLE):
         return "personal-data"
@@ -78,28 +83,33 @@ def rule_of(name: str, of_people: bool = False) -> RuleName | None:
 
 @lru_cache(maxsize=4096)
 def names_a_date(name: str) -> bool:
-    """Whether a field or a column is one of dates."""
+    """Return whether a field or a column holds dates, by its name."""
     return _DATE_NAME.search(_words(name)) is not None
 
 
 @lru_cache(maxsize=4096)
 def names_an_age(name: str) -> bool:
-    """Whether a field or a column is one of ages."""
+    """Return whether a field or a column holds ages, by its name."""
     return _AGE_NAME.search(_words(name)) is not None
 
 
 def _words(name: str) -> str:
-    """`ageAtScan` and `Age at scan` as `age_at_scan`."""
+    """Return `age_at_scan` for `ageAtScan` and `Age at scan`."""
     return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
 
 
 def is_placeholder(value: object) -> bool:
-    """Whether nothing is said."""
+    """Return whether a value says nothing."""
     return value is None or str(value).strip().lower() in PLACEHOLDERS
 
 
 def is_recent_date(value: object, named: bool) -> bool:
-    """Whether a value is a date later than 1925; `named`: its field says that it is one, in whatever spelling."""
+    """Return whether a value is a date later than 1925.
+
+    Args:
+        value: the value.
+        named: whether its field's name says that it is a date. Then every usual spelling of a date counts.
+    """
     if not isinstance(value, str | int):
         return False
     text = str(value).strip()
@@ -117,20 +127,23 @@ def is_recent_date(value: object, named: bool) -> bool:
 
 
 def years_of(unit: str) -> float:
-    """Years of one unit of age (`months`, `weeks`, ...); 1 for years, and for what is not known."""
+    """Return the years of one unit of age (`months`, `weeks`, ...). Years, and units that are not known, count 1."""
     word = re.sub(r"[^a-z]", "", unit.lower())
     return _UNITS.get(word) or _UNITS.get(word.removesuffix("s"), 1.0)
 
 
 @lru_cache(maxsize=1024)
 def years_in_name(name: str) -> float:
-    """Years of one unit of a column whose name says its unit: `age_months`."""
+    """Return the years of one unit of a column whose name says its unit: `age_months`."""
     words = [word for word in _words(name).split("_") if len(word) > 1]
     return next((years_of(word) for word in words if years_of(word) != 1.0), 1.0)
 
 
 def is_over_89(value: object, years: float = 1.0) -> bool:
-    """Whether an age, in units of so many years, is 90 years or more. `89+`, `>89` and `90+` name nobody's age."""
+    """Return whether an age, in units of so many years, is 90 years or more.
+
+    `89+`, `>89` and `90+` are nobody's age.
+    """
     found = _AGE.match(str(value)) if value is not None else None
     if found is None:
         return False

@@ -1,8 +1,8 @@
-"""Strip: fields that the operator named are left out of all that is published; the source is never touched.
+"""Strip: leaves fields that the operator named out of everything that is published. The source is never touched.
 
-A field is a key of a JSON object, at any depth, or a column of a table. It goes from the metadata of the images, from
-the rows of tables that they carry, and from the dataset's own texts, so that a sidecar published under `bids/` does
-not say what the metadata column leaves out. dataset_description.json stays as it is: it is about the dataset.
+A field is a key of a JSON object at any depth, or a column of a table. It is taken out of the metadata of the images,
+of the rows of tables that they carry, and of the dataset's own texts, so that a sidecar published under `bids/` does
+not say what the metadata column leaves out. dataset_description.json stays as it is, because it is about the dataset.
 """
 
 import csv
@@ -26,7 +26,7 @@ _DESCRIPTION = "dataset_description.json"
 
 
 def stripped(dataset: Dataset, fields: Collection[str]) -> Dataset:
-    """The dataset without these fields.
+    """Return the dataset without these fields.
 
     Raises:
         BadInput: one of them is needed to know what a row is about.
@@ -66,12 +66,12 @@ def _image(image: Image, of_json: Callable[[str], str], of_events: Callable[[str
 
 
 def _without(text: str, fields: Collection[str], how: Callable[[str, Collection[str]], str]) -> str:
-    """The text itself, the same object, where it names none of the fields."""
+    """Return a text without the fields. If it names none of them, it is the same object."""
     return how(text, fields) if any(_named(field, text) for field in fields) else text
 
 
 def _named(field: str, text: str) -> bool:
-    """Whether a text may have the field, as it is or as JSON escapes it."""
+    """Return whether a text may have the field, as it is or as JSON escapes it."""
     return field in text or json.dumps(field)[1:-1] in text
 
 
@@ -80,7 +80,7 @@ def _json(text: str, fields: Collection[str]) -> str:
 
 
 def _pruned(value: object, fields: Collection[str]) -> object:
-    """A JSON value without these keys, at any depth."""
+    """Return a JSON value without these keys, at any depth."""
     if isinstance(value, list):
         return [_pruned(item, fields) for item in value]
     if isinstance(value, Mapping):
@@ -106,7 +106,7 @@ def _rows(rows: Sequence[Row], fields: Collection[str]) -> tuple[Row, ...]:
 
 
 def _text(path: str, data: bytes, fields: Collection[str]) -> bytes | None:
-    """A text of the dataset without the fields; None for one that may have them and cannot be read."""
+    """Return a text of the dataset without the fields, or None if it may have them and cannot be read."""
     ending = path.rpartition(".")[2].lower()
     try:
         names_one = any(_named(field, decode(data)) for field in fields)

@@ -1,4 +1,4 @@
-"""Tables: personal columns, real dates and high ages in participants, sessions, scans, phenotype and events."""
+"""Tables: finds personal columns, real dates and high ages in participants, sessions, scans, phenotype and events."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def check_tables(dataset: Dataset, found: Findings) -> None:
 
 
 def rows_of(path: str, data: bytes) -> list[Row] | None:
-    """The rows of a table among the texts, or None where it cannot be read as one."""
+    """Return the rows of a table among the texts, or None if it cannot be read as a table."""
     try:
         if path.lower().endswith(".csv"):
             return [dict(row) for row in csv.DictReader(decode(data).splitlines(), restkey="", restval=None)]
@@ -54,7 +54,7 @@ def rows_of(path: str, data: bytes) -> list[Row] | None:
 
 
 def _units(dataset: Dataset, path: str) -> dict[str, float]:
-    """Years of one unit, by column, as the table's data dictionary says."""
+    """Return the years of one unit for each column whose unit is in the table's data dictionary."""
     dictionary = parsed(dataset.texts.get(f"{path.rpartition('.')[0]}.json", b""))
     if not isinstance(dictionary, Mapping):
         return {}
@@ -80,9 +80,9 @@ def _check(path: str, rows: Sequence[Row], units: Mapping[str, float], found: Fi
 
 
 def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
-    """The rows of scans tables, and those of the people and visits of derivatives and nested datasets."""
+    """Look through the rows of scans tables, and the rows of people and visits of derivatives and nested datasets."""
     files = _Tables(Path(dataset.root))
-    seen = {to_json(row) for row in dataset.participants}  # these are looked at as the tables that they are
+    seen = {to_json(row) for row in dataset.participants}  # these are looked at as tables
     seen.update(to_json({name: row[name] for name in row if name != "participant_id"}) for row in dataset.sessions)
     for image in dataset.images:
         texts = [(image.scan, "*_scans.tsv")]
@@ -99,7 +99,10 @@ def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
 
 
 def _check_events(dataset: Dataset, found: Findings) -> None:
-    """Events: their columns by name, and dates. Most files are one of few texts, and each text is looked at once."""
+    """Look through events: the names of their columns, and dates.
+
+    Most files have one of a few texts, and each text is looked at once.
+    """
     files = _Tables(Path(dataset.root))
     judged: dict[str, tuple[Finding, ...]] = {}
     for image in dataset.images:
@@ -121,13 +124,16 @@ def _broken(text: str) -> tuple[Finding, ...]:
 
 
 class _Tables:
-    """Which file a row of an image comes from: looked for only when something was found in it."""
+    """Finds the file that a row of an image comes from. It is looked for only if something was found in the row."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def above(self, image: Image, pattern: str) -> str:
-        """The nearest table of that name above an image that is about it, or the image where there is none."""
+        """Return the nearest table of that name that is about the image, in its folder or above.
+
+        If there is none, return the image.
+        """
         for folder in PurePosixPath(image.path).parents:
             names = sorted(path.name for path in (self._root / folder).glob(pattern))
             about = [name for name in names if _is_about(name, image)]
@@ -137,6 +143,6 @@ class _Tables:
 
 
 def _is_about(table: str, image: Image) -> bool:
-    """Whether each entity in a table's name is one of the image's."""
+    """Return whether each entity in a table's name is one of the image's."""
     own = set(image.path.rpartition("/")[2].split("_"))
     return all(part in own for part in table.split("_")[:-1])

@@ -1,7 +1,7 @@
-"""BIDS validity, by the validator of the BIDS maintainers where it is installed (the extra `validator`).
+"""BIDS validity, by the validator of the BIDS maintainers if it is installed (the extra `validator`).
 
-It does not look for personal data, and its messages quote values: what is taken from it is the code of an error, the
-field, and the file.
+It does not look for personal data, and its messages quote values. So only the code of an error, the field and the file
+are taken from it.
 """
 
 import json
@@ -18,15 +18,15 @@ VALID, ERRORS = 0, 16  # its exit codes; any other is a crash
 
 
 class ValidatorMissing(PushError):
-    """The validator was asked for, and is not installed."""
+    """The validator was asked for and is not installed."""
 
 
 class ValidatorCrashed(PushError):
-    """The validator did not come to a result."""
+    """The validator ended without a result."""
 
 
 def check_validity(source: Path, found: Findings) -> None:
-    """Have the dataset's errors named; warnings are not asked for.
+    """Find the errors that the validator names in a dataset. Warnings are not asked for.
 
     Raises:
         ValidatorMissing: it is not installed.

@@ -1,10 +1,11 @@
-"""What a person has accepted to be gone from the dataset, by giving the exact number (`accept_changes`).
+"""Images that a person has accepted as gone from the dataset, by giving the exact number (`accept_changes`).
 
-Where removals are kept (`removed="keep"`), an image that was withdrawn stays published, and is gone from the dataset in
-every later night. The number is asked for once: these images, with these published bytes, count as a change no more.
-One that comes back is forgotten here, so that a disk which is not mounted in another night is noticed again.
+If removals are kept (`removed="keep"`), an image that was withdrawn stays published, and is missing from the dataset
+every night from then on. The number is asked for only once: after that, these images with these published bytes no
+longer count as a change. An image that comes back is forgotten here, so that a disk that is not mounted on another
+night is noticed again.
 
-The file lies beside the staged shards. It is a help alone: without it, or with a damaged one, the number is asked for
+The file lies beside the staged shards, and only helps. Without it, or with a damaged one, the number is asked for
 again.
 """
 
@@ -21,22 +22,22 @@ ACCEPTED = "accepted-changes.json"  # in the target's staging folder
 
 
 class Accepted(Value):
-    """Images that are published and were accepted to be gone from the dataset."""
+    """Published images that a person has accepted as gone from the dataset."""
 
     gone: Mapping[str, Sha256] = {}
     """Path in the dataset -> sha256 of the published image."""
 
     def within(self, record: PublicationRecord) -> frozenset[str]:
-        """Those that are still published with the bytes that were meant."""
+        """Return the paths that are still published with the bytes that were meant."""
         published = images_of(record)
         return frozenset(path for path, sha256 in self.gone.items() if published.get(path) == sha256)
 
     def after(self, change: Change, accepted: bool, record: PublicationRecord, there: Collection[str]) -> "Accepted":
-        """These, as a run leaves them that goes on.
+        """Return what counts as accepted after a run that goes on.
 
         Args:
-            change: what it has found.
-            accepted: whether a person gave the number of it.
+            change: the change that the run has found.
+            accepted: whether a person gave the number for it.
             record: what is published.
             there: the images that the dataset has.
         """
@@ -46,12 +47,12 @@ class Accepted(Value):
 
 
 def images_of(record: PublicationRecord) -> dict[str, str]:
-    """Every published image: path in the dataset -> sha256."""
+    """Return every published image: path in the dataset -> sha256."""
     return {content.path: content.sha256 for line in record.shards.values() for content in line.images}
 
 
 def read_accepted(staging: Staging) -> Accepted:
-    """What was accepted; nothing where no file is there, or none that can be read."""
+    """Read what was accepted. It is empty if there is no file, or none that can be read."""
     try:
         return Accepted.model_validate_json(staging.read(staging.folder / ACCEPTED))
     except (OSError, ValidationError):
@@ -59,10 +60,10 @@ def read_accepted(staging: Staging) -> Accepted:
 
 
 def write_accepted(staging: Staging, accepted: Accepted) -> None:
-    """Remember it.
+    """Write what was accepted to its file.
 
     Raises:
-        StagingRefused: the disk does not take the file.
+        DiskFull, CannotWrite: the disk does not take the file.
     """
     path = staging.folder / ACCEPTED
     try:

@@ -1,13 +1,13 @@
-"""What changed since the last publication, and whether it is so much that a person has to say that it is meant.
+"""What changed since the last publication, and whether it is so much that a person has to confirm it.
 
 A half-mounted disk, a wrong path and another study look the same from here: much of what is published is gone from the
-dataset, or has other bytes. More than a part of it (`BIDS_PUSH_MAX_CHANGE`) stops the run before anything is staged or
-sent, whatever is to be done with removals. The way on is the exact number of these images: a number that was right one
-night is wrong the next, so it cannot be left on.
+dataset, or has other bytes. If this is more than a given part (`BIDS_PUSH_MAX_CHANGE`), the run stops before anything
+is staged or sent, whatever `removed` says. To go on, a person gives the exact number of these images. A number that is
+right one night is wrong the next, so it cannot be left on.
 
-What is compared is images, path by path, with the record's lines: a new image is no change, nor is a new name of the
-dataset, nor are new sidecars. An image whose bytes cannot be read (not fetched, a bad disk) is not known to be another
-one: staging says what is wrong with it, and what is published of it stays.
+Images are compared, path by path, with the lines of the record. A new image is no change, and neither is a new name of
+the dataset, nor new sidecars. An image whose bytes cannot be read (not fetched, a bad disk) is not known to differ:
+staging says what is wrong with it, and its published version stays.
 """
 
 from collections.abc import Callable, Collection
@@ -20,38 +20,41 @@ from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, P
 NAMED = 3  # images in a sentence
 
 Sha256Of = Callable[[Image], str | None]
-"""The sha256 of an image's bytes now; None where they cannot be read."""
+"""A function that returns the sha256 of an image's present bytes, or None if they cannot be read."""
 
 
 class TooMuchChanged(PushError):
-    """So much of what is published is gone or another that it has to be said that this is meant."""
+    """So much of what is published is gone or has other bytes that a person has to say that it is meant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a dataset differs from what was published of it."""
+    """How a dataset differs from its published version."""
 
     published: int
-    """Images that the record has."""
+    """The number of images in the record."""
     gone: tuple[str, ...] = ()
-    """Those of them that the dataset no longer has, by their paths in the dataset."""
+    """The published images that the dataset no longer has, by their paths in the dataset."""
     other: tuple[str, ...] = ()
-    """Those of them that have other bytes now."""
+    """The published images that have other bytes now, by their paths in the dataset."""
     before: DatasetIdentity | None = None
-    """The dataset as it was published, if the record says."""
+    """The dataset as it was published, if the record names it."""
     now: DatasetIdentity | None = None
 
     @property
     def count(self) -> int:
-        """The images that are gone or other."""
+        """The number of images that are gone or have other bytes."""
         return len(self.gone) + len(self.other)
 
     def within(self, other: "Change") -> bool:
-        """Whether nothing is gone or other that was not so in the other one: what a run has published since is less."""
+        """Return whether everything that changed here changed in the other one too.
+
+        What a run has published since then no longer counts as a change, so there may be less here.
+        """
         return set(self.gone) <= set(other.gone) and set(self.other) <= set(other.other)
 
     def exceeds(self, part: float) -> bool:
-        """Whether more than this part (0 to 1) of the published images is gone or other."""
+        """Return whether more than this part (0 to 1) of the published images is gone or has other bytes."""
         return self.count > part * self.published
 
     def require(self, part: float, accepted: int, meanwhile: bool = False) -> None:
@@ -60,21 +63,21 @@ class Change:
         Args:
             part: of the published images, 0 to 1.
             accepted: the number that a person has given, or 0.
-            meanwhile: whether the run has published already, and somebody else has, too.
+            meanwhile: whether the run has already published something, and somebody else has too.
 
         Raises:
-            TooMuchChanged: neither.
+            TooMuchChanged: more has changed, and the number was not given.
         """
         if problem := self.problem(part, accepted, meanwhile):
             raise problem
 
     def problem(self, part: float, accepted: int, meanwhile: bool = False) -> TooMuchChanged | None:
-        """The error for people, where more than this part has changed and nobody has given the exact number."""
+        """Return the error that `require` raises, or None."""
         stops = self.exceeds(part) and accepted != self.count
         return TooMuchChanged(self.message(part, accepted, meanwhile)) if stops else None
 
     def message(self, part: float, accepted: int, meanwhile: bool = False) -> str:
-        """What has changed, why that may be a mistake, and the way on."""
+        """Return what has changed, why that may be a mistake, and how to go on."""
         begun = (
             "Somebody else published to this repo while this run did, so it stops here (nothing was removed, and what "
             "was sent stays)"
@@ -118,8 +121,8 @@ def change(
         dataset: the dataset as it is now.
         shards: its plan.
         record: what is published.
-        sha256_of: asked only about images of the same size whose git-annex key does not settle it.
-        settled: published images about which a person has decided, or is being asked: they are not counted as gone.
+        sha256_of: is asked only about images of the same size whose git-annex key does not settle the question.
+        settled: published images that a person has decided about, or is being asked about. They do not count as gone.
     """
     now = {image.path: image for image in dataset.images}
     digests = {spec.path: spec.digest for spec in shards}
@@ -140,14 +143,14 @@ def change(
 
 
 def _differs(image: Image, published: ImageContent, sha256_of: Sha256Of) -> bool:
-    """Whether an image is known to have other bytes. One that cannot be read, such as a link to nowhere, is not."""
+    """Return whether an image is known to have other bytes. This is not known of one that cannot be read."""
     if image.size == 0 or image.size == published.size:
         return sha256_of(image) not in (None, published.sha256)
     return True
 
 
 def identity_of(dataset: Dataset) -> DatasetIdentity:
-    """Which dataset this is, as the record keeps it."""
+    """Return which dataset this is, as the record keeps it."""
     doi = str(dataset.description.get("DatasetDOI") or "").strip()
     subjects = {image.sub for image in dataset.images if image.sub is not None}
     size = sum(image.size for image in dataset.images)

@@ -1,7 +1,7 @@
 """What a target holds: the publication record and the card, read at one commit.
 
-The record is the durable side of resuming: whoever has the dataset and a token can go on from it, on any machine,
-with no local state.
+The record is what makes resuming possible. Whoever has the dataset and a token can go on from it, on any machine, with
+no local state.
 """
 
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Remote:
-    """What the target holds at one commit, as far as a commit of ours has to know."""
+    """What the target holds at one commit, as far as it matters for the next commit of ours."""
 
     commit: str
     record: PublicationRecord
     card: str | None = None
     damaged: tuple[str, ...] = ()
-    """What is wrong with the record: lines that cannot be read, or are none of ours."""
+    """What is wrong with the record: lines that cannot be read, or that are none of ours."""
     contested: bool = False
-    """Whether a commit of somebody else was found since it was read, so that there may be more to do by now."""
+    """Whether somebody else was found to have committed since this was read. There may be more to do by now."""
     overtaken: frozenset[str] = frozenset()
-    """Paths that were to be committed, and were not: somebody else has published them since they were planned."""
+    """Paths that were to be committed and were not: somebody else has published them since they were planned."""
 
 
 def read_remote(hub: Hub, at: str | None = None) -> Remote:
-    """The record and the card at the target's head, or at the commit `at`."""
+    """Read the record and the card at the target's head, or at the commit `at`."""
     commit = at or hub.head()
     text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
     record, damaged = PublicationRecord.read(text or b"", index or b"", lambda paths: hub.listed(paths, commit))
@@ -50,10 +50,14 @@ def read_remote(hub: Hub, at: str | None = None) -> Remote:
     **RETRIES_AT_THE_START,
 )
 def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Remote, Listing]:
-    """What the target holds at its head: the record and the card, and every file.
+    """Read what the target holds at its head: the record and the card, and every file.
 
-    With `make`, the repo and the branch are made where they are missing, and the token is checked for the right to
-    write; without, a target that is not there holds nothing.
+    Args:
+        hub: the target.
+        make: whether to make the repo and the branch if they are missing, and to check that the token may write.
+            Without it, a target that does not exist holds nothing.
+        private: whether the repo must be private.
+        gated: how people have to ask for access.
     """
     if make:
         hub.prepare(private, gated)
@@ -71,6 +75,6 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
     **RETRIES,
 )
 def read_target_again(hub: Hub) -> tuple[Remote, Listing]:
-    """What the target holds by now, where somebody else has committed to it while this run worked."""
+    """Read what the target holds by now, after somebody else has committed to it while this run worked."""
     published = read_remote(hub)
     return published, hub.listing(published.commit)

@@ -1,19 +1,19 @@
-"""Removals: what is published and no longer in the dataset, and stays on the Hub until a person decides otherwise.
+"""Removals: what is published and no longer in the dataset. It stays on the Hub until a person decides otherwise.
 
-How it works: `find_removals` compares the plan (and the texts that would be published now) with the publication record.
-What the record names and the dataset has not is a removal, if the repo holds it as the record says, and if it lies in a
-folder of ours by strict patterns (`tasks.values.ours`, and the one below): a record is a file that anybody may have
-edited, and what it says is data, not an order. A removal has three kinds:
+How it works: `find_removals` compares the publication record with the plan, and with the texts that would be published
+now. Something that the record names and the dataset does not have is a removal under two conditions: the repo holds it
+as the record says, and it lies in a folder of ours by strict patterns (`tasks.values.ours`, and the one below). Anybody
+may have edited the record, so what it says is data, not an order. There are three kinds of removal:
 
 - a *shard* that the plan no longer has;
-- *rows* of a shard that the plan still has: its new version would be without them, so the shard is held back whole;
-- a *text* or table of the dataset's own that would not be published any more.
+- *rows* of a shard that the plan still has. Its new version would not have these rows, so the whole shard is held back;
+- a *text* or table of the dataset that would no longer be published.
 
-Lines that stand for nothing (the file is neither in the repo nor in the dataset, or is none of ours) are `lost`: they
-are dropped from the record by the next commit, and no file with them.
+A line of the record is `lost` if it stands for nothing: its file is neither in the repo nor in the dataset, or is none
+of ours. The next commit drops such lines from the record, and no file with them.
 
-A person's decision to keep removals is remembered beside the staged shards. Nothing here removes anything: that is
-`tasks.remove`'s alone.
+A person's decision to keep removals is remembered beside the staged shards. Nothing here removes anything: only
+`tasks.remove` does.
 """
 
 import re
@@ -37,48 +37,48 @@ from tasks.values.models import (
 from tasks.values.ours import is_shard, is_text
 
 NAMED = 3  # of each kind in a sentence; the artifacts have all
-LONGEST = 1000  # characters of a path in the repo that is taken for one of ours: BIDS names are far shorter
+LONGEST = 1000  # characters of the longest path in the repo that is taken for one of ours: BIDS names are far shorter
 KEPT = "kept-removals.json"  # in the target's staging folder
 
-#: What `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
+#: The paths that `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
 _SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
-#: What `tasks.card.side_files` makes besides the texts.
+#: The tables that `tasks.card.side_files` makes besides the texts.
 _TABLE = re.compile(r"tables/[a-z]+\.parquet", re.ASCII)
-#: What `tasks.card.pictures` makes.
+#: The pictures that `tasks.card.pictures` makes.
 _PICTURE = re.compile(r"pictures/\w+\.png", re.ASCII)
 #: An image of a kind that the card may have a picture of.
 _IMAGE = re.compile(r"(?:.*/)?(?P<datatype>\w+)/[^/]*_(?P<suffix>[A-Za-z0-9]+)\.nii(?:\.gz)?", re.ASCII)
 
 
 def is_our_shard(path: str) -> bool:
-    """Whether a path in the repo is one that a shard of ours can have."""
+    """Return whether a path in the repo is one that a shard of ours can have."""
     return is_shard(path) and len(path) <= LONGEST and _SHARD.fullmatch(path) is not None
 
 
 def is_our_text(path: str) -> bool:
-    """Whether a path in the repo is one that a text or a table of the dataset's own can have."""
+    """Return whether a path in the repo is one that a text or a table of the dataset can have."""
     return is_text(path) and len(path) <= LONGEST and (path.startswith("bids/") or _TABLE.fullmatch(path) is not None)
 
 
 def is_our_picture(path: str) -> bool:
-    """Whether a path in the repo is one that a picture of the card can have."""
+    """Return whether a path in the repo is one that a picture of the card can have."""
     return len(path) <= LONGEST and _PICTURE.fullmatch(path) is not None
 
 
 class PublishedFile(Value):
-    """A file as we published it."""
+    """The size and sha256 of a file as we published it."""
 
     size: int = Field(ge=0)
     sha256: Sha256
 
 
 class Removals(Value):
-    """What is published and no longer in the dataset. Empty is falsy."""
+    """What is published and no longer in the dataset. It is false if it is empty."""
 
     shards: Mapping[str, tuple[str, ...]] = {}
     """Path of a shard -> paths of its images."""
     rows: Mapping[str, tuple[str, ...]] = {}
-    """Path of a shard that is held back -> paths of the images that its new version would be without."""
+    """Path of a shard that is held back -> paths of the images that its new version would no longer have."""
     texts: tuple[str, ...] = ()
     published: Mapping[str, PublishedFile] = {}
     """Each file that is named above, as it is published."""
@@ -97,15 +97,15 @@ class Removals(Value):
         return sum(self.published[path].size for path in (*self.shards, *self.texts))
 
     def within(self, other: "Removals") -> bool:
-        """Whether the other one names all of this, with the same bytes."""
+        """Return whether the other one names all of this too, with the same bytes."""
         same = all(other.published.get(path) == file for path, file in self.published.items())
         rows = all(set(images) <= set(other.rows.get(path, ())) for path, images in self.rows.items())
         return same and rows and set(self.shards) <= set(other.shards) and set(self.texts) <= set(other.texts)
 
     def without(self, decided: "Removals") -> "Removals":
-        """These, but for those that somebody has decided about, with the same bytes.
+        """Return these removals without those that somebody has decided about, with the same bytes.
 
-        A shard is published with its rows, so all of its rows are left out, or none.
+        A shard is published with all of its rows, so either all rows that it would lose are left out here, or none.
         """
 
         def open_still(path: str) -> bool:
@@ -122,7 +122,7 @@ class Removals(Value):
         return Removals(shards=shards, rows=rows, texts=texts, published=published)
 
     def joined(self, other: "Removals") -> "Removals":
-        """These and others; where both name the same file, as the other one has it."""
+        """Return these removals and the others. If both name the same file, it is as the other one has it."""
         return Removals(
             shards={**self.shards, **other.shards},
             rows={**self.rows, **other.rows},
@@ -131,11 +131,17 @@ class Removals(Value):
         )
 
     def allows(self, path: str, images: Iterable[str], line: PublishedShard) -> bool:
-        """Whether these rows of a shard are among those named here, and the shard is the one that was meant."""
+        """Return whether these rows of a shard are all named here, and the shard is still the one that was meant.
+
+        Args:
+            path: the shard's path in the repo.
+            images: the paths of the images in these rows.
+            line: the shard's present line in the record.
+        """
         return set(images) <= set(self.rows.get(path, ())) and self.published.get(path) == as_file(line)
 
     def sentence(self) -> str:
-        """What it is, in one line: counted, and the first of each kind named."""
+        """Return one line that counts the removals and names the first of each kind."""
         parts = []
         if self.shards:
             inside = _number(sum(map(len, self.shards.values())), "image")
@@ -150,7 +156,7 @@ class Removals(Value):
 
 
 def as_file(one: PublishedShard | PublishedText) -> PublishedFile:
-    """A line of the record, as the file that it describes."""
+    """Return the file that a line of the record describes."""
     return PublishedFile(size=one.size, sha256=one.sha256)
 
 
@@ -165,7 +171,7 @@ def _names(paths: Iterable[str]) -> str:
 
 
 def _name(path: str) -> str:
-    """A shard, a text or an image, as a sentence calls it."""
+    """Return what a sentence calls a shard, a text or an image."""
     if is_our_shard(path):
         return PurePosixPath(path).stem
     return path.removeprefix("bids/") if is_our_text(path) else PurePosixPath(path).name
@@ -174,7 +180,7 @@ def _name(path: str) -> str:
 def find_removals(
     plan: Sequence[ShardSpec], record: PublicationRecord, listing: Listing, texts: Collection[str]
 ) -> Removals:
-    """What is published and no longer in the dataset.
+    """Find what is published and no longer in the dataset.
 
     Args:
         plan: the shards of the dataset.
@@ -205,20 +211,26 @@ def find_removals(
 
 
 def rows_gone(spec: ShardSpec, line: PublishedShard) -> tuple[str, ...]:
-    """The images of a published shard that its new version would be without."""
+    """Return the images of a published shard that its new version would no longer have."""
     now = {image.path for image in spec.images}
     return tuple(image.path for image in line.images if image.path not in now)
 
 
 def holds_text(listed: ListedFile | None, text: PublishedText) -> bool:
-    """Whether the repo holds a text as it was published, as far as its listing says: git itself gives no sha256."""
+    """Return whether the repo holds a text as it was published, as far as its listing shows.
+
+    For a file in git itself the listing has no sha256; then the size decides.
+    """
     return listed is not None and listed.size == text.size and listed.sha256 in (None, text.sha256)
 
 
 def lost_lines(
     plan: Sequence[ShardSpec], record: PublicationRecord, listing: Listing, texts: Collection[str]
 ) -> dict[str, str]:
-    """Lines of the record that stand for nothing: path -> sha256. The next commit drops them, and no file."""
+    """Return the lines of the record that stand for nothing: path -> sha256.
+
+    The next commit drops them, and no file with them. The parameters are those of `find_removals`.
+    """
     planned = {spec.path for spec in plan}
     shards = {
         path: line.sha256
@@ -233,23 +245,28 @@ def lost_lines(
 
 
 def kinds_of(images: Iterable[str]) -> set[str]:
-    """The kinds of these images (`anat_T1w`), by which the card's pictures are named."""
+    """Return the kinds of these images (`anat_T1w`). The card's pictures are named by kind."""
     found = (_IMAGE.fullmatch(image) for image in images)
     return {f"{kind['datatype']}_{kind['suffix']}" for kind in found if kind is not None}
 
 
 def pictures_of(removals: Removals, listing: Listing, shown: Collection[str]) -> tuple[str, ...]:
-    """Pictures in the repo of kinds of which images are removed, where the new card shows none (`shown`: paths).
+    """Return the pictures in the repo that leave it with the removed images.
 
-    One that the new card shows is drawn anew from an image that stays. One that no card shows any more may be a slice
-    of an image that goes.
+    These are the pictures of their kinds that the new card does not show. A picture that the new card shows is drawn
+    anew from an image that stays. One that no card shows any more may be a slice of an image that is removed.
+
+    Args:
+        removals: what is removed.
+        listing: what the repo holds.
+        shown: paths in the repo of the pictures that the new card shows.
     """
     paths = (f"pictures/{kind}.png" for kind in sorted(kinds_of(removals.images)))
     return tuple(path for path in paths if path in listing.files and path not in shown)
 
 
 def read_kept(staging: Staging) -> Removals:
-    """The removals that a person has decided to keep on the Hub; none where nothing, or nothing readable, is there."""
+    """Return the removals that a person decided to keep on the Hub; none if there is no readable file."""
     try:
         return Removals.model_validate_json(staging.read(staging.folder / KEPT))
     except (OSError, ValidationError):
@@ -257,5 +274,9 @@ def read_kept(staging: Staging) -> Removals:
 
 
 def write_kept(staging: Staging, removals: Removals) -> None:
-    """Remember a person's decision to keep these on the Hub: nobody is asked about them again."""
+    """Remember a person's decision to keep these on the Hub. Nobody is asked about them again.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     write_whole(staging.folder / KEPT, removals.model_dump_json(indent=1).encode())

@@ -22,14 +22,14 @@ from tasks.record.removals import Removals, find_removals, lost_lines
 from tasks.values.models import Image, ImageContent, Listing, PublicationRecord, PublishedShard, Receipt, ShardSpec
 
 Unchanged = Callable[[Iterable[Image], Iterable[ImageContent]], bool]
-"""Whether images have the bytes that a record or a receipt says."""
+"""A function that returns whether images have the bytes that a record or a receipt says."""
 Staged = Callable[[ShardSpec], Receipt | None]
-"""The receipt of a shard that is staged, as far as can be told without reading it."""
+"""A function that returns the receipt of a staged shard or None, as far as it can be told without reading the shard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The repo does not hold what its record says: somebody else changed it."""
+    """A difference between the repo and its record: somebody else changed the repo."""
 
     path: str
     what: str
@@ -44,24 +44,24 @@ class Work:
     stage: tuple[ShardSpec, ...]
     drift: tuple[Drift, ...]
     removals: Removals = field(default_factory=Removals)
-    """What is published and no longer in the dataset; it stays on the Hub until a person decides otherwise."""
+    """What is published and no longer in the dataset. It stays on the Hub until a person decides otherwise."""
     held_back: tuple[ShardSpec, ...] = ()
-    """Shards whose new version would be without published rows: their published version stays until then."""
+    """Shards whose new version would lose published rows. Until a person decides, their published version stays."""
     lost: Mapping[str, str] = field(default_factory=dict)
-    """Lines of the record that stand for nothing, path -> sha256: the next commit drops them."""
+    """Lines of the record that stand for nothing: path -> sha256. The next commit drops them."""
 
     @property
     def missing(self) -> tuple[ShardSpec, ...]:
-        """The shards that have to be sent, staged already or not, by path."""
+        """The shards that have to be sent, whether or not they are staged already, sorted by path."""
         return tuple(sorted((*self.send, *self.stage), key=lambda spec: spec.path))
 
     def again(self, paths: Iterable[str]) -> "Work":
-        """The work that is left when the staged files of these shards turned out to be damaged."""
+        """Return the work that is left if the staged files of these shards turned out to be damaged."""
         damaged = set(paths)
         return replace(self, send=(), stage=tuple(spec for spec in self.missing if spec.path in damaged))
 
     def only(self, removals: Removals) -> "Work":
-        """The work of removing what a person approved: shards that were held back for it, and no other."""
+        """Return the work of removing what a person approved: only the shards that were held back for it."""
         mine = removals.rows
         return replace(
             self,
@@ -70,10 +70,14 @@ class Work:
         )
 
     def wave(self, limit: int | None, staged: int) -> tuple["Work", tuple[ShardSpec, ...]]:
-        """The part of the work that keeps the staging within `limit` bytes, and the shards that have to wait.
+        """Return the part of the work that keeps the staging within `limit`, and the shards that have to wait.
 
-        `staged` bytes are there already. Where nothing is, one shard is staged however large it is: no gate could make
-        room for it, and the work must not stand still for ever.
+        If nothing is staged yet, one shard is staged however large it is. No gate could make room for it, and the work
+        must not stand still for ever.
+
+        Args:
+            limit: bytes that may be staged, or None for any number.
+            staged: bytes that are staged already.
         """
         if limit is None:
             return self, ()
@@ -85,7 +89,7 @@ class Work:
 
 
 def disagreement(shard: PublishedShard, listing: Listing) -> str | None:
-    """How the listing contradicts the record's line for a shard, or None where they agree."""
+    """Return how the listing contradicts the record's line for a shard, or None if they agree."""
     listed = listing.files.get(shard.path)
     if listed is None:
         return "the record has it, and it is not in the repo"
@@ -111,10 +115,10 @@ def decide(
         plan: the shards of the dataset.
         record: what was published.
         listing: what the repo holds.
-        unchanged: whether images have the bytes that a record or a receipt says.
-        staged: the receipt of a staged shard.
+        unchanged: says whether images have the bytes that a record or a receipt says.
+        staged: gives the receipt of a staged shard.
         texts: paths in the repo of the texts and tables that would be published now.
-        approved: what a person approved to be removed: a shard that loses such rows alone is not held back for them.
+        approved: what a person approved to be removed. A shard that loses only such rows is not held back for them.
     """
     done: list[ShardSpec] = []
     send: list[ShardSpec] = []
@@ -150,7 +154,7 @@ def decide(
 def _drift(
     record: PublicationRecord, listing: Listing, planned: Collection[str], lost: Mapping[str, str]
 ) -> tuple[Drift, ...]:
-    """What somebody else changed in the repo."""
+    """Return what somebody else changed in the repo."""
     drift = [Drift(path, what) for path, line in record.shards.items() if (what := disagreement(line, listing))]
     named = {one.path for one in drift}
     drift += [

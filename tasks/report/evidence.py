@@ -1,4 +1,4 @@
-"""The values of a push's tail: what verification found, what the gate showed, what a person decided, what goes.
+"""The values of the last part of a push: verification, gate, decision and cleanup.
 
 All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.values.models`.
 """
@@ -46,7 +46,7 @@ class ShardCheck(Value):
 
 
 class VerificationReport(Value):
-    """What was compared, at which commit, and what came of it."""
+    """What a verification compared, at which commit, and with what result."""
 
     repo_id: str
     revision: str
@@ -55,7 +55,7 @@ class VerificationReport(Value):
     checks: tuple[ShardCheck, ...] = ()
     failures: tuple[Failure, ...] = ()
     gone: tuple[str, ...] = ()
-    """Paths of shards that had failed before, and that the record does not have any more."""
+    """Paths of shards that had failed before and that the record no longer has."""
     images_decoded: int = 0
     bytes_read_back: int = 0
     slices: tuple[Slice, ...] = ()
@@ -68,25 +68,25 @@ class VerificationReport(Value):
 
     @property
     def size(self) -> int:
-        """The bytes of the shards that are verified."""
+        """The bytes of the shards that were verified."""
         return sum(check.size for check in self.checks)
 
     @property
     def right(self) -> tuple[str, ...]:
-        """The paths of the shards whose bytes came back, and were right."""
+        """The paths of the shards whose bytes came back and were right."""
         return tuple(check.path for check in self.checks if check.how == "read back")
 
     def require_good(
         self, since: Mapping[str, FailedShard] = MappingProxyType({}), staged: Callable[[Failure], str] = lambda _: ""
     ) -> "VerificationReport":
-        """This report, if nothing failed.
+        """Return this report if nothing failed.
 
         Args:
-            since: shards that had failed before.
-            staged: what is left of a shard in the staging folder, in a sentence.
+            since: shards that had already failed before, by path.
+            staged: says in a sentence what is left of a shard in the staging folder.
 
         Raises:
-            VerificationFailed: names the shards, what differs, and what to do.
+            VerificationFailed: something failed; the message names the shards, what differs, and what to do.
         """
         if not self.failures:
             return self
@@ -106,32 +106,32 @@ class Evidence:
     expected: Sequence[PublishedShard]
     """What the Hub must hold."""
     receipts: Sequence[Receipt]
-    """The staged shards that may go."""
+    """The staged shards that may be removed."""
     sent: frozenset[str] = frozenset()
-    """Paths of what this run has sent: read back first."""
+    """Paths of the shards that this run has sent. They are read back first."""
     drift: Sequence[Drift] = ()
     removals: Removals = field(default_factory=Removals)
     """What is on the Hub and no longer in the dataset."""
     asked: Removals = field(default_factory=Removals)
-    """What of it this run's gate asks about: all of it, or nothing."""
+    """The part of `removals` that this run's gate asks about: all of it, or nothing."""
     source: Path | None = None
-    """The dataset's folder, where this run has read it."""
+    """The dataset's folder, if this run has read it."""
     waiting: int = 0
-    """Shards that had no room in the staging folder: the next run publishes them."""
+    """The number of shards that had no room in the staging folder. The next run publishes them."""
     checked: Checked = field(default_factory=Checked)
-    """What was found before the publication, and stated by the operator."""
+    """What was found before the publication, and what the operator stated."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """What of the dataset is not published, as `Dataset.left_out`."""
+    """The files of the dataset that are not published, as in `Dataset.left_out`."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     """The dataset's own texts that the Hub must hold too: path in the repo -> bytes."""
     whole: bool = False
     """Whether `expected` is everything that is published, and not only what is staged here."""
     made: str | None = None
-    """The commit that this run has made last: an older head is not looked at."""
+    """The commit that this run made last. A head that is older is not accepted."""
     commit: str | None = None
-    """The commit to look at; the head where there is none."""
+    """The commit to look at; None for the head."""
     read: tuple[PublicationRecord, Listing] | None = None
-    """What this run has read from the Hub before: not fetched again where it is of the same commit."""
+    """What this run has already read from the Hub. It is not fetched again for the same commit."""
 
 
 class Choice(StrEnum):
@@ -149,32 +149,33 @@ class Fate(StrEnum):
 
 
 class Removal(Value):
-    """One file that is to go, and why it may."""
+    """One file that is to be removed from the staging folder, and why it may be."""
 
     file: str
     """Relative to the target's staging folder."""
     size: int
     kind: Kind
     identity: Identity | None = None
-    """Of a shard: the identity with which it has the bytes below; None where that is not known, and it is hashed. Of
-    any other file: what was found when this was planned."""
+    """For a shard: the identity with which it has the bytes below, or None if that is not known, and then it is hashed.
+    For any other file: the identity that was found when the removal was planned.
+    """
     path: str | None = None
-    """The shard's path in the repo, for what may go only while the Hub holds it."""
+    """The shard's path in the repo, for a file that may be removed only while the Hub holds the shard."""
     shard_size: int = 0
     sha256: str | None = None
     commit: str = ""
-    """Where the Hub holds it: at a commit of its history, or (empty) at the head of the target."""
+    """The commit of its history at which the Hub holds the shard; empty for the head of the target."""
     beside: tuple[str, ...] = ()
-    """Staged shards that this file belongs to: where one of them stays, it stays too."""
+    """Staged shards that this file belongs to. If one of them stays, the file stays too."""
 
     @property
     def is_shard(self) -> bool:
-        """Whether it is a whole shard, which goes only while the Hub is proved to have its bytes."""
+        """Whether it is a whole shard. A shard is removed only while the Hub is proved to have its bytes."""
         return self.file.endswith(SHARD_SUFFIX)
 
 
 class OnlyCopy(Value):
-    """A staged shard that the Hub is not proved to have: it cannot be removed here, whatever anybody decides."""
+    """A staged shard that the Hub is not proved to have. It cannot be removed here, whatever anybody decides."""
 
     file: str
     size: int
@@ -182,13 +183,13 @@ class OnlyCopy(Value):
 
 
 class Leftovers(Value):
-    """What is in the staging folder beside the shards that a gate is about."""
+    """What else is in the staging folder, besides the shards that a gate is about."""
 
     stale: tuple[Removal, ...] = ()
-    """What goes if the form says so: copies of nothing, and shards whose bytes the Hub is proved to have."""
+    """What is removed if the form says so: copies of nothing, and shards whose bytes the Hub is proved to have."""
     only_copies: tuple[OnlyCopy, ...] = ()
     strangers: Mapping[str, str] = {}
-    """What is none of ours: its name, and what it is. It is neither opened nor removed."""
+    """Files that are none of ours: name -> what it is. They are neither opened nor removed."""
 
 
 class Shown(Value):
@@ -201,49 +202,50 @@ class Shown(Value):
 
 
 class Gate(Value):
-    """The gate of one target: whose it is, and what it showed. Kept in the staging folder."""
+    """The gate of one target: which run's it is, and what it showed. It is kept in the staging folder."""
 
     flow_run_id: str
     flow_run_name: str
     target: str = ""
-    """For people: the repo, and the revision where it is not main."""
+    """For people: the repo, and the revision if it is not main."""
     opened_at_commit: str | None = None
     """None while the run is still publishing."""
     expires: datetime | None = None
-    """When the question that was asked first is closed."""
+    """The time when the question that was asked first is closed."""
     artifact: str | None = None
     """The id of the artifact with all of the evidence."""
     shown: tuple[Shown, ...] = ()
     stale: tuple[Removal, ...] = ()
-    """Leftovers that no receipt of the plan explains; they go only if the form says so."""
+    """Leftovers that no receipt of the plan explains. They are removed only if the form says so."""
     waiting: int = 0
-    """Shards of the plan that had no room here: the next run publishes them."""
+    """The number of shards of the plan that had no room here. The next run publishes them."""
     removals: Removals = Removals()
-    """What it asks about of what is on the Hub and no longer in the dataset."""
+    """What it asks about among the things that are on the Hub and no longer in the dataset."""
 
 
 def shown_as(receipt: Receipt) -> Shown:
-    """A staged shard as the gate shows it."""
+    """Return a staged shard as the gate shows it."""
     return Shown(file=receipt.file, path=receipt.path, size=receipt.size, sha256=receipt.sha256)
 
 
 def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
-    """The shards of a gate that are not there any more as it showed them: another receipt, no file, or another size.
+    """Return the shards of a gate that are no longer there as it showed them.
 
-    A file whose bytes were changed at the same size is found by the cleanup, right before it would go.
+    They have another receipt, no file, or another size. A file whose bytes were changed at the same size is found by
+    the cleanup, right before it would be removed.
     """
     receipts = {shown_as(receipt) for receipt in staging.receipts()}
     return [shown for shown in gate.shown if shown not in receipts or staging.size_of(shown.file) != shown.size]
 
 
 class Approval(Value):
-    """What a person decided at a gate, and at which run's."""
+    """What a person decided at a gate, and at which run's gate."""
 
     flow_run_id: str
     decision: Choice | None = None
-    """None where nothing staged was to be decided."""
+    """The decision on the staged files; None if there was nothing staged to decide about."""
     removals: Fate | None = None
-    """None where no removal was."""
+    """The decision on removals; None if there were none to decide about."""
     remove_stale: bool = False
     note: str = ""
 
@@ -256,7 +258,7 @@ class Kept(Value):
 
 
 class CleanupPlan(Value):
-    """What goes, what stays, and why. Computed, shown, and only then executed."""
+    """What is removed, what stays, and why. It is computed and shown before it is executed."""
 
     folder: Path
     removals: tuple[Removal, ...] = ()
@@ -269,7 +271,7 @@ class CleanupPlan(Value):
 
 
 class CleanupResult(Value):
-    """What was done."""
+    """What a cleanup has done."""
 
     removed: tuple[Removal, ...] = ()
     gone_before: tuple[str, ...] = ()
@@ -282,16 +284,16 @@ class CleanupResult(Value):
 
 
 class RemovalPlan(Value):
-    """What leaves the repo, what stays, and why. Computed, and only then executed."""
+    """What leaves the repo, what stays, and why. It is computed before it is executed."""
 
     commit: str
-    """The head at which it was computed."""
+    """The head for which it was computed."""
     shards: Mapping[str, PublishedFile] = {}
     texts: Mapping[str, PublishedFile] = {}
     pictures: tuple[str, ...] = ()
-    """Pictures of the card that show images which leave."""
+    """Pictures of the card that show images which leave the repo."""
     rows: Mapping[str, tuple[str, ...]] = {}
-    """Shards whose new version is without these images."""
+    """Path of a shard -> the images that its new version no longer has."""
     kept: tuple[Kept, ...] = ()
 
     @property
@@ -301,7 +303,7 @@ class RemovalPlan(Value):
 
     @property
     def images(self) -> int:
-        """The number of images that leave as rows of shards that stay."""
+        """The number of images that leave as rows of shards which stay."""
         return sum(map(len, self.rows.values()))
 
     def __bool__(self) -> bool:

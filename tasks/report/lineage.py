@@ -1,7 +1,7 @@
-"""What a verified publication leaves on the Prefect server for people: links to it, and the repo as an asset.
+"""What a verified publication leaves on the Prefect server for people: links to the repo, and the repo as an asset.
 
-The asset's upstream is the dataset's folder, so the lineage shows where a repo comes from. It is said to be
-materialized when the Hub was verified to hold it, never when an upload call returned.
+The asset's upstream is the dataset's folder, so the lineage shows where a repo comes from. The asset is called
+materialized when the Hub was verified to hold it, and never because an upload call returned.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from tasks.hub.client import Hub
 from tasks.report.evidence import VerificationReport
 
 FORBIDDEN_IN_KEY = re.compile(r"[\s\x00-\x1f\x7f#?&%\"'<>\[\]{}|\\^`]")  # Prefect's rule for the keys of assets
-KEY_LENGTH = 512  # characters, the same
+KEY_LENGTH = 512  # characters, by the same rule
 
 
 def repo_asset(hub: Hub) -> Asset:
-    """The dataset repo at its revision."""
+    """Return the dataset repo at its revision, as an asset."""
     target = hub.target
     exact = hub.url() if target.revision == "main" else f"{hub.url()}/tree/{target.revision}"
     description = "A BIDS dataset, published by bids-push."
@@ -33,12 +33,15 @@ def repo_asset(hub: Hub) -> Asset:
 
 
 def source_asset(source: Path) -> Asset:
-    """The dataset's folder, as the worker sees it."""
+    """Return the dataset's folder, as the worker sees it, as an asset."""
     return Asset(key=asset_key(f"file://{source.absolute()}"), properties=AssetProperties(name=source.name))
 
 
 def asset_key(uri: str) -> str:
-    """A key that Prefect takes. A hash keeps two apart whose addresses differ in what it does not take."""
+    """Return a key that Prefect takes.
+
+    A hash keeps two addresses apart that differ only in what Prefect does not take.
+    """
     key = FORBIDDEN_IN_KEY.sub("_", uri)
     if key == uri and len(key) <= KEY_LENGTH:
         return key
@@ -46,12 +49,15 @@ def asset_key(uri: str) -> str:
 
 
 def artifact_key(kind: str, target: Target) -> str:
-    """An artifact's key: the same for every night of a target, so that the UI shows them as versions of one."""
+    """Return an artifact's key.
+
+    It is the same for every night of a target, so the UI shows the nights as versions of one.
+    """
     return key_of(kind, target.slug)
 
 
 def key_of(kind: str, slug: str) -> str:
-    """The same by the target's slug, which stands in the tags of its runs."""
+    """Return an artifact's key for a target's slug, which stands in the tags of its runs."""
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{slug}".lower()).strip("-")
 
 
@@ -60,7 +66,11 @@ def record_publication(
 ) -> None:
     """Leave links to the repo and the verified commit, and materialize the repo's asset from its source's.
 
-    `after` are the task runs that the run's graph shows it after.
+    Args:
+        hub: the target.
+        report: the verification.
+        source: the dataset's folder, if this run has read it.
+        after: the task runs after which the run's graph shows this one.
     """
     what = {
         "commit": report.commit,

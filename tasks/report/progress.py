@@ -1,7 +1,7 @@
 """What a run has done so far: counted as it happens, shown while it works, kept when it ends.
 
-A progress artifact (shards, bytes, rate, time left) is updated at most every `SHOW_EVERY` seconds, and a table
-artifact with the final figures is left behind. Counting never changes what is done.
+A progress artifact (shards, bytes, rate, time left) is updated at most every `SHOW_EVERY` seconds. A table artifact
+with the final figures is left behind. Counting never changes what is done.
 """
 
 import time
@@ -25,13 +25,13 @@ class Progress:
     """The counts of one run."""
 
     planned: int
-    """Shards of the dataset."""
+    """The number of shards of the dataset."""
     on_hub: int
-    """Those of them that were on the Hub when the run began."""
+    """The number of shards that were on the Hub when the run began."""
     total: int
-    """Shards to publish in this run."""
+    """The number of shards to publish in this run."""
     total_bytes: int
-    """Bytes of their images."""
+    """The bytes of their images."""
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -52,7 +52,12 @@ class Progress:
             self.seconds[stage] += time.monotonic() - start
 
     def staged(self, receipt: Receipt, embedded: bool) -> None:
-        """A shard is staged: embedded now, or found as an earlier run left it."""
+        """Count a shard that is staged.
+
+        Args:
+            receipt: the shard's receipt.
+            embedded: whether it was embedded now, and not found as an earlier run left it.
+        """
         self.counts["shards embedded" if embedded else "shards found staged"] += 1
         if not embedded:
             self._found.add(receipt.name)
@@ -61,7 +66,7 @@ class Progress:
         self.show()
 
     def failed(self, shard: str, error: Exception) -> None:
-        """A shard could not be staged: shown at once, in a table that names each with its reason."""
+        """Count a shard that could not be staged. A table that names each one with its reason shows it at once."""
         self.counts["shards failed"] += 1
         self.failures.append({"shard": shard, "kind": type(error).__name__, "why": str(error)})
         self.show()
@@ -69,7 +74,7 @@ class Progress:
             self.show_failures()
 
     def show_failures(self) -> None:
-        """Show the table of the shards that failed, as it is by now."""
+        """Show the table of the shards that have failed so far."""
         self._failures_shown = time.monotonic()
         create_table_artifact(
             list(self.failures),
@@ -78,14 +83,14 @@ class Progress:
         )
 
     def damaged(self, receipt: Receipt) -> None:
-        """A staged shard was damaged before it could be sent: what was found is not what an earlier run left."""
+        """Count a staged shard that turned out damaged before it could be sent: it is not what an earlier run left."""
         self.counts["shards found damaged"] += 1
         if receipt.name in self._found:
             self._found.remove(receipt.name)
             self.counts["shards found staged"] -= 1
 
     def committed(self, receipts: Sequence[Receipt]) -> None:
-        """A batch is visible on the Hub."""
+        """Count a batch that is now visible on the Hub."""
         self.counts["commits"] += 1
         self.counts["shards sent"] += len(receipts)
         self.counts["bytes sent"] += sum(receipt.size for receipt in receipts)
@@ -106,7 +111,7 @@ class Progress:
             update_progress_artifact(self._artifact, progress=percent, description=self.sentence())
 
     def sentence(self) -> str:
-        """How far it is, in one line."""
+        """Return one line that says how far the run is."""
         counts = self.counts
         elapsed = max(time.monotonic() - self._started, 1e-3)
         rate = self._images_sent / elapsed
@@ -121,7 +126,7 @@ class Progress:
         )
 
     def leave(self, key: str, description: str) -> None:
-        """Leave the final figures as a table artifact, and with it the last of the failures."""
+        """Leave the final figures as a table artifact. Show the last failures too."""
         if self.failures:
             self.show_failures()
         rows: list[dict[str, object]] = [{"what": what, "value": value} for what, value in self.counts.items()]

@@ -1,7 +1,8 @@
 """What people see of a run: the evidence at the gate, the artifacts, the sentence in the run's state.
 
-Markdown, as the Prefect UI renders it. The evidence above the form is a few lines and one low picture, since more
-would be cropped or hide the form's fields; all of it is in the artifact. Nothing here decides anything.
+The texts are Markdown, as the Prefect UI renders it. The evidence above the form is a few lines and one low picture,
+since a longer one would be cropped or would hide the form's fields. The artifact has all of it. Nothing here decides
+anything.
 """
 
 from collections import Counter
@@ -31,14 +32,14 @@ from tasks.values.findings import RULES, Checked, Finding
 from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
-IN_A_STATE = 2  # files of a field in it
+IN_A_STATE = 2  # files of a field in a run's message
 NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
 NAMED = 3  # shards in a sentence
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
 
 def size(count: int) -> str:
-    """Bytes for people, in decimal units as the Hub shows them."""
+    """Return a number of bytes for people, in decimal units as the Hub shows them."""
     amount = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000:
@@ -48,17 +49,17 @@ def size(count: int) -> str:
 
 
 def number(count: int, noun: str) -> str:
-    """A count with its noun: `1 shard`, `902 shards`."""
+    """Return a count with its noun: `1 shard`, `902 shards`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def cell(text: str) -> str:
-    """Text that cannot break a Markdown table."""
+    """Return a text so that it cannot break a Markdown table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("`", "'")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, cut at `LISTED` rows with a line that says so."""
+    """Return a Markdown table. It is cut at `LISTED` rows, with a line that says so."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(cell(text) for text in row)} |" for row in rows[:LISTED]]
     if len(rows) > LISTED:
@@ -67,29 +68,29 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def moment(when: datetime) -> str:
-    """A time for people, as this machine's clock shows it, with its zone: `2026-12-24 18:05 UTC+01:00`."""
+    """Return a time for people, by this machine's clock and with its zone: `2026-12-24 18:05 UTC+01:00`."""
     local = when.astimezone()
     return f"{local:%Y-%m-%d %H:%M} {timezone(local.utcoffset() or timedelta())}"
 
 
 @dataclass(frozen=True)
 class Where:
-    """What a person at the gate has to know beside the evidence: which files it is about, and how long there is."""
+    """What a person at the gate has to know besides the evidence: which files it is about, and how long there is."""
 
     folder: Path
     """The target's staging folder."""
     machine: str
     expires: datetime
-    """When this question is closed. One that is asked again waits as long anew."""
+    """The time when this question is closed. If it is asked again, the wait begins anew."""
 
     @property
     def files(self) -> str:
-        """The folder, and whose."""
+        """The folder, and the machine that it is on."""
         return f"{self.folder} on {self.machine}"
 
 
 def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
-    """What the state of a run at its gate says: what to do, and in a second line, what about."""
+    """Return the message of a run at its gate: what to do, and in a second line what it is about."""
     press = (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
         "the menu at the top right)."
@@ -106,12 +107,12 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Seque
 
 
 def stale_files(stale: Sequence[Removal]) -> str:
-    """Stale files in a few words."""
+    """Say how many stale files there are, and their size."""
     return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
 
 
 def drifted(drift: Sequence[Drift]) -> str:
-    """The sentence about what somebody else has changed in the repo; empty where nobody has."""
+    """Return a sentence about what somebody else has changed in the repo; empty if nobody has."""
     if not drift:
         return ""
     first = "; ".join(f"{one.path}: {one.what}" for one in drift[:NAMED])
@@ -120,7 +121,7 @@ def drifted(drift: Sequence[Drift]) -> str:
 
 
 def nothing_staged(leftovers: Leftovers) -> str:
-    """The sentence in which a run ends that has nothing to ask about."""
+    """Return the sentence with which a run ends that has nothing to ask about."""
     only = leftovers.only_copies
     nothing = "Nothing is staged here that could go; no gate was opened."
     if not only:
@@ -133,14 +134,14 @@ def nothing_staged(leftovers: Leftovers) -> str:
 
 
 def decided(approval: Approval) -> str:
-    """A decision in a few words, for the log: `staged files: delete; removals: keep`."""
+    """Return a decision in a few words, for the log: `staged files: delete; removals: keep`."""
     parts = [f"staged files: {approval.decision.value}"] if approval.decision else []
     parts += [f"removals: {approval.removals.value}"] if approval.removals else []
     return "; ".join(parts)
 
 
 def gone_already(gone: Sequence[Shown], shown: int) -> str:
-    """The sentence about shards that the gate has shown, and that are not there any more as it showed them."""
+    """Return a sentence about the shards that the gate showed and that are no longer there as it showed them."""
     named = ", ".join(entry.path.rsplit("/")[-1] for entry in gone[:NAMED])
     more = f" and {len(gone) - NAMED:,} more" if len(gone) > NAMED else ""
     were = "was" if len(gone) == 1 else "were"
@@ -148,7 +149,7 @@ def gone_already(gone: Sequence[Shown], shown: int) -> str:
 
 
 def how_verified(report: VerificationReport) -> str:
-    """In one phrase, what was checked and how."""
+    """Say in one phrase what was checked and how."""
     listed = f"{number(len(report.checks), 'shard')}, {size(report.size)}, match the listing"
     if not report.read_back:
         return listed
@@ -159,7 +160,12 @@ def how_verified(report: VerificationReport) -> str:
 
 
 def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
-    """The sentence in a run's state about what it has verified, and about shards that had failed and are right."""
+    """Return the sentence in a run's state about what it has verified.
+
+    Args:
+        report: the verification.
+        mended: paths of shards that had failed and are right again, or are gone.
+    """
     said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
     if not report.checks:
         said = f"Nothing of what is staged here had to be verified at commit {report.commit[:12]}."
@@ -179,7 +185,10 @@ def gate_form(
     gone: Sequence[Shown],
     artifact: str,
 ) -> tuple[str, str]:
-    """The Markdown above the form: one short paragraph, and one low picture. The older UI crops what is higher."""
+    """Return the Markdown above the form: one short paragraph, and one low picture.
+
+    The older UI crops anything higher.
+    """
     stale = f" Beside them: {stale_files(gate.stale)}."
     more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
@@ -193,13 +202,13 @@ def gate_form(
         f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
         f"{stale if gate.stale and receipts and not two else ''}{more if gate.waiting else ''}\n"
     )
-    # above two decisions it would be cropped, and beside removals alone it would be taken for what goes
+    # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
     picture = strip(report.slices) if receipts and not two else ""
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
 def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], commit: str) -> str:
-    """The question about the staged files."""
+    """Return the question about the staged files."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
     return (
@@ -209,7 +218,7 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], c
 
 
 def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
-    """The question about stale files, where nothing else is staged."""
+    """Return the question about stale files, for a gate at which nothing else is staged."""
     return (
         f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged by older or broken runs? The Hub "
         "is proved to have each shard among them. To remove them, decide *delete* and tick *Remove stale files too*."
@@ -217,7 +226,7 @@ def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
 
 
 def _remove(hub: Hub, removals: Removals, commit: str) -> str:
-    """The question about removals. What they are stands beside the form's field."""
+    """Return the question about removals. What they are stands beside the form's field."""
     return (
         f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
         f"its head ({commit}); its history keeps them."
@@ -225,7 +234,10 @@ def _remove(hub: Hub, removals: Removals, commit: str) -> str:
 
 
 def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
-    """Both questions in three lines: the older UI crops a longer text above two decisions. The evidence has all."""
+    """Return both questions in three lines.
+
+    The older UI crops a longer text above two decisions; the evidence has all.
+    """
     freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
     staged = freed if receipts else f"{stale_files(gate.stale)}**"
     return (
@@ -235,7 +247,7 @@ def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
 
 
 def _counted(removals: Removals) -> str:
-    """Removals in a few words: `1 shard, 2 texts`."""
+    """Return the numbers of removals in a few words: `1 shard, 2 texts`."""
     counts = {
         "shard": len(removals.shards),
         "image": sum(map(len, removals.rows.values())),
@@ -247,7 +259,7 @@ def _counted(removals: Removals) -> str:
 def evidence(
     hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
 ) -> str:
-    """The whole evidence, as a Markdown artifact."""
+    """Return the whole evidence, as a Markdown artifact."""
     parts = [
         f"# Evidence for {hub.target}",
         f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
@@ -291,7 +303,7 @@ def evidence(
 
 
 def _leftovers(leftovers: Leftovers) -> list[str]:
-    """What else is in the staging folder."""
+    """Describe what else is in the staging folder."""
     parts: list[str] = []
     if leftovers.only_copies:
         parts += [
@@ -323,7 +335,7 @@ def _what_is_stale(file: Removal) -> str:
 
 
 def _removals(removals: Removals, asked: bool) -> list[str]:
-    """What is on the Hub and no longer in the dataset, and what removing it means."""
+    """Describe what is on the Hub and no longer in the dataset, and what it means to remove it."""
     if not removals:
         return []
     what = (
@@ -348,7 +360,7 @@ def _removals(removals: Removals, asked: bool) -> list[str]:
 
 
 def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> str:
-    """What was removed from the Hub, and what stayed and why, as a Markdown artifact."""
+    """Describe what was removed from the Hub, and what stayed and why, as a Markdown artifact."""
     parts = [
         f"# Removed from {hub.target}",
         f"The last commit that has it: [{before[:12]}]({hub.commit_url(before)}). The head: "
@@ -366,7 +378,7 @@ def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> 
 
 
 def what_was_removed(plan: RemovalPlan) -> str:
-    """The same in a phrase: `2 shards, 1 image of 1 shard, 1 text and 1 picture`."""
+    """Return in a phrase what was removed: `2 shards, 1 image of 1 shard, 1 text and 1 picture`."""
     counts = [
         number(len(plan.shards), "shard") if plan.shards else "",
         f"{number(plan.images, 'image')} of {number(len(plan.rows), 'shard')}" if plan.rows else "",
@@ -377,7 +389,7 @@ def what_was_removed(plan: RemovalPlan) -> str:
 
 
 def stopped(checked: Checked) -> str:
-    """The sentence in which a run ends that must not publish, with the ways on."""
+    """Return the message with which a run ends that must not publish, with the ways to go on."""
     stops = checked.stops
     lines = []
     for rule in dict.fromkeys(finding.rule for finding in stops):
@@ -395,7 +407,7 @@ def stopped(checked: Checked) -> str:
 
 
 def _where(finding: Finding, code: bool = False) -> str:
-    """A field, how many files have it, and the first of them; as Markdown, names are set as code."""
+    """Return a field, how many files have it, and the first of them. With `code`, names are set as Markdown code."""
     field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
     named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
     more = ", ..." if finding.count > len(files) else ""
@@ -403,12 +415,15 @@ def _where(finding: Finding, code: bool = False) -> str:
 
 
 def findings(checked: Checked) -> str:
-    """Everything that was found, as a Markdown artifact."""
+    """Return everything that was found, as a Markdown artifact."""
     return f"# Before publication\n\n{_found(checked)}\n"
 
 
 def _found(checked: Checked) -> str:
-    """What was found, by what it means for the push and by rule. Lists, since the UI cuts off a table's long cells."""
+    """Return what was found, by what it means for the push and by rule.
+
+    These are lists, because the UI cuts off the long cells of a table.
+    """
     parts = [_statement(checked)]
     for head, found in (
         ("Stops the push", checked.stops),
@@ -444,7 +459,17 @@ def dry_run(
     checked: Checked,
     stops: Sequence[PushError] = (),
 ) -> str:
-    """What a run would do, as a Markdown artifact; `stops` is what would end it before it stages."""
+    """Describe what a run would do, as a Markdown artifact.
+
+    Args:
+        hub: the target.
+        dataset: the dataset.
+        shards: its plan.
+        work: what is left to do.
+        record: what is published.
+        checked: what the check before publication found.
+        stops: the errors that would end the run before it stages.
+    """
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -475,7 +500,7 @@ def dry_run(
 
 
 def _changed(work: Work, record: PublicationRecord) -> str:
-    """The shards that are new or other than the record says, with the images that came, went, or may differ."""
+    """Describe the shards that are new or differ from the record, with the images that came, went, or may differ."""
     if not record.shards:
         return "Nothing is published yet: all of it is new."
     rows = []
@@ -494,13 +519,20 @@ def _changed(work: Work, record: PublicationRecord) -> str:
 
 
 def _left_out(left_out: Mapping[str, int]) -> list[str]:
-    """The files of the dataset that are not published, counted by kind."""
+    """Describe the files of the dataset that are not published, counted by kind."""
     rows = [[kind, f"{count:,}"] for kind, count in sorted(left_out.items())]
     return ["## Left out", table(["kind", "files"], rows)] if rows else []
 
 
 def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "") -> str:
-    """What was freed, what stayed and why, and what was `gone` before, as a Markdown artifact."""
+    """Describe what was freed, and what stayed and why, as a Markdown artifact.
+
+    Args:
+        plan: the plan of the cleanup.
+        result: what it did.
+        note: the person's note; empty if there is none.
+        gone: a sentence about what was gone before; empty if nothing was.
+    """
     counts = Counter(removal.kind for removal in result.removed)
     parts = [
         f"# Freed {size(result.freed)}",

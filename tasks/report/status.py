@@ -1,11 +1,11 @@
-"""Where a target stands, at a glance: one artifact for each target, kept up to date by every run on it.
+"""Where a target stands, at a glance: one artifact for each target, which every run on it keeps up to date.
 
-What a run has found is kept in the target's staging folder (`status.json`), so that a run which ends before it knows
-(a dataset that cannot be loaded, a Hub that is away) still shows what the one before it knew. The file is a memory for
-people, never a ground for a decision: it may be lost or damaged without harm.
+What a run has found is kept in the target's staging folder (`status.json`). So a run that ends before it knows anything
+(a dataset that cannot be loaded, a Hub that is away) still shows what the run before it knew. The file is a memory for
+people, and never a ground for a decision: it may be lost or damaged without harm.
 
-The artifact's key is the same for all runs, so the UI lists what the runs have left as versions of one, the newest
-first. The last sentence of every run's state leads to the version that the run has left.
+The artifact's key is the same for all runs. So the UI lists what the runs have left as versions of one artifact, the
+newest first. The last sentence of every run's state leads to the version which that run has left.
 """
 
 import socket
@@ -47,7 +47,7 @@ WAITING = ("Suspended", "Paused")  # states of a run that waits at its gate
 
 
 class Verified(Value):
-    """The last time that a run has verified the target."""
+    """The last time that a run verified the target."""
 
     at: datetime
     commit: str
@@ -62,29 +62,29 @@ class Rotation(Value):
     number: int
     since: datetime
     read: int
-    """Shards that were read back in it."""
+    """The number of shards that were read back in it."""
     shards: int
-    """Shards that are published."""
+    """The number of shards that are published."""
     left: int
-    """Shards to be read back before it ends."""
+    """The number of shards to be read back before it ends."""
     nights: int
-    """Nights that this takes at the present pace."""
+    """The number of nights that this takes at the present pace."""
     once_in: int
-    """Nights in which each shard is read back once."""
+    """The number of nights in which each shard is read back once."""
 
 
 class TargetStatus(Value):
-    """What is known of a target, as the last run that could tell has found it. Shards are counted."""
+    """What is known about a target, from the last run that could tell. The numbers are of shards."""
 
     planned: int | None = None
-    """Shards of the dataset; None until a run has loaded it."""
+    """The shards of the dataset; None until a run has loaded it."""
     on_hub: int = 0
     to_send: int = 0
-    """Staged here, not on the Hub."""
+    """Staged here, and not on the Hub."""
     to_embed: int = 0
-    """Neither."""
+    """Neither staged here nor on the Hub."""
     held: int = 0
-    """On the Hub in a version that has more images than the dataset: held back until a person decides."""
+    """On the Hub in a version that has more images than the dataset. They are held back until a person decides."""
     removals: Removals = Removals()
     """What is on the Hub and no longer in the dataset."""
     failed: tuple[str, ...] = ()
@@ -102,15 +102,15 @@ class StatusBoard:
     run: ThisRun
     known: TargetStatus = field(default_factory=TargetStatus)
     artifact: UUID | None = None
-    """The version that this run has left last."""
+    """The version that this run left last."""
     checked: str = ""
-    """What this run has verified, in a sentence."""
+    """A sentence about what this run has verified."""
     drift: str = ""
-    """What this run has found changed on the Hub by somebody else, in a sentence."""
+    """A sentence about what this run found changed on the Hub by somebody else."""
 
     @classmethod
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
-        """The board with what the runs before this one knew."""
+        """Return the board with what earlier runs knew."""
         try:
             known = TargetStatus.model_validate_json(staging.read(staging.status))
         except (OSError, ValidationError):
@@ -118,17 +118,36 @@ class StatusBoard:
         return cls(hub, staging, run, known)
 
     def learn(self, **found: object) -> None:
-        """Keep what this run has found: fields of `TargetStatus`."""
+        """Keep what this run has found.
+
+        Args:
+            found: fields of `TargetStatus`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         self.known = TargetStatus.model_validate(self.known.model_dump() | found)
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
     def published(self, on_hub: int, failed: Sequence[str], held: int, removals: Removals) -> None:
-        """Keep what the Hub holds after this run has sent what it could: numbers of shards, and the names of others."""
+        """Keep what the Hub holds after this run has sent what it could.
+
+        Args:
+            on_hub: the number of shards on the Hub.
+            failed: the paths of shards that could not be staged.
+            held: the number of shards that are held back.
+            removals: what is on the Hub and no longer in the dataset.
+        """
         missing = max((self.known.planned or on_hub) - on_hub - held, 0)
         self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, held=held, removals=removals)
 
     def verified(self, report: VerificationReport, sentence: str) -> None:
-        """Keep that the target was verified now, as the sentence says."""
+        """Keep that the target was verified now.
+
+        Args:
+            report: the verification.
+            sentence: says what was verified.
+        """
         self.checked = sentence
         self.learn(
             verified=Verified(
@@ -141,7 +160,12 @@ class StatusBoard:
         )
 
     def rotated(self, kept: Round, places: int) -> None:
-        """Keep how far the round is in which every shard is read back, so many (`places`) a night."""
+        """Keep how far the round is in which every shard is read back.
+
+        Args:
+            kept: the round.
+            places: the number of shards read back in a night.
+        """
         left = kept.left()
         self.learn(
             rotation=Rotation(
@@ -160,7 +184,7 @@ class StatusBoard:
 
         Args:
             now: what this run does, or the name of the state in which it ends.
-            gate: the target's gate, whoever has opened it.
+            gate: the target's gate, whichever run opened it.
         """
         try:
             runs = last_runs(target_tag(self.hub.target))
@@ -172,7 +196,7 @@ class StatusBoard:
             get_run_logger().warning("The status of the target could not be shown: %s", error)
 
     def sentence(self) -> str:
-        """Where the target stands, in one line."""
+        """Return one line that says where the target stands."""
         known = self.known
         if known.planned is None:
             return "no run has compared it with its dataset yet"
@@ -187,9 +211,9 @@ class StatusBoard:
         return "; ".join(parts)
 
     def ended(self, state: State, gate: Gate | None) -> State:
-        """The state in which the run ends, with what a person has to know of the target, and where all of it stands."""
+        """Return the state in which the run ends, with what a person has to know about the target."""
         self.show(state.name or "", gate)
-        said = state.name == VerificationFailed.__name__  # by its own message, with what to do
+        said = state.name == VerificationFailed.__name__  # its own message says it, with what to do
         mistaken = (
             state.name == TooMuchChanged.__name__
         )  # what looks withdrawn there is a mistake, or is yet to be said
@@ -197,11 +221,13 @@ class StatusBoard:
         return state.model_copy(update={"message": told})
 
     def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True, gone: bool = True) -> str:
-        """A state's message, then what was verified, failed or is withdrawn, and where the target's status is.
+        """Return a state's message with the sentences that people need to know about the target.
+
+        They say what was verified, what failed or is withdrawn, and where the target's status is.
 
         Args:
             message: what the run itself says.
-            gate: the target's gate, whoever has opened it.
+            gate: the target's gate, whichever run opened it.
             here: whether this run waits at it.
             failed: whether to name the shards that failed verification.
             gone: whether to name what is withdrawn.
@@ -213,10 +239,10 @@ class StatusBoard:
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
-        """The sentence about what is published and no longer in the dataset; empty where there is nothing.
+        """Return a sentence about what is published and no longer in the dataset; empty if there is nothing.
 
         Args:
-            gate: the target's gate, whoever has opened it.
+            gate: the target's gate, whichever run opened it.
             here: whether this run waits at it.
         """
         removals = self.known.removals
@@ -239,7 +265,12 @@ class StatusBoard:
 
 
 def status_at(target: Target, artifact: UUID | None = None) -> str:
-    """The sentence that says where a target's status is: in this version, or in the newest; empty if there is none."""
+    """Return a sentence that says where a target's status is; empty if there is none.
+
+    Args:
+        target: the target.
+        artifact: the version of the status; None is the newest.
+    """
     artifact = artifact or newest(target)
     ui = PREFECT_UI_URL.value()
     if artifact is None:
@@ -249,25 +280,25 @@ def status_at(target: Target, artifact: UUID | None = None) -> str:
 
 
 def newest(target: Target) -> UUID | None:
-    """The version of the target's status that some run has left last; None if there is none, or nobody can say."""
+    """Return the newest version of the target's status, or None if there is none or the server cannot say."""
     with get_client(sync_client=True) as client:
         return newest_version(client, artifact_key("target", target))
 
 
 def is_open(gate: Gate | None) -> bool:
-    """Whether a run waits at this gate of a target, as the Prefect server knows it."""
+    """Return whether a run waits at this gate of a target, according to the Prefect server."""
     return gate is not None and gate.opened_at_commit is not None and _state_of(gate.flow_run_id) in WAITING
 
 
 def last_runs(tag: str) -> list[FlowRun]:
-    """The last runs on the target with this tag, the newest first."""
+    """Return the last runs on the target with this tag, the newest first."""
     on_target = FlowRunFilter.model_validate({"tags": {"all_": [tag]}})
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(flow_run_filter=on_target, sort=FlowRunSort.START_TIME_DESC, limit=LAST_RUNS)
 
 
 def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[FlowRun]) -> str:
-    """The artifact."""
+    """Return the text of the status artifact."""
     hub, known, target = board.hub, board.known, board.hub.target
     staged = board.staging.receipts()
     all_versions = f"artifacts/key/{artifact_key('target', target)}"
@@ -319,7 +350,7 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
 
 
 def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:
-    """What is published and no longer in the dataset, and who decides about it."""
+    """Describe what is published and no longer in the dataset, and who decides about it."""
     removals = board.known.removals
     rows = [[Path(path).stem, f"{number(len(images), 'image')}"] for path, images in removals.shards.items()]
     rows += [[Path(path).stem, f"held back: {image}"] for path, images in removals.rows.items() for image in images]
@@ -338,7 +369,7 @@ def _verified(hub: Hub, last: Verified | None) -> str:
 
 
 def _rotation(round_: Rotation | None) -> str:
-    """How far the round is in which every shard is read back."""
+    """Say how far the round is in which every shard is read back."""
     if round_ is None:
         return "No run has read published shards back in turn yet."
     once = f"Each published shard is read back once in {number(round_.once_in, 'night')} that verify it."
@@ -349,7 +380,7 @@ def _rotation(round_: Rotation | None) -> str:
 
 
 def _gate(gate: Gate | None, run: ThisRun, now: str) -> str:
-    """Whether somebody has to decide, and where."""
+    """Say whether somebody has to decide, and where."""
     if gate is None or gate.opened_at_commit is None:
         return "No gate is open."
     where = ui_link(cell(gate.flow_run_name), f"runs/flow-run/{gate.flow_run_id}")

@@ -1,12 +1,13 @@
-"""Gates on the server: their keys, and the names of runs that ended at one while no process of ours was there.
+"""Gates on the server: their keys, and the names of runs that ended at a gate while none of our processes was there.
 
-A run that waits at its gate has no process. When a person cancels it, or when its time is over, the server itself ends
-it, in words of its own: `Cancelled`, and `Failed` ("... never resumed."). What that means here is said by whoever comes
-next: the watch (`deployments.watch`), the next run on the target, `make staging`, `python -m deployments.gate`. They
-ask for the server's record of the run's states and for no event, so it does not matter how much later they come.
+A run that waits at its gate has no process. If a person cancels it, or its time is over, the server itself ends it with
+a name of its own: `Cancelled`, or `Failed` ("... never resumed."). Whoever comes next says what that means: the watch
+(`deployments.watch`), the next run on the target, `make staging`, `python -m deployments.gate`. They read the run's
+states on the server and need no event, so it does not matter how much later they come.
 
-A run ended at its gate if the state before its end (apart from `Cancelling`) is a suspension with a key of ours. One
-that somebody had decided, or retried, and cancelled afterwards, has a `Resuming` or `Running` there: it is left alone.
+A run ended at its gate if the state before its end (apart from `Cancelling`) is a suspension with a key of ours. If
+somebody had decided or retried it before cancelling it, that state is `Resuming` or `Running`, and the run is left
+alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Failed
 
-GATE_KEY = "cleanup-"  # what the keys of our suspensions begin with
+GATE_KEY = "cleanup-"  # how the keys of our suspensions begin
 WAITS = "waits for a person"  # the tag of a run at its gate: both UIs show tags in lists and at the top of a run's page
 ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})  # types of states that a run ends in
-STATUS = "Status of the target:"  # how the line begins that leads to the target's status
+STATUS = "Status of the target:"  # the beginning of the line that leads to the target's status
 PAGE = 200  # runs a request: the most that the server gives
 
 NEVER_RESUMED = "never resumed."  # how Prefect's message ends: paused, suspended, or just being resumed "and never ..."
@@ -42,12 +43,15 @@ TIMED_OUT = (
 
 
 def gate_key(run_count: int, attempt: int) -> str:
-    """The key of one question at a gate: a Retry raises the count, so an answer given before it counts no more."""
+    """Return the key of one question at a gate.
+
+    A Retry raises the run's count, so an answer given before the Retry no longer counts.
+    """
     return f"{GATE_KEY}{run_count}-{attempt}"
 
 
 def is_open_gate(state: State[Any] | None) -> bool:
-    """Whether a run in this state waits at a gate of ours."""
+    """Return whether a run in this state waits at a gate of ours."""
     return (
         state is not None
         and state.type is StateType.PAUSED
@@ -56,7 +60,7 @@ def is_open_gate(state: State[Any] | None) -> bool:
 
 
 def read_runs(client: SyncPrefectClient, runs: FlowRunFilter, flows: FlowFilter | None = None) -> Iterator[FlowRun]:
-    """Every run that matches, page by page. What is done to the runs must not change which of them match."""
+    """Yield every run that matches, page by page. The caller must not change the runs so that other ones match."""
     offset = 0
     while page := client.read_flow_runs(
         flow_run_filter=runs, flow_filter=flows, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=PAGE, offset=offset
@@ -66,7 +70,7 @@ def read_runs(client: SyncPrefectClient, runs: FlowRunFilter, flows: FlowFilter 
 
 
 def ended_plainly(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFilter | None = None) -> list[FlowRun]:
-    """The runs that were at a gate once, and ended in one of Prefect's own states."""
+    """Return the runs that were at a gate once, and ended in one of Prefect's own states."""
     plainly = of.model_copy(
         update={"state": FlowRunFilter.model_validate({"state": {"name": {"any_": ["Cancelled", "Failed"]}}}).state}
     )
@@ -78,14 +82,21 @@ def _was_at_a_gate(run: FlowRun) -> bool:
 
 
 def _is_prefects(state: State[Any] | None) -> bool:
-    """Whether the server itself chose this end: a person's or a run's own has another name, or another message."""
+    """Return whether the server itself chose this end.
+
+    An end chosen by a person or a run has another name or message.
+    """
     if state is None:
         return False
     return state.name == "Cancelled" or (state.name == "Failed" and (state.message or "").endswith(NEVER_RESUMED))
 
 
 def name_for(states: Sequence[State[Any]]) -> State[Any] | None:
-    """The state that says what happened, for a run with these states, in order; None if it did not end at its gate."""
+    """Return the state that says what happened to a run, or None if it did not end at its gate.
+
+    Args:
+        states: all states of the run, in order.
+    """
     if not states:
         return None
     before = [state for state in states[:-1] if state.type is not StateType.CANCELLING]
@@ -98,28 +109,35 @@ def name_for(states: Sequence[State[Any]]) -> State[Any] | None:
 
 
 def status_line(suspended: State[Any] | None) -> str:
-    """The last line of the message of a run at its gate, which says where the target's status is; empty if none."""
+    """Return the last line of a waiting run's message, which says where the target's status is.
+
+    Empty if there is no such line.
+    """
     last = ((suspended and suspended.message) or "").rpartition("\n")[2]
     return f"\n{last}" if last.startswith(STATUS) else ""
 
 
 def name_its_end(client: SyncPrefectClient, run: FlowRun) -> str | None:
-    """Give a run that ended at its gate the state that says so; its name. A state of a name of ours is left alone."""
+    """Give a run that ended at its gate the state that says so. A state that we named already is left alone.
+
+    Returns:
+        The name of the new state, or None if none was set.
+    """
     states = client.read_flow_run_states(run.id)
     state = name_for(states)
     if state is None:
         return None
     now = client.read_flow_run(run.id).state
     if now is None or now.id != states[-1].id:
-        return None  # somebody was faster: a Retry, or another who names it
+        return None  # somebody was faster: a Retry, or another process that names it
     client.set_flow_run_state(run.id, state, force=True)
     return state.name
 
 
 def tag_as_waiting(client: SyncPrefectClient, run: FlowRun, waits: bool = True) -> None:
-    """Tag a run as waiting at its gate, or no more. The tag comes first: the newer UI shows three of them.
+    """Tag a run as waiting at its gate, or take the tag away. The tag comes first, since the newer UI shows three tags.
 
-    It is there for people alone, so a server that is too busy for it is no reason to fail.
+    The tag is there for people only, so a server that is too busy for it is no reason to fail.
     """
     with suppress(httpx.HTTPError):
         tags = sorted({*client.read_flow_run(run.id).tags} - {WAITS})
@@ -135,14 +153,14 @@ def untag_the_ended(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFil
 
 
 def name_ended_gates(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFilter | None = None) -> None:
-    """Name the ends of all runs that match and ended at their gates; they wait no more."""
+    """Name the ends of all runs that match and ended at their gates, and take their waiting tags away."""
     for run in ended_plainly(client, of, flows):
         name_its_end(client, run)
     untag_the_ended(client, of, flows)
 
 
 def newest_version(client: SyncPrefectClient, key: str) -> UUID | None:
-    """The newest version of the artifact with this key; None if there is none, or nobody can say."""
+    """Return the newest version of the artifact with this key, or None if there is none or the server cannot say."""
     try:
         answer = client.request("GET", "/artifacts/{key}/latest", path_params={"key": key})
         return UUID(answer.json()["id"])

@@ -1,21 +1,23 @@
-"""One run per target: a lock on this machine, and a lease on the Prefect server for all others.
+"""Keeps two runs from working on one target: a lock on this machine, and a lease on the Prefect server for the others.
 
 How it works:
 
 - On this machine the target's staging folder is locked (`Staging.held`). The kernel lets go when the process dies,
-  however it dies, so the run that comes after a kill starts at once.
-- Across machines and worker processes that share the Prefect server, a Variable on it names the run that has the
-  target. It is made only if there is none of that name, renewed every `RENEW_EVERY` seconds, and taken over when it has
-  not been renewed for `LEASE_SECONDS` by the server's own clock, or when it was left by a dead process of this very
-  machine and folder, which the lock has shown. Taking over deletes the Variable by its id, so of two runs that try at
-  the same moment one finds nothing to delete and loses.
+  however it dies, so the run that follows a kill starts at once.
+- Between machines and worker processes that share the Prefect server, a Variable on the server names the run that has
+  the target. It is made only if there is none of that name, and renewed every `RENEW_EVERY` seconds. Another run takes
+  it over in two cases: it has not been renewed for `LEASE_SECONDS` by the server's own clock, or it was left by a dead
+  process of this very machine and folder, which the lock has shown. Taking over deletes the Variable by its id. So if
+  two runs try at the same moment, one of them finds nothing to delete, and loses.
 - A run whose lease was taken over, or that could not renew it in time, stops before its next transfer, and before each
-  request that commits: also one that was stopped or asleep in the middle of its tries, since the seconds go on then.
+  request that commits. This includes a run that was stopped or asleep between two tries, because its seconds go on
+  meanwhile.
 
-Prefect's own global concurrency limits lease their slots too, but the server keeps those leases in its memory: when it
-is killed, the slot stays taken and no lease is left to expire. A Variable is in its database.
+Prefect's own global concurrency limits lease their slots too, but the server keeps those leases in its memory. When the
+server is killed, the slot stays taken, and no lease is left to expire. A Variable is in its database.
 
-Runs on different Prefect servers do not see each other. The Hub then keeps them apart: every commit names its parent.
+Runs on different Prefect servers do not see each other. There the Hub keeps them apart, because every commit names its
+parent.
 """
 
 import socket
@@ -39,10 +41,10 @@ from tasks.disk.staging import Staging, Target, TargetBusy
 from tasks.runs.this_run import ThisRun
 from tasks.values.errors import PushError
 
-LEASE_SECONDS = 120.0  # without a sign of life after which a run counts as dead
+LEASE_SECONDS = 120.0  # seconds without a sign of life after which a run counts as dead
 RENEW_EVERY = 20.0  # seconds
 OWN_END = 60.0  # seconds for a suspended run's process to end, when somebody decides while it still does
-#: A clock that goes on while the process is stopped and, where the system has such a one, while the machine sleeps.
+#: A clock that goes on while the process is stopped and, on systems that have such a clock, while the machine sleeps.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TRIES = 5  # takeovers lost to others in a row before this run gives way
 
@@ -56,12 +58,15 @@ class TargetLost(PushError):
 
 
 def variable_name(target: Target) -> str:
-    """The name of a target's Variable. Prefect takes a-z, 0-9, - and _; the hash in the slug keeps targets apart."""
+    """Return the name of a target's Variable.
+
+    Prefect takes a-z, 0-9, - and _; the hash in the slug keeps targets apart.
+    """
     return f"bids-push-{target.slug}".lower().replace(".", "-")
 
 
 class Lease:
-    """A target's lease on the Prefect server, held by this run."""
+    """This run's lease of a target on the Prefect server."""
 
     def __init__(self, target: Target, run: ThisRun, place: str) -> None:
         self.name = variable_name(target)
@@ -75,7 +80,7 @@ class Lease:
         """Take the lease, from a dead run if need be.
 
         Raises:
-            TargetBusy: a run that lives has it.
+            TargetBusy: another run that is alive has it.
         """
         for _ in range(TRIES):
             self._renewed = _now()
@@ -87,7 +92,11 @@ class Lease:
         raise TargetBusy(f"other runs keep taking {self._target}. Wait for them to end.")
 
     def _free(self, client: SyncPrefectClient) -> None:
-        """Remove the lease of a dead run; nothing if it is gone already."""
+        """Remove the lease of a dead run. Do nothing if it is gone already.
+
+        Raises:
+            TargetBusy: the run is alive.
+        """
         with _gone_is_fine():
             answer = client.request("GET", "/variables/name/{name}", path_params={"name": self.name})
             found = answer.json()
@@ -103,7 +112,7 @@ class Lease:
             client.request("DELETE", "/variables/{id}", path_params={"id": found["id"]})
 
     def renew(self, client: SyncPrefectClient) -> None:
-        """Give a sign of life; a lease that is gone was taken over."""
+        """Give a sign of life. If the lease is gone, another run has taken it over."""
         at = _now()
         try:
             client.request("PATCH", "/variables/{id}", path_params={"id": self._id}, json={"value": self._value})
@@ -114,7 +123,7 @@ class Lease:
             pass  # the server does not answer: there is time until the lease runs out
 
     def give_back(self, client: SyncPrefectClient) -> None:
-        """Let the next run have the target at once. What cannot be given back runs out."""
+        """Let the next run have the target at once. A lease that cannot be given back expires."""
         with _gone_is_fine(), suppress(httpx.HTTPError):
             client.request("DELETE", "/variables/{id}", path_params={"id": self._id})
 
@@ -122,7 +131,7 @@ class Lease:
         """Check that the target is still this run's.
 
         Raises:
-            TargetLost: it is not, or nobody can say.
+            TargetLost: it is not, or the server has not answered for too long.
         """
         silent = _now() - self._renewed
         if self._lost or silent > LEASE_SECONDS:
@@ -151,7 +160,7 @@ def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
     """Hold a target while the block runs. A run that comes back to its gate waits for its own last process to end.
 
     Raises:
-        TargetBusy: another run works on it.
+        TargetBusy: another run works on the target.
     """
     with staging.held(OWN_END if run.asked else 0.0), get_client(sync_client=True) as client:
         lock = staging.lock.stat()

@@ -1,4 +1,4 @@
-"""This run, as the Prefect server knows it: its id and name, whether a deployment stands behind it, its tags."""
+"""This run as the Prefect server knows it: its id and name, its tags, and whether a deployment stands behind it."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,31 +24,38 @@ class ThisRun:
     id: str
     name: str
     count: int
-    """Prefect's count of this run's starts: a Retry raises it, a resume does not."""
+    """Prefect's count of this run's starts. A Retry raises it, a resume does not."""
     deployed: bool
-    """Only a run of a deployment can be suspended: somebody has to start its process again."""
+    """Whether a deployment made this run. Only such a run can be suspended, because somebody has to start its process
+    again.
+    """
     asked: bool = False
     """Whether it was suspended at its gate before, so that this start is a return to it."""
 
     @classmethod
     def of(cls, target: Target) -> "ThisRun":
-        """The run of the current context, tagged with its repo and its target so that people and runs find it.
+        """Return the run of the current context, tagged with its repo and its target.
 
-        Runs of the target that ended at their gates since get the names of that.
+        People and other runs find it by these tags. Earlier runs of the target that ended at their gates get the states
+        that say so.
         """
         run = cls.flow_run()
         tags = {*run.tags, target.repo_id, target_tag(target)} - {WAITS}
         with get_client(sync_client=True) as client:
             if tags != set(run.tags):
                 client.update_flow_run(run.id, tags=sorted(tags))
-            with suppress(httpx.HTTPError):  # it is about other runs: whoever comes next names them
+            with suppress(httpx.HTTPError):  # this is about other runs: whoever comes next names them
                 name_ended_gates(client, FlowRunFilter.model_validate({"tags": {"all_": [target_tag(target)]}}))
         asked = any(key.startswith(GATE_KEY) for key in run.empirical_policy.pause_keys or ())
         return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None, asked)
 
     @staticmethod
     def flow_run() -> FlowRun:
-        """Prefect's own record of the run of the current context, as it was when this process started."""
+        """Return Prefect's own record of the run of the current context, as it was when this process started.
+
+        Raises:
+            RuntimeError: the code does not run in a flow run.
+        """
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             raise RuntimeError("not in a flow run")
@@ -56,11 +63,14 @@ class ThisRun:
 
 
 def later_night() -> FlowRun | None:
-    """A later night of the schedule that has made this run, on the same parameters, which does this one's work.
+    """Return a later run of the same schedule and parameters which does this run's work, or None.
 
-    After days without a worker or a server every night that was missed is due at once; so are those that came while a
-    long one was working. They come in any order: the latest that is due, or has begun, does the work of all before it.
-    A run that a person has started, or that has begun before (it was at its gate, or is retried), is no such night.
+    After days without a worker or a server, every night that was missed is due at once. So are the nights that came
+    while a long one was working. They start in any order. The latest night that is due, or has begun, does the work of
+    all before it.
+
+    A run that a person has started is no such night. Neither is one that has begun before, because it was at its gate
+    or is retried.
     """
     run = ThisRun.flow_run()
     if not run.auto_scheduled or run.run_count > 1 or run.empirical_policy.pause_keys or not run.expected_start_time:
@@ -83,9 +93,9 @@ def later_night() -> FlowRun | None:
 
 
 def named_for_the_night(verb: str) -> str:
-    """A run's name: what it does, to which repo, and the night (or the minute) it was due, in the worker's time.
+    """Return a run's name: what it does, to which repo, and the night (or the minute) it was due, in the worker's time.
 
-    A run that is resumed days later keeps the name it has.
+    A run that is resumed days later keeps its name.
     """
     name = runtime.flow_run.name or ""
     if name.startswith(f"{verb} "):
@@ -95,11 +105,11 @@ def named_for_the_night(verb: str) -> str:
 
 
 def target_tag(target: Target) -> str:
-    """The tag by which the runs of one target find each other on the server."""
+    """Return the tag by which the runs of one target find each other on the server."""
     return f"target:{target.slug}"
 
 
 def ui_link(text: str, path: str) -> str:
-    """A Markdown link to a page of the Prefect UI, or the text alone where no UI is known."""
+    """Return a Markdown link to a page of the Prefect UI, or the text alone if no UI is known."""
     ui = PREFECT_UI_URL.value()
     return f"[{text}]({ui.rstrip('/')}/{path})" if ui else text

@@ -1,1 +1,1 @@
-"""What is handed from stage to stage: values that check themselves, errors that name the way out, settings, names."""
+"""What the stages hand to each other: values that check themselves, errors that name the way out, settings, names."""

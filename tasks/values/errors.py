@@ -1,12 +1,13 @@
 """The errors that a person can act on.
 
-Each stage names its own at the top of its file, as subclasses of `PushError`; the message says what is wrong, with
-which file or shard, and what to do. Whatever is not a `PushError` is a bug in bids-push, and keeps its stack trace.
+Each stage names its own errors at the top of its file, as subclasses of `PushError`. The message says what is wrong,
+with which file or shard, and what to do. An exception that is not a `PushError` is a bug in bids-push, and keeps its
+stack trace.
 """
 
 
 class PushError(Exception):
-    """Stops a run or a shard, for a reason that the message explains to a person."""
+    """An error that stops a run or a shard, and explains the reason to a person."""
 
 
 class BadInput(PushError):

@@ -1,7 +1,7 @@
-"""The values of the check before publication: rules, what they found, and what the operator stated.
+"""The values of the check before publication: rules, findings, and what the operator stated.
 
-A finding says where something is (files, field) and which rule it breaks, and never what stands there: it goes into
-logs, artifacts and states, which are no place for what must not be published.
+A finding says where something is (files, field) and which rule it breaks. It never says what stands there: findings go
+into logs, artifacts and states, and these are no place for what must not be published.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from tasks.values.errors import PushError
 
-#: What the operator says of faces, in the words of the form.
+#: What the operator says about faces, in the words of the form.
 Defacing = Literal["not stated", "defaced", "no faces", "not defaced, sharing permitted"]
 #: Rules that stop a push, and that `allow` may lift.
 Stop = Literal[
@@ -35,7 +35,7 @@ class PreflightStopped(PushError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is looked for, why, and what to do."""
+    """What one rule looks for, how to mend it, and where the rule comes from."""
 
     what: str
     mend: str
@@ -111,18 +111,18 @@ STOPS: tuple[Stop, ...] = get_args(Stop)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule and one field: how many files have it, and the first of them."""
+    """One rule broken in one field: how many files have it, and the first few of them."""
 
     rule: RuleName
     field: str
     files: tuple[str, ...]
     """The first few, relative to the dataset's root."""
     count: int
-    """All of them."""
+    """The number of all files that have it."""
 
     @property
     def stops(self) -> bool:
-        """Whether it stops a push, unless its rule is lifted."""
+        """Whether this stops a push, unless its rule is lifted."""
         return self.rule in STOPS
 
     def __str__(self) -> str:
@@ -132,17 +132,17 @@ class Finding:
 
 
 class Findings:
-    """Collects what is found, and groups it by rule and field."""
+    """A collector that groups findings by rule and field."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[RuleName, str], set[str]] = {}
 
     def add(self, rule: RuleName, field: str, file: str) -> None:
-        """Something was found in a file."""
+        """Note that a file breaks a rule in a field."""
         self._files.setdefault((rule, " ".join(field.split())), set()).add(file)
 
     def grouped(self) -> tuple[Finding, ...]:
-        """One finding for each rule and field, those that stop first."""
+        """Return one finding for each rule and field, those that stop a push first."""
         order = list(RULES)
         found = sorted(self._files.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
         return tuple(Finding(rule, name, tuple(sorted(files)[:SHOWN]), len(files)) for (rule, name), files in found)
@@ -159,26 +159,26 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the check has found, under which statement."""
+    """The findings of the check, and the statement under which it looked."""
 
     statement: Statement = Statement()
     findings: tuple[Finding, ...] = ()
 
     @property
     def stops(self) -> tuple[Finding, ...]:
-        """What stops the push."""
+        """The findings that stop the push."""
         return tuple(one for one in self.findings if one.stops and one.rule not in self.statement.allow)
 
     @property
     def lifted(self) -> tuple[Finding, ...]:
-        """What would, had the operator not lifted its rule."""
+        """The findings that would stop the push if the operator had not lifted their rules."""
         return tuple(one for one in self.findings if one.rule in self.statement.allow)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """What a person should look at."""
+        """The findings that a person should look at, and that stop nothing."""
         return tuple(one for one in self.findings if not one.stops)
 
     def with_more(self, findings: Iterable[Finding]) -> "Checked":
-        """The same with what was found later."""
+        """Return a copy with later findings added."""
         return Checked(self.statement, (*self.findings, *findings))

@@ -1,9 +1,11 @@
 """The values that pass between the stages.
 
-What this process makes and trusts is a frozen dataclass: an `Image`, a `Dataset`, a `ShardSpec`.
-What is read back from a disk or from the Hub is a pydantic model, because it may be damaged: a `Receipt`, a
-`PublicationRecord`, a `VerificationReport`. Sizes are bytes, digests are lower-case hexadecimal sha256, paths are
-POSIX and relative (to the dataset's root, to the repo, or to the target's staging folder, as each field says).
+What this process makes itself, and trusts, is a frozen dataclass: an `Image`, a `Dataset`, a `ShardSpec`. What is read
+back from a disk or from the Hub may be damaged, so it is a pydantic model: a `Receipt`, a `PublicationRecord`, a
+`VerificationReport`.
+
+Sizes are bytes. Digests are sha256 in lower-case hexadecimal. Paths are POSIX and relative: to the dataset's root, to
+the repo, or to the target's staging folder, as each field says.
 """
 
 import codecs
@@ -18,37 +20,37 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Va
 
 from tasks.values.ours import is_shard, is_text
 
-#: Goes into every digest. Raised when bids-push itself changes what it writes; an upgraded library never is a change.
+#: Goes into every digest. It is raised when bids-push itself changes what it writes, and never for an upgraded library.
 LAYOUT_VERSION = 1
 
-#: The BIDS entities that have a column, in the order of the specification (appendix "Entities"), `sub` and `ses`
-#: apart. Fixed here and not taken from a library, so that a newer BIDS schema does not change the published schema:
-#: an entity that is not in this list is kept in `extra_entities`.
+#: The BIDS entities that have a column, in the order of the specification (appendix "Entities"), without `sub` and
+#: `ses`. They are fixed here and not taken from a library, so that a newer BIDS schema does not change the published
+#: schema. An entity that is not in this list is kept in `extra_entities`.
 ENTITIES = (
     "tpl", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain", "rec", "dir", "run",
     "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split", "recording", "chunk", "atlas",
     "seg", "scale", "res", "den", "label", "desc",
 )  # fmt: skip
 
-#: Bytes that a row takes at most beside its image and its texts, even with a row group of its own: page headers,
+#: The most bytes that a row takes besides its image and its texts, even with a row group of its own: page headers,
 #: indexes, and its part of the footer.
 ROW_OVERHEAD = 8 << 10
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 60)]
-"""Bytes, rows: no more than any disk holds, so that a sum of them stays a number that everything can write."""
+"""A number of bytes or rows. It is no larger than any disk holds, so that every format can write a sum of them."""
 Verification = Literal["listing", "sample", "full"]
-#: Earlier versions had "delete", which removed unattended: a person is asked instead.
+#: Earlier versions had "delete", which removed files unattended. Now a person is asked instead.
 Removed = Annotated[Literal["keep", "ask"], BeforeValidator(lambda value: "ask" if value == "delete" else value)]
 Gated = Literal["no", "auto", "manual"]
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of the dataset: a row of the publication, all but its bytes.
+    """One image of the dataset: a row of the publication without the image's bytes.
 
-    `path` is relative to the dataset's root, so that an image of a derivative begins with `derivatives/`.
-    Entities are words, never numbers: `run-01` is "01". JSON and TSV stay text, as the source has them.
+    `path` is relative to the dataset's root, so the path of a derivative's image begins with `derivatives/`. Entities
+    are text, never numbers: `run-01` is "01". JSON and TSV stay text, as they are in the source.
     """
 
     path: str
@@ -63,7 +65,9 @@ class Image:
     entities: Mapping[str, str] = field(default_factory=dict)
     extra_entities: Mapping[str, str] = field(default_factory=dict)
     annex_key: str | None = None
-    """git-annex's name for the content, where the tree is an annex (`tasks.bids.annex` says which identify it)."""
+    """git-annex's name for the content, if the tree is an annex. `tasks.bids.annex` says which keys identify the
+    content.
+    """
     metadata: str | None = None
     """The sidecars that apply, merged by the inheritance principle: a JSON object as text."""
     bval: str | None = None
@@ -72,14 +76,18 @@ class Image:
     """The events.tsv that applies, as text."""
     events_metadata: str | None = None
     participant: str | None = None
-    """This subject's row of participants.tsv, a JSON object as text; `n/a` is null, every other value a string."""
+    """This subject's row of participants.tsv: a JSON object as text. `n/a` is null, every other value is a string."""
     session: str | None = None
     scan: str | None = None
     sidecars: tuple[str, ...] = ()
-    """The JSON files whose fields are in `metadata`, the nearest first: to say where a field stands, not published."""
+    """The JSON files whose fields are in `metadata`, the nearest first. They tell people where a field stands, and are
+    not published.
+    """
     ctime_ns: int = 0
     inode: int = 0
-    """With size and mtime, what tells that nobody has written to the file (`tasks.disk.contents`); in no digest."""
+    """With size, mtime and ctime, this shows whether anybody has written to the file (`tasks.disk.contents`). It is in
+    no digest.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,30 +105,30 @@ class Dataset:
     participants: tuple[Mapping[str, str | None], ...] = ()
     sessions: tuple[Mapping[str, str | None], ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """What is not published: kind (an extension or a reason) -> number of files."""
+    """What is not published: kind (a file extension or a reason) -> number of files."""
     notes: tuple[str, ...] = ()
-    """What a person should know of this dataset before it is published, in sentences: no participants.tsv, ..."""
+    """Sentences for a person to read before the dataset is published, for example that it has no participants.tsv."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSpec:
-    """A shard to be: its name, its images in the order of its rows, and the digest that decides its bytes."""
+    """A shard to be made: its name, its images in the order of its rows, and the digest that decides its bytes."""
 
     name: str
-    """`sub-M2001_ses-1253`: stable when other shards come and go."""
+    """For example `sub-M2001_ses-1253`. It stays the same when other shards come and go."""
     path: str
-    """In the repo: `data/sub-M2001/sub-M2001_ses-1253.parquet`."""
+    """The path in the repo, for example `data/sub-M2001/sub-M2001_ses-1253.parquet`."""
     images: tuple[Image, ...]
     digest: str
 
     @property
     def size(self) -> int:
-        """The bytes of its images; the shard is a little larger."""
+        """The bytes of its images. The shard itself is a little larger."""
         return sum(image.size for image in self.images)
 
     @property
     def room(self) -> int:
-        """Bytes that the shard will not exceed on the disk, its receipt included."""
+        """The most bytes that the shard and its receipt can take on the disk."""
         texts = sum(len(text) for image in self.images for text in _texts(image) if text)
         return self.size + 4 * texts + ROW_OVERHEAD * (len(self.images) + 1)
 
@@ -131,19 +139,22 @@ def _texts(image: Image) -> tuple[str | None, ...]:
 
 
 class Value(BaseModel):
-    """A frozen value read back from a disk or from the Hub: unknown fields are ignored, missing ones an error."""
+    """A frozen value that is read back from a disk or from the Hub.
+
+    Unknown fields are ignored; a missing one is an error.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ImageContent(Value):
-    """Which bytes an image had when it was embedded."""
+    """The bytes that an image had when it was embedded."""
 
     path: str
     size: Count
     sha256: Sha256
     nifti: Literal[1, 2] = 1
-    """The version of the NIfTI format; in a record only where it is 2."""
+    """The version of the NIfTI format. A record names it only if it is 2."""
 
 
 class PublishedShard(Value):
@@ -158,7 +169,11 @@ class PublishedShard(Value):
 
 
 class Identity(Value):
-    """A file as the kernel knows it: another one, or one written to since, has another. Nobody can set a ctime."""
+    """A file as the kernel knows it.
+
+    Another file has another identity, and so does the same file once somebody has written to it, because nobody can set
+    a ctime.
+    """
 
     inode: int
     size: int
@@ -167,26 +182,29 @@ class Identity(Value):
 
 
 class Receipt(PublishedShard):
-    """What staging a shard gives: the line that the record will hold, and where the staged file is.
+    """The result of staging a shard: its line for the publication record, and where the staged file is.
 
-    Written beside the shard after it, so a shard without a receipt is an unfinished one.
+    The receipt is written beside the shard, after it. So a shard without a receipt is an unfinished one.
     """
 
     name: str
     file: str
-    """Relative to the target's staging folder."""
+    """The path of the staged file, relative to the target's staging folder."""
     result: str = Field("", pattern=r"^(stage-\d+-[0-9a-f]{64})?$")
-    """The name of Prefect's result that holds this receipt too, in the folder of results; it may hold others. Cleanup
-    removes it with the shard, so a receipt that names any other file there counts as damaged."""
+    """The file name of Prefect's result that also holds this receipt, in the folder of results. One result may hold
+    several receipts. Cleanup removes it with the shard, so a receipt that names any other file there counts as damaged.
+    """
     identity: Identity | None = None
-    """Of the staged file when it had got its name: a file that has it still has the bytes of this receipt. None in the
-    receipts of older versions."""
+    """The identity of the staged file right after it got its name. A file that still has it still has the bytes of this
+    receipt. None in the receipts of older versions.
+    """
     commit: str = Field("", pattern=r"^([0-9a-f]{40,64})?$")
-    """The first commit of the target that is known to hold the shard as it is staged. It is no proof: it says where to
-    ask the Hub for one, when the head has something else by then."""
+    """The first commit of the target that is known to hold the shard as it is staged. This is no proof. It says at
+    which commit to ask the Hub for one if the head has something else by then.
+    """
 
     def published(self) -> PublishedShard:
-        """The line for the publication record."""
+        """Return the shard's line for the publication record."""
         return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
 
 
@@ -194,13 +212,13 @@ class PublishedText(Value):
     """One of the dataset's own texts or tables, as it was published."""
 
     path: str
-    """In the repo: `bids/README`, `tables/participants.parquet`."""
+    """The path in the repo, for example `bids/README` or `tables/participants.parquet`."""
     size: Count
     sha256: Sha256
 
 
 class DatasetIdentity(Value):
-    """Which dataset was published last: what a person needs to see that another one is about to be."""
+    """The dataset that was published last. It shows a person when a different dataset is about to be published."""
 
     name: str
     doi: str = ""
@@ -211,7 +229,7 @@ class DatasetIdentity(Value):
 
 
 class RecordIndex(Value):
-    """`bids/record/index.json` in the dataset repo: what the record says besides its lines."""
+    """The record's index, `bids/record/index.json` in the dataset repo: what the record says besides its lines."""
 
     layout: int = LAYOUT_VERSION
     dataset: DatasetIdentity | None = None
@@ -219,26 +237,38 @@ class RecordIndex(Value):
     """Sorted by path."""
 
 
-MOST_DAMAGED = 20  # mistakes in a record that are told one by one; a file of another kind has one in each line
+MOST_DAMAGED = 20  # mistakes in a record that are named one by one; in a file of another kind every line is one
 
 
 class PublicationRecord(Value):
-    """What is published: `bids/shards.jsonl` in the dataset repo, one line a shard, sorted by path, and its index."""
+    """What is published: the record's index, and one line for each shard.
+
+    The lines are `bids/shards.jsonl` in the dataset repo, sorted by path.
+    """
 
     shards: Mapping[str, PublishedShard] = {}
     texts: Mapping[str, PublishedText] = {}
-    """By path. None in a repo that a version without the index has published."""
+    """The texts by path. Empty if the repo was published by a version without the index."""
     dataset: DatasetIdentity | None = None
 
     @classmethod
     def read(
         cls, text: bytes, index: bytes = b"", listed: "Listed" = lambda _: {}
     ) -> tuple["PublicationRecord", tuple[str, ...]]:
-        """Read the JSON lines and the index: the record, and what is wrong with them.
+        """Read a record from its JSON lines and its index.
 
-        Anybody who may write to the repo may have edited both, so they are data and no orders. What cannot be read, or
-        names a path that is none of ours, costs its own shard or text only: that counts as not published by us, and is
-        reported. Where a shard has two lines, the one counts that the repo holds; `listed` is asked about these alone.
+        Anybody who may write to the repo may have edited both files, so they are data and not orders. A line that
+        cannot be read, or that names a path which is none of ours, costs only its own shard or text: that one counts as
+        not published by us, and is reported.
+
+        Args:
+            text: the JSON lines.
+            index: the index; empty if there is none.
+            listed: returns what the repo holds at given paths. It is asked only about shards that have two lines; the
+                line that the repo agrees with counts.
+
+        Returns:
+            The record, and what is wrong with the two files: `MOST_DAMAGED` mistakes one by one, then their number.
         """
         shards, damaged = _read_lines(text, listed)
         try:
@@ -254,12 +284,12 @@ class PublicationRecord(Value):
         return cls(shards=shards, texts=texts, dataset=found.dataset), tuple(damaged)
 
     def dump(self) -> bytes:
-        """The JSON lines; the same record gives the same bytes."""
+        """Return the JSON lines. The same record always gives the same bytes."""
         lines = (self.shards[path].model_dump_json(exclude_defaults=True) for path in sorted(self.shards))
         return b"".join(line.encode() + b"\n" for line in lines)
 
     def dump_index(self) -> bytes:
-        """The index; the same record gives the same bytes."""
+        """Return the index as JSON. The same record always gives the same bytes."""
         texts = tuple(self.texts[path] for path in sorted(self.texts))
         return RecordIndex(dataset=self.dataset, texts=texts).model_dump_json(indent=1).encode() + b"\n"
 
@@ -270,7 +300,14 @@ class PublicationRecord(Value):
         texts: Iterable[PublishedText] = (),
         dataset: DatasetIdentity | None = None,
     ) -> "PublicationRecord":
-        """This record with shards and texts added or replaced, and others (by path) gone."""
+        """Return a copy in which shards and texts are added or replaced, and others are removed.
+
+        Args:
+            add: the shards to add, or to put in the place of those with the same path.
+            remove: the paths of the shards and texts to remove.
+            texts: the texts to add or to replace.
+            dataset: the dataset's new identity; None keeps the present one.
+        """
         gone = set(remove)
         shards = {path: shard for path, shard in self.shards.items() if path not in gone}
         kept = {path: text for path, text in self.texts.items() if path not in gone}
@@ -282,7 +319,7 @@ class PublicationRecord(Value):
 
 
 def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard], list[str]]:
-    """The shards by path, and what is wrong with which line."""
+    """Return the shards by path, and a sentence for each damaged line."""
     shards: dict[str, PublishedShard] = {}
     twice: dict[str, list[PublishedShard]] = {}
     damaged: list[str] = []
@@ -310,13 +347,13 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
 
 
 def _first_of(error: ValidationError) -> str:
-    """Where and what the first mistake is, without the value that stands there."""
+    """Return where the first mistake is and what it is, without the value that stands there."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
 
 
 def _unmarked(data: bytes) -> bytes:
-    """The bytes without the mark that some editors put before UTF-8."""
+    """Return the bytes without the byte order mark that some editors put before UTF-8."""
     return data.removeprefix(codecs.BOM_UTF8)
 
 
@@ -327,11 +364,11 @@ class ListedFile:
     path: str
     size: int
     sha256: str | None
-    """What the committing client claimed, for a file in LFS or Xet; None for a file that git itself holds."""
+    """The sha256 that the committing client claimed for a file in LFS or Xet; None for a file in git itself."""
     blob_id: str | None = None
 
     def holds(self, data: bytes) -> bool:
-        """Whether these are the bytes that are listed, by the id that the listing has of them."""
+        """Return whether these bytes are the listed file, judged by the sha256 or git's id in the listing."""
         if self.size != len(data):
             return False
         if self.sha256 is not None:
@@ -340,7 +377,7 @@ class ListedFile:
 
 
 Listed = Callable[[Sequence[str]], Mapping[str, ListedFile]]
-"""Which of these files the repo holds, and as what."""
+"""A function that takes paths and returns those that the repo holds, each as it is listed."""
 
 
 @dataclass(frozen=True, slots=True)

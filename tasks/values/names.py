@@ -1,9 +1,11 @@
-"""What a target may be called: the Hub's rule for repos, and git's for branches.
+"""The names that a target may have: the Hub's rule for repos, and git's rule for branches.
 
-A name has to pass twice. The form refuses what does not match a pattern, before a run starts; the flow says in a
-sentence what is wrong, for those who start it in another way. Both rules are other people's: a repo's is that of
-huggingface_hub (`validate_repo_id`), a branch's is that of `git check-ref-format --branch`. Only this is added: a repo
-has a namespace, and a branch is no full ref (`refs/...`), which the Hub keeps for pull requests and conversions.
+A name is checked twice. The form refuses one that does not match a pattern, before a run starts. The flow says in a
+sentence what is wrong, for people who start it in another way.
+
+Both rules are other people's. The rule for a repo is huggingface_hub's (`validate_repo_id`), the one for a branch is
+that of `git check-ref-format --branch`. We add two things: a repo must have a namespace, and a branch must not be a
+full ref (`refs/...`), because the Hub keeps those for pull requests and conversions.
 """
 
 import re
@@ -14,7 +16,8 @@ from huggingface_hub.utils import validate_repo_id
 _PART = "[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"  # of a repo's name: 1 to 96 characters
 _NOT_IN_BRANCH = r"\x00-\x20\x7f~^:?*\[\\"  # git: control characters, space, and what means something in a revision
 
-#: JSON Schema patterns for the form, in the syntax that Python and browsers share. Spaces around a name are taken off.
+#: JSON Schema patterns for the form, in the syntax that Python and browsers share. They allow spaces around a name,
+#: which are then removed.
 REPO_ID_PATTERN = rf"^\s*(?!.*(?:--|\.\.))(?!.*\.git\s*$){_PART}/{_PART}\s*$"
 BRANCH_PATTERN = (
     r"^\s*(?![-/.]|refs/|HEAD\s*$)(?!.*(?:\.\.|@\{|//|/\.|\.lock(?:/|\s*$)))"
@@ -23,7 +26,7 @@ BRANCH_PATTERN = (
 
 
 def repo_id_problem(repo_id: str) -> str | None:
-    """What keeps this from being the name of a repo on the Hub, or None."""
+    """Return why this cannot be the name of a repo on the Hub, or None if it can."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -36,7 +39,7 @@ def repo_id_problem(repo_id: str) -> str | None:
 
 
 def branch_problem(revision: str) -> str | None:
-    """What keeps this from being the name of a branch, or None."""
+    """Return why this cannot be the name of a branch, or None if it can."""
     if not revision:
         why = "it is empty"
     elif not is_unicode(revision):
@@ -55,7 +58,10 @@ def branch_problem(revision: str) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: a path with other bytes in it cannot, nor go to the Prefect server."""
+    """Return whether a text can be written as UTF-8.
+
+    A path with other bytes in it cannot, nor can it go to the Prefect server.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,34 +1,36 @@
-"""Which paths of a dataset repo are ours: the folders that a push writes to, and nothing beside them.
+"""Which paths of a dataset repo are ours: the folders that a push writes to, and nothing else.
 
-A line of the publication record is data that anybody with write access to the repo may have edited. What stands there
-is believed for a path that a push of ours could have written, and is never a reason to touch another: a person's
-README, a file of another tool, a path that leads out of its folder.
+Anybody with write access to the repo may have edited the publication record. So a line of it is believed only for a
+path that one of our pushes could have written. It is never a reason to touch another path: a person's README, a file of
+another tool, or a path that leads out of its folder.
 
-- A shard: `data/<folder>/<name>.parquet`, with names as `tasks.plan` makes them.
-- A text of the dataset below `bids/` (all but the record's own names there), a table `tables/<name>.parquet`.
+- A shard is `data/<folder>/<name>.parquet`, with names as `tasks.plan` makes them.
+- A text of the dataset is below `bids/`, except for the record's own names there.
+- A table is `tables/<name>.parquet`.
 """
 
 import re
 
-#: Names as `tasks.plan` makes them from entities and labels, and dots, which other versions may use.
+#: Names as `tasks.plan` makes them from entities and labels. Dots are allowed because other versions may use them.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _SHARD = re.compile(rf"data/{_NAME}/{_NAME}\.parquet")
-#: Below `bids/`, the publication record's own names, however a file system writes them.
+#: The publication record's own names below `bids/`, in upper or lower case, since some file systems do not tell them
+#: apart.
 _RECORD = re.compile(r"(?:shards\.jsonl|record(?:/.*)?)", re.IGNORECASE | re.DOTALL)
-#: A path of a text: a folder of ours, and parts that are neither empty nor `.` nor `..`. Names are the dataset's own.
+#: The path of a text: a folder of ours, then parts that are not empty, `.` or `..`. The names are the dataset's own.
 _TEXT = re.compile(r"bids(?:/(?!\.{0,2}(?:/|\Z))[^/]+)+", re.DOTALL)
-#: What `tasks.card` makes of the dataset's tables.
+#: The tables that `tasks.card` makes.
 _TABLE = re.compile(r"tables/[a-z]+\.parquet")
 MOST = 4096  # bytes of a path; Linux takes no longer one
 
 
 def is_shard(path: str) -> bool:
-    """Whether this is the path of a shard that a push could have published."""
+    """Return whether a push could have published a shard at this path."""
     return len(path) <= MOST and _SHARD.fullmatch(path) is not None
 
 
 def is_text(path: str) -> bool:
-    """Whether this is the path of a text or table of the dataset that a push could have published."""
+    """Return whether a push could have published a text or table of the dataset at this path."""
     if not (path.isprintable() and len(path) <= MOST):
         return False
     if _TABLE.fullmatch(path):
@@ -37,5 +39,8 @@ def is_text(path: str) -> bool:
 
 
 def is_record(name: str) -> bool:
-    """Whether a name below `bids/` is the publication record's: a text of the dataset that has it is not published."""
+    """Return whether a name below `bids/` belongs to the publication record.
+
+    A text of the dataset with such a name is not published.
+    """
     return _RECORD.fullmatch(name) is not None

@@ -1,10 +1,10 @@
-"""Settings of this machine, from the environment: `BIDS_PUSH_*`.
+"""The settings of this machine, from the environment variables `BIDS_PUSH_*`.
 
-What belongs to one run is a parameter of the flow, because parameters are the form that people see. What belongs to
-the machine is here. The Hub's own settings are the client's: HF_TOKEN, HF_ENDPOINT, HF_HOME.
+What belongs to one run is a parameter of the flow, because people see parameters in the form. What belongs to the
+machine is here. The Hub's own settings (HF_TOKEN, HF_ENDPOINT, HF_HOME) are read by its client.
 
-Each place that needs a setting reads it anew, `Settings()`, and a bad one is a `BadInput` wherever it is read first.
-A flow reads them all before anything else. A variable that is set to nothing counts as not set.
+Code that needs a setting reads it anew with `Settings()`. A bad setting is a `BadInput` wherever it is read first; a
+flow reads all of them before anything else. A variable that is set to nothing counts as not set.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         """Read the environment.
 
         Raises:
-            BadInput: a variable cannot be used; each has a line.
+            BadInput: one or more variables cannot be used; the message has a line for each.
         """
         try:
             super().__init__()
@@ -86,7 +86,10 @@ class Settings(BaseSettings):
 
 
 def stage_workers() -> int:
-    """How many shards are embedded at the same time, for what has to know it before a run can say what is wrong."""
+    """Return how many shards are embedded at the same time, or the default if a setting is bad.
+
+    This is for code that needs the number before a run can report a bad setting.
+    """
     try:
         return Settings().stage_workers
     except BadInput:

@@ -1,8 +1,8 @@
-"""Writes a shard: Parquet whose images stream through it, a cache-sized step at a time.
+"""Writes a shard: a Parquet file through which the images stream, in steps that fit into the processor's cache.
 
-pyarrow holds an image whole and walks its memory again to copy, encode, write and hash it. Here an image's bytes are
-written and hashed as they come, so the memory is the step's, not the image's, and the sha256 of the whole shard is
-known when the last byte is written. The same rows give the same bytes, whatever is installed.
+pyarrow holds an image whole, and walks its memory again to copy, encode, write and hash it. Here an image's bytes are
+written and hashed as they come. So the memory needed is that of a step and not of an image, and the sha256 of the whole
+shard is known when the last byte is written. The same rows give the same bytes, whatever is installed.
 
 How the file is laid out:
 
@@ -14,11 +14,12 @@ How the file is laid out:
     footer              schema, column chunks, statistics; `huggingface`: the Features
     footer's length, PAR1
 
-The row groups stand in the footer in the order of the rows; where their column chunks are is free (parquet-format,
-"README.md", row group). A row group is a run of images of one dataset, datatype and suffix (`row_groups`). What is
-not an image is together at the end, so that one small read beside the footer's gets it for all rows. The small images
-are at the end too: `datasets` streams through a buffer that reads 5 MiB further than asked, unless the file ends
-before, and behind a T1w of 4 MB that would be more than the image.
+The row groups stand in the footer in the order of the rows. Their column chunks may be anywhere (parquet-format,
+"README.md", row group). A row group is a run of images of one dataset, datatype and suffix (`row_groups`).
+
+Everything that is not an image is together at the end, so that one small read besides the footer's gets it for all
+rows. The small images are near the end too. `datasets` streams through a buffer that reads 5 MiB more than asked,
+unless the file ends before, and after a T1w of 4 MB that would be more than the image.
 """
 
 import hashlib
@@ -48,11 +49,11 @@ __all__ = [
 #: Hub's viewer refuses one over 286 MiB. An image that is larger has a row group of its own.
 ROW_GROUP_BYTES = 128 << 20
 
-#: Bytes of the largest image: its page's size, with the levels and the length, is a signed 32-bit number, and so are
-#: the offsets of Arrow's `binary`.
+#: Bytes of the largest image. The size of its page, with the levels and the length, is a signed 32-bit number, and so
+#: are the offsets of Arrow's `binary`.
 LARGEST_IMAGE = (1 << 31) - 1 - 64
 
-#: Whatever of the writer decides a shard's bytes. The rest is in `tasks.values.models.LAYOUT_VERSION`.
+#: Everything in the writer that decides a shard's bytes. The rest is in `tasks.values.models.LAYOUT_VERSION`.
 WRITER_SETTINGS = {
     "created_by": CREATED_BY,
     "huggingface": HUGGINGFACE,
@@ -63,14 +64,14 @@ WRITER_SETTINGS = {
 
 MAGIC = b"PAR1"
 STEP = 256 << 10  # bytes: read, hashed and written while they are in the processor's caches
-WRITE_OUT = 8 << 20  # bytes after which the disk's work is begun: without that, the fsync at the end finds all of it
+WRITE_OUT = 8 << 20  # bytes after which the disk begins to write: otherwise the fsync at the end finds all of it
 
 
 def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
     """Cut images into row groups, in their order.
 
-    A row group holds one dataset, datatype and suffix, so that who reads `anat_T1w` prunes every other row group by
-    its statistics, and no more than `ROW_GROUP_BYTES` unless a single image is larger.
+    A row group holds one dataset, datatype and suffix, so that a reader of `anat_T1w` skips every other row group by
+    its statistics. It holds no more than `ROW_GROUP_BYTES`, unless a single image is larger.
     """
     for _, run in groupby(images, key=lambda image: (image.dataset, image.datatype, image.suffix)):
         group: list[Image] = []
@@ -85,18 +86,19 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
 
 
 def writing_order(groups: Sequence[Sequence[Image]]) -> list[int]:
-    """The order in which the images of row groups are written: the largest first, by number."""
+    """Return the numbers of the row groups in the order in which their images are written: the largest first."""
     return sorted(range(len(groups)), key=lambda number: -sum(image.size for image in groups[number]))
 
 
 class ShardWriter:
-    """Writes one shard to a file, from its first byte to its last.
+    """A writer for one shard, from its first byte to its last.
 
-    For each row group: for each image `begin_image`, then its bytes through `write`, by way of `room` or not; then
-    `end_row_group` with the rows. At the end `close`. A shard has at least one row.
+    For each row group, call `begin_image` for each image, and then `write` with its bytes, which may be read into
+    `room` first. After its images, call `end_row_group` with the rows. At the end call `close`. A shard has at least
+    one row.
 
-    It writes in the caller's thread. One more thread, to write while the next bytes are read and hashed, was tried: it
-    took a third more of the processor with one shard at a time and was no faster, and slower with two
+    It writes in the caller's thread. A second thread, which writes while the next bytes are read and hashed, was tried.
+    It took a third more of the processor with one shard at a time and was no faster, and it was slower with two
     (`benchmarks.stage`).
     """
 
@@ -105,7 +107,7 @@ class ShardWriter:
         self._hash = hashlib.sha256()
         self._begun = 0
         self.room = memoryview(bytearray(STEP))
-        """Where the next of an image's bytes may be read to, to be given to `write`."""
+        """A buffer into which the next bytes of an image may be read, to be given to `write`."""
         self._pages: list[Page] = []
         self._groups: dict[int, tuple[Sequence[Row], tuple[Page, ...]]] = {}
         self.size = 0
@@ -129,17 +131,18 @@ class ShardWriter:
             self._begin_write_out()
 
     def _begin_write_out(self) -> None:
-        # POSIX_FADV_DONTNEED on dirty pages begins to write them and keeps them; only clean ones would be dropped
+        # POSIX_FADV_DONTNEED begins to write dirty pages, and keeps them. It would drop only clean ones.
         if hasattr(os, "posix_fadvise"):
             self._stream.flush()
             os.posix_fadvise(self._stream.fileno(), self._begun, self.size - self._begun, os.POSIX_FADV_DONTNEED)
         self._begun = self.size
 
     def begin_image(self, size: int) -> None:
-        """Begin the page of an image of `size` bytes, which must follow through `write`.
+        """Begin the page of an image of `size` bytes. The bytes must follow through `write`.
 
         Raises:
-            ValueError: `size` is over `LARGEST_IMAGE`; such a page would be written in silence and never read.
+            ValueError: `size` is over `LARGEST_IMAGE`. Such a page could be written without an error and never be read.
+            OSError: the page's header could not be written.
         """
         if size > LARGEST_IMAGE:
             raise ValueError(f"an image of {size} bytes does not fit into a page")
@@ -149,7 +152,15 @@ class ShardWriter:
         self.write(header + before)
 
     def end_row_group(self, number: int, rows: Sequence[Row]) -> None:
-        """Say that the images since the last row group are the row group `number`, from 0, with these rows."""
+        """End a row group: it has the images since the last one.
+
+        Args:
+            number: the number of the row group, from 0.
+            rows: the rows of its images.
+
+        Raises:
+            ValueError: the rows and the images do not agree.
+        """
         pages = tuple(self._pages)
         if len(rows) != len(pages) or pages[-1].offset + pages[-1].size != self.size:
             raise ValueError("the rows and the images of a row group do not agree")

@@ -1,6 +1,6 @@
 """The footer of a shard: its schema, and where each column chunk and each page is.
 
-Everything in it follows from the rows; nothing names a library, a version or a date. Source: parquet-format,
+Everything in it follows from the rows. Nothing names a library, a version or a date. Source: parquet-format,
 "parquet.thrift" (the structs, by field id) and "PageIndex.md" (the offset index).
 """
 
@@ -25,14 +25,14 @@ FILE_OFFSET = thrift.i64(0)  # of a ColumnChunk: deprecated; 0 is what the forma
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A row group that is written: its column chunks, in the order of the schema."""
+    """A row group that is written: its column chunks in the order of the schema."""
 
     rows: int
     chunks: tuple[Chunk, ...]
 
 
 def offset_index(chunk: Chunk) -> bytes:
-    """Where each page of a column chunk is, so that a reader fetches one image of a row group and not all."""
+    """Return where each page of a column chunk is. With it a reader can fetch one image of a row group and not all."""
     locations = [
         thrift.struct({1: thrift.i64(page.offset), 2: thrift.i32(page.size), 3: thrift.i64(page.first_row)})
         for page in chunk.pages
@@ -41,7 +41,12 @@ def offset_index(chunk: Chunk) -> bytes:
 
 
 def footer(groups: Sequence[RowGroup], indexes: Mapping[Chunk, tuple[int, int]]) -> bytes:
-    """The FileMetaData struct. `indexes` has each chunk's offset index: where it is, and its bytes."""
+    """Return the FileMetaData struct.
+
+    Args:
+        groups: the row groups.
+        indexes: for each chunk, where its offset index is and how many bytes it has.
+    """
     huggingface = thrift.struct({1: thrift.binary("huggingface"), 2: thrift.binary(HUGGINGFACE)})
     fields: dict[int, thrift.Value | None] = {
         1: thrift.i32(FORMAT_VERSION),
@@ -101,7 +106,7 @@ def _column_chunk(chunk: Chunk, index_offset: int, index_size: int) -> thrift.Va
 
 @lru_cache(maxsize=4096)
 def _without_place(leaf: Leaf, rows: int, size: int) -> thrift.Begun:
-    """What ColumnMetaData says before the offset; of an empty column, the same in one row group after another."""
+    """Return what ColumnMetaData says before the offset. For an empty column this is the same in every row group."""
     path = thrift.items([thrift.binary(name) for name in leaf.path])
     total = thrift.i64(size)
     return thrift.begun({1: _type(leaf), 2: ENCODINGS, 3: path, 4: CODEC, 5: thrift.i64(rows), 6: total, 7: total})

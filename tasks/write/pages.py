@@ -1,8 +1,8 @@
 """Pages and column chunks: a column's values of one row group, as Parquet stores them.
 
-Data pages of version 1, values PLAIN, definition levels as RLE runs, no codec, no dictionary. NIfTI images are
-compressed already; the rest is so small beside them that a codec, whose output may change with its version, is not
-worth its bytes. Source: parquet-format, "Encodings.md" (PLAIN, RLE) and "parquet.thrift" (the structs, by field id).
+They are data pages of version 1, with PLAIN values, definition levels as RLE runs, no codec and no dictionary. NIfTI
+images are compressed already. The rest is small beside them, so a codec is not worth it, since its output may change
+with its version. Source: parquet-format, "Encodings.md" (PLAIN, RLE) and "parquet.thrift" (the structs, by field id).
 """
 
 import struct
@@ -24,7 +24,7 @@ LONGEST_BOUND = 128  # bytes: a column chunk with a longer smallest or largest v
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Where a page is: its offset in the file, its bytes with its header, and its first row in the row group."""
+    """The place of a page: its offset in the file, its bytes with its header, and its first row in the row group."""
 
     offset: int
     size: int
@@ -33,9 +33,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """A column chunk that is written: its pages, one after the other, and what the footer says of its values.
+    """A column chunk that is written: its pages, one after the other, and what the footer says about its values.
 
-    Each is itself alone, and a key: to hash its pages and statistics for that would take longer than to write it.
+    Each chunk equals only itself, and is used as a key. Hashing its pages and statistics for that would take longer
+    than writing it.
     """
 
     leaf: Leaf
@@ -51,9 +52,13 @@ class Chunk:
 
 @lru_cache(maxsize=4096)  # short columns have the same few over and over
 def page_header(values: int, size: int) -> bytes:
-    """The header of a page of `size` bytes (levels and values) that holds `values` values, nulls counted.
+    """Return the header of a page.
 
     Source: parquet.thrift, PageHeader and DataPageHeader. The size is a signed 32-bit number.
+
+    Args:
+        values: the number of values in it, with nulls.
+        size: the bytes of its levels and values.
     """
     data_page = {1: thrift.i32(values), 2: thrift.i32(PLAIN), 3: thrift.i32(RLE), 4: thrift.i32(RLE)}
     header = {1: thrift.i32(DATA_PAGE), 2: thrift.i32(size), 3: thrift.i32(size), 5: thrift.struct(data_page)}
@@ -61,13 +66,13 @@ def page_header(values: int, size: int) -> bytes:
 
 
 def levels(defined: Sequence[int]) -> bytes:
-    """Definition levels of at most 255: RLE runs, behind their length in four bytes."""
+    """Return definition levels of at most 255, as RLE runs after their length in four bytes."""
     runs = b"".join(thrift.varint(len(list(run)) << 1) + bytes([level]) for level, run in groupby(defined))
     return struct.pack("<I", len(runs)) + runs
 
 
 def plain(value: str | int) -> bytes:
-    """A value in PLAIN encoding: an INT64, or a BYTE_ARRAY behind its length."""
+    """Return a value in PLAIN encoding: an INT64, or a BYTE_ARRAY after its length."""
     if isinstance(value, int):
         return struct.pack("<q", value)
     encoded = value.encode()
@@ -75,10 +80,10 @@ def plain(value: str | int) -> bytes:
 
 
 def page(leaf: Leaf, cells: Sequence[Cell]) -> bytes:
-    """A whole page, header and all, of a column that fits into memory."""
-    if all(cell is None for cell in cells):  # as most columns are: there is one for each of BIDS' entities
+    """Return a whole page with its header, of a column that fits into memory."""
+    if all(cell is None for cell in cells):  # most columns are empty: there is one for each of BIDS' entities
         return _nulls(leaf.level, len(cells))
-    # A null stands one level below its value: nothing but the last name on the path is ever null.
+    # A null stands one level below its value: only the last name on the path is ever null.
     defined = [leaf.level - (cell is None) for cell in cells]
     body = levels(defined) + b"".join(plain(cell) for cell in cells if cell is not None)
     return page_header(len(cells), len(body)) + body
@@ -86,15 +91,16 @@ def page(leaf: Leaf, cells: Sequence[Cell]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _nulls(level: int, rows: int) -> bytes:
-    """The page of a column without a value."""
+    """Return the page of a column without a value."""
     body = levels([level - 1] * rows)
     return page_header(rows, len(body)) + body
 
 
 def statistics(leaf: Leaf, cells: Sequence[Cell]) -> thrift.Value:
-    """What a reader may conclude without reading: the nulls, and where it prunes, the smallest and largest value.
+    """Return what a reader may know about a column without reading it.
 
-    Texts are ordered by their UTF-8 bytes (parquet.thrift, ColumnOrder), numbers as signed.
+    That is the number of nulls and, for a prunable column, the smallest and largest value. Texts are ordered by their
+    UTF-8 bytes (parquet.thrift, ColumnOrder), numbers as signed numbers.
     """
     there = [cell for cell in cells if cell is not None]
     nulls = len(cells) - len(there)

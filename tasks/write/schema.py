@@ -1,8 +1,8 @@
 """The columns of a published dataset: one schema for any BIDS dataset, and an image's row in it.
 
-The types are few: text, one 64-bit number (`size`), and the struct of `datasets`' Nifti feature. Each is nullable, as
-`datasets` makes its own. The file has no `ARROW:schema` entry: these Parquet types map to exactly these Arrow types
-without it, and its bytes would be a library's.
+There are few types: text, one 64-bit number (`size`), and the struct of `datasets`' Nifti feature. Each column is
+nullable, as in `datasets`' own files. The file has no `ARROW:schema` entry. These Parquet types map to exactly these
+Arrow types without it, and the bytes of the entry would depend on a library.
 """
 
 import json
@@ -21,7 +21,7 @@ COLUMNS = (
     "dataset", "sub", "ses", "datatype", "suffix", *ENTITIES, *_TEXTS, "size", "sha256", "nifti", *_DESCRIPTIONS,
 )  # fmt: skip
 
-#: Whose smallest and largest value stand in the footer, so that a reader with `filters` leaves whole row groups out.
+#: Columns whose smallest and largest value stand in the footer, so that a reader with `filters` skips whole row groups.
 #: The others have nothing to prune by: sha256 is random, descriptions are long, images are opaque.
 PRUNABLE = frozenset(("dataset", "sub", "ses", "datatype", "suffix", *ENTITIES, "path", "size"))
 
@@ -32,8 +32,8 @@ def _feature(column: str) -> dict[str, str]:
     return {"dtype": "int64" if column == "size" else "string", "_type": "Value"}
 
 
-#: What `datasets` reads its Features from, under the key `huggingface`; written out here and not by `datasets`, whose
-#: next version may order or name something otherwise.
+#: `datasets` reads its Features from this, under the key `huggingface`. It is written out here and not by `datasets`,
+#: because the next version of that may order or name something differently.
 HUGGINGFACE = json.dumps({"info": {"features": {column: _feature(column) for column in COLUMNS}}})
 
 
@@ -43,13 +43,13 @@ def _arrow_type(column: str) -> pa.DataType:
     return pa.int64() if column == "size" else pa.string()
 
 
-#: What pyarrow reads from any shard.
+#: The schema that pyarrow reads from any shard.
 ARROW_SCHEMA = pa.schema([(column, _arrow_type(column)) for column in COLUMNS], metadata={"huggingface": HUGGINGFACE})
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A column that Parquet stores: what is left of a column when structs are taken apart."""
+    """A column as Parquet stores it: a column without structs, or one part of a struct."""
 
     path: tuple[str, ...]
 
@@ -60,7 +60,7 @@ class Leaf:
 
     @property
     def level(self) -> int:
-        """The definition level of a value that is there: every name on the path is optional."""
+        """The definition level of a value that is not null: every name on the path is optional."""
         return len(self.path)
 
 
@@ -76,7 +76,7 @@ Row = Mapping[tuple[str, ...], Cell]
 
 
 def row_of(image: Image, sha256: str) -> Row:
-    """An image's row, by leaf, all but its bytes."""
+    """Return an image's row without the image's bytes, by leaf."""
     extra = dict(sorted(image.extra_entities.items()))
     cells: dict[str, Cell] = {
         "dataset": image.dataset,

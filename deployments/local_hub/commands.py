@@ -1,0 +1,167 @@
+"""The local Hub's commands: `serve`, `token`, `revoke`, `check`, `export`.
+
+They import what they do when they are called: help and completion need nothing but click.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from deployments.local_hub.accounts import Role
+    from deployments.local_hub.hub import Hub
+
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder that holds everything."
+)
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class NeedsMore(click.Group):
+    """Commands that say in a sentence what has to be installed for them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run one command."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "deployments":
+                raise
+            raise click.ClickException(
+                f"the local Hub needs {error.name}, which is not installed. What it needs is an extra of the package: "
+                "pip install 'bids-push[local-hub]'; in a clone of the repository: make local-hub"
+            ) from error
+
+
+@click.group(name="local-hub", cls=NeedsMore, context_settings=HELP)
+def local_hub() -> None:
+    """Run a Hub for one machine or one lab.
+
+    huggingface_hub and `datasets` work with it unchanged, with HF_ENDPOINT set to the address that `serve` prints.
+    """
+
+
+@local_hub.command(name="serve", context_settings=HELP)
+@ROOT
+@click.option("--port", type=int, required=True, help="0 for a free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; another one lets other machines in."
+)
+@click.option("--multipart-above", type=int, metavar="BYTES", help="LFS files over this go in parts.")
+def serve_(root: Path, port: int, host: str, multipart_above: int | None) -> None:
+    """Serve until SIGTERM; prints the endpoint."""
+    from deployments.local_hub.hub import MULTIPART_ABOVE, HubInUseError
+    from deployments.local_hub.serve import serve
+
+    above = MULTIPART_ABOVE if multipart_above is None else multipart_above
+    try:
+        with opened(root, serving=True, multipart_above=above) as hub, listening(host, port):
+            serve(hub, host, port)
+    except HubInUseError as error:
+        failed(str(error), 1)
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Say in a sentence what it means that the system refuses an address."""
+    try:
+        yield
+    except OSError as error:
+        failed(f"Cannot listen on {host}:{port}: {error}", 1)
+
+
+@local_hub.command(context_settings=HELP)
+@ROOT
+@click.argument("name")
+@click.option("--role", type=click.Choice(["read", "write"]), required=True)
+@click.option(
+    "--org", "orgs", multiple=True, metavar="NAME[:ROLE]", help="An organisation the account may write in (or read)."
+)
+@click.option("--valid-for", type=float, metavar="HOURS", help="For ever without it.")
+def token(root: Path, name: str, role: Role, orgs: tuple[str, ...], valid_for: float | None) -> None:
+    """Make a token for the account NAME; it is shown this once. The account is made if there is none."""
+    roles = dict(role_in(given) for given in orgs)
+    lifetime = None if valid_for is None else valid_for * 3600
+    with opened(root) as hub:
+        try:
+            print(hub.accounts.create_token(name, role, roles, lifetime))
+        except ValueError as error:
+            failed(str(error), 2)
+
+
+def role_in(given: str) -> tuple[str, Role]:
+    """An organisation, and what an account may do in it: NAME, NAME:read or NAME:write."""
+    name, _, role = given.partition(":")
+    if role not in ("", "read", "write"):
+        failed(f"--org {given}: the role is read or write", 2)
+    return name, "read" if role == "read" else "write"
+
+
+@local_hub.command(context_settings=HELP)
+@ROOT
+@click.argument("name")
+def revoke(root: Path, name: str) -> None:
+    """Make every token of the account NAME worthless; its repos stay."""
+    with opened(root) as hub:
+        print(f"{hub.accounts.revoke(name)} tokens")
+
+
+@local_hub.command(context_settings=HELP)
+@ROOT
+def check(root: Path) -> None:
+    """Read all of it again, and list what is damaged: exit code 1 if anything is."""
+    from deployments.local_hub.check import damage
+
+    if not (root / "hub.sqlite3").is_file():
+        failed(f"{root} holds no Hub", 2)
+    found = 0
+    with opened(root) as hub:
+        for line in damage(hub):
+            print(line)
+            found += 1
+    sys.exit(1 if found else 0)
+
+
+@local_hub.command(name="export", context_settings=HELP)
+@ROOT
+@click.argument("repo")
+@click.argument("target", type=click.Path(path_type=Path))
+def export_(root: Path, repo: str, target: Path) -> None:
+    """Write a repo's history as a bare git repository.
+
+    REPO is as in its address, e.g. datasets/lab/scans; TARGET is a folder that does not exist yet.
+    """
+    from deployments.local_hub.export import export
+
+    with opened(root) as hub:
+        found = hub.repos.named(repo)
+        if found is None:
+            failed(f"There is no repo {repo}", 2)
+        try:
+            print(f"{export(hub, found, target)} objects")
+        except FileExistsError:
+            failed(f"{target} exists already", 2)
+
+
+@contextmanager
+def opened(root: Path, **options: Any) -> Iterator[Hub]:
+    """The Hub in a folder, closed when the block ends."""
+    from deployments.local_hub.hub import Hub
+
+    hub = Hub(root, **options)
+    try:
+        yield hub
+    finally:
+        hub.close()
+
+
+def failed(why: str, code: int) -> NoReturn:
+    """End with an exit code, and say why."""
+    print(why, file=sys.stderr)
+    raise SystemExit(code)
