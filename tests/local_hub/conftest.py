@@ -72,6 +72,12 @@ def dataset(api: HfApi) -> str:
 
 
 @pytest.fixture
+def fresh(tmp_path: Path) -> RunningHub:
+    """A Hub of the test's own, which it starts and may end."""
+    return RunningHub(tmp_path / "hub")
+
+
+@pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """An empty download cache."""
     return tmp_path / "cache"

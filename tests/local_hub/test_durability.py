@@ -38,11 +38,6 @@ HfApi().upload_file(path_or_fileobj=sys.argv[1], path_in_repo="a.bin", repo_id="
 """
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> RunningHub:
-    return RunningHub(tmp_path / "hub")
-
-
 def incoming(hub: RunningHub) -> list[Path]:
     return list((hub.root / "tmp").iterdir())
 

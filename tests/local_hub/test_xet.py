@@ -302,11 +302,11 @@ def test_a_reconstruction_names_the_bytes_of_the_range_asked_for(hub: RunningHub
     assert get_session().get(fetch["url"].replace("/xorb/", "/xorb/x")).status_code == 403
 
 
-def test_a_hub_begun_anew_on_the_same_port_is_not_mistaken_for_the_old_one(tmp_path: Path) -> None:
+def test_a_hub_begun_anew_on_the_same_port_is_not_mistaken_for_the_old_one(fresh: RunningHub, tmp_path: Path) -> None:
     """Clients remember what a store has; one that is wiped must not inherit that."""
     file = tmp_path / "a.parquet"
     file.write_bytes(os.urandom(3_000_000))
-    with RunningHub(tmp_path / "hub") as first:
+    with fresh as first:
         for _ in range(2):
             token = first.token("alice")
             api = HfApi(first.endpoint, token=token)
