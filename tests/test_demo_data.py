@@ -175,6 +175,7 @@ def test_diffusion_signal_falls_with_the_b_value(cut: Path) -> None:
         assert by_shell == sorted(by_shell, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_every_time(cut: Path, tmp_path: Path) -> None:
     code = f"from pathlib import Path; from deployments.demo_data import make_dataset; make_dataset(Path('x'), {CUT})"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)

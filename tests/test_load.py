@@ -380,6 +380,7 @@ def test_every_file_of_the_tree_is_an_image_or_metadata_or_a_text_or_counted(tmp
         ("shutil.rmtree(root / 'sub-02')", "sub-02/anat/sub-02_T1w.nii.gz: gone"),
     ],
 )
+@pytest.mark.slow
 def test_a_tree_that_changes_while_it_is_read_is_an_error_with_the_names(
     tmp_path: Path, change: str, said: str
 ) -> None:
