@@ -1,5 +1,6 @@
 """One run per target, across processes and machines that share the Prefect server, and nobody holds it for ever."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ work()
 
 @pytest.fixture
 def target() -> Target:
-    return Target("http://hub", f"lab/leased-{next(_numbers)}")
+    return Target("http://hub", f"lab/leased-{os.getpid()}-{next(_numbers)}")
 
 
 @pytest.fixture
