@@ -2,9 +2,11 @@
 
 Nothing of bids-push is replaced. The endpoint is fixed before huggingface_hub is imported, because the client reads
 HF_ENDPOINT once. A test gets a repo and a staging folder of its own, so tests do not see each other. The server's
-database is SQLite, or, where the environment has TEST_DATABASE=postgresql, a PostgreSQL of the run's own.
+database is SQLite, or, where the environment has TEST_DATABASE=postgresql, a PostgreSQL of the run's own. Where it has
+TEST_STACK, Hub and server run already, for many runs one after the other (`tests.mutants`), and stay.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -19,11 +21,11 @@ from deployments import local_stack
 from deployments.local_stack import POOL, Stack, clean_environment
 from tests.ports import own_port
 
-_HOME = Path(tempfile.mkdtemp(prefix="bids-push-tests-"))
+_THERE = json.loads(os.environ.get("TEST_STACK", "{}"))  # of a stack that runs: folder, hub_port, prefect_port, token
+_HOME = Path(_THERE.pop("folder", "") or tempfile.mkdtemp(prefix="bids-push-tests-"))
 STACK = Stack(
     _HOME,
-    hub_port=own_port(),
-    prefect_port=own_port(),
+    **(_THERE or {"hub_port": own_port(), "prefect_port": own_port()}),
     settings={
         "BIDS_PUSH_BATCH_SHARDS": "4",  # there are commits to be killed between
         "PREFECT_WORKER_QUERY_SECONDS": "0.5",
@@ -84,14 +86,15 @@ def _stack_ends(_database: None) -> Iterator[None]:
     yield
     for worker in (APILogWorker, EventsWorker):  # what they still hold has nowhere to go once the server has ended
         worker.drain_all(timeout=10)
-    STACK.stop()
-    shutil.rmtree(_HOME, ignore_errors=True)
+    if not _THERE:
+        STACK.stop()
+        shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def hub_server() -> Stack:
     """The local Hub, with an account `lab` whose token may write."""
-    if "hub" not in STACK.processes:
+    if not (_THERE or "hub" in STACK.processes):
         STACK.start_hub()
         STACK.token = STACK.make_token("lab")
     return STACK
@@ -100,7 +103,7 @@ def hub_server() -> Stack:
 @pytest.fixture(scope="session")
 def prefect_server(hub_server: Stack) -> Stack:
     """The same with a Prefect server."""
-    if "prefect" not in STACK.processes:
+    if not (_THERE or "prefect" in STACK.processes):
         STACK.start_prefect()
     return STACK
 
@@ -130,8 +133,8 @@ def start_runs_at_once(stack: Stack) -> None:
 
 @pytest.fixture
 def repo_id() -> str:
-    """The name of a repo that does not exist yet."""
-    return f"lab/dataset-{next(_numbers)}"
+    """The name of a repo that does not exist yet, on a Hub that other runs may have used as well."""
+    return f"lab/dataset-{os.getpid()}-{next(_numbers)}"
 
 
 @pytest.fixture

@@ -9,31 +9,55 @@ not matter; an explanation of a mutant that is noticed by now is told of.
 It prints one line a module (killed, timed out, survived, explained), then what survived, as diffs, and exits 1 if
 anything did. mutmut leaves decorated functions alone (tasks, context managers, properties).
 
+What only tests with a Hub and a Prefect server guard has both, started once and used by the tests of all its mutants
+(`TEST_STACK`, see tests/conftest.py). mutmut forks for each mutant, and no connection or thread survives that: so these
+are forked from a process that has imported the tests and run none.
+
     python -m tests.mutants cleanup staging      # these modules; all of them by default
 """
 
 import argparse
+import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from deployments.local_stack import Stack
 
 REPO = Path(__file__).resolve().parent.parent
 EXPLAINED = REPO / "tests" / "mutants_explained.txt"
 
-#: The tests that guard a module, and which of them (pytest's -k). mutmut forks, which no test with a server survives:
-#: what only such tests guard (approve, lease, verify) is not here.
-GUARDS: dict[str, tuple[Sequence[str], str]] = {
-    "cleanup": (["tests/test_cleanup.py"], "not real_hub"),
-    "staging": (["tests/test_staging.py"], ""),
-    "untrusted": (["tests/test_staging.py", "tests/test_cleanup.py"], "not real_hub"),
-    "patience": (["tests/test_patience.py"], ""),
-    "resume": (["tests/test_resume.py"], ""),
-    "sentences": (["tests/test_report.py"], ""),
+
+@dataclass(frozen=True)
+class Guards:
+    """The tests that guard a module."""
+
+    tests: Sequence[str]
+    chosen: str = ""
+    """Which of them, as pytest's -k; all by default."""
+    servers: bool = False
+    """Whether they need a Hub and a Prefect server."""
+
+
+#: Tests of the lease that wait for seconds, or start processes: they guard `holding`, which mutmut leaves alone.
+SLOW_LEASES = ("test_a_renewed_lease", "own_process", "killed_on", "another_machine")
+GUARDS = {
+    "cleanup": Guards(["tests/test_cleanup.py"], "not real_hub"),
+    "staging": Guards(["tests/test_staging.py"]),
+    "untrusted": Guards(["tests/test_staging.py", "tests/test_cleanup.py"], "not real_hub"),
+    "patience": Guards(["tests/test_patience.py"]),
+    "resume": Guards(["tests/test_resume.py"]),
+    "evidence": Guards(["tests/test_report.py"]),
+    "approve": Guards(["tests/test_approve.py"], servers=True),
+    "lease": Guards(["tests/test_lease.py"], f"not ({' or '.join(SLOW_LEASES)})", servers=True),
+    "verify": Guards(["tests/test_verify.py"], servers=True),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
 COPIED = ("flows", "deployments", "docs", "soak", "benchmarks", "requirements")
@@ -68,8 +92,8 @@ def main() -> int:
     explained = explanations(EXPLAINED.read_text())
     scores = []
     for module in modules:
-        with tempfile.TemporaryDirectory(prefix="bids-push-mutants-") as folder:
-            scores.append(tested(module, Path(folder), explained))
+        with tempfile.TemporaryDirectory(prefix="bids-push-mutants-") as folder, stack(module) as environment:
+            scores.append(tested(module, Path(folder), explained, environment))
         print(scores[-1], flush=True)
     for score in scores:
         for diff in score.survivors:
@@ -79,12 +103,30 @@ def main() -> int:
     return 1 if any(score.survivors for score in scores) else 0
 
 
-def tested(module: str, folder: Path, explained: dict[str, dict[str, str]]) -> Score:
+@contextmanager
+def stack(module: str) -> Iterator[dict[str, str]]:
+    """The environment for a module's tests, with the servers that they need running while the block does."""
+    if not GUARDS[module].servers:
+        yield dict(os.environ)
+        return
+    with tempfile.TemporaryDirectory(prefix="bids-push-mutants-stack-") as folder:
+        running = Stack(Path(folder))
+        try:
+            running.start_hub()
+            running.token = running.make_token("lab")
+            running.start_prefect()
+            there = {name: getattr(running, name) for name in ("hub_port", "prefect_port", "token")}
+            yield os.environ | {"TEST_STACK": json.dumps({"folder": folder, **there})}
+        finally:
+            running.stop()
+
+
+def tested(module: str, folder: Path, explained: dict[str, dict[str, str]], environment: dict[str, str]) -> Score:
     """Make and test the mutants of one module, in a copy of the repository in `folder`."""
     copy(folder)
     (folder / "setup.cfg").write_text(config(module))
     subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "1"], cwd=folder, check=False,
-                   stdout=sys.stderr)  # fmt: skip
+                   stdout=sys.stderr, env=environment)  # fmt: skip
     score = Score(module)
     for name, status in statuses(folder, module):
         if STATUS.get(status) != "survived":
@@ -113,14 +155,15 @@ def copy(folder: Path) -> None:
 
 def config(module: str) -> str:
     """mutmut's settings for a module."""
-    tests, chosen = GUARDS[module]
-    options = ["-p", "no:xdist", "-q", "-x", *(["-k", chosen] if chosen else [])]
+    guards = GUARDS[module]
+    options = ["-p", "no:xdist", "-q", "-x", *(["-k", guards.chosen] if guards.chosen else [])]
     lists = {"source_paths": ["tasks"], "also_copy": COPIED, "pytest_add_cli_args": options,
-             "pytest_add_cli_args_test_selection": tests}  # fmt: skip
+             "pytest_add_cli_args_test_selection": guards.tests}  # fmt: skip
     lines = [f"{name} =\n" + "".join(f"    {value}\n" for value in values) for name, values in lists.items()]
     return (
         f"[mutmut]\nonly_mutate = {file_of(module)}\ntimeout_constant = {LIMIT}\ntimeout_multiplier = 5\n"
-        f"use_git_change_detection = false\n{''.join(lines)}"
+        f"use_git_change_detection = false\nprocess_isolation = {'forkserver' if guards.servers else 'fork'}\n"
+        f"{''.join(lines)}"
     )
 
 

@@ -1,6 +1,9 @@
 """One run per target, across processes and machines that share the Prefect server, and nobody holds it for ever."""
 
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,14 +12,17 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate
 
 from deployments.local_stack import REPO, Stack
 from tasks.disk.staging import Staging, Target, TargetBusy
 from tasks.runs import lease as module
-from tasks.runs.lease import Lease, TargetLost, holding
+from tasks.runs.lease import Lease, TargetLost, holding, variable_name
 from tasks.runs.this_run import ThisRun
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -41,7 +47,7 @@ work()
 
 @pytest.fixture
 def target() -> Target:
-    return Target("http://hub", f"lab/leased-{next(_numbers)}")
+    return Target("http://hub", f"lab/leased-{os.getpid()}-{next(_numbers)}")
 
 
 @pytest.fixture
@@ -178,3 +184,196 @@ def test_of_two_runs_that_take_over_at_once_one_wins(client: SyncPrefectClient, 
     first.take(client)  # same place: the folder's lock has shown that the dead run is dead
     with pytest.raises(TargetBusy, match="first"):
         second.take(client)
+
+
+# A server that answers otherwise.
+
+
+class Answering:
+    """A Prefect server whose answer to every request is one of these, in order; of the last one there is no end."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def request(self, method: str, path: str, **options: Any) -> None:
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is not None:
+            raise answer
+
+
+def refusal(status: int) -> httpx.HTTPStatusError:
+    return httpx.HTTPStatusError("", request=httpx.Request("GET", "http://server"), response=httpx.Response(status))
+
+
+def answering(*answers: Exception | None) -> Any:
+    return Answering(*answers)
+
+
+def held_by(name: str, target: Target, client: SyncPrefectClient) -> Lease:
+    lease = Lease(target, run(name), "one machine")
+    lease.take(client)
+    return lease
+
+
+def test_the_servers_variable_of_a_target_says_which_run_has_it_and_where(
+    client: SyncPrefectClient, target: Target
+) -> None:
+    lease = Lease(target, ThisRun("the-id", "the name", 1, False), "one machine")
+    lease.take(client)
+    found = client.request("GET", "/variables/name/{name}", path_params={"name": variable_name(target)}).json()
+    assert found["value"] == {"run": "the-id", "name": "the name", "place": "one machine"}
+
+
+def test_a_target_of_any_name_has_a_variable_that_prefect_takes_and_no_other_target_has(
+    client: SyncPrefectClient,
+) -> None:
+    names = ("lab.north/7T.trt_rest-v1.2", "lab.north/7t.trt_rest-v1.2", "lab-north/7t-trt_rest-v1-2")
+    targets = [Target("http://hub", f"{name}-{os.getpid()}") for name in names]
+    assert len({variable_name(one) for one in targets}) == len(targets)
+    for one in targets:
+        assert re.fullmatch(r"bids-push-[a-z0-9_-]+", variable_name(one))
+        held_by("a run", one, client).give_back(client)
+
+
+def test_who_has_the_target_is_told_with_the_seconds_since_its_last_sign_of_life_and_until_it_is_free(
+    client: SyncPrefectClient, target: Target
+) -> None:
+    held_by("first", target, client)
+    time.sleep(3)
+    with pytest.raises(TargetBusy) as raised:
+        Lease(target, run("second"), "another machine").take(client)
+    said = re.fullmatch(
+        rf"the run first works on {re.escape(str(target))}, on one machine; its last sign of life was (\d+) s ago. "
+        r"Wait for it to end, or cancel it in the Prefect UI. If it was killed, the target is free in (\d+) s.",
+        str(raised.value),
+    )
+    assert said is not None
+    silent, free = map(int, said.groups())
+    assert 2 <= silent < 60 and 119 <= silent + free <= 121
+
+
+def test_a_variable_that_somebody_wrote_by_hand_is_a_lease_of_nobody_that_runs_out(
+    client: SyncPrefectClient, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.create_variable(VariableCreate(name=variable_name(target), value="mine"))
+    lease = Lease(target, run("a run"), "one machine")
+    with pytest.raises(TargetBusy, match="the run None works on"):
+        lease.take(client)
+    monkeypatch.setattr(module, "LEASE_SECONDS", -60.0)
+    lease.take(client)
+    monkeypatch.undo()
+    lease.require()
+
+
+def test_a_run_that_others_are_always_faster_than_gives_way(
+    client: SyncPrefectClient, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_by("faster", target, client)
+    freed: list[SyncPrefectClient] = []
+    monkeypatch.setattr(Lease, "_free", lambda lease, client: freed.append(client))
+    with pytest.raises(TargetBusy) as raised:
+        Lease(target, run("slower"), "another machine").take(client)
+    assert str(raised.value) == f"other runs keep taking {target}. Wait for them to end."
+    assert freed == [client] * module.TRIES
+
+
+def test_a_lease_that_is_gone_when_it_is_to_be_freed_is_free(client: SyncPrefectClient, target: Target) -> None:
+    Lease(target, run("a run"), "one machine")._free(client)  # of nobody
+    with pytest.raises(httpx.HTTPStatusError):
+        Lease(target, run("a run"), "one machine")._free(answering(refusal(500)))
+
+
+@pytest.mark.parametrize("answer", [refusal(500), refusal(503), httpx.ConnectError("away")])
+def test_a_server_that_is_busy_or_away_takes_nobodys_lease_and_renews_none(
+    client: SyncPrefectClient, target: Target, answer: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(module, "_now", lambda: clock)
+    lease = held_by("a run", target, client)
+    clock += module.LEASE_SECONDS
+    lease.renew(answering(answer))
+    lease.require()
+    clock += 1
+    with pytest.raises(TargetLost) as raised:
+        lease.require()
+    assert str(raised.value) == (
+        f"this run does not hold {target} any more: the Prefect server did not answer for 121 s. It stops here, so "
+        "that two runs never publish at once. What was committed stays, and the next run goes on from it."
+    )
+    lease.renew(client)  # it is back, and nobody has taken the target over meanwhile
+    lease.require()
+
+
+def test_a_sign_of_life_counts_from_when_it_was_sent(
+    client: SyncPrefectClient, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(module, "_now", lambda: clock)
+    lease = held_by("a run", target, client)
+
+    class Slow(Answering):
+        def request(self, method: str, path: str, **options: Any) -> None:
+            nonlocal clock
+            clock += module.LEASE_SECONDS + 1  # that the answer takes
+
+    lease.renew(Slow())  # type: ignore[arg-type]
+    with pytest.raises(TargetLost):
+        lease.require()
+
+
+def test_a_lease_that_was_taken_over_is_lost_whatever_the_server_says_later(
+    client: SyncPrefectClient, target: Target
+) -> None:
+    lease = held_by("a run", target, client)
+    lease.renew(answering(refusal(404)))
+    for later in (refusal(503), httpx.ConnectError("away"), None):
+        lease.renew(answering(later))
+        with pytest.raises(TargetLost, match=r"any more: another run has taken it over. It stops here"):
+            lease.require()
+
+
+@pytest.mark.parametrize("answer", [refusal(404), refusal(500), httpx.ConnectError("away")])
+def test_a_lease_that_cannot_be_given_back_ends_no_run(
+    client: SyncPrefectClient, target: Target, answer: Exception
+) -> None:
+    held_by("a run", target, client).give_back(answering(answer))
+
+
+def test_a_lease_is_renewed_again_and_again_whatever_goes_wrong_until_the_run_ends(
+    target: Target, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEW_EVERY", 0.01)
+    lease, ended = Lease(target, run("a run"), "one machine"), threading.Event()
+    server = answering(ValueError("a bug"), None)
+    renewing = threading.Thread(target=module._renew, args=(lease, server, ended))
+    renewing.start()
+    deadline = time.monotonic() + 60
+    while server.asked < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.asked >= 5 and renewing.is_alive()
+    ended.set()
+    renewing.join(60)
+    assert not renewing.is_alive()
+    (record,) = [one for one in caplog.records if one.name.endswith("bids_push.lease")]
+    assert record.getMessage() == "The lease on the target could not be renewed; trying again."
+    assert record.exc_info and isinstance(record.exc_info[1], ValueError)
+
+
+def test_a_target_is_held_with_a_lease_that_is_renewed_and_given_back(
+    client: SyncPrefectClient, target: Target, staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def updated() -> str:
+        found = client.request("GET", "/variables/name/{name}", path_params={"name": variable_name(target)})
+        return str(found.json()["updated"])
+
+    monkeypatch.setattr(module, "RENEW_EVERY", 0.1)
+    with holding(staging, target, run("a run")):
+        taken, deadline = updated(), time.monotonic() + 60
+        while updated() == taken:
+            assert time.monotonic() < deadline
+        place = client.request("GET", "/variables/name/{name}", path_params={"name": variable_name(target)}).json()
+        assert place["value"]["place"].startswith(f"{socket.gethostname()}:{staging.folder}:")
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        updated()

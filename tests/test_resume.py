@@ -16,6 +16,7 @@ from tasks.values.models import (
     Listing,
     PublicationRecord,
     PublishedShard,
+    PublishedText,
     Receipt,
     ShardSpec,
 )
@@ -203,6 +204,32 @@ def test_work_that_is_done_again_is_only_that_of_the_damaged_shards() -> None:
     before = Work((specs[3],), (specs[1],), (specs[0], specs[2]), (), Removals())
     again = before.again([specs[1].path, specs[2].path, "data/unknown.parquet"])
     assert (again.done, again.send, again.stage) == ((specs[3],), (), (specs[1], specs[2]))
+
+
+def test_the_work_of_a_removal_is_the_shards_that_were_held_back_for_it_staged_already_or_not() -> None:
+    one, two, three, four = (spec(f"sub-{number}") for number in range(4))
+    mine = Work((), (one, two), (three, four), ()).only(Removals(rows={two.path: ("a",), three.path: ("b",)}))
+    assert (mine.send, mine.stage) == ((two,), (three,))
+
+
+def test_a_published_text_that_the_dataset_no_longer_has_is_a_removal_and_one_that_nobody_has_is_dropped() -> None:
+    here, withdrawn, nowhere = (
+        PublishedText(path=f"bids/{name}", size=3, sha256="1" * 64) for name in ("README", "CHANGES", "gone.tsv")
+    )
+    record = PublicationRecord().updated(texts=[here, withdrawn, nowhere])
+    there = listing(ListedFile(here.path, 3, None), ListedFile(withdrawn.path, 3, None))
+    found = decide([], record, there, lambda *_: True, lambda _: None, texts={here.path})
+    assert found.removals.texts == (withdrawn.path,) and dict(found.lost) == {nowhere.path: nowhere.sha256}
+    assert not found.drift
+
+
+def test_a_line_of_the_record_about_a_file_that_is_none_of_ours_is_said_once() -> None:
+    foreign = line(ONE).model_copy(update={"path": "README.md"})
+    for file, what in (
+        (listed(foreign), "the record has it, and it is nothing of ours: it stays"),
+        (replace(listed(foreign), size=8), "8 bytes in the repo, 9 in the record"),
+    ):
+        assert work([], [foreign], [file]).drift == (Drift("README.md", what),)
 
 
 def test_a_wave_that_fits_to_the_byte_waits_for_nothing() -> None:

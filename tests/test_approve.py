@@ -1,0 +1,321 @@
+"""The gate alone: whose it is, what is asked in which words, and what counts as a person's answer.
+
+A run here does nothing but ask. It is suspended on a real Prefect server, and the test does what a worker does once
+somebody has answered: it starts the flow again. Gates of whole pushes are in test_removal_gate.py and end_to_end.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Abort, Pause
+from prefect.flow_engine import run_flow
+from prefect.states import Cancelled, Scheduled
+
+from deployments.runs import Runs
+from tasks.approve import (
+    CannotAsk,
+    GateElsewhere,
+    NotThisRepo,
+    Question,
+    Superseded,
+    ask,
+    at_its_gate,
+    claim,
+    has_claimed,
+    read_gate,
+    require_name,
+    write_gate,
+)
+from tasks.disk.staging import Staging, Target
+from tasks.report.evidence import Approval, Choice, Fate, Gate
+from tasks.runs.gates import WAITS, gate_key
+from tasks.runs.this_run import ThisRun
+
+_numbers = count(1)
+EXPIRES = datetime.now(UTC) + timedelta(days=3)
+STATUS = "Status of the target: here"
+QUESTION = Question(
+    "what was verified", "\n\n![picture](there)", "3 files in /staging", f"It waits.\n{STATUS}", EXPIRES
+)
+OURS = ThisRun("our-run", "push ours", 1, True)
+RETURNED = ThisRun("our-run", "push ours", 1, True, asked=True)
+
+
+def gate(run: str, name: str = "push theirs", commit: str | None = "c" * 40) -> Gate:
+    return Gate(flow_run_id=run, flow_run_name=name, opened_at_commit=commit)
+
+
+# Whose gate it is.
+
+
+def test_a_gate_that_was_never_written_or_is_damaged_is_none(staging: Staging) -> None:
+    assert read_gate(staging) is None
+    write_gate(staging, gate("our-run"))
+    assert read_gate(staging) == gate("our-run")
+    staging.gate.write_text('{"flow_run_id": 1')
+    assert read_gate(staging) is None
+
+
+def test_a_run_comes_back_to_the_gate_that_it_has_opened_and_to_no_other(staging: Staging) -> None:
+    write_gate(staging, gate("our-run"))
+    for run in (OURS, RETURNED):
+        assert at_its_gate(staging, run) == gate("our-run")
+    write_gate(staging, gate("our-run", commit=None))  # it has claimed the target, and was not asked yet
+    for run in (OURS, RETURNED):
+        assert at_its_gate(staging, run) is None
+
+
+def test_a_run_that_was_never_asked_has_no_gate_to_come_back_to(staging: Staging) -> None:
+    assert at_its_gate(staging, OURS) is None
+    write_gate(staging, gate("their-run"))
+    assert at_its_gate(staging, OURS) is None
+
+
+def test_a_run_whose_gate_another_one_has_taken_over_is_told_which_and_where_to_decide(staging: Staging) -> None:
+    write_gate(staging, gate("their-run"))
+    with pytest.raises(Superseded) as raised:
+        at_its_gate(staging, RETURNED)
+    assert str(raised.value) == (
+        "The newer run push theirs publishes to the same target and has taken this gate over: what it sends is not in "
+        "the evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, start "
+        "cleanup-staging/cleanup."
+    )
+
+
+def test_a_run_that_comes_back_on_a_machine_without_its_staged_files_is_told_so(staging: Staging) -> None:
+    with pytest.raises(GateElsewhere) as raised:
+        at_its_gate(staging, RETURNED)
+    assert str(raised.value) == (
+        f"this run was asked about staged files that are not in {staging.folder} on this machine: it was resumed by a "
+        "worker on another machine, or the folder was moved. Nothing was deleted. Run cleanup-staging/cleanup on the "
+        "machine that has them (`make staging` there lists them)."
+    )
+
+
+def test_the_target_is_claimed_by_the_run_whose_gate_is_there_and_by_no_other(staging: Staging) -> None:
+    assert has_claimed(staging, "our-run") is False
+    write_gate(staging, gate("our-run", commit=None))
+    assert has_claimed(staging, "our-run") is True
+    assert has_claimed(staging, "their-run") is False
+
+
+# What is asked.
+
+
+def fields(question: Question, mistake: str = "") -> dict[str, Any]:
+    """The form as the server and the UI have it."""
+    schema = question.form(mistake).model_json_schema()
+    assert schema["title"] == "CleanupForm"
+    shown = schema["properties"].items()
+    return {name: (one.get("title"), one["description"], name in schema["required"]) for name, one in shown}
+
+
+DECISION = ("Decision", "delete: remove the staged files that the Hub holds (3 files in /staging). keep: leave "
+            "everything.", True)  # fmt: skip
+REMOVALS = ("Removals", "remove: take from the repo what the dataset no longer has: 1 shard: sub-1. keep: leave it "
+            "there.", True)  # fmt: skip
+NAME = ("Repo name", "Type the repo's name (namespace/name) to confirm which dataset this is about.", True)
+STALE = ("Remove stale files too", "Also remove leftovers of older or broken runs.", False)
+NOTE = ("Note", "Why, and who you are: kept in the run's log.", False)
+
+
+@pytest.mark.parametrize(
+    ("files", "removals", "stale", "asked"),
+    [
+        ("3 files in /staging", "", True, {"decision": DECISION, "remove_stale": STALE}),
+        ("3 files in /staging", "", False, {"decision": DECISION, "remove_stale": STALE}),
+        ("3 files in /staging", "1 shard: sub-1", False, {"decision": DECISION, "removals": REMOVALS}),
+        ("3 files in /staging", "1 shard: sub-1", True,
+         {"decision": DECISION, "removals": REMOVALS, "remove_stale": STALE}),
+        ("", "1 shard: sub-1", True, {"removals": REMOVALS}),
+    ],
+)  # fmt: skip
+def test_the_form_has_a_field_for_each_thing_to_decide_and_no_decision_is_made_beforehand(
+    files: str, removals: str, stale: bool, asked: dict[str, Any]
+) -> None:
+    question = Question("evidence", "", files, "waits", EXPIRES, removals, stale)
+    form = fields(question)
+    assert form == asked | {"confirm_repo": NAME, "note": NOTE}
+    order = ("decision", "removals", "confirm_repo", "remove_stale", "note")
+    assert list(form) == [name for name in order if name in form]
+    assert question.form("").model_fields["note"].default == ""
+
+
+def test_leftovers_stay_unless_the_form_says_otherwise() -> None:
+    assert QUESTION.form("").model_fields["remove_stale"].default is False
+    assert Question("evidence", "", "files", "waits", EXPIRES, "a removal").form("").model_fields["remove_stale"]
+
+
+def test_the_evidence_stands_above_the_form_and_a_mistake_above_the_evidence() -> None:
+    assert QUESTION.form("")._description == "what was verified\n\n![picture](there)"
+    assert QUESTION.form("Wrong.")._description == "**Not accepted:** Wrong.\n\nwhat was verified"
+    assert QUESTION.message("") == QUESTION.waits
+    assert QUESTION.message("Wrong.") == f"Not accepted: Wrong.\n{QUESTION.waits}"
+
+
+def test_only_the_repos_own_name_confirms_whatever_stands_around_it() -> None:
+    require_name(" lab/one\n", "lab/one")
+    for typed in ("lab/two", "", "one", "LAB/ONE", "lab/one lab/one"):
+        with pytest.raises(NotThisRepo):
+            require_name(typed, "lab/one")
+    with pytest.raises(NotThisRepo) as raised:
+        require_name(" `" + "x" * 200 + " ", "lab/one")
+    assert str(raised.value) == f"the repo name typed was `'{'x' * 99}`, and this gate is about `lab/one`."
+
+
+# What counts as an answer.
+
+
+class Asking:
+    """A run of a deployment of its own that asks, and whatever it was told."""
+
+    def __init__(self, target: Target, question: Question, before: Callable[[FlowRun], None] = lambda _: None) -> None:
+        self.target = target
+        self.approvals: list[Approval] = []
+        self.refused: list[str] = []
+
+        @flow(name="asks")
+        def asks() -> None:
+            run = ThisRun.of(target)
+            before(ThisRun.flow_run())
+            try:
+                self.approvals.append(ask(target.repo_id, run, question))
+            except CannotAsk as error:
+                self.refused.append(str(error))
+
+        self._flow = asks
+        with get_client(sync_client=True) as client:
+            made = client.create_deployment(client.create_flow(asks), f"asks-{target.slug}")
+            self.id = client.create_flow_run_from_deployment(made).id
+        self.go()
+
+    def go(self) -> None:
+        """Do what a worker does: start the flow (again)."""
+        with suppress(Abort, Pause):
+            run_flow(self._flow, self.read(), return_type="state")
+
+    def read(self) -> FlowRun:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(self.id)
+
+    def answer(self, **form: Any) -> None:
+        with get_client(sync_client=True) as client:
+            assert Runs(client).decide(self.id, **{"confirm_repo": self.target.repo_id, **form}) is None
+
+    def state(self) -> tuple[str, str]:
+        state = self.read().state
+        assert state is not None
+        return state.name or "", state.message or ""
+
+    def keyset(self) -> dict[str, str]:
+        """Under which keys the server has the form that is open, and the answer."""
+        state = self.read().state
+        assert state is not None and state.state_details.run_input_keyset is not None
+        return state.state_details.run_input_keyset
+
+
+@pytest.fixture
+def target(prefect_server: object) -> Target:
+    return Target("http://hub", f"lab/asked-{os.getpid()}-{next(_numbers)}")
+
+
+def test_a_run_waits_until_a_person_decides_and_goes_on_with_what_they_decided(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    asking = Asking(target, QUESTION)
+    assert asking.state() == ("Suspended", QUESTION.waits)
+    assert QUESTION.waits in [record.getMessage() for record in caplog.records]  # a run's page opens with its log
+    run = asking.read()
+    assert run.state is not None and run.state.state_details.pause_timeout == EXPIRES
+    assert run.state.state_details.pause_key == gate_key(1, 1)
+    assert WAITS in run.tags and not asking.approvals
+    asking.answer(decision="delete", remove_stale=True, note="me")
+    asking.go()
+    given = Approval(flow_run_id=str(asking.id), decision=Choice.DELETE, remove_stale=True, note="me")
+    assert asking.approvals == [given] and asking.state()[0] == "Completed"
+
+
+def test_nobody_is_asked_twice_in_one_start_of_a_run_and_anew_in_a_retry(target: Target) -> None:
+    asking = Asking(target, Question("evidence", "", "", "It waits.", EXPIRES, "1 shard: sub-1"))
+    asking.answer(removals="keep")
+    asking.go()
+    assert asking.approvals == [Approval(flow_run_id=str(asking.id), removals=Fate.KEEP)]
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(asking.id, Scheduled(name="AwaitingRetry"), force=True)
+    asking.go()
+    assert asking.state()[0] == "Suspended" and len(asking.approvals) == 1
+
+
+def test_another_repos_name_is_told_and_the_same_is_asked_again(target: Target) -> None:
+    asking = Asking(target, QUESTION)
+    for wrong in ("lab/another", "lab/third"):
+        asking.answer(decision="delete", confirm_repo=wrong)
+        asking.go()
+        mistake = f"the repo name typed was `{wrong}`, and this gate is about `{target.repo_id}`."
+        told = f"Not accepted: {mistake} Nothing was deleted. Please decide again.\n{QUESTION.waits}"
+        assert asking.state() == ("Suspended", told) and not asking.approvals
+    asking.answer(decision="keep")
+    asking.go()
+    assert asking.approvals == [Approval(flow_run_id=str(asking.id), decision=Choice.KEEP)]
+
+
+def test_an_answer_that_is_no_decision_is_told_and_the_same_is_asked_again(target: Target) -> None:
+    asking = Asking(target, QUESTION)
+    response = asking.keyset()["response"]
+    asking.answer(decision="delete")
+    with get_client(sync_client=True) as client:  # the server refuses such a form; somebody wrote it past the server
+        client.request("DELETE", "/flow_runs/{id}/input/{key}", path_params={"id": asking.id, "key": response})
+        wrong = {"key": response, "value": '{"decision": "perhaps", "confirm_repo": "lab/another"}'}
+        client.request("POST", "/flow_runs/{id}/input", path_params={"id": asking.id}, json=wrong)
+    asking.go()
+    name, message = asking.state()
+    assert name == "Suspended" and not asking.approvals
+    assert message.startswith("Not accepted: decision: Input should be 'delete' or 'keep'. Nothing was deleted.")
+
+
+def test_a_run_that_somebody_ends_before_it_can_ask_deletes_nothing_and_says_what_to_do(target: Target) -> None:
+    def end(run: FlowRun) -> None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelled(), force=True)
+
+    asking = Asking(target, QUESTION, before=end)
+    (refused,) = asking.refused
+    print("REFUSED", refused)
+    assert refused.startswith("the gate could not be opened: ") and not asking.approvals
+    assert refused.endswith(
+        " Nothing was deleted, and what is staged stays. Retry the run, or run cleanup-staging/cleanup."
+    )
+
+
+# One target has at most one open gate.
+
+
+def test_a_run_that_begins_to_publish_takes_over_the_gates_of_its_target_and_of_no_other(
+    target: Target, staging: Staging, tmp_path: Path
+) -> None:
+    other = Target(target.endpoint, target.repo_id, "another-branch")
+    oldest, itself, older, elsewhere = (Asking(of, QUESTION) for of in (target, target, target, other))
+    decided = Asking(target, QUESTION)
+    decided.answer(decision="keep")
+    decided.go()
+    newer = ThisRun(str(itself.id), "push newer", 1, True)
+    assert sorted(claim(staging, target, newer)) == sorted([oldest.read().name, older.read().name])
+    claimed = Gate(flow_run_id=newer.id, flow_run_name="push newer", target=str(target))
+    assert read_gate(staging) == claimed
+    for one in (oldest, older):
+        name, message = one.state()
+        assert name == "Superseded" and message.startswith("The newer run push newer publishes to the same target")
+        assert message.endswith(f"\n{STATUS}") and WAITS not in one.read().tags
+        assert one.read().state.is_cancelled()  # type: ignore[union-attr]
+    for one in (elsewhere, itself):
+        assert one.state()[0] == "Suspended" and WAITS in one.read().tags
+    assert decided.state()[0] == "Completed"

@@ -1,0 +1,167 @@
+"""What the flows take as decided, by whom, and what they take for verified: rule by rule.
+
+The nights and gates in which these rules meet are in test_verified_nights.py, test_removal_gate.py and end_to_end/.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Running, Suspended
+
+from deployments.local_stack import Stack
+from flows.held import Held, on_target
+from flows.removal import asked_already, settled, to_ask
+from flows.tail import Approved, never_asked
+from flows.verified import published
+from tasks.approve import write_gate
+from tasks.disk.staging import Staging
+from tasks.record.accepted import Accepted, write_accepted
+from tasks.record.removals import Removals, as_file, write_kept
+from tasks.remove import RemovalNotApproved
+from tasks.report.evidence import Approval, Fate, Gate
+from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
+from tests.test_resume import line, listed, listing, spec
+
+# What has to be on the Hub.
+
+ONE, TWO = line(spec("sub-1")), line(spec("sub-2"))
+
+
+def record(*lines: PublishedShard) -> PublicationRecord:
+    return PublicationRecord().updated(lines)
+
+
+def test_what_a_run_has_published_or_found_in_order_has_to_be_there_whatever_the_repo_holds_by_now() -> None:
+    other = replace(listed(ONE), sha256="0" * 64)
+    for files in ([], [other], [listed(ONE)]):
+        assert published(record(), record(ONE), listing(*files), {ONE.path}) == [ONE]
+        assert published(record(ONE), record(), listing(*files), {ONE.path}) == [ONE]  # somebody took its line out
+
+
+def test_a_shard_that_was_published_anew_has_to_be_there_as_it_is_now() -> None:
+    now = ONE.model_copy(update={"sha256": "0" * 64})
+    assert published(record(ONE), record(now), listing(), {ONE.path}) == [now]
+
+
+def test_every_other_line_has_to_be_there_if_it_was_when_it_was_read_and_is_no_business_of_this_run_if_not() -> None:
+    assert published(record(ONE), record(ONE, TWO), listing(listed(ONE)), {TWO.path}) == [ONE, TWO]
+    for files in ([], [replace(listed(ONE), sha256="0" * 64)]):
+        assert published(record(ONE), record(ONE, TWO), listing(*files), {TWO.path}) == [TWO]
+    assert published(record(ONE, TWO), record(), listing(listed(ONE), listed(TWO)), set()) == []
+
+
+# Who has decided what.
+
+
+@pytest.fixture
+def while_held(
+    prefect_server: Stack, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Does something with a target as a flow does, which holds it meanwhile."""
+    monkeypatch.setenv("HF_TOKEN", prefect_server.token)
+
+    def do(what: Callable[[Held], None], **parameters: str) -> None:
+        def work(held: Held) -> State:
+            what(held)
+            return Completed()
+
+        @flow(name="decides", validate_parameters=False)
+        def decides(removed: str = "keep") -> State:
+            return on_target(work, repo_id, "main", "", str(tmp_path / "root"))
+
+        assert decides(**parameters, return_state=True).is_completed()
+
+    return do
+
+
+def removal(*images: str, of: PublishedShard = ONE) -> Removals:
+    return Removals(shards={of.path: images}, published={of.path: as_file(of)})
+
+
+def waiting_gate(staging: Staging, removals: Removals, state: State) -> None:
+    """The gate of another run, which is in this state."""
+
+    @flow(name="another")
+    def another() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(another, state=state)
+    gate = Gate(flow_run_id=str(run.id), flow_run_name=run.name, opened_at_commit="c" * 40, removals=removals)
+    write_gate(staging, gate)
+
+
+def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_being_asked_about_and_no_other(
+    while_held: Callable[..., None],
+) -> None:
+    contents = tuple(ImageContent(path=name, size=1, sha256=sha * 64) for name, sha in (("accepted", "a"), ("b", "b")))
+    now = record(ONE.model_copy(update={"images": contents, "rows": 2}))
+
+    def look(held: Held) -> None:
+        assert settled(held, None, now) == frozenset()
+        write_kept(held.staging, removal("kept"))
+        assert settled(held, None, now) == {"kept"}
+        write_accepted(held.staging, Accepted(gone={"accepted": "a" * 64, "b": "0" * 64, "c": "c" * 64}))
+        assert settled(held, None, now) == {"kept", "accepted"}  # b was published anew since, c is no more
+        waiting_gate(held.staging, removal("asked", of=TWO), Suspended())
+        assert settled(held, None, now) == {"kept", "accepted", "asked"}
+        assert settled(held, removal("approved"), now) == {"kept", "accepted", "asked", "approved"}
+        waiting_gate(held.staging, removal("asked", of=TWO), Running())
+        assert settled(held, None, now) == {"kept", "accepted"}
+
+    while_held(look)
+
+
+def test_a_gate_stays_open_only_where_it_asks_exactly_what_there_is_to_ask(while_held: Callable[..., None]) -> None:
+    def look(held: Held) -> None:
+        assert asked_already(held, Removals())
+        assert not asked_already(held, removal("a"))
+        waiting_gate(held.staging, removal("a"), Suspended())
+        assert asked_already(held, removal("a")) and asked_already(held, Removals())
+        assert not asked_already(held, removal("a", "b"))
+        waiting_gate(held.staging, removal("a"), Running())
+        assert not asked_already(held, removal("a"))
+
+    while_held(look)
+
+
+def test_a_gate_asks_about_removals_that_nobody_has_decided_if_the_run_is_to_ask_and_can_wait(
+    while_held: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    both = Removals(
+        shards={ONE.path: ("a",), TWO.path: ("b",)},
+        published={ONE.path: as_file(ONE), TWO.path: as_file(TWO)},
+    )
+
+    def look(held: Held) -> None:
+        deployed = replace(held, run=replace(held.run, deployed=True))
+        assert to_ask(deployed, "keep", both) == Removals() == to_ask(deployed, "ask", Removals())
+        assert to_ask(deployed, "ask", both) == both
+        assert "cannot wait" not in caplog.text
+        assert to_ask(held, "ask", both) == Removals()
+        assert "cannot wait at a gate: run push-bids/manual with removed=ask" in caplog.text
+        write_kept(held.staging, removal("a"))
+        assert to_ask(deployed, "ask", both) == removal("b", of=TWO)
+        write_kept(held.staging, both)
+        caplog.clear()
+        assert to_ask(held, "ask", both) == Removals() and "cannot wait" not in caplog.text
+
+    while_held(look)
+    assert "is taken as ask" not in caplog.text
+
+
+def test_removed_delete_of_older_days_is_taken_as_ask_and_said_so(
+    while_held: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    while_held(lambda held: to_ask(held, "ask", removal("a")) and None, removed="delete")
+    assert "removed=delete is taken as ask: nothing published is removed unless a person approves it" in caplog.text
+
+
+def test_a_flow_that_knows_no_dataset_removes_nothing_even_where_somebody_approved_it() -> None:
+    gate = Gate(flow_run_id="1", flow_run_name="run", removals=removal("a"))
+    with pytest.raises(RemovalNotApproved, match="asked about no removal: 1 shard with 1 image"):
+        never_asked(Approved(gate, Approval(flow_run_id="1", removals=Fate.REMOVE), None))
