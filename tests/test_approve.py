@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow
-from prefect.states import Cancelled, Scheduled
+from prefect.states import Cancelled, Cancelling, Scheduled
 
 from deployments.runs import Runs
 from tasks.approve import (
@@ -282,15 +282,19 @@ def test_an_answer_that_is_no_decision_is_told_and_the_same_is_asked_again(targe
     assert message.startswith("Not accepted: decision: Input should be 'delete' or 'keep'. Nothing was deleted.")
 
 
-def test_a_run_that_somebody_ends_before_it_can_ask_deletes_nothing_and_says_what_to_do(target: Target) -> None:
+@pytest.mark.parametrize(
+    ("state", "why"), [(Cancelled(), "CANCELLED"), (Cancelling(), "the run is Cancelling by now.")]
+)
+def test_a_run_that_somebody_ends_before_it_can_ask_deletes_nothing_and_says_what_to_do(
+    target: Target, state: State[Any], why: str
+) -> None:
     def end(run: FlowRun) -> None:
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Cancelled(), force=True)
+            client.set_flow_run_state(run.id, state, force=True)
 
     asking = Asking(target, QUESTION, before=end)
     (refused,) = asking.refused
-    print("REFUSED", refused)
-    assert refused.startswith("the gate could not be opened: ") and not asking.approvals
+    assert refused.startswith("the gate could not be opened: ") and why in refused and not asking.approvals
     assert refused.endswith(
         " Nothing was deleted, and what is staged stays. Retry the run, or run cleanup-staging/cleanup."
     )
