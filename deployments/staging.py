@@ -105,8 +105,8 @@ def states(runs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def gate_line(gate: Gate | None, state: str | None) -> str:
-    """Return one line that says whose gate it is and what has become of it."""
+def gate_line(gate: Gate | None, state: str | None, staged: bool) -> str:
+    """Return one line that says whose gate it is and what has become of it; `staged`: whether anything is left."""
     if gate is None:
         return "no run has claimed it"
     if gate.opened_at_commit is None:
@@ -115,7 +115,8 @@ def gate_line(gate: Gate | None, state: str | None) -> str:
         return f"gate opened by {gate.flow_run_name}, run {gate.flow_run_id}"
     if state in ("Suspended", "Paused"):
         return f"GATE OPEN: {gate.flow_run_name}, run {gate.flow_run_id}"
-    return f"gate of {gate.flow_run_name}, which is {state}; to ask again: cleanup-staging/cleanup"
+    again = "; to ask again about what is staged: cleanup-staging/cleanup" if staged else ""
+    return f"gate of {gate.flow_run_name}, which is {state}{again}"
 
 
 def main(folder: Path | None = None) -> int:
@@ -139,7 +140,7 @@ def main(folder: Path | None = None) -> int:
         print(f"\n{gate.target if gate and gate.target else printable(target.folder.name)}")
         rest = f", and {size(target.other_bytes)} that no receipt explains" if target.other_bytes else ""
         print(f"  {number(target.shards, 'shard')}, {size(target.shard_bytes)}{rest}")
-        print(f"  {gate_line(gate, known.get(gate.flow_run_id) if gate else None)}")
+        print(f"  {gate_line(gate, known.get(gate.flow_run_id) if gate else None, target.shards > 0)}")
         print(f"  {printable(target.folder)}")
         if target.strangers:
             print(f"  not of bids-push, neither opened nor removed: {number(len(target.strangers), 'name')}")

@@ -187,7 +187,7 @@ def test_what_the_repo_and_the_record_disagree_about_is_said() -> None:
         assert work([ONE], [line(ONE)], files).drift == (Drift(ONE.path, what),)
     stranger = ListedFile("data/stranger.parquet", 3, "1" * 64)
     assert work([ONE], [], [stranger]).drift == (
-        Drift(stranger.path, "a shard in data/ that the record does not know"),
+        Drift(stranger.path, "a shard in data/ that the record does not know: if it has to go, delete it on the Hub"),
     )
 
 

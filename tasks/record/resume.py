@@ -163,7 +163,7 @@ def _drift(
         if path in listing.files and path not in named
     ]
     drift += [
-        Drift(path, "a shard in data/ that the record does not know")
+        Drift(path, "a shard in data/ that the record does not know: if it has to go, delete it on the Hub")
         for path in listing.files
         if path.startswith("data/") and path.endswith(".parquet") and path not in record.shards and path not in planned
     ]
