@@ -428,6 +428,18 @@ def test_what_was_accepted_to_be_gone_is_not_asked_about_in_the_nights_after(
     assert f"{PUBLISHED // SUBJECTS * 2} of {PUBLISHED} published images" in (stopped.message or "")
 
 
+def test_what_goes_little_by_little_is_accepted_by_nobody_and_stops_once_it_is_much(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    root, (one, other, *_) = tmp_path / "staging-root", sorted(bids.glob("sub-*"))
+    push(bids, target, root)
+    shutil.rmtree(one)
+    assert push(bids, target, root).type.value == "COMPLETED"
+    shutil.rmtree(other)
+    state = push(bids, target, root)
+    assert state.name == "TooMuchChanged" and f"{2 * len(EACH)} of {PUBLISHED} published" in (state.message or "")
+
+
 def test_an_accepted_subject_that_came_back_and_is_gone_again_is_asked_about(
     bids: Path, target: Hub, tmp_path: Path
 ) -> None:
