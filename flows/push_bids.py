@@ -108,7 +108,8 @@ def push_bids(
             gate for them, where you decide whether exactly these leave the repo.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
-        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
+        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run. Lift
+            unreadable only for tables and JSON that you have looked through yourself: nothing else has.
         gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
             that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
