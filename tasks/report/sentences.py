@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from tasks.bids.pictures import strip
+from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
 from tasks.record.resume import Drift, Work
@@ -329,6 +330,8 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
 
 
 def _what_is_stale(file: Removal) -> str:
+    if file.file.endswith(TEMPORARY_SUFFIX):
+        return f"{'an empty' if not file.size else 'an unfinished'} file that a run left when it broke off"
     if not file.is_shard:
         return "a copy of nothing"
     return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
