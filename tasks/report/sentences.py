@@ -121,6 +121,12 @@ def drifted(drift: Sequence[Drift]) -> str:
     return f"Changed on the Hub by somebody else: {first}{more}."
 
 
+def some_of(names: Sequence[str], noun: str) -> str:
+    """Return how many there are and the first of them: `4 files (a, b, c and 1 more)`."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{number(len(names), noun)} ({', '.join(names[:NAMED])}{more})"
+
+
 def nothing_staged(leftovers: Leftovers) -> str:
     """Return the sentence with which a run ends that has nothing to ask about."""
     only = leftovers.only_copies
