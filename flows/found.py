@@ -23,11 +23,12 @@ from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.change import Change, change
 from tasks.record.remote import INDEX, RECORD, Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
+from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.resume import Drift, Work, decide
 from tasks.report import sentences
 from tasks.values.errors import PushError
 from tasks.values.findings import Checked, PreflightStopped, Statement
-from tasks.values.models import Dataset, Gated, Image, Listing, Removed, ShardSpec, Verification
+from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
 from tasks.values.ours import is_shard
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
@@ -91,6 +92,8 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     Raises:
         PreflightStopped: something should not be published as it is.
         TooMuchChanged: much of what is published is gone from the dataset or has other bytes.
+        RemovedCameBack: what a person has had removed is in the dataset again.
+        UnreadableMemory: nobody knows what was removed.
     """
     hub, staging, steps = held.hub, held.staging, held.steps
     folder = source_of(order.source)
@@ -106,7 +109,7 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     replaced = {path: data for path, data in outdated(texts, listing).items() if path in remote.record.texts}
     edited = steps.take(find_edited, hub, quoted(remote.record), quoted(listing), list(replaced)) if replaced else ()
     work = replace(work, drift=(*work.drift, *elsewise(remote, listing, texts, shards), *edited))
-    changed = change(dataset, shards, remote.record, contents.sha256, settled(held, approved, remote.record))
+    changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
     say_what_is_there(held, work, there=bool(remote.commit))
@@ -117,10 +120,28 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved)
 
 
+def changed_since(
+    held: Held,
+    dataset: Dataset,
+    shards: Sequence[ShardSpec],
+    record: PublicationRecord,
+    contents: ContentCache,
+    approved: Removals | None,
+) -> Change:
+    """Compare the dataset with what is published, less what a person has decided about.
+
+    A run that carries out an approved removal publishes nothing that came back, so it asks about nothing such.
+    """
+    decided = settled(held, approved, record)
+    back = {} if approved else read_removed(held.staging).back(dataset.images, record)
+    return change(dataset, shards, record, contents.sha256, decided, back)
+
+
 def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Dataset) -> None:
     """Check that little has changed, or that a person has given the exact number of changes.
 
-    What was accepted as gone is remembered, so it is not asked about the next night.
+    What was accepted as gone is remembered, so it is not asked about the next night. What was removed once and is
+    published again is forgotten.
 
     Args:
         held: the target.
@@ -136,9 +157,12 @@ def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Da
     changed.require(part, number)
     before = read_accepted(held.staging)
     there = {image.path for image in dataset.images}
-    after = before.after(changed, changed.exceeds(part), remote.record, there)
+    after = before.after(changed, changed.asks(part), remote.record, there)
     if after != before:
         write_accepted(held.staging, after)
+    removed = read_removed(held.staging)
+    if (left := removed.after(dataset.images, remote.record)) != removed:
+        write_removed(held.staging, left)
 
 
 def elsewise(
@@ -184,9 +208,7 @@ def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) 
     """
     remote, listing = held.steps.take(read_target_again, held.hub)
     contents = found.contents
-    changed = change(
-        found.dataset, found.shards, remote.record, contents.sha256, settled(held, found.approved, remote.record)
-    )
+    changed = changed_since(held, found.dataset, found.shards, remote.record, contents, found.approved)
     if not changed.within(found.changed):
         changed.require(Settings().max_change, order.accept_changes, meanwhile=True)
     rest = [spec for spec in found.shards if spec.path not in waiting]

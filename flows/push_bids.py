@@ -30,7 +30,15 @@ from flows.ends import (
 from flows.found import Found, Order, find, find_again, would_stop
 from flows.held import Held, on_target
 from flows.publish import Push
-from flows.removal import asked_already, nothing_removed, planned_removal, removed_state, to_ask, to_draw
+from flows.removal import (
+    asked_already,
+    nothing_removed,
+    planned_removal,
+    remember_removed,
+    removed_state,
+    to_ask,
+    to_draw,
+)
 from flows.steps import quoted
 from flows.tail import Approved, tail, tail_again
 from flows.verified import published
@@ -121,7 +129,8 @@ def push_bids(
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
         accept_changes: Only when a push has stopped because too much of what is published is gone or has other bytes,
-            and all of it is meant: the number of images that it named. For one run; another night has another number.
+            or because what was removed is back, and all of it is meant: the number of images that it named. For one
+            run; another night has another number.
     """
     if night := later_night():
         return skipped(night, status_at(Target(constants.ENDPOINT, repo_id, revision)))
@@ -183,6 +192,7 @@ def publish(
         removal = planned_removal(held, approved, wave, found.remote, found.listing, pictures)
         if not removal:
             return nothing_removed(held, approved, removal)
+        remember_removed(held, removal, found.remote.record)
         changes = replace(changes, remove=removal)
     later = frozenset(spec.path for spec in waiting)
     done, failed = send(held, order, found, wave, later, changes, {**found.texts, **pictures.files})

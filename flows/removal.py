@@ -21,6 +21,7 @@ from tasks.card import Pictures
 from tasks.record.accepted import read_accepted
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals, pictures_of, read_kept
+from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.resume import Work
 from tasks.remove import plan_removal, require_gone
 from tasks.report import sentences
@@ -99,6 +100,13 @@ def planned_removal(
     for kept in plan.kept:
         get_run_logger().warning("Approved, and not removed: %s: %s", kept.file, kept.why)
     return plan
+
+
+def remember_removed(held: Held, plan: RemovalPlan, record: PublicationRecord) -> None:
+    """Remember which images this removal takes, before it does: if they come back one day, a person is asked."""
+    images = {image.path for path in plan.shards for image in record.shards[path].images}
+    images |= {image for rows in plan.rows.values() for image in rows}
+    write_removed(held.staging, read_removed(held.staging).with_more(images))
 
 
 def nothing_removed(held: Held, approved: Approved, plan: RemovalPlan) -> State:

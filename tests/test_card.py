@@ -15,6 +15,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from dulwich import porcelain
 from huggingface_hub import DatasetCard, RepoCard
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from deployments.local_stack import Stack
@@ -261,9 +263,39 @@ def test_the_card_counts_what_is_published_and_not_what_is_planned(tmp_path: Pat
     text = card(dataset, REPO, published(first), None)
 
     assert "3 images of 1 subject in 1 session," in text
-    assert "**Publication is under way:** 3 of 5 images are here so far." in text
+    assert "**Publication is under way:** 3 of 5 images of the BIDS dataset are here so far." in text
     assert [row[3] for row in rows_in(html_of(text))[1:4]] == ["1", "1", "1"]
     assert "under way" not in card(dataset, REPO, published(*plan(dataset, {})), None)
+
+
+def test_the_card_counts_what_the_repo_serves_although_the_dataset_no_longer_has_it(tmp_path: Path) -> None:
+    dataset = load(bids.two_sessions(tmp_path))
+    record = published(*plan(dataset, {}))
+    less = replace(dataset, images=tuple(one for one in dataset.images if one.sub == "02"))
+    all_of_it, text = card(dataset, REPO, record, None), card(less, REPO, record, None)
+
+    assert "5 images of 2 subjects in 2 sessions," in text and "under way" not in text
+    assert rows_in(html_of(text)) == rows_in(html_of(all_of_it))
+    assert yaml_of(text)["configs"] == yaml_of(all_of_it)["configs"]
+    assert "4 images of them are no longer in the BIDS dataset" in text
+    assert "no longer" not in all_of_it
+
+
+def test_a_derivative_that_is_no_longer_in_the_dataset_is_still_named_as_one(tmp_path: Path) -> None:
+    dataset = load(bids.two_sessions(tmp_path))
+    less = replace(dataset, images=tuple(one for one in dataset.images if one.dataset == "raw"))
+
+    assert len(less.images) == len(dataset.images) - 1
+    assert "derivatives: `masks`" in card(less, REPO, published(*plan(dataset, {})), None)
+
+
+@given(st.lists(st.text(max_size=40) | st.from_regex(r"(derivatives/)?(sub-|ses-|_|/|anat|T1w|\.){0,9}"), max_size=5))
+def test_whatever_paths_somebody_wrote_into_the_record_there_is_a_card(paths: list[str]) -> None:
+    contents = tuple(ImageContent(path=path, size=1, sha256="0" * 64) for path in paths)
+    line = PublishedShard(path="data/x/x.parquet", digest="0" * 64, sha256="0" * 64, size=1, rows=1, images=contents)
+    text = card(Dataset("/", "none", {}, ()), REPO, PublicationRecord().updated([line]), None)
+
+    assert not paths or f"{len(set(paths))} image" in text
 
 
 def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def true_record(hub: Hub) -> PublicationRecord:
     assert {path: (one.size, one.sha256) for path, one in published.record.shards.items()} == shards
     texts = {path: one.size for path, one in published.record.texts.items()}
     assert texts == {path: files[path].size for path in texts}
-    assert f"{len(images(published.record)):,}" in (hub.read(CARD, published.commit) or b"").decode()
+    assert f"\n{len(images(published.record)):,} images of " in (hub.read(CARD, published.commit) or b"").decode()
     return published.record
 
 

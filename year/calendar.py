@@ -22,7 +22,7 @@ from prefect.states import Cancelled
 from deployments.local_stack import wait_until
 from tests.counted_hub import CONTENT
 from year import script
-from year.oracle import Asked, Disagreement, Oracle, Seen, agree, is_shard
+from year.oracle import STOPPED, Asked, Disagreement, Oracle, Seen, agree, is_shard
 from year.people import Answer, Appointment, appointment
 from year.repo import Head, Repo
 from year.rig import CLEANUP, PUSH, REPO_ID, Rig
@@ -129,7 +129,7 @@ class Year:
         hub = "ignores" if night.hub == "well" and self.scene.undo else night.hub
         asked = Asked(dataset, removed, night.verification, hub=hub)
         seen, run = self.push(source, asked, night)
-        if seen.state == "TooMuchChanged" and not (night.unmounted or night.source):
+        if seen.state in STOPPED and not (night.unmounted or night.source):
             assert dataset is not None
             many = self.oracle.too_many(seen.after, dataset)
             if draw.random() < 0.3:

@@ -137,6 +137,8 @@ class Oracle:
     """Images that were accepted to be gone from the dataset, and are still: their published sha256, by their path."""
     maybe: dict[str, str] = field(default_factory=dict)
     """Those of a run that was killed, or lost the Hub, before it could be seen whether it remembers them."""
+    removed: set[str] = field(default_factory=set)
+    """Images that left the repo by a decision, and were not published again since."""
     takes_over: bool = False
     """Whether the last push had a reason to take an open gate over."""
     without: frozenset[str] = frozenset()
@@ -161,12 +163,14 @@ class Oracle:
         self._sure(seen, asked)
         many = self.too_many(seen.before, asked.dataset)
         if many and asked.accept_changes != many and "change" not in self.without and not seen.killed:
-            self._nothing_was_done(seen, {"TooMuchChanged"})
+            much = self._changed(seen.before, asked.dataset) > MAX_CHANGE * len(images_of(seen.before))
+            self._nothing_was_done(seen, {"TooMuchChanged" if much else "RemovedCameBack"})
             return agree(f"accept_changes={many}" in seen.message, f"the state does not name accept_changes={many}")
-        agree(seen.state != "TooMuchChanged", f"stopped, although {many} is what was accepted or not too many")
+        agree(seen.state not in STOPPED, f"stopped, although {many} is what was accepted or not too many")
         other = self._asks(asked, want, seen.before) and not self._shown(want, seen.before)
         self.takes_over = bool(want.todo or seen.killed or not same(seen.before, seen.after) or other)
         self._accept(seen, asked, many)
+        self.removed -= asked.dataset.images.keys() & images_of(seen.before).keys()
         self._published(seen, asked, want)
         self._staged_for(seen, want)
         if not seen.killed:
@@ -188,14 +192,28 @@ class Oracle:
         return self.gate is not None and self.gate.removals == self._undecided(want, before)
 
     def too_many(self, before: Head, dataset: Dataset) -> int:
-        """How many published images are gone or other, where a person has to say that it is meant; else 0."""
-        published = {image: digest for line in ours(before.record).values() for image, digest in line.images.items()}
+        """How many images changed, where a person has to say that it is meant; else 0."""
+        many, back = self._changed(before, dataset), len(self.back(before, dataset))
+        return many + back if back or many > MAX_CHANGE * len(images_of(before)) else 0
+
+    def _changed(self, before: Head, dataset: Dataset) -> int:
+        """How many published images are gone or other, and nobody has decided about them."""
+        published = images_of(before)
         decided = self.kept.images | (self.gate.removals.images if self.gate else frozenset())
         decided |= {image for image, digest in self.accepted.items() if published.get(image) == digest}
         now = dataset.images
         gone = sum(image not in now and image not in decided for image in published)
-        many = gone + sum(image in now and now[image] != digest for image, digest in published.items())
-        return many if many > MAX_CHANGE * len(published) else 0
+        return gone + sum(image in now and now[image] != digest for image, digest in published.items())
+
+    def back(self, before: Head, dataset: Dataset) -> set[str]:
+        """The images of the dataset that left the repo by a decision, or whose whole subject did."""
+        published = images_of(before)
+        whole = {image.split("/")[0] for image in self.removed} - {image.split("/")[0] for image in published}
+        return {
+            image
+            for image in dataset.images
+            if image not in published and (image in self.removed or image.split("/")[0] in whole)
+        }
 
     def _sure(self, seen: Seen, asked: Asked) -> None:
         """Whether a run that was killed remembers what was accepted is seen by what the next one asks about."""
@@ -204,7 +222,7 @@ class Oracle:
         known = self.accepted
         self.accepted, self.maybe = {**known, **self.maybe}, {}
         many = self.too_many(seen.before, asked.dataset)
-        remembered = many == asked.accept_changes if many else seen.state != "TooMuchChanged"
+        remembered = many == asked.accept_changes if many else seen.state not in STOPPED
         if not remembered and f"accept_changes={many}." not in seen.message:
             self.accepted = known
 
@@ -436,6 +454,8 @@ class Oracle:
         now = removals_of(seen.before, dataset) if dataset is not None else set()
         due = {one for one in now & approved.keys() if approved[one] == sha256(seen.before.files[one[1]])}
         self._removed(seen, due, dataset, now)
+        left = {one for one in due if seen.before.files.get(one[1]) != seen.after.files.get(one[1])}
+        self.removed |= {image for one in left for image in images_in(one, seen.before)}
         self._let_go(seen, form, gate)
         agree(seen.killed or seen.state in AFTER | HUB_AWAY, f"a decision ended {seen.state}: {seen.message[:300]}")
         if not seen.killed and seen.state == "VerificationFailed":
@@ -518,6 +538,7 @@ class Oracle:
 
 
 GREEN = frozenset({"Suspended", "NothingToPublish", "NothingStaged"})
+STOPPED = frozenset({"TooMuchChanged", "RemovedCameBack"})
 DECIDED = frozenset({"CleanedUp", "Kept", "Removed"})
 AFTER = (
     DECIDED
@@ -529,7 +550,7 @@ AFTER = (
         "ShardsFailed",
         "ContestedTarget",
         "Suspended",
-        "TooMuchChanged",
+        *STOPPED,
         "RemovalRefused",
     }
 )
@@ -593,6 +614,11 @@ def images_in(removal: Removal, before: Head) -> Collection[str]:
     if removal[0] == "shard":
         return before.record[removal[1]].images.keys()
     return {removal[2]} if removal[0] == "row" else ()
+
+
+def images_of(head: Head) -> dict[str, str]:
+    """The images that the record says are published: path -> sha256."""
+    return {image: digest for line in ours(head.record).values() for image, digest in line.images.items()}
 
 
 def ours(record: Mapping[str, Line]) -> dict[str, Line]:

@@ -1,1 +1,1 @@
-"""What BIDS datasets are made of: texts, licences, git-annex, NIfTI images and pictures of them."""
+"""What BIDS datasets are made of: file names, texts, licences, git-annex, NIfTI images and pictures of them."""

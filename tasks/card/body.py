@@ -87,10 +87,15 @@ def _title(dataset: Dataset, published: PublishedImages) -> str:
         f"{md.size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
         f"per {'session' if counts.sessions else 'subject'}.",
     ]
-    if counts.images < published.planned:
+    if published.missing:
         lines.append(
-            f"**Publication is under way:** {counts.images:,} of {published.planned:,} images are here so far. "
-            "The figures on this card count these only."
+            f"**Publication is under way:** {published.planned - published.missing:,} of {published.planned:,} images "
+            "of the BIDS dataset are here so far. The figures on this card count what is here."
+        )
+    if published.kept:
+        lines.append(
+            f"{_number(published.kept, 'image')} of them {'is' if published.kept == 1 else 'are'} no longer in the "
+            "BIDS dataset: what was published stays here until a person has decided that it is removed."
         )
     return "\n\n".join(lines)
 

@@ -24,6 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.names import Name, parse
 from tasks.bids.text import NotText, decode
 from tasks.load.annex import file_facts
 from tasks.load.errors import (
@@ -37,7 +38,7 @@ from tasks.load.errors import (
     UnreadableTable,
     listed,
 )
-from tasks.load.names import Name, Place, parse, place
+from tasks.load.places import Place, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import Tables
 from tasks.load.texts import is_text, read_text

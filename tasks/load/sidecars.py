@@ -19,9 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.names import Name
 from tasks.bids.text import NotText, decode, to_json
 from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
-from tasks.load.names import Name
 from tasks.load.tree import Folder
 
 SIDECAR_EXTENSIONS = (".json", ".tsv", ".bval", ".bvec")

@@ -8,10 +8,13 @@ right one night is wrong the next, so it cannot be left on.
 Images are compared, path by path, with the lines of the record. A new image is no change, and neither is a new name of
 the dataset, nor new sidecars. An image whose bytes cannot be read (not fetched, a bad disk) is not known to differ:
 staging says what is wrong with it, and its published version stays.
+
+An image that a person has had removed from the Hub, and that is in the dataset again, stops a run too, even a single
+one (`tasks.record.removed_before`).
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from tasks.bids.annex import identifies_content
 from tasks.values.errors import PushError
@@ -27,6 +30,10 @@ class TooMuchChanged(PushError):
     """So much of what is published is gone or has other bytes that a person has to say that it is meant."""
 
 
+class RemovedCameBack(TooMuchChanged):
+    """Images that a person has had removed from the Hub are in the dataset again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """How a dataset differs from its published version."""
@@ -40,6 +47,8 @@ class Change:
     before: DatasetIdentity | None = None
     """The dataset as it was published, if the record names it."""
     now: DatasetIdentity | None = None
+    back: Mapping[str, str] = field(default_factory=dict)
+    """The images that were removed from the Hub and are in the dataset again: path -> the day of the removal."""
     gone_subjects: tuple[str, ...] = ()
     """The subjects of which no published image is left in the dataset, as `sub-01`. Those of derivatives do not count
     where the subject has others.
@@ -49,22 +58,30 @@ class Change:
 
     @property
     def count(self) -> int:
-        """The number of images that are gone or have other bytes."""
-        return len(self.gone) + len(self.other)
+        """The number of images that are gone, have other bytes, or were removed and came back."""
+        return len(self.gone) + len(self.other) + len(self.back)
 
     def within(self, other: "Change") -> bool:
         """Return whether everything that changed here changed in the other one too.
 
         What a run has published since then no longer counts as a change, so there may be less here.
         """
-        return set(self.gone) <= set(other.gone) and set(self.other) <= set(other.other)
+        return (
+            set(self.gone) <= set(other.gone)
+            and set(self.other) <= set(other.other)
+            and self.back.keys() <= other.back.keys()
+        )
 
     def exceeds(self, part: float) -> bool:
         """Return whether more than this part (0 to 1) of the published images is gone or has other bytes."""
-        return self.count > part * self.published
+        return len(self.gone) + len(self.other) > part * self.published
+
+    def asks(self, part: float) -> bool:
+        """Return whether a person has to confirm this change: it exceeds this part, or something removed came back."""
+        return self.exceeds(part) or bool(self.back)
 
     def require(self, part: float, accepted: int, meanwhile: bool = False) -> None:
-        """Check that no more than this part has changed, or that a person has given the exact number.
+        """Check that no person has to confirm this change, or that one has given the exact number.
 
         Args:
             part: of the published images, 0 to 1.
@@ -73,14 +90,17 @@ class Change:
 
         Raises:
             TooMuchChanged: more has changed, and the number was not given.
+            RemovedCameBack: no more has changed, but what was removed is there again, and the number was not given.
         """
         if problem := self.problem(part, accepted, meanwhile):
             raise problem
 
     def problem(self, part: float, accepted: int, meanwhile: bool = False) -> TooMuchChanged | None:
         """Return the error that `require` raises, or None."""
-        stops = self.exceeds(part) and accepted != self.count
-        return TooMuchChanged(self.message(part, accepted, meanwhile)) if stops else None
+        if not self.asks(part) or accepted == self.count:
+            return None
+        error = TooMuchChanged if self.exceeds(part) else RemovedCameBack
+        return error(self.message(part, accepted, meanwhile))
 
     def message(self, part: float, accepted: int, meanwhile: bool = False) -> str:
         """Return what has changed, why that may be a mistake, and how to go on."""
@@ -90,13 +110,18 @@ class Change:
             if meanwhile
             else "Nothing was staged, sent or removed"
         )
+        changed = len(self.gone) + len(self.other)
         lines = [
-            f"{begun}: {self.count:,} of {self.published:,} published images are gone from "
+            f"{begun}: {self._came_back()}."
+            if not self.exceeds(part)
+            else f"{begun}: {changed:,} of {self.published:,} published images are gone from "
             f"the dataset or have other bytes, and that is more than {part:.0%} (BIDS_PUSH_MAX_CHANGE).",
             *_named("wholly gone", self.gone_subjects, "subject"),
             *_named("with images that are gone or have other bytes", self.changed_subjects, "subject"),
             *_named("gone", self.gone, "image"),
             *_named("with other bytes", self.other, "image"),
+            *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
+            *_named("removed before", tuple(self.back), "image"),
         ]
         if self.before and self.now and self._looks_other():
             lines.append(
@@ -105,11 +130,22 @@ class Change:
             )
         if accepted:
             lines.append(f"accept_changes was {accepted:,}, which is not the number that is found now.")
-        lines.append(
-            "Check that the disk is mounted whole, and that source and repo_id belong together. If all of this is "
-            f"meant, run the push once more with accept_changes={self.count}."
+        check = (
+            "Check that the disk is mounted whole, and that source and repo_id belong together."
+            if self.exceeds(part)
+            else "If they came back by mistake, from a backup for example, take them out of the dataset."
         )
+        lines.append(f"{check} If all of this is meant, run the push once more with accept_changes={self.count}.")
         return "\n".join(lines)
+
+    def _came_back(self) -> str:
+        """Return how many images came back, and since when they must not be there."""
+        days = sorted(set(self.back.values()))
+        when = f"on {days[0]}" if len(days) == 1 else f"between {days[0]} and {days[-1]}" if days else ""
+        who, are = (
+            ("image that a person has had", "is") if len(self.back) == 1 else ("images that people have had", "are")
+        )
+        return f"{len(self.back):,} {who} removed from the Hub ({when}) {are} in the dataset again"
 
     def _looks_other(self) -> bool:
         before, now = self.before, self.now
@@ -122,6 +158,7 @@ def change(
     record: PublicationRecord,
     sha256_of: Sha256Of,
     settled: Collection[str] = (),
+    back: Mapping[str, str] | None = None,
 ) -> Change:
     """Compare a dataset with what the record says was published.
 
@@ -131,6 +168,7 @@ def change(
         record: what is published.
         sha256_of: is asked only about images of the same size whose git-annex key does not settle the question.
         settled: published images that a person has decided about, or is being asked about. They do not count as gone.
+        back: images that were removed from the Hub and are in the dataset again: path -> the day of the removal.
     """
     now = {image.path: image for image in dataset.images}
     digests = {spec.path: spec.digest for spec in shards}
@@ -157,6 +195,7 @@ def change(
         other=tuple(changed),
         before=record.dataset,
         now=identity_of(dataset),
+        back=dict(sorted((back or {}).items())),
         gone_subjects=tuple(sorted(told & lost)),
         changed_subjects=tuple(sorted((told | partly) - (told & lost))),
     )

@@ -1,5 +1,6 @@
 """Removals as people decide them: a gate that names what the dataset no longer has, and what becomes of each answer."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,17 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     assert code == 0 and "Decided: Removed" in said and "freed" in said, said
     assert path_of(shard) not in files_on(gate) and images_on(gate.hub) == images_of(own_bids)
     assert {Path(name).stem.partition(".")[0] for name in gate.shards()} <= {shard}
+    assert_it_does_not_come_back_by_itself(night, own_bids, tmp_path / "away", gate, shard)
+
+
+def assert_it_does_not_come_back_by_itself(night: Night, bids: Path, away: Path, gate: Pushed, shard: str) -> None:
+    """What was removed and is in the dataset again is published once somebody has given the number, and only then."""
+    head, back = gate.hub.head(), len(images_of(away))
+    shutil.copytree(away, bids, dirs_exist_ok=True)
+    state, _ = night(removed="keep").ended()
+    stopped = night(removed="keep")
+    assert (state, stopped.ended()[0], gate.hub.head()) == ("RemovedCameBack", "RemovedCameBack", head)
+    assert f"accept_changes={back}." in message(stopped) and shard.partition("_")[0] in message(stopped)
+    night(removed="keep", accept_changes=back).at_gate()
+    assert path_of(shard) in files_on(gate) and images_on(gate.hub) == images_of(bids)
+    assert night(removed="keep").ended()[0] != "RemovedCameBack"
