@@ -221,6 +221,18 @@ def test_a_damaged_memory_is_none(bids: Path, target: Hub, tmp_path: Path) -> No
     assert "no run has compared it with its dataset yet" in shown(state, target)
 
 
+def test_a_memory_that_cannot_be_written_hides_not_why_the_run_ended(
+    bids: Path, target: Hub, tmp_path: Path, prefect_server: Stack
+) -> None:
+    push(bids, target, tmp_path)
+    memory = next(tmp_path.glob("lab--*/status.json"))
+    memory.unlink()
+    memory.mkdir()
+    state = push(tmp_path / "unmounted", target, tmp_path)
+    assert state.name == "NotABidsDataset" and "/artifacts/artifact/" in (state.message or "")
+    assert "**NotABidsDataset**" in shown(state, target)
+
+
 def test_every_step_of_the_chain_hangs_on_the_first_in_the_runs_graph(bids: Path, target: Hub, tmp_path: Path) -> None:
     state = push(bids, target, tmp_path)
     chain = ["load", "check", "plan", "read", "check", "draw", "stage", "transfer", "commit", "verify"]

@@ -82,7 +82,7 @@ def read_rows(path: str, data: bytes) -> list[Row]:
 
 def no_table(text: str) -> str | None:
     """Return why the columns of a tab-separated table are not certain, or None if they are."""
-    lines = LINE_END.split(text.removeprefix("\ufeff"))
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")  # faster than LINE_END
     head = lines[0].rstrip("\t")
     tabs = head.count("\t")
     if "\t" not in head and _NO_TSV.search(head.strip()):
@@ -90,7 +90,7 @@ def no_table(text: str) -> str | None:
     if why := _no_header(head.split("\t")):
         return why
     for number, line in enumerate(lines[1:], start=2):
-        if line.count("\t") == tabs or not line.strip():
+        if line.count("\t") == tabs or not line or line.isspace():
             continue
         cells = line.split("\t")
         if len(cells) < tabs + 1 or any(cell.strip() for cell in cells[tabs + 1 :]):
