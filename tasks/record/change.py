@@ -99,8 +99,8 @@ class Change:
         """Return the error that `require` raises, or None."""
         if not self.asks(part) or accepted == self.count:
             return None
-        error = TooMuchChanged if self.exceeds(part) else RemovedCameBack
-        return error(self.message(part, accepted, meanwhile))
+        message = self.message(part, accepted, meanwhile)
+        return TooMuchChanged(message) if self.exceeds(part) else RemovedCameBack(message)
 
     def message(self, part: float, accepted: int, meanwhile: bool = False) -> str:
         """Return what has changed, why that may be a mistake, and how to go on."""
