@@ -15,7 +15,7 @@ from tasks.approve import read_gate
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
-from tasks.record.resume import Work
+from tasks.record.resume import Work, disagreement
 from tasks.report import sentences
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
@@ -29,8 +29,16 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(held: Held, work: Work) -> None:
-    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither."""
+def say_what_is_there(held: Held, work: Work, there: bool) -> None:
+    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
+
+    What somebody else has changed is shown before a commit of this run may take its place.
+
+    Args:
+        held: the target.
+        work: what is left to do.
+        there: whether the repo is on the Hub.
+    """
     log = get_run_logger()
     planned = len(work.done) + len(work.missing) + len(work.held_back)
     log.info(
@@ -44,19 +52,10 @@ def say_what_is_there(held: Held, work: Work) -> None:
     )
     for drift in work.drift:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
-    held.status.drift = sentences.drifted(work.drift)
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
-    held.status.learn(
-        planned=planned,
-        on_hub=len(work.done),
-        to_send=len(work.send),
-        to_embed=len(work.stage),
-        held=len(work.held_back),
-        removals=work.removals,
-        failed=(),
-    )
-    if work.missing:
+    held.status.found(work, there)
+    if work.missing or work.drift:
         held.status.show("Running", read_gate(held.staging))
 
 
@@ -75,9 +74,34 @@ def say_what_is_published(
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
+        earlier=earlier_of(failed, done.record, listing),
         held=len(work.held_back),
         removals=find_removals(shards, done.record, replace(listing, commit=done.commit), texts),
     )
+
+
+def earlier_of(failed: Collection[str], record: PublicationRecord, listing: Listing) -> list[str]:
+    """Return the paths of those shards that could not be staged of which the Hub keeps an earlier version, sorted."""
+    lines = record.shards
+    return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
+
+
+def say_what_is_committed(held: Held, before: Remote, done: Remote, texts: Collection[str]) -> None:
+    """Keep for the run's state what a commit has brought that brought no shard.
+
+    Args:
+        held: the target.
+        before: what the target held when the run began.
+        done: what it holds now.
+        texts: the texts and pictures that had to be committed.
+    """
+    lines = before.record.shards
+    new = any(lines.get(path) != line for path, line in done.record.shards.items())
+    if new or done.commit == before.commit:
+        return
+    parts = [sentences.some_of(sorted(texts), "file")] if texts else []
+    parts += ["the card (README.md)"] if done.card != before.card else []
+    held.status.committed = f"Committed without a shard, as {done.commit[:12]}: {', '.join(parts) or 'the record'}."
 
 
 def skipped(later: FlowRun, status: str) -> State:
@@ -188,9 +212,16 @@ def nothing_to_publish(held: Held, work: Work, verification: Verification, remot
     )
 
 
-def failures(failed: Mapping[str, PushError], total: int) -> str:
-    """Return the message with which a run ends if shards could not be staged."""
-    listed = "\n".join(f"  {Path(path).stem}: {why}" for path, why in sorted(failed.items())[:20])
+def failures(failed: Mapping[str, PushError], total: int, earlier: Collection[str]) -> str:
+    """Return the message with which a run ends if shards could not be staged.
+
+    Args:
+        failed: the errors of these shards, by path.
+        total: the number of shards of the dataset.
+        earlier: the paths of those of which the Hub keeps an earlier version.
+    """
+    kept = dict.fromkeys(earlier, " (the Hub keeps its earlier version)")
+    listed = "\n".join(f"  {Path(path).stem}{kept.get(path, '')}: {why}" for path, why in sorted(failed.items())[:20])
     more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
     return (
         f"{len(failed)} of {sentences.number(total, 'shard')} could not be staged; the others are published. Nothing "

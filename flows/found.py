@@ -13,6 +13,7 @@ from flows.held import Held
 from flows.removal import settled
 from flows.steps import quoted
 from tasks.card import side_files
+from tasks.commit.changes import outdated
 from tasks.disk.contents import FILE as CACHE
 from tasks.disk.contents import ContentCache
 from tasks.load import load_dataset
@@ -20,7 +21,7 @@ from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.change import Change, change
-from tasks.record.remote import INDEX, RECORD, Remote, read_target, read_target_again
+from tasks.record.remote import INDEX, RECORD, Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.resume import Drift, Work, decide
@@ -105,11 +106,13 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     remote, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
     contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    work = replace(work, drift=(*work.drift, *elsewise(remote, listing, texts)))
+    replaced = {path: data for path, data in outdated(texts, listing).items() if path in remote.record.texts}
+    edited = steps.take(find_edited, hub, quoted(remote.record), quoted(listing), list(replaced)) if replaced else ()
+    work = replace(work, drift=(*work.drift, *elsewise(remote, listing, texts, shards), *edited))
     changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
-    say_what_is_there(held, work)
+    say_what_is_there(held, work, there=bool(remote.commit))
     work = work if approved is None else work.only(approved)
     if work.missing:
         in_headers = steps.take(check_images, quoted(work.missing), folder)
@@ -162,9 +165,18 @@ def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Da
         write_removed(held.staging, left)
 
 
-def elsewise(remote: Remote, listing: Listing, texts: Mapping[str, bytes]) -> Iterator[Drift]:
+def elsewise(
+    remote: Remote, listing: Listing, texts: Mapping[str, bytes], shards: Sequence[ShardSpec]
+) -> Iterator[Drift]:
     """Yield what somebody else has done to the record, and to files in the places of the dataset's own texts."""
     record = remote.record
+    if RECORD in listing.files:
+        damaged = "\n".join(remote.damaged)
+        for spec in shards:
+            if spec.path in listing.files and spec.path not in record.shards and spec.path not in damaged:
+                yield Drift(
+                    spec.path, "its line was taken out of the record: the shard is published anew, with its line"
+                )
     if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
         yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")
     if record.shards and INDEX not in listing.files:

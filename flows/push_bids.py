@@ -16,9 +16,11 @@ from pydantic import BeforeValidator, Field
 
 from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.ends import (
+    earlier_of,
     failures,
     log_waiting,
     nothing_to_publish,
+    say_what_is_committed,
     say_what_is_published,
     shards_failed,
     show_dry_run,
@@ -116,7 +118,8 @@ def push_bids(
             gate for them, where you decide whether exactly these leave the repo.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
-        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run.
+        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run. Lift
+            unreadable only for tables and JSON that you have looked through yourself: nothing else has.
         gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
             that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop
@@ -193,12 +196,16 @@ def publish(
         changes = replace(changes, remove=removal)
     later = frozenset(spec.path for spec in waiting)
     done, failed = send(held, order, found, wave, later, changes, {**found.texts, **pictures.files})
+    if not approved:
+        say_what_is_committed(held, found.remote, done, changes.texts)
     say_what_is_published(held, found.shards, found.work, found.remote, done, found.listing, found.texts, failed)
     evidence = evidence_of(held, found, wave, done, asked, failed, waiting=len(waiting))
     if approved and changes.remove:
         return removed_state(held, approved, changes.remove, evidence, order.verification, sorted(failed))
     if failed:
-        return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards)))
+        earlier = earlier_of(failed, done.record, found.listing)
+        told = failures(failed, len(found.shards), earlier)
+        return shards_failed(held, order.verification, evidence, told)
     return tail(held, order.verification, evidence)
 
 

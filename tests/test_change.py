@@ -330,6 +330,22 @@ def test_the_message_says_that_it_looks_like_another_dataset_only_where_its_name
     assert "'Rest, revised', DOI 10.0/new (6 subjects, 18 images)" in message
 
 
+def test_the_message_names_subjects_first_since_people_think_in_them_and_then_images(bids: Path) -> None:
+    for label in ("01", "02"):  # a mask of theirs stays: that is not the subject
+        mask = bids / f"derivatives/m/sub-{label}/anat/sub-{label}_desc-x_mask.nii.gz"
+        mask.parent.mkdir(parents=True)
+        shutil.copy(images_of(bids)[0], mask)
+    record = record_of(bids)
+    for label in ("01", "02", "03", "04"):
+        shutil.rmtree(bids / f"sub-{label}")
+    for image in (images_of(bids, f"sub-{label}/*/*.nii.gz")[0] for label in ("05", "06")):
+        image.write_bytes(gzip.compress(b"another one" + bytes(200)))
+    _, subjects, others, gone, changed, *_ = compared(bids, record).message(0.1, 0).splitlines()
+    assert subjects == "  4 subjects wholly gone: sub-01, sub-02, sub-03 and 1 more"
+    assert others == "  2 subjects with images that are gone or have other bytes: sub-05, sub-06"
+    assert gone.startswith("  12 images gone: sub-01/") and changed.startswith("  2 images with other bytes: sub-05/")
+
+
 def test_what_a_person_has_decided_about_is_not_counted_again(bids: Path) -> None:
     record = record_of(bids)
     gone = [image.relative_to(bids).as_posix() for image in images_of(bids)[:6]]

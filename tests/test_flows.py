@@ -190,6 +190,24 @@ def test_a_dry_run_publishes_nothing_and_makes_no_repo(bids: Path, target: Hub, 
     assert not target.exists() and not staged(root)
 
 
+def test_what_cannot_be_read_is_in_the_dry_run_stops_the_push_and_is_published_if_somebody_says_so(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    broken = own_bids / "phenotype" / "ward.json"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text('{"ward": "3b",}')
+    dry = push(own_bids, target, root, dry_run=True)
+    assert "The push would stop: unreadable" in (dry.message or "")
+    (text,) = (str(data) for key, data in artifacts(dry).items() if key.startswith("dry-run-"))
+    assert "`not JSON: line 1, column 15` in 1 file: `phenotype/ward.json`" in text and "3b" not in text
+    stopped = push(own_bids, target, root)
+    assert stopped.name == "PreflightStopped" and not target.exists()
+    assert "name the file in .bidsignore" in (stopped.message or "")
+    assert push(own_bids, target, root, allow=["unreadable"]).name == "Staged"
+    assert "Rule `unreadable`" in (target.read(CARD, target.head()) or b"").decode()
+    assert target.read("bids/phenotype/ward.json", target.head()) == broken.read_bytes()
+
+
 def test_a_dry_run_says_what_changed_since_the_last_time(bids: Path, own_bids: Path, target: Hub, root: Path) -> None:
     push(bids, target, root)
     before = target.head()

@@ -64,14 +64,14 @@ def test_a_damaged_line_costs_its_own_shard_only_and_is_reported() -> None:
     text = PublicationRecord().updated(shards).dump().splitlines(keepends=True)
     read, damaged = PublicationRecord.read(text[0] + text[1][:40] + b"\n" + text[2])
     assert sorted(read.shards) == ["data/a/a.parquet", "data/c/c.parquet"]
-    assert len(damaged) == 1 and damaged[0].startswith("line 2:")
+    assert damaged == ("line 2: it is that of data/b/b.parquet, and cannot be read; it is written anew",)
 
 
 def test_a_damaged_index_costs_no_shard_and_is_reported() -> None:
     shard = PublishedShard(path="data/a/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
     read, damaged = PublicationRecord.read(PublicationRecord().updated([shard]).dump(), b'{"texts": [')
     assert read == PublicationRecord().updated([shard])
-    assert len(damaged) == 1 and damaged[0].startswith("index:")
+    assert damaged == ("index: it cannot be read, and is written anew",)
 
 
 LINE = {"path": "data/a/a.parquet", "digest": "a" * 64, "sha256": "b" * 64, "size": 5, "rows": 1, "images": []}

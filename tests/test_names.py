@@ -250,12 +250,32 @@ def test_spaces_around_a_name_are_taken_off(
 
 
 @pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("my lab/My dataset (2024)", "my-lab/My-dataset-2024"),
+        ("lab/Z\u00fcrich -- rest..state.", "lab/Zurich-rest.state"),
+        ("https://huggingface.co/datasets/lab/x.git", "lab/x"),
+        ("lab/" + "x" * 200, "lab/" + "x" * 96),
+        ("dataset", None),
+        ("lab/\u8cc7\u6599", None),
+    ],
+)
+def test_a_name_that_cannot_be_is_answered_in_plain_words_with_the_nearest_that_can(
+    given: str, near: str | None
+) -> None:
+    said = repo_id_problem(given) or ""
+    assert f"The nearest one: {near}." in said if near else "For example: my-lab/my-dataset." in said
+    assert "letters without accents, digits, _, - and ." in said and "alphanumeric" not in said and "regex" not in said
+    assert near is None or repo_id_problem(near) is None
+
+
+@pytest.mark.parametrize(
     ("repo_id", "revision", "says"),
     [
-        ("a/b/c", "main", "repo_id: Repo id must be in the form"),
-        ("my dataset", "main", "repo_id: Repo id must use alphanumeric"),
-        ("dataset", "main", "repo_id: 'dataset' has no namespace"),
-        ("https://huggingface.co/datasets/lab/x", "main", "Give namespace/name alone"),
+        ("a/b/c", "main", "it has more than one /. Give namespace/name alone"),
+        ("my lab/my dataset", "main", "' ' may not be in it"),
+        ("dataset", "main", "'dataset' is no name for a repo: it has no namespace"),
+        ("https://huggingface.co/datasets/lab/x", "main", "The nearest one: lab/x."),
         ("lab/x", "my branch", "' ' may not be in it"),
         ("lab/x", "", "it is empty"),
         ("lab/x", "refs/pr/1", "it is a full ref"),

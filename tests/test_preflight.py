@@ -1,5 +1,6 @@
 """Preflight: what should not be published is found, named without its value, and stops the push or warns."""
 
+import codecs
 import json
 import os
 import stat
@@ -16,6 +17,7 @@ from tasks.load import load
 from tasks.plan import plan
 from tasks.preflight import check, headers_of
 from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
+from tasks.report.sentences import findings, stopped
 from tasks.values.errors import BadInput
 from tasks.values.findings import RULES, STOPS, Checked, Finding, Statement
 from tasks.values.models import Dataset
@@ -234,6 +236,103 @@ def test_a_rule_is_lifted_by_its_name_alone_and_stays_in_sight(tmp_path: Path) -
     assert [one.rule for one in result.stops] == ["personal-data"]
     assert [one.rule for one in result.lifted] == ["date"]
     assert {rule for rule in RULES if rule in STOPS} == set(STOPS)
+
+
+# --- what cannot be read cannot be checked ---
+
+
+def unreadable(root: Path, statement: Statement = STATED) -> dict[str, str]:
+    """The files that cannot be read, each with the reason."""
+    return {one.files[0]: one.field for one in checked(root, statement).findings if one.rule == "unreadable"}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "reason"),
+    [
+        ("phenotype/a.json", '{"dob": "1960-01-02",}', "not JSON: line 1, column 22"),
+        ("phenotype/a.json", '{"a": 1}\n{"dob": "1960"}', "not JSON: line 2, column 1"),
+        ("task-x_bold.JSON", "dob: 1960-01-02", "not JSON: line 1, column 1"),
+        ("phenotype/a.json", "[" * 100_000, "JSON that is nested too deeply to be looked through"),
+        ("phenotype/a.json", '{"a": ' + "9" * 5000 + "}", "not JSON: a number in it has too many digits"),
+        ("phenotype/a.tsv", "participant_id\tage\nsub-01\t30\tDoe", "line 2: 3 cells, and 2 in the first line"),
+        ("phenotype/a.tsv", "participant_id\tage\tname\nsub-01\tDoe", "line 2: 2 cells, and 3 in the first line"),
+        ("phenotype/a.tsv", "participant_id\tdob\tdob\n", "line 1: the columns 2 and 3 have the same name"),
+        ("phenotype/a.tsv", "# of the ward\nparticipant_id\tdob\n", "line 1: no tab in it"),
+        ("phenotype/a.tsv", "ward\nparticipant_id\tdob\n", "line 2: 2 cells, and 1 in the first line"),
+        ("phenotype/a.tsv", "participant_id;dob\nsub-01;1960\n", "line 1: no tab in it"),
+        ("phenotype/a.tsv", "participant_id dob\nsub-01 1960\n", "line 1: no tab in it"),
+        ("phenotype/a.tsv", "sub-01\tDoe\nsub-02\tRoe\n", "line 1: values in it"),
+        ("phenotype/a.tsv", "01\t1960-01-02\n02\t1961-01-02\n", "line 1: values in it"),
+        ("phenotype/a.csv", "participant_id;dob\nsub-01;1960\n", "line 1: no comma in it"),
+        ("phenotype/a.csv", "participant_id,age\nsub-01,30,Doe\n", "line 2: 3 cells, and 2 in the first line"),
+        ("phenotype/a.csv", "participant_id,age,name\nsub-01,Doe\n", "line 2: 2 cells, and 3 in the first line"),
+        ("phenotype/a.csv", "participant_id,dob,dob\nsub-01,1960,\n", "line 1: the columns 2 and 3 have the same"),
+        ("phenotype/a.csv", 'participant_id,a,name\nsub-01,"1,Doe\n', "line 2: its quotes do not match"),
+        ("dwi.bval", "0 1000\nDoe 1960\n", "line 2: not numbers alone"),
+    ],
+)
+def test_a_text_that_cannot_be_read_stops_the_push_with_the_place_and_without_a_value(
+    tmp_path: Path, path: str, text: str, reason: str
+) -> None:
+    result = checked(bids.one_subject(tmp_path, {path: text}))
+    (stop,) = result.stops
+    assert (stop.rule, stop.files) == ("unreadable", (path,)) and stop.field.startswith(reason)
+    for said in (stopped(result), findings(result)):
+        assert reason in said and ".bidsignore" in said and "Doe" not in said and "1960" not in said
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("phenotype/a.json", codecs.BOM_UTF8 + b'{"a": 1}'),
+        ("phenotype/a.json", '{"a": "gr\u00fcn"}'.encode("utf-16")),
+        ("phenotype/a.json", '{"a": "gr\u00fcn"}'.encode("latin-1")),
+        ("phenotype/a.json", b'{"a": NaN, "b": [Infinity]}'),
+        ("phenotype/a.json", b'{"a": "one\ttwo\nthree"}\r\n\r\n'),
+        ("phenotype/a.json", b""),
+        ("phenotype/a.tsv", codecs.BOM_UTF8 + b"participant_id\tscore\r\nsub-01\t1\r\n\r\n"),
+        ("phenotype/a.tsv", b"participant_id\tscore\t\t\nsub-01\t1\t\t\nsub-02\t\n\n"),
+        ("phenotype/a.tsv", "participant_id\tscore\nsub-01\t\u00e4\n".encode("latin-1")),
+        ("phenotype/a.tsv", b"participant_id\tscore\rsub-01\t1\r"),
+        ("phenotype/a.tsv", b"participant_id\n"),
+        ("phenotype/a.tsv", b""),
+        ("phenotype/a.csv", b'participant_id,remark,,\r\nsub-01,"a ""b"",\nc",,\r\n,,,\r\n'),
+        ("phenotype/a.csv", b""),
+        ("dwi.bvec", b"0 1e-3, nan\n-.5 +1E+2 inf\n"),
+        ("README", b"gr\xfcn, {, \t"),
+        ("derivatives/x/dataset_description.json", b'{"Name": "a "quoted" word"}'),  # as ds001226's
+    ],
+)
+def test_ordinary_quirks_of_texts_stop_nobody(tmp_path: Path, path: str, data: bytes) -> None:
+    assert not checked(bids.one_subject(tmp_path, {path: data})).stops
+
+
+def test_an_events_table_that_cannot_be_read_is_named_although_only_its_text_is_published(tmp_path: Path) -> None:
+    stem = "sub-01/func/sub-01_task-x"
+    events = "onset\tduration\n1\t2\tDoe\n"
+    files = {f"{stem}_bold.nii.gz": bids.IMAGE, f"{stem}_events.tsv": events}
+    root = bids.one_subject(tmp_path, files)
+    assert unreadable(root) == {f"{stem}_events.tsv": "line 2: 3 cells, and 2 in the first line"}
+    assert "Doe" in everything(load(root))
+
+
+def test_directions_of_an_image_that_are_words_are_named(tmp_path: Path) -> None:
+    stem = "sub-01/dwi/sub-01_dwi"
+    root = bids.one_subject(tmp_path, {f"{stem}.nii.gz": bids.IMAGE, f"{stem}.bval": "0", f"{stem}.bvec": "Doe"})
+    assert unreadable(root) == {f"{stem}.bvec": "line 1: not numbers alone"}
+
+
+def test_a_key_that_an_object_has_twice_hides_no_value(tmp_path: Path) -> None:
+    root = bids.one_subject(tmp_path, {"phenotype/a.json": '{"PatientName": "Doe", "age": [95], "PatientName": ""}'})
+    assert found(root).keys() == {("personal-data", "PatientName"), ("age-over-89", "age")}
+
+
+def test_what_cannot_be_read_is_published_if_somebody_says_so_or_left_out_by_bidsignore(tmp_path: Path) -> None:
+    root = bids.one_subject(tmp_path, {"phenotype/a.tsv": "participant_id\tage\nsub-01\t30\tDoe"})
+    result = checked(root, Statement("no faces", ("unreadable",)))
+    assert not result.stops and [one.rule for one in result.lifted] == ["unreadable"]
+    (root / ".bidsignore").write_text("phenotype/a.tsv\n")
+    assert not unreadable(root) and "phenotype/a.tsv" not in load(root).texts
 
 
 # --- strip ---

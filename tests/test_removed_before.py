@@ -1,6 +1,5 @@
 """What a person has had removed from the Hub does not go back there without a word, whatever it is called by then."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ def test_a_link_in_place_of_the_memory_is_not_followed(tmp_path: Path) -> None:
     staging = Staging.of(tmp_path, Target("http://hub", "lab/x", "main"))
     staging.folder.mkdir(parents=True)
     (tmp_path / "elsewhere").write_text('{"images": {}}')
-    os.symlink(tmp_path / "elsewhere", staging.folder / REMOVED)
+    (staging.folder / REMOVED).symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(UnreadableMemory):
         read_removed(staging)

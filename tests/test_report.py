@@ -13,6 +13,7 @@ from tasks.report.evidence import (
     Fate,
     Leftovers,
     OnlyCopy,
+    Removal,
     RemovalPlan,
     ShardCheck,
     Shown,
@@ -250,3 +251,18 @@ def test_the_evidence_counts_what_of_the_dataset_is_not_published(left_out: dict
     hub = Hub(Target("http://127.0.0.1:1", "lab/some"), "no token")
     text = evidence(hub, report("listing"), Evidence([], [], left_out=left_out), Leftovers())
     assert row in text if row else "Left out" not in text
+
+
+@pytest.mark.parametrize(
+    ("file", "length", "words"),
+    [
+        ("sub-01/sub-01.part", 0, "an empty file that a run left when it broke off"),
+        ("sub-01/sub-01.part", 9, "an unfinished file that a run left when it broke off"),
+        ("results/stage-1", 9, "a copy of nothing"),
+        ("sub-01/sub-01.parquet", 9, "on the Hub, at the head"),
+    ],
+)
+def test_a_stale_file_is_told_by_what_it_is(file: str, length: int, words: str) -> None:
+    hub = Hub(Target("https://hub.example", "lab/some"), "")
+    stale = Leftovers(stale=(Removal(file=file, size=length, kind="stale"),))
+    assert f"| {words} |" in evidence(hub, report(), Evidence((), ()), stale)

@@ -1,5 +1,6 @@
 """Where a target stands: in one artifact, in the sentence of each run's state, and in the run's graph."""
 
+import json
 import re
 import shutil
 import time
@@ -7,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationDelete
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
@@ -15,6 +16,7 @@ from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from tasks.hub.client import Hub
+from tasks.record.remote import RECORD
 from tasks.report.lineage import artifact_key
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
@@ -93,12 +95,114 @@ def test_what_failed_stands_there_until_it_is_mended(own_bids: Path, target: Hub
     text = shown(push(own_bids, target, tmp_path), target)
     assert (
         "1 shard failed" in text
-        and f"## Not staged\n\n| shard |\n|---|\n| {image.parts[-4]}_{image.parts[-3]} |" in text
+        and f"## Not staged\n\n| shard | the Hub keeps |\n|---|---|\n| {image.parts[-4]}_{image.parts[-3]} | nothing |"
+        in text
     )
     assert counted(text)["on the Hub, as they are in the dataset"] == f"{SESSIONS - 1}"
     image.write_bytes(content)
     text = shown(push(own_bids, target, tmp_path), target)
     assert "1 shard failed" not in text and "## Not staged" not in text
+
+
+def test_of_a_shard_that_could_not_be_staged_the_hub_keeps_its_earlier_version_and_that_is_said(
+    own_bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    push(own_bids, target, tmp_path)
+    image = sorted(own_bids.rglob("*_bold.nii.gz"))[0]
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2])
+    state = push(own_bids, target, tmp_path)
+    name = f"{image.parts[-4]}_{image.parts[-3]}"
+    assert state.name == "ShardsFailed"
+    assert f"{name} (the Hub keeps its earlier version): " in (state.message or "")
+    text = shown(state, target)
+    rows = counted(text)
+    assert rows["of these, on the Hub in an earlier version"] == "1" and f"| {name} | its earlier version |" in text
+    assert rows["missing on the Hub, to be embedded"] == rows["missing on the Hub, staged here"] == "0"
+    assert f"{SESSIONS - 1} of {SESSIONS} shards on the Hub, 1 to do; 1 shard failed" in text
+
+
+def test_after_a_night_that_stopped_it_says_why_and_of_when_the_counts_are(
+    own_bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    before = push(own_bids, target, tmp_path)
+    assert "The counts are those of this run" in shown(before, target)
+    for _ in range(3):
+        withdraw(own_bids)
+    state = push(own_bids, target, tmp_path)
+    assert state.name == "TooMuchChanged"
+    text = shown(state, target)
+    assert re.search(
+        r"The last run that ended, push lab/.*: \*\*TooMuchChanged\*\*, 20\d\d-.* UTC\. Nothing was staged", text
+    )
+    assert "published images are gone from the dataset" in text
+    assert re.search(r"The counts are those of an earlier run, push lab/.* compared dataset and Hub 20\d\d-", text)
+
+
+def test_what_somebody_else_changed_stands_in_the_status_of_the_run_that_found_it_before_it_is_overwritten(
+    own_bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    """A colleague corrects a word in participants.tsv on the Hub, adds to README, and takes CHANGES away."""
+    push(own_bids, target, tmp_path)
+    files = {name: (own_bids / name).read_bytes() for name in ("participants.tsv", "README.txt")}
+    theirs = files["participants.tsv"].replace(b"sub-", b"SUB-", 1)
+    readme = files["README.txt"] + b"mine"
+    by_hand: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd("bids/participants.tsv", theirs),
+        CommitOperationAdd("bids/README.txt", readme),
+        CommitOperationDelete("bids/participants.json"),
+    ]
+    edited = target.commit(by_hand, "By hand", target.head())
+
+    dry = push(own_bids, target, tmp_path, dry_run=True)
+    state = push(own_bids, target, tmp_path)
+    for one in (dry, state):
+        assert "Changed on the Hub by somebody else: " in (one.message or "")
+        text = shown(one, target)
+        assert "## Changed on the Hub by somebody else\n\nFound by push lab/" in text
+        for name in files:
+            assert f"| bids/{name} | edited in the repo: the dataset's own takes its place" in text
+        assert f"commit {edited[:12]} keeps theirs" in text and "| bids/participants.json | it was taken out" in text
+    head = target.head()
+    assert target.read("bids/participants.tsv", head) == files["participants.tsv"]
+    assert target.read("bids/participants.tsv", edited) == theirs
+    assert f"Committed without a shard, as {head[:12]}: 3 files (bids/README.txt, " in (state.message or "")
+    night = push(own_bids, target, tmp_path)
+    assert "somebody else" not in (night.message or "") + shown(night, target)
+
+
+def test_a_text_that_changed_in_the_dataset_alone_is_nobody_elses_doing_and_the_night_says_what_it_committed(
+    own_bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    push(own_bids, target, tmp_path / "first")
+    (own_bids / "README.txt").write_text("Written anew")
+    state = push(own_bids, target, tmp_path / "another machine")
+    assert state.name == "NothingStaged" and "somebody else" not in (state.message or "")
+    assert f"Committed without a shard, as {target.head()[:12]}: 1 file (bids/README.txt)" in (state.message or "")
+
+
+def test_lines_of_the_record_that_were_taken_out_or_damaged_are_told_by_their_shards(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    push(bids, target, tmp_path)
+    lines = (target.read(RECORD, target.head()) or b"").splitlines(keepends=True)
+    gone, damaged = (str(json.loads(line)["path"]) for line in lines[:2])
+    text = lines[1].replace(b'"size":', b'"sise":', 1) + b"".join(lines[2:])
+    target.commit([CommitOperationAdd(RECORD, text)], "By hand", target.head())
+    state = push(bids, target, tmp_path)
+    said = state.message or ""
+    assert f"{gone}: its line was taken out of the record" in said
+    assert f"{RECORD}: line 1: it is that of {damaged}, and cannot be read" in said
+    assert said.count(damaged) == 1 and "Field required" not in said
+    assert f"| {gone} | its line was taken out" in shown(state, target)
+    assert "somebody else" not in (push(bids, target, tmp_path).message or "")
+
+
+def test_a_dry_run_leads_to_no_repo_that_is_not_there_yet(bids: Path, target: Hub, tmp_path: Path) -> None:
+    text = shown(push(bids, target, tmp_path, dry_run=True), target)
+    assert target.url() not in text and f"No run has seen the repo {target.target} on the Hub yet." in text
+    text = shown(push(bids, target, tmp_path), target)
+    assert f"[The repo]({target.url()})" in text
 
 
 def test_a_run_that_knows_nothing_shows_what_the_one_before_it_knew(bids: Path, target: Hub, tmp_path: Path) -> None:
@@ -115,6 +219,18 @@ def test_a_damaged_memory_is_none(bids: Path, target: Hub, tmp_path: Path) -> No
     next(tmp_path.glob("lab--*/status.json")).write_bytes(b'{"planned": "many"')
     state = push(tmp_path / "unmounted", target, tmp_path)
     assert "no run has compared it with its dataset yet" in shown(state, target)
+
+
+def test_a_memory_that_cannot_be_written_hides_not_why_the_run_ended(
+    bids: Path, target: Hub, tmp_path: Path, prefect_server: Stack
+) -> None:
+    push(bids, target, tmp_path)
+    memory = next(tmp_path.glob("lab--*/status.json"))
+    memory.unlink()
+    memory.mkdir()
+    state = push(tmp_path / "unmounted", target, tmp_path)
+    assert state.name == "NotABidsDataset" and "/artifacts/artifact/" in (state.message or "")
+    assert "**NotABidsDataset**" in shown(state, target)
 
 
 def test_every_step_of_the_chain_hangs_on_the_first_in_the_runs_graph(bids: Path, target: Hub, tmp_path: Path) -> None:

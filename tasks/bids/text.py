@@ -22,7 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also cuts at U+0085, U+2028 and others
+LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also cuts at U+0085, U+2028 and others
 
 
 class NotText(ValueError):
@@ -77,7 +77,7 @@ def read_table(text: str) -> list[Row]:
     Raises:
         BadTable: two columns have the same name, or a row has more values than there are columns.
     """
-    lines = _LINE_END.split(text.removeprefix("\ufeff"))
+    lines = LINE_END.split(text.removeprefix("\ufeff"))
     columns = lines[0].rstrip("\t").split("\t")
     columns = [column.strip() for column in columns]
     twice = [number for number, column in enumerate(columns, start=1) if columns.count(column) > 1]

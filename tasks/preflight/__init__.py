@@ -5,7 +5,7 @@ How it works:
 1. `strip` takes out the fields that the operator named. What is left would be published, and that is checked.
 2. `fields` looks through the sidecars, and `tables` through participants, sessions, scans, phenotype and events. The
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
-   run.
+   run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
 4. `headers` reads the first bytes of the images that are about to be published, and of no others.
 

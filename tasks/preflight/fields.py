@@ -1,9 +1,10 @@
 """Sidecars: finds personal, device and free-text fields in the JSON that is published with the images.
 
 It looks at what would be published: the merged metadata of each image, and the JSON files among the dataset's own
-texts. The merged metadata of thousands of images has few different sets of fields. So the names are judged once for
-each set, and values are looked at only if a name asks for it. To say in which file a field is, only the sidecars that
-several images share are read. A field that none of them has is in the image's own sidecar.
+texts; a text that is no JSON is a finding itself. The merged metadata of thousands of images has few different sets of
+fields. So the names are judged once for each set, and values are looked at only if a name asks for it. To say in which
+file a field is, only the sidecars that several images share are read. A field that none of them has is in the image's
+own sidecar.
 """
 
 import json
@@ -13,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.bids.text import NotText, decode
 from tasks.preflight.names import (
     is_over_89,
     is_placeholder,
@@ -22,6 +22,7 @@ from tasks.preflight.names import (
     names_an_age,
     rule_of,
 )
+from tasks.preflight.readable import NotReadable, read_json
 from tasks.values.findings import Findings, RuleName
 from tasks.values.models import Dataset, Image
 
@@ -61,9 +62,22 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
         for rule, name in set(_broken(json.loads(text))):
             found.add(rule, name, files.beside(image, "events.json"))
     for path, data in dataset.texts.items():
-        if path.endswith(".json") and not path.endswith("dataset_description.json"):
-            for rule, name in set(_broken(parsed(data))):
-                found.add(rule, name, path)
+        if path.lower().endswith(".json") and not path.endswith("dataset_description.json"):
+            _check_text(path, data, found)
+
+
+def _check_text(path: str, data: bytes, found: Findings) -> None:
+    """Look through one JSON text."""
+    try:
+        broken = set(_broken(read_json(data, every=True)))
+    except NotReadable as error:
+        found.add("unreadable", str(error), path)
+        return
+    except RecursionError:
+        found.add("unreadable", "JSON that is nested too deeply to be looked through", path)
+        return
+    for rule, name in broken:
+        found.add(rule, name, path)
 
 
 def _asks(name: str) -> bool:
@@ -86,7 +100,7 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
             yield rule, name
         elif isinstance(item, list | dict):
             yield from _broken(item)
-        if names_an_age(name) and is_over_89(item):
+        if names_an_age(name) and any(map(is_over_89, _leaves(item))):
             yield "age-over-89", name
         if rule is None and any(is_recent_date(one, names_a_date(name)) for one in _leaves(item)):
             yield "date", name
@@ -115,8 +129,8 @@ def _leaves(value: object) -> Iterator[object]:
 def parsed(data: bytes) -> object:
     """Return the value of a JSON text, or None if it is no JSON."""
     try:
-        return json.loads(decode(data), parse_constant=str)
-    except (NotText, ValueError):
+        return read_json(data)
+    except NotReadable:
         return None
 
 

@@ -1,12 +1,15 @@
-"""Tables: finds personal columns, real dates and high ages in participants, sessions, scans, phenotype and events."""
+"""Tables: finds personal columns, real dates and high ages in participants, sessions, scans, phenotype and events.
 
-import csv
+A table that cannot be read is a finding itself, and so are b-values and directions that are not numbers.
+"""
+
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from tasks.bids.text import BadTable, NotText, Row, columns_of, decode, read_table, to_json
+from tasks.bids.text import Row, columns_of, decode, read_table, to_json
 from tasks.preflight.fields import parsed
 from tasks.preflight.names import (
     is_over_89,
@@ -18,12 +21,14 @@ from tasks.preflight.names import (
     years_in_name,
     years_of,
 )
+from tasks.preflight.readable import NotReadable, no_numbers, no_table, read_rows
 from tasks.values.findings import Finding, Findings
 from tasks.values.models import Dataset, Image
 
 PARTICIPANTS = "participants.tsv"
 _LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")
 _EVENTS = "events.tsv"
+_GRADIENTS = (".bval", ".bvec")
 
 
 def check_tables(dataset: Dataset, found: Findings) -> None:
@@ -36,20 +41,31 @@ def check_tables(dataset: Dataset, found: Findings) -> None:
     for path, rows in by_file.items():
         _check(path, rows, {}, found)
     for path, data in dataset.texts.items():
-        if path != PARTICIPANTS and path.lower().endswith((".tsv", ".csv")):
-            of_people = not path.endswith(_EVENTS)
-            _check(path, rows_of(path, data) or [], _units(dataset, path), found, of_people)
+        if path.lower().endswith((".tsv", ".csv")):
+            _check_text(path, data, dataset, found)
+        elif path.lower().endswith(_GRADIENTS) and (why := no_numbers(decode(data))):
+            found.add("unreadable", why, path)
     _check_rows_of_images(dataset, found)
     _check_events(dataset, found)
+    _check_gradients(dataset, found)
+
+
+def _check_text(path: str, data: bytes, dataset: Dataset, found: Findings) -> None:
+    """Look through a table among the texts. The rows of participants.tsv are looked at elsewhere."""
+    try:
+        rows = read_rows(path, data)
+    except NotReadable as error:
+        found.add("unreadable", str(error), path)
+        return
+    if path != PARTICIPANTS:
+        _check(path, rows, _units(dataset, path), found, of_people=not path.endswith(_EVENTS))
 
 
 def rows_of(path: str, data: bytes) -> list[Row] | None:
     """Return the rows of a table among the texts, or None if it cannot be read as a table."""
     try:
-        if path.lower().endswith(".csv"):
-            return [dict(row) for row in csv.DictReader(decode(data).splitlines(), restkey="", restval=None)]
-        return read_table(decode(data))
-    except (NotText, BadTable, csv.Error):
+        return read_rows(path, data)
+    except NotReadable:
         return None
 
 
@@ -99,7 +115,7 @@ def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
 
 
 def _check_events(dataset: Dataset, found: Findings) -> None:
-    """Look through events: the names of their columns, and dates.
+    """Look through events: whether they are tables, the names of their columns, and dates.
 
     Most files have one of a few texts, and each text is looked at once.
     """
@@ -110,17 +126,30 @@ def _check_events(dataset: Dataset, found: Findings) -> None:
         if text is None:
             continue
         if text not in judged:
-            head = re.split(r"[\r\n]", text, maxsplit=1)[0].split("\t")
-            asks = any(rule_of(name.strip()) or names_a_date(name.strip()) for name in head)
-            judged[text] = _broken(text) if asks or _LOOKS_LIKE_A_DATE.search(text) else ()
+            judged[text] = _broken(text)
         for broken in judged[text]:
             found.add(broken.rule, broken.field, files.above(image, f"*_{_EVENTS}"))
 
 
 def _broken(text: str) -> tuple[Finding, ...]:
     broken = Findings()
-    _check("", rows_of(_EVENTS, text.encode("utf-8", "surrogatepass")) or [], {}, broken, of_people=False)
+    head = re.split(r"[\r\n]", text, maxsplit=1)[0].split("\t")
+    asks = any(rule_of(name.strip()) or names_a_date(name.strip()) for name in head)
+    if why := no_table(text):
+        broken.add("unreadable", why, "")
+    elif asks or _LOOKS_LIKE_A_DATE.search(text):
+        _check("", read_table(text), {}, broken, of_people=False)
     return broken.grouped()
+
+
+def _check_gradients(dataset: Dataset, found: Findings) -> None:
+    """Check that the b-values and directions of images are numbers, so that they say nothing else."""
+    files = _Tables(Path(dataset.root))
+    reason = lru_cache(maxsize=None)(no_numbers)
+    for image in dataset.images:
+        for text, ending in ((image.bval, "bval"), (image.bvec, "bvec")):
+            if text is not None and (why := reason(text)):
+                found.add("unreadable", why, files.above(image, f"*{image.suffix}.{ending}"))
 
 
 class _Tables:

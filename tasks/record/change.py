@@ -20,7 +20,7 @@ from tasks.bids.annex import identifies_content
 from tasks.values.errors import PushError
 from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, PublicationRecord, ShardSpec
 
-NAMED = 3  # images in a sentence
+NAMED = 3  # subjects or images in a sentence
 
 Sha256Of = Callable[[Image], str | None]
 """A function that returns the sha256 of an image's present bytes, or None if they cannot be read."""
@@ -49,6 +49,12 @@ class Change:
     now: DatasetIdentity | None = None
     back: Mapping[str, str] = field(default_factory=dict)
     """The images that were removed from the Hub and are in the dataset again: path -> the day of the removal."""
+    gone_subjects: tuple[str, ...] = ()
+    """The subjects of which no published image is left in the dataset, as `sub-01`. Those of derivatives do not count
+    where the subject has others.
+    """
+    changed_subjects: tuple[str, ...] = ()
+    """The other subjects of which published images are gone or have other bytes."""
 
     @property
     def count(self) -> int:
@@ -93,8 +99,8 @@ class Change:
         """Return the error that `require` raises, or None."""
         if not self.asks(part) or accepted == self.count:
             return None
-        error = TooMuchChanged if self.exceeds(part) else RemovedCameBack
-        return error(self.message(part, accepted, meanwhile))
+        message = self.message(part, accepted, meanwhile)
+        return TooMuchChanged(message) if self.exceeds(part) else RemovedCameBack(message)
 
     def message(self, part: float, accepted: int, meanwhile: bool = False) -> str:
         """Return what has changed, why that may be a mistake, and how to go on."""
@@ -110,10 +116,12 @@ class Change:
             if not self.exceeds(part)
             else f"{begun}: {changed:,} of {self.published:,} published images are gone from "
             f"the dataset or have other bytes, and that is more than {part:.0%} (BIDS_PUSH_MAX_CHANGE).",
-            *_named("gone", self.gone),
-            *_named("with other bytes", self.other),
+            *_named("wholly gone", self.gone_subjects, "subject"),
+            *_named("with images that are gone or have other bytes", self.changed_subjects, "subject"),
+            *_named("gone", self.gone, "image"),
+            *_named("with other bytes", self.other, "image"),
             *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
-            *_named("removed before", tuple(self.back)),
+            *_named("removed before", tuple(self.back), "image"),
         ]
         if self.before and self.now and self._looks_other():
             lines.append(
@@ -134,8 +142,10 @@ class Change:
         """Return how many images came back, and since when they must not be there."""
         days = sorted(set(self.back.values()))
         when = f"on {days[0]}" if len(days) == 1 else f"between {days[0]} and {days[-1]}" if days else ""
-        verb = "image that a person has had" if len(self.back) == 1 else "images that people have had"
-        return f"{len(self.back):,} {verb} removed from the Hub ({when}) {'is' if len(self.back) == 1 else 'are'} in the dataset again"
+        who, are = (
+            ("image that a person has had", "is") if len(self.back) == 1 else ("images that people have had", "are")
+        )
+        return f"{len(self.back):,} {who} removed from the Hub ({when}) {are} in the dataset again"
 
     def _looks_other(self) -> bool:
         before, now = self.before, self.now
@@ -175,14 +185,38 @@ def change(
             elif not (same_digest and identifies_content(image.annex_key)) and _differs(image, content, sha256_of):
                 other.append(content.path)
     missing = sorted(set(gone).difference(settled))
+    changed = sorted(set(other))
+    lost = _wholly_gone(published, set(gone))
+    told = {subject for path in missing if (subject := _subject_of(path))}
+    partly = {subject for path in changed if (subject := _subject_of(path))}
     return Change(
         published=len(published),
         gone=tuple(missing),
-        other=tuple(sorted(set(other))),
+        other=tuple(changed),
         before=record.dataset,
         now=identity_of(dataset),
         back=dict(sorted((back or {}).items())),
+        gone_subjects=tuple(sorted(told & lost)),
+        changed_subjects=tuple(sorted((told | partly) - (told & lost))),
     )
+
+
+def _wholly_gone(published: Collection[str], gone: Collection[str]) -> set[str]:
+    """Return the subjects of which every published image is gone.
+
+    A subject's images outside of derivatives decide, where it has some: a mask that is left is not the subject.
+    """
+    of_subject: dict[str, list[str]] = {}
+    for path in published:
+        if subject := _subject_of(path):
+            of_subject.setdefault(subject, []).append(path)
+    raw = {subject: [path for path in paths if path.startswith("sub-")] for subject, paths in of_subject.items()}
+    return {subject for subject, paths in of_subject.items() if all(path in gone for path in raw[subject] or paths)}
+
+
+def _subject_of(path: str) -> str | None:
+    """Return the subject that an image is of, by the folder that it is in (`sub-01`), or None."""
+    return next((part for part in path.split("/")[:-1] if part.startswith("sub-")), None)
 
 
 def _differs(image: Image, published: ImageContent, sha256_of: Sha256Of) -> bool:
@@ -200,11 +234,12 @@ def identity_of(dataset: Dataset) -> DatasetIdentity:
     return DatasetIdentity(name=dataset.name, doi=doi, subjects=len(subjects), images=len(dataset.images), size=size)
 
 
-def _named(what: str, paths: tuple[str, ...]) -> list[str]:
-    if not paths:
+def _named(what: str, names: tuple[str, ...], noun: str) -> list[str]:
+    if not names:
         return []
-    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    return [f"  {len(paths):,} {what}: {', '.join(paths[:NAMED])}{more}"]
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    counted = f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
+    return [f"  {counted} {what}: {', '.join(names[:NAMED])}{more}"]
 
 
 def _described(dataset: DatasetIdentity) -> str:

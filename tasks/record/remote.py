@@ -4,6 +4,7 @@ The record is what makes resuming possible. Whoever has the dataset and a token 
 no local state.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from prefect import task
@@ -11,7 +12,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.hub.client import Hub
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
-from tasks.values.models import Gated, Listing, PublicationRecord
+from tasks.record.resume import Drift
+from tasks.values.models import Gated, ListedFile, Listing, PublicationRecord
 
 RECORD = "bids/shards.jsonl"
 INDEX = "bids/record/index.json"
@@ -78,3 +80,36 @@ def read_target_again(hub: Hub) -> tuple[Remote, Listing]:
     """Read what the target holds by now, after somebody else has committed to it while this run worked."""
     published = read_remote(hub)
     return published, hub.listing(published.commit)
+
+
+@task(
+    name="find-edited-texts",
+    task_run_name="look for texts that somebody else has edited",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES_AT_THE_START,
+)
+def find_edited(hub: Hub, record: PublicationRecord, listing: Listing, replaced: Collection[str]) -> tuple[Drift, ...]:
+    """Return the texts that somebody else has edited or taken away, and that are about to be replaced.
+
+    The listing has no sha256 of a file in git itself, so one that still has its published size is read.
+
+    Args:
+        hub: the target.
+        record: what is published.
+        listing: every file of the repo.
+        replaced: the paths of published texts that the repo does not hold as they are to be published now.
+    """
+    edited: list[Drift] = []
+    for path in sorted(replaced):
+        published, listed = record.texts[path], listing.files.get(path)
+        if listed is None:
+            edited.append(Drift(path, "it was taken out of the repo: the dataset's own is published anew"))
+        elif listed.size != published.size or _sha256(hub, listed, listing.commit) != published.sha256:
+            kept = f"the dataset's own takes its place, and commit {listing.commit[:12]} keeps theirs"
+            edited.append(Drift(path, f"edited in the repo: {kept}"))
+    return tuple(edited)
+
+
+def _sha256(hub: Hub, listed: ListedFile, commit: str) -> str | None:
+    return listed.sha256 or hub.sha256_of(listed.path, commit)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from tasks.bids.pictures import strip
+from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
 from tasks.record.resume import Drift, Work
@@ -118,6 +119,12 @@ def drifted(drift: Sequence[Drift]) -> str:
     first = "; ".join(f"{one.path}: {one.what}" for one in drift[:NAMED])
     more = f"; and {len(drift) - NAMED:,} more" if len(drift) > NAMED else ""
     return f"Changed on the Hub by somebody else: {first}{more}."
+
+
+def some_of(names: Sequence[str], noun: str) -> str:
+    """Return how many there are and the first of them: `4 files (a, b, c and 1 more)`."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{number(len(names), noun)} ({', '.join(names[:NAMED])}{more})"
 
 
 def nothing_staged(leftovers: Leftovers) -> str:
@@ -329,6 +336,8 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
 
 
 def _what_is_stale(file: Removal) -> str:
+    if file.file.endswith(TEMPORARY_SUFFIX):
+        return f"{'an empty' if not file.size else 'an unfinished'} file that a run left when it broke off"
     if not file.is_shard:
         return "a copy of nothing"
     return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"

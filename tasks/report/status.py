@@ -8,6 +8,7 @@ The artifact's key is the same for all runs. So the UI lists what the runs have 
 newest first. The last sentence of every run's state leads to the version which that run has left.
 """
 
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,9 +35,10 @@ from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.record.change import TooMuchChanged
 from tasks.record.removals import KEPT, Removals, read_kept
+from tasks.record.resume import Work
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
-from tasks.report.sentences import cell, number, size, table
+from tasks.report.sentences import LISTED, cell, drifted, number, size, table
 from tasks.runs.gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
 from tasks.values.models import Value, Verification
@@ -73,6 +75,30 @@ class Rotation(Value):
     """The number of nights in which each shard is read back once."""
 
 
+class Ended(Value):
+    """How the last run on the target ended."""
+
+    run: str
+    """Its name."""
+    state: str
+    at: datetime
+    why: str
+    """The first sentence of its message."""
+
+
+class Looked(Value):
+    """The last time that a run compared the target with its dataset, and what somebody else had changed by then."""
+
+    run: str
+    """Its name."""
+    id: str
+    at: datetime
+    drift: tuple[tuple[str, str], ...] = ()
+    """The first of what was changed, each as its path and what it is."""
+    more: int = 0
+    """How many more there were."""
+
+
 class TargetStatus(Value):
     """What is known about a target, from the last run that could tell. The numbers are of shards."""
 
@@ -89,6 +115,12 @@ class TargetStatus(Value):
     """What is on the Hub and no longer in the dataset."""
     failed: tuple[str, ...] = ()
     """Paths of shards that could not be staged."""
+    earlier: tuple[str, ...] = ()
+    """Those of them of which the Hub keeps an earlier version."""
+    there: bool = False
+    """Whether the repo was seen on the Hub."""
+    looked: Looked | None = None
+    ended: Ended | None = None
     verified: Verified | None = None
     rotation: Rotation | None = None
 
@@ -107,6 +139,8 @@ class StatusBoard:
     """A sentence about what this run has verified."""
     drift: str = ""
     """A sentence about what this run found changed on the Hub by somebody else."""
+    committed: str = ""
+    """A sentence about what this run has committed besides shards, if it has committed none of those."""
 
     @classmethod
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
@@ -129,17 +163,52 @@ class StatusBoard:
         self.known = TargetStatus.model_validate(self.known.model_dump() | found)
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
-    def published(self, on_hub: int, failed: Sequence[str], held: int, removals: Removals) -> None:
+    def found(self, work: Work, there: bool) -> None:
+        """Keep what a comparison of the target with its dataset has found.
+
+        Args:
+            work: what is left to do, and what somebody else has changed.
+            there: whether the repo is on the Hub.
+        """
+        self.drift = drifted(work.drift)
+        named = tuple((one.path, one.what) for one in work.drift[:LISTED])
+        more = len(work.drift) - len(named)
+        self.learn(
+            planned=len(work.done) + len(work.missing) + len(work.held_back),
+            on_hub=len(work.done),
+            to_send=len(work.send),
+            to_embed=len(work.stage),
+            held=len(work.held_back),
+            removals=work.removals,
+            failed=(),
+            earlier=(),
+            there=there,
+            looked=Looked(run=self.run.name, id=self.run.id, at=datetime.now(UTC), drift=named, more=more),
+        )
+
+    def published(
+        self, on_hub: int, failed: Sequence[str], earlier: Sequence[str], held: int, removals: Removals
+    ) -> None:
         """Keep what the Hub holds after this run has sent what it could.
 
         Args:
             on_hub: the number of shards on the Hub.
             failed: the paths of shards that could not be staged.
+            earlier: the paths of those of which the Hub keeps an earlier version.
             held: the number of shards that are held back.
             removals: what is on the Hub and no longer in the dataset.
         """
-        missing = max((self.known.planned or on_hub) - on_hub - held, 0)
-        self.learn(on_hub=on_hub, to_send=0, to_embed=missing, failed=failed, held=held, removals=removals)
+        missing = max((self.known.planned or on_hub) - on_hub - held - len(earlier), 0)
+        self.learn(
+            on_hub=on_hub,
+            to_send=0,
+            to_embed=missing,
+            failed=failed,
+            earlier=earlier,
+            held=held,
+            removals=removals,
+            there=True,
+        )
 
     def verified(self, report: VerificationReport, sentence: str) -> None:
         """Keep that the target was verified now.
@@ -200,7 +269,7 @@ class StatusBoard:
         known = self.known
         if known.planned is None:
             return "no run has compared it with its dataset yet"
-        missing = known.to_send + known.to_embed
+        missing = known.to_send + known.to_embed + len(known.earlier)
         parts = [f"{known.on_hub:,} of {number(known.planned, 'shard')} on the Hub, {missing:,} to do"]
         parts += [f"{number(len(known.failed), 'shard')} failed"] if known.failed else []
         parts += [f"{number(known.held, 'shard')} held back"] if known.held else []
@@ -212,6 +281,12 @@ class StatusBoard:
 
     def ended(self, state: State, gate: Gate | None) -> State:
         """Return the state in which the run ends, with what a person has to know about the target."""
+        why = first_sentence(state.message or "")
+        ended = Ended(run=self.run.name, state=state.name or "", at=datetime.now(UTC), why=why)
+        try:
+            self.learn(ended=ended)
+        except OSError as error:  # the disk may be why the run ends: its state must say that, and not this
+            get_run_logger().warning("The status of the target could not be kept: %s", error.strerror)
         self.show(state.name or "", gate)
         said = state.name == VerificationFailed.__name__  # its own message says it, with what to do
         mistaken = (
@@ -223,7 +298,7 @@ class StatusBoard:
     def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True, gone: bool = True) -> str:
         """Return a state's message with the sentences that people need to know about the target.
 
-        They say what was verified, what failed or is withdrawn, and where the target's status is.
+        They say what was committed and verified, what failed or is withdrawn, and where the target's status is.
 
         Args:
             message: what the run itself says.
@@ -235,7 +310,7 @@ class StatusBoard:
         unsound = named(read_failed(self.staging)[0]) if failed else ""
         where = status_at(self.hub.target, self.artifact)
         withdrawn = self.withdrawn(gate, here) if gone else ""
-        sentences = (message, self.checked, self.drift, unsound, withdrawn, where)
+        sentences = (message, self.committed, self.checked, self.drift, unsound, withdrawn, where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
@@ -309,15 +384,18 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         ["missing on the Hub, staged here", f"{known.to_send:,}"],
         ["missing on the Hub, to be embedded", f"{known.to_embed:,}"],
         ["could not be staged in the last run", f"{len(known.failed):,}"],
+        ["of these, on the Hub in an earlier version", f"{len(known.earlier):,}"],
         ["on the Hub, their newer version held back for a decision", f"{known.held:,}"],
         ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.removals.shards):,}"],
         ["staged here, until somebody lets them go", f"{len(staged):,}, {size(sum(r.size for r in staged))}"],
     ]
     parts = [
         f"# {target}",
-        f"**{board.sentence()}.** [The repo]({hub.branch_url()}). Staging folder: {here}.",
+        f"**{board.sentence()}.** {_repo(hub, known)} Staging folder: {here}.",
         f"As of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, when {cell(board.run.name)} was {now}. "
         f"{ui_link('All versions, the newest first', all_versions)}.",
+        _ended(known.ended),
+        _counted(known.looked, board.run),
         table(["shards", ""], rows),
         _verified(hub, known.verified),
         _rotation(known.rotation),
@@ -337,7 +415,8 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
             table(["shard", "since", "", "found"], rows),
         ]
     parts += _withdrawn(board, gate, here=now in WAITING)
-    parts += ["## Not staged", table(["shard"], [[Path(path).stem] for path in known.failed])] if known.failed else []
+    parts += _drift(known.looked)
+    parts += _not_staged(known) if known.failed else []
     lines = [
         [
             run.name,
@@ -346,7 +425,56 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         ]
         for run in runs
     ]
+    parts = [part for part in parts if part]
     return "\n\n".join([*parts, "## Last runs", table(["run", "state", "started"], lines)]) + "\n"
+
+
+def first_sentence(message: str) -> str:
+    """Return the first sentence of a state's message."""
+    line = next(iter(message.splitlines()), "")
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", line, maxsplit=1)[0]
+
+
+def _repo(hub: Hub, known: TargetStatus) -> str:
+    """Lead to the repo, if there is one to lead to."""
+    there = known.there or known.verified
+    return f"[The repo]({hub.branch_url()})." if there else f"No run has seen the repo {hub.target} on the Hub yet."
+
+
+def _ended(last: Ended | None) -> str:
+    """Say how the last run ended, and why."""
+    if last is None:
+        return ""
+    return (
+        f"The last run that ended, {cell(last.run)}: **{last.state}**, {last.at:%Y-%m-%d %H:%M} UTC. {cell(last.why)}"
+    )
+
+
+def _counted(looked: Looked | None, run: ThisRun) -> str:
+    """Say of when the counts are."""
+    if looked is None:
+        return ""
+    who = "this run" if looked.id == run.id else f"an earlier run, {cell(looked.run)}"
+    return f"The counts are those of {who}, which compared dataset and Hub {looked.at:%Y-%m-%d %H:%M} UTC."
+
+
+def _drift(looked: Looked | None) -> list[str]:
+    """Describe what the last run that looked has found changed on the Hub by somebody else."""
+    if looked is None or not looked.drift:
+        return []
+    more = f" The first {len(looked.drift):,} of {len(looked.drift) + looked.more:,}:" if looked.more else ""
+    return [
+        "## Changed on the Hub by somebody else",
+        f"Found by {cell(looked.run)}, {looked.at:%Y-%m-%d %H:%M} UTC.{more}",
+        table(["file", "what"], looked.drift),
+    ]
+
+
+def _not_staged(known: TargetStatus) -> list[str]:
+    """Name the shards that could not be staged, and what the Hub has of them."""
+    earlier = set(known.earlier)
+    rows = [[Path(path).stem, "its earlier version" if path in earlier else "nothing"] for path in known.failed]
+    return ["## Not staged", table(["shard", "the Hub keeps"], rows)]
 
 
 def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:

@@ -20,6 +20,7 @@ Stop = Literal[
     "age-over-89",
     "licence-missing",
     "licence-unknown",
+    "unreadable",
     "defacing",
     "bids-validity",
 ]
@@ -76,6 +77,12 @@ RULES: dict[RuleName, Rule] = {
         "a licence that is none of the Hub's",
         "Correct its spelling, or allow it: the card then says `license: other`, with its name and its link.",
         'Hub documentation, "Licenses"',
+    ),
+    "unreadable": Rule(
+        "tables and JSON that cannot be read, so nobody has looked for people in them",
+        "Mend the file at the line that is named, or name the file in .bidsignore to leave it out. If it has to stay "
+        "as it is, look through it yourself, and allow it.",
+        'BIDS specification, "Tabular files" and "Key-value files (dictionaries)"',
     ),
     "defacing": Rule(
         "images of heads, and no statement on their faces",

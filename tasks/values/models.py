@@ -11,6 +11,7 @@ the repo, or to the target's staging folder, as each field says.
 import codecs
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -273,8 +274,8 @@ class PublicationRecord(Value):
         shards, damaged = _read_lines(text, listed)
         try:
             found = RecordIndex.model_validate_json(_unmarked(index), strict=True) if index else RecordIndex()
-        except ValidationError as error:
-            damaged.append(f"index: {_first_of(error)}")
+        except ValidationError:
+            damaged.append("index: it cannot be read, and is written anew")
             found = RecordIndex()
         texts = {one.path: one for one in found.texts if is_text(one.path)}
         if more := len(found.texts) - len(texts):
@@ -318,6 +319,10 @@ class PublicationRecord(Value):
         )
 
 
+#: The path in a line of the record that may be damaged.
+_PATH = re.compile(rb'"path"\s*:\s*"([\x20-\x7e]+?)"')
+
+
 def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard], list[str]]:
     """Return the shards by path, and a sentence for each damaged line."""
     shards: dict[str, PublishedShard] = {}
@@ -328,8 +333,8 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
             continue
         try:
             shard = PublishedShard.model_validate_json(line, strict=True)
-        except ValidationError as error:
-            damaged.append(f"line {number}: {_first_of(error)}")
+        except ValidationError:
+            damaged.append(f"line {number}: {_unreadable(line)}")
             continue
         if not is_shard(shard.path):
             damaged.append(f"line {number}: its path is none that a shard has")
@@ -346,10 +351,13 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
     return shards, damaged
 
 
-def _first_of(error: ValidationError) -> str:
-    """Return where the first mistake is and what it is, without the value that stands there."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+def _unreadable(line: bytes) -> str:
+    """Return what a damaged line of the record means, with the path of its shard where that can still be read."""
+    found = _PATH.search(line)
+    path = found[1].decode() if found else ""
+    if not is_shard(path):
+        return "it cannot be read, and names no shard; it is taken out"
+    return f"it is that of {path}, and cannot be read; it is written anew"
 
 
 def _unmarked(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ full ref (`refs/...`), because the Hub keeps those for pull requests and convers
 """
 
 import re
+import unicodedata
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -27,15 +28,51 @@ BRANCH_PATTERN = (
 
 def repo_id_problem(repo_id: str) -> str | None:
     """Return why this cannot be the name of a repo on the Hub, or None if it can."""
+    if _is_repo_id(repo_id):
+        return None
+    if "/" not in repo_id:
+        why = "it has no namespace"
+    elif found := re.search(r"[^A-Za-z0-9_./-]", repo_id):
+        why = f"{found[0]!r} may not be in it"
+    elif repo_id.count("/") > 1:
+        why = "it has more than one /"
+    elif "--" in repo_id or ".." in repo_id:
+        why = "-- and .. may not be in it"
+    elif repo_id.endswith(".git"):
+        why = "it ends with .git"
+    else:
+        why = "a part of it is empty or too long, or begins or ends with - or ."
+    near = nearest_repo_id(repo_id)
+    instead = f"The nearest one: {near}." if near else "For example: my-lab/my-dataset."
+    return (
+        f"repo_id: {repo_id!r} is no name for a repo: {why}. Give namespace/name alone. Each of the two has at most 96 "
+        "letters without accents, digits, _, - and ., and no - or . at its ends or twice in a row. "
+        f"{instead}"
+    )
+
+
+def _is_repo_id(repo_id: str) -> bool:
     try:
         validate_repo_id(repo_id)
-    except HFValidationError as error:
-        problem = " ".join(str(error).split())
-    else:
-        if "/" in repo_id:
-            return None
-        problem = f"{repo_id!r} has no namespace."
-    return f"repo_id: {problem} Give namespace/name alone, for example my-lab/my-dataset."
+    except HFValidationError:
+        return False
+    return "/" in repo_id
+
+
+def nearest_repo_id(repo_id: str) -> str | None:
+    """Return the name of a repo that is nearest to a text: without accents, with - for what may not be in it.
+
+    Of an address, the last two parts count. None if nothing is left of one of them.
+    """
+    plain = unicodedata.normalize("NFKD", repo_id).encode("ascii", "ignore").decode()
+    parts = [_nearest_part(part) for part in plain.strip().strip("/").removesuffix(".git").split("/")[-2:]]
+    near = "/".join(parts)
+    return near if _is_repo_id(near) else None
+
+
+def _nearest_part(part: str) -> str:
+    allowed = re.sub(r"[^A-Za-z0-9_.-]+", "-", part.strip())
+    return re.sub(r"-{2,}|\.{2,}", lambda run: run[0][0], allowed).strip("-.")[:96].rstrip("-.")
 
 
 def branch_problem(revision: str) -> str | None:
