@@ -16,6 +16,7 @@ from tasks.hub.client import Hub
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.resume import Work
+from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
@@ -29,8 +30,14 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(held: Held, work: Work) -> None:
-    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither."""
+def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]]) -> None:
+    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
+
+    Args:
+        held: the target.
+        work: what is left to do.
+        named: paths of texts that stay published -> the withdrawn subjects that they still name.
+    """
     log = get_run_logger()
     planned = len(work.done) + len(work.missing) + len(work.held_back)
     log.info(
@@ -47,6 +54,8 @@ def say_what_is_there(held: Held, work: Work) -> None:
     held.status.drift = sentences.drifted(work.drift)
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
+    if named:
+        log.warning("%s", sentences.still_named_in(named))
     held.status.learn(
         planned=planned,
         on_hub=len(work.done),
@@ -54,6 +63,7 @@ def say_what_is_there(held: Held, work: Work) -> None:
         to_embed=len(work.stage),
         held=len(work.held_back),
         removals=work.removals,
+        named=named,
         failed=(),
     )
     if work.missing:
@@ -67,16 +77,18 @@ def say_what_is_published(
     before: Remote,
     done: Remote,
     listing: Listing,
-    texts: Collection[str],
+    texts: Mapping[str, bytes],
     failed: Collection[str],
 ) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
     lines = {**before.record.shards, **done.record.shards}  # verification names what somebody took out meanwhile
+    removals = find_removals(shards, done.record, replace(listing, commit=done.commit), texts)
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
         held=len(work.held_back),
-        removals=find_removals(shards, done.record, replace(listing, commit=done.commit), texts),
+        removals=removals,
+        named=still_named(subjects_gone(removals.shards, shards), texts),
     )
 
 
