@@ -212,9 +212,9 @@ def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
     said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
     if not report.checks:
         said = (
-            f"Nothing was verified at commit {report.commit[:12]}, since no shard is staged here that the Hub should "
-            "hold now. So no answer deletes a shard as verified: leftovers go only if the Hub is proved to have them, "
-            "and a removal is verified after it."
+            f"Nothing was verified at commit {report.commit[:12]}: no shard is staged here as the repo has it now. So "
+            "no answer deletes one as a copy of the head; leftovers go only if the Hub is proved to have them, and a "
+            "removal is verified after it."
         )
     if not mended:
         return said
@@ -240,7 +240,7 @@ def gate_form(
     questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
     questions += [_remove(hub, report, gate)] if gate.removals else []
     if two:
-        heads = (f"Staged on {cell(where.machine)}", "On the Hub")
+        heads = ("Staged copies", "On the Hub")
         questions = [f"**{head}:** {question}" for head, question in zip(heads, questions, strict=True)]
     changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
