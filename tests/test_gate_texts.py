@@ -3,9 +3,11 @@
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image as Picture
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from deployments.gate import readable
@@ -325,7 +327,9 @@ def test_an_end_is_printed_as_its_name_and_a_paragraph_a_line_no_wider_than_the_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     link = f"http://prefect.lab/artifacts/artifact/{'0' * 60}"
-    state = Completed(name="Removed", message=f"{'some words ' * 30}\nVerified.\n\nStatus of the target: {link}")
+    state: State[Any] = Completed(
+        name="Removed", message=f"{'some words ' * 30}\nVerified.\n\nStatus of the target: {link}"
+    )
     for columns, widest in (("60", 60), ("300", 100), ("1", 40)):
         monkeypatch.setenv("COLUMNS", columns)
         name, *lines = readable(state).splitlines()

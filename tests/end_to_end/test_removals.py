@@ -157,7 +157,7 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     shard = withdraw(own_bids, tmp_path / "away")
     gate = night().at_gate()  # the files of the night before are staged still
     assert first.ended()[0] == "Superseded" and gate.shards()
-    look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged files")
+    look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged copies")
     for arguments, why in (
         (["--decision", "delete", "--confirm-repo", gate.repo_id], "--removals remove (or keep)"),
         (["--removals", "remove", "--confirm-repo", gate.repo_id], "--decision delete (or keep)"),
