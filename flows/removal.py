@@ -51,7 +51,7 @@ def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
         log.warning("This run has no deployment, so it cannot wait at a gate: run push-bids/manual with removed=ask.")
         return Removals()
     if again:
-        open_again(held.staging)
+        open_again(held.staging, removals)
     return removals if again else undecided
 
 

@@ -107,7 +107,9 @@ def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_bein
         assert settled(held, None, now) == frozenset()
         keep(held.staging, Keeping(removals=removal("kept")))
         assert settled(held, None, now) == {"kept"}
-        open_again(held.staging)  # somebody has it asked again: it is withdrawn as before, and no new change
+        open_again(
+            held.staging, removal("kept")
+        )  # somebody has it asked again: it is withdrawn as before, and no new change
         assert settled(held, None, now) == {"kept"}
         write_accepted(held.staging, Accepted(gone={"accepted": "a" * 64, "b": "0" * 64, "c": "c" * 64}))
         assert settled(held, None, now) == {"kept", "accepted"}  # b was published anew since, c is no more

@@ -221,6 +221,13 @@ def test_a_decision_to_keep_is_told_with_its_time_its_run_and_its_note(note: str
     )
 
 
+def test_a_decision_about_what_was_just_named_does_not_name_it_again() -> None:
+    keeping = Keeping(removals=GOING, at=AT, flow_run_name="push", note="me")
+    assert kept_by(keeping, None) == (
+        f'Kept there, as decided on {moment(AT)} at the gate of push, with the note "me".'
+    )
+
+
 def test_a_decision_of_which_nothing_was_noted_is_told_so() -> None:
     said = kept_by(Keeping(removals=GOING), GOING)
     assert said == (

@@ -12,7 +12,7 @@ from tasks.card import side_files
 from tasks.card.pictures import FOLDER
 from tasks.disk.staging import Staging
 from tasks.load import load
-from tasks.record.kept import KEPT, Keeping, forget, keep, open_again, read_keepings, read_kept
+from tasks.record.kept import KEPT, Keeping, all_of, forget, keep, open_again, read_keepings, read_kept
 from tasks.record.removals import (
     Removals,
     as_file,
@@ -224,10 +224,13 @@ def test_what_is_to_be_asked_again_is_kept_by_nobody_until_somebody_decides_so_a
     staging = Staging(tmp_path / "target")
     decision = Keeping(removals=removals({ONE: (T1W,), TWO: (BOLD,)}), note="first")
     keep(staging, decision)
-    open_again(staging)
-    assert read_kept(staging) == Removals() and [one.open_again for one in read_keepings(staging)] == [True]
-    keep(staging, Keeping(removals=removals({ONE: (T1W,)}), note="second"))
-    assert read_kept(staging) == removals({ONE: (T1W,)})
+    open_again(staging, removals({TWO: (BOLD,), "data/sub-3/sub-3.parquet": ()}))
+    assert read_kept(staging) == removals({ONE: (T1W,)})  # of which nothing was asked
+    assert [(one.note, one.open_again) for one in read_keepings(staging)] == [("first", False), ("first", True)]
+    assert all_of(read_keepings(staging)) == decision.removals
+    keep(staging, Keeping(removals=removals({TWO: (BOLD,)}), note="second"))
+    assert read_kept(staging) == decision.removals
+    assert [one.note for one in read_keepings(staging)] == ["first", "second"]
 
 
 def test_removals_without_some_files_are_the_others_whole() -> None:

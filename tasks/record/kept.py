@@ -93,13 +93,18 @@ def forget(staging: Staging, removals: Removals) -> None:
         _write(staging, after)
 
 
-def open_again(staging: Staging) -> None:
-    """Have everything that was kept asked about again.
+def open_again(staging: Staging, removals: Removals) -> None:
+    """Have these files asked about again, as far as they were kept. What else was kept stays so.
 
     Raises:
         OSError: the file cannot be written.
     """
-    _write(staging, (keeping.model_copy(update={"open_again": True}) for keeping in read_keepings(staging)))
+    asked = []
+    for keeping in read_keepings(staging):
+        part = keeping.removals.excluding(keeping.removals.published.keys() - removals.published.keys())
+        if part:
+            asked.append(keeping.model_copy(update={"removals": part, "open_again": True}))
+    _write(staging, (*_without(staging, removals), *asked))
 
 
 def _without(staging: Staging, removals: Removals) -> tuple[Keeping, ...]:

@@ -117,22 +117,20 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Seque
     )
 
 
-def kept_by(keeping: Keeping, still: Removals) -> str:
+def kept_by(keeping: Keeping, still: Removals | None) -> str:
     """Return a sentence about a decision to keep removals on the Hub: what is kept by it, when and where it was made.
 
     Args:
         keeping: the decision.
-        still: the part of it that is withdrawn now.
+        still: the part of it that is withdrawn now; None if the sentence before has named just that.
     """
+    what = f": {still.sentence()}." if still else "."
     note = " ".join(keeping.note.split())
     note = note if len(note) <= LONGEST_NOTE else f"{note[:LONGEST_NOTE].rstrip()}..."
     if keeping.at is None:
-        return f"Kept there, as somebody decided at a gate (when and at which was not noted then): {still.sentence()}."
+        return f"Kept there, as somebody decided at a gate (when and at which was not noted then){what}"
     who = f'with the note "{note}"' if note else "with no note of who decided"
-    return (
-        f"Kept there, as decided on {moment(keeping.at)} at the gate of {keeping.flow_run_name}, {who}: "
-        f"{still.sentence()}."
-    )
+    return f"Kept there, as decided on {moment(keeping.at)} at the gate of {keeping.flow_run_name}, {who}{what}"
 
 
 def still_named_in(named: Mapping[str, Sequence[str]]) -> str:

@@ -255,7 +255,7 @@ class StatusBoard:
         if not removals:
             return ""
         undecided = removals.without(read_kept(self.staging))
-        kept = [kept_by(keeping, still) for keeping, still in self.kept()]
+        kept = [kept_by(keeping, still if still != removals else None) for keeping, still in self.kept()]
         they, them = ("The others", "the others") if kept else ("They", "them")
         if not undecided:
             decide = ""
