@@ -518,7 +518,7 @@ def after_a_removal(
     copies = [receipt for receipt in staged if receipt.path in plan.shards or receipt.path in plan.rows]
     return [
         f"Still staged in {where}: copies of {number(len(copies), 'shard')} that held some of it or hold the rest. Run "
-        "cleanup-staging/cleanup, whose gate lets them go."
+        "cleanup-staging/cleanup, whose gate lets them go (with remove_stale), before anything is deleted in the history."
         if copies
         else "",
         still_named_in({path: names for path, names in mine.items() if names}),

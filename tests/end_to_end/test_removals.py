@@ -110,7 +110,8 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     decide_on_removals(page, worker, gate, "remove")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
     name, said = gate.ended()
-    assert name == "Removed" and "1 shard, 1 text" in said and "Withdrawn" not in said
+    assert name == "Removed" and "1 shard, 1 text, of 1 subject" in said and "Withdrawn" not in said
+    assert shard.partition("_")[0] in said and "history still has it" in said
     page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
     page.screenshot(path=SHOTS / "removed.png")
@@ -158,6 +159,9 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     gate = night().at_gate()  # the files of the night before are staged still
     assert first.ended()[0] == "Superseded" and gate.shards()
     look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged copies")
+    staged, removals = form_description(gate).split("\\n\\n")
+    for question, asks in ((staged, "Delete the copies on"), (removals, "Remove **1 shard**")):
+        assert asks in question and "match the listing" in question and gate.hub.head()[:12] in question
     for arguments, why in (
         (["--decision", "delete", "--confirm-repo", gate.repo_id], "--removals remove (or keep)"),
         (["--removals", "remove", "--confirm-repo", gate.repo_id], "--decision delete (or keep)"),
@@ -168,5 +172,6 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     answer = ["--decision", "delete", "--removals", "remove", "--confirm-repo", gate.repo_id, "--note", "me"]
     code, said, _ = command(worker, gate.repo_id, *answer)
     assert code == 0 and "Decided: Removed" in said and "freed" in said, said
+    assert max(len(line) for line in said.splitlines() if "http" not in line) <= 100 and len(said.splitlines()) > 4
     assert path_of(shard) not in files_on(gate) and images_on(gate.hub) == images_of(own_bids)
     assert {Path(name).stem.partition(".")[0] for name in gate.shards()} <= {shard}
