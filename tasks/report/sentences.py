@@ -6,7 +6,7 @@ anything.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -254,16 +254,19 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], g
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
     stale = f" Beside them: {stale_files(gate.stale)}." if gate.stale else ""
+    paths = {receipt.path for receipt in receipts}
     return (
         f"Delete the copies on {cell(where.machine)}, **{freed}** ({number(len(receipts), 'shard')}, {images}), of "
-        f"**[{hub.target}]({hub.url()})**? The Hub keeps them: {_checked(hub, report)}.{stale}"
+        f"**[{hub.target}]({hub.url()})**? The Hub keeps them: {_checked(hub, report, paths)}.{stale}"
     )
 
 
-def _checked(hub: Hub, report: VerificationReport) -> str:
-    """Say in a few words what was verified, and at which commit."""
+def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
+    """Say in a few words how many of these shards were verified, and at which commit. Empty if none was."""
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
-    return f"at {commit}, {len(report.checks):,} match the listing, {report.read_back:,} were read back"
+    checks = [check for check in report.checks if check.path in paths]
+    read = sum(check.how == "read back" for check in checks)
+    return f"at {commit}, {len(checks):,} match the listing, {read:,} were read back" if checks else ""
 
 
 def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
@@ -278,7 +281,8 @@ def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
 def _remove(hub: Hub, report: VerificationReport, gate: Gate) -> str:
     """Return the question about removals. What they are stands beside the form's field."""
     named = f" {_still_named(gate.named)}" if gate.named else ""
-    verified_at = f" Verified: {_checked(hub, report)}." if report.checks else ""
+    checked = _checked(hub, report, gate.removals.published)
+    verified_at = f" Verified {checked}." if checked else ""
     return (
         f"Remove **{_counted(gate.removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They "
         f"leave its head; its history keeps them.{verified_at}{named}"
@@ -517,8 +521,8 @@ def after_a_removal(
     mine = {path: [one for one in names if one in subjects] for path, names in named.items()}
     copies = [receipt for receipt in staged if receipt.path in plan.shards or receipt.path in plan.rows]
     return [
-        f"Still staged in {where}: copies of {number(len(copies), 'shard')} that held some of it or hold the rest. Run "
-        "cleanup-staging/cleanup, whose gate lets them go (with remove_stale), before anything is deleted in the history."
+        f"Still staged in {where}: copies of {number(len(copies), 'shard')} that held some of it or hold the rest. "
+        "Run cleanup-staging/cleanup, whose gate lets them go (with remove_stale), before the history is cleared."
         if copies
         else "",
         still_named_in({path: names for path, names in mine.items() if names}),
