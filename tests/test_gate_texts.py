@@ -92,7 +92,7 @@ def test_the_question_about_staged_files_says_that_they_are_copies_on_which_mach
     text, picture = form(gate(), receipt())
     assert text == (
         f"Delete the copies on scanner-7, **2.0 MB** (1 shard, 3 images), of **[lab/some]({HUB.url()})**? The Hub "
-        f"keeps them: at [{COMMIT[:12]}]({HUB.commit_url(COMMIT)}), 1 match the listing, 1 were read back. All of the "
+        f"keeps them: at [{COMMIT[:12]}]({HUB.commit_url(COMMIT)}), 1 of 1 match the listing, 1 read back. All of the "
         f"evidence. Closes {moment(WHERE.expires)}.\n"
     )
     assert picture.startswith("\n![slices")
@@ -108,7 +108,7 @@ def test_each_of_two_questions_has_a_head_of_its_own_and_what_was_verified_and_n
         "its head; its history keeps them."
     )
     for question in (staged, removals):
-        assert COMMIT[:12] in question and "1 match the listing, 1 were read back" in question
+        assert COMMIT[:12] in question and "1 of 1 match the listing, 1 read back" in question
     assert "Still named in what stays: participants.tsv." in removals
     assert "Changed on the Hub by somebody else: 2 files." in removals and not picture
 
@@ -116,8 +116,8 @@ def test_each_of_two_questions_has_a_head_of_its_own_and_what_was_verified_and_n
 def test_a_question_tells_of_the_verification_of_what_it_is_about_and_of_no_other() -> None:
     only_listed = report(STAYS).model_copy(update={"checks": (*checks(STAYS), *checks(GOES, how="listing"))})
     staged, removals = form(gate(removals=GOING), receipt(), checked=only_listed)[0].split("\n\n")
-    assert "1 match the listing, 1 were read back" in staged
-    assert "Verified at [" in removals and "1 match the listing, 0 were read back" in removals
+    assert "1 of 1 match the listing, 1 read back" in staged
+    assert "Verified at [" in removals and "1 of 1 match the listing, 0 read back" in removals
     again = form(gate(removals=GOING), receipt(), checked=report(STAYS))[0]  # asked again: what is staged was verified
     assert again.count("match the listing") == 1 and "Verified" not in again
 

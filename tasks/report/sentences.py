@@ -262,11 +262,11 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], g
 
 
 def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
-    """Say in a few words how many of these shards were verified, and at which commit. Empty if none was."""
+    """Say in a few words how many of these shards were verified, how, and at which commit. Empty if none was."""
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
     checks = [check for check in report.checks if check.path in paths]
     read = sum(check.how == "read back" for check in checks)
-    return f"at {commit}, {len(checks):,} match the listing, {read:,} were read back" if checks else ""
+    return f"at {commit}, {len(checks):,} of {len(paths):,} match the listing, {read:,} read back" if checks else ""
 
 
 def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
@@ -281,7 +281,7 @@ def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
 def _remove(hub: Hub, report: VerificationReport, gate: Gate) -> str:
     """Return the question about removals. What they are stands beside the form's field."""
     named = f" {_still_named(gate.named)}" if gate.named else ""
-    checked = _checked(hub, report, gate.removals.published)
+    checked = _checked(hub, report, {*gate.removals.shards, *gate.removals.rows})
     verified_at = f" Verified {checked}." if checked else ""
     return (
         f"Remove **{_counted(gate.removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They "
