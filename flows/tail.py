@@ -173,7 +173,7 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.told(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
+    files, named = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
     question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")

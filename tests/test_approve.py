@@ -121,14 +121,14 @@ def fields(question: Question, mistake: str = "") -> dict[str, Any]:
 
 DECISION = ("Decision", "delete: remove the staged copies of what the Hub holds (3 files in /staging). keep: leave "
             "everything.", True)  # fmt: skip
-REMOVALS = ("Removals", "remove: take from the repo what the dataset no longer has: 1 shard: sub-1. keep: leave it.",
+REMOVALS = ("Removals", "remove: take from the repo 1 shard: sub-1. keep: leave it.",
             True)  # fmt: skip
-NAME = ("Repo name", "Type the repo's name (namespace/name) to confirm which dataset this is about.", True)
+NAME = ("Repo name", "Type the repo's name (namespace/name), to confirm it.", True)
 STALE = ("Remove stale files too", "Also remove leftovers of older or broken runs.", False)
 NOTE = ("Note", "Why, and who you are: kept in the run's log.", False)
 NOTE_ON_REMOVALS = (
     "Note",
-    "Why, and who you are: kept in the run's log, and told with what you keep on the Hub.",
+    "Why, and who you are: kept in the log, told with what is kept.",
     False,
 )
 

@@ -29,6 +29,7 @@ from tasks.report.evidence import (
 from tasks.report.sentences import (
     Where,
     after_a_removal,
+    asked_about,
     evidence,
     gate_form,
     gone_from_the_hub,
@@ -99,40 +100,53 @@ def test_the_question_about_staged_files_says_that_they_are_copies_on_which_mach
     assert " Beside them: 1 stale file, 3 kB. All of" in form(gate(stale=(STALE,)), receipt())[0]
 
 
-def test_each_of_two_questions_has_a_head_of_its_own_and_what_was_verified_and_no_picture_stands_above_both() -> None:
-    text, picture = form(gate(removals=GOING, named=NAMED, drift=2), receipt())
-    staged, removals = text.split("\n\n")
-    assert staged.startswith("**Staged copies:** Delete the copies on scanner-7, **2.0 MB**")
-    assert removals.startswith(
-        f"**On the Hub:** Remove **1 shard**, no longer in the dataset, from **[lab/some]({HUB.url()})**? They leave "
-        "its head; its history keeps them."
+def test_both_questions_have_a_head_each_with_what_was_verified_for_it_and_no_picture_stands_above_them() -> None:
+    only_listed = report().model_copy(update={"checks": (*checks(STAYS), *checks(GOES, how="listing"))})
+    text, picture = form(gate(removals=GOING, drift=2), receipt(), checked=only_listed)
+    commit = f"[{COMMIT[:12]}]({HUB.commit_url(COMMIT)})"
+    assert text == (
+        "**Staged copies** on scanner-7: 2.0 MB, 1 shard, 1 read back. **On the Hub**, no longer in the dataset: 1 "
+        f"shard, 0 read back, of **[lab/some]({HUB.url()})** at {commit}. Changed on the Hub by somebody else: 2 "
+        "files. All of the evidence.\n"
     )
-    for question in (staged, removals):
-        assert COMMIT[:12] in question and "1 of 1 match the listing, 1 read back" in question
-    assert "Still named in what stays: participants.tsv." in removals
-    assert "Changed on the Hub by somebody else: 2 files." in removals and not picture
+    assert not picture
+    read = form(gate(removals=GOING), receipt(), checked=report(GOES))[0]
+    assert "2.0 MB, 1 shard, 0 read back" in read and "1 shard, 1 read back, of" in read
 
 
-def test_a_question_tells_of_the_verification_of_what_it_is_about_and_of_no_other() -> None:
-    only_listed = report(STAYS).model_copy(update={"checks": (*checks(STAYS), *checks(GOES, how="listing"))})
-    staged, removals = form(gate(removals=GOING), receipt(), checked=only_listed)[0].split("\n\n")
-    assert "1 of 1 match the listing, 1 read back" in staged
-    assert "Verified at [" in removals and "1 of 1 match the listing, 0 read back" in removals
-    again = form(gate(removals=GOING), receipt(), checked=report(STAYS))[0]  # asked again: what is staged was verified
-    assert again.count("match the listing") == 1 and "Verified" not in again
-
-
-def test_a_gate_about_leftovers_and_removals_asks_both() -> None:
+def test_a_gate_about_leftovers_or_about_texts_asks_both_with_no_verification_that_was_none() -> None:
     text, picture = form(gate(removals=GOING, stale=(STALE,)))
-    staged, removals = text.split("\n\n")
-    assert staged.startswith("**Staged copies:** Remove **1 stale file, 3 kB**") and not picture
-    assert removals.startswith("**On the Hub:** Remove **1 shard**")
+    assert text.startswith("**Staged copies** on scanner-7: 1 stale file, 3 kB. **On the Hub**") and not picture
+    texts = Removals(texts=("bids/x.tsv",), published={"bids/x.tsv": FILE})
+    assert "no longer in the dataset: 1 text, of **[lab/some]" in form(gate(removals=texts), receipt())[0]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({}, "1 shard with 1 image (sub-2)"),
+        (NAMED, "1 shard with 1 image (sub-2), still named in participants.tsv"),
+        ({f"bids/{n}.tsv": ("sub-2",) for n in "abcd"},
+         "1 shard with 1 image (sub-2), still named in a.tsv, b.tsv, c.tsv and 1 more"),
+    ],
+)  # fmt: skip
+def test_what_is_to_be_removed_is_told_beside_its_field_with_the_texts_that_still_name_it(
+    named: dict[str, tuple[str, ...]], said: str
+) -> None:
+    assert asked_about(gate(removals=GOING, named=named)) == said
+
+
+def test_the_question_about_removals_tells_how_they_were_verified_and_not_how_others_were() -> None:
+    only_listed = report().model_copy(update={"checks": (*checks(STAYS), *checks(GOES, how="listing"))})
+    text, _ = form(gate(removals=GOING), checked=only_listed)
+    assert "Verified at [" in text and "1 of 1 match the listing, 0 read back" in text
+    assert "erified" not in form(gate(removals=GOING), checked=report(STAYS))[0]
 
 
 def test_a_question_about_removals_alone_has_no_head_and_tells_of_no_verification_that_was_none() -> None:
     text, picture = form(gate(removals=GOING), checked=report())
     assert text.startswith("Remove **1 shard**") and "erified" not in text and not picture
-    assert "Still named" not in text and "Changed on the Hub" not in text
+    assert "Changed on the Hub" not in text
 
 
 def test_a_run_that_waits_says_that_copies_are_staged() -> None:

@@ -236,14 +236,14 @@ def gate_form(
     two = bool(gate.removals and (receipts or gate.stale))
     questions = [_delete(hub, report, receipts, gate, where)] if receipts else []
     questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
-    questions += [_remove(hub, report, gate)] if gate.removals else []
+    questions += [_remove(hub, report, gate.removals)] if gate.removals else []
     if two:
-        heads = ("Staged copies", "On the Hub")
-        questions = [f"**{head}:** {question}" for head, question in zip(heads, questions, strict=True)]
+        questions = [_both(hub, report, receipts, gate, where)]
     changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
-    end = f"{changed}{artifact}. Closes {moment(where.expires)}.{more}"
-    text = f"{lost}{(chr(10) * 2).join(questions)} {end}\n"
+    closes = "" if two else f" Closes {moment(where.expires)}."  # the run's message says it too
+    end = f"{changed}{artifact}.{closes}{more}"
+    text = f"{lost}{' '.join(questions)} {end}\n"
     # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
     picture = strip(report.slices) if receipts and not two else ""
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
@@ -265,8 +265,13 @@ def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> st
     """Say in a few words how many of these shards were verified, how, and at which commit. Empty if none was."""
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
     checks = [check for check in report.checks if check.path in paths]
-    read = sum(check.how == "read back" for check in checks)
-    return f"at {commit}, {len(checks):,} of {len(paths):,} match the listing, {read:,} read back" if checks else ""
+    read = f"{_read_back(report, paths):,} read back"
+    return f"at {commit}, {len(checks):,} of {len(paths):,} match the listing, {read}" if checks else ""
+
+
+def _read_back(report: VerificationReport, paths: Collection[str]) -> int:
+    """Return how many of these shards were read back."""
+    return sum(check.how == "read back" for check in report.checks if check.path in paths)
 
 
 def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
@@ -278,20 +283,39 @@ def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
     )
 
 
-def _remove(hub: Hub, report: VerificationReport, gate: Gate) -> str:
+def _remove(hub: Hub, report: VerificationReport, removals: Removals) -> str:
     """Return the question about removals. What they are stands beside the form's field."""
-    named = f" {_still_named(gate.named)}" if gate.named else ""
-    checked = _checked(hub, report, {*gate.removals.shards, *gate.removals.rows})
+    checked = _checked(hub, report, {*removals.shards, *removals.rows})
     verified_at = f" Verified {checked}." if checked else ""
     return (
-        f"Remove **{_counted(gate.removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They "
-        f"leave its head; its history keeps them.{verified_at}{named}"
+        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"its head; its history keeps them.{verified_at}"
     )
 
 
-def _still_named(named: Mapping[str, Sequence[str]]) -> str:
-    """Say in a few words which texts still name who is removed."""
-    return f"Still named in what stays: {cell(first([path.removeprefix('bids/') for path in named]))}."
+def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+    """Return both questions, each with what was verified for it, in three lines.
+
+    The older UI crops a longer text above two decisions; the evidence has all.
+    """
+    shards = {receipt.path for receipt in receipts}
+    staged = stale_files(gate.stale)
+    if receipts:
+        freed = size(sum(receipt.size for receipt in receipts))
+        staged = f"{freed}, {number(len(shards), 'shard')}, {_read_back(report, shards):,} read back"
+    removals = {*gate.removals.shards, *gate.removals.rows}
+    read = f", {_read_back(report, removals):,} read back" if removals else ""
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    return (
+        f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, no longer in the dataset: "
+        f"{_counted(gate.removals)}{read}, of **[{hub.target}]({hub.url()})** at {commit}."
+    )
+
+
+def asked_about(gate: Gate) -> str:
+    """Return what a gate asks to be removed, in one line with the texts that still name the subjects."""
+    names = first([path.removeprefix("bids/") for path in gate.named])
+    return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}"
 
 
 def _counted(removals: Removals) -> str:
