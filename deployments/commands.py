@@ -99,8 +99,8 @@ def gate(
     """List the open gates, or decide at one.
 
     REPO is the repo, or the id of the run; without it, all open gates are listed. What a gate asks and the command
-    line does not say is asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and the last line says
-    why.
+    line does not say is asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is printed
+    last says why.
     """
     from deployments import gate as done
 

@@ -6,7 +6,7 @@ anything is removed. A gate asks about staged files, about what is on the Hub an
 or about both: its form says which. On a terminal it asks for what is missing on the command line. Nothing has a default
 that decides.
 
-Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and the last line says why.
+Exit code 0: the decision was taken (or the gates were listed). 1: it was not, and what is printed last says why.
 """
 
 import signal
@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
+from textwrap import wrap
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
 
@@ -32,18 +35,19 @@ from tasks.runs.gates import is_open_gate, name_ended_gates, read_runs
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
 #: How each decision is asked for on a terminal.
 ASKED = {
-    "decision": "Decision (delete: remove the staged files; keep: leave everything): ",
+    "decision": "Decision (delete: remove the staged copies; keep: leave everything): ",
     "removals": "Removals (remove: take from the repo what the dataset no longer has; keep: leave it there): ",
 }
 WAITS_FOR = "Waits for a person"  # the beginning of the line that says where to press in the UI
 TRIES = 3  # tries of each request before the server counts as busy
 LOOK_EVERY = 0.5  # seconds
 AWAY = 120.0  # seconds that the server may be away after the form was sent
+WIDTH, NARROWEST = 100, 40  # columns of what is printed about a decision, on a wide and on a narrow terminal
 NO_WORKER = 60.0  # seconds without a worker that takes the run up, before that is said
 
 
 class NoDecision(Exception):
-    """Nothing was decided. The message says why, in one line."""
+    """Nothing was decided. The message says why: in one line, unless it is what a run has to say."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[st
     """Send the form and wait for the result.
 
     Returns:
-        The end of the run, in one line.
+        The end of the run, for people to read: its name, and its sentences below.
 
     Raises:
         NoDecision: the server or the run did not take it.
@@ -220,12 +224,23 @@ def decide(runs: Runs, gate: FlowRun, form: dict[str, object], say: Callable[[st
     say(f"Sent to {gate.name}; waiting for what becomes of it ...")
     ended = next_stop(runs, gate.id, gate.state_id, say)
     state = ended.state
-    name, message = (state.name, " ".join((state.message or "").split())) if state else ("", "")
     if state is not None and is_open_gate(state):
         raise NoDecision(f"Asked again: {(state.message or '').partition(chr(10))[0]}")
     if state is None or state.type.value != "COMPLETED":
-        raise NoDecision(f"Not done: {name}: {message}")
-    return f"Decided: {name}: {message}"
+        raise NoDecision(f"Not done: {readable(state)}")
+    return f"Decided: {readable(state)}"
+
+
+def readable(state: State[Any] | None) -> str:
+    """Return a state for a terminal: its name, and its message below, a paragraph for each of its lines."""
+    name, message = (state.name or "", state.message or "") if state else ("", "")
+    width = max(min(get_terminal_size((WIDTH, 24)).columns, WIDTH), NARROWEST)
+    lines = [
+        wrap(line.strip(), width, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+             break_on_hyphens=False)
+        for line in message.splitlines()
+    ]  # fmt: skip
+    return "\n".join([name, *(part for line in lines for part in line)])
 
 
 def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], None]) -> FlowRun:

@@ -16,6 +16,7 @@ from tasks.hub.client import Hub
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.resume import Work, disagreement
+from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
@@ -29,7 +30,7 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(held: Held, work: Work, there: bool) -> None:
+def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
     """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
 
     What somebody else has changed is shown before a commit of this run may take its place.
@@ -37,6 +38,7 @@ def say_what_is_there(held: Held, work: Work, there: bool) -> None:
     Args:
         held: the target.
         work: what is left to do.
+        named: paths of texts that stay published -> the withdrawn subjects that they still name.
         there: whether the repo is on the Hub.
     """
     log = get_run_logger()
@@ -54,7 +56,9 @@ def say_what_is_there(held: Held, work: Work, there: bool) -> None:
         log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
-    held.status.found(work, there)
+    if named:
+        log.warning("%s", sentences.still_named_in(named))
+    held.status.found(work, named, there)
     if work.missing or work.drift:
         held.status.show("Running", read_gate(held.staging))
 
@@ -66,17 +70,19 @@ def say_what_is_published(
     before: Remote,
     done: Remote,
     listing: Listing,
-    texts: Collection[str],
+    texts: Mapping[str, bytes],
     failed: Collection[str],
 ) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
     lines = {**before.record.shards, **done.record.shards}  # verification names what somebody took out meanwhile
+    removals = find_removals(shards, done.record, replace(listing, commit=done.commit), texts)
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
         earlier=earlier_of(failed, done.record, listing),
         held=len(work.held_back),
-        removals=find_removals(shards, done.record, replace(listing, commit=done.commit), texts),
+        removals=removals,
+        named=still_named(subjects_gone(removals.shards, shards), texts),
     )
 
 

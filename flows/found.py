@@ -25,6 +25,7 @@ from tasks.record.remote import INDEX, RECORD, Remote, find_edited, read_target,
 from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.resume import Drift, Work, decide
+from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.values.errors import PushError
 from tasks.values.findings import Checked, PreflightStopped, Statement
@@ -70,6 +71,8 @@ class Found:
     changed: Change
     approved: Removals | None
     """What a person approved to be removed; None if nobody was asked."""
+    named: Mapping[str, tuple[str, ...]]
+    """Paths of the texts that still name a subject whose shards are withdrawn -> these subjects."""
 
     def known_contents(self) -> Callable[[Image], str | None]:
         """Return a function that gives the sha256 of an image.
@@ -112,12 +115,13 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
-    say_what_is_there(held, work, there=bool(remote.commit))
+    named = still_named(subjects_gone(work.removals.shards, shards), texts)
+    say_what_is_there(held, work, named, there=bool(remote.commit))
     work = work if approved is None else work.only(approved)
     if work.missing:
         in_headers = steps.take(check_images, quoted(work.missing), folder)
         checked = checked.with_more(in_headers)
-    return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved)
+    return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named)
 
 
 def changed_since(

@@ -115,7 +115,8 @@ def push_bids(
             shards back, byte for byte. full: and read every shard back.
         removed: What to do about shards, images and texts that are published and that the dataset no longer has. They
             stay on the Hub until a person decides otherwise. keep: name them in the run's state. ask: also open the
-            gate for them, where you decide whether exactly these leave the repo.
+            gate for them, where you decide whether exactly these leave the repo, once for each. ask again: also about
+            what somebody decided to keep there; a night that a schedule starts takes it as ask.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
         allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run. Lift
@@ -162,7 +163,7 @@ def push(held: Held, order: Order, approved: Approved | None = None) -> State:
     if order.dry_run:
         stops = would_stop(held, order, found)
         return show_dry_run(held, found.dataset, found.shards, found.work, found.remote.record, found.checked, stops)
-    asked = to_ask(held, order.removed, found.work.removals)
+    asked = Removals() if approved else to_ask(held, order.removed, found.work.removals)
     changes = changes_of(order, found)
     quiet = not (approved or found.work.missing or changes.any(found.remote) or has_claimed(held.staging, held.run.id))
     if quiet and asked_already(held, asked):
@@ -294,6 +295,7 @@ def evidence_of(
         found.work.drift,
         found.work.removals,
         asked,
+        found.named,
         source=found.folder,
         waiting=waiting,
         checked=found.checked,

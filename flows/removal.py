@@ -5,6 +5,7 @@ same steps as in any push. Only what was approved and is *still* missing in the 
 were held back for approved rows are staged and sent in that commit. Nothing else is published with it.
 """
 
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,8 +20,9 @@ from flows.verified import verified
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
 from tasks.record.accepted import read_accepted
+from tasks.record.kept import all_of, open_again, read_keepings, read_kept
 from tasks.record.remote import Remote
-from tasks.record.removals import Removals, pictures_of, read_kept
+from tasks.record.removals import Removals, pictures_of
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.resume import Work
 from tasks.remove import plan_removal, require_gone
@@ -33,26 +35,45 @@ from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Ve
 
 
 def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
-    """Return the removals that this run's gate asks about: those that nobody has decided to keep, or none."""
+    """Return the removals that this run's gate asks about: those that nobody has decided to keep, or none.
+
+    If the run is to ask again, it asks about all of them. They stay open then, until somebody has answered.
+    """
     log = get_run_logger()
     if ThisRun.flow_run().parameters.get("removed") == "delete":
         log.warning(
             "removed=delete is taken as ask: nothing published is removed unless a person approves it at a gate."
         )
+    again = bool(removals) and is_to_ask_again(removed)
     undecided = removals.without(read_kept(held.staging))
-    if removed != "ask" or not undecided:
+    if removed == "keep" or not (undecided or again):
         return Removals()
     if not held.run.deployed:
         log.warning("This run has no deployment, so it cannot wait at a gate: run push-bids/manual with removed=ask.")
         return Removals()
-    return undecided
+    if again:
+        open_again(held.staging, removals)
+    return removals if again else undecided
+
+
+def is_to_ask_again(removed: Removed) -> bool:
+    """Return whether this run asks about what somebody decided to keep. A night that a schedule starts never does.
+
+    Otherwise a decision would last for one night if somebody left this in the parameters of the nightly.
+    """
+    if removed != "ask again":
+        return False
+    if ThisRun.flow_run().auto_scheduled:
+        get_run_logger().warning("removed=ask again is taken as ask, since a schedule has started this run.")
+        return False
+    return True
 
 
 def settled(held: Held, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
     """Return the images that a person has decided about, or is being asked about. They no longer count as a change."""
     gate = read_gate(held.staging)
     asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
-    decided = read_kept(held.staging).images | read_accepted(held.staging).within(record)
+    decided = all_of(read_keepings(held.staging)).images | read_accepted(held.staging).within(record)
     return decided | asked | (approved.images if approved else frozenset())
 
 
@@ -131,7 +152,7 @@ def removed_state(
     """Verify what the removal has left, and return the state in which the run ends, which says what was removed."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
-    gone = f"Removed from the Hub, as approved: {sentences.what_was_removed(plan)}."
+    gone = sentences.gone_from_the_hub(plan)
     try:
         report = verified(held, level, found)
         require_gone(held.hub, plan, report.commit)
@@ -143,18 +164,17 @@ def removed_state(
         key=artifact_key("removed", held.hub.target),
         description=f"What was removed from {held.hub.target}",
     )
+    where = f"{held.staging.folder} on {socket.gethostname()}"
     parts = [
-        f"{gone} The head is {report.commit[:12]}; older commits keep it.",
-        "New versions of shards that were held back are still staged: cleanup-staging/cleanup asks about them."
-        if plan.rows
-        else "",
+        f"{gone} The head is {report.commit[:12]}.",
         f"Not removed: {sentences.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: "
         f"{plan.kept[0].why}."
         if plan.kept
         else "",
         approved.staged.message or "" if approved.staged else "",
+        *sentences.after_a_removal(plan, found.named, held.staging.receipts(), where),
     ]
-    message = " ".join(filter(None, parts))
+    message = "\n".join(filter(None, parts))
     if failed:
         return Failed(
             name="ShardsFailed",

@@ -16,7 +16,7 @@ from flows.verified import verified
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
 from tasks.disk.staging import Staging
-from tasks.record.removals import read_kept, write_kept
+from tasks.record.kept import Keeping, forget, keep
 from tasks.remove import RemovalNotApproved
 from tasks.report import sentences
 from tasks.report.evidence import (
@@ -151,6 +151,8 @@ def _open(
         stale=leftovers.stale,
         waiting=found.waiting,
         removals=found.asked,
+        named=found.named if found.asked else {},
+        drift=len(found.drift),
         artifact=str(artifact),
     )
     write_gate(staging, gate)
@@ -171,12 +173,11 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.told(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    files, named = where.files if receipts or gate.stale else "", gate.removals.sentence()
+    files, named = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
     question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
-    if approval.removals is Fate.KEEP:
-        write_kept(staging, read_kept(staging).joined(gate.removals))
+    _note_what_is_kept(held, gate, approval)
     staged = _staged(held, gate, report, receipts, approval)
     if approval.removals is not Fate.REMOVE:
         return staged or Completed(name="Kept", message="Kept on the Hub, as decided at the gate.")
@@ -184,6 +185,18 @@ def _decide(
         left = "Nothing was removed from the Hub: the Retry asks about that again too."
         return staged.model_copy(update={"message": f"{staged.message} {left}"})
     return remove(Approved(gate, approval, staged))
+
+
+def _note_what_is_kept(held: Held, gate: Gate, approval: Approval) -> None:
+    """Remember a decision to keep removals, so that nobody is asked again; and forget one that is not so any more."""
+    if approval.removals is Fate.KEEP:
+        run, now = held.run, datetime.now(UTC)
+        decision = Keeping(
+            removals=gate.removals, at=now, flow_run_id=run.id, flow_run_name=run.name, note=approval.note
+        )
+        keep(held.staging, decision)
+    elif approval.removals is Fate.REMOVE:
+        forget(held.staging, gate.removals)
 
 
 def _staged(

@@ -162,22 +162,23 @@ class Question:
 
     def form(self, mistake: str) -> type[GateForm]:
         """Return the form, with what was wrong with the last answer."""
-        told = f"**Not accepted:** {mistake}\n\n{self.evidence}" if mistake else self.evidence + self.picture
+        shown = f"**Not accepted:** {mistake}\n\n{self.evidence}" if mistake else self.evidence + self.picture
         fields: dict[str, Any] = {}
         if self.files:
-            what = f"delete: remove the staged files that the Hub holds ({self.files}). keep: leave everything."
+            what = f"delete: remove the staged copies of what the Hub holds ({self.files}). keep: leave everything."
             fields["decision"] = (Choice, Field(title="Decision", description=what))
         if self.removals:
-            what = f"remove: take from the repo what the dataset no longer has: {self.removals}. keep: leave it there."
+            what = f"remove: take from the repo {self.removals}. keep: leave it."
             fields["removals"] = (Fate, Field(title="Removals", description=what))
-        what = "Type the repo's name (namespace/name) to confirm which dataset this is about."
+        what = "Type the repo's name (namespace/name), to confirm it."
         fields["confirm_repo"] = (str, Field(title="Repo name", description=what))
         if self.files and (self.stale or not self.removals):  # a form with one more field crops what stands above it
             what = "Also remove leftovers of older or broken runs."
             fields["remove_stale"] = (bool, Field(default=False, title="Remove stale files too", description=what))
-        what = "Why, and who you are: kept in the run's log."
+        told = "the log, told with what is kept" if self.removals else "the run's log"
+        what = f"Why, and who you are: kept in {told}."
         fields["note"] = (str, Field(default="", title="Note", description=what))
-        return create_model("CleanupForm", __base__=GateForm, **fields).with_initial_data(description=told)
+        return create_model("CleanupForm", __base__=GateForm, **fields).with_initial_data(description=shown)
 
     def message(self, mistake: str) -> str:
         """Return what the state of the run says, with what was wrong with the last answer."""

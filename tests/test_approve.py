@@ -119,13 +119,18 @@ def fields(question: Question, mistake: str = "") -> dict[str, Any]:
     return {name: (one.get("title"), one["description"], name in schema["required"]) for name, one in shown}
 
 
-DECISION = ("Decision", "delete: remove the staged files that the Hub holds (3 files in /staging). keep: leave "
+DECISION = ("Decision", "delete: remove the staged copies of what the Hub holds (3 files in /staging). keep: leave "
             "everything.", True)  # fmt: skip
-REMOVALS = ("Removals", "remove: take from the repo what the dataset no longer has: 1 shard: sub-1. keep: leave it "
-            "there.", True)  # fmt: skip
-NAME = ("Repo name", "Type the repo's name (namespace/name) to confirm which dataset this is about.", True)
+REMOVALS = ("Removals", "remove: take from the repo 1 shard: sub-1. keep: leave it.",
+            True)  # fmt: skip
+NAME = ("Repo name", "Type the repo's name (namespace/name), to confirm it.", True)
 STALE = ("Remove stale files too", "Also remove leftovers of older or broken runs.", False)
 NOTE = ("Note", "Why, and who you are: kept in the run's log.", False)
+NOTE_ON_REMOVALS = (
+    "Note",
+    "Why, and who you are: kept in the log, told with what is kept.",
+    False,
+)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_the_form_has_a_field_for_each_thing_to_decide_and_no_decision_is_made_b
 ) -> None:
     question = Question("evidence", "", files, "waits", EXPIRES, removals, stale)
     form = fields(question)
-    assert form == asked | {"confirm_repo": NAME, "note": NOTE}
+    assert form == asked | {"confirm_repo": NAME, "note": NOTE_ON_REMOVALS if removals else NOTE}
     order = ("decision", "removals", "confirm_repo", "remove_stale", "note")
     assert list(form) == [name for name in order if name in form]
     assert question.form("").model_fields["note"].default == ""

@@ -21,9 +21,11 @@ from flows.verified import published
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
 from tasks.record.accepted import Accepted, write_accepted
-from tasks.record.removals import Removals, as_file, write_kept
+from tasks.record.kept import Keeping, keep, open_again, read_kept
+from tasks.record.removals import Removals, as_file
 from tasks.remove import RemovalNotApproved
 from tasks.report.evidence import Approval, Fate, Gate
+from tasks.runs.this_run import ThisRun
 from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
 from tests.test_resume import line, listed, listing, spec
 
@@ -103,7 +105,11 @@ def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_bein
 
     def look(held: Held) -> None:
         assert settled(held, None, now) == frozenset()
-        write_kept(held.staging, removal("kept"))
+        keep(held.staging, Keeping(removals=removal("kept")))
+        assert settled(held, None, now) == {"kept"}
+        open_again(
+            held.staging, removal("kept")
+        )  # somebody has it asked again: it is withdrawn as before, and no new change
         assert settled(held, None, now) == {"kept"}
         write_accepted(held.staging, Accepted(gone={"accepted": "a" * 64, "b": "0" * 64, "c": "c" * 64}))
         assert settled(held, None, now) == {"kept", "accepted"}  # b was published anew since, c is no more
@@ -144,14 +150,46 @@ def test_a_gate_asks_about_removals_that_nobody_has_decided_if_the_run_is_to_ask
         assert "cannot wait" not in caplog.text
         assert to_ask(held, "ask", both) == Removals()
         assert "cannot wait at a gate: run push-bids/manual with removed=ask" in caplog.text
-        write_kept(held.staging, removal("a"))
+        keep(held.staging, Keeping(removals=removal("a")))
         assert to_ask(deployed, "ask", both) == removal("b", of=TWO)
-        write_kept(held.staging, both)
+        keep(held.staging, Keeping(removals=both))
         caplog.clear()
         assert to_ask(held, "ask", both) == Removals() and "cannot wait" not in caplog.text
 
     while_held(look)
     assert "is taken as ask" not in caplog.text
+
+
+def test_what_was_kept_is_asked_about_again_if_somebody_asks_for_it_and_stays_open_until_there_is_an_answer(
+    while_held: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def look(held: Held) -> None:
+        deployed = replace(held, run=replace(held.run, deployed=True))
+        keep(held.staging, Keeping(removals=removal("a")))
+        assert to_ask(deployed, "ask again", Removals()) == Removals() == to_ask(deployed, "keep", removal("a"))
+        assert to_ask(held, "ask again", removal("a")) == Removals()  # it cannot wait
+        assert "cannot wait at a gate" in caplog.text and read_kept(held.staging) == removal("a")
+        assert to_ask(deployed, "ask again", removal("a")) == removal("a")
+        assert to_ask(deployed, "ask", removal("a")) == removal("a")  # the next night takes the question over
+        keep(held.staging, Keeping(removals=removal("a")))
+        assert to_ask(deployed, "ask", removal("a")) == Removals()
+
+    while_held(look)
+
+
+def test_a_night_that_a_schedule_starts_never_asks_again_about_what_was_kept(
+    while_held: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(held: Held) -> None:
+        deployed = replace(held, run=replace(held.run, deployed=True))
+        keep(held.staging, Keeping(removals=removal("a")))
+        scheduled = ThisRun.flow_run().model_copy(update={"auto_scheduled": True})
+        monkeypatch.setattr(ThisRun, "flow_run", staticmethod(lambda: scheduled))
+        assert to_ask(deployed, "ask again", removal("a")) == Removals()
+        assert "removed=ask again is taken as ask, since a schedule has started this run" in caplog.text
+        assert to_ask(deployed, "ask again", removal("b", of=TWO)) == removal("b", of=TWO)
+
+    while_held(look)
 
 
 def test_removed_delete_of_older_days_is_taken_as_ask_and_said_so(

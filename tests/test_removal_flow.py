@@ -85,7 +85,7 @@ def test_a_shard_that_would_lose_rows_is_held_back_and_the_others_go_on(
     counted = figures(night)
     assert (counted["shards sent"], counted["shards embedded"]) == (1, 1)
     assert not list(root.rglob(f"{Path(held).stem}.*.parquet"))[1:]  # and the held one was not staged again
-    assert f"1 image of 1 shard held back until then ({bold.name})" in (night.message or "")
+    assert f"1 image of 1 shard held back as published ({bold.name})" in (night.message or "")
     quiet = push(own_bids, target, root)
     assert quiet.name == "NothingToPublish" and "1 shard held back" in (quiet.message or "")
     assert bold.name in (quiet.message or "")

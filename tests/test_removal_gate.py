@@ -9,8 +9,8 @@ from huggingface_hub import CommitOperationAdd
 from deployments.local_stack import Stack
 from tasks.approve import read_gate
 from tasks.disk.staging import Target
+from tasks.record.kept import read_keepings
 from tasks.record.remote import CARD, RECORD
-from tasks.record.removals import KEPT
 from tasks.runs.lease import Lease, TargetLost
 from tasks.values.models import PublicationRecord
 from tests.bids_examples import move_session
@@ -93,7 +93,8 @@ def test_a_gate_that_asks_the_same_stays_open_and_what_was_kept_is_not_asked_aga
     name, message = said(target.answer(gate, removals="keep"))
     assert name == "Kept" and Path(shard).stem in message and target.files() == before
     name, message = said(target.night())
-    assert name == "NothingToPublish" and "Somebody decided at a gate to keep them" in message
+    assert name == "NothingToPublish" and f"at the gate of {gate.name}" in message
+    assert 'with the note "me"' in message and 'removed="ask again"' in message
 
     # more than what was decided is asked about, all of it, and so is the same once the memory of it is taken away
     second = withdraw(target, tmp_path / "away")
@@ -106,8 +107,20 @@ def test_a_gate_that_asks_the_same_stays_open_and_what_was_kept_is_not_asked_aga
     shutil.rmtree(tmp_path / "away")
     withdraw(target, tmp_path / "away")
     assert said(target.night())[0] != "Suspended"
-    (target.staging.folder / KEPT).rename(tmp_path / KEPT)
-    assert said(target.night())[0] == "Suspended" and target.files() == before
+
+    # a person has it asked again by the form of a run, and later nights leave the question to them
+    again = target.night(removed="ask again")
+    assert said(again)[0] == "Suspended" and target.files() == before
+    name, message = said(target.night())
+    assert name == "NothingToPublish" and f"{again.name} waits at its gate for a decision about them" in message
+    assert said(target.answer(again, removals="keep", note="not yet"))[0] == "Kept"
+    name, message = said(target.night())
+    assert name == "NothingToPublish" and f"at the gate of {again.name}" in message and "not yet" in message
+    assert "not yet" in [one.note for one in read_keepings(target.staging)]
+    last = target.night(removed="ask again")
+    name, message = said(target.answer(last, removals="remove"))
+    assert name == "Removed" and "not yet" not in [one.note for one in read_keepings(target.staging)], message
+    assert f"of 1 subject ({Path(shard).parent.name})" in message and "history still has it" in message
 
 
 def test_what_is_in_the_dataset_again_stays_and_so_does_what_left_it_since(target: Gated, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What counts as a removal, how it is named, and that no record can name anything but our own files for one."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from tasks.card import side_files
 from tasks.card.pictures import FOLDER
 from tasks.disk.staging import Staging
 from tasks.load import load
+from tasks.record.kept import KEPT, Keeping, all_of, forget, keep, open_again, read_keepings, read_kept
 from tasks.record.removals import (
-    KEPT,
     Removals,
     as_file,
     find_removals,
@@ -21,8 +22,6 @@ from tasks.record.removals import (
     is_our_text,
     lost_lines,
     pictures_of,
-    read_kept,
-    write_kept,
 )
 from tasks.values.models import (
     ImageContent,
@@ -173,7 +172,7 @@ def test_a_sentence_counts_everything_and_names_the_first() -> None:
     shards = {f"data/sub-{number}/sub-{number}.parquet": (T1W, BOLD) for number in range(1, 6)}
     said = removals(shards, {TWO: (BOLD,)}, ("bids/phenotype/x.tsv", "tables/participants.parquet")).sentence()
     assert said == (
-        "5 shards with 10 images (sub-1, sub-2, sub-3 and 2 more); 1 image of 1 shard held back until then "
+        "5 shards with 10 images (sub-1, sub-2, sub-3 and 2 more); 1 image of 1 shard held back as published "
         "(sub-1_task-x_bold.nii.gz); 2 texts (phenotype/x.tsv, tables/participants.parquet)"
     )
 
@@ -188,14 +187,57 @@ def test_a_picture_goes_with_the_last_image_of_its_kind_and_one_that_the_new_car
     assert found == ("pictures/anat_mask.png", "pictures/func_bold.png")
 
 
-def test_a_decision_to_keep_is_remembered_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+def test_a_decision_to_keep_is_remembered_with_its_run_and_a_damaged_one_is_none(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "target")
-    assert read_kept(staging) == Removals()
+    assert read_kept(staging) == Removals() and read_keepings(staging) == ()
     kept = removals({ONE: (T1W,)}, {TWO: (BOLD,)}, ("bids/x.tsv",))
-    write_kept(staging, kept)
-    assert read_kept(staging) == kept
-    (staging.folder / KEPT).write_bytes(b'{"shards": 3')
-    assert read_kept(staging) == Removals()
+    decision = Keeping(removals=kept, at=datetime.now(UTC), flow_run_id="1", flow_run_name="push", note="me")
+    keep(staging, decision)
+    assert read_kept(staging) == kept and read_keepings(staging) == (decision,)
+    for damaged in (b'{"shards": 3', b'{"decisions": 3}', b'{"shards": 3}', b"[]"):
+        (staging.folder / KEPT).write_bytes(damaged)
+        assert read_kept(staging) == Removals() and read_keepings(staging) == ()
+
+
+def test_what_earlier_versions_kept_is_kept_still_though_nobody_knows_since_when(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "target")
+    kept = removals({ONE: (T1W,)}, texts=("bids/x.tsv",))
+    staging.folder.mkdir(parents=True)
+    (staging.folder / KEPT).write_text(kept.model_dump_json(indent=1))
+    assert read_kept(staging) == kept and read_keepings(staging) == (Keeping(removals=kept),)
+
+
+def test_a_later_decision_takes_the_place_of_an_earlier_one_about_the_same_and_of_no_other(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "target")
+    first = Keeping(removals=removals({ONE: (T1W,)}, texts=("bids/x.tsv",)), note="first")
+    second = Keeping(removals=removals({ONE: (T1W,)}, {TWO: (BOLD,)}), note="second")
+    keep(staging, first)
+    keep(staging, second)
+    assert read_keepings(staging) == (first.model_copy(update={"removals": removals(texts=("bids/x.tsv",))}), second)
+    forget(staging, removals({ONE: (T1W,)}, texts=("bids/x.tsv",)))  # somebody has them removed after all
+    assert read_keepings(staging) == (second.model_copy(update={"removals": removals(rows={TWO: (BOLD,)})}),)
+    forget(staging, removals(rows={TWO: (BOLD,)}))
+    assert read_keepings(staging) == ()
+
+
+def test_what_is_to_be_asked_again_is_kept_by_nobody_until_somebody_decides_so_anew(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "target")
+    decision = Keeping(removals=removals({ONE: (T1W,), TWO: (BOLD,)}), note="first")
+    keep(staging, decision)
+    open_again(staging, removals({TWO: (BOLD,), "data/sub-3/sub-3.parquet": ()}))
+    assert read_kept(staging) == removals({ONE: (T1W,)})  # of which nothing was asked
+    assert [(one.note, one.open_again) for one in read_keepings(staging)] == [("first", False), ("first", True)]
+    assert all_of(read_keepings(staging)) == decision.removals
+    keep(staging, Keeping(removals=removals({TWO: (BOLD,)}), note="second"))
+    assert read_kept(staging) == decision.removals
+    assert [one.note for one in read_keepings(staging)] == ["first", "second"]
+
+
+def test_removals_without_some_files_are_the_others_whole() -> None:
+    every = removals({ONE: (T1W,), "data/sub-3/sub-3.parquet": ()}, {TWO: (BOLD,)}, ("bids/x.tsv", "bids/y.tsv"))
+    left = every.excluding([ONE, "bids/y.tsv", "bids/of-nobody.tsv"])
+    assert left == removals({"data/sub-3/sub-3.parquet": ()}, {TWO: (BOLD,)}, ("bids/x.tsv",))
+    assert not every.excluding(every.published) and every.excluding([]) == every
 
 
 def test_what_somebody_decided_to_keep_is_not_asked_about_again_when_more_goes() -> None:

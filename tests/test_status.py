@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from prefect.client.schemas.objects import State
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
+from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
+from tasks.record.kept import Keeping, keep
 from tasks.record.remote import RECORD
 from tasks.report.lineage import artifact_key
+from tasks.report.status import TargetStatus
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
 
@@ -86,6 +90,32 @@ def test_a_withdrawn_session_stands_in_every_nights_state_with_the_way_to_decide
         text = shown(night, target)
         assert "## Withdrawn" in text and f"| {name} | " in text and "; 1 withdrawn" in text
     assert name in (cleanup_staging(target.target.repo_id, staging_root=str(tmp_path), return_state=True).message or "")
+
+
+def test_a_withdrawn_subject_stands_there_with_who_kept_it_and_with_texts_that_still_name_it(
+    own_bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    push(own_bids, target, tmp_path)
+    subject = withdraw(own_bids).partition("_")[0]
+    night = push(own_bids, target, tmp_path)
+    named = f"Still named in 1 text that stays published: participants.tsv ({subject})."
+    assert named in (night.message or "") and named in shown(night, target)
+
+    staging = Staging.of(tmp_path, target.target)
+    removals = TargetStatus.model_validate_json(staging.status.read_bytes()).removals
+    decision = {"at": datetime.now(UTC), "flow_run_id": "the-run", "flow_run_name": "push then", "note": "me"}
+    keep(staging, Keeping(removals=removals, **decision))  # type: ignore[arg-type]
+    table = own_bids / "participants.tsv"
+    rows = [row for row in table.read_text().splitlines(keepends=True) if not row.startswith(subject)]
+    table.write_text("".join(rows))
+    night = push(own_bids, target, tmp_path)
+    message, text = night.message or "", shown(night, target)
+    assert "Still named" not in message + text and "removed=ask." not in message
+    for told in (message, text):
+        assert 'at the gate of push then, with the note "me". To be asked about that again' in told
+    kept = text.partition("### Kept, as decided")[2].partition("##")[0]
+    assert removals.sentence() in kept and "[push then](" in kept and "/runs/flow-run/the-run)" in kept
+    assert kept.rstrip().endswith("| me |")
 
 
 def test_what_failed_stands_there_until_it_is_mended(own_bids: Path, target: Hub, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ What the remote holds in the end is for `tasks.verify` to say, since a call that
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd
 from prefect import task
@@ -27,6 +26,8 @@ from tasks.commit.changes import Changes
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote
+from tasks.report.evidence import RemovalPlan
+from tasks.report.sentences import number, what_was_removed, whose
 from tasks.transfer import Transferred
 from tasks.values.errors import PushError
 from tasks.values.models import PublicationRecord, PublishedShard
@@ -84,7 +85,7 @@ def commit(
         everything = batch.operations(hub, record, card)
         fence()
         try:
-            made = hub.commit(everything, _message(batch.shards, batch.removed), before.commit)
+            made = hub.commit(everything, subject_line(batch.shards, changes.remove), before.commit)
             return Remote(made, record, card, contested=contested, overtaken=late)
         except (StaleParent, Transient) as failure:
             found = read_remote(hub)
@@ -125,14 +126,18 @@ def overtaken(changes: Changes, now: PublicationRecord, shards: Sequence[Publish
     return frozenset(lines | written)
 
 
-def _message(shards: Sequence[PublishedShard], remove: Sequence[str]) -> str:
+def subject_line(shards: Sequence[PublishedShard], remove: RemovalPlan | None) -> str:
+    """Return the commit's message: what it publishes and removes, and of which subjects, the first of them by name."""
     parts = []
     if shards:
-        names = [Path(shard.path).stem for shard in shards]
-        span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        parts.append(f"Publish {len(names)} shard{'s' * (len(names) > 1)}: {span}")
+        paths = [shard.path for shard in shards]
+        parts.append(f"Publish {number(len(paths), 'shard')} {whose(paths)}")
     if remove:
-        parts.append(f"Remove {len(remove)} file{'s' * (len(remove) > 1)} that the dataset no longer has, as approved")
+        sent = {shard.path for shard in shards}  # a shard loses rows with its new version, perhaps in a later batch
+        remove = remove.model_copy(update={"rows": {path: of for path, of in remove.rows.items() if path in sent}})
+    if remove:
+        of = whose((*remove.shards, *remove.rows))
+        parts.append(f"Remove {what_was_removed(remove)}{f' {of}' if of else ''}, as approved")
     return "; ".join(parts) or "Update the card and the dataset's own texts"
 
 

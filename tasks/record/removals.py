@@ -12,18 +12,16 @@ may have edited the record, so what it says is data, not an order. There are thr
 A line of the record is `lost` if it stands for nothing: its file is neither in the repo nor in the dataset, or is none
 of ours. The next commit drops such lines from the record, and no file with them.
 
-A person's decision to keep removals is remembered beside the staged shards. Nothing here removes anything: only
-`tasks.remove` does.
+A person's decision to keep removals is remembered beside the staged shards (`tasks.record.kept`). Nothing here removes
+anything: only `tasks.remove` does.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from tasks.disk.files import write_whole
-from tasks.disk.staging import Staging
 from tasks.values.models import (
     ListedFile,
     Listing,
@@ -38,7 +36,6 @@ from tasks.values.ours import is_shard, is_text
 
 NAMED = 3  # of each kind in a sentence; the artifacts have all
 LONGEST = 1000  # characters of the longest path in the repo that is taken for one of ours: BIDS names are far shorter
-KEPT = "kept-removals.json"  # in the target's staging folder
 
 #: The paths that `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
 _SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
@@ -108,18 +105,20 @@ class Removals(Value):
         A shard is published with all of its rows, so either all rows that it would lose are left out here, or none.
         """
 
-        def open_still(path: str) -> bool:
-            return decided.published.get(path) != self.published[path]
+        decided_here = {path for path in self.shards if path in decided.shards}
+        decided_here |= {path for path, images in self.rows.items() if set(images) <= set(decided.rows.get(path, ()))}
+        decided_here |= set(self.texts) & set(decided.texts)
+        return self.excluding(path for path in decided_here if decided.published.get(path) == self.published[path])
 
-        shards = {path: of for path, of in self.shards.items() if path not in decided.shards or open_still(path)}
-        rows = {
-            path: images
-            for path, images in self.rows.items()
-            if not set(images) <= set(decided.rows.get(path, ())) or open_still(path)
-        }
-        texts = tuple(path for path in self.texts if path not in decided.texts or open_still(path))
-        published = {path: self.published[path] for path in (*shards, *rows, *texts)}
-        return Removals(shards=shards, rows=rows, texts=texts, published=published)
+    def excluding(self, paths: Iterable[str]) -> "Removals":
+        """Return these removals without the files at these paths in the repo."""
+        left = self.published.keys() - set(paths)
+        return Removals(
+            shards={path: of for path, of in self.shards.items() if path in left},
+            rows={path: of for path, of in self.rows.items() if path in left},
+            texts=tuple(path for path in self.texts if path in left),
+            published={path: file for path, file in self.published.items() if path in left},
+        )
 
     def joined(self, other: "Removals") -> "Removals":
         """Return these removals and the others. If both name the same file, it is as the other one has it."""
@@ -149,7 +148,7 @@ class Removals(Value):
         if self.rows:
             images = [image for one in self.rows.values() for image in one]
             shards = _number(len(self.rows), "shard")
-            parts.append(f"{_number(len(images), 'image')} of {shards} held back until then ({_names(images)})")
+            parts.append(f"{_number(len(images), 'image')} of {shards} held back as published ({_names(images)})")
         if self.texts:
             parts.append(f"{_number(len(self.texts), 'text')} ({_names(self.texts)})")
         return "; ".join(parts)
@@ -263,20 +262,3 @@ def pictures_of(removals: Removals, listing: Listing, shown: Collection[str]) ->
     """
     paths = (f"pictures/{kind}.png" for kind in sorted(kinds_of(removals.images)))
     return tuple(path for path in paths if path in listing.files and path not in shown)
-
-
-def read_kept(staging: Staging) -> Removals:
-    """Return the removals that a person decided to keep on the Hub; none if there is no readable file."""
-    try:
-        return Removals.model_validate_json(staging.read(staging.folder / KEPT))
-    except (OSError, ValidationError):
-        return Removals()
-
-
-def write_kept(staging: Staging, removals: Removals) -> None:
-    """Remember a person's decision to keep these on the Hub. Nobody is asked about them again.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_whole(staging.folder / KEPT, removals.model_dump_json(indent=1).encode())

@@ -113,7 +113,9 @@ class Evidence:
     removals: Removals = field(default_factory=Removals)
     """What is on the Hub and no longer in the dataset."""
     asked: Removals = field(default_factory=Removals)
-    """The part of `removals` that this run's gate asks about: all of it, or nothing."""
+    """The part of `removals` that this run's gate asks about: what nobody has decided to keep, or nothing."""
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Paths of texts that stay published -> the subjects of `removals` that they still name."""
     source: Path | None = None
     """The dataset's folder, if this run has read it."""
     waiting: int = 0
@@ -221,6 +223,10 @@ class Gate(Value):
     """The number of shards of the plan that had no room here. The next run publishes them."""
     removals: Removals = Removals()
     """What it asks about among the things that are on the Hub and no longer in the dataset."""
+    named: Mapping[str, tuple[str, ...]] = {}
+    """Paths of texts that stay published -> the subjects of `removals` that they still name."""
+    drift: int = 0
+    """The number of files that somebody else has changed on the Hub."""
 
 
 def shown_as(receipt: Receipt) -> Shown:

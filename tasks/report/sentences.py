@@ -6,16 +6,19 @@ anything.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import MappingProxyType
 
 from tasks.bids.pictures import strip
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
+from tasks.record.kept import Keeping
 from tasks.record.removals import Removals
 from tasks.record.resume import Drift, Work
+from tasks.record.still_named import subjects_of
 from tasks.report.evidence import (
     Approval,
     CleanupPlan,
@@ -30,12 +33,14 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.findings import RULES, Checked, Finding
-from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec
+from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
 IN_A_STATE = 2  # files of a field in a run's message
 NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightly."
-NAMED = 3  # shards in a sentence
+NAMED = 3  # shards, subjects or files in a sentence
+LONGEST_NOTE = 120  # characters of a person's note in a sentence
+ASK_AGAIN = 'To be asked about that again, start push-bids/manual with removed="ask again".'
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
 
@@ -52,6 +57,12 @@ def size(count: int) -> str:
 def number(count: int, noun: str) -> str:
     """Return a count with its noun: `1 shard`, `902 shards`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are: `a, b, c and 2 more`."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def cell(text: str) -> str:
@@ -98,12 +109,43 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Seque
     )
     if not (receipts or stale):
         return f"{press}\n{target}: nothing is staged in {where.files}; removals are to be decided."
-    staged = f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    staged = f"copies of {number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
     sure = "The Hub lists all of it as it was sent"
     if not receipts:
         staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
     return (
         f"{press}\n{target}: {staged}, staged in {where.files}. {sure}; nothing is deleted unless somebody decides so."
+    )
+
+
+def kept_by(keeping: Keeping, still: Removals | None) -> str:
+    """Return a sentence about a decision to keep removals on the Hub: what is kept by it, when and where it was made.
+
+    Args:
+        keeping: the decision.
+        still: the part of it that is withdrawn now; None if the sentence before has named just that.
+    """
+    what = f": {still.sentence()}." if still else "."
+    note = " ".join(keeping.note.split())
+    note = note if len(note) <= LONGEST_NOTE else f"{note[:LONGEST_NOTE].rstrip()}..."
+    if keeping.at is None:
+        return f"Kept there, as somebody decided at a gate (when and at which was not noted then){what}"
+    who = f'with the note "{note}"' if note else "with no note of who decided"
+    return f"Kept there, as decided on {moment(keeping.at)} at the gate of {keeping.flow_run_name}, {who}{what}"
+
+
+def still_named_in(named: Mapping[str, Sequence[str]]) -> str:
+    """Return a sentence about texts that stay published and still name subjects whose shards are withdrawn.
+
+    Args:
+        named: path of a text in the repo -> the subjects that it names.
+    """
+    if not named:
+        return ""
+    files = [f"{path.removeprefix('bids/')} ({first(subjects)})" for path, subjects in named.items()]
+    return (
+        f"Still named in {number(len(files), 'text')} that {'stays' if len(files) == 1 else 'stay'} published: "
+        f"{first(files)}. Take that out of the dataset too; the next run publishes it so."
     )
 
 
@@ -149,10 +191,9 @@ def decided(approval: Approval) -> str:
 
 def gone_already(gone: Sequence[Shown], shown: int) -> str:
     """Return a sentence about the shards that the gate showed and that are no longer there as it showed them."""
-    named = ", ".join(entry.path.rsplit("/")[-1] for entry in gone[:NAMED])
-    more = f" and {len(gone) - NAMED:,} more" if len(gone) > NAMED else ""
+    named = first([entry.path.rsplit("/")[-1] for entry in gone])
     were = "was" if len(gone) == 1 else "were"
-    return f"{len(gone):,} of {number(shown, 'shown shard')} {were} gone or changed already: {named}{more}."
+    return f"{len(gone):,} of {number(shown, 'shown shard')} {were} gone or changed already: {named}."
 
 
 def how_verified(report: VerificationReport) -> str:
@@ -175,12 +216,14 @@ def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
     """
     said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
     if not report.checks:
-        said = f"Nothing of what is staged here had to be verified at commit {report.commit[:12]}."
+        said = (
+            f"Nothing was verified at commit {report.commit[:12]}: no shard is staged here as the repo has it now. So "
+            "no answer deletes one as a copy of the head; leftovers go only if the Hub is proved to have them, and a "
+            "removal is verified after it."
+        )
     if not mended:
         return said
-    named = ", ".join(Path(path).stem for path in mended[:NAMED])
-    more = f" and {len(mended) - NAMED:,} more" if len(mended) > NAMED else ""
-    return f"{said} Failed before, and right again or gone: {named}{more}."
+    return f"{said} Failed before, and right again or gone: {first([Path(path).stem for path in mended])}."
 
 
 def gate_form(
@@ -192,65 +235,94 @@ def gate_form(
     gone: Sequence[Shown],
     artifact: str,
 ) -> tuple[str, str]:
-    """Return the Markdown above the form: one short paragraph, and one low picture.
+    """Return the Markdown above the form: a short paragraph for each question, and one low picture.
 
     The older UI crops anything higher.
     """
-    stale = f" Beside them: {stale_files(gate.stale)}."
-    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}"
-    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** "
-    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}" if gate.waiting else ""
     two = bool(gate.removals and (receipts or gate.stale))
-    parts = [_delete(hub, report, receipts, commit)] if receipts else []
-    parts += [_remove_stale(hub, gate.stale)] if gate.stale and not receipts else []
-    parts += [_remove(hub, gate.removals, commit)] if gate.removals else []
-    parts = [_both(hub, receipts, gate)] if two else parts
-    text = (
-        f"{lost if gone else ''}{' '.join(parts)} {artifact}. Closes {moment(where.expires)}."
-        f"{stale if gate.stale and receipts and not two else ''}{more if gate.waiting else ''}\n"
-    )
+    questions = [_delete(hub, report, receipts, gate, where)] if receipts else []
+    questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
+    questions += [_remove(hub, report, gate.removals)] if gate.removals else []
+    if two:
+        questions = [_both(hub, report, receipts, gate, where)]
+    changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
+    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
+    closes = "" if two else f" Closes {moment(where.expires)}."  # the run's message says it too
+    end = f"{changed}{artifact}.{closes}{more}"
+    text = f"{lost}{' '.join(questions)} {end}\n"
     # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
     picture = strip(report.slices) if receipts and not two else ""
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
-def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], commit: str) -> str:
-    """Return the question about the staged files."""
+def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+    """Return the question about the staged files, which are copies of what the Hub holds."""
     freed = size(sum(receipt.size for receipt in receipts))
     images = number(sum(receipt.rows for receipt in receipts), "image")
+    stale = f" Beside them: {stale_files(gate.stale)}." if gate.stale else ""
+    paths = {receipt.path for receipt in receipts}
     return (
-        f"Delete **{freed}** ({number(len(receipts), 'shard')}, {images}) of **[{hub.target}]({hub.url()})**? On the "
-        f"Hub at {commit}: {len(report.checks):,} match the listing, {report.read_back:,} were read back."
+        f"Delete the copies on {cell(where.machine)}, **{freed}** ({number(len(receipts), 'shard')}, {images}), of "
+        f"**[{hub.target}]({hub.url()})**? The Hub keeps them: {_checked(hub, report, paths)}.{stale}"
     )
 
 
-def _remove_stale(hub: Hub, stale: Sequence[Removal]) -> str:
+def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
+    """Say in a few words how many of these shards were verified, how, and at which commit. Empty if none was."""
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    checks = [check for check in report.checks if check.path in paths]
+    read = f"{_read_back(report, paths):,} read back"
+    return f"at {commit}, {len(checks):,} of {len(paths):,} match the listing, {read}" if checks else ""
+
+
+def _read_back(report: VerificationReport, paths: Collection[str]) -> int:
+    """Return how many of these shards were read back."""
+    return sum(check.how == "read back" for check in report.checks if check.path in paths)
+
+
+def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
     """Return the question about stale files, for a gate at which nothing else is staged."""
     return (
-        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged by older or broken runs? The Hub "
-        "is proved to have each shard among them. To remove them, decide *delete* and tick *Remove stale files too*."
+        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged on {cell(where.machine)} by older "
+        "or broken runs? The Hub is proved to have each shard among them. To remove them, decide *delete* and tick "
+        "*Remove stale files too*."
     )
 
 
-def _remove(hub: Hub, removals: Removals, commit: str) -> str:
+def _remove(hub: Hub, report: VerificationReport, removals: Removals) -> str:
     """Return the question about removals. What they are stands beside the form's field."""
+    checked = _checked(hub, report, {*removals.shards, *removals.rows})
+    verified_at = f" Verified {checked}." if checked else ""
     return (
         f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
-        f"its head ({commit}); its history keeps them."
+        f"its head; its history keeps them.{verified_at}"
     )
 
 
-def _both(hub: Hub, receipts: Sequence[Receipt], gate: Gate) -> str:
-    """Return both questions in three lines.
+def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+    """Return both questions, each with what was verified for it, in three lines.
 
     The older UI crops a longer text above two decisions; the evidence has all.
     """
-    freed = f"{size(sum(one.size for one in receipts))}** ({number(len(receipts), 'shard')})"
-    staged = freed if receipts else f"{stale_files(gate.stale)}**"
+    shards = {receipt.path for receipt in receipts}
+    staged = stale_files(gate.stale)
+    if receipts:
+        freed = size(sum(receipt.size for receipt in receipts))
+        staged = f"{freed}, {number(len(shards), 'shard')}, {_read_back(report, shards):,} read back"
+    removals = {*gate.removals.shards, *gate.removals.rows}
+    read = f", {_read_back(report, removals):,} read back" if removals else ""
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
     return (
-        f"Delete staged **{staged}? Remove **{_counted(gate.removals)}**, no longer in the dataset, from "
-        f"**[{hub.target}]({hub.url()})**?"
+        f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, no longer in the dataset: "
+        f"{_counted(gate.removals)}{read}, of **[{hub.target}]({hub.url()})** at {commit}."
     )
+
+
+def asked_about(gate: Gate) -> str:
+    """Return what a gate asks to be removed, in one line with the texts that still name the subjects."""
+    names = first([path.removeprefix("bids/") for path in gate.named])
+    return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}"
 
 
 def _counted(removals: Removals) -> str:
@@ -266,47 +338,70 @@ def _counted(removals: Removals) -> str:
 def evidence(
     hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
 ) -> str:
-    """Return the whole evidence, as a Markdown artifact."""
+    """Return the whole evidence, as a Markdown artifact: a part for each question, and then what belongs to both."""
     parts = [
         f"# Evidence for {hub.target}",
         f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
         f"[{report.commit}]({hub.commit_url(report.commit)})",
-        f"Verified ({report.level}): {how_verified(report)}.",
+        f"Verified ({report.level}): {how_verified(report)}." if report.checks else verified(report),
     ]
-    if found.receipts:
-        parts.append(
-            f"Staged here, and removed if you decide so: {number(len(found.receipts), 'shard')}, "
-            f"{size(sum(receipt.size for receipt in found.receipts))}, with "
-            f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}."
-        )
     if where:
         parts.append(
-            f"Staged in `{cell(str(where.folder))}` on the machine {where.machine}. The gate closes "
-            f"{moment(where.expires)}; where it asks again, it waits as long anew. Nothing is deleted when it closes."
+            f"The gate closes {moment(where.expires)}; where it asks again, it waits as long anew. Nothing is deleted "
+            "when it closes."
         )
-    if found.waiting:
-        parts.append(
-            f"Not published yet: {number(found.waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
-        )
-    picture = strip(report.slices)
-    if picture:
-        shown = "\n".join(f"- {cell(shown.suffix)}: `{cell(shown.path)}`" for shown in report.slices)
-        parts += ["## As the Hub sends it back", f"![mid-slices]({picture})", f"Axial mid-slices, decoded:\n\n{shown}"]
-    read = [check for check in report.checks if check.how == "read back"]
-    if read:
-        rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
-        parts += ["## Read back, byte for byte", table(["shard", "size", "images", "sha256"], rows)]
-    if found.checked.lifted or found.checked.statement.strip:
-        parts += ["## Stated by the operator", _statement(found.checked)]
+    parts += _staged(found, leftovers, where)
+    parts += _sent_back(report, found)
+    parts += _removals(found.removals, found.asked, report, found.named)
     if found.drift:
         parts += [
             "## Changed on the Hub by somebody else",
             table(["file", "what"], [[d.path, d.what] for d in found.drift]),
         ]
-    parts += _removals(found.removals, bool(found.asked))
+    if found.checked.lifted or found.checked.statement.strip:
+        parts += ["## Stated by the operator", _statement(found.checked)]
     parts += _left_out(found.left_out)
-    parts += _leftovers(leftovers)
     return "\n\n".join(parts) + "\n"
+
+
+def _staged(found: Evidence, leftovers: Leftovers, where: Where | None) -> list[str]:
+    """Describe what is in the staging folder: what the decision on the staged files is about, and what stays."""
+    parts: list[str] = []
+    if found.receipts:
+        parts.append(
+            f"Staged here, and removed from this machine if you decide `delete`: "
+            f"{number(len(found.receipts), 'shard')}, {size(sum(receipt.size for receipt in found.receipts))}, with "
+            f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}. These are copies: the Hub keeps what "
+            "it has."
+        )
+    if found.waiting:
+        parts.append(
+            f"Not published yet: {number(found.waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
+        )
+    parts += _leftovers(leftovers)
+    if where:
+        folder = f"The folder is `{cell(str(where.folder))}` on the machine {where.machine}."
+        parts = [folder, *(parts or ["Nothing is staged there."])]
+    return ["## Staged copies", *parts] if parts else []
+
+
+def _sent_back(report: VerificationReport, found: Evidence) -> list[str]:
+    """Show what the Hub sent back of everything that stays there, whatever is decided."""
+    slices = [shown for shown in report.slices if shown.path not in found.asked.images]
+    read = [check for check in report.checks if check.how == "read back" and check.path not in found.asked.published]
+    parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
+    if read:
+        rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
+        parts += ["## Read back, byte for byte", table(["shard", "size", "images", "sha256"], rows)]
+    return parts
+
+
+def _pictures(slices: Sequence[Slice]) -> list[str]:
+    """Show slices of images, and say of which."""
+    if not slices:
+        return []
+    shown = "\n".join(f"- {cell(one.suffix)}: `{cell(one.path)}`" for one in slices)
+    return [f"![mid-slices]({strip(slices)})", f"Axial mid-slices, decoded:\n\n{shown}"]
 
 
 def _leftovers(leftovers: Leftovers) -> list[str]:
@@ -314,7 +409,7 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
     parts: list[str] = []
     if leftovers.only_copies:
         parts += [
-            "## Only copies",
+            "### Only copies",
             "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
             "by the next run of push-bids; look at the others before you remove them by hand.",
             table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
@@ -322,13 +417,13 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
     if leftovers.stale:
         rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
         parts += [
-            "## Stale files in the staging folder",
+            "### Stale files in the staging folder",
             "Leftovers of older or broken runs. They go only if the form says so.",
             table(["file", "size", "what"], rows),
         ]
     if leftovers.strangers:
         parts += [
-            "## Not of bids-push",
+            "### Not of bids-push",
             "These are in the staging folder, and are neither opened nor removed.",
             table(["name", "why"], [[name, why] for name, why in leftovers.strangers.items()]),
         ]
@@ -343,25 +438,54 @@ def _what_is_stale(file: Removal) -> str:
     return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
 
 
-def _removals(removals: Removals, asked: bool) -> list[str]:
-    """Describe what is on the Hub and no longer in the dataset, and what it means to remove it."""
+def _removals(
+    removals: Removals,
+    asked: Removals,
+    report: VerificationReport | None = None,
+    named: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[str]:
+    """Describe what is on the Hub and no longer in the dataset, how it was verified, and what it means to remove it.
+
+    Args:
+        removals: all of it.
+        asked: the part that the gate asks about.
+        report: the verification.
+        named: paths of texts that stay published -> the subjects that they still name.
+    """
     if not removals:
         return []
     what = (
         "If you decide `remove`, they leave the head of the repo in one commit; its history keeps them, for everybody "
         "who may read the repo. What is in the dataset again by then stays. If you decide `keep`, nobody is asked "
-        "about these again, and each run's state goes on naming them."
+        'about these again, until a run is started with `removed="ask again"`, and each run\'s state goes on naming '
+        "them."
         if asked
         else "They stay: a run of a deployment with `removed=ask` asks a person about them."
     )
     parts = ["## On the Hub, no longer in the dataset", what]
+    parts += [f"**{cell(still_named_in(named))}**"] if named else []
+    parts += _named(asked or removals, report)
+    parts += _pictures([shown for shown in report.slices if shown.path in asked.images]) if report else []
+    rest = removals.without(asked) if asked else Removals()
+    if rest:
+        parts += ["### Not asked about, since somebody decided to keep it", *_named(rest, report)]
+    return parts
+
+
+def _named(removals: Removals, report: VerificationReport | None) -> list[str]:
+    """Return the tables of removals."""
+    parts: list[str] = []
     published = removals.published
+    how = {check.path: check.how for check in report.checks} if report else {}
     if removals.shards:
-        rows = [[path, size(published[path].size), f"{len(of)}"] for path, of in removals.shards.items()]
-        parts.append(table(["shard", "size", "images"], rows))
+        rows = [
+            [path, size(published[path].size), f"{len(of)}", *([how.get(path, "not in this run")] if report else [])]
+            for path, of in removals.shards.items()
+        ]
+        parts.append(table(["shard", "size", "images", *(["verified by"] if report else [])], rows))
     if removals.rows:
         rows = [[image, path, size(published[path].size)] for path, of in removals.rows.items() for image in of]
-        parts.append("Images of shards that are held back: their published version stays until this is decided.")
+        parts.append("Images of shards that are held back: their published version stays unless you decide `remove`.")
         parts.append(table(["image", "shard", "size of the shard"], rows))
     if removals.texts:
         parts.append(table(["text or table", "size"], [[path, size(published[path].size)] for path in removals.texts]))
@@ -372,6 +496,7 @@ def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> 
     """Describe what was removed from the Hub, and what stayed and why, as a Markdown artifact."""
     parts = [
         f"# Removed from {hub.target}",
+        gone_from_the_hub(plan),
         f"The last commit that has it: [{before[:12]}]({hub.commit_url(before)}). The head: "
         f"[{after[:12]}]({hub.commit_url(after)}).",
     ]
@@ -395,6 +520,49 @@ def what_was_removed(plan: RemovalPlan) -> str:
         number(len(plan.pictures), "picture") if plan.pictures else "",
     ]
     return ", ".join(filter(None, counts)) or "nothing"
+
+
+def whose(shards: Iterable[str]) -> str:
+    """Return in a phrase whose these shards are: `of 2 subjects (sub-02, sub-05)`; empty if there are none.
+
+    Args:
+        shards: paths in the repo.
+    """
+    names = subjects_of(shards)
+    what = "subject" if all(name.startswith("sub-") for name in names) else "folder"  # of a template, or a group
+    return f"of {number(len(names), what)} ({first(names)})" if names else ""
+
+
+def gone_from_the_hub(plan: RemovalPlan) -> str:
+    """Return the sentence about what was removed, and whose it was."""
+    of = whose((*plan.shards, *plan.rows))
+    return f"Removed from the Hub, as approved: {what_was_removed(plan)}{f', {of}' if of else ''}."
+
+
+def after_a_removal(
+    plan: RemovalPlan, named: Mapping[str, Sequence[str]], staged: Sequence[Receipt], where: str
+) -> list[str]:
+    """Return what is left to do after a removal, a sentence each.
+
+    Args:
+        plan: what was removed.
+        named: path of a text that stays published -> the withdrawn subjects that it names.
+        staged: what is still staged.
+        where: the staging folder, and its machine.
+    """
+    subjects = {*subjects_of(plan.shards)}
+    mine = {path: [one for one in names if one in subjects] for path, names in named.items()}
+    copies = [receipt for receipt in staged if receipt.path in plan.shards or receipt.path in plan.rows]
+    return [
+        f"Still staged in {where}: copies of {number(len(copies), 'shard')} that held some of it or hold the rest. "
+        "Run cleanup-staging/cleanup, whose gate lets them go (with remove_stale), before the history is cleared."
+        if copies
+        else "",
+        still_named_in({path: names for path, names in mine.items() if names}),
+        "The repo's history still has it, for everybody who may read the repo. To have it gone for good, the owner "
+        "deletes these LFS files and squashes the history by hand (docs/publishing.md, Withdraw a participant): "
+        "bids-push never does, and a local Hub cannot.",
+    ]
 
 
 def stopped(checked: Checked) -> str:
@@ -503,7 +671,7 @@ def dry_run(
     ]
     if work.drift:
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
-    parts += _removals(work.removals, asked=False)
+    parts += _removals(work.removals, Removals())
     parts += _left_out(dataset.left_out)
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 

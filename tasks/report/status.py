@@ -10,7 +10,7 @@ newest first. The last sentence of every run's state leads to the version which 
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,11 +34,12 @@ from tasks.disk.rounds import Round
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.record.change import TooMuchChanged
-from tasks.record.removals import KEPT, Removals, read_kept
+from tasks.record.kept import Keeping, read_keepings, read_kept
+from tasks.record.removals import Removals
 from tasks.record.resume import Work
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
-from tasks.report.sentences import LISTED, cell, drifted, number, size, table
+from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, number, size, still_named_in, table
 from tasks.runs.gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
 from tasks.values.models import Value, Verification
@@ -113,6 +114,8 @@ class TargetStatus(Value):
     """On the Hub in a version that has more images than the dataset. They are held back until a person decides."""
     removals: Removals = Removals()
     """What is on the Hub and no longer in the dataset."""
+    named: Mapping[str, tuple[str, ...]] = {}
+    """Paths of texts that stay published -> the subjects of `removals` that they still name."""
     failed: tuple[str, ...] = ()
     """Paths of shards that could not be staged."""
     earlier: tuple[str, ...] = ()
@@ -163,16 +166,17 @@ class StatusBoard:
         self.known = TargetStatus.model_validate(self.known.model_dump() | found)
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
-    def found(self, work: Work, there: bool) -> None:
+    def found(self, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
         """Keep what a comparison of the target with its dataset has found.
 
         Args:
             work: what is left to do, and what somebody else has changed.
+            named: paths of texts that stay published -> the withdrawn subjects that they still name.
             there: whether the repo is on the Hub.
         """
         self.drift = drifted(work.drift)
-        named = tuple((one.path, one.what) for one in work.drift[:LISTED])
-        more = len(work.drift) - len(named)
+        drift = tuple((one.path, one.what) for one in work.drift[:LISTED])
+        more = len(work.drift) - len(drift)
         self.learn(
             planned=len(work.done) + len(work.missing) + len(work.held_back),
             on_hub=len(work.done),
@@ -180,14 +184,21 @@ class StatusBoard:
             to_embed=len(work.stage),
             held=len(work.held_back),
             removals=work.removals,
+            named=named,
             failed=(),
             earlier=(),
             there=there,
-            looked=Looked(run=self.run.name, id=self.run.id, at=datetime.now(UTC), drift=named, more=more),
+            looked=Looked(run=self.run.name, id=self.run.id, at=datetime.now(UTC), drift=drift, more=more),
         )
 
     def published(
-        self, on_hub: int, failed: Sequence[str], earlier: Sequence[str], held: int, removals: Removals
+        self,
+        on_hub: int,
+        failed: Sequence[str],
+        earlier: Sequence[str],
+        held: int,
+        removals: Removals,
+        named: Mapping[str, Sequence[str]],
     ) -> None:
         """Keep what the Hub holds after this run has sent what it could.
 
@@ -197,6 +208,7 @@ class StatusBoard:
             earlier: the paths of those of which the Hub keeps an earlier version.
             held: the number of shards that are held back.
             removals: what is on the Hub and no longer in the dataset.
+            named: paths of texts that stay published -> the subjects of `removals` that they still name.
         """
         missing = max((self.known.planned or on_hub) - on_hub - held - len(earlier), 0)
         self.learn(
@@ -207,6 +219,7 @@ class StatusBoard:
             earlier=earlier,
             held=held,
             removals=removals,
+            named=named,
             there=True,
         )
 
@@ -324,19 +337,26 @@ class StatusBoard:
         if not removals:
             return ""
         undecided = removals.without(read_kept(self.staging))
-        kept = removals.without(undecided)
+        kept = [kept_by(keeping, still if still != removals else None) for keeping, still in self.kept()]
+        they, them = ("The others", "the others") if kept else ("They", "them")
         if not undecided:
-            again = self.staging.folder / KEPT
-            decide = f"Somebody decided at a gate to keep them; to be asked once more, take away {again}."
+            decide = ""
         elif gate is not None and gate.removals and here:
-            decide = "They are to be decided at this gate."
+            decide = f"{they} are to be decided at this gate."
         elif gate is not None and gate.removals == undecided and is_open(gate):
-            decide = f"{gate.flow_run_name} waits at its gate for a decision about them."
+            decide = f"{gate.flow_run_name} waits at its gate for a decision about {them}."
         else:
-            decide = "They stay unless a person decides otherwise: run push-bids/manual with removed=ask."
-        if undecided and kept:
-            decide += f" Not asked about, since somebody decided to keep them: {kept.sentence()}."
-        return f"Withdrawn: no longer in the dataset, and still on the Hub: {removals.sentence()}. {decide}"
+            decide = f"{they} stay unless a person decides otherwise: run push-bids/manual with removed=ask."
+        said = f"Withdrawn: no longer in the dataset, and still on the Hub: {removals.sentence()}."
+        named = still_named_in(self.known.named)
+        return " ".join(filter(None, (said, *kept, ASK_AGAIN if kept else "", decide, named)))
+
+    def kept(self) -> list[tuple[Keeping, Removals]]:
+        """Return the decisions that keep withdrawn files on the Hub, each with what it keeps there now."""
+        removals = self.known.removals
+        decisions = (keeping for keeping in read_keepings(self.staging) if not keeping.open_again)
+        found = ((keeping, removals.without(removals.without(keeping.removals))) for keeping in decisions)
+        return [(keeping, still) for keeping, still in found if still]
 
 
 def status_at(target: Target, artifact: UUID | None = None) -> str:
@@ -483,7 +503,18 @@ def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:
     rows = [[Path(path).stem, f"{number(len(images), 'image')}"] for path, images in removals.shards.items()]
     rows += [[Path(path).stem, f"held back: {image}"] for path, images in removals.rows.items() for image in images]
     rows += [[path, "text or table"] for path in removals.texts]
-    return ["## Withdrawn", cell(board.withdrawn(gate, here)), table(["published", "what"], rows)] if rows else []
+    if not rows:
+        return []
+    parts = ["## Withdrawn", cell(board.withdrawn(gate, here)), table(["published", "what"], rows)]
+    kept = [_kept(keeping, still) for keeping, still in board.kept()]
+    return [*parts, "### Kept, as decided", table(["kept", "when", "at the gate of", "note"], kept)] if kept else parts
+
+
+def _kept(keeping: Keeping, still: Removals) -> list[str]:
+    """Return the row of one decision to keep."""
+    when = f"{keeping.at:%Y-%m-%d %H:%M} UTC" if keeping.at else "not known"
+    run = ui_link(keeping.flow_run_name, f"runs/flow-run/{keeping.flow_run_id}")
+    return [still.sentence(), when, run if keeping.flow_run_id else "not known", keeping.note]
 
 
 def _verified(hub: Hub, last: Verified | None) -> str:

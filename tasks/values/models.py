@@ -42,7 +42,9 @@ Count = Annotated[int, Field(ge=0, le=1 << 60)]
 """A number of bytes or rows. It is no larger than any disk holds, so that every format can write a sum of them."""
 Verification = Literal["listing", "sample", "full"]
 #: Earlier versions had "delete", which removed files unattended. Now a person is asked instead.
-Removed = Annotated[Literal["keep", "ask"], BeforeValidator(lambda value: "ask" if value == "delete" else value)]
+Removed = Annotated[
+    Literal["keep", "ask", "ask again"], BeforeValidator(lambda value: "ask" if value == "delete" else value)
+]
 Gated = Literal["no", "auto", "manual"]
 
 

@@ -111,7 +111,8 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     decide_on_removals(page, worker, gate, "remove")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
     name, said = gate.ended()
-    assert name == "Removed" and "1 shard, 1 text" in said and "Withdrawn" not in said
+    assert name == "Removed" and "1 shard, 1 text, of 1 subject" in said and "Withdrawn" not in said
+    assert shard.partition("_")[0] in said and "history still has it" in said
     page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
     page.screenshot(path=SHOTS / "removed.png")
@@ -158,7 +159,10 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     shard = withdraw(own_bids, tmp_path / "away")
     gate = night().at_gate()  # the files of the night before are staged still
     assert first.ended()[0] == "Superseded" and gate.shards()
-    look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged files")
+    look_at_the_form(open_page(browser), worker, gate, shard, "gate-both", "remove the staged copies")
+    asked = form_description(gate)
+    assert "**Staged copies** on" in asked and "**On the Hub**, no longer in the dataset: 1 shard, 1 read back" in asked
+    assert gate.hub.head()[:12] in asked and "still named in participants.tsv" in form_schema(gate)
     for arguments, why in (
         (["--decision", "delete", "--confirm-repo", gate.repo_id], "--removals remove (or keep)"),
         (["--removals", "remove", "--confirm-repo", gate.repo_id], "--decision delete (or keep)"),
@@ -169,6 +173,7 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     answer = ["--decision", "delete", "--removals", "remove", "--confirm-repo", gate.repo_id, "--note", "me"]
     code, said, _ = command(worker, gate.repo_id, *answer)
     assert code == 0 and "Decided: Removed" in said and "freed" in said, said
+    assert max(len(line) for line in said.splitlines() if "http" not in line) <= 100 and len(said.splitlines()) > 4
     assert path_of(shard) not in files_on(gate) and images_on(gate.hub) == images_of(own_bids)
     assert {Path(name).stem.partition(".")[0] for name in gate.shards()} <= {shard}
     assert_it_does_not_come_back_by_itself(night, own_bids, tmp_path / "away", gate, shard)
