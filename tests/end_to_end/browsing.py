@@ -18,7 +18,7 @@ SHOTS = REPO / "test-output" / "ui"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")  # None: the one that Playwright has fetched
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-# Without a graphics card, the graph of a run is drawn by the processor, at every frame, as long as its page is open, and
+# Without a graphics card, the graph of a run is drawn by the processors, at every frame while its page is open, and
 # takes one and a half of them. No test asks what is on that canvas, so it stays empty (`make pictures` has it drawn).
 UNDRAWN = ["--disable-software-rasterizer"]
 FRAME = 100  # milliseconds from one frame of a page's scripts to the next; Playwright's own go on as ever
