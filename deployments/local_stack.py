@@ -80,7 +80,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
-def wait_until(what: str, true: Callable[[], bool], seconds: float, process: Process | None = None) -> None:
+def wait_until(
+    what: str, true: Callable[[], bool], seconds: float, process: Process | None = None, every: float = 0.1
+) -> None:
     """Wait for a condition.
 
     Args:
@@ -88,6 +90,7 @@ def wait_until(what: str, true: Callable[[], bool], seconds: float, process: Pro
         true: the condition.
         seconds: how long to wait.
         process: the process that should bring the condition about.
+        every: seconds between one look and the next.
 
     Raises:
         StackError: it did not come in time, or the process has ended.
@@ -101,13 +104,14 @@ def wait_until(what: str, true: Callable[[], bool], seconds: float, process: Pro
         if time.monotonic() > deadline:
             ending = f"; the log {process.log} ends:\n{process.tail()}" if process else ""
             raise StackError(f"{what}: not so within {seconds:.0f} s{ending}")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def answers(url: str) -> bool:
-    """Return whether a server answers at this address."""
+    """Return whether a server answers at this address of the loopback."""
     try:
-        return httpx2.get(url, timeout=2.0).is_success
+        # to read the certificates that nobody asks for here takes longer than all the rest, ten times a second
+        return httpx2.get(url, timeout=2.0, verify=False).is_success
     except httpx2.TransportError:
         return False
 

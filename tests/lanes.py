@@ -3,12 +3,14 @@
 Nobody marks a test for it. One that uses a fixture which starts a server, a browser or a database, however many
 fixtures are between, is marked `server`. While any other test runs, nothing may listen and no server may be started:
 whoever tries is told so, and the test fails. So no test is in the fast lane by mistake.
+
+The files that take longest come first, so that in the end no tester has a long one before it while others have none.
 """
 
 import re
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +19,26 @@ import pytest
 STARTS_ONE = frozenset({"another_server", "browser", "composed", "fresh", "hub", "hub_server", "server", "told"})
 #: What the command line of a server, a database or a browser has in it.
 SERVER = re.compile(r"-m prefect\b|prefect server|uvicorn|_hub serve|faults serve|postgres|initdb|chrom(e|ium)")
+#: The files that take more than a minute, the longest first.
+LONGEST = (
+    "end_to_end/test_missed_nights.py",
+    "end_to_end/test_gate.py",
+    "end_to_end/test_nights.py",
+    "end_to_end/test_deploy.py",
+    "end_to_end/test_readme.py",
+    "end_to_end/test_removals.py",
+    "end_to_end/test_ui.py",
+    "tests/test_year.py",
+    "end_to_end/test_push.py",
+    "end_to_end/test_decide.py",
+    "tests/test_removal_gate.py",
+    "end_to_end/test_wheel.py",
+    "tests/test_nothing_is_lost.py",
+    "tests/test_status.py",
+    "tests/test_stage.py",
+    "tests/test_two_writers.py",
+    "tests/test_demo_data.py",
+)
 WAY_OUT = "a test of the fast lane needs no server: have it use a fixture that starts one (tests/lanes.py), or none"
 
 _running: list[str] = []
@@ -24,8 +46,10 @@ _running: list[str] = []
 _hooked: list[bool] = []
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark the tests that need a server."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server, and have the longest files come first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.name}", len(places)))
     for item in items:
         if STARTS_ONE.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("server")

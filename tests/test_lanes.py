@@ -1,6 +1,10 @@
-"""The fast lane has no server, whatever a test of it tries."""
+"""The fast lane has no server, whatever a test of it tries; and what takes long comes first."""
+
+from pathlib import Path
 
 import pytest
+
+from tests.lanes import LONGEST
 
 pytest_plugins = ["pytester"]
 
@@ -63,3 +67,9 @@ def test_one_that_asks_and_starts_processes_that_serve_nobody_is_in_the_fast_lan
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import socket; socket.socket()'], check=True)"
     )
     ran(pytester, body, "", "-m", "not server").assert_outcomes(passed=1)
+
+
+def test_the_files_that_come_first_are_there() -> None:
+    tests = Path(__file__).parent
+    there = {f"{path.parent.name}/{path.name}" for path in tests.rglob("test_*.py")}
+    assert set(LONGEST) <= there

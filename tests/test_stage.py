@@ -253,7 +253,8 @@ def test_a_full_disk_is_an_error_that_says_where_and_what_to_do(root: Path, stag
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A process of its own that runs `code`."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
+    here = Path(__file__).parent.parent
+    return subprocess.Popen(command, cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 STAGE_UNDER_A_LIMIT = """
@@ -281,15 +282,20 @@ def test_a_file_that_cannot_grow_any_more_gives_its_room_back(root: Path, stagin
 
 
 STAGE_UNTIL_KILLED = """
-import itertools, pickle, sys
+import itertools, os, pickle, sys
 from pathlib import Path
 from tasks.stage import stage
 from tasks.disk.staging import Staging
-root, folder, specs = Path(sys.argv[1]), Path(sys.argv[2]), pickle.loads(Path(sys.argv[3]).read_bytes())
-print("ready", flush=True)
-for number in itertools.count():
-    for spec in specs:
-        stage(spec, root, Staging(folder / f"{number:04d}"))
+root, specs = Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())
+for line in sys.stdin:  # of a folder; one process imports everything, and forks another for each
+    child = os.fork()
+    if child == 0:
+        for number in itertools.count():
+            for spec in specs:
+                stage(spec, root, Staging(Path(line.strip()) / f"{number:04d}"))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("killed", flush=True)
 """
 
 
@@ -306,17 +312,17 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
     seconds = time.monotonic() - start
     moments = random.Random(0)
     finished = []
+    forks = python(STAGE_UNTIL_KILLED, root, tmp_path / "specs")
+    assert forks.stdin is not None and forks.stdout is not None
     for attempt in range(15):
         folder = tmp_path / f"killed-{attempt}"
-        process = python(STAGE_UNTIL_KILLED, root, folder, tmp_path / "specs")  # it never ends, however fast it is
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        print(folder, file=forks.stdin, flush=True)
+        process = int(forks.stdout.readline())  # it never ends, however fast it is
         while len(list(folder.rglob(f"*{RECEIPT_SUFFIX}"))) < attempt // 2:  # it is somewhere behind this shard
             time.sleep(0.001)
         time.sleep(moments.uniform(0, seconds / len(specs)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        os.kill(process, signal.SIGKILL)
+        assert forks.stdout.readline() == "killed\n"
         staging = Staging(max(folder.glob("*"), default=folder / "0000"))  # the one that it was at
         finished.append(len(staging.receipts()))
         for receipt in staging.receipts():
@@ -328,6 +334,7 @@ def test_whenever_the_process_is_killed_nothing_looks_finished_that_is_not(tmp_p
         assert again == list(whole.values())
         assert not list(staging.folder.rglob("*.part"))
         shutil.rmtree(folder)
+    forks.communicate()
     assert len(set(finished)) > 1  # it was killed at different moments
     assert min(finished) < len(specs)
 

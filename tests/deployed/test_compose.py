@@ -17,7 +17,7 @@ from prefect.states import Cancelling
 from deployments.local_stack import Stack, StackError, wait_until
 from deployments.runs import Runs, runs_of
 from tests.deployed.composed import Composed
-from tests.end_to_end.browsing import CHROMIUM, QUIET, SHOTS
+from tests.end_to_end.browsing import SHOTS, launched, open_page
 from tests.ports import own_port
 from tests.postgres import QUICK, postgres
 
@@ -112,17 +112,15 @@ def test_the_watch_gets_through_the_login_and_names_a_gate_that_was_cancelled(
 
 def test_the_browser_asks_for_the_login_and_works_after_it(composed: Composed, runs: Runs) -> None:
     SHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with sync_playwright() as playwright, launched(playwright) as browser:
         for version in ("", "/v2"):
-            page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            page = open_page(browser)
             log_in(page, f"{address(composed)}{version}", LOGIN, f"login-{version.strip('/') or 'v1'}.png")
             page.goto(f"{address(composed)}{version}/deployments")
             for name in ("manual", "nightly", "cleanup"):
                 expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=30_000)
             page.screenshot(path=SHOTS / f"after-login-{version.strip('/') or 'v1'}.png")
             page.context.close()
-        browser.close()
 
 
 def log_in(page: Page, base: str, login: str, shot: str) -> None:

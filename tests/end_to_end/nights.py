@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,7 @@ from tests.end_to_end.conftest import GATE_SECONDS, Pushed
 NAME = "push-bids/nightly"
 SOON = timedelta(seconds=10)  # until a night comes: the scheduler looks every 2 seconds what was changed
 AGAIN = timedelta(minutes=1)  # should the scheduler of a busy machine have missed it
+LOOK_EVERY = 0.5  # seconds: each look costs the server time that the nights need
 NIGHT_SECONDS = 180.0  # for a night to come and its run to start, on a machine that has other work too
 
 
@@ -40,6 +42,11 @@ class Nightly:
     runs: Runs
     stack: Stack
     before: frozenset[UUID] = frozenset()
+
+    @cached_property
+    def deployment(self) -> UUID:
+        """The id of the deployment."""
+        return self.read().id
 
     def read(self) -> DeploymentResponse:
         """The deployment as it is now."""
@@ -58,7 +65,7 @@ class Nightly:
 
     def made(self) -> list[FlowRun]:
         """Its runs since the test began, those to come too, in the order in which they are due."""
-        only = DeploymentFilter(id=DeploymentFilterId(any_=[self.read().id]))
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[self.deployment]))
         found = self.runs.client.read_flow_runs(
             deployment_filter=only, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200
         )
@@ -79,7 +86,7 @@ class Nightly:
             return bool(found)
 
         try:
-            wait_until("a night has come", begun, NIGHT_SECONDS)
+            wait_until("a night has come", begun, NIGHT_SECONDS, every=LOOK_EVERY)
         finally:
             self.turn(False)
         (run,) = found
@@ -109,6 +116,7 @@ def settle(nightly: Nightly) -> None:
         "no night works any more",
         lambda: not any(run.state is not None and run.state.type.value in busy for run in nightly.made()),
         GATE_SECONDS,
+        every=LOOK_EVERY,
     )
 
 

@@ -20,7 +20,7 @@ from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs, runs_of
 from tests.conftest import start_runs_at_once
 from tests.end_to_end.conftest import GATE_SECONDS, Pushed
-from tests.end_to_end.nights import NIGHT_SECONDS, Nightly, images_of, images_on, its_own
+from tests.end_to_end.nights import LOOK_EVERY, NIGHT_SECONDS, Nightly, images_of, images_on, its_own
 from tests.ports import own_port
 
 KOLKATA, BERLIN = ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin")
@@ -67,6 +67,7 @@ def come(nightly: Nightly) -> None:
             "the nights are made, or over",
             lambda: len(nightly.made()) >= before + NIGHTS or over(nightly),
             NIGHT_SECONDS,
+            every=LOOK_EVERY,
         )
         if len(nightly.made()) >= before + 2:  # the fewest of which one has to give way
             return
@@ -91,6 +92,7 @@ def settled(nightly: Nightly) -> list[FlowRun]:
         "each night has come to its gate or its end",
         lambda: all(run.state is not None and run.state.type.value in last for run in nightly.made()),
         GATE_SECONDS,
+        every=LOOK_EVERY,
     )
     return nightly.made()
 
@@ -125,7 +127,7 @@ def test_nights_without_a_worker_are_made_up_for_by_one_run_when_it_is_back(
     stack.processes["worker"].kill()
     try:
         come(nightly)
-        wait_until("all are late", lambda: set(states(nightly)) == {"Late"}, NIGHT_SECONDS)
+        wait_until("all are late", lambda: set(states(nightly)) == {"Late"}, NIGHT_SECONDS, every=LOOK_EVERY)
     finally:
         stack.start_worker()
     made_up_for_once(nightly, bids, repo_id)
@@ -164,6 +166,7 @@ def test_nights_that_come_while_another_works_wait_for_it_and_send_nothing_twice
             "the others are due and wait",
             lambda: set(states(nightly)[1:]) == {"AwaitingConcurrencySlot"},
             NIGHT_SECONDS,
+            every=LOOK_EVERY,
         )
         assert states(nightly)[0] == "Running"
     finally:
@@ -183,7 +186,7 @@ def test_a_night_comes_at_the_time_of_its_place_wherever_the_machine_lives(
     nightly.set(bids, repo_id)
     due = (datetime.now(BERLIN) + AHEAD).replace(second=0, microsecond=0) + timedelta(minutes=1)
     nightly.turn(True, CronSchedule(cron=f"{due.minute} {due.hour} * * *", timezone=str(BERLIN)))
-    wait_until("the night has begun", lambda: bool(nightly.started()), NIGHT_SECONDS + 120)
+    wait_until("the night has begun", lambda: bool(nightly.started()), NIGHT_SECONDS + 120, every=LOOK_EVERY)
     (run,) = nightly.started()
     assert run.expected_start_time == due and run.start_time is not None
     assert abs(run.start_time - due) < A_ZONE  # a moment early by Prefect, and late on a busy machine

@@ -19,7 +19,7 @@ from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
 from tests.end_to_end.browsing import SHOTS, choose, field, flip, open_page, saved, send
 from tests.end_to_end.conftest import Pushed
-from tests.end_to_end.nights import NIGHT_SECONDS, Nightly, images_of, images_on, its_own, shards_on
+from tests.end_to_end.nights import LOOK_EVERY, NIGHT_SECONDS, Nightly, images_of, images_on, its_own, shards_on
 
 pytestmark = pytest.mark.usefixtures("last_looks")
 SESSIONS = 24  # of which one that is withdrawn is a small part
@@ -52,7 +52,7 @@ def test_a_schedule_that_is_turned_on_in_the_browser_makes_a_run_that_publishes(
     turned_on = datetime.now(UTC)
 
     # nobody touches anything
-    wait_until("a run of the schedule has begun", lambda: bool(nightly.started()), NIGHT_SECONDS)
+    wait_until("a run of the schedule has begun", lambda: bool(nightly.started()), NIGHT_SECONDS, every=LOOK_EVERY)
     run = nightly.started()[0]
     page.screenshot(path=SHOTS / "nightly-on.png")
     pushed = Pushed(nightly.runs, nightly.stack, run.id, repo_id).at_gate()

@@ -88,14 +88,12 @@ class Newcomer:
                     start_new_session=True,
                 )
             )  # fmt: skip
-        is_worker = "server start" not in command[-1]
-        ready = self.worker_is_online if is_worker else lambda: answers(f"{self.api}/health")
-        wait_until(f"{command[-1].splitlines()[-1]!r} is up", ready, SHELL_SECONDS)
-
-    def worker_is_online(self) -> bool:
+        up = f"{command[-1].splitlines()[-1]!r} is up"
+        if "server start" in command[-1]:
+            wait_until(up, lambda: answers(f"{self.api}/health"), SHELL_SECONDS)
+            return
         with runs_of(self.api) as runs:
-            workers = runs.client._client.post("/work_pools/bids-push/workers/filter", json={}).json()
-        return any(worker["status"] == "ONLINE" for worker in workers)
+            wait_until(up, lambda: a_worker_is_online(runs), SHELL_SECONDS)
 
     def close(self) -> None:
         """End what stays, the last first."""
@@ -105,6 +103,11 @@ class Newcomer:
                     os.killpg(process.pid, how)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(STOP_SECONDS)
+
+
+def a_worker_is_online(runs: Runs) -> bool:
+    workers = runs.client._client.post("/work_pools/bids-push/workers/filter", json={}).json()
+    return any(worker["status"] == "ONLINE" for worker in workers)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tests.end_to_end.test_decide import command
 from tests.end_to_end.test_gate import form_description, form_schema
 
 GATE_MILLISECONDS = GATE_SECONDS * 1000
+pytestmark = pytest.mark.usefixtures("last_looks")
 Night = Callable[..., Pushed]
 
 
