@@ -141,6 +141,9 @@ def test_the_question_about_removals_tells_how_they_were_verified_and_not_how_ot
     text, _ = form(gate(removals=GOING), checked=only_listed)
     assert "Verified at [" in text and "1 of 1 match the listing, 0 read back" in text
     assert "erified" not in form(gate(removals=GOING), checked=report(STAYS))[0]
+    rows = Removals(rows={GOES: (GONE,)}, published={GOES: FILE})  # of a shard that stays
+    assert "1 of 1 match the listing, 1 read back" in form(gate(removals=rows), checked=report(GOES))[0]
+    assert "1 image, 1 read back, of" in form(gate(removals=rows), receipt(), checked=report(GOES))[0]
 
 
 def test_a_question_about_removals_alone_has_no_head_and_tells_of_no_verification_that_was_none() -> None:

@@ -42,6 +42,7 @@ TABLE = "participant_id\tage\nsub-01\t30\nsub-02\t31\n"
         pytest.param("bids/x.tsv", "x\ty\n1\tsub-02/anat/x.nii.gz\n", ("sub-02",), id="a path in any table"),
         pytest.param("bids/README", "Of sub-02's scan, see CHANGES.", ("sub-02",), id="the label in a text"),
         pytest.param("bids/x.json", '{"participant_id": "02"}', (), id="no table"),
+        pytest.param("bids/scores", "participant_id\tx\n02\t1\n", ("sub-02",), id="a table of any name"),
         pytest.param("bids/README", "sub-021, sub-0, xsub-02, SUB-02", (), id="other labels"),
         pytest.param("bids/participants.tsv", "participant_id\tage\nsub-01\t30\n", (), id="others alone"),
         pytest.param("bids/participants.tsv", "participant_id\tage\nn/a\t30\n\t1\n", (), id="a row of nobody"),

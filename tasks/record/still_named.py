@@ -19,7 +19,6 @@ from tasks.values.models import ShardSpec
 
 #: A subject's label as a path or a text has it.
 _LABEL = re.compile(r"(?<![A-Za-z0-9])sub-[A-Za-z0-9+]+")
-_TABLES = (".tsv", ".csv", ".txt")
 _COLUMN = "participant_id"
 
 
@@ -50,25 +49,25 @@ def still_named(subjects: Collection[str], texts: Mapping[str, bytes]) -> dict[s
     """
     if not subjects:
         return {}
-    found = ((path, _named_in(path, data) & set(subjects)) for path, data in sorted(texts.items()))
+    found = ((path, _named_in(data) & set(subjects)) for path, data in sorted(texts.items()))
     return {path: tuple(sorted(names)) for path, names in found if names}
 
 
-def _named_in(path: str, data: bytes) -> set[str]:
+def _named_in(data: bytes) -> set[str]:
     """Return every subject that a text names."""
     try:
         text = decode(data)
     except NotText:
         return set()
-    return {*_LABEL.findall(text), *(_rows_of(text) if path.lower().endswith(_TABLES) else ())}
+    return {*_LABEL.findall(text), *_rows_of(text)}
 
 
 def _rows_of(table: str) -> set[str]:
-    """Return the subjects who have a row in a table; none if it is not one of subjects."""
+    """Return the subjects who have a row without `sub-` in a table; none if it is not one of subjects."""
     try:
         rows = read_table(table)
     except BadTable:
         return set()
     if not rows or next(iter(rows[0])) != _COLUMN:
         return set()
-    return {f"sub-{label.strip().removeprefix('sub-')}" for row in rows if (label := row[_COLUMN])}
+    return {f"sub-{label.strip()}" for row in rows if (label := row[_COLUMN])}
