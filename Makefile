@@ -75,7 +75,7 @@ test-sqlite: dev validator browser  ## every test, the server's database in SQLi
 	$(PYTEST) --ignore=tests/deployed
 
 # Those that start servers of their own, as the README does, have them in SQLite. What is checked of names and of personal
-# data is decided before anything is asked of a database, and it is in SQLite's file that no personal value may be.
+# data is decided before anything is asked of a database, and the file that is searched for such data is SQLite's.
 SAID_ONCE = $(addprefix --ignore=tests/end_to_end/,test_missed_nights.py test_readme.py test_wheel.py test_names.py test_preflight.py)
 
 test-postgresql: dev validator browser  ## the end-to-end tests once more on PostgreSQL, and what compose.yaml starts
