@@ -23,8 +23,8 @@ import bids2table
 from tasks.load import load
 from tasks.plan import plan
 from tasks.preflight import check
-from tasks.values.findings import Statement
 from tasks.values.models import Dataset, Image
+from tasks.values.rules import Statement
 from tests import bids_examples
 
 ROUNDS = 7

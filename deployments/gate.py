@@ -30,7 +30,7 @@ from deployments.commands import CHOICES, alone
 from deployments.entrypoints import WORKER
 from deployments.runs import ENDED, Runs, runs_of
 from tasks.report.sentences import moment
-from tasks.runs.gates import is_open_gate, name_ended_gates, read_runs
+from tasks.runs.ended_gates import is_open_gate, name_ended_gates, read_runs
 
 WAITING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
 #: How each decision is asked for on a terminal.

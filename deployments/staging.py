@@ -2,7 +2,7 @@
 
 It reads the staging root (BIDS_PUSH_STAGING_ROOT, or the folder that is named). If a Prefect server answers, it also
 reads what has become of the run that opened each gate. Runs that ended at their gates first get the states that say so
-on the server (`tasks.runs.gates`). Nothing else is changed.
+on the server (`tasks.runs.ended_gates`). Nothing else is changed.
 """
 
 import os
@@ -26,7 +26,7 @@ from tasks.disk.paths import printable, staging_root_of
 from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.report.evidence import Gate
 from tasks.report.sentences import number, size
-from tasks.runs.gates import name_ended_gates
+from tasks.runs.ended_gates import name_ended_gates
 from tasks.values.errors import PushError
 
 NAMED = 5  # names of strangers that are listed for a target

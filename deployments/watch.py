@@ -3,7 +3,7 @@
 How it works: every `EVERY` seconds it asks the server for its records (not for events, which a busy server drops):
 
 - which runs of ours the server itself ended at their gates. It names them `GateCancelled` or `GateTimedOut`
-  (`tasks.runs.gates`);
+  (`tasks.runs.ended_gates`);
 - which runs are Running, and whose leases are renewed (`tasks.runs.lease`: a Variable, every 20 s while a run works). A
   run that has shown no sign of life for `SILENCE` is marked Crashed, `Zombie`, which frees its slot.
 
@@ -37,7 +37,7 @@ from prefect.states import Crashed
 from deployments.automations import OURS
 from deployments.commands import EVERY, SILENCE, alone
 from tasks.report.lineage import key_of
-from tasks.runs.gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
+from tasks.runs.ended_gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
 
 LOOK_BACK = timedelta(days=1)  # of ends that were seen before: far more than clocks differ, and few runs
 TRIES = 2  # of a request to a busy server, before the watch says that it waits

@@ -9,8 +9,8 @@ from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.held import Held, on_target
 from flows.tail import look, tail, tail_again
 from tasks.approve import at_its_gate, claim
+from tasks.record.compare import disagreement
 from tasks.record.remote import read_remote
-from tasks.record.resume import disagreement
 from tasks.report.evidence import Evidence
 from tasks.runs.this_run import named_for_the_night
 from tasks.values.models import Verification

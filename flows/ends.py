@@ -13,17 +13,17 @@ from flows.held import Held
 from flows.verified import published, verified
 from tasks.approve import read_gate
 from tasks.hub.client import Hub
+from tasks.record.compare import Work, disagreement
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
-from tasks.record.resume import Work, disagreement
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open
 from tasks.values.errors import PushError
-from tasks.values.findings import Checked
 from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
+from tasks.values.rules import Checked
 
 
 class ShardsFailed(PushError):

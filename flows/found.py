@@ -21,16 +21,16 @@ from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.change import Change, change
+from tasks.record.compare import Drift, Work, decide
 from tasks.record.remote import INDEX, RECORD, Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
-from tasks.record.resume import Drift, Work, decide
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.values.errors import PushError
-from tasks.values.findings import Checked, PreflightStopped, Statement
 from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
 from tasks.values.ours import is_shard
+from tasks.values.rules import Checked, PreflightStopped, Statement
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 

@@ -25,8 +25,8 @@ from tasks.commit.changes import Changes
 from tasks.disk.contents import ContentCache
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
+from tasks.record.compare import Work
 from tasks.record.remote import Remote
-from tasks.record.resume import Work
 from tasks.report.progress import Progress
 from tasks.runs.lease import Lease
 from tasks.stage import Group, NotStaged, StagedGroup, groups, stage_group

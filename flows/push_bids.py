@@ -47,16 +47,16 @@ from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictu
 from tasks.commit.changes import Changes, as_published, outdated
 from tasks.disk.staging import Target
 from tasks.record.change import identity_of
+from tasks.record.compare import Work
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals
-from tasks.record.resume import Work
 from tasks.report.evidence import Evidence
 from tasks.report.progress import Progress
 from tasks.report.status import status_at
 from tasks.runs.this_run import later_night, named_for_the_night
 from tasks.values.errors import PushError
-from tasks.values.findings import Defacing, Statement, Stop
 from tasks.values.models import Gated, Removed, Verification
+from tasks.values.rules import Defacing, Statement, Stop
 from tasks.values.settings import Settings, stage_workers
 
 #: Threads are enough, because embedding reads, writes and hashes, and all three release the GIL.

@@ -20,11 +20,11 @@ from flows.verified import verified
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
 from tasks.record.accepted import read_accepted
+from tasks.record.compare import Work
 from tasks.record.kept import all_of, open_again, read_keepings, read_kept
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals, pictures_of
 from tasks.record.removed_before import read_removed, write_removed
-from tasks.record.resume import Work
 from tasks.remove import plan_removal, require_gone
 from tasks.report import sentences
 from tasks.report.evidence import Evidence, Kept, RemovalPlan, VerificationFailed

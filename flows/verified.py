@@ -15,7 +15,7 @@ from flows.held import Held
 from flows.steps import quoted
 from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
 from tasks.disk.rounds import read_round, write_round
-from tasks.record.resume import disagreement
+from tasks.record.compare import disagreement
 from tasks.report import sentences
 from tasks.report.evidence import Evidence, VerificationReport
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Verification

@@ -6,8 +6,8 @@ from pathlib import Path
 from soak.rig import Rig
 from tasks.disk.staging import identity
 from tasks.hub.client import RepoMissing
+from tasks.record.compare import disagreement
 from tasks.record.remote import CARD, RECORD, read_remote
-from tasks.record.resume import disagreement
 from tasks.values.models import Receipt
 
 #: Bytes that Xet sends for a shard beside its content: chunk headers, and a xorb's footer.

@@ -31,7 +31,7 @@ from tasks.disk.files import write_whole
 from tasks.disk.staging import Staging, Target
 from tasks.disk.untrusted import NOT_ORDINARY
 from tasks.report.evidence import Approval, Choice, Fate, Gate
-from tasks.runs.gates import gate_key, status_line, tag_as_waiting
+from tasks.runs.ended_gates import gate_key, status_line, tag_as_waiting
 from tasks.runs.this_run import ThisRun, target_tag
 from tasks.values.errors import PushError
 

@@ -42,8 +42,8 @@ from tasks.disk.failed import Cause, Failure
 from tasks.disk.rounds import Round
 from tasks.hub.client import Hub, Refused
 from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.record.compare import disagreement
 from tasks.record.remote import read_remote
-from tasks.record.resume import disagreement
 from tasks.report.evidence import ShardCheck, VerificationReport
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 

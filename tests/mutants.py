@@ -53,7 +53,7 @@ GUARDS = {
     "staging": Guards(["tests/test_staging.py"]),
     "untrusted": Guards(["tests/test_staging.py", "tests/test_cleanup.py"], "not real_hub"),
     "patience": Guards(["tests/test_patience.py"]),
-    "resume": Guards(["tests/test_resume.py"]),
+    "compare": Guards(["tests/test_compare.py"]),
     "evidence": Guards(["tests/test_report.py"]),
     "approve": Guards(["tests/test_approve.py"], servers=True),
     "lease": Guards(["tests/test_lease.py"], f"not ({' or '.join(SLOW_LEASES)})", servers=True),

@@ -8,7 +8,7 @@ import json
 import struct
 from pathlib import Path
 
-from tasks.values.findings import RuleName
+from tasks.values.rules import RuleName
 
 #: Rule and field -> what was planted there.
 PLANTED: dict[tuple[RuleName, str], str] = {

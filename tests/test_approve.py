@@ -37,7 +37,7 @@ from tasks.approve import (
 )
 from tasks.disk.staging import Staging, Target
 from tasks.report.evidence import Approval, Choice, Fate, Gate
-from tasks.runs.gates import WAITS, gate_key
+from tasks.runs.ended_gates import WAITS, gate_key
 from tasks.runs.this_run import ThisRun
 
 _numbers = count(1)

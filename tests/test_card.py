@@ -24,8 +24,8 @@ from tasks.bids.licence import Licence, licence
 from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, same_card, side_files
 from tasks.load import load
 from tasks.plan import plan
-from tasks.values.findings import Checked, Finding, Statement
 from tasks.values.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
+from tasks.values.rules import Checked, Finding, Statement
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE
 

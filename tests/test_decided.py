@@ -27,7 +27,7 @@ from tasks.remove import RemovalNotApproved
 from tasks.report.evidence import Approval, Fate, Gate
 from tasks.runs.this_run import ThisRun
 from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
-from tests.test_resume import line, listed, listing, spec
+from tests.test_compare import line, listed, listing, spec
 
 # What has to be on the Hub.
 

@@ -20,7 +20,7 @@ from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub import client as hub_module
 from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
 from tasks.hub.heads import NewestHead
-from tasks.hub.rules import IgnoredByRepo, NotInLfs
+from tasks.hub.kept_out import IgnoredByRepo, NotInLfs
 from tasks.record.remote import CARD, INDEX, RECORD, Remote, read_remote
 from tasks.record.removals import as_file
 from tasks.remove import RemovalRefused

@@ -14,9 +14,9 @@ from deployments.gate import readable
 from tasks.commit import subject_line
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
+from tasks.record.compare import Drift
 from tasks.record.kept import Keeping
 from tasks.record.removals import PublishedFile, Removals
-from tasks.record.resume import Drift
 from tasks.report.evidence import (
     Evidence,
     Gate,

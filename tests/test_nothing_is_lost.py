@@ -5,7 +5,7 @@ requests and processes for real, and after each step checks the invariants that 
 
 - a staged file goes only by a cleanup that was approved after its verification, or by the hand that damaged it here;
 - whatever the record and the listing of the Hub agree on has the bytes of a fresh build of the same images;
-- the table of `tasks.record.resume` decides the next run's work: as many embeds and bytes as were missing, no more;
+- the table of `tasks.record.compare` decides the next run's work: as many embeds and bytes as were missing, no more;
 - a shard with a source file that cannot be published is never sent, and the others are;
 - the token is in no file.
 """
@@ -33,8 +33,8 @@ from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, Transient
 from tasks.load import load
 from tasks.plan import plan
+from tasks.record.compare import Work, decide, disagreement
 from tasks.record.remote import Remote, read_remote
-from tasks.record.resume import Work, decide, disagreement
 from tasks.report.evidence import Approval, Choice, Gate, shown_as
 from tasks.stage import stage
 from tasks.transfer import Transferred, batches, transfer

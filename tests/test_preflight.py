@@ -19,8 +19,8 @@ from tasks.preflight import check, headers_of
 from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
 from tasks.report.sentences import findings, stopped
 from tasks.values.errors import BadInput
-from tasks.values.findings import RULES, STOPS, Checked, Finding, Statement
 from tasks.values.models import Dataset
+from tasks.values.rules import RULES, STOPS, Checked, Finding, Statement
 from tests import bids_examples as bids
 from tests.bids_examples import Content
 from tests.planted import PLANTED

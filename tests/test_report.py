@@ -4,8 +4,8 @@ import pytest
 
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
+from tasks.record.compare import Drift
 from tasks.record.removals import PublishedFile
-from tasks.record.resume import Drift
 from tasks.report.evidence import (
     Approval,
     Choice,
@@ -35,7 +35,7 @@ from tasks.report.sentences import (
     verified,
     what_was_removed,
 )
-from tasks.values.findings import Checked, Finding, Statement
+from tasks.values.rules import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)
 

@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Ru
 from deployments.local_stack import REPO, Stack, clean_environment, wait_until
 from deployments.watch import Watch
 from tasks.disk.staging import Target
-from tasks.runs.gates import WAITS, gate_key
+from tasks.runs.ended_gates import WAITS, gate_key
 from tasks.runs.lease import Lease
 from tasks.runs.this_run import ThisRun
 from tests.ports import own_port

@@ -20,9 +20,9 @@ from tasks.card.counts import PublishedImages
 from tasks.card.front import PARTICIPANTS, SESSIONS, UnreadableCard, front_matter, merged, split
 from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
 from tasks.card.versions import CardVersions
-from tasks.values.findings import Checked
 from tasks.values.models import Dataset, PublicationRecord
 from tasks.values.ours import is_record
+from tasks.values.rules import Checked
 
 __all__ = [
     "About",

@@ -12,8 +12,8 @@ from tasks.card import markdown as md
 from tasks.card.counts import PublishedImages
 from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
-from tasks.values.findings import RULES, Checked, Defacing, RuleName
 from tasks.values.models import ENTITIES, Dataset
+from tasks.values.rules import RULES, Checked, Defacing, RuleName
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens

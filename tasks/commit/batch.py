@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from tasks.commit.changes import Changes, holds
 from tasks.hub.client import Hub
-from tasks.hub.rules import require_kept
+from tasks.hub.kept_out import require_kept
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
 from tasks.remove import deletions
 from tasks.values.models import PublicationRecord, PublishedShard, PublishedText

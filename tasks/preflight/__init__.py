@@ -26,8 +26,8 @@ from tasks.preflight.headers import check_headers
 from tasks.preflight.strip import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
-from tasks.values.findings import Checked, Finding, Findings, PreflightStopped, Statement
 from tasks.values.models import Dataset, Image, ShardSpec
+from tasks.values.rules import Checked, Finding, Findings, PreflightStopped, Statement
 
 __all__ = ["PreflightStopped", "check", "check_dataset", "check_images", "headers_of"]
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tasks.preflight.names import is_placeholder
-from tasks.values.findings import Findings, RuleName
 from tasks.values.models import Image
+from tasks.values.rules import Findings, RuleName
 
 READ = 4096  # bytes of a file: a NIfTI header is 352 or 544, and an extension that matters is named at its start
 READERS = 8  # threads: the time is spent waiting for the disk

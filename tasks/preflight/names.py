@@ -8,7 +8,7 @@ Source of the columns: HIPAA's list of identifiers, 45 CFR 164.514(b)(2)(i), in 
 import re
 from functools import lru_cache
 
-from tasks.values.findings import RuleName
+from tasks.values.rules import RuleName
 
 LAST_SHIFTED_YEAR = 1925  # BIDS specification, "Units": shifted dates are in 1925 or before
 OLDEST_SHOWN = 89  # years: HIPAA, 45 CFR 164.514(b)(2)(i)(C)

@@ -22,8 +22,8 @@ from tasks.preflight.names import (
     years_of,
 )
 from tasks.preflight.readable import NotReadable, no_numbers, no_table, read_rows
-from tasks.values.findings import Finding, Findings
 from tasks.values.models import Dataset, Image
+from tasks.values.rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
 _LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")

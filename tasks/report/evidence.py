@@ -13,10 +13,9 @@ from typing import Literal
 
 from tasks.disk.failed import FailedShard, Failure, explained
 from tasks.disk.staging import SHARD_SUFFIX, Staging
+from tasks.record.compare import Drift
 from tasks.record.removals import PublishedFile, Removals
-from tasks.record.resume import Drift
 from tasks.values.errors import PushError
-from tasks.values.findings import Checked
 from tasks.values.models import (
     Identity,
     Listing,
@@ -27,6 +26,7 @@ from tasks.values.models import (
     Value,
     Verification,
 )
+from tasks.values.rules import Checked
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from tasks.bids.pictures import strip
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
+from tasks.record.compare import Drift, Work
 from tasks.record.kept import Keeping
 from tasks.record.removals import Removals
-from tasks.record.resume import Drift, Work
 from tasks.record.still_named import subjects_of
 from tasks.report.evidence import (
     Approval,
@@ -32,8 +32,8 @@ from tasks.report.evidence import (
     VerificationReport,
 )
 from tasks.values.errors import PushError
-from tasks.values.findings import RULES, Checked, Finding
 from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
+from tasks.values.rules import RULES, Checked, Finding
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
 IN_A_STATE = 2  # files of a field in a run's message

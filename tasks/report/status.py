@@ -34,13 +34,13 @@ from tasks.disk.rounds import Round
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.record.change import TooMuchChanged
+from tasks.record.compare import Work
 from tasks.record.kept import Keeping, read_keepings, read_kept
 from tasks.record.removals import Removals
-from tasks.record.resume import Work
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
 from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, number, size, still_named_in, table
-from tasks.runs.gates import STATUS, newest_version
+from tasks.runs.ended_gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
 from tasks.values.models import Value, Verification
 

@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
 from tasks.disk.staging import Target
-from tasks.runs.gates import GATE_KEY, WAITS, name_ended_gates
+from tasks.runs.ended_gates import GATE_KEY, WAITS, name_ended_gates
 
 
 @dataclass(frozen=True)

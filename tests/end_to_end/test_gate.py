@@ -15,7 +15,7 @@ from deployments.local_stack import Stack, wait_until
 from deployments.watch import watching
 from tasks.approve import read_gate, write_gate
 from tasks.report.sentences import moment
-from tasks.runs.gates import WAITS
+from tasks.runs.ended_gates import WAITS
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 from tests.processes import wait_for_process
 

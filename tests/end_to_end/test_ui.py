@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
-from tasks.runs.gates import WAITS
+from tasks.runs.ended_gates import WAITS
 from tests.end_to_end.browsing import SHOTS, choose, field, open_form, open_page, prefer, send
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 

@@ -1,4 +1,4 @@
-"""The table of states in `tasks.record.resume`, row by row, and what holds for every mixture of them."""
+"""The table of states in `tasks.record.compare`, row by row, and what holds for every mixture of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.disk.staging import Staging
+from tasks.record.compare import Drift, Work, decide
 from tasks.record.removals import Removals, find_removals
-from tasks.record.resume import Drift, Work, decide
 from tasks.values.models import (
     Image,
     ImageContent,
