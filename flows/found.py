@@ -3,7 +3,7 @@
 The steps are the same in every run: a night, a dry run, and a run that comes back with a person's approval days later.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from flows.held import Held
 from flows.removal import settled
 from flows.steps import quoted
 from tasks.card import side_files
-from tasks.commit.changes import outdated
 from tasks.disk.contents import FILE as CACHE
 from tasks.disk.contents import ContentCache
 from tasks.load import load_dataset
@@ -21,15 +20,15 @@ from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.change import Change, change
-from tasks.record.compare import Drift, Work, decide
-from tasks.record.remote import INDEX, RECORD, Remote, find_edited, read_target, read_target_again
+from tasks.record.compare import Work, decide
+from tasks.record.drift import drift_around, replaced_texts
+from tasks.record.remote import Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.values.errors import PushError
 from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
-from tasks.values.ours import is_shard
 from tasks.values.rules import Checked, PreflightStopped, Statement
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
@@ -109,9 +108,10 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
     remote, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
     contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    replaced = {path: data for path, data in outdated(texts, listing).items() if path in remote.record.texts}
-    edited = steps.take(find_edited, hub, quoted(remote.record), quoted(listing), list(replaced)) if replaced else ()
-    work = replace(work, drift=(*work.drift, *elsewise(remote, listing, texts, shards), *edited))
+    work = replace(work, drift=(*work.drift, *drift_around(remote, listing, texts, shards)))
+    if replaced := replaced_texts(texts, remote.record, listing):
+        edited = steps.take(find_edited, hub, quoted(remote.record), quoted(listing), replaced)
+        work = replace(work, drift=(*work.drift, *edited))
     changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
@@ -167,32 +167,6 @@ def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Da
     removed = read_removed(held.staging)
     if (left := removed.after(dataset.images, remote.record)) != removed:
         write_removed(held.staging, left)
-
-
-def elsewise(
-    remote: Remote, listing: Listing, texts: Mapping[str, bytes], shards: Sequence[ShardSpec]
-) -> Iterator[Drift]:
-    """Yield what somebody else has done to the record, and to files in the places of the dataset's own texts."""
-    record = remote.record
-    if RECORD in listing.files:
-        damaged = "\n".join(remote.damaged)
-        for spec in shards:
-            if spec.path in listing.files and spec.path not in record.shards and spec.path not in damaged:
-                yield Drift(
-                    spec.path, "its line was taken out of the record: the shard is published anew, with its line"
-                )
-    if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
-        yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")
-    if record.shards and INDEX not in listing.files:
-        yield Drift(INDEX, "it is not in the repo: it is written anew")
-    yield from (Drift(RECORD, what) for what in remote.damaged)
-    if record.dataset or not record.shards:  # otherwise an earlier version has published, which kept no list of texts
-        for path, data in texts.items():
-            listed = listing.files.get(path)
-            if listed and path not in record.texts and not listed.holds(data):
-                yield Drift(
-                    path, "not published from here: the dataset's own takes its place, and the history keeps it"
-                )
 
 
 def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Remote, Listing]:
