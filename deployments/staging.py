@@ -25,9 +25,9 @@ from tasks.approve import read_gate
 from tasks.disk.paths import printable, staging_root_of
 from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.report.evidence import Gate
-from tasks.report.sentences import number, size
 from tasks.runs.ended_gates import name_ended_gates
 from tasks.values.errors import PushError
+from tasks.values.figures import number, size
 
 NAMED = 5  # names of strangers that are listed for a target
 

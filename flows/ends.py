@@ -22,6 +22,7 @@ from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open
 from tasks.values.errors import PushError
+from tasks.values.figures import number, size
 from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
 from tasks.values.rules import Checked
 
@@ -46,7 +47,7 @@ def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]]
     log.info(
         "%s of %s were on the Hub; %s to do: %s staged already, %s to embed%s.",
         f"{len(work.done):,}",
-        sentences.number(planned, "shard"),
+        number(planned, "shard"),
         f"{len(work.missing):,}",
         f"{len(work.send):,}",
         f"{len(work.stage):,}",
@@ -174,7 +175,7 @@ def show_dry_run(
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
-    missing = f"{sentences.number(len(work.missing), 'shard')} of {len(shards):,} would be published"
+    missing = f"{number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
     told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
@@ -210,11 +211,11 @@ def nothing_to_publish(held: Held, work: Work, verification: Verification, remot
         if gate and is_open(gate)
         else "cleanup-staging/cleanup asks about them."
     )
-    left = f" {sentences.size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
-    held_back = f" Besides, {sentences.number(len(work.held_back), 'shard')} held back." if work.held_back else ""
+    left = f" {size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    held_back = f" Besides, {number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",
-        message=f"All {sentences.number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
+        message=f"All {number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
     )
 
 
@@ -230,6 +231,6 @@ def failures(failed: Mapping[str, PushError], total: int, earlier: Collection[st
     listed = "\n".join(f"  {Path(path).stem}{kept.get(path, '')}: {why}" for path, why in sorted(failed.items())[:20])
     more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
     return (
-        f"{len(failed)} of {sentences.number(total, 'shard')} could not be staged; the others are published. Nothing "
+        f"{len(failed)} of {number(total, 'shard')} could not be staged; the others are published. Nothing "
         f"was deleted, and no gate was opened. Mend these and start the run again:\n{listed}{more}"
     )

@@ -31,6 +31,7 @@ from tasks.report.evidence import Evidence, Kept, RemovalPlan, VerificationFaile
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.report.status import is_open
 from tasks.runs.this_run import ThisRun
+from tasks.values.figures import number
 from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Verification
 
 
@@ -167,8 +168,7 @@ def removed_state(
     where = f"{held.staging.folder} on {socket.gethostname()}"
     parts = [
         f"{gone} The head is {report.commit[:12]}.",
-        f"Not removed: {sentences.number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: "
-        f"{plan.kept[0].why}."
+        f"Not removed: {number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
         if plan.kept
         else "",
         approved.staged.message or "" if approved.staged else "",

@@ -33,6 +33,7 @@ from tasks.report.evidence import (
 )
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.runs.this_run import ui_link
+from tasks.values.figures import number, size
 from tasks.values.models import Receipt, Verification
 from tasks.values.settings import Settings
 
@@ -224,14 +225,14 @@ def _clean_up(
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )
-    freed = f"{sentences.size(result.freed)} in {sentences.number(len(result.removed), 'file')} freed"
+    freed = f"{size(result.freed)} in {number(len(result.removed), 'file')} freed"
     if result.refused:
         first = result.refused[0]
         removed = {removal.file for removal in result.removed}
         write_gate(staging, gate.model_copy(update={"shown": tuple(s for s in gate.shown if s.file not in removed)}))
         return Failed(
             name="CleanupRefused",
-            message=f"{freed}; {sentences.number(len(result.refused), 'file')} not removed, the first being "
+            message=f"{freed}; {number(len(result.refused), 'file')} not removed, the first being "
             f"{first.file}: {first.why}. Retry the run to be asked again, once that is mended.",
         )
     if approval.removals is Fate.REMOVE:  # still to be done: a Retry of this run asks about them, and about no file
@@ -249,8 +250,8 @@ def closed(held: Held) -> Gate:
 
 
 def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
-    size = sentences.size(sum(receipt.size for receipt in receipts))
-    staged = f"{sentences.number(len(receipts), 'shard')}, {size}, verified and still staged"
+    staged_bytes = size(sum(receipt.size for receipt in receipts))
+    staged = f"{number(len(receipts), 'shard')}, {staged_bytes}, verified and still staged"
     return (
         f"{staged if receipts else sentences.stale_files(stale)}. To let them go, run the deployment "
         "cleanup-staging/cleanup and decide at its gate."

@@ -28,13 +28,12 @@ from tasks.report.sentences import (
     gone_already,
     how_verified,
     nothing_staged,
-    number,
-    size,
     stopped,
     table,
     verified,
     what_was_removed,
 )
+from tasks.values.figures import number, size
 from tasks.values.rules import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)

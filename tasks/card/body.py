@@ -12,6 +12,7 @@ from tasks.card import markdown as md
 from tasks.card.counts import PublishedImages
 from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
+from tasks.values.figures import number, size
 from tasks.values.models import ENTITIES, Dataset
 from tasks.values.rules import RULES, Checked, Defacing, RuleName
 
@@ -79,12 +80,12 @@ def body(
 def _title(dataset: Dataset, published: PublishedImages) -> str:
     """Return the name, and one paragraph with the figures."""
     counts = published.count()
-    subjects = f" of {_number(counts.subjects, 'subject')}" if counts.subjects else ""
-    sessions = f" in {_number(counts.sessions, 'session')}" if counts.sessions else ""
+    subjects = f" of {number(counts.subjects, 'subject')}" if counts.subjects else ""
+    sessions = f" in {number(counts.sessions, 'session')}" if counts.sessions else ""
     lines = [
         f"# {md.text(dataset.name)}",
-        f"{_number(counts.images, 'image')}{subjects}{sessions}, "
-        f"{md.size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
+        f"{number(counts.images, 'image')}{subjects}{sessions}, "
+        f"{size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
         f"per {'session' if counts.sessions else 'subject'}.",
     ]
     if published.missing:
@@ -94,7 +95,7 @@ def _title(dataset: Dataset, published: PublishedImages) -> str:
         )
     if published.kept:
         lines.append(
-            f"{_number(published.kept, 'image')} of them {'is' if published.kept == 1 else 'are'} no longer in the "
+            f"{number(published.kept, 'image')} of them {'is' if published.kept == 1 else 'are'} no longer in the "
             "BIDS dataset: what was published stays here until a person has decided that it is removed."
         )
     return "\n\n".join(lines)
@@ -120,7 +121,7 @@ print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
-# all of them on your disk: the Parquet files of every config are downloaded ({md.size(published.count().size)})
+# all of them on your disk: the Parquet files of every config are downloaded ({size(published.count().size)})
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1, fragment_scan_options=scan)
 ```
 
@@ -140,13 +141,13 @@ def _nibabel(repo_id: str, published: PublishedImages) -> str:
     why = []
     if large:
         why.append(
-            f"Images of up to {md.size(published.sizes[largest.path])} are among them (in {md.code(config)}), and to "
+            f"Images of up to {size(published.sizes[largest.path])} are among them (in {md.code(config)}), and to "
             "decode one `datasets` takes about ten times its size in memory."
         )
     if published.nifti2:
         verb = "is" if len(published.nifti2) == 1 else "are"
         why.append(
-            f"{_number(len(published.nifti2), 'image')} {verb} in NIfTI-2, which `datasets` 5.2.0 does not decode: "
+            f"{number(len(published.nifti2), 'image')} {verb} in NIfTI-2, which `datasets` 5.2.0 does not decode: "
             "for these take `Nifti2Image` here."
         )
     return f"""
@@ -172,9 +173,7 @@ def _contents(published: PublishedImages) -> str:
     for (datatype, suffix), images in published.kinds().items():
         counts = published.count(images)
         cells = [md.code(config_name(datatype, suffix)) if datatype else "", md.text(datatype), md.text(suffix)]
-        rows.append(
-            [*cells, *(f"{n:,}" for n in (counts.images, counts.subjects, counts.sessions)), md.size(counts.size)]
-        )
+        rows.append([*cells, *(f"{n:,}" for n in (counts.images, counts.subjects, counts.sessions)), size(counts.size)])
     if not rows:
         return ""
     head = ["config", "datatype", "suffix", "images", "subjects", "sessions", "size"]
@@ -233,7 +232,7 @@ def _participants(dataset: Dataset) -> str:
     """Return how to load the tables of people, and what their columns mean."""
     parts = []
     if dataset.participants:
-        rows_there = _number(len(dataset.participants), "row")
+        rows_there = number(len(dataset.participants), "row")
         sessions = ", and the sessions' tables together are `sessions`" if dataset.sessions else ""
         parts.append(
             f"participants.tsv has {rows_there} and is the config `participants`{sessions}. Every value "
@@ -336,7 +335,3 @@ def _json_text(dataset: Dataset, name: str) -> Mapping[str, object]:
     except (NotText, ValueError):
         return {}
     return value if isinstance(value, Mapping) else {}
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -69,13 +69,3 @@ def markdown_document(words: str, deeper: int) -> str:
             line = _SWALLOWING.sub("&lt;", line)
         lines.append(line.replace("<!-- bids-push", "<!- bids-push"))
     return "\n".join(lines + ([fence] if fence else []))
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people: 292.96 GB, 17.6 kB."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.2f} TB"

@@ -27,9 +27,10 @@ from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.report.evidence import RemovalPlan
-from tasks.report.sentences import number, what_was_removed, whose
+from tasks.report.sentences import what_was_removed, whose
 from tasks.transfer import Transferred
 from tasks.values.errors import PushError
+from tasks.values.figures import number
 from tasks.values.models import PublicationRecord, PublishedShard
 
 COMMIT_TRIES = 8  # how often somebody else may move the head in a row before the run gives up

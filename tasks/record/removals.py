@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 
 from pydantic import Field
 
+from tasks.values.figures import number
 from tasks.values.models import (
     ListedFile,
     Listing,
@@ -143,24 +144,20 @@ class Removals(Value):
         """Return one line that counts the removals and names the first of each kind."""
         parts = []
         if self.shards:
-            inside = _number(sum(map(len, self.shards.values())), "image")
-            parts.append(f"{_number(len(self.shards), 'shard')} with {inside} ({_names(self.shards)})")
+            inside = number(sum(map(len, self.shards.values())), "image")
+            parts.append(f"{number(len(self.shards), 'shard')} with {inside} ({_names(self.shards)})")
         if self.rows:
             images = [image for one in self.rows.values() for image in one]
-            shards = _number(len(self.rows), "shard")
-            parts.append(f"{_number(len(images), 'image')} of {shards} held back as published ({_names(images)})")
+            shards = number(len(self.rows), "shard")
+            parts.append(f"{number(len(images), 'image')} of {shards} held back as published ({_names(images)})")
         if self.texts:
-            parts.append(f"{_number(len(self.texts), 'text')} ({_names(self.texts)})")
+            parts.append(f"{number(len(self.texts), 'text')} ({_names(self.texts)})")
         return "; ".join(parts)
 
 
 def as_file(one: PublishedShard | PublishedText) -> PublishedFile:
     """Return the file that a line of the record describes."""
     return PublishedFile(size=one.size, sha256=one.sha256)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _names(paths: Iterable[str]) -> str:

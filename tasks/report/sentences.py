@@ -32,6 +32,7 @@ from tasks.report.evidence import (
     VerificationReport,
 )
 from tasks.values.errors import PushError
+from tasks.values.figures import number, size
 from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.rules import RULES, Checked, Finding
 
@@ -42,21 +43,6 @@ NAMED = 3  # shards, subjects or files in a sentence
 LONGEST_NOTE = 120  # characters of a person's note in a sentence
 ASK_AGAIN = 'To be asked about that again, start push-bids/manual with removed="ask again".'
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people, in decimal units as the Hub shows them."""
-    amount = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit in ("bytes", "kB") else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.2f} TB"
-
-
-def number(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 shard`, `902 shards`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def first(names: Sequence[str]) -> str:

@@ -39,9 +39,10 @@ from tasks.record.kept import Keeping, read_keepings, read_kept
 from tasks.record.removals import Removals
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
-from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, number, size, still_named_in, table
+from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, still_named_in, table
 from tasks.runs.ended_gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
+from tasks.values.figures import number, size
 from tasks.values.models import Value, Verification
 
 LAST_RUNS = 10  # runs in the artifact's table
