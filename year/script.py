@@ -209,7 +209,8 @@ def text_edited(scene: Scene, night: Night) -> str | None:
     if path.endswith(".json"):
         scene.world.put(path, as_json({"score": {"Description": str(scene.draw.random())}}).encode())
     else:
-        scene.world.put(path, scene.world.files[path] + b"line %d\n" % scene.draw.randrange(10_000))
+        row = f"{scene.world.subjects[0]}\t" if path.endswith(".tsv") else "line "
+        scene.world.put(path, scene.world.files[path] + f"{row}{scene.draw.randrange(10_000)}\n".encode())
     return path
 
 
