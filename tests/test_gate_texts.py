@@ -217,7 +217,7 @@ def test_evidence_without_removals_says_nothing_of_them(asked: Removals) -> None
 def test_evidence_without_staged_files_says_that_there_are_none() -> None:
     text = parts(evidence(HUB, report(), found(receipts=[]), Leftovers(), WHERE))
     assert "Nothing is staged there." in text["Staged copies"]
-    assert "Nothing was verified at commit" in text[""]
+    assert "Nothing was verified at commit" in text[""] and "no answer deletes one as a copy" in text[""]
     assert "Staged copies" not in parts(evidence(HUB, report(), found(receipts=[]), Leftovers()))
 
 

@@ -202,14 +202,17 @@ def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
     """
     said = f"Verified ({report.level}) at commit {report.commit[:12]}: {how_verified(report)}."
     if not report.checks:
-        said = (
-            f"Nothing was verified at commit {report.commit[:12]}: no shard is staged here as the repo has it now. So "
-            "no answer deletes one as a copy of the head; leftovers go only if the Hub is proved to have them, and a "
-            "removal is verified after it."
-        )
+        said = f"Nothing was verified at commit {report.commit[:12]}: no shard is staged here as the repo has it now."
     if not mended:
         return said
     return f"{said} Failed before, and right again or gone: {first([Path(path).stem for path in mended])}."
+
+
+#: What it means for the answers at a gate that nothing was verified.
+UNVERIFIED = (
+    "So no answer deletes one as a copy of the head; leftovers go only if the Hub is proved to have them, and a "
+    "removal is verified after it."
+)
 
 
 def gate_form(
@@ -329,7 +332,7 @@ def evidence(
         f"# Evidence for {hub.target}",
         f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
         f"[{report.commit}]({hub.commit_url(report.commit)})",
-        f"Verified ({report.level}): {how_verified(report)}." if report.checks else verified(report),
+        f"Verified ({report.level}): {how_verified(report)}." if report.checks else f"{verified(report)} {UNVERIFIED}",
     ]
     if where:
         parts.append(
