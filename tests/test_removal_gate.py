@@ -11,6 +11,7 @@ from tasks.approve import read_gate
 from tasks.disk.staging import Target
 from tasks.record.kept import read_keepings
 from tasks.record.remote import CARD, RECORD
+from tasks.record.removed_before import read_removed
 from tasks.runs.lease import Lease, TargetLost
 from tasks.values.models import PublicationRecord
 from tests.bids_examples import move_session
@@ -152,6 +153,35 @@ def test_held_back_rows_go_with_the_removal_and_nothing_else_is_published_with_i
     assert images_on(target.hub) == published  # the other image is for the next night
     assert [Path(receipt.path).stem for receipt in target.staging.receipts()] == [f"{bold.parts[-4]}_{bold.parts[-3]}"]
     assert said(target.night())[0] == "Suspended" and images_on(target.hub) == images_of(target.source)
+
+
+def test_what_was_removed_and_is_back_is_published_once_somebody_gives_the_number(
+    target: Gated, tmp_path: Path
+) -> None:
+    away, bold = tmp_path / "away", sorted(target.source.rglob("*_bold.nii.gz"))[-1]
+    withdraw(target, away)
+    (away / bold.relative_to(target.source)).parent.mkdir(parents=True)
+    bold.rename(away / bold.relative_to(target.source))
+    assert said(target.answer(target.night(), removals="remove"))[0] == "Removed"
+
+    withdraw(target, tmp_path / "later")
+    gate = target.night()  # about another session
+    put_back(target, away)
+    back = len(images_of(away))
+    answered = target.answer(gate, decision="delete", removals="remove")
+    assert said(answered)[0] == "Removed"  # which is carried out whatever is back
+
+    before = images_on(target.hub)
+    for number in (0, back - 1):
+        name, message = said(target.night(accept_changes=number))
+        assert name == "RemovedCameBack" and f"accept_changes={back}." in message, message
+    assert min(images_of(away)) in message and images_on(target.hub) == before
+    assert said(target.night(accept_changes=back))[0] == "Suspended"
+    assert images_on(target.hub) == images_of(target.source)
+
+    # from now on it is an image like any other: the memory of its removal is gone, that of the later one is not
+    assert said(target.night())[0] != "RemovedCameBack"
+    assert read_removed(target.staging).images.keys() == images_of(tmp_path / "later").keys()
 
 
 def test_a_line_that_somebody_changed_or_a_lease_that_was_lost_removes_nothing_and_a_retry_asks_again(
