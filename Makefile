@@ -75,8 +75,9 @@ test-sqlite: dev validator browser  ## every test, the server's database in SQLi
 	$(PYTEST) --ignore=tests/deployed
 
 # Those that start servers of their own, as the README does, have them in SQLite. What is checked of names and of personal
-# data is decided before anything is asked of a database, and the file that is searched for such data is SQLite's.
-SAID_ONCE = $(addprefix --ignore=tests/end_to_end/,test_missed_nights.py test_readme.py test_wheel.py test_names.py test_preflight.py)
+# data is decided before anything is asked of a database, and the file that is searched for such data is SQLite's. What a
+# run's page and a removal's form show comes by the same requests as the gates and schedules of the others.
+SAID_ONCE = $(addprefix --ignore=tests/end_to_end/test_,missed_nights.py readme.py wheel.py names.py preflight.py ui.py removals.py)
 
 test-postgresql: dev validator browser  ## the end-to-end tests once more on PostgreSQL, and what compose.yaml starts
 	@$(BIN)/python -m tests.postgres
