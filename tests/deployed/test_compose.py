@@ -17,7 +17,7 @@ from prefect.states import Cancelling
 from deployments.local_stack import Stack, StackError, wait_until
 from deployments.runs import Runs, runs_of
 from tests.deployed.composed import Composed
-from tests.end_to_end.browsing import SHOTS, launched, open_page
+from tests.end_to_end.browsing import SHOTS, launched, open_page, shot
 from tests.ports import own_port
 from tests.postgres import QUICK, postgres
 
@@ -119,16 +119,16 @@ def test_the_browser_asks_for_the_login_and_works_after_it(composed: Composed, r
             page.goto(f"{address(composed)}{version}/deployments")
             for name in ("manual", "nightly", "cleanup"):
                 expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=30_000)
-            page.screenshot(path=SHOTS / f"after-login-{version.strip('/') or 'v1'}.png")
+            shot(page, f"after-login-{version.strip('/') or 'v1'}.png")
             page.context.close()
 
 
-def log_in(page: Page, base: str, login: str, shot: str) -> None:
+def log_in(page: Page, base: str, login: str, picture: str) -> None:
     """Come to the UI as a colleague would, and give the login that it asks for."""
     page.goto(f"{base}/deployments")
     asked = page.locator("input[type=password]")
     asked.wait_for(timeout=30_000)
-    page.screenshot(path=SHOTS / shot)
+    shot(page, picture)
     asked.fill(login)
     page.get_by_role("button", name="Login", exact=True).click()
     page.wait_for_url(lambda url: "/login" not in url, timeout=30_000)

@@ -27,6 +27,9 @@ const next = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = draw => setTimeout(() => next(draw), {FRAME});
 window.cancelAnimationFrame = clearTimeout;
 """
+#: Whether nothing of a page moves that comes to an end (a turning wheel does not).
+FADED_IN = """() => document.getAnimations().every(one =>
+    one.playState !== "running" || one.effect?.getComputedTiming().iterations === Infinity)"""
 expect.set_options(timeout=30_000)
 
 
@@ -60,6 +63,13 @@ def open_page(browser: Browser, scheme: str = "light", zone: str | None = None) 
     page.set_default_timeout(60_000)
     prefer(page, scheme)
     return page
+
+
+def shot(page: Page, name: str, full_page: bool = False) -> None:
+    """Leave a screenshot of a page, once what it fades in is there: a page fades in over a few of its frames."""
+    page.wait_for_timeout(5 * FRAME)
+    page.wait_for_function(FADED_IN)
+    page.screenshot(path=SHOTS / name, full_page=full_page)
 
 
 def prefer(page: Page, scheme: str) -> None:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
-from tests.end_to_end.browsing import SHOTS, choose, field, flip, open_page, saved, send
+from tests.end_to_end.browsing import choose, field, flip, open_page, saved, send, shot
 from tests.end_to_end.conftest import Pushed
 from tests.end_to_end.nights import LOOK_EVERY, NIGHT_SECONDS, Nightly, images_of, images_on, its_own, shards_on
 
@@ -54,7 +54,7 @@ def test_a_schedule_that_is_turned_on_in_the_browser_makes_a_run_that_publishes(
     # nobody touches anything
     wait_until("a run of the schedule has begun", lambda: bool(nightly.started()), NIGHT_SECONDS, every=LOOK_EVERY)
     run = nightly.started()[0]
-    page.screenshot(path=SHOTS / "nightly-on.png")
+    shot(page, "nightly-on.png")
     pushed = Pushed(nightly.runs, nightly.stack, run.id, repo_id).at_gate()
     flip(page, card.get_by_role("switch"), False, "/schedules/")
 
@@ -99,7 +99,7 @@ def test_two_in_the_morning_is_two_in_the_morning_on_both_sides_of_summer_time(
     # what the browser shows, in its own time
     page.get_by_role("tab", name="Upcoming").click()
     expect(page.get_by_text(re.compile("2:00(:00)? AM")).first).to_be_visible()
-    page.screenshot(path=SHOTS / "nightly-upcoming.png")
+    shot(page, "nightly-upcoming.png")
 
     for change in next_changes(BERLIN):
         first = change - timedelta(days=3)

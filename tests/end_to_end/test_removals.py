@@ -12,7 +12,7 @@ from deployments.local_stack import Stack
 from tasks.record.remote import INDEX, RECORD
 from tasks.values.models import PublicationRecord
 from tests.bids_examples import move_session
-from tests.end_to_end.browsing import SHOTS, choose, field, open_form, open_page, send
+from tests.end_to_end.browsing import choose, field, open_form, open_page, send, shot
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 from tests.end_to_end.nights import images_of, images_on
 from tests.end_to_end.test_decide import command
@@ -116,7 +116,7 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     assert shard.partition("_")[0] in said and "history still has it" in said
     page.goto(f"{worker.ui}/runs/flow-run/{gate.run}")
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
-    page.screenshot(path=SHOTS / "removed.png")
+    shot(page, "removed.png")
 
     commits = [commit.commit_id for commit in hub.api.list_repo_commits(gate.repo_id, repo_type="dataset")]
     assert commits[1] == head, "the removal is one commit on top of what was shown"
@@ -126,7 +126,7 @@ def test_a_withdrawn_session_and_text_leave_in_one_verified_commit_when_somebody
     assert not gone & {*record.shards, *record.texts} and record.dataset is not None
     assert gone <= set(hub.listing(head).files)  # the history has it
     page.goto(hub.url())
-    page.screenshot(path=SHOTS / "removed-repo.png", full_page=True)
+    shot(page, "removed-repo.png", full_page=True)
     (freed,) = (str(data) for key, data in gate.runs.artifacts(gate.run).items() if key.startswith("removed"))
     assert all(path in freed for path in gone)
     name, said = night().ended()
@@ -139,7 +139,7 @@ def look_at_the_form(page: Page, worker: Stack, gate: Pushed, shard: str, name: 
         page.goto(f"{worker.ui}{version}/runs/flow-run/{gate.run}")
         open_form(page, version)
         page.get_by_role("dialog").get_by_text(shard).first.wait_for()
-        page.screenshot(path=SHOTS / f"{name}-{version.strip('/') or 'v1'}.png")
+        shot(page, f"{name}-{version.strip('/') or 'v1'}.png")
         for text in ("Type the repo's name", shard, "no longer in the dataset", *more):
             expect(page.get_by_role("dialog").get_by_text(text).first).to_be_in_viewport(ratio=0.99)
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs
 from tasks.runs.ended_gates import WAITS
-from tests.end_to_end.browsing import SHOTS, choose, field, open_form, open_page, prefer, send
+from tests.end_to_end.browsing import choose, field, open_form, open_page, prefer, send, shot
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
 
 GATE_MILLISECONDS = GATE_SECONDS * 1000
@@ -75,7 +75,7 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
     page.reload()
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("Not accepted:", exact=True)).to_be_visible()
-    page.screenshot(path=SHOTS / "asked-again.png")
+    shot(page, "asked-again.png")
     assert pushed.shards() == staged
     page.reload()
 
@@ -84,7 +84,7 @@ def test_a_run_is_started_watched_and_approved_in_the_browser(
     assert pushed.shards() == set()
     page.get_by_text("Artifacts", exact=True).click()
     expect(page.get_by_text("What was freed").first).to_be_visible()
-    page.screenshot(path=SHOTS / "cleaned-up.png", full_page=True)
+    shot(page, "cleaned-up.png", full_page=True)
 
 
 def asked_again(runs: Runs, run: UUID, first: UUID | None) -> bool:
@@ -112,7 +112,7 @@ def test_a_run_is_rejected_in_the_newer_ui(browser: Browser, worker: Stack, push
     page.goto(f"{worker.ui}/v2/runs/flow-run/{pushed.run}")
     decide_in_v2(page, "keep", pushed.repo_id)
     expect(page.get_by_text("Kept", exact=True).first).to_be_visible(timeout=GATE_MILLISECONDS)
-    page.screenshot(path=SHOTS / "kept-v2-dark.png")
+    shot(page, "kept-v2-dark.png")
     assert pushed.shards() == staged
 
 
@@ -134,35 +134,35 @@ def take_pictures(browser: Browser, runs: Runs, worker: Stack, pushed: Pushed, d
             page.goto(f"{base}/deployments/deployment/{deployment}/run")
             expect(page.get_by_text("Your statement on the faces")).to_be_visible()
             page.set_viewport_size({"width": 1280, "height": 2300})
-            page.screenshot(path=SHOTS / f"form-{name}")
+            shot(page, f"form-{name}")
             page.set_viewport_size({"width": 1280, "height": 900})
         else:
             page.goto(f"{base}/artifacts/artifact/{evidence}")
             expect(page.get_by_role("img", name="mid-slices")).to_be_visible()
             expect(page.get_by_role("heading", name="Read back, byte for byte")).to_be_visible()
-            page.screenshot(path=SHOTS / f"evidence-{name}", full_page=True)
+            shot(page, f"evidence-{name}", full_page=True)
             page.goto(f"{base}{status[1]}")
             expect(page.get_by_text("6 of 6 shards on the Hub, 0 to do.").first).to_be_visible()
             expect(page.get_by_text("The gate is open").first).to_be_visible()
-            page.screenshot(path=SHOTS / f"status-{name}", full_page=True)
+            shot(page, f"status-{name}", full_page=True)
 
         page.goto(f"{base}/runs/flow-run/{pushed.run}")
         expect(page.get_by_text("Suspended").first).to_be_visible()
         expect(page.get_by_text(WAITS).first).to_be_in_viewport()
-        page.screenshot(path=SHOTS / f"run-{name}")
+        shot(page, f"run-{name}")
         page.get_by_text("Details", exact=True).first.click()
         says = page.get_by_text("Waits for a person: press Resume").first
         says.scroll_into_view_if_needed()
         expect(says).to_be_visible()
-        page.screenshot(path=SHOTS / f"details-{name}")
+        shot(page, f"details-{name}")
         page.goto(f"{base}/runs/flow-run/{pushed.run}")
         open_form(page, version)
         picture = page.get_by_role("img", name="slices of images that the Hub sent back")
         expect(picture).to_be_in_viewport(ratio=0.99)
         expect(page.get_by_text("Type the repo's name")).to_be_in_viewport()
         expect(page.get_by_text(f"({pushed.staging.folder} on ")).to_be_in_viewport()
-        page.screenshot(path=SHOTS / f"gate-{name}")
+        shot(page, f"gate-{name}")
         page.goto(f"{base}/automations")
         expect(page.get_by_text("bids-push: gate open for a day")).to_be_visible()
-        page.screenshot(path=SHOTS / f"automations-{name}")
+        shot(page, f"automations-{name}")
     page.context.close()
