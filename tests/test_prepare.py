@@ -46,7 +46,7 @@ def test_a_repo_that_a_run_makes_is_set_up_as_asked_and_is_so_for_the_next(hub: 
 @pytest.mark.parametrize("published", [True, False])
 def test_a_public_repo_is_not_published_to_where_a_private_one_was_asked_for(hub: Hub, published: bool) -> None:
     make(hub, private=False, published=published)
-    with pytest.raises(RepoIsPublic, match=r"its settings on the Hub.*private=false"):
+    with pytest.raises(RepoIsPublic, match=r"/settings\).*private=false"):
         hub.prepare(private=True)
     assert settings(hub) == (False, False)
     hub.prepare(private=False)

@@ -126,6 +126,24 @@ def commit(call: Call) -> Response:
     return page(info.title, _header(repo, info.oid, "") + body)
 
 
+def settings(call: Call) -> Response:
+    """GET .../settings: who may see the repo, and how whoever may write to it changes that."""
+    repo = call.repo()
+    kind = "private" if repo.private else "gated" if repo.gated else "public"
+    sees = "everybody who reaches this Hub" if kind == "public" else f"those who may read in {escape(repo.namespace)}"
+    lines = (
+        "from huggingface_hub import HfApi",
+        "api = HfApi()  # with HF_ENDPOINT and HF_TOKEN of this Hub",
+        f'api.update_repo_settings("{repo.full_name}", repo_type="{repo.type}", private=True)  # or False',
+        f'api.update_repo_settings("{repo.full_name}", repo_type="{repo.type}", gated="auto")  # or "manual", or False',
+    )
+    body = (
+        f"<p>It is <b>{kind}</b>: {sees} can see it.</p>"
+        f"<p>To change that, with a token that may write to it:</p><pre>{escape(chr(10).join(lines))}</pre>"
+    )
+    return page(repo.full_name, _header(repo, "main", "") + body)
+
+
 def discussion(call: Call) -> Response:
     """GET .../discussions/{number}: a pull request's title, state and the way to its files."""
     repo = call.repo()
@@ -167,7 +185,7 @@ def _header(repo: Repo, revision: str, path: str) -> str:
     lock = f"{'private ' if repo.private else ''}{'gated ' if repo.gated else ''}"
     return (
         f'<nav><a href="/">Local Hub</a><a href="{address}">Files</a>'
-        f'<a href="{address}/commits/{rev}">History</a></nav>'
+        f'<a href="{address}/commits/{rev}">History</a><a href="{address}/settings">Settings</a></nav>'
         f'<h1>{escape(repo.full_name)} <small class="quiet">{lock}{repo.type}</small></h1>'
         f'<p>{" / ".join(crumbs)} <span class="quiet">at <code>{escape(revision)}</code></span></p>'
     )

@@ -91,6 +91,7 @@ for _prefix in ("/{type=datasets|spaces}/{namespace}/{name}", "/{namespace}/{nam
         ("GET", _prefix + "/blob/{revision}/{path*}", pages.blob, ""),
         ("GET", _prefix + "/commits/{revision}", pages.commits, ""),
         ("GET", _prefix + "/commit/{revision}", pages.commit, ""),
+        ("GET", _prefix + "/settings", pages.settings, ""),
         ("GET", _prefix + "/discussions/{number}", pages.discussion, ""),
     ]
 

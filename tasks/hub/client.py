@@ -319,15 +319,16 @@ class Hub:
             return RepoIsPublic(
                 f"{self.url()} is there already and public, and this run was to publish to a private repo: nothing was "
                 "staged or sent by it, and what the repo holds already can be read by everybody. Make the repo private "
-                "in its settings on the Hub; or, if everybody may have the dataset, start again with private=false."
+                f"in its settings ({self.url()}/settings); or, if everybody may have the dataset, start again with "
+                "private=false."
             )
         open_to_more = not found.gated or (gated == "manual" and found.gated != "manual")
         if gated != "no" and open_to_more and (found.gated or self._holds_anything()):
             how = "gives access to everybody who asks" if found.gated else "asks nobody for anything"
             return RepoIsNotGated(
                 f"{self.url()} is there already and {how}, and this run was to publish with gated={gated}: nothing was "
-                f"staged or sent. Set up its access requests ({gated}) in its settings on the Hub; or, if that is as "
-                f"it should be, start again with gated={found.gated or 'no'}."
+                f"staged or sent. Set up its access requests ({gated}) in its settings ({self.url()}/settings); or, if "
+                f"that is as it should be, start again with gated={found.gated or 'no'}."
             )
         return None
 

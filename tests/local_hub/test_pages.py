@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from html import unescape
 
 import httpx2
 import psutil
@@ -155,3 +156,19 @@ def test_a_full_disk_is_said_plainly_and_what_was_there_stays(
     assert "cannot store" in answer.json()["error"]
     assert hub.leaves_nothing()
     assert api.dataset_info(dataset).sha == first.oid
+
+
+def test_the_settings_page_says_who_sees_a_repo_and_how_that_is_changed(
+    hub: RunningHub, api: HfApi, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{hub.endpoint}/datasets/{dataset}"
+    assert httpx2.get(f"{address}/settings").status_code == 404  # a private one is nobody else's business
+    api.update_repo_settings(dataset, private=False, repo_type="dataset")
+    page = httpx2.get(f"{address}/settings").text
+    assert "It is <b>public</b>" in page and "everybody who reaches this Hub" in page
+    assert f'href="/datasets/{dataset}/settings"' in httpx2.get(address).text
+
+    lines = unescape(page.partition("<pre>")[2].partition("</pre>")[0])
+    exec(lines.replace("HfApi()", "api"), {"api": api})  # what the page says to type
+    info = api.dataset_info(dataset)
+    assert info.private and info.gated == "auto"
