@@ -18,11 +18,13 @@ from prefect.client.schemas.objects import State
 from flows.push_bids import push_bids
 from tasks.disk.contents import ContentCache
 from tasks.disk.files import sha256_of
+from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.accepted import ACCEPTED
 from tasks.record.change import Change, TooMuchChanged, change
+from tasks.record.removed_before import RemovedBefore, write_removed
 from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
@@ -469,6 +471,24 @@ def test_an_accepted_subject_that_came_back_and_is_gone_again_is_asked_about(
     assert subjects_that_are_not_there(bids) == count
     again = push(bids, target, root)
     assert again.name == "TooMuchChanged" and f"accept_changes={count}" in (again.message or "")
+
+
+def test_what_is_gone_and_was_confirmed_with_what_is_back_is_not_counted_again(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    root, (one, other, *_) = tmp_path / "staging-root", sorted(bids.glob("sub-*"))
+    push(bids, target, root)
+    make(bids, ["N1"], study=2)
+    back = [image.relative_to(bids).as_posix() for image in images_of(bids) if "sub-N1" in image.parts]
+    write_removed(Staging.of(root, target.target), RemovedBefore(images=dict.fromkeys(back, "2026-11-20")))
+    shutil.rmtree(one)
+    stopped = push(bids, target, root)
+    count = len(EACH) + len(back)
+    assert stopped.name == "RemovedCameBack" and f"accept_changes={count}." in (stopped.message or "")
+    assert push(bids, target, root, accept_changes=count).type.value == "COMPLETED"
+    shutil.rmtree(other)
+    state = push(bids, target, root)
+    assert state.type.value == "COMPLETED", state.message
 
 
 def test_a_memory_of_what_was_accepted_that_is_damaged_or_of_other_bytes_counts_for_nothing(
