@@ -97,13 +97,35 @@ class Removals:
 
     files: Mapping[Removal, str] = field(default_factory=dict)
     """The sha256 of the file that each of them is in."""
-    images: frozenset[str] = frozenset()
+    images_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By the path of each of these files: the images that would leave the repo with it, or as its rows."""
 
     @classmethod
     def of(cls, before: Head, named: Collection[Removal]) -> "Removals":
         """These removals, by what the head holds."""
         files = {one: sha256(before.files[one[1]]) for one in named}
-        return cls(files, frozenset(image for one in named for image in images_in(one, before)))
+        paths = {one[1] for one in named}
+        return cls(
+            files,
+            {path: frozenset(i for one in named if one[1] == path for i in images_in(one, before)) for path in paths},
+        )
+
+    @property
+    def images(self) -> frozenset[str]:
+        """All of their images."""
+        return frozenset().union(*self.images_of.values())
+
+    def excluding(self, other: "Removals") -> "Removals":
+        """Those that are in no file that the others are about."""
+        return Removals(
+            {one: digest for one, digest in self.files.items() if one[1] not in other.images_of},
+            {path: images for path, images in self.images_of.items() if path not in other.images_of},
+        )
+
+    def joined(self, other: "Removals") -> "Removals":
+        """These and the others; of a file that both are about, as the others have it."""
+        left = self.excluding(other)
+        return Removals({**left.files, **other.files}, {**left.images_of, **other.images_of})
 
     def without(self, decided: "Removals") -> set[Removal]:
         """Those of these that are not among the others with the same bytes; of a shard, all rows or none."""
@@ -461,7 +483,9 @@ class Oracle:
         if not seen.killed and seen.state == "VerificationFailed":
             agree(dict(seen.staged_before) == dict(seen.staged_after), "not verified, and staged files were removed")
         if form.get("removals") == "keep" and seen.state in DECIDED | {"CleanupRefused"}:
-            self.kept = Removals({**self.kept.files, **gate.removals.files}, self.kept.images | gate.removals.images)
+            self.kept = self.kept.joined(gate.removals)
+        if form.get("removals") == "remove" and (seen.state in TAKEN or not same(seen.before, seen.after)):
+            self.kept = self.kept.excluding(gate.removals)
         if seen.state in DECIDED:
             self._decided_so(seen, form, gate, due, dataset)
         if not seen.killed and seen.state != "Suspended":
@@ -540,6 +564,8 @@ class Oracle:
 GREEN = frozenset({"Suspended", "NothingToPublish", "NothingStaged"})
 STOPPED = frozenset({"TooMuchChanged", "RemovedCameBack"})
 DECIDED = frozenset({"CleanedUp", "Kept", "Removed"})
+#: Ends of a run that can only come after it took a decision to remove.
+TAKEN = DECIDED | {"CleanupRefused", "RemovalRefused", "ShardsFailed", *STOPPED}
 AFTER = (
     DECIDED
     | NOT_TAKEN
