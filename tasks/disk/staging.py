@@ -254,6 +254,17 @@ class Staging:
         """
         return read_below(self.folder, path.relative_to(self.folder).as_posix())
 
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a small file of ours in the folder, whole.
+
+        Raises:
+            DiskFull, CannotWrite: the disk does not take the file.
+        """
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise refused(path, error) from error
+
     def intact(self, receipt: Receipt) -> bool:
         """Return whether the staged file is what its receipt says, by its size and by all of its bytes.
 

@@ -13,8 +13,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import ValidationError
 
-from tasks.disk.files import write_whole
-from tasks.disk.staging import Staging, refused
+from tasks.disk.staging import Staging
 from tasks.record.change import Change
 from tasks.values.models import PublicationRecord, Sha256, Value
 
@@ -65,8 +64,4 @@ def write_accepted(staging: Staging, accepted: Accepted) -> None:
     Raises:
         DiskFull, CannotWrite: the disk does not take the file.
     """
-    path = staging.folder / ACCEPTED
-    try:
-        write_whole(path, accepted.model_dump_json(indent=1).encode())
-    except OSError as error:
-        raise refused(path, error) from error
+    staging.write(staging.folder / ACCEPTED, accepted.model_dump_json(indent=1).encode())

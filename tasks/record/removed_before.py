@@ -14,8 +14,7 @@ from collections.abc import Collection, Mapping
 from pydantic import ValidationError
 
 from tasks.bids.names import folder_label
-from tasks.disk.files import write_whole
-from tasks.disk.staging import Staging, refused
+from tasks.disk.staging import Staging
 from tasks.record.accepted import images_of
 from tasks.values.errors import PushError
 from tasks.values.models import Image, PublicationRecord, Value
@@ -88,8 +87,4 @@ def write_removed(staging: Staging, removed: RemovedBefore) -> None:
     Raises:
         DiskFull, CannotWrite: the disk does not take the file.
     """
-    path = staging.folder / REMOVED
-    try:
-        write_whole(path, removed.model_dump_json(indent=1).encode())
-    except OSError as error:
-        raise refused(path, error) from error
+    staging.write(staging.folder / REMOVED, removed.model_dump_json(indent=1).encode())
