@@ -54,3 +54,8 @@ def folder_label(folders: Sequence[str], entity: str) -> str | None:
     """Return the label that the first folder with this entity gives: "01" of `sub-01`; None if there is none."""
     prefix = f"{entity}-"
     return next((name.removeprefix(prefix) for name in folders if name.startswith(prefix)), None)
+
+
+def subject_of(path: str) -> str | None:
+    """Return the label of the subject in whose folder a file lies ("01" of `sub-01/anat/...`), or None."""
+    return folder_label(path.split("/")[:-1], "sub")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from tasks.bids.annex import identifies_content
+from tasks.bids.names import subject_of
 from tasks.values.errors import PushError
 from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, PublicationRecord, ShardSpec
 
@@ -187,8 +188,8 @@ def change(
     missing = sorted(set(gone).difference(settled))
     changed = sorted(set(other))
     lost = _wholly_gone(published, set(gone))
-    told = {subject for path in missing if (subject := _subject_of(path))}
-    partly = {subject for path in changed if (subject := _subject_of(path))}
+    told = {f"sub-{label}" for path in missing if (label := subject_of(path))}
+    partly = {f"sub-{label}" for path in changed if (label := subject_of(path))}
     return Change(
         published=len(published),
         gone=tuple(missing),
@@ -208,15 +209,10 @@ def _wholly_gone(published: Collection[str], gone: Collection[str]) -> set[str]:
     """
     of_subject: dict[str, list[str]] = {}
     for path in published:
-        if subject := _subject_of(path):
-            of_subject.setdefault(subject, []).append(path)
+        if label := subject_of(path):
+            of_subject.setdefault(f"sub-{label}", []).append(path)
     raw = {subject: [path for path in paths if path.startswith("sub-")] for subject, paths in of_subject.items()}
     return {subject for subject, paths in of_subject.items() if all(path in gone for path in raw[subject] or paths)}
-
-
-def _subject_of(path: str) -> str | None:
-    """Return the subject that an image is of, by the folder that it is in (`sub-01`), or None."""
-    return next((part for part in path.split("/")[:-1] if part.startswith("sub-")), None)
 
 
 def _differs(image: Image, published: ImageContent, sha256_of: Sha256Of) -> bool:

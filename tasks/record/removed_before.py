@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import ValidationError
 
-from tasks.bids.names import folder_label
+from tasks.bids.names import subject_of
 from tasks.disk.staging import Staging
 from tasks.record.accepted import images_of
 from tasks.values.errors import PushError
@@ -54,11 +54,6 @@ class RemovedBefore(Value):
         """Return the memory with images that are removed today."""
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         return RemovedBefore(images={**self.images, **dict.fromkeys(images, today)})
-
-
-def subject_of(path: str) -> str | None:
-    """Return the subject in whose folder an image lies, or None."""
-    return folder_label(path.split("/")[:-1], "sub")
 
 
 def read_removed(staging: Staging) -> RemovedBefore:
