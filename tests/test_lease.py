@@ -16,8 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelled, Running, Suspended
 
 from deployments.local_stack import REPO, Stack
 from tasks.disk.staging import Staging, Target, TargetBusy
@@ -38,7 +41,7 @@ from tasks.runs.this_run import ThisRun
 from tasks.disk.staging import Staging, Target
 @flow
 def work():
-    with holding(Staging(Path(sys.argv[1])), Target("http://hub", sys.argv[2]), ThisRun("1", "the-first", 1, False)):
+    with holding(Staging(Path(sys.argv[1])), Target("http://hub", sys.argv[2]), ThisRun(sys.argv[3], "the-first", 1, False)):
         print("held", flush=True)
         time.sleep(600)
 work()
@@ -61,8 +64,18 @@ def run(name: str) -> ThisRun:
 
 
 @pytest.fixture
-def another_process(staging: Staging, target: Target) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-c", HOLD, str(staging.folder), target.repo_id]
+def first(client: SyncPrefectClient) -> FlowRun:
+    """A run that works, as the server knows it."""
+    return client.create_flow_run(flow(named_first), state=Running())
+
+
+def named_first() -> None:
+    """The function of the flow that the server is told of. It is never called."""
+
+
+@pytest.fixture
+def another_process(staging: Staging, target: Target, first: FlowRun) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", HOLD, str(staging.folder), target.repo_id, str(first.id)]
     with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while process.stdout.readline() not in ("held\n", ""):
@@ -88,6 +101,62 @@ def test_a_run_that_comes_back_to_its_gate_waits_for_its_own_process_to_end(
     with holding(staging, target, ThisRun("1", "the-first", 1, True, asked=True)):
         another_process.wait(10)
     ending.join()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["on this machine", "on another machine"])
+@pytest.mark.parametrize("left", [Suspended(), Cancelled()], ids=["at its gate", "cancelled"])
+def test_a_run_that_comes_while_another_is_about_to_let_go_waits_for_it(
+    left: State,
+    elsewhere: bool,
+    another_process: "subprocess.Popen[str]",
+    first: FlowRun,
+    client: SyncPrefectClient,
+    target: Target,
+    staging: Staging,
+    tmp_path: Path,
+) -> None:
+    client.set_flow_run_state(first.id, left, force=True)
+    ending = threading.Timer(2.0, another_process.send_signal, [signal.SIGINT])
+    ending.start()
+    with holding(Staging(tmp_path) if elsewhere else staging, target, run("next")) as lease:
+        ending.join()
+        lease.require()
+
+
+def test_a_run_at_its_gate_whose_process_does_not_let_go_is_waited_for_no_longer_than_it_may_take(
+    another_process: "subprocess.Popen[str]",
+    first: FlowRun,
+    client: SyncPrefectClient,
+    target: Target,
+    staging: Staging,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client.set_flow_run_state(first.id, Suspended(), force=True)
+    monkeypatch.setattr(module, "ENDING", 3.0)
+    since = time.monotonic()
+    with pytest.raises(TargetBusy), holding(staging, target, run("next")):
+        pass
+    assert time.monotonic() - since >= 3.0
+
+
+def test_a_folder_that_is_locked_before_any_run_is_named_is_waited_for(
+    target: Target, staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNNAMED", 60.0)
+    locked, letting_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with staging.held():
+            locked.set()
+            letting_go.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait(30)
+    threading.Timer(1.5, letting_go.set).start()
+    with holding(staging, target, run("next")):
+        assert letting_go.is_set()
+    holder.join()
 
 
 def test_a_run_killed_on_this_machine_holds_nothing(

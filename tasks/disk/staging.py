@@ -322,11 +322,8 @@ class Staging:
         return found
 
     @contextmanager
-    def held(self, patience: float = 0.0) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Hold the target for this process. The kernel lets go when the process dies, however it dies.
-
-        Args:
-            patience: seconds to wait for another process to let go.
 
         Raises:
             TargetBusy: another process holds it.
@@ -337,7 +334,7 @@ class Staging:
             self.require_own_folders()
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.lock)
-            lock.acquire(timeout=patience)
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise TargetBusy(
                 f"another run works on this target (it holds {lock.lock_file}). Wait for it to end, or cancel it in "

@@ -16,6 +16,9 @@ How it works:
 Prefect's own global concurrency limits lease their slots too, but the server keeps those leases in its memory. When the
 server is killed, the slot stays taken, and no lease is left to expire. A Variable is in its database.
 
+A run that has come to its gate or its end lets go a moment after the server says so, and more than a moment after it
+if the server is busy. A run that comes in between waits for that.
+
 Runs on different Prefect servers do not see each other. There the Hub keeps them apart, because every commit names its
 parent.
 """
@@ -23,8 +26,8 @@ parent.
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -34,7 +37,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import get_logger
 
 from tasks.disk.staging import Staging, Target, TargetBusy
@@ -43,7 +46,9 @@ from tasks.values.errors import PushError
 
 LEASE_SECONDS = 120.0  # seconds without a sign of life after which a run counts as dead
 RENEW_EVERY = 20.0  # seconds
-OWN_END = 60.0  # seconds for a suspended run's process to end, when somebody decides while it still does
+ENDING = 60.0  # seconds that the process of a run which is at its gate or its end has to let go
+UNNAMED = 5.0  # seconds that a folder may be locked while no lease names the run: before it is taken, or given back
+LOOK_EVERY = 0.5  # seconds
 #: A clock that goes on while the process is stopped and, on systems that have such a clock, while the machine sleeps.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TRIES = 5  # takeovers lost to others in a row before this run gives way
@@ -157,15 +162,16 @@ def _gone_is_fine() -> Iterator[None]:
 
 @contextmanager
 def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
-    """Hold a target while the block runs. A run that comes back to its gate waits for its own last process to end.
+    """Hold a target while the block runs. Wait for the process of a run that is at its gate or its end to let go.
 
     Raises:
         TargetBusy: another run works on the target.
     """
-    with staging.held(OWN_END if run.asked else 0.0), get_client(sync_client=True) as client:
-        lock = staging.lock.stat()
-        lease = Lease(target, run, f"{socket.gethostname()}:{staging.folder}:{lock.st_dev}:{lock.st_ino}")
-        lease.take(client)
+    with ExitStack() as lock, get_client(sync_client=True) as client:
+        _once_let_go(lambda: lock.enter_context(staging.held()), client, target, run)
+        file = staging.lock.stat()
+        lease = Lease(target, run, f"{socket.gethostname()}:{staging.folder}:{file.st_dev}:{file.st_ino}")
+        _once_let_go(lambda: lease.take(client), client, target, run)
         ended = threading.Event()
         arguments = (_renew, lease, client, ended)
         renewing = threading.Thread(target=copy_context().run, args=arguments, name="lease", daemon=True)
@@ -176,6 +182,39 @@ def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
             ended.set()
             renewing.join()
             lease.give_back(client)
+
+
+def _once_let_go(take: Callable[[], None], client: SyncPrefectClient, target: Target, run: ThisRun) -> None:
+    """Take a lock or a lease. If the run that has it is about to let go, wait for that.
+
+    Raises:
+        TargetBusy: that run works, or does not let go.
+    """
+    since = _now()
+    while True:
+        try:
+            return take()
+        except TargetBusy:
+            patience = ENDING if run.asked else _patience(client, target)
+            if _now() - since >= patience:
+                raise
+            time.sleep(LOOK_EVERY)
+
+
+def _patience(client: SyncPrefectClient, target: Target) -> float:
+    """Return how many seconds the run that has the target is given to let go: none while it works."""
+    try:
+        found = client.request("GET", "/variables/name/{name}", path_params={"name": variable_name(target)})
+        holder = found.json()["value"]
+    except httpx.HTTPStatusError as error:
+        return UNNAMED if error.response.status_code == httpx.codes.NOT_FOUND else 0.0
+    except httpx.HTTPError:
+        return 0.0
+    try:
+        state = client.read_flow_run(UUID(holder["run"])).state
+    except (TypeError, KeyError, ValueError, ObjectNotFound, httpx.HTTPError):  # a lease of no run of this server
+        return 0.0
+    return 0.0 if state is None or state.is_running() else ENDING
 
 
 def _renew(lease: Lease, client: SyncPrefectClient, ended: threading.Event) -> None:
