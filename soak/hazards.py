@@ -20,6 +20,7 @@ from deployments.local_stack import wait_until
 from soak.judge import reference_of
 from soak.rig import REPO_ID, Rig
 from tasks.hub.client import Hub
+from tasks.runs.lease import variable_name
 from tasks.values.errors import PushError
 from year.rig import PUSH, RUN_SECONDS, Warm, deployed
 from year.warm import LEASE
@@ -110,7 +111,9 @@ def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Referenc
         deployment = deployed(here.runs)[PUSH]
         run = make(here, deployment, here.source, here.stack.staging_root)
         pid = sleeper.begin(run, {})
-        if sleeper.ended(draw.uniform(0.5, 6.0)):
+        # one that is stopped before it holds the target is a later run than the other, and not a lost one
+        wait_until("the run holds the target", lambda: holder_of(here) == run, RUN_SECONDS)
+        if sleeper.ended(draw.uniform(0.0, 6.0)):
             return []  # it was too fast to be stopped
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -132,6 +135,12 @@ def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Referenc
     return [f"{one} (stood still: {state_of(here, run)}, the other: {name})" for one in lost] + expected(
         {"Suspended"}, name
     )
+
+
+def holder_of(here: Rig) -> UUID | None:
+    """The run that has the lease of the target."""
+    lease = here.runs.client.read_variable_by_name(variable_name(here.hub.target))
+    return UUID(lease.value["run"]) if lease is not None and isinstance(lease.value, dict) else None
 
 
 Hazard = Callable[[Rig, random.Random, Reference], list[str]]
