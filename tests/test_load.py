@@ -667,6 +667,8 @@ def test_latin_1_is_read_as_windows_writes_it_and_no_byte_of_it_is_refused(
         (b"\x00\x01\x02\x00\xff\x00\x00\x00\x00", "binary"),
         (b'\xff\xfe{\x00"', "utf-16"),
         (b'{"a": 1e999}', "too large"),
+        (b'{"a": ' * 100_000, "nested more than 100 levels"),
+        (b'{"a": ' * 100 + b"[1]" + b"}" * 100, "nested more than 100 levels"),
     ],
 )
 def test_a_sidecar_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -674,6 +676,13 @@ def test_a_sidecar_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path,
 
     with pytest.raises(UnreadableSidecar, match=rf"(?s)sub-01/anat/sub-01_T1w\.json: .*{reason}"):
         load(root)
+
+
+def test_a_sidecar_as_deep_as_may_be_is_read(tmp_path: Path) -> None:
+    deep = b'{"a": ' * 99 + b"[1]" + b"}" * 99
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T1w.json": deep})
+
+    assert json.loads(only_image(load(root)).metadata) == json.loads(deep)
 
 
 def test_all_unreadable_sidecars_are_named_at_once(tmp_path: Path) -> None:
@@ -823,7 +832,7 @@ def test_a_dataset_without_an_image_says_what_is_in_it(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", b"\0\1\2"])
+@pytest.mark.parametrize("content", ["{", "[]", b"\0\1\2", '{"Name": ' + "[" * 100_000])
 def test_a_description_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | str) -> None:
     with pytest.raises(UnreadableSidecar, match=r"dataset_description\.json"):
         load(bids.one_subject(tmp_path, {"dataset_description.json": content}))

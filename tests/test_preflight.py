@@ -253,6 +253,7 @@ def unreadable(root: Path, statement: Statement = STATED) -> dict[str, str]:
         ("phenotype/a.json", '{"a": 1}\n{"dob": "1960"}', "not JSON: line 2, column 1"),
         ("task-x_bold.JSON", "dob: 1960-01-02", "not JSON: line 1, column 1"),
         ("phenotype/a.json", "[" * 100_000, "JSON that is nested too deeply to be looked through"),
+        ("phenotype/a.json", "[" * 101 + "]" * 101, "JSON that is nested too deeply to be looked through"),
         ("phenotype/a.json", '{"a": ' + "9" * 5000 + "}", "not JSON: a number in it has too many digits"),
         ("phenotype/a.tsv", "participant_id\tage\nsub-01\t30\tDoe", "line 2: 3 cells, and 2 in the first line"),
         ("phenotype/a.tsv", "participant_id\tage\tname\nsub-01\tDoe", "line 2: 2 cells, and 3 in the first line"),

@@ -8,10 +8,12 @@ other value is the string that stands there, so that the label "None" and the nu
 import codecs
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 Row = Mapping[str, str | None]
 
+MAX_DEPTH = 100  # objects and lists in each other: BIDS metadata has a handful, and Python's reader stops at some 900
 MISSING = "n/a"  # BIDS specification, "Tabular files": the one way to write a missing value
 
 #: UTF-32 comes before UTF-16, because UTF-16's mark is the first half of UTF-32's.
@@ -31,6 +33,10 @@ class NotText(ValueError):
 
 class BadTable(ValueError):
     """The text is no table of tab-separated values. The message names the line."""
+
+
+class TooDeep(ValueError):
+    """JSON has so many objects and lists in each other that it cannot be worked with."""
 
 
 def decode(data: bytes) -> str:
@@ -99,6 +105,36 @@ def read_table(text: str) -> list[Row]:
 def columns_of(rows: Iterable[Row]) -> list[str]:
     """Return the names of all columns, in the order in which the rows first have them."""
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def from_json(text: str, strict: bool = True, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the value of a JSON text. NaN and Infinity, which JSON does not know, become the words they stand as.
+
+    Args:
+        text: the text.
+        strict: whether line breaks and other control characters in a string are an error.
+        pairs: makes an object's value of its keys and values; a dict of them by default.
+
+    Raises:
+        TooDeep: it is nested more than `MAX_DEPTH` levels deep.
+        ValueError: it is no JSON.
+    """
+    try:
+        value = json.loads(text, parse_constant=str, strict=strict, object_pairs_hook=pairs)
+    except RecursionError as error:
+        raise TooDeep(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise TooDeep(f"it is nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+def _depth(value: object) -> int:
+    """Return how many objects and lists are in each other at the most."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def to_json(value: object) -> str:

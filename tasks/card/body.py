@@ -3,11 +3,10 @@
 It also says what was stated when it was published: about faces, what was left out, which rules were lifted.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
-from tasks.bids.text import NotText, columns_of, decode
+from tasks.bids.text import NotText, columns_of, decode, from_json
 from tasks.card import markdown as md
 from tasks.card.counts import PublishedImages
 from tasks.card.front import config_name
@@ -331,7 +330,7 @@ def _readme(dataset: Dataset) -> str:
 def _json_text(dataset: Dataset, name: str) -> Mapping[str, object]:
     """Return a JSON text of the dataset, or nothing if it is no JSON object."""
     try:
-        value = json.loads(decode(dataset.texts.get(name, b"{}")))
+        value = from_json(decode(dataset.texts.get(name, b"{}")))
     except (NotText, ValueError):
         return {}
     return value if isinstance(value, Mapping) else {}

@@ -14,7 +14,6 @@ No image is opened. bids2table parses the names. Its index is not used, because 
 for a root with a dot in its name, and reads a damaged sidecar as an empty one.
 """
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -25,7 +24,7 @@ from prefect.logging import get_run_logger
 
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name, parse
-from tasks.bids.text import NotText, decode
+from tasks.bids.text import NotText, decode, from_json
 from tasks.load.annex import file_facts
 from tasks.load.errors import (
     AmbiguousSidecars,
@@ -98,7 +97,7 @@ def _description(source: Path) -> dict[str, object]:
     try:
         data = path.read_bytes()
         require_fetched(data)
-        description = json.loads(decode(data), parse_constant=str)
+        description = from_json(decode(data))
     except FileNotFoundError as error:
         raise UnreadableSidecar(f"{path} is {unfetched(error)}.") from error
     except (OSError, NotText, ValueError) as error:

@@ -12,7 +12,6 @@ If many sidecars lie in one folder, they are looked up, and not tried one by one
 by the entities that they name, and an image's own entities say which one of each group can apply.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name
-from tasks.bids.text import NotText, decode, to_json
+from tasks.bids.text import NotText, decode, from_json, to_json
 from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
 from tasks.load.tree import Folder
 
@@ -128,8 +127,7 @@ class Sidecars:
         if text is None:
             return {}
         try:
-            # NaN and Infinity, which Python writes and JSON does not know, become the words they are written with.
-            value = json.loads(text, parse_constant=str)
+            value = from_json(text)
         except ValueError as error:
             self.unreadable[path] = f"not JSON: {error}"
             return {}

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable
 
-from tasks.bids.text import LINE_END, NotText, Row, decode, read_table
+from tasks.bids.text import LINE_END, NotText, Row, TooDeep, decode, from_json, read_table
 from tasks.preflight.names import is_recent_date
 
 #: What separates values in tables that are no TSV: where the first line has no tab, it shows that they are several.
@@ -44,12 +44,12 @@ def read_json(data: bytes, every: bool = False) -> object:
         text = decode(data)
         if not text.strip():
             return None
-        return json.loads(text, parse_constant=str, strict=False, object_pairs_hook=pairs)
+        return from_json(text, strict=False, pairs=pairs)
     except NotText as error:
         raise NotReadable(f"not UTF-8: {error}") from error
     except json.JSONDecodeError as error:
         raise NotReadable(f"not JSON: line {error.lineno:,}, column {error.colno:,}") from error
-    except RecursionError as error:
+    except TooDeep as error:
         raise NotReadable("JSON that is nested too deeply to be looked through") from error
     except ValueError as error:
         raise NotReadable("not JSON: a number in it has too many digits") from error
