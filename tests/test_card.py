@@ -198,6 +198,48 @@ def test_the_yaml_says_what_the_hub_asks_for(tmp_path: Path) -> None:
     assert configs["anat_T1w"]["filters"] == [["datatype", "==", "anat"], ["suffix", "==", "T1w"]]
 
 
+def record_with(images: int) -> PublicationRecord:
+    """A record of so many images of one shard."""
+    contents = tuple(
+        ImageContent(path=f"sub-01/func/sub-01_task-rest_run-{run}_bold.nii.gz", size=1, sha256="0" * 64)
+        for run in range(images)
+    )
+    zero, path = "0" * 64, "data/sub-01/sub-01.parquet"
+    line = PublishedShard(path=path, digest=zero, sha256=zero, size=1, rows=images, images=contents)
+    return PublicationRecord().updated([line])
+
+
+@pytest.mark.parametrize(
+    ("images", "category"),
+    [(1, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (9_999, "1K<n<10K"), (10_000, "10K<n<100K")],
+)
+def test_the_size_category_is_that_of_the_images_that_the_repo_serves(images: int, category: str) -> None:
+    text = card(Dataset("/", "none", {}, ()), REPO, record_with(images), None)
+
+    assert yaml_of(text)["size_categories"] == [category]
+
+
+@pytest.mark.parametrize(
+    ("path", "tags"),
+    [
+        ("anat/sub-01_T1w", {"mri"}),
+        ("func/sub-01_task-rest_bold", {"mri", "fmri"}),
+        ("dwi/sub-01_dwi", {"mri", "diffusion-mri"}),
+        ("perf/sub-01_asl", {"mri"}),
+        ("fmap/sub-01_phasediff", {"mri"}),
+        ("pet/sub-01_pet", {"pet"}),
+        ("mrs/sub-01_svs", {"mrs"}),
+    ],
+)
+def test_the_tags_are_those_of_the_methods_that_the_images_come_from(
+    tmp_path: Path, path: str, tags: set[str]
+) -> None:
+    files = {"dataset_description.json": bids.description(), f"sub-01/{path}.nii.gz": IMAGE}
+    text = card_of(bids.write(tmp_path, files))
+
+    assert set(yaml_of(text)["tags"]) - {"bids", "neuroimaging", "nifti"} == tags
+
+
 def test_a_name_with_anything_in_it_leaves_yaml_and_markdown_whole(tmp_path: Path) -> None:
     name = '"It\'s": a | *b* <script>\n# c `d` [e](f) --- {g} %'
     root = bids.one_subject(tmp_path, {"dataset_description.json": bids.description(Name=name)})
@@ -476,7 +518,9 @@ def test_a_licence_named_by_hand_stays_where_the_dataset_names_none(tmp_path: Pa
     assert yaml_of(card_of(root, existing="---\nlicense: cc-by-4.0\n---\n"))["license"] == "cc-by-4.0"
 
 
-@pytest.mark.parametrize("front", ["a: [", "- a\n- b", "a: b: c"])
+@pytest.mark.parametrize(
+    "front", ["a: [", "- a\n- b", "a: b: c", "date: 2026-13-45", "a: " + "[" * 2000 + "]" * 2000, "a: !!int one"]
+)
 def test_yaml_that_cannot_be_read_is_an_error_that_says_where(tmp_path: Path, front: str) -> None:
     with pytest.raises(UnreadableCard, match=r"top of README\.md on the Hub"):
         card_of(bids.one_subject(tmp_path), existing=f"---\n{front}\n---\nbody\n")

@@ -95,7 +95,7 @@ def merged(front: Mapping[str, object], existing: str) -> str:
         before = yaml.safe_load(existing) or {}
         if not isinstance(before, dict):
             raise yaml.YAMLError("it is no mapping of keys to values")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
         reason = " ".join(str(error).split())
         raise UnreadableCard(
             f"the YAML at the top of README.md on the Hub cannot be read: {reason}. Correct it there, or remove it "
