@@ -215,7 +215,7 @@ def nothing_to_publish(held: Held, work: Work, verification: Verification, remot
     held_back = f" Besides, {number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",
-        message=f"All {number(len(work.done), 'shard')} are on {held.hub.target} already.{held_back}{left}",
+        message=f"All of it is on {held.hub.target} already: {number(len(work.done), 'shard')}.{held_back}{left}",
     )
 
 

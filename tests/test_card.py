@@ -231,9 +231,7 @@ def test_the_size_category_is_that_of_the_images_that_the_repo_serves(images: in
         ("mrs/sub-01_svs", {"mrs"}),
     ],
 )
-def test_the_tags_are_those_of_the_methods_that_the_images_come_from(
-    tmp_path: Path, path: str, tags: set[str]
-) -> None:
+def test_the_tags_are_those_of_the_methods_that_the_images_come_from(tmp_path: Path, path: str, tags: set[str]) -> None:
     files = {"dataset_description.json": bids.description(), f"sub-01/{path}.nii.gz": IMAGE}
     text = card_of(bids.write(tmp_path, files))
 
