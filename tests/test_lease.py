@@ -41,7 +41,8 @@ from tasks.runs.this_run import ThisRun
 from tasks.disk.staging import Staging, Target
 @flow
 def work():
-    with holding(Staging(Path(sys.argv[1])), Target("http://hub", sys.argv[2]), ThisRun(sys.argv[3], "the-first", 1, False)):
+    first = ThisRun(sys.argv[3], "the-first", 1, False)
+    with holding(Staging(Path(sys.argv[1])), Target("http://hub", sys.argv[2]), first):
         print("held", flush=True)
         time.sleep(600)
 work()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -578,13 +579,31 @@ def test_two_sidecars_that_apply_at_one_level_are_an_error_with_both_names(tmp_p
         tmp_path,
         {
             "sub-01/func/sub-01_task-t_run-1_bold.nii.gz": IMAGE,
-            "sub-01/func/sub-01_task-t_run-1_bold.json": {"a": 1},
+            "sub-01/func/sub-01_run-1_bold.json": {"a": 1},
             "sub-01/func/sub-01_task-t_bold.json": {"a": 2},
         },
     )
     with pytest.raises(AmbiguousSidecars) as error:
         load(root)
-    assert "sub-01/func/sub-01_task-t_bold.json and sub-01/func/sub-01_task-t_run-1_bold.json" in str(error.value)
+    assert "sub-01/func/sub-01_run-1_bold.json and sub-01/func/sub-01_task-t_bold.json" in str(error.value)
+
+
+def test_of_two_sidecars_at_one_level_an_image_has_the_one_with_its_own_name(tmp_path: Path) -> None:
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                "T2w.json": {"of": "all", "top": True},
+                "sub-01/anat/sub-01_T2w.json": {"of": "the subject"},
+                "sub-01/anat/sub-01_run-3_T2w.json": {"of": "the run"},
+                "sub-01/anat/sub-01_run-3_T2w.nii.gz": IMAGE,
+                "sub-01/anat/sub-01_run-4_T2w.nii.gz": IMAGE,
+            },
+        )
+    )
+    assert metadata_of(dataset, "sub-01/anat/sub-01_run-3_T2w.nii.gz") == {"of": "the run", "top": True}
+    assert metadata_of(dataset, "sub-01/anat/sub-01_run-4_T2w.nii.gz") == {"of": "the subject", "top": True}
+    assert any(note.startswith("Sidecars that are not the only one at their level: 1.") for note in dataset.notes)
 
 
 def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp_path: Path) -> None:
@@ -602,10 +621,7 @@ def test_an_fmriprep_image_has_the_sidecar_of_its_own_name_and_that_is_noted(tmp
     )
     assert metadata_of(dataset, f"{anat}space-MNI_desc-preproc_T1w.nii.gz") == {"Resolution": 2}
     assert metadata_of(dataset, f"{anat}desc-preproc_T1w.nii.gz") == {"native": True}
-    assert any(
-        note.startswith("Sidecars of derivatives that are not the only one at their level: 1.")
-        for note in dataset.notes
-    )
+    assert any(note.startswith("Sidecars that are not the only one at their level: 1.") for note in dataset.notes)
 
 
 def test_values_are_as_the_sidecar_has_them(tmp_path: Path) -> None:
@@ -758,18 +774,47 @@ def test_the_tables_of_sessions_and_scans_reach_the_images_they_are_about(tmp_pa
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ("participant_id\tage\nsub-01\t1\t2\n", "line 2: 3 values for 2 columns"),
-        ("participant_id\tage\tage\n", "columns 2 and 3 have the same name"),
-        ("id\tage\nsub-01\t1\n", "no column 'participant_id'"),
-        ("participant_id\tage\nsub-01\t1\nsub-01\t2\n", "two rows for sub-01"),
+        ("{0}\tage\n{1}\t1\t2\n", "line 2: 3 values for 2 columns"),
+        ("{0}\tage\tage\n", "columns 2 and 3 have the same name"),
+        ("id\tage\n{1}\t1\n", "has no column {0}, which BIDS requires"),
+        ("{0}\tage\n{1}\t1\n{1}\t2\n", "has rows that differ for 1 of 1"),
         (b"\x00\x01\x02", "binary"),
     ],
 )
-def test_a_participants_table_that_cannot_be_trusted_is_an_error(
-    tmp_path: Path, table: bytes | str, reason: str
+@pytest.mark.parametrize(
+    ("path", "key", "row", "column"),
+    [
+        ("participants.tsv", "participant_id", "sub-01", "participant"),
+        ("sub-01/sub-01_sessions.tsv", "session_id", "ses-a", "session"),
+        ("sub-01/ses-a/sub-01_ses-a_scans.tsv", "filename", "anat/sub-01_ses-a_T1w.nii.gz", "scan"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_costs_its_own_join_and_is_noted(
+    tmp_path: Path, path: str, key: str, row: str, column: str, table: bytes | str, reason: str
 ) -> None:
-    with pytest.raises(UnreadableTable, match=re.escape(reason)):
-        load(bids.one_subject(tmp_path, {"participants.tsv": table}))
+    root = bids.two_sessions(tmp_path)
+    before = by_path(load(root))["sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"]
+    bids.write(root, {path: table.format(key, row) if isinstance(table, str) else table})
+    dataset = load(root)
+    after = by_path(dataset)["sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"]
+
+    assert getattr(before, column) is not None and getattr(after, column) is None
+    assert replace(after, **{column: getattr(before, column)}) == before
+    note = next(note for note in dataset.notes if path in note)
+    assert reason.format(key) in note and f"column `{column}`" in note
+
+
+def test_a_subject_with_a_row_a_visit_has_no_row_and_the_others_have_theirs(tmp_path: Path) -> None:
+    table = "participant_id\tvisit\nsub-01\t1\nsub-01\t2\nsub-02\t1\nsub-02\t1\n"
+    files = {"participants.tsv": table, "sub-02/anat/sub-02_T1w.nii.gz": IMAGE}
+    dataset = load(bids.one_subject(tmp_path, files))
+
+    assert [image.participant for image in dataset.images] == [None, '{"participant_id": "sub-02", "visit": "1"}']
+    assert [row["visit"] for row in dataset.participants] == ["1", "2", "1", "1"]
+    assert dataset.notes == (
+        "participants.tsv has rows that differ for 1 of 2 (sub-01). Which of them is about an image cannot be known, "
+        "so the column `participant` is empty there.",
+    )
 
 
 def test_the_datasets_own_texts_are_carried_byte_for_byte(tmp_path: Path) -> None:

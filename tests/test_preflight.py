@@ -238,6 +238,14 @@ def test_a_rule_is_lifted_by_its_name_alone_and_stays_in_sight(tmp_path: Path) -
     assert {rule for rule in RULES if rule in STOPS} == set(STOPS)
 
 
+def test_a_table_of_people_that_could_not_be_joined_is_looked_through_all_the_same(tmp_path: Path) -> None:
+    table = [["id", "email"], ["sub-01", "somebody@example.org"]]
+    result = checked(bids.one_subject(tmp_path, {"participants.tsv": table}))
+    assert [(stop.rule, stop.field, stop.files) for stop in result.stops] == [
+        ("personal-data", "email", ("participants.tsv",))
+    ]
+
+
 # --- what cannot be read cannot be checked ---
 
 

@@ -39,7 +39,7 @@ from tasks.load.errors import (
 )
 from tasks.load.places import Place, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
-from tasks.load.tables import Tables
+from tasks.load.tables import PARTICIPANTS, Tables, some_of
 from tasks.load.texts import is_text, read_text
 from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, looks_like_image, walk
 from tasks.values.models import Dataset, Image
@@ -71,7 +71,7 @@ def load(source: Path) -> Dataset:
         UnreadableIgnoreFile: a .bidsignore cannot be read.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         AmbiguousSidecars: two sidecars at one level apply to one image.
-        UnreadableTable: participants.tsv, a sessions table or a scans table cannot be read.
+        UnreadableTable: participants.tsv, a sessions table or a scans table is not fetched or cannot be opened.
         IncompleteIndex: the tree holds other images than the index: it changed while it was read.
     """
     source = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would leave the tree through a linked root
@@ -266,20 +266,19 @@ class _Loader:
 
     def _notes(self) -> list[str]:
         """Return sentences that a person should know about this dataset."""
-        notes = []
-        subjects = {image.sub for image in self.images if image.sub is not None and image.dataset == RAW}
-        known = {image.sub for image in self.images if image.participant is not None}
-        if not self.tables.participants:
+        notes = list(self.tables.notes)
+        subjects = {f"sub-{image.sub}" for image in self.images if image.sub is not None and image.dataset == RAW}
+        if not any(PARTICIPANTS in folder.files for folder in self.folders if not folder.path):
             notes.append("There is no participants.tsv: the column `participant` is empty.")
-        elif unknown := sorted(subjects - known):
+        elif (unknown := subjects - self.tables.subjects) and PARTICIPANTS in self.tables.used:
             notes.append(
-                f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {_few(unknown)}."
+                f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {some_of(unknown)}."
             )
         if self.sidecars.own_preferred:
             count = len(self.sidecars.own_preferred)
             notes.append(
-                f"Sidecars of derivatives that are not the only one at their level: {count}. BIDS does not allow this; "
-                "each image has the metadata of the sidecar with its own name."
+                f"Sidecars that are not the only one at their level: {count}. Each image has the metadata of the one "
+                "with its own name."
             )
         if self.unfetched:
             notes.append(
@@ -287,10 +286,6 @@ class _Loader:
                 "until it is fetched (`git annex get`, `datalad get`, `git lfs pull`)."
             )
         return notes
-
-
-def _few(labels: list[str]) -> str:
-    return ", ".join(f"sub-{label}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
 @task(name="load", task_run_name="load the dataset", cache_policy=NO_CACHE, persist_result=False)
@@ -301,4 +296,6 @@ def load_dataset(source: Path) -> Dataset:
     log.info("%s: %d images in %s.", dataset.name, len(dataset.images), dataset.root)
     for kind, count in sorted(dataset.left_out.items()):
         log.warning("Left out: %d files: %s", count, kind)
+    for note in dataset.notes:
+        log.warning("%s", note)
     return dataset

@@ -32,7 +32,7 @@ class AmbiguousSidecars(PushError):
 
 
 class UnreadableTable(PushError):
-    """participants.tsv, a sessions.tsv or a scans.tsv cannot be read."""
+    """participants.tsv, a sessions.tsv or a scans.tsv is not fetched, or cannot be opened."""
 
 
 class IncompleteIndex(PushError):

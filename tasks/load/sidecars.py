@@ -4,9 +4,9 @@ A metadata file applies to an image if it lies in the image's folder or in one a
 image's suffix, and names only entities that the image has with the same value. All JSON files that apply are merged
 from the top down. Of bval, bvec and events.tsv files only the nearest counts.
 
-If two files apply at one level, that is an error, because nobody can know which one is meant. In derivatives it is
-known if one of the two has the image's own name. fMRIPrep writes a complete sidecar for each image, and
-`desc-preproc_T1w.json` beside `space-MNI_desc-preproc_T1w.json` is not meant for the image in MNI space.
+If two files apply at one level, the one with the image's own name is meant; the official validator takes it so.
+fMRIPrep writes a complete sidecar for each image, and `desc-preproc_T1w.json` beside `space-MNI_desc-preproc_T1w.json`
+is not meant for the image in MNI space. If neither has the image's name, that is an error, because nobody can know.
 
 If many sidecars lie in one folder, they are looked up, and not tried one by one. The sidecars of a folder are grouped
 by the entities that they name, and an image's own entities say which one of each group can apply.
@@ -116,7 +116,7 @@ class Sidecars:
         """Return which of several files of one level counts."""
         keys = tuple(sorted(name.entities))
         own = level.get(keys, {}).get(tuple(name.entities[key] for key in keys), ())
-        if len(own) == 1 and at.root.derivative:
+        if len(own) == 1:
             self.own_preferred.add(own[0])
             return own[0]
         self.ambiguous[" and ".join(sorted(found))] = None

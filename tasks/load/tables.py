@@ -4,7 +4,7 @@ They are participants.tsv at a root, `sub-*_sessions.tsv` in a subject's folder,
 subject or a session. Each row becomes a JSON text in the rows of the images that it is about.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
@@ -13,28 +13,25 @@ from tasks.load.errors import UnreadableTable
 from tasks.load.tree import Folder, Root
 
 PARTICIPANTS = "participants.tsv"
+NAMED = 5  # of what a note is about
 
 
-def read(source: Path, path: str, needed: str) -> list[Row]:
-    """Read the rows of a table of the dataset. The table must have the column `needed`.
+def read(source: Path, path: str) -> list[Row]:
+    """Read the rows of a table of the dataset.
 
     Raises:
-        UnreadableTable: it is not fetched, is no text or no table, or has no such column.
+        UnreadableTable: it is not fetched, or the system does not let it be read.
+        NotText: it is no text.
+        BadTable: it is no table.
     """
     try:
         data = (source / path).read_bytes()
         require_fetched(data)
-        rows = read_table(decode(data))
     except FileNotFoundError as error:
         raise UnreadableTable(f"{path} is {unfetched(error)}, and push again.") from error
-    except (OSError, NotText, BadTable) as error:
-        raise UnreadableTable(f"{path} cannot be read: {error}. Correct it, or name it in .bidsignore.") from error
-    if rows and needed not in rows[0]:
-        raise UnreadableTable(
-            f"{path} has no column {needed!r} among the {len(rows[0])} of its first line, which BIDS requires. Correct "
-            "it, or name it in .bidsignore."
-        )
-    return rows
+    except OSError as error:
+        raise UnreadableTable(f"{path} cannot be read: {error}. Look at that file and its disk.") from error
+    return read_table(decode(data))
 
 
 def labelled(value: str | None, prefix: str) -> str:
@@ -42,13 +39,25 @@ def labelled(value: str | None, prefix: str) -> str:
     return value if (value or "").startswith(prefix) else f"{prefix}{value}"  # type: ignore[return-value]
 
 
+def some_of(names: Collection[str]) -> str:
+    """Return the first few of these names, sorted, for a note."""
+    return ", ".join(sorted(names)[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
 class Tables:
-    """The rows of every table of the tree, found by what they are about."""
+    """The rows of every table of the tree, found by what they are about.
+
+    A table that is none, or that does not say what its rows are about, leaves one column of the images empty, and that
+    is noted. The dataset is published all the same.
+    """
 
     def __init__(self, source: Path, folders: Iterable[Folder]) -> None:
         self.used: set[str] = set()
+        self.notes: list[str] = []
         self.participants: list[Row] = []
         self.sessions: list[Row] = []
+        self.subjects: set[str] = set()
+        """The subjects that the participants.tsv of the tree's root names."""
         self._source = source
         self._of_participant: dict[str, dict[str, str]] = {}
         self._of_session: dict[tuple[str, str, str], str] = {}
@@ -78,35 +87,70 @@ class Tables:
         return self._of_scan.get(path)
 
     def _take(self, folder: Folder, name: str) -> None:
-        """Read a file if it is one of the tables."""
+        """Read a file if it is one of the tables, and keep its rows."""
         path, at_root = folder.below(name), folder.path == folder.root.path
         if at_root and name == PARTICIPANTS:
-            self._take_participants(folder.root, read(self._source, path, "participant_id"))
+            self._take_participants(folder.root, path)
         elif not at_root and name.endswith("_sessions.tsv"):
-            self._take_sessions(folder.root, name.split("_")[0], read(self._source, path, "session_id"))
+            self._take_sessions(folder.root, name.split("_")[0], path)
         elif not at_root and name.endswith("_scans.tsv"):
-            for row in read(self._source, path, "filename"):
-                self._of_scan[folder.below((row["filename"] or "").removeprefix("./"))] = to_json(row)
-        else:
-            return
-        self.used.add(path)
+            rows = self._rows(path, "filename", "scan")
+            named = [(folder.below((row["filename"] or "").removeprefix("./")), to_json(row)) for row in rows]
+            self._of_scan |= self._one_each(path, named, "scan")
 
-    def _take_participants(self, root: Root, rows: Sequence[Row]) -> None:
-        by_subject: dict[str, str] = {}
-        for row in rows:
-            subject, text = labelled(row["participant_id"], "sub-"), to_json(row)
-            if by_subject.setdefault(subject, text) != text:
-                raise UnreadableTable(
-                    f"{PARTICIPANTS} of {root.name} has two rows for {subject}, and they differ: which one describes "
-                    "the images cannot be known. Keep one (rows a visit belong into sub-*/sub-*_sessions.tsv)."
-                )
-        self._of_participant[root.path] = by_subject
+    def _take_participants(self, root: Root, path: str) -> None:
+        rows = self._rows(path, "participant_id", "participant")
+        named = [(labelled(row["participant_id"], "sub-"), to_json(row)) for row in rows]
+        self._of_participant[root.path] = self._one_each(path, named, "participant")
         if not root.path:
-            self.participants = list(rows)
+            self.participants, self.subjects = rows, {subject for subject, _ in named}
 
-    def _take_sessions(self, root: Root, subject: str, rows: Sequence[Row]) -> None:
-        for row in rows:
-            key = (root.path, subject, labelled(row["session_id"], "ses-"))
-            self._of_session[key] = to_json(row)
-            if not root.path:
-                self.sessions.append({"participant_id": subject} | dict(row))
+    def _take_sessions(self, root: Root, subject: str, path: str) -> None:
+        rows = self._rows(path, "session_id", "session")
+        named = [(labelled(row["session_id"], "ses-"), to_json(row)) for row in rows]
+        for session, text in self._one_each(path, named, "session").items():
+            self._of_session[root.path, subject, session] = text
+        if not root.path:
+            self.sessions += [{"participant_id": subject} | dict(row) for row in rows]
+
+    def _rows(self, path: str, needed: str, column: str) -> list[Row]:
+        """Return the rows of a table, or none if they do not say what they are about. That is noted.
+
+        Args:
+            path: the table.
+            needed: the table's column that says what a row is about.
+            column: the column of the images that the rows are for.
+        """
+        try:
+            rows = read(self._source, path)
+        except (NotText, BadTable) as error:
+            self.notes.append(
+                f"{path} cannot be read as a table ({error}), so its rows are not in the column `{column}`."
+            )
+            return []
+        if rows and needed not in rows[0]:
+            self.notes.append(
+                f"{path} has no column {needed}, which BIDS requires, so its rows are not in the column `{column}`."
+            )
+            return []
+        self.used.add(path)
+        return rows
+
+    def _one_each(self, path: str, named: Sequence[tuple[str, str]], column: str) -> dict[str, str]:
+        """Return the row of each name. A name that has rows which differ has none, and is noted.
+
+        Args:
+            path: the table.
+            named: names and rows.
+            column: the column of the images that the rows are for.
+        """
+        rows: dict[str, set[str]] = {}
+        for name, text in named:
+            rows.setdefault(name, set()).add(text)
+        several = [name for name, texts in rows.items() if len(texts) > 1]
+        if several:
+            self.notes.append(
+                f"{path} has rows that differ for {len(several)} of {len(rows)} ({some_of(several)}). Which of them is "
+                f"about an image cannot be known, so the column `{column}` is empty there."
+            )
+        return {name: min(texts) for name, texts in rows.items() if len(texts) == 1}

@@ -51,13 +51,13 @@ def check_tables(dataset: Dataset, found: Findings) -> None:
 
 
 def _check_text(path: str, data: bytes, dataset: Dataset, found: Findings) -> None:
-    """Look through a table among the texts. The rows of participants.tsv are looked at elsewhere."""
+    """Look through a table among the texts. If participants.tsv has been joined, its rows are looked at elsewhere."""
     try:
         rows = read_rows(path, data)
     except NotReadable as error:
         found.add("unreadable", str(error), path)
         return
-    if path != PARTICIPANTS:
+    if path != PARTICIPANTS or not dataset.participants:
         _check(path, rows, _units(dataset, path), found, of_people=not path.endswith(_EVENTS))
 
 
