@@ -7,10 +7,11 @@ SESSIONS ?=
 ROUNDS ?= 300
 NIGHTS ?= 365
 SEED ?= 1
+FOLDER ?= .
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local-hub dev validator browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants bench soak year staging requirements pins clean
+.PHONY: help setup local-hub dev validator browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -105,6 +106,9 @@ staging: setup  ## what is staged on this machine for which dataset, and which r
 
 mutants: dev $(VENV)/.mutants  ## do the tests notice each small change of the code that deletes and decides? (MODULES="cleanup staging" for some; hours)
 	$(BIN)/python -m tests.mutants $(MODULES)
+
+corpus: dev  ## what bids-push makes of the real datasets in FOLDER=..., one line each; exits 1 if one with images is refused
+	$(BIN)/python -m tests.corpus "$(FOLDER)"
 
 bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tasks.load import (
-    AmbiguousSidecars,
     EmptyDataset,
     NotABidsDataset,
     UnreadableFolder,
@@ -574,18 +573,41 @@ def test_of_tables_the_nearest_counts_alone(tmp_path: Path) -> None:
     assert images["sub-01/anat/sub-01_T1w.nii.gz"].bval is None
 
 
-def test_two_sidecars_that_apply_at_one_level_are_an_error_with_both_names(tmp_path: Path) -> None:
-    root = bids.one_subject(
-        tmp_path,
-        {
-            "sub-01/func/sub-01_task-t_run-1_bold.nii.gz": IMAGE,
-            "sub-01/func/sub-01_run-1_bold.json": {"a": 1},
-            "sub-01/func/sub-01_task-t_bold.json": {"a": 2},
-        },
+def test_of_two_sidecars_at_one_level_of_which_nobody_can_know_which_is_meant_neither_is_taken(tmp_path: Path) -> None:
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                "bold.json": {"top": True},
+                "sub-01/func/sub-01_task-t_run-1_bold.nii.gz": IMAGE,
+                "sub-01/func/sub-01_run-1_bold.json": {"a": 1},
+                "sub-01/func/sub-01_task-t_bold.json": {"a": 2},
+            },
+        )
     )
-    with pytest.raises(AmbiguousSidecars) as error:
-        load(root)
-    assert "sub-01/func/sub-01_run-1_bold.json and sub-01/func/sub-01_task-t_bold.json" in str(error.value)
+    assert metadata_of(dataset, "sub-01/func/sub-01_task-t_run-1_bold.nii.gz") == {"top": True}
+    (note,) = (note for note in dataset.notes if "nobody can know" in note)
+    assert "sub-01/func/sub-01_run-1_bold.json and sub-01/func/sub-01_task-t_bold.json" in note
+
+
+def test_of_sidecars_at_one_level_the_one_that_names_what_all_of_them_name_is_meant(tmp_path: Path) -> None:
+    dataset = load(
+        bids.one_subject(
+            tmp_path,
+            {
+                "bold.json": {"of": "all"},
+                "task-t_bold.json": {"of": "the task"},
+                "task-t_rec-dico_bold.json": {"of": "the reconstruction"},
+                "sub-01/func/sub-01_task-t_rec-dico_bold.nii.gz": IMAGE,
+                "sub-01/func/sub-01_task-t_bold.nii.gz": IMAGE,
+                "sub-01/func/sub-01_task-u_bold.nii.gz": IMAGE,
+            },
+        )
+    )
+    runs = "sub-01/func/sub-01_task-"
+    assert metadata_of(dataset, f"{runs}t_rec-dico_bold.nii.gz") == {"of": "the reconstruction"}
+    assert metadata_of(dataset, f"{runs}t_bold.nii.gz") == {"of": "the task"}
+    assert metadata_of(dataset, f"{runs}u_bold.nii.gz") == {"of": "all"}
 
 
 def test_of_two_sidecars_at_one_level_an_image_has_the_one_with_its_own_name(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from tasks.bids.names import Name, parse
 from tasks.bids.text import NotText, decode, from_json
 from tasks.load.annex import file_facts
 from tasks.load.errors import (
-    AmbiguousSidecars,
     EmptyDataset,
     IncompleteIndex,
     NotABidsDataset,
@@ -45,7 +44,6 @@ from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, looks_l
 from tasks.values.models import Dataset, Image
 
 __all__ = [
-    "AmbiguousSidecars",
     "EmptyDataset",
     "IncompleteIndex",
     "NotABidsDataset",
@@ -70,7 +68,6 @@ def load(source: Path) -> Dataset:
         UnreadableFolder: a folder cannot be listed.
         UnreadableIgnoreFile: a .bidsignore cannot be read.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
-        AmbiguousSidecars: two sidecars at one level apply to one image.
         UnreadableTable: participants.tsv, a sessions table or a scans table is not fetched or cannot be opened.
         IncompleteIndex: the tree holds other images than the index: it changed while it was read.
     """
@@ -274,11 +271,15 @@ class _Loader:
             notes.append(
                 f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {some_of(unknown)}."
             )
-        if self.sidecars.own_preferred:
-            count = len(self.sidecars.own_preferred)
+        if self.sidecars.preferred:
             notes.append(
-                f"Sidecars that are not the only one at their level: {count}. Each image has the metadata of the one "
-                "with its own name."
+                f"Sidecars that are not the only one at their level: {len(self.sidecars.preferred)}. Each image has "
+                "the metadata of the one whose name says most about it."
+            )
+        if several := self.sidecars.ambiguous:
+            notes.append(
+                f"Sidecars of which nobody can know which one is meant: {some_of(several)}. BIDS allows one at a "
+                "level; the images there have the metadata of neither."
             )
         if self.unfetched:
             notes.append(

@@ -27,10 +27,6 @@ class UnreadableSidecar(PushError):
     """A sidecar that applies to an image, or dataset_description.json, cannot be read."""
 
 
-class AmbiguousSidecars(PushError):
-    """Two sidecars at one level apply to one image."""
-
-
 class UnreadableTable(PushError):
     """participants.tsv, a sessions.tsv or a scans.tsv is not fetched, or cannot be opened."""
 

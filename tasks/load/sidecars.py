@@ -4,23 +4,25 @@ A metadata file applies to an image if it lies in the image's folder or in one a
 image's suffix, and names only entities that the image has with the same value. All JSON files that apply are merged
 from the top down. Of bval, bvec and events.tsv files only the nearest counts.
 
-If two files apply at one level, the one with the image's own name is meant; the official validator takes it so.
-fMRIPrep writes a complete sidecar for each image, and `desc-preproc_T1w.json` beside `space-MNI_desc-preproc_T1w.json`
-is not meant for the image in MNI space. If neither has the image's name, that is an error, because nobody can know.
+BIDS allows one file of a level to apply, and there are datasets with several. Then the one with the image's own name is
+meant; the official validator takes it so. fMRIPrep writes a complete sidecar for each image, and
+`desc-preproc_T1w.json` beside `space-MNI_desc-preproc_T1w.json` is not meant for the image in MNI space. Where none has
+the image's name, it is the one that names all entities that the others name. If there is none such either, nobody can
+know, so none of them is taken. Both is noted.
 
 If many sidecars lie in one folder, they are looked up, and not tried one by one. The sidecars of a folder are grouped
 by the entities that they name, and an image's own entities say which one of each group can apply.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
-from tasks.bids.names import Name
+from tasks.bids.names import Name, parse
 from tasks.bids.text import NotText, decode, from_json, to_json
-from tasks.load.errors import AmbiguousSidecars, UnreadableSidecar, listed
+from tasks.load.errors import UnreadableSidecar, listed
 from tasks.load.tree import Folder
 
 SIDECAR_EXTENSIONS = (".json", ".tsv", ".bval", ".bvec")
@@ -40,7 +42,9 @@ class Sidecars:
         self.used: set[str] = set()
         self.unreadable: dict[str, str] = {}
         self.ambiguous: dict[str, None] = {}
-        self.own_preferred: set[str] = set()
+        """Sidecars of one level of which none is meant, as a text."""
+        self.preferred: set[str] = set()
+        """Sidecars that are meant, and are not the only ones at their level."""
         self._levels: dict[str, dict[tuple[str, str], _Level]] = {}
         self._parsed = lru_cache(maxsize=KEPT)(self._parse)
         self._text = lru_cache(maxsize=KEPT)(self._read)
@@ -80,11 +84,10 @@ class Sidecars:
         return path, self._text(path) or ""
 
     def require_sound(self) -> None:
-        """Check that every sidecar that applies could be read, and was the only one at its level.
+        """Check that every sidecar that applies could be read.
 
         Raises:
             UnreadableSidecar: one could not be read.
-            AmbiguousSidecars: two applied at one level.
         """
         if self.unreadable:
             files = [f"{path}: {reason}" for path, reason in sorted(self.unreadable.items())]
@@ -92,14 +95,9 @@ class Sidecars:
                 f"{len(files)} sidecar(s) cannot be read, so the metadata of the images they apply to is not known:"
                 f"{listed(files)}\nCorrect them, or name them in .bidsignore to publish the images without them."
             )
-        if self.ambiguous:
-            raise AmbiguousSidecars(
-                "at one level of the tree only one sidecar may apply to an image (BIDS, the inheritance principle), "
-                f"and here two do:{listed(list(self.ambiguous))}\nMerge them, or name one of them in .bidsignore."
-            )
 
     def _applicable(self, folder: Folder, name: Name, suffix: str, extension: str) -> Iterator[str]:
-        """Yield the metadata files that apply, the nearest first. A second one at a level is noted and passed over."""
+        """Yield the metadata files that apply, the nearest first, and of each level one."""
         at: Folder | None = folder
         while at is not None and at.root is folder.root:
             levels = self._levels.get(at.path)
@@ -107,20 +105,22 @@ class Sidecars:
             if level:
                 found = _matching(level, name.entities)
                 self.used.update(found)
-                if len(found) > 1:
-                    found = [self._preferred(found, level, at, name)]
-                yield from found
+                yield from self._preferred(found) if len(found) > 1 else found
             at = at.parent
 
-    def _preferred(self, found: list[str], level: _Level, at: Folder, name: Name) -> str:
-        """Return which of several files of one level counts."""
-        keys = tuple(sorted(name.entities))
-        own = level.get(keys, {}).get(tuple(name.entities[key] for key in keys), ())
-        if len(own) == 1:
-            self.own_preferred.add(own[0])
-            return own[0]
+    def _preferred(self, found: Sequence[str]) -> Sequence[str]:
+        """Return the one of several files of a level that is meant, or none.
+
+        All of them apply to the image. So one that has the image's own name names all entities that any of them names.
+        """
+        named = {path: parse(path.rpartition("/")[2]).entities.keys() for path in found}
+        every = set().union(*named.values())
+        meant = [path for path, names in named.items() if names == every]
+        if len(meant) == 1:
+            self.preferred.add(meant[0])
+            return meant
         self.ambiguous[" and ".join(sorted(found))] = None
-        return found[0]
+        return ()
 
     def _parse(self, path: str) -> dict[str, object]:
         text = self._read(path)

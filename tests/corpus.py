@@ -1,0 +1,97 @@
+"""`make corpus FOLDER=...`: what bids-push makes of real datasets, one line each.
+
+FOLDER holds a BIDS dataset in each of its folders: OpenNeuro's trees as git has them, or bids-examples. The images'
+content need not be there. Each dataset is loaded and checked as a push does it; nothing is staged or sent. A line has
+
+- images: rows that would be published, and image files that a plain walk of the tree finds,
+- with sidecar, participant: how many of the images have these,
+- stops: the rules of the check before publication that would stop the push, without the statement on faces,
+- notes: how many sentences the card would have about what could not be used,
+
+or the error that refuses the dataset. It exits 1 if a dataset is refused that has an image in a `sub-` folder.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.load import load
+from tasks.load.tree import DESCRIPTION
+from tasks.preflight import check
+from tasks.values.errors import PushError
+from tasks.values.rules import Statement
+
+HEAD = ("dataset", "images", "walked", "with sidecar", "participant", "stops", "notes", "s")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What came of one dataset."""
+
+    cells: tuple[object, ...]
+    refused: bool = False
+    said: str = ""
+    """The error or the notes, for people."""
+
+
+def main() -> int:
+    """Print a line for each dataset of the folder, and return 1 if one is refused that should not be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="a BIDS dataset in each of its folders")
+    parser.add_argument("--say", action="store_true", help="print errors and notes below each line")
+    options = parser.parse_args()
+    print(*HEAD, sep="\t")
+    refused = 0
+    for root in datasets_in(options.folder):
+        line = line_of(root)
+        print(*line.cells, sep="\t", flush=True)
+        if options.say and line.said:
+            print(line.said)
+        refused += line.refused
+    return 1 if refused else 0
+
+
+def datasets_in(folder: Path) -> Iterator[Path]:
+    """Yield the folders that hold a dataset_description.json, or a `sub-` folder, sorted."""
+    for root in sorted(folder.iterdir()):
+        if (root / DESCRIPTION).exists() or any(root.glob("sub-*")):
+            yield root
+
+
+def line_of(root: Path) -> Line:
+    """Load and check one dataset."""
+    walked = sum(1 for _ in images_below(root))
+    start = time.monotonic()
+    try:
+        dataset = load(root)
+        _, checked = check(dataset, Statement("no faces"))
+    except PushError as error:
+        raw = any(path.relative_to(root).parts[0].startswith("sub-") for path in images_below(root))
+        return Line((root.name, type(error).__name__, walked), raw, f"    {error}")
+    rules = ",".join(sorted({finding.rule for finding in checked.stops}))
+    cells = (
+        root.name,
+        len(dataset.images),
+        walked,
+        sum(image.metadata is not None for image in dataset.images),
+        sum(image.participant is not None for image in dataset.images),
+        rules or "-",
+        len(dataset.notes),
+        f"{time.monotonic() - start:.1f}",
+    )
+    left_out = [f"    left out: {count} {kind}" for kind, count in dataset.left_out.items() if "image" in kind]
+    return Line(cells, said="\n".join([*(f"    {note}" for note in dataset.notes), *left_out]))
+
+
+def images_below(root: Path) -> Iterator[Path]:
+    """Yield the files of the tree, and links, whose names end as those of NIfTI files do."""
+    for folder, folders, names in os.walk(root):  # not by what `load` goes by
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz")))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
