@@ -127,10 +127,24 @@ def of_participants(*rows: list[str]) -> Callable[[Path], Path]:
         ({"a": [{"patient_id": 7}]}, {("personal-data", "patient_id")}),
         ({"PatientName": ["", "Doe^John"]}, {("personal-data", "PatientName")}),
         ({"PatientName": ""}, set()),
+        ({"Operator": "Mrs. Roe"}, {("personal-data", "Operator")}),
+        ({"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^John"}]}}, {("personal-data", "00100010")}),
+        ({"(0010,0030)": "19600102"}, {("personal-data", "(0010,0030)")}),
+        ({"00100040": {"vr": "CS", "Value": ["F"]}, "00101030": 71.5, "00180050": 1.0}, set()),
+        ({"StudyID": "1"}, set()),
+        ({"StudyID": 12}, set()),
+        ({"StudyID": "4711"}, {("personal-data", "StudyID")}),
+        ({"StudyID": ["1", "97-3120"]}, {("personal-data", "StudyID")}),
         ({"PatientName": "anonymous", "PatientID": None, "AccessionNumber": "n/a"}, set()),
         ({"PerformingPhysicianName": "X"}, {("personal-data", "PerformingPhysicianName")}),
         ({"SeriesInstanceUID": "1.2"}, {("unique-identifier", "SeriesInstanceUID")}),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, set()),
+        (
+            {"seriesinstanceuid": "1.2", "UID": "3"},
+            {("unique-identifier", "seriesinstanceuid"), ("unique-identifier", "UID")},
+        ),
+        ({"ReferencedSOPInstanceUIDs": ["1.2"]}, {("unique-identifier", "ReferencedSOPInstanceUIDs")}),
+        ({"Fluid": "water", "liquid": 1, "CerebrospinalFluid": 0.2, "druid": "x"}, set()),
         ({"AcquisitionDateTime": "1903-02-01T12:00:00"}, set()),
         ({"AcquisitionDateTime": "1926-01-01T12:00:00"}, {("date", "AcquisitionDateTime")}),
         ({"StudyDate": 20190312}, {("date", "StudyDate")}),
@@ -177,6 +191,25 @@ def test_fields_of_sidecars(tmp_path: Path, fields: object, expected: set[tuple[
         ("name", "John", "personal-data"),
         ("Phone number", "12345", "personal-data"),
         ("trial_name", "John", None),
+        ("operator", "Roe", "personal-data"),
+        ("birth_year", "1961", "personal-data"),
+        ("YOB", "1961", "personal-data"),
+        ("Vorname", "Hans", "personal-data"),
+        ("Geburtsdatum", "2.1.1961", "personal-data"),
+        ("Straße", "Am Weg 3", "personal-data"),
+        ("PLZ", "14195", "personal-data"),
+        ("Prénom", "Jean", "personal-data"),
+        ("date_de_naissance", "02/01/1961", "personal-data"),
+        ("Teléfono", "91 123", "personal-data"),
+        ("Fecha de nacimiento", "1961", "personal-data"),
+        ("city", "Berlin", "personal-data"),
+        ("latitude", "52.45", "personal-data"),
+        ("national_id", "1234", "personal-data"),
+        ("study_id", "7", None),
+        ("study_id", "70012", "personal-data"),
+        ("fluid", "water", None),
+        ("capacity", "3", None),
+        ("dominant", "x", None),
         ("wab_type", "None", None),
     ],
 )
@@ -236,6 +269,27 @@ def test_a_rule_is_lifted_by_its_name_alone_and_stays_in_sight(tmp_path: Path) -
     assert [one.rule for one in result.stops] == ["personal-data"]
     assert [one.rule for one in result.lifted] == ["date"]
     assert {rule for rule in RULES if rule in STOPS} == set(STOPS)
+
+
+@pytest.mark.parametrize(
+    ("path", "column", "rule"),
+    [
+        ("desc-aseg_dseg.tsv", "name", None),
+        ("task-rest_channels.tsv", "name", None),
+        ("task-sums_events.tsv", "operator", None),
+        ("task-sums_events.tsv", "email", "personal-data"),
+        ("channels_of_the_ward.tsv", "name", "personal-data"),
+        ("phenotype/people.tsv", "name", "personal-data"),
+        ("phenotype/people.csv", "operator", "personal-data"),
+    ],
+)
+def test_a_column_is_judged_by_what_its_table_is_about(
+    tmp_path: Path, path: str, column: str, rule: str | None
+) -> None:
+    separator = "," if path.endswith(".csv") else "\t"
+    text = f"index{separator}{column}\n1{separator}Roe\n"
+    result = checked(bids.one_subject(tmp_path, {path: text}))
+    assert [(stop.rule, stop.field) for stop in result.stops] == ([(rule, column)] if rule else [])
 
 
 def test_a_table_of_people_that_could_not_be_joined_is_looked_through_all_the_same(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tasks.preflight.names import (
     is_over_89,
-    is_placeholder,
     is_recent_date,
     names_a_date,
     names_an_age,
     rule_of,
+    says_nothing,
 )
 from tasks.preflight.readable import NotReadable, read_json
 from tasks.values.models import Dataset, Image
@@ -93,7 +93,7 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
         if isinstance(item, dict) and item and item.keys() <= _DICTIONARY:
             continue
         rule = rule_of(name)
-        if rule is not None and _says_something(item):
+        if rule is not None and _says_something(name, item):
             yield rule, name
         elif isinstance(item, list | dict):
             yield from _broken(item)
@@ -103,13 +103,11 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
             yield "date", name
 
 
-def _says_something(value: object) -> bool:
-    """Return whether a field holds anything that a person may be known by, at any depth."""
-    if isinstance(value, dict):
-        return any(map(_says_something, value.values()))
-    if isinstance(value, list):
-        return any(map(_says_something, value))
-    return not is_placeholder(value)
+def _says_something(name: str, value: object) -> bool:
+    """Return whether a field of this name holds anything that a person may be known by, at any depth."""
+    if isinstance(value, dict | list):
+        return any(_says_something(name, one) for one in (value.values() if isinstance(value, dict) else value))
+    return not says_nothing(name, value)
 
 
 def _leaves(value: object) -> Iterator[object]:

@@ -1,12 +1,14 @@
 """Decides which names of fields and columns are about people, and which values are dates and ages.
 
-Names are compared without case, spaces and punctuation, so that `PatientName`, `patient_name` and `Patient's Name` are
-the same. Source of the fields: DICOM PS3.15, annex E, table E.1-1, without those that say nothing about a person.
+Names are compared without case, accents, spaces and punctuation, so `PatientName`, `patient_name` and `Patient's Name`
+are the same. Source of the fields: DICOM PS3.15, annex E, table E.1-1, without those that say nothing about a person.
 Source of the columns: HIPAA's list of identifiers, 45 CFR 164.514(b)(2)(i), in the words that tables use.
 """
 
 import re
+import unicodedata
 from functools import lru_cache
+from pathlib import PurePosixPath
 
 from tasks.values.rules import RuleName
 
@@ -26,10 +28,40 @@ _PERSONAL = frozenset(
      "email", "emailaddress", "phone", "phonenumber", "telephone", "telephonenumber", "mobilenumber", "cellphone",
      "faxnumber", "homeaddress", "streetaddress", "postaladdress", "zip", "zipcode", "postcode", "postalcode", "ssn",
      "socialsecuritynumber", "mrn", "hospitalid", "hospitalnumber", "nhsnumber", "insurancenumber", "healthplannumber",
-     "passportnumber", "ipaddress")
+     "passportnumber", "passport", "nationalid", "nationalidnumber", "ipaddress",
+     "birthyear", "yearofbirth", "yob", "birthmonth", "monthofbirth", "birthplace", "placeofbirth",
+     # German
+     "vorname", "nachname", "familienname", "geburtsname", "geburtsdatum", "geburtstag", "geburtsjahr", "geburtsort",
+     "anschrift", "wohnort", "postleitzahl", "telefon", "telefonnummer", "handynummer", "emailadresse",
+     "krankenkasse", "krankenversicherungsnummer", "versichertennummer", "sozialversicherungsnummer",
+     # French
+     "prenom", "prenoms", "nomdefamille", "nomdenaissance", "datedenaissance", "datenaissance", "anneedenaissance",
+     "lieudenaissance", "codepostal", "numerodetelephone", "numerodesecuritesociale", "courriel",
+     # Spanish
+     "apellido", "apellidos", "primerapellido", "segundoapellido", "nombreyapellidos", "nombrecompleto",
+     "fechadenacimiento", "fechanacimiento", "anodenacimiento", "lugardenacimiento", "codigopostal", "telefono",
+     "correoelectronico", "numerodeseguridadsocial", "dni", "curp")
 )  # fmt: skip
+#: Fields of sidecars, and columns of tables of people, that mean other things in other tables (an operator, a sign).
+_PERSONAL_UNLESS_OTHER = frozenset(("operator", "operators"))
 #: Columns that are personal in a table of people and mean other things elsewhere (a stimulus has a name too).
-_PERSONAL_OF_PEOPLE = frozenset(("name", "names", "initials", "address", "street", "mail", "phone", "mobile", "fax"))
+_PERSONAL_OF_PEOPLE = frozenset(
+    ("name", "names", "initials", "address", "street", "mail", "phone", "mobile", "fax", "city", "town", "village",
+     "latitude", "longitude", "lat", "lon", "gps", "adresse", "strasse", "stadt", "ort", "plz", "nom", "ville", "rue",
+     "nombre", "direccion", "calle", "ciudad", "correo")
+)  # fmt: skip
+#: The suffixes of tables that are not about people (BIDS specification, "Schema").
+_NOT_OF_PEOPLE = frozenset(
+    ("events", "channels", "electrodes", "optodes", "dseg", "probseg", "mask", "aslcontext", "blood", "physio", "stim",
+     "physioevents", "timeseries", "regressors", "mixing", "motion", "relmat", "connectivity", "model", "spikes")
+)  # fmt: skip
+#: DICOM's group of the patient (PS3.6, "Registry of DICOM Data Elements"), as DICOM in JSON names its elements. Age,
+#: sex, size and weight are no names.
+_PATIENT_ELEMENT = re.compile(r"0010(?!0040|1010|1020|1030)[0-9a-f]{4}")
+#: The last word of a name of UIDs, and how names end that are written without capitals.
+_UID = re.compile(r"(?:^|_)uids?$|(?:instance|class|series|study|device|reference|creator|event)uids?$")
+#: A number that a scanner or a study counts by: it is in no register of people.
+_COUNTED = re.compile(r"\d{1,2}")
 _FREE_TEXT = frozenset(
     ("procedurestepdescription", "performedprocedurestepdescription", "requestedproceduredescription", "protocolname",
      "imagecomments", "seriesdescription", "studydescription", "studycomments", "seriescomments", "acquisitioncomments")
@@ -62,17 +94,19 @@ _UNITS = {"m": 1 / 12, "mo": 1 / 12, "month": 1 / 12, "w": 7 / 365.25, "wk": 7 /
 
 
 @lru_cache(maxsize=4096)
-def rule_of(name: str, of_people: bool = False) -> RuleName | None:
+def rule_of(name: str, of_people: bool | None = None) -> RuleName | None:
     """Return the rule that a field or a column breaks by its name if it holds anything, or None.
 
     Args:
         name: of the field or column.
-        of_people: whether it is a column in a table of people.
+        of_people: of a column, whether its table is about people; None for a field of JSON.
     """
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    if plain in _PERSONAL or "physician" in plain or (of_people and plain in _PERSONAL_OF_PEOPLE):
+    plain = _plain(name)
+    if plain in _PERSONAL or "physician" in plain or _PATIENT_ELEMENT.fullmatch(plain):
         return "personal-data"
-    if plain.endswith("uid") and not _COMMON_UID.search(plain):
+    if (of_people and plain in _PERSONAL_OF_PEOPLE) or (of_people is not False and plain in _PERSONAL_UNLESS_OTHER):
+        return "personal-data"
+    if _UID.search(_words(name)) and not _COMMON_UID.search(plain):
         return "unique-identifier"
     if plain.startswith("institution"):
         return "institution"
@@ -96,6 +130,23 @@ def names_an_age(name: str) -> bool:
 def _words(name: str) -> str:
     """Return `age_at_scan` for `ageAtScan` and `Age at scan`."""
     return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
+
+
+def _plain(name: str) -> str:
+    """Return a name in small letters and digits alone: `fechadenacimiento` for `Fecha de nacimiento`."""
+    letters = unicodedata.normalize("NFKD", name.lower().replace("\u00df", "ss"))
+    return re.sub(r"[^a-z0-9]", "", letters)
+
+
+def is_about_people(path: str) -> bool:
+    """Return whether the rows of a table are about people, or may be, by its name."""
+    stem = PurePosixPath(path).name.partition(".")[0]
+    return stem.rpartition("_")[2] not in _NOT_OF_PEOPLE
+
+
+def says_nothing(name: str, value: object) -> bool:
+    """Return whether a field or cell of this name says nothing about a person by its value."""
+    return is_placeholder(value) or (_plain(name) == "studyid" and _COUNTED.fullmatch(str(value).strip()) is not None)
 
 
 def is_placeholder(value: object) -> bool:

@@ -12,12 +12,13 @@ from pathlib import Path, PurePosixPath
 from tasks.bids.text import Row, columns_of, decode, read_table, to_json
 from tasks.preflight.fields import parsed
 from tasks.preflight.names import (
+    is_about_people,
     is_over_89,
-    is_placeholder,
     is_recent_date,
     names_a_date,
     names_an_age,
     rule_of,
+    says_nothing,
     years_in_name,
     years_of,
 )
@@ -58,7 +59,7 @@ def _check_text(path: str, data: bytes, dataset: Dataset, found: Findings) -> No
         found.add("unreadable", str(error), path)
         return
     if path != PARTICIPANTS or not dataset.participants:
-        _check(path, rows, _units(dataset, path), found, of_people=not path.endswith(_EVENTS))
+        _check(path, rows, _units(dataset, path), found, of_people=is_about_people(path))
 
 
 def rows_of(path: str, data: bytes) -> list[Row] | None:
@@ -83,7 +84,7 @@ def _check(path: str, rows: Sequence[Row], units: Mapping[str, float], found: Fi
     for column in columns_of(rows):
         values = [value for row in rows if (value := row.get(column)) is not None]
         rule = rule_of(column, of_people)
-        if rule is not None and not all(map(is_placeholder, values)):
+        if rule is not None and not all(says_nothing(column, value) for value in values):
             found.add(rule, column, path)
             continue
         named = names_a_date(column)
@@ -134,7 +135,7 @@ def _check_events(dataset: Dataset, found: Findings) -> None:
 def _broken(text: str) -> tuple[Finding, ...]:
     broken = Findings()
     head = re.split(r"[\r\n]", text, maxsplit=1)[0].split("\t")
-    asks = any(rule_of(name.strip()) or names_a_date(name.strip()) for name in head)
+    asks = any(rule_of(name.strip(), of_people=False) or names_a_date(name.strip()) for name in head)
     if why := no_table(text):
         broken.add("unreadable", why, "")
     elif asks or _LOOKS_LIKE_A_DATE.search(text):
