@@ -26,7 +26,7 @@ from tasks.report.evidence import (
     Fate,
     Gate,
     Leftovers,
-    Removal,
+    StagedFile,
     VerificationReport,
     not_as_shown,
     shown_as,
@@ -228,7 +228,7 @@ def _clean_up(
     freed = f"{size(result.freed)} in {number(len(result.removed), 'file')} freed"
     if result.refused:
         first = result.refused[0]
-        removed = {removal.file for removal in result.removed}
+        removed = {staged.file for staged in result.removed}
         write_gate(staging, gate.model_copy(update={"shown": tuple(s for s in gate.shown if s.file not in removed)}))
         return Failed(
             name="CleanupRefused",
@@ -239,7 +239,7 @@ def _clean_up(
         write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
     else:
         write_gate(staging, closed(held))
-    earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
+    earlier = ", stale shards in its history" if any(staged.commit for staged in result.removed) else ""
     told = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
     return Completed(name="CleanedUp", message=told)
 
@@ -249,7 +249,7 @@ def closed(held: Held) -> Gate:
     return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
 
 
-def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
+def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[StagedFile]) -> str:
     staged_bytes = size(sum(receipt.size for receipt in receipts))
     staged = f"{number(len(receipts), 'shard')}, {staged_bytes}, verified and still staged"
     return (

@@ -26,9 +26,9 @@ from tasks.report.evidence import (
     Evidence,
     Gate,
     Leftovers,
-    Removal,
     RemovalPlan,
     Shown,
+    StagedFile,
     VerificationReport,
 )
 from tasks.values.errors import PushError
@@ -87,7 +87,7 @@ class Where:
         return f"{self.folder} on {self.machine}"
 
 
-def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
+def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[StagedFile] = ()) -> str:
     """Return the message of a run at its gate: what to do, and in a second line what it is about."""
     press = (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
@@ -135,7 +135,7 @@ def still_named_in(named: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def stale_files(stale: Sequence[Removal]) -> str:
+def stale_files(stale: Sequence[StagedFile]) -> str:
     """Say how many stale files there are, and their size."""
     return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
 
@@ -270,7 +270,7 @@ def _read_back(report: VerificationReport, paths: Collection[str]) -> int:
     return sum(check.how == "read back" for check in report.checks if check.path in paths)
 
 
-def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
+def _remove_stale(hub: Hub, stale: Sequence[StagedFile], where: Where) -> str:
     """Return the question about stale files, for a gate at which nothing else is staged."""
     return (
         f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged on {cell(where.machine)} by older "
@@ -419,7 +419,7 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
     return parts
 
 
-def _what_is_stale(file: Removal) -> str:
+def _what_is_stale(file: StagedFile) -> str:
     if file.file.endswith(TEMPORARY_SUFFIX):
         return f"{'an empty' if not file.size else 'an unfinished'} file that a run left when it broke off"
     if not file.is_shard:
@@ -699,7 +699,7 @@ def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "")
         note: the person's note; empty if there is none.
         gone: a sentence about what was gone before; empty if nothing was.
     """
-    counts = Counter(removal.kind for removal in result.removed)
+    counts = Counter(staged.kind for staged in result.removed)
     parts = [
         f"# Freed {size(result.freed)}",
         ", ".join(number(count, f"{kind} file") for kind, count in sorted(counts.items())) + f" of `{plan.folder}`.",
