@@ -56,8 +56,8 @@ from tasks.values.models import ListedFile, Receipt
 
 ASK_AT_ONCE = 50  # shards: two requests to the Hub before each group of so many is unlinked
 
-Held = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
-"""A function that returns what the Hub holds at these repo paths: at a commit, or ("") at the head of the target."""
+ListedAt = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
+"""A function that returns what the Hub lists at these repo paths: at a commit, or ("") at the head of the target."""
 
 GONE = "it is gone already"
 NOTHING_ELSE = Leftovers()
@@ -69,26 +69,26 @@ class NotApproved(PushError):
     """A cleanup was asked for, and no person approved it."""
 
 
-def find_leftovers(staging: Staging, explained: Sequence[Receipt], held: Held) -> Leftovers:
+def find_leftovers(staging: Staging, explained: Sequence[Receipt], listed_at: ListedAt) -> Leftovers:
     """Sort what else is in the folder, besides the shards of these receipts and the files that belong to them.
 
     Args:
         staging: the target's folder.
         explained: the receipts of the shards that a gate is about.
-        held: asks the Hub.
+        listed_at: says what the Hub lists.
     """
     receipts = {receipt.file: receipt for receipt in (*staging.receipts(), *explained)}
     ours, strangers = staging.ours(), staging.strangers()
     staying = {receipt.file for receipt in explained} | {name for name in strangers if name.endswith(SHARD_SUFFIX)}
     others = [entry for entry in ours if entry.name.endswith(SHARD_SUFFIX) and entry.name not in staying]
-    found = [_claim(staging, entry, receipts.get(entry.name)) for entry in others]
-    claims = [claim for claim in found if isinstance(claim, StagedFile)]
+    found = [_candidate(staging, entry, receipts.get(entry.name)) for entry in others]
+    candidates = [candidate for candidate in found if isinstance(candidate, StagedFile)]
     doubted, _ = read_failed(staging)
-    proved = _proved([claim for claim in claims if claim.path not in doubted], held)
+    proved = _proved([candidate for candidate in candidates if candidate.path not in doubted], listed_at)
     only = [copy for copy in found if isinstance(copy, OnlyCopy)]
     only += [
         OnlyCopy(file=one.file, size=one.size, why=DOUBTED if one.path in doubted else UNPROVED)
-        for one in claims
+        for one in candidates
         if one.file not in proved
     ]
     staying |= {copy.file for copy in only}
@@ -120,7 +120,7 @@ def _receipt_beside(file: str) -> str:
     return file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
 
 
-def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> StagedFile | OnlyCopy:
+def _candidate(staging: Staging, entry: Entry, receipt: Receipt | None) -> StagedFile | OnlyCopy:
     """Return a staged shard that no gate is about, with the bytes to ask the Hub for.
 
     If there is no receipt, the Hub is asked at the path in the repo that the shard's name belongs to.
@@ -151,17 +151,17 @@ def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> StagedFil
     )
 
 
-def _proved(claims: Sequence[StagedFile], held: Held) -> dict[str, StagedFile]:
+def _proved(candidates: Sequence[StagedFile], listed_at: ListedAt) -> dict[str, StagedFile]:
     """Return the shards that the Hub holds, by their staged files.
 
     A shard counts if the Hub holds it at the head, or else at the commit that it names.
     """
-    at_head = [claim.model_copy(update={"commit": ""}) for claim in claims]
+    at_head = [candidate.model_copy(update={"commit": ""}) for candidate in candidates]
     proved: dict[str, StagedFile] = {}
-    for asked in (at_head, [claim for claim in claims if claim.commit]):
-        asked = [claim for claim in asked if claim.file not in proved]
-        on_hub = _ask(asked, held)
-        proved |= {claim.file: claim for claim in asked if _not_on_hub(claim, on_hub) is None}
+    for asked in (at_head, [candidate for candidate in candidates if candidate.commit]):
+        asked = [candidate for candidate in asked if candidate.file not in proved]
+        on_hub = _ask(asked, listed_at)
+        proved |= {candidate.file: candidate for candidate in asked if _not_on_hub(candidate, on_hub) is None}
     return proved
 
 
@@ -253,14 +253,14 @@ def _staged_file(staging: Staging, name: str, kind: Kind, beside: tuple[str, ...
     return StagedFile(file=name, size=status.st_size, kind=kind, identity=identity(status), beside=beside)
 
 
-def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
+def execute(plan: CleanupPlan, listed_at: ListedAt) -> CleanupResult:
     """Carry out a plan. Check everything again right before each unlink."""
     removed: list[StagedFile] = []
     gone: list[str] = []
     refused: list[Kept] = []
     stay: set[str] = set()  # shards that were refused: what explains them stays too
     for batch in _by_shards(plan.files, ASK_AT_ONCE):
-        on_hub = _ask(batch, held)
+        on_hub = _ask(batch, listed_at)
         for staged in batch:
             why_not = "its shard stays" if stay.intersection(staged.beside) else _not_on_hub(staged, on_hub)
             why_not = why_not or _unlink(plan.folder, staged)
@@ -275,7 +275,7 @@ def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
     return CleanupResult(removed=tuple(removed), gone_before=tuple(gone), refused=tuple(refused))
 
 
-def _ask(files: Iterable[StagedFile], held: Held) -> dict[tuple[str, str], ListedFile]:
+def _ask(files: Iterable[StagedFile], listed_at: ListedAt) -> dict[tuple[str, str], ListedFile]:
     """Ask what the Hub holds of these shards now, each at its own commit.
 
     Returns:
@@ -285,7 +285,7 @@ def _ask(files: Iterable[StagedFile], held: Held) -> dict[tuple[str, str], Liste
     for staged in files:
         if staged.path is not None:
             paths.setdefault(staged.commit, set()).add(staged.path)
-    return {(commit, path): file for commit in paths for path, file in held(sorted(paths[commit]), commit).items()}
+    return {(commit, path): file for commit in paths for path, file in listed_at(sorted(paths[commit]), commit).items()}
 
 
 def _not_on_hub(staged: StagedFile, on_hub: Mapping[tuple[str, str], ListedFile]) -> str | None:
@@ -361,10 +361,10 @@ def _remove_empty_folders(folder: Path, files: Iterable[str]) -> None:
             os.rmdir(below.name, dir_fd=parent)  # if something is in it, or it is a link, it stays
 
 
-def asking(hub: Hub) -> Held:
+def asking(hub: Hub) -> ListedAt:
     """Return a function that asks the Hub what it holds. A commit that has left the history holds nothing."""
 
-    def held(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
+    def listed_at(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
         try:
             return hub.listed(paths, commit or hub.head())
         except RepoMissing:
@@ -372,7 +372,7 @@ def asking(hub: Hub) -> Held:
                 raise
             return {}
 
-    return held
+    return listed_at
 
 
 @task(

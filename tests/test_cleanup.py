@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.cleanup import DOUBTED, UNPROVED, Held, NotApproved, asking, execute, find_leftovers, plan_cleanup
+from tasks.cleanup import DOUBTED, UNPROVED, ListedAt, NotApproved, asking, execute, find_leftovers, plan_cleanup
 from tasks.disk.failed import Cause, FailedShard, write_failed
 from tasks.disk.staging import Staging, Target, receipt_name, result_name
 from tasks.disk.untrusted import identity
@@ -413,11 +413,11 @@ def test_the_hub_is_asked_before_each_batch_is_unlinked_and_not_once_for_all(
     receipts = staged(5)
     there: list[int] = []
 
-    def held(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
+    def listed_at(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
         there.append(sum((staging.folder / r.file).exists() for r in receipts))
         return on_hub(receipts)
 
-    execute(planned(staging, receipts), held)
+    execute(planned(staging, receipts), listed_at)
     assert there == [5, 3, 1]
 
 
@@ -482,7 +482,7 @@ EARLIER = "e" * 40  # the commit that held the stale shards first
 
 
 def remove_stale(
-    staging: Staging, hub: Held, approval: Approval = STALE_TOO, seen: Leftovers | None = None
+    staging: Staging, hub: ListedAt, approval: Approval = STALE_TOO, seen: Leftovers | None = None
 ) -> CleanupResult:
     """What a gate about nothing but leftovers comes to."""
     found = find_leftovers(staging, [], hub)
@@ -792,10 +792,10 @@ class AnotherHub(Hub):
 
 def test_a_commit_that_is_gone_from_the_history_holds_nothing_and_a_repo_that_is_gone_is_an_error() -> None:
     hub = AnotherHub(Target("http://hub", "lab/x"), "token")
-    held = asking(hub)
-    assert held(["a"], "") == {"a": ListedFile("a", 1, EARLIER)}
-    assert held(["a"], "f" * 40) == {"a": ListedFile("a", 1, "f" * 40)}
-    assert held(["a"], "0" * 40) == {}
+    listed_at = asking(hub)
+    assert listed_at(["a"], "") == {"a": ListedFile("a", 1, EARLIER)}
+    assert listed_at(["a"], "f" * 40) == {"a": ListedFile("a", 1, "f" * 40)}
+    assert listed_at(["a"], "0" * 40) == {}
 
     class Gone(AnotherHub):
         def head(self, as_spelled: bool = False, at_least: str | None = None) -> str:
