@@ -6,8 +6,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.held import Held, on_target
 from flows.tail import look, tail, tail_again
+from flows.target import HeldTarget, on_target
 from tasks.approve import at_its_gate, claim
 from tasks.record.compare import disagreement
 from tasks.record.remote import read_remote
@@ -35,7 +35,7 @@ def cleanup_staging(
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
 
-    def work(held: Held) -> State:
+    def work(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate)
         published = read_remote(held.hub)

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.held import Held
+from flows.target import HeldTarget
 from flows.verified import published, verified
 from tasks.approve import read_gate
 from tasks.hub.client import Hub
@@ -31,7 +31,7 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
+def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
     """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
 
     What somebody else has changed is shown before a commit of this run may take its place.
@@ -65,7 +65,7 @@ def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]]
 
 
 def say_what_is_published(
-    held: Held,
+    held: HeldTarget,
     shards: Sequence[ShardSpec],
     work: Work,
     before: Remote,
@@ -93,7 +93,7 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(held: Held, before: Remote, done: Remote, texts: Collection[str]) -> None:
+def say_what_is_committed(held: HeldTarget, before: Remote, done: Remote, texts: Collection[str]) -> None:
     """Keep for the run's state what a commit has brought that brought no shard.
 
     Args:
@@ -151,7 +151,7 @@ def show_findings(hub: Hub, checked: Checked) -> None:
 
 
 def show_dry_run(
-    held: Held,
+    held: HeldTarget,
     dataset: Dataset,
     shards: Sequence[ShardSpec],
     work: Work,
@@ -182,7 +182,7 @@ def show_dry_run(
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
 
 
-def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
+def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, failed: str) -> State:
     """End a run that could not stage all shards, after verifying what it and others have published.
 
     Raises:
@@ -196,7 +196,9 @@ def shards_failed(held: Held, verification: Verification, evidence: Evidence, fa
     raise ShardsFailed(failed)
 
 
-def nothing_to_publish(held: Held, work: Work, verification: Verification, remote: Remote, listing: Listing) -> State:
+def nothing_to_publish(
+    held: HeldTarget, work: Work, verification: Verification, remote: Remote, listing: Listing
+) -> State:
     """Return the end of a night with nothing changed.
 
     What is on the Hub is verified first, at the commit that was read.

@@ -28,7 +28,6 @@ from flows.ends import (
     skipped,
 )
 from flows.found import Found, Order, find, find_again, would_stop
-from flows.held import Held, on_target
 from flows.publish import Push
 from flows.removal import (
     asked_already,
@@ -41,6 +40,7 @@ from flows.removal import (
 )
 from flows.steps import quoted
 from flows.tail import Approved, tail, tail_again
+from flows.target import HeldTarget, on_target
 from flows.verified import published
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
@@ -149,7 +149,7 @@ def push_bids(
         accept_changes=accept_changes,
     )
 
-    def work(held: Held) -> State:
+    def work(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate, partial(push, held, order))
         return push(held, order)
@@ -157,7 +157,7 @@ def push_bids(
     return on_target(work, repo_id, revision, token_block, staging_root)
 
 
-def push(held: Held, order: Order, approved: Approved | None = None) -> State:
+def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> State:
     """Do a night's work, or the removal that a person approved, and return the state in which the run ends."""
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
@@ -177,7 +177,7 @@ def push(held: Held, order: Order, approved: Approved | None = None) -> State:
 
 
 def publish(
-    held: Held, order: Order, found: Found, changes: Changes, asked: Removals, approved: Approved | None
+    held: HeldTarget, order: Order, found: Found, changes: Changes, asked: Removals, approved: Approved | None
 ) -> State:
     """Stage, send and commit what is missing (or remove what was approved), verify it, and ask about what is staged."""
     limit = order.max_staged_bytes or Settings().max_staged_bytes
@@ -211,7 +211,7 @@ def publish(
 
 
 def send(
-    held: Held,
+    held: HeldTarget,
     order: Order,
     found: Found,
     wave: Work,
@@ -268,7 +268,7 @@ def about(found: Found, pictures: Pictures) -> About:
     return About(found.checked, pictures, CardVersions.of(found.dataset))
 
 
-def draw(held: Held, found: Found) -> Pictures:
+def draw(held: HeldTarget, found: Found) -> Pictures:
     """Return the card's pictures, of images that this run leaves on the Hub."""
     images = to_draw(found.dataset, found.work, found.remote.record)
     before = pictures_on(found.remote.card, found.listing)
@@ -276,7 +276,7 @@ def draw(held: Held, found: Found) -> Pictures:
 
 
 def evidence_of(
-    held: Held,
+    held: HeldTarget,
     found: Found,
     wave: Work,
     done: Remote,

@@ -10,8 +10,8 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.held import Held
 from flows.steps import quoted
+from flows.target import HeldTarget
 from flows.verified import verified
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
@@ -62,7 +62,7 @@ def never_asked(approved: Approved) -> State:
 
 
 def tail(
-    held: Held,
+    held: HeldTarget,
     verification: Verification,
     found: Evidence,
     remove: Remove = never_asked,
@@ -97,7 +97,7 @@ def tail(
     return _decide(held, gate, report, found.receipts, where, remove)
 
 
-def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
+def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
     """Do what `tail` does for a run that comes back to its gate, and only with the shards that the gate showed.
 
     They are verified again, at the present head of the target. Those that are gone or changed are logged.
@@ -115,7 +115,7 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
     return _decide(held, gate, report, there, _where(held.staging), remove)
 
 
-def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
+def look(held: HeldTarget, receipts: Sequence[Receipt]) -> Leftovers:
     """Return what is staged besides these shards, after the last step."""
     return held.steps.take(look_for_leftovers, held.hub, held.staging, quoted(receipts))
 
@@ -133,7 +133,7 @@ def _where(staging: Staging) -> sentences.Where:
 
 
 def _open(
-    held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
+    held: HeldTarget, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
 ) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
@@ -161,7 +161,7 @@ def _open(
 
 
 def _decide(
-    held: Held,
+    held: HeldTarget,
     gate: Gate,
     report: VerificationReport,
     receipts: Sequence[Receipt],
@@ -188,7 +188,7 @@ def _decide(
     return remove(Approved(gate, approval, staged))
 
 
-def _note_what_is_kept(held: Held, gate: Gate, approval: Approval) -> None:
+def _note_what_is_kept(held: HeldTarget, gate: Gate, approval: Approval) -> None:
     """Remember a decision to keep removals, so that nobody is asked again; and forget one that is not so any more."""
     if approval.removals is Fate.KEEP:
         run, now = held.run, datetime.now(UTC)
@@ -201,7 +201,7 @@ def _note_what_is_kept(held: Held, gate: Gate, approval: Approval) -> None:
 
 
 def _staged(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+    held: HeldTarget, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
 ) -> State | None:
     """Do what the person says about the staged files, and return the state. None if they were not asked about them."""
     if approval.decision is None:
@@ -212,7 +212,7 @@ def _staged(
 
 
 def _clean_up(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+    held: HeldTarget, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
 ) -> State:
     hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
@@ -244,7 +244,7 @@ def _clean_up(
     return Completed(name="CleanedUp", message=told)
 
 
-def closed(held: Held) -> Gate:
+def closed(held: HeldTarget) -> Gate:
     """Return the gate of this run after all of it was decided and done."""
     return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
 

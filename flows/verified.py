@@ -11,8 +11,8 @@ from functools import partial
 
 from prefect.logging import get_run_logger
 
-from flows.held import Held
 from flows.steps import quoted
+from flows.target import HeldTarget
 from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
 from tasks.disk.rounds import read_round, write_round
 from tasks.record.compare import disagreement
@@ -23,7 +23,7 @@ from tasks.values.settings import Settings
 from tasks.verify import ReadBack, Reading, verify_target
 
 
-def verified(held: Held, level: Verification, found: Evidence) -> VerificationReport:
+def verified(held: HeldTarget, level: Verification, found: Evidence) -> VerificationReport:
     """Verify the target after the last step, and return the report if nothing failed.
 
     What was found is kept in the staging folder and in the target's status. A verification that could not look at the

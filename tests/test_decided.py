@@ -14,9 +14,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Running, Suspended
 
 from deployments.local_stack import Stack
-from flows.held import Held, on_target
 from flows.removal import asked_already, settled, to_ask
 from flows.tail import Approved, never_asked
+from flows.target import HeldTarget, on_target
 from flows.verified import published
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
@@ -67,8 +67,8 @@ def while_held(
     """Does something with a target as a flow does, which holds it meanwhile."""
     monkeypatch.setenv("HF_TOKEN", prefect_server.token)
 
-    def do(what: Callable[[Held], None], **parameters: str) -> None:
-        def work(held: Held) -> State:
+    def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
+        def work(held: HeldTarget) -> State:
             what(held)
             return Completed()
 
@@ -103,7 +103,7 @@ def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_bein
     contents = tuple(ImageContent(path=name, size=1, sha256=sha * 64) for name, sha in (("accepted", "a"), ("b", "b")))
     now = record(ONE.model_copy(update={"images": contents, "rows": 2}))
 
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         assert settled(held, None, now) == frozenset()
         keep(held.staging, Keeping(removals=removal("kept")))
         assert settled(held, None, now) == {"kept"}
@@ -123,7 +123,7 @@ def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_bein
 
 
 def test_a_gate_stays_open_only_where_it_asks_exactly_what_there_is_to_ask(while_held: Callable[..., None]) -> None:
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         assert asked_already(held, Removals())
         assert not asked_already(held, removal("a"))
         waiting_gate(held.staging, removal("a"), Suspended())
@@ -143,7 +143,7 @@ def test_a_gate_asks_about_removals_that_nobody_has_decided_if_the_run_is_to_ask
         published={ONE.path: as_file(ONE), TWO.path: as_file(TWO)},
     )
 
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         deployed = replace(held, run=replace(held.run, deployed=True))
         assert to_ask(deployed, "keep", both) == Removals() == to_ask(deployed, "ask", Removals())
         assert to_ask(deployed, "ask", both) == both
@@ -163,7 +163,7 @@ def test_a_gate_asks_about_removals_that_nobody_has_decided_if_the_run_is_to_ask
 def test_what_was_kept_is_asked_about_again_if_somebody_asks_for_it_and_stays_open_until_there_is_an_answer(
     while_held: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         deployed = replace(held, run=replace(held.run, deployed=True))
         keep(held.staging, Keeping(removals=removal("a")))
         assert to_ask(deployed, "ask again", Removals()) == Removals() == to_ask(deployed, "keep", removal("a"))
@@ -180,7 +180,7 @@ def test_what_was_kept_is_asked_about_again_if_somebody_asks_for_it_and_stays_op
 def test_a_night_that_a_schedule_starts_never_asks_again_about_what_was_kept(
     while_held: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         deployed = replace(held, run=replace(held.run, deployed=True))
         keep(held.staging, Keeping(removals=removal("a")))
         scheduled = ThisRun.flow_run().model_copy(update={"auto_scheduled": True})
