@@ -27,7 +27,7 @@ from flows.ends import (
     show_findings,
     skipped,
 )
-from flows.found import Found, Order, find, find_again, would_stop
+from flows.find import Found, Order, find, find_again, would_stop
 from flows.publish import Push
 from flows.removal import (
     asked_already,
