@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.tail import look, tail, tail_again
+from flows.tail import leftovers_besides, tail, tail_again
 from flows.target import HeldTarget, on_target
 from tasks.approve import at_its_gate, claim
 from tasks.record.compare import disagreement
@@ -46,7 +46,7 @@ def cleanup_staging(
             for receipt in receipts
             if published.record.shards.get(receipt.path) == receipt.published() and not disagreement(receipt, listing)
         ]
-        leftovers = look(held, on_hub)
+        leftovers = leftovers_besides(held, on_hub)
         if on_hub or leftovers.stale:
             claim(held.staging, held.hub.target, held.run)
         expected = [receipt.published() for receipt in on_hub]

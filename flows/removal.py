@@ -146,7 +146,7 @@ def removed_state(
     held: HeldTarget,
     approved: Approved,
     plan: RemovalPlan,
-    found: Evidence,
+    evidence: Evidence,
     level: Verification,
     failed: Sequence[str],
 ) -> State:
@@ -155,11 +155,11 @@ def removed_state(
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
     gone = sentences.gone_from_the_hub(plan)
     try:
-        report = verified(held, level, found)
+        report = verified(held, level, evidence)
         require_gone(held.hub, plan, report.commit)
     except VerificationFailed as error:
         raise VerificationFailed(f"{gone} After that: {error}") from error
-    record_publication(held.hub, report, found.source, held.steps.last)
+    record_publication(held.hub, report, evidence.source, held.steps.last)
     create_markdown_artifact(
         sentences.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
         key=artifact_key("removed", held.hub.target),
@@ -172,7 +172,7 @@ def removed_state(
         if plan.kept
         else "",
         approved.staged.message or "" if approved.staged else "",
-        *sentences.after_a_removal(plan, found.named, held.staging.receipts(), where),
+        *sentences.after_a_removal(plan, evidence.named, held.staging.receipts(), where),
     ]
     message = "\n".join(filter(None, parts))
     if failed:

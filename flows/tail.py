@@ -64,7 +64,7 @@ def never_asked(approved: Approved) -> State:
 def tail(
     held: HeldTarget,
     verification: Verification,
-    found: Evidence,
+    evidence: Evidence,
     remove: Remove = never_asked,
     leftovers: Leftovers | None = None,
 ) -> State:
@@ -73,28 +73,28 @@ def tail(
     Args:
         held: the target.
         verification: how deep to look.
-        found: what the run brings to its gate.
+        evidence: what the run brings to its gate.
         remove: removes what was approved to leave the repo.
         leftovers: what else is in the staging folder, if it was looked at before.
 
     Returns:
         The state in which the run ends.
     """
-    report = verified(held, verification, found)
-    if not (found.receipts or found.asked):
-        leftovers = leftovers or look(held, ())
+    report = verified(held, verification, evidence)
+    if not (evidence.receipts or evidence.asked):
+        leftovers = leftovers or leftovers_besides(held, ())
         if not leftovers.stale:
             return Completed(name="NothingStaged", message=sentences.nothing_staged(leftovers))
-    _remember(held.staging, found.receipts, report)
-    if found.expected:
-        record_publication(held.hub, report, found.source, held.steps.last)
+    _remember(held.staging, evidence.receipts, report)
+    if evidence.expected:
+        record_publication(held.hub, report, evidence.source, held.steps.last)
     if not held.run.deployed:
-        return Completed(name="Staged", message=_how_to_open(found.receipts, leftovers.stale if leftovers else ()))
-    leftovers = leftovers or look(held, found.receipts)
+        return Completed(name="Staged", message=_how_to_open(evidence.receipts, leftovers.stale if leftovers else ()))
+    leftovers = leftovers or leftovers_besides(held, evidence.receipts)
     where = _where(held.staging)
-    gate = _open(held, found, report, leftovers, where)
+    gate = _open(held, evidence, report, leftovers, where)
     held.status.show("Suspended", gate)
-    return _decide(held, gate, report, found.receipts, where, remove)
+    return _decide(held, gate, report, evidence.receipts, where, remove)
 
 
 def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
@@ -115,7 +115,7 @@ def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove:
     return _decide(held, gate, report, there, _where(held.staging), remove)
 
 
-def look(held: HeldTarget, receipts: Sequence[Receipt]) -> Leftovers:
+def leftovers_besides(held: HeldTarget, receipts: Sequence[Receipt]) -> Leftovers:
     """Return what is staged besides these shards, after the last step."""
     return held.steps.take(look_for_leftovers, held.hub, held.staging, quoted(receipts))
 
@@ -133,12 +133,12 @@ def _where(staging: Staging) -> sentences.Where:
 
 
 def _open(
-    held: HeldTarget, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
+    held: HeldTarget, evidence: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
 ) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = create_markdown_artifact(
-        sentences.evidence(hub, report, found, leftovers, where),
+        sentences.evidence(hub, report, evidence, leftovers, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -148,12 +148,12 @@ def _open(
         target=str(hub.target),
         opened_at_commit=report.commit,
         expires=where.expires,
-        shown=tuple(shown_as(receipt) for receipt in found.receipts),
+        shown=tuple(shown_as(receipt) for receipt in evidence.receipts),
         stale=leftovers.stale,
-        waiting=found.waiting,
-        removals=found.asked,
-        named=found.named if found.asked else {},
-        drift=len(found.drift),
+        waiting=evidence.waiting,
+        removals=evidence.asked,
+        named=evidence.named if evidence.asked else {},
+        drift=len(evidence.drift),
         artifact=str(artifact),
     )
     write_gate(staging, gate)
@@ -216,7 +216,7 @@ def _clean_up(
 ) -> State:
     hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
-    leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
+    leftovers = leftovers_besides(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
     lost = sentences.gone_already(gone, len(gate.shown)) if gone else ""
