@@ -44,7 +44,7 @@ from flows.target import HeldTarget, on_target
 from flows.verified import published
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
-from tasks.commit.changes import Changes, as_published, outdated
+from tasks.commit.besides import Besides, as_recorded, outdated
 from tasks.disk.staging import Target
 from tasks.record.change import identity_of
 from tasks.record.compare import Work
@@ -164,8 +164,8 @@ def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> St
         stops = would_stop(held, order, found)
         return show_dry_run(held, found.dataset, found.shards, found.work, found.remote.record, found.checked, stops)
     asked = Removals() if approved else to_ask(held, order.removed, found.work.removals)
-    changes = changes_of(order, found)
-    quiet = not (approved or found.work.missing or changes.any(found.remote) or has_claimed(held.staging, held.run.id))
+    besides = besides_shards(order, found)
+    quiet = not (approved or found.work.missing or besides.any(found.remote) or has_claimed(held.staging, held.run.id))
     if quiet and asked_already(held, asked):
         return nothing_to_publish(held, found.work, order.verification, found.remote, found.listing)
     show_findings(held.hub, found.checked)
@@ -173,36 +173,36 @@ def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> St
         claim(held.staging, held.hub.target, held.run)
     if quiet:
         return tail(held, order.verification, evidence_of(held, found, found.work, found.remote, asked))
-    return publish(held, order, found, changes, asked, approved)
+    return publish(held, order, found, besides, asked, approved)
 
 
 def publish(
-    held: HeldTarget, order: Order, found: Found, changes: Changes, asked: Removals, approved: Approved | None
+    held: HeldTarget, order: Order, found: Found, besides: Besides, asked: Removals, approved: Approved | None
 ) -> State:
     """Stage, send and commit what is missing (or remove what was approved), verify it, and ask about what is staged."""
     limit = order.max_staged_bytes or Settings().max_staged_bytes
     wave, waiting = found.work.wave(limit, held.staging.staged_bytes())
     log_waiting(wave, waiting)
     pictures = draw(held, found)
-    changes = replace(
-        changes,
+    besides = replace(
+        besides,
         card_of=partial(card, found.dataset, order.repo_id, about=about(found, pictures)),
-        texts={**changes.texts, **pictures.files},
+        texts={**besides.texts, **pictures.files},
     )
     if approved:
         removal = planned_removal(held, approved, wave, found.remote, found.listing, pictures)
         if not removal:
             return nothing_removed(held, approved, removal)
         remember_removed(held, removal, found.remote.record)
-        changes = replace(changes, remove=removal)
+        besides = replace(besides, remove=removal)
     later = frozenset(spec.path for spec in waiting)
-    done, failed = send(held, order, found, wave, later, changes, {**found.texts, **pictures.files})
+    done, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
     if not approved:
-        say_what_is_committed(held, found.remote, done, changes.texts)
+        say_what_is_committed(held, found.remote, done, besides.texts)
     say_what_is_published(held, found.shards, found.work, found.remote, done, found.listing, found.texts, failed)
     evidence = evidence_of(held, found, wave, done, asked, failed, waiting=len(waiting))
-    if approved and changes.remove:
-        return removed_state(held, approved, changes.remove, evidence, order.verification, sorted(failed))
+    if approved and besides.remove:
+        return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
     if failed:
         earlier = earlier_of(failed, done.record, found.listing)
         told = failures(failed, len(found.shards), earlier)
@@ -216,7 +216,7 @@ def send(
     found: Found,
     wave: Work,
     later: frozenset[str],
-    changes: Changes,
+    besides: Besides,
     texts: Mapping[str, bytes],
 ) -> tuple[Remote, dict[str, PushError]]:
     """Stage, transfer and commit a wave.
@@ -227,7 +227,7 @@ def send(
         found: what was found.
         wave: the work to do.
         later: the paths of shards that have to wait for room.
-        changes: what the commits have to change besides shards.
+        besides: what the commits have to bring besides shards.
         texts: every text and picture that the repo is to hold.
 
     Returns:
@@ -236,25 +236,25 @@ def send(
     hub, staging = held.hub, held.staging
     staging.require_room(sum(spec.room for spec in wave.stage))
 
-    def plan_again() -> tuple[Work, Remote, Changes]:
+    def plan_again() -> tuple[Work, Remote, Besides]:
         work, remote, listing = find_again(held, order, found, later)
-        return work, remote, changes.again(remote, texts, listing)
+        return work, remote, besides.planned_again(remote, texts, listing)
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
     run = Push(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
-    done = run.publish(wave, found.remote, changes, plan_again)
+    done = run.publish(wave, found.remote, besides, plan_again)
     progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
     return done, run.failed
 
 
-def changes_of(order: Order, found: Found) -> Changes:
-    """Return what a commit has to change besides shards."""
+def besides_shards(order: Order, found: Found) -> Besides:
+    """Return what the commits have to bring besides shards."""
     shown = about(found, pictures_on(found.remote.card, found.listing))
-    return Changes(
+    return Besides(
         card_of=partial(card, found.dataset, order.repo_id, about=shown),
         texts=outdated(found.texts, found.listing),
-        published=as_published(found.texts),
+        recorded=as_recorded(found.texts),
         dataset=identity_of(found.dataset),
         lost=found.work.lost,
         planned=found.remote.record,

@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.commit import commit
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.disk.contents import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging, Target
@@ -44,7 +44,7 @@ from tasks.verify import verify
 from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
 
-CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
+CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
 OVERHEAD = 1.05  # of content over Xet: chunk headers, and a xorb's footer
 DAMAGES = st.lists(
     st.sampled_from(["flip", "cut", "empty", "delete", "swap", "no receipt", "half a receipt"]), min_size=1, max_size=5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.local_stack import Stack
 from tasks.commit import commit
-from tasks.commit.changes import Changes, outdated
+from tasks.commit.besides import Besides, outdated
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
 from tasks.record.remote import CARD, RECORD, read_remote
@@ -20,7 +20,7 @@ from tasks.values.models import ImageContent, PublicationRecord, PublishedShard,
 
 Staged = Callable[[int], list[Receipt]]
 TEXTS = {"bids/CHANGES": b"1.0.0\n"}
-CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", TEXTS)
+CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", TEXTS)
 
 
 def receipt(number: int, size: int) -> Receipt:
@@ -120,7 +120,7 @@ def test_removed_shards_leave_the_repo_and_the_record_in_one_commit(hub: Hub, st
     before = commits(hub)
     target = read_remote(hub)
     plan = RemovalPlan(commit=target.commit, shards={first.path: as_file(first.published())})
-    after = commit(hub, target, [], [], Changes(CHANGES.card_of, {}, remove=plan))
+    after = commit(hub, target, [], [], Besides(CHANGES.card_of, {}, remove=plan))
     assert commits(hub) == before + 1
     assert set(after.record.shards) == {second.path}
     assert first.path not in hub.listing(after.commit).files and second.path in hub.listing(after.commit).files

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from deployments.local_stack import Stack
 from tasks.commit import commit
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.disk.failed import Cause, staged_copy
 from tasks.disk.rounds import Round
 from tasks.disk.staging import Staging
@@ -34,9 +34,9 @@ def over_lfs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
     receipts = staged(4)
-    changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, changes)
+    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, besides)
     return receipts
 
 
@@ -150,8 +150,8 @@ def faulty(counted: Hub, staging: Staging, staged: Staged) -> tuple[Hub, list[Re
     hub.prepare(private=True)
     receipts = staged(3)
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
-    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, changes)
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
+    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, besides)
     return hub, receipts
 
 
