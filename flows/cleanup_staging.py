@@ -38,19 +38,19 @@ def cleanup_staging(
     def work(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate)
-        published = read_remote(held.hub)
-        listing = held.hub.listing(published.commit)
+        remote = read_remote(held.hub)
+        listing = held.hub.listing(remote.commit)
         receipts = held.staging.receipts()
         on_hub = [
             receipt
             for receipt in receipts
-            if published.record.shards.get(receipt.path) == receipt.published() and not disagreement(receipt, listing)
+            if remote.record.shards.get(receipt.path) == receipt.line() and not disagreement(receipt, listing)
         ]
         leftovers = leftovers_besides(held, on_hub)
         if on_hub or leftovers.stale:
             claim(held.staging, held.hub.target, held.run)
-        expected = [receipt.published() for receipt in on_hub]
-        evidence = Evidence(expected, on_hub, read=(published.record, listing))
+        expected = [receipt.line() for receipt in on_hub]
+        evidence = Evidence(expected, on_hub, read=(remote.record, listing))
         return tail(held, verification, evidence, leftovers=leftovers)
 
     return on_target(work, repo_id, revision, token_block, staging_root)

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.target import HeldTarget
-from flows.verified import published, verified
+from flows.verified import expected_on_hub, verified
 from tasks.approve import read_gate
 from tasks.hub.client import Hub
 from tasks.record.compare import Work, disagreement
@@ -203,7 +203,7 @@ def nothing_to_publish(
 
     What is on the Hub is verified first, at the commit that was read.
     """
-    everything = published(remote.record, remote.record, listing, {spec.path for spec in work.done})
+    everything = expected_on_hub(remote.record, remote.record, listing, {spec.path for spec in work.done})
     read = remote.record, listing
     verified(held, verification, Evidence(everything, (), whole=True, commit=remote.commit, read=read))
     staged = held.staging.receipts()

@@ -41,7 +41,7 @@ from flows.removal import (
 from flows.steps import quoted
 from flows.tail import Approved, tail, tail_again
 from flows.target import HeldTarget, on_target
-from flows.verified import published
+from flows.verified import expected_on_hub
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
 from tasks.commit.besides import Besides, as_recorded, outdated
@@ -289,7 +289,7 @@ def evidence_of(
     in_place = sent | {spec.path for spec in found.work.done}
     receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
     return Evidence(
-        published(found.remote.record, done.record, found.listing, in_place),
+        expected_on_hub(found.remote.record, done.record, found.listing, in_place),
         [receipt for receipt in receipts if receipt],
         sent,
         found.work.drift,

@@ -111,7 +111,7 @@ def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove:
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", sentences.gone_already(gone, len(gate.shown)))
-    report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
+    report = verified(held, verification, Evidence([receipt.line() for receipt in receipts], receipts))
     return _decide(held, gate, report, there, _where(held.staging), remove)
 
 

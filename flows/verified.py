@@ -68,8 +68,8 @@ def verified(held: HeldTarget, level: Verification, evidence: Evidence) -> Verif
     return report
 
 
-def published(
-    before: PublicationRecord, after: PublicationRecord, listing: Listing, settled: Collection[str]
+def expected_on_hub(
+    before: PublicationRecord, after: PublicationRecord, listing: Listing, in_place: Collection[str]
 ) -> Sequence[PublishedShard]:
     """Return everything that has to be on the Hub when a run has done its part, sorted by path.
 
@@ -82,7 +82,7 @@ def published(
         before: the record as the run found it.
         after: the record now.
         listing: the files of the repo as the run found them.
-        settled: paths of shards that the run has published or found in order.
+        in_place: paths of shards that the run has published, or has found in order.
     """
-    lines = {path: line for path, line in before.shards.items() if path in settled} | dict(after.shards)
-    return [line for path, line in sorted(lines.items()) if path in settled or disagreement(line, listing) is None]
+    lines = {path: line for path, line in before.shards.items() if path in in_place} | dict(after.shards)
+    return [line for path, line in sorted(lines.items()) if path in in_place or disagreement(line, listing) is None]

@@ -17,7 +17,7 @@ from deployments.local_stack import Stack
 from flows.removal import asked_already, settled, to_ask
 from flows.tail import Approved, never_asked
 from flows.target import HeldTarget, on_target
-from flows.verified import published
+from flows.verified import expected_on_hub
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
 from tasks.record.accepted import Accepted, write_accepted
@@ -41,20 +41,21 @@ def record(*lines: PublishedShard) -> PublicationRecord:
 def test_what_a_run_has_published_or_found_in_order_has_to_be_there_whatever_the_repo_holds_by_now() -> None:
     other = replace(listed(ONE), sha256="0" * 64)
     for files in ([], [other], [listed(ONE)]):
-        assert published(record(), record(ONE), listing(*files), {ONE.path}) == [ONE]
-        assert published(record(ONE), record(), listing(*files), {ONE.path}) == [ONE]  # somebody took its line out
+        assert expected_on_hub(record(), record(ONE), listing(*files), {ONE.path}) == [ONE]
+        taken_out = record()  # by somebody else
+        assert expected_on_hub(record(ONE), taken_out, listing(*files), {ONE.path}) == [ONE]
 
 
 def test_a_shard_that_was_published_anew_has_to_be_there_as_it_is_now() -> None:
     now = ONE.model_copy(update={"sha256": "0" * 64})
-    assert published(record(ONE), record(now), listing(), {ONE.path}) == [now]
+    assert expected_on_hub(record(ONE), record(now), listing(), {ONE.path}) == [now]
 
 
 def test_every_other_line_has_to_be_there_if_it_was_when_it_was_read_and_is_no_business_of_this_run_if_not() -> None:
-    assert published(record(ONE), record(ONE, TWO), listing(listed(ONE)), {TWO.path}) == [ONE, TWO]
+    assert expected_on_hub(record(ONE), record(ONE, TWO), listing(listed(ONE)), {TWO.path}) == [ONE, TWO]
     for files in ([], [replace(listed(ONE), sha256="0" * 64)]):
-        assert published(record(ONE), record(ONE, TWO), listing(*files), {TWO.path}) == [TWO]
-    assert published(record(ONE, TWO), record(), listing(listed(ONE), listed(TWO)), set()) == []
+        assert expected_on_hub(record(ONE), record(ONE, TWO), listing(*files), {TWO.path}) == [TWO]
+    assert expected_on_hub(record(ONE, TWO), record(), listing(listed(ONE), listed(TWO)), set()) == []
 
 
 # Who has decided what.

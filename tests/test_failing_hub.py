@@ -60,7 +60,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def publish(hub: Hub, staging: Staging, receipts: list[Receipt], before: Remote | None = None) -> Remote:
     sent = transfer(hub, staging, receipts)
-    lines = [one.published() for one in receipts]
+    lines = [one.line() for one in receipts]
     return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], CHANGES)
 
 

@@ -61,7 +61,7 @@ def publish(
     fence: Fence = lambda: None,
 ) -> Remote:
     sent = transfer(hub, staging, receipts)
-    lines = [one.published() for one in receipts]
+    lines = [one.line() for one in receipts]
     return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], what, fence)
 
 
@@ -129,7 +129,7 @@ def test_a_line_that_somebody_else_has_changed_since_stays_as_they_have_it_and_t
     after = publish(hub, staging, [first, second], besides(), before)
     assert after.overtaken == {first.path} and after.contested
     found = read_remote(hub)
-    assert found.record.shards == {first.path: theirs.published(), second.path: second.published()}
+    assert found.record.shards == {first.path: theirs.line(), second.path: second.line()}
     assert hub.listing(found.commit).files[first.path].sha256 == theirs.sha256
 
 
@@ -144,7 +144,7 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     after = publish(hub, staging, [first], planned, before)  # goes on top of theirs, and knows of their line from now
     after = publish(hub, staging, [second], planned, after)
     assert after.overtaken == {second.path}
-    assert read_remote(hub).record.shards == {first.path: first.published(), second.path: theirs.published()}
+    assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
 def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: Staging, staged: Staged) -> None:
@@ -246,7 +246,7 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     )
     sent = [one.operation for one in transfer(hub, staging, [new])]
     server.break_on({"fault": "lose_response", "path": "/commit/"})
-    record = before.record.updated([new.published()], [gone.path], asked.recorded, DATASET)
+    record = before.record.updated([new.line()], [gone.path], asked.recorded, DATASET)
     parts: dict[str, list[CommitOperationAdd | CommitOperationDelete]] = {
         "all": [],
         "shard": [CommitOperationDelete(new.path)],
@@ -258,13 +258,13 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
         "card": [CommitOperationAdd(CARD, CARD_TEXT.encode() + b"mine")],
         "index": [CommitOperationDelete(INDEX)],
         "removed file": [CommitOperationAdd(gone.path, b"back")],
-        "removed line": [CommitOperationAdd(RECORD, record.updated([gone.published()]).dump())],
+        "removed line": [CommitOperationAdd(RECORD, record.updated([gone.line()]).dump())],
         "damaged line": [CommitOperationAdd(RECORD, record.dump() + b"?\n")],
     }
     looks = Meddled(hub.target, hub.token)
     looks.__dict__["meddle"] = lambda: by_hand(hub, *parts[what]) if parts[what] else None
     try:
-        commit(looks, before, [new.published()], sent, asked)
+        commit(looks, before, [new.line()], sent, asked)
         answered = True
     except Transient:  # what has not landed is tried again
         answered = False
@@ -448,7 +448,7 @@ def test_a_shard_that_the_repo_held_when_it_was_sent_and_not_when_it_is_committe
     before = read_remote(hub)
     sent = [one.operation for one in transfer(hub, staging, [receipt])]
     by_hand(hub, CommitOperationDelete(receipt.path))
-    after = commit(hub, before, [receipt.published()], sent, besides())
+    after = commit(hub, before, [receipt.line()], sent, besides())
     assert hub.listing(after.commit).files[receipt.path].sha256 == receipt.sha256
 
 

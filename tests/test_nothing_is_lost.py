@@ -110,7 +110,7 @@ class Pushes(RuleBasedStateMachine):
 
     def commit_all(self, sent: list[Transferred], published: Remote) -> Remote:
         for batch in batches(sent, 2, 1 << 30):
-            lines = [one.receipt.published() for one in batch]
+            lines = [one.receipt.line() for one in batch]
             published = commit(self.hub, published, lines, [one.operation for one in batch], CHANGES)
         return published
 
@@ -181,9 +181,9 @@ class Pushes(RuleBasedStateMachine):
     def a_person_decides_at_a_gate(self, kept: bool) -> None:
         published = read_remote(self.hub)
         listing = self.hub.listing(published.commit)
-        receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.published()]
+        receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.line()]
         receipts = [one for one in receipts if disagreement(one, listing) is None]
-        report = verify(self.hub, [one.published() for one in receipts], "listing")
+        report = verify(self.hub, [one.line() for one in receipts], "listing")
         gate = Gate(flow_run_id="run", flow_run_name="run", opened_at_commit=report.commit,
                     shown=tuple(shown_as(one) for one in receipts))  # fmt: skip
         approval = Approval(flow_run_id="run", decision=Choice.KEEP if kept else Choice.DELETE)

@@ -26,7 +26,7 @@ def test_the_pages_lines_bring_back_every_image_and_text_with_its_bytes(
     texts = side_files(dataset)
     besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", texts, as_recorded(texts))
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_remote(hub), [one.published() for one in receipts], operations, besides)
+    commit(hub, read_remote(hub), [one.line() for one in receipts], operations, besides)
     (lines,) = (
         block
         for block in re.findall(r"```python\n(.*?)```", (REPO / "docs" / "restoring.md").read_text(), re.DOTALL)

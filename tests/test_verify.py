@@ -36,13 +36,13 @@ def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
     receipts = staged(4)
     besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, besides)
+    commit(hub, read_remote(hub), [r.line() for r in receipts], operations, besides)
     return receipts
 
 
 def check(hub: Hub, receipts: list[Receipt], level: str = "full", **options: Any) -> VerificationReport:
     reading = Reading(Round(datetime.now(UTC), nights=2), **options)
-    return verify(hub, [r.published() for r in receipts], level, reading)  # type: ignore[arg-type]
+    return verify(hub, [r.line() for r in receipts], level, reading)  # type: ignore[arg-type]
 
 
 def stored(hub_server: Stack, receipt: Receipt) -> list[Path]:
@@ -104,7 +104,7 @@ def test_a_shard_replaced_on_the_hub_fails_in_the_listing_already(hub: Hub, publ
 
 
 def test_a_shard_that_the_record_lost_fails(hub: Hub, published: list[Receipt]) -> None:
-    record = PublicationRecord().updated(r.published() for r in published[1:])
+    record = PublicationRecord().updated(r.line() for r in published[1:])
     hub.commit([CommitOperationAdd(RECORD, record.dump())], "Edit the record", hub.head())
     (failure,) = check(hub, published, "listing").failures
     assert failure.path == published[0].path and "record" in failure.what
@@ -151,7 +151,7 @@ def faulty(counted: Hub, staging: Staging, staged: Staged) -> tuple[Hub, list[Re
     receipts = staged(3)
     operations = [one.operation for one in transfer(hub, staging, receipts)]
     besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
-    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, besides)
+    commit(hub, read_remote(hub), [r.line() for r in receipts], operations, besides)
     return hub, receipts
 
 
@@ -239,7 +239,7 @@ def test_a_hub_that_cannot_be_asked_is_no_failure_of_a_shard_and_the_next_try_re
     server: CountedHub, faulty: tuple[Hub, list[Receipt]], status: int, error: type[Exception]
 ) -> None:
     hub, receipts = faulty
-    expected, found = [r.published() for r in receipts], ReadBack()
+    expected, found = [r.line() for r in receipts], ReadBack()
     content = {"method": "GET", "path": r"/resolve/.*\.parquet", "times": -1}
     server.break_on({"fault": "status", "status": status, "after": 2, **content})
     with pytest.raises(error):

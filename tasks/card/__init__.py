@@ -65,21 +65,21 @@ class About:
 
 
 def card(
-    dataset: Dataset, repo_id: str, published: PublicationRecord, existing: str | None, about: About | None = None
+    dataset: Dataset, repo_id: str, record: PublicationRecord, existing: str | None, about: About | None = None
 ) -> str:
     """Return README.md of the repo.
 
     Args:
         dataset: the dataset.
         repo_id: the repo's name.
-        published: what is published.
+        record: what is published.
         existing: the card that is on the Hub now, or None.
         about: what else the card says.
 
     Raises:
         UnreadableCard: the YAML of the existing card cannot be read.
     """
-    here = PublishedImages.of(dataset, published)
+    here = PublishedImages.of(dataset, record)
     front, text = split((existing or "").replace("\r\n", "\n"))
     about = about or About()
     words = body(dataset, repo_id, here, about.checked, about.pictures, _made(about.made))

@@ -214,7 +214,7 @@ class Staging:
         """
         for receipt in receipts:
             there = self._receipt(receipt_name(receipt))
-            if there is not None and not there.commit and there.published() == receipt.published():
+            if there is not None and not there.commit and there.line() == receipt.line():
                 noted = there.model_copy(update={"commit": commit})
                 write_whole(self.folder / receipt_name(receipt), noted.model_dump_json(indent=1).encode(), False)
 
