@@ -99,9 +99,9 @@ class Push:
                     f"{summary(damaged)} were damaged in {self.staging.folder} each time they were staged, before they "
                     "could be sent. Check that disk, and who writes there. The other shards are published."
                 )
-            again = {receipt.path for receipt in damaged}
+            damaged_paths = {receipt.path for receipt in damaged}
             if not self._contested:
-                work = work.again(again)
+                work = work.to_stage_again(damaged_paths)
                 continue
             contests += 1
             if contests == CONTESTS:
@@ -111,9 +111,9 @@ class Push:
                     "repo's list of commits says so), and start again when one of the two has ended for good."
                 )
             work, remote, besides = plan_again()
-            work = self._with_again(work, again)
+            work = self._as_it_is_now(work, damaged_paths)
 
-    def _with_again(self, work: Work, damaged: Collection[str]) -> Work:
+    def _as_it_is_now(self, work: Work, damaged: Collection[str]) -> Work:
         """Return the work as it is now in this run.
 
         Shards that have failed in it are left out, and damaged ones are staged again.

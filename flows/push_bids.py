@@ -302,6 +302,6 @@ def evidence_of(
         left_out=found.dataset.left_out,
         texts=found.texts,
         whole=True,
-        made=done.commit,
+        own_commit=done.commit,
         read=(found.remote.record, found.listing),
     )

@@ -45,9 +45,9 @@ def verified(held: HeldTarget, level: Verification, evidence: Evidence) -> Verif
         round=tonight,
         least=settings.sample_shards,
         sent=evidence.sent,
-        again=frozenset(before),
+        failed_before=frozenset(before),
         texts=evidence.texts,
-        made=evidence.made,
+        own_commit=evidence.own_commit,
         commit=evidence.commit,
         read=evidence.read,
     )

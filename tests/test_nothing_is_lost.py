@@ -165,7 +165,7 @@ class Pushes(RuleBasedStateMachine):
         sent = list(transfer(self.hub, self.staging, [*self.kept(work.send), *receipts]))
         assert [one.receipt for one in sent] == [*intact, *receipts]
         damaged = {one.path for one in self.kept(work.send)} - {one.path for one in intact}
-        again, _failed = self.stage_some(work.again(damaged).stage)
+        again, _failed = self.stage_some(work.to_stage_again(damaged).stage)
         sent += transfer(self.hub, self.staging, again)
         published = self.commit_all(sent, published)
         assert self.server.content_received(start) <= sum(one.size for one in sent) * OVERHEAD

@@ -72,14 +72,14 @@ def test_a_shard_that_failed_before_is_read_back_at_any_level_beside_what_the_le
 ) -> None:
     again = frozenset([published[3].path])
     for expected in (published, published[:3]):  # also where only the record knows it
-        report = check(hub, expected, level, least=1, again=again)
+        report = check(hub, expected, level, least=1, failed_before=again)
         assert again <= set(report.right)
         assert report.read_back == {"listing": 1, "sample": 3, "full": 4}[level] and not report.gone
 
 
 def test_a_shard_that_failed_before_and_that_nobody_knows_any_more_is_gone(hub: Hub, published: list[Receipt]) -> None:
     path = "data/sub-gone/sub-gone.parquet"
-    report = check(hub, published, "listing", again=frozenset([path])).require_good()
+    report = check(hub, published, "listing", failed_before=frozenset([path])).require_good()
     assert report.gone == (path,) and path not in {one.path for one in report.checks}
 
 

@@ -128,7 +128,7 @@ class Evidence:
     """The dataset's own texts that the Hub must hold too: path in the repo -> bytes."""
     whole: bool = False
     """Whether `expected` is everything that is published, and not only what is staged here."""
-    made: str | None = None
+    own_commit: str | None = None
     """The commit that this run made last. A head that is older is not accepted."""
     commit: str | None = None
     """The commit to look at; None for the head."""
