@@ -81,7 +81,7 @@ def say_what_is_published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
         earlier=earlier_of(failed, done.record, listing),
-        held=len(work.held_back),
+        held_back=len(work.held_back),
         removals=removals,
         named=still_named(subjects_gone(removals.shards, shards), texts),
     )
@@ -178,8 +178,8 @@ def show_dry_run(
     missing = f"{number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
+    stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{stopped}")
 
 
 def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, failed: str) -> State:

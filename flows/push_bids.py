@@ -205,8 +205,7 @@ def publish(
         return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
     if failed:
         earlier = earlier_of(failed, done.record, found.listing)
-        told = failures(failed, len(found.shards), earlier)
-        return shards_failed(held, order.verification, evidence, told)
+        return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier))
     return tail(held, order.verification, evidence)
 
 

@@ -153,12 +153,12 @@ def removed_state(
     """Verify what the removal has left, and return the state in which the run ends, which says what was removed."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
-    gone = sentences.gone_from_the_hub(plan)
+    removed = sentences.gone_from_the_hub(plan)
     try:
         report = verified(held, level, evidence)
         require_gone(held.hub, plan, report.commit)
     except VerificationFailed as error:
-        raise VerificationFailed(f"{gone} After that: {error}") from error
+        raise VerificationFailed(f"{removed} After that: {error}") from error
     record_publication(held.hub, report, evidence.source, held.steps.last)
     create_markdown_artifact(
         sentences.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
@@ -167,7 +167,7 @@ def removed_state(
     )
     where = f"{held.staging.folder} on {socket.gethostname()}"
     parts = [
-        f"{gone} The head is {report.commit[:12]}.",
+        f"{removed} The head is {report.commit[:12]}.",
         f"Not removed: {number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
         if plan.kept
         else "",

@@ -173,9 +173,9 @@ def _decide(
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    files, named = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
-    question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
+    waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
+    files, removals = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
+    question = Question(text, picture, files, waits, where.expires, removals, bool(gate.stale))
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
     _note_what_is_kept(held, gate, approval)
@@ -219,9 +219,9 @@ def _clean_up(
     leftovers = leftovers_besides(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
-    lost = sentences.gone_already(gone, len(gate.shown)) if gone else ""
+    gone_already = sentences.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
-        sentences.cleanup(plan, result, approval.note, lost),
+        sentences.cleanup(plan, result, approval.note, gone_already),
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )
@@ -240,8 +240,8 @@ def _clean_up(
     else:
         write_gate(staging, closed(held))
     earlier = ", stale shards in its history" if any(staged.commit for staged in result.removed) else ""
-    told = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
-    return Completed(name="CleanedUp", message=told)
+    listed = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}."
+    return Completed(name="CleanedUp", message=" ".join(filter(None, (listed, gone_already))))
 
 
 def closed(held: HeldTarget) -> Gate:

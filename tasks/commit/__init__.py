@@ -117,10 +117,10 @@ def overtaken(besides: Besides, now: PublicationRecord, shards: Sequence[Publish
     would write itself does not count.
     """
     planned = besides.planned or now
-    ours = {shard.path: shard for shard in shards}
+    sent = {shard.path: shard for shard in shards}
     texts = {text.path: text for text in besides.recorded if text.path in besides.texts}
     lost = besides.lost
-    lines = {path for path in (*ours, *lost) if now.shards.get(path) not in (planned.shards.get(path), ours.get(path))}
+    lines = {path for path in (*sent, *lost) if now.shards.get(path) not in (planned.shards.get(path), sent.get(path))}
     written = {
         path for path in (*texts, *lost) if now.texts.get(path) not in (planned.texts.get(path), texts.get(path))
     }
