@@ -285,11 +285,6 @@ class Staging:
         self._known_bytes.put(receipt.file, receipt.sha256, found)
         return True
 
-    def read_intact(self, spec: ShardSpec) -> Receipt | None:
-        """Return the receipt of a shard that is staged and intact, or None."""
-        receipt = self.read_receipt(spec)
-        return receipt if receipt is not None and self.intact(receipt) else None
-
     def read_whole(self, spec: ShardSpec) -> Receipt | None:
         """Return the receipt of a shard whose staged file has the right size, or None.
 
