@@ -35,7 +35,7 @@ def cleanup_staging(
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
 
-    def work(held: HeldTarget) -> State:
+    def body(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate)
         remote = read_remote(held.hub)
@@ -53,4 +53,4 @@ def cleanup_staging(
         evidence = Evidence(expected, on_hub, read=(remote.record, listing))
         return tail(held, verification, evidence, leftovers=leftovers)
 
-    return on_target(work, repo_id, revision, token_block, staging_root)
+    return on_target(body, repo_id, revision, token_block, staging_root)

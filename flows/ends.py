@@ -69,18 +69,18 @@ def say_what_is_published(
     shards: Sequence[ShardSpec],
     work: Work,
     before: Remote,
-    done: Remote,
+    after: Remote,
     listing: Listing,
     texts: Mapping[str, bytes],
     failed: Collection[str],
 ) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
-    lines = {**before.record.shards, **done.record.shards}  # verification names what somebody took out meanwhile
-    removals = find_removals(shards, done.record, replace(listing, commit=done.commit), texts)
+    lines = {**before.record.shards, **after.record.shards}  # verification names what somebody took out meanwhile
+    removals = find_removals(shards, after.record, replace(listing, commit=after.commit), texts)
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
-        earlier=earlier_of(failed, done.record, listing),
+        earlier=earlier_of(failed, after.record, listing),
         held_back=len(work.held_back),
         removals=removals,
         named=still_named(subjects_gone(removals.shards, shards), texts),
@@ -93,22 +93,22 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(held: HeldTarget, before: Remote, done: Remote, texts: Collection[str]) -> None:
+def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts: Collection[str]) -> None:
     """Keep for the run's state what a commit has brought that brought no shard.
 
     Args:
         held: the target.
         before: what the target held when the run began.
-        done: what it holds now.
+        after: what it holds now.
         texts: the texts and pictures that had to be committed.
     """
     lines = before.record.shards
-    new = any(lines.get(path) != line for path, line in done.record.shards.items())
-    if new or done.commit == before.commit:
+    new = any(lines.get(path) != line for path, line in after.record.shards.items())
+    if new or after.commit == before.commit:
         return
     parts = [sentences.some_of(sorted(texts), "file")] if texts else []
-    parts += ["the card (README.md)"] if done.card != before.card else []
-    held.status.committed = f"Committed without a shard, as {done.commit[:12]}: {', '.join(parts) or 'the record'}."
+    parts += ["the card (README.md)"] if after.card != before.card else []
+    held.status.committed = f"Committed without a shard, as {after.commit[:12]}: {', '.join(parts) or 'the record'}."
 
 
 def skipped(later: FlowRun, status: str) -> State:

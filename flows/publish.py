@@ -51,7 +51,7 @@ class StagingUnsound(PushError):
 
 
 @dataclass
-class Push:
+class Publishing:
     """The part of one run that turns missing shards into published ones."""
 
     hub: Hub

@@ -28,7 +28,7 @@ from flows.ends import (
     skipped,
 )
 from flows.find import Found, Order, find, find_again, would_stop
-from flows.publish import Push
+from flows.publish import Publishing
 from flows.removal import (
     asked_already,
     nothing_removed,
@@ -149,12 +149,12 @@ def push_bids(
         accept_changes=accept_changes,
     )
 
-    def work(held: HeldTarget) -> State:
+    def body(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate, partial(push, held, order))
         return push(held, order)
 
-    return on_target(work, repo_id, revision, token_block, staging_root)
+    return on_target(body, repo_id, revision, token_block, staging_root)
 
 
 def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> State:
@@ -196,15 +196,15 @@ def publish(
         remember_removed(held, removal, found.remote.record)
         besides = replace(besides, remove=removal)
     later = frozenset(spec.path for spec in waiting)
-    done, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
+    after, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
     if not approved:
-        say_what_is_committed(held, found.remote, done, besides.texts)
-    say_what_is_published(held, found.shards, found.work, found.remote, done, found.listing, found.texts, failed)
-    evidence = evidence_of(held, found, wave, done, asked, failed, waiting=len(waiting))
+        say_what_is_committed(held, found.remote, after, besides.texts)
+    say_what_is_published(held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed)
+    evidence = evidence_of(held, found, wave, after, asked, failed, waiting=len(waiting))
     if approved and besides.remove:
         return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
     if failed:
-        earlier = earlier_of(failed, done.record, found.listing)
+        earlier = earlier_of(failed, after.record, found.listing)
         return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier))
     return tail(held, order.verification, evidence)
 
@@ -241,10 +241,10 @@ def send(
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
-    run = Push(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
-    done = run.publish(wave, found.remote, besides, plan_again)
+    publishing = Publishing(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
+    after = publishing.publish(wave, found.remote, besides, plan_again)
     progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
-    return done, run.failed
+    return after, publishing.failed
 
 
 def besides_shards(order: Order, found: Found) -> Besides:
@@ -278,7 +278,7 @@ def evidence_of(
     held: HeldTarget,
     found: Found,
     wave: Work,
-    done: Remote,
+    after: Remote,
     asked: Removals,
     failed: Mapping[str, PushError] = MappingProxyType({}),
     waiting: int = 0,
@@ -288,7 +288,7 @@ def evidence_of(
     in_place = sent | {spec.path for spec in found.work.done}
     receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
     return Evidence(
-        expected_on_hub(found.remote.record, done.record, found.listing, in_place),
+        expected_on_hub(found.remote.record, after.record, found.listing, in_place),
         [receipt for receipt in receipts if receipt],
         sent,
         found.work.drift,
@@ -301,6 +301,6 @@ def evidence_of(
         left_out=found.dataset.left_out,
         texts=found.texts,
         whole=True,
-        own_commit=done.commit,
+        own_commit=after.commit,
         read=(found.remote.record, found.listing),
     )

@@ -68,9 +68,9 @@ for _logger in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 
 
 def on_target(
-    work: Callable[[HeldTarget], State], repo_id: str, revision: str, token_block: str, staging_root: str
+    body: Callable[[HeldTarget], State], repo_id: str, revision: str, token_block: str, staging_root: str
 ) -> State:
-    """Do a flow's work while it holds its target, and return the state in which the run ends.
+    """Do the body of a flow while it holds its target, and return the state in which the run ends.
 
     A `PushError` ends the run Failed with its sentence, in the state and in the log, without a stack trace. So does an
     error of the machine's storage. A run that lost its gate to a newer one ends Cancelled. Any other exception is a
@@ -85,7 +85,7 @@ def on_target(
         with holding(staging, hub.target, run) as lease:
             status = StatusBoard.of(hub, staging, run)
             try:
-                state = work(HeldTarget(hub, staging, run, lease, status, Steps()))
+                state = body(HeldTarget(hub, staging, run, lease, status, Steps()))
             except (PushError, OSError) as error:
                 state = ended_by(error)
             return status.ended(state, read_gate(staging))

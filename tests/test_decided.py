@@ -69,13 +69,13 @@ def while_held(
     monkeypatch.setenv("HF_TOKEN", prefect_server.token)
 
     def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
-        def work(held: HeldTarget) -> State:
+        def body(held: HeldTarget) -> State:
             what(held)
             return Completed()
 
         @flow(name="decides", validate_parameters=False)
         def decides(removed: str = "keep") -> State:
-            return on_target(work, repo_id, "main", "", str(tmp_path / "root"))
+            return on_target(body, repo_id, "main", "", str(tmp_path / "root"))
 
         assert decides(**parameters, return_state=True).is_completed()
 

@@ -161,7 +161,7 @@ def image_restored(scene: Scene, night: Night) -> str | None:
 
 
 def image_taken_out(scene: Scene, night: Night) -> str | None:
-    """An image of a session with others, so that the shard stays and loses a row."""
+    """Take out an image of a session with others, so that the shard stays and loses a row."""
     images = scene.world.images
     paths = [p for p in images if sum(o.rsplit("/", 2)[0] == p.rsplit("/", 2)[0] for o in images) > 1]
     paths = [path for path in paths if path not in scene.world.good]
@@ -173,7 +173,7 @@ def image_taken_out(scene: Scene, night: Night) -> str | None:
 
 
 def thing_returns(scene: Scene, night: Night) -> str | None:
-    """A session, an image or a text that was taken out comes back."""
+    """Bring back a session, an image or a text that was taken out."""
     world = scene.world
     names = sorted(name for name in world.away if name not in world.rows_away)
     names = [n for n in names if not n.startswith("sub-") or n.split("/")[0] in world.subjects]
