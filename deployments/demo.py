@@ -51,7 +51,15 @@ class DemoFailed(Exception):
 
 
 def main(unattended: bool, sessions: int | None) -> int:
-    """Run the demo, on a cut of so many sessions or on all of them; the exit code."""
+    """Run the demo from its start to its end.
+
+    Args:
+        unattended: whether it approves its gate itself, loads the result, and ends.
+        sessions: how many sessions of the dataset are made; None for all.
+
+    Returns:
+        The exit code: 0 if everything held, or somebody stopped the demo; else 1.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)
     try:
@@ -91,7 +99,7 @@ def deploy(stack: Stack, data: Path) -> None:
 
 
 def attended(stack: Stack, runs: Runs) -> int:
-    """Start the run, say where to look, and wait for Ctrl-C."""
+    """Start the run, print where to look, and wait for Ctrl-C. It does not return."""
     run = runs.start(DEPLOYMENT)
     print(
         f"""
@@ -133,7 +141,15 @@ def decided(runs: Runs, at_gate: FlowRun) -> str:
 
 
 def once(stack: Stack, runs: Runs) -> int:
-    """The unattended demo."""
+    """Push, decide at the gate, load the result, and push again, and check each of these.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        DemoFailed: something did not hold.
+        RunError: a run did not come to the expected state.
+    """
     seconds: dict[str, float] = {}
     with timed(seconds, "push, to the open gate"):
         run = runs.start(DEPLOYMENT)
@@ -159,7 +175,11 @@ def once(stack: Stack, runs: Runs) -> int:
 
 
 def refuse_wrong_name(runs: Runs, run: UUID) -> None:
-    """Type another repo's name, and wait until the gate asks again."""
+    """Type another repo's name, and wait until the gate asks again.
+
+    Raises:
+        DemoFailed: it does not ask again.
+    """
     before = runs.read(run).state
     runs.decide(run, decision="delete", confirm_repo="demo/another-dataset", note="a slip")
     deadline = time.monotonic() + 120
@@ -173,7 +193,14 @@ def refuse_wrong_name(runs: Runs, run: UUID) -> None:
 
 
 def load_it(stack: Stack) -> dict[str, Any]:
-    """Load the published dataset as a scientist would, in a new process."""
+    """Load the published dataset as a scientist would, in a new process.
+
+    Returns:
+        What `LOAD` prints: the shape and the subject of the first T1w image, its participant, and the numbers of rows.
+
+    Raises:
+        DemoFailed: it cannot be loaded.
+    """
     done = subprocess.run(
         [sys.executable, "-c", LOAD, REPO_ID], env=stack.environment, capture_output=True, text=True, check=False
     )
@@ -186,7 +213,19 @@ def load_it(stack: Stack) -> dict[str, Any]:
 def show(
     stack: Stack, runs: Runs, run: FlowRun, loaded: dict[str, Any], staged: int, seconds: dict[str, float]
 ) -> None:
-    """Print what was done, from what the run left behind and what was counted here."""
+    """Print what was done, from what the run left behind and what was counted here.
+
+    Args:
+        stack: the servers.
+        runs: the runs of the Prefect server.
+        run: the run that was approved.
+        loaded: the result of `load_it`.
+        staged: the bytes that were staged when the gate opened.
+        seconds: the time that each part took, by its name.
+
+    Raises:
+        DemoFailed: the run's figures are not those that were counted here.
+    """
     left = runs.artifacts(run.id)
     figures = runs.figures(run.id)
     expect(loaded["rows"] == figures["rows"], f"{loaded['rows']} rows load, {figures['rows']} were staged")
@@ -234,9 +273,13 @@ def staged_bytes(stack: Stack) -> int:
     return sum(path.stat().st_size for path in stack.staging_root.rglob("*.parquet"))
 
 
-def expect(held: bool, what: str) -> None:
-    """Check one thing that the demo shows."""
-    if not held:
+def expect(true: bool, what: str) -> None:
+    """Check one thing that the demo shows.
+
+    Raises:
+        DemoFailed: it is not so.
+    """
+    if not true:
         raise DemoFailed(what)
 
 

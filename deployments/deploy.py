@@ -39,7 +39,11 @@ class DeployError(Exception):
 
 
 def main() -> int:
-    """Deploy, and return the exit code."""
+    """Deploy to the server that PREFECT_API_URL names, and print what is there then or what is wrong.
+
+    Returns:
+        The exit code: 0 if everything was deployed, else 1.
+    """
     try:
         deploy()
     except DeployError as error:
@@ -49,7 +53,11 @@ def main() -> int:
 
 
 def deploy() -> None:
-    """Deploy to the server that PREFECT_API_URL names."""
+    """Deploy to the server that PREFECT_API_URL names, and print what is there then.
+
+    Raises:
+        DeployError: no server is named, it cannot be used, or Prefect's command line refuses something.
+    """
     url = PREFECT_API_URL.value()
     if not url:
         raise DeployError(
@@ -122,7 +130,15 @@ def of_a_server(url: str) -> Iterator[None]:
 
 
 def prefect(*command: str, folder: Path | None = None) -> None:
-    """Run Prefect's command line, in this folder."""
+    """Run a command of Prefect's command line.
+
+    Args:
+        command: the command and its arguments.
+        folder: the folder in which it runs; None for that of this process.
+
+    Raises:
+        DeployError: the command failed.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *command],
         cwd=folder,

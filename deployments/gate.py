@@ -52,7 +52,7 @@ class NoDecision(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line says; None where it does not."""
+    """What the command line says. What it does not say is None, or empty."""
 
     gate: str | None = None
     """The repo, or the id of the run."""
@@ -64,7 +64,14 @@ class Given:
 
 
 def main(given: Given) -> int:
-    """List the gates, or decide at one; the exit code."""
+    """List the open gates, or decide at one.
+
+    Args:
+        given: what the command line says.
+
+    Returns:
+        The exit code: 0 if the list was printed, or the decision was carried out; else 1.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     url = PREFECT_API_URL.value()
@@ -112,10 +119,10 @@ def print_gates(gates: Sequence[FlowRun]) -> None:
     if not gates:
         print("No gate is open.")
     for gate in gates:
-        print(told(gate))
+        print(described(gate))
 
 
-def told(gate: FlowRun) -> str:
+def described(gate: FlowRun) -> str:
     """Return a few lines about one gate: whose it is, when it opened and closes, what it asks about, where to look."""
     state = gate.state
     if state is None:
@@ -154,42 +161,46 @@ def the_gate(gates: Sequence[FlowRun], wanted: str) -> FlowRun:
 
 
 def form_of(options: Given, gate: FlowRun, questions: Collection[str]) -> dict[str, object]:
-    """The form, from the command line; what is missing is asked, with the gate in front of the person.
+    """Return the form with the answers of the command line. The person is asked for what is missing there.
 
     Args:
         options: the command line.
         gate: the run that waits.
         questions: the fields of its form.
 
+    Returns:
+        The answers by field.
+
     Raises:
-        NoDecision: something is missing, and nobody is there to be asked; or it decides what the gate does not ask.
+        NoDecision: something is missing, and nobody is there to be asked. Or the command line decides about something
+            that the gate does not ask.
     """
     given = {name: getattr(options, name) for name in CHOICES}
     for name, decision in given.items():
         if decision is not None and name not in questions:
             raise NoDecision(
-                f"This gate asks for no --{name}: leave it out. It asks about: {' and '.join(wanted(questions))}."
+                f"This gate asks for no --{name}: leave it out. It asks about: {' and '.join(decisions_in(questions))}."
             )
     missing = [name for name in CHOICES if name in questions and given[name] is None]
     confirmed, note = options.confirm_repo, options.note
     if missing or confirmed is None:
         if not sys.stdin.isatty():
-            give = " and ".join(f"--{one} {CHOICES[one][0]} (or keep)" for one in wanted(questions))
+            give = " and ".join(f"--{one} {CHOICES[one][0]} (or keep)" for one in decisions_in(questions))
             raise NoDecision(f"Give {give} and --confirm-repo NAME; here is no terminal to ask on.")
-        print(told(gate))
-        given |= {one: asked(ASKED[one], CHOICES[one]) for one in missing}
-        confirmed = confirmed if confirmed is not None else asked("Type the repo's name: ")
+        print(described(gate))
+        given |= {one: typed(ASKED[one], CHOICES[one]) for one in missing}
+        confirmed = confirmed if confirmed is not None else typed("Type the repo's name: ")
         note = note or input("Note (why, and who you are; may stay empty): ")
     stale = {"remove_stale": options.remove_stale} if "remove_stale" in questions else {}
-    return {one: given[one] for one in wanted(questions)} | {"confirm_repo": confirmed, **stale, "note": note}
+    return {one: given[one] for one in decisions_in(questions)} | {"confirm_repo": confirmed, **stale, "note": note}
 
 
-def wanted(questions: Collection[str]) -> list[str]:
+def decisions_in(questions: Collection[str]) -> list[str]:
     """Return the decisions that a gate asks for."""
     return [name for name in CHOICES if name in questions]
 
 
-def asked(question: str, choices: Sequence[str] = ()) -> str:
+def typed(question: str, choices: Sequence[str] = ()) -> str:
     """Return what a person types. Ask again until it is not empty, and is one of the choices.
 
     Raises:

@@ -188,10 +188,17 @@ class Stack:
         return process
 
     def run(self, *command: str, folder: Path = REPO) -> str:
-        """Run a command of this stack's to its end, in this folder; what it printed.
+        """Run a Python module to its end, as a client of this stack.
+
+        Args:
+            command: the module and its arguments.
+            folder: the folder in which it runs.
+
+        Returns:
+            What it printed.
 
         Raises:
-            StackError: it failed.
+            StackError: it failed; the message ends with what it printed.
         """
         done = subprocess.run(
             [sys.executable, "-m", *command],

@@ -106,7 +106,13 @@ def states(runs: Sequence[str]) -> dict[str, str]:
 
 
 def gate_line(gate: Gate | None, state: str | None, staged: bool) -> str:
-    """Return one line that says whose gate it is and what has become of it; `staged`: whether anything is left."""
+    """Return one line that says whose gate it is, and what has become of it.
+
+    Args:
+        gate: the target's gate, if a run has claimed it.
+        state: the name of that run's state, if it is known.
+        staged: whether anything is left in the folder.
+    """
     if gate is None:
         return "no run has claimed it"
     if gate.opened_at_commit is None:
@@ -120,7 +126,14 @@ def gate_line(gate: Gate | None, state: str | None, staged: bool) -> str:
 
 
 def main(folder: Path | None = None) -> int:
-    """Print what is in the staging root (BIDS_PUSH_STAGING_ROOT, or this folder); the exit code."""
+    """Print what is staged, target by target, and whose gate each is.
+
+    Args:
+        folder: the staging root; None for BIDS_PUSH_STAGING_ROOT.
+
+    Returns:
+        The exit code: 0 if all of it could be listed, else 1.
+    """
     try:
         root = staging_root_of(folder or "", "the folder")
         found = targets(root)

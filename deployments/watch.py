@@ -217,12 +217,15 @@ def say(line: str) -> None:
 
 
 def main(once: bool = False, every: float = EVERY, silence: float = SILENCE) -> int:
-    """Watch until Ctrl-C, or `once` name the runs that ended at their gates; the exit code.
+    """Watch until Ctrl-C.
 
     Args:
-        once: do only that.
+        once: whether to name the runs that ended at their gates, and end then.
         every: seconds between two looks.
         silence: seconds after which a run counts as dead.
+
+    Returns:
+        The exit code: 1 if there is no server that can be watched, else 0.
     """
     for ending in (signal.SIGINT, signal.SIGTERM):  # said here, since a shell's background job ignores SIGINT
         signal.signal(ending, signal.default_int_handler)

@@ -6,8 +6,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.held import Held, on_target
-from flows.tail import look, tail, tail_again
+from flows.tail import leftovers_besides, tail, tail_again
+from flows.target import HeldTarget, on_target
 from tasks.approve import at_its_gate, claim
 from tasks.record.compare import disagreement
 from tasks.record.remote import read_remote
@@ -35,22 +35,22 @@ def cleanup_staging(
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
 
-    def work(held: Held) -> State:
+    def body(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate)
-        published = read_remote(held.hub)
-        listing = held.hub.listing(published.commit)
+        remote = read_remote(held.hub)
+        listing = held.hub.listing(remote.commit)
         receipts = held.staging.receipts()
         on_hub = [
             receipt
             for receipt in receipts
-            if published.record.shards.get(receipt.path) == receipt.published() and not disagreement(receipt, listing)
+            if remote.record.shards.get(receipt.path) == receipt.line() and not disagreement(receipt, listing)
         ]
-        leftovers = look(held, on_hub)
+        leftovers = leftovers_besides(held, on_hub)
         if on_hub or leftovers.stale:
             claim(held.staging, held.hub.target, held.run)
-        expected = [receipt.published() for receipt in on_hub]
-        evidence = Evidence(expected, on_hub, read=(published.record, listing))
+        expected = [receipt.line() for receipt in on_hub]
+        evidence = Evidence(expected, on_hub, read=(remote.record, listing))
         return tail(held, verification, evidence, leftovers=leftovers)
 
-    return on_target(work, repo_id, revision, token_block, staging_root)
+    return on_target(body, repo_id, revision, token_block, staging_root)

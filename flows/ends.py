@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.held import Held
-from flows.verified import published, verified
+from flows.target import HeldTarget
+from flows.verified import expected_on_hub, verified
 from tasks.approve import read_gate
 from tasks.hub.client import Hub
 from tasks.record.compare import Work, disagreement
@@ -31,7 +31,7 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
+def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
     """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
 
     What somebody else has changed is shown before a commit of this run may take its place.
@@ -65,23 +65,23 @@ def say_what_is_there(held: Held, work: Work, named: Mapping[str, Sequence[str]]
 
 
 def say_what_is_published(
-    held: Held,
+    held: HeldTarget,
     shards: Sequence[ShardSpec],
     work: Work,
     before: Remote,
-    done: Remote,
+    after: Remote,
     listing: Listing,
     texts: Mapping[str, bytes],
     failed: Collection[str],
 ) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
-    lines = {**before.record.shards, **done.record.shards}  # verification names what somebody took out meanwhile
-    removals = find_removals(shards, done.record, replace(listing, commit=done.commit), texts)
+    lines = {**before.record.shards, **after.record.shards}  # verification names what somebody took out meanwhile
+    removals = find_removals(shards, after.record, replace(listing, commit=after.commit), texts)
     held.status.published(
         on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
         failed=sorted(failed),
-        earlier=earlier_of(failed, done.record, listing),
-        held=len(work.held_back),
+        earlier=earlier_of(failed, after.record, listing),
+        held_back=len(work.held_back),
         removals=removals,
         named=still_named(subjects_gone(removals.shards, shards), texts),
     )
@@ -93,22 +93,22 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(held: Held, before: Remote, done: Remote, texts: Collection[str]) -> None:
+def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts: Collection[str]) -> None:
     """Keep for the run's state what a commit has brought that brought no shard.
 
     Args:
         held: the target.
         before: what the target held when the run began.
-        done: what it holds now.
+        after: what it holds now.
         texts: the texts and pictures that had to be committed.
     """
     lines = before.record.shards
-    new = any(lines.get(path) != line for path, line in done.record.shards.items())
-    if new or done.commit == before.commit:
+    new = any(lines.get(path) != line for path, line in after.record.shards.items())
+    if new or after.commit == before.commit:
         return
     parts = [sentences.some_of(sorted(texts), "file")] if texts else []
-    parts += ["the card (README.md)"] if done.card != before.card else []
-    held.status.committed = f"Committed without a shard, as {done.commit[:12]}: {', '.join(parts) or 'the record'}."
+    parts += ["the card (README.md)"] if after.card != before.card else []
+    held.status.committed = f"Committed without a shard, as {after.commit[:12]}: {', '.join(parts) or 'the record'}."
 
 
 def skipped(later: FlowRun, status: str) -> State:
@@ -151,7 +151,7 @@ def show_findings(hub: Hub, checked: Checked) -> None:
 
 
 def show_dry_run(
-    held: Held,
+    held: HeldTarget,
     dataset: Dataset,
     shards: Sequence[ShardSpec],
     work: Work,
@@ -178,11 +178,11 @@ def show_dry_run(
     missing = f"{number(len(work.missing), 'shard')} of {len(shards):,} would be published"
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    told = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{told}")
+    stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{stopped}")
 
 
-def shards_failed(held: Held, verification: Verification, evidence: Evidence, failed: str) -> State:
+def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, failed: str) -> State:
     """End a run that could not stage all shards, after verifying what it and others have published.
 
     Raises:
@@ -196,12 +196,14 @@ def shards_failed(held: Held, verification: Verification, evidence: Evidence, fa
     raise ShardsFailed(failed)
 
 
-def nothing_to_publish(held: Held, work: Work, verification: Verification, remote: Remote, listing: Listing) -> State:
+def nothing_to_publish(
+    held: HeldTarget, work: Work, verification: Verification, remote: Remote, listing: Listing
+) -> State:
     """Return the end of a night with nothing changed.
 
     What is on the Hub is verified first, at the commit that was read.
     """
-    everything = published(remote.record, remote.record, listing, {spec.path for spec in work.done})
+    everything = expected_on_hub(remote.record, remote.record, listing, {spec.path for spec in work.done})
     read = remote.record, listing
     verified(held, verification, Evidence(everything, (), whole=True, commit=remote.commit, read=read))
     staged = held.staging.receipts()

@@ -21,7 +21,7 @@ from prefect.logging import get_run_logger
 
 from flows.steps import Steps, quoted, run_after, that_ran
 from tasks.commit import ContestedTarget, commit_batch
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.disk.contents import ContentCache
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
@@ -42,7 +42,7 @@ ROUNDS = 3
 #: go on for ever, each undoing the other's work.
 CONTESTS = 5
 
-PlanAgain = Callable[[], tuple[Work, Remote, Changes]]
+PlanAgain = Callable[[], tuple[Work, Remote, Besides]]
 """A function that returns what is still to do, by what the target holds now."""
 
 
@@ -51,7 +51,7 @@ class StagingUnsound(PushError):
 
 
 @dataclass
-class Push:
+class Publishing:
     """The part of one run that turns missing shards into published ones."""
 
     hub: Hub
@@ -72,7 +72,7 @@ class Push:
     _contested: bool = False
     """Whether a commit of somebody else was found in this round."""
 
-    def publish(self, work: Work, remote: Remote, changes: Changes, plan_again: PlanAgain) -> Remote:
+    def publish(self, work: Work, remote: Remote, besides: Besides, plan_again: PlanAgain) -> Remote:
         """Stage and upload the missing shards.
 
         A shard whose staged file is damaged before it is sent is staged again. If somebody else has committed
@@ -89,8 +89,8 @@ class Push:
         while True:
             damaged: list[Receipt] = []
             self._contested = False
-            remote = self._make_visible(self._send(self._stage(work), damaged), remote, changes)
-            changes = changes.made()
+            remote = self._make_visible(self._send(self._stage(work), damaged), remote, besides)
+            besides = besides.after_commit()
             if not damaged and not self._contested:
                 return remote
             unsound += bool(damaged)
@@ -99,9 +99,9 @@ class Push:
                     f"{summary(damaged)} were damaged in {self.staging.folder} each time they were staged, before they "
                     "could be sent. Check that disk, and who writes there. The other shards are published."
                 )
-            again = {receipt.path for receipt in damaged}
+            damaged_paths = {receipt.path for receipt in damaged}
             if not self._contested:
-                work = work.again(again)
+                work = work.to_stage_again(damaged_paths)
                 continue
             contests += 1
             if contests == CONTESTS:
@@ -110,10 +110,10 @@ class Push:
                     "What both have in common is published, and nothing of theirs was removed. Find out who it is (the "
                     "repo's list of commits says so), and start again when one of the two has ended for good."
                 )
-            work, remote, changes = plan_again()
-            work = self._with_again(work, again)
+            work, remote, besides = plan_again()
+            work = self._as_it_is_now(work, damaged_paths)
 
-    def _with_again(self, work: Work, damaged: Collection[str]) -> Work:
+    def _as_it_is_now(self, work: Work, damaged: Collection[str]) -> Work:
         """Return the work as it is now in this run.
 
         Shards that have failed in it are left out, and damaged ones are staged again.
@@ -186,21 +186,21 @@ class Push:
                 self.progress.damaged(receipt)
                 damaged.append(receipt)
 
-    def _make_visible(self, sent: Iterator[Transferred], remote: Remote, changes: Changes) -> Remote:
-        """Commit what was transferred, batch by batch. Then commit the changes that no batch has taken along."""
+    def _make_visible(self, sent: Iterator[Transferred], remote: Remote, besides: Besides) -> Remote:
+        """Commit what was transferred, batch by batch. Then commit the rest, if no batch has taken it along."""
         settings = Settings()
         for number, batch in enumerate(batches(sent, settings.batch_shards, settings.batch_bytes), start=1):
             receipts = [one.receipt for one in batch]
-            remote = self._commit(remote, batch, changes, f"{number}: {summary(receipts)}")
-            changes = changes.made()
+            remote = self._commit(remote, batch, besides, f"{number}: {summary(receipts)}")
+            besides = besides.after_commit()
             visible = [receipt for receipt in receipts if receipt.path not in remote.overtaken]
             self.staging.remember(visible, remote.commit)
             self.progress.committed(visible)
-        if changes.any(remote):
-            remote = self._commit(remote, (), changes, "the card and the dataset's own texts")
+        if besides.any(remote):
+            remote = self._commit(remote, (), besides, "the card and the dataset's own texts")
         return remote
 
-    def _commit(self, remote: Remote, batch: Sequence[Transferred], changes: Changes, label: str) -> Remote:
+    def _commit(self, remote: Remote, batch: Sequence[Transferred], besides: Besides, label: str) -> Remote:
         after = [*self._commits[-1:], *self._after(one.receipt for one in batch)] or self.steps.last
         with self.progress.timed("commit"):
             remote, ran = run_after(
@@ -209,7 +209,7 @@ class Push:
                 self.hub,
                 quoted(remote),
                 quoted(batch),
-                quoted(changes),
+                quoted(besides),
                 quoted(self.lease.require),
                 label,
             )

@@ -27,9 +27,8 @@ from flows.ends import (
     show_findings,
     skipped,
 )
-from flows.found import Found, Order, find, find_again, would_stop
-from flows.held import Held, on_target
-from flows.publish import Push
+from flows.find import Found, Order, find, find_again, would_stop
+from flows.publish import Publishing
 from flows.removal import (
     asked_already,
     nothing_removed,
@@ -41,10 +40,11 @@ from flows.removal import (
 )
 from flows.steps import quoted
 from flows.tail import Approved, tail, tail_again
-from flows.verified import published
+from flows.target import HeldTarget, on_target
+from flows.verified import expected_on_hub
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
-from tasks.commit.changes import Changes, as_published, outdated
+from tasks.commit.besides import Besides, as_recorded, outdated
 from tasks.disk.staging import Target
 from tasks.record.change import identity_of
 from tasks.record.compare import Work
@@ -149,23 +149,23 @@ def push_bids(
         accept_changes=accept_changes,
     )
 
-    def work(held: Held) -> State:
+    def body(held: HeldTarget) -> State:
         if gate := at_its_gate(held.staging, held.run):
             return tail_again(held, verification, gate, partial(push, held, order))
         return push(held, order)
 
-    return on_target(work, repo_id, revision, token_block, staging_root)
+    return on_target(body, repo_id, revision, token_block, staging_root)
 
 
-def push(held: Held, order: Order, approved: Approved | None = None) -> State:
+def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> State:
     """Do a night's work, or the removal that a person approved, and return the state in which the run ends."""
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
         stops = would_stop(held, order, found)
         return show_dry_run(held, found.dataset, found.shards, found.work, found.remote.record, found.checked, stops)
     asked = Removals() if approved else to_ask(held, order.removed, found.work.removals)
-    changes = changes_of(order, found)
-    quiet = not (approved or found.work.missing or changes.any(found.remote) or has_claimed(held.staging, held.run.id))
+    besides = besides_shards(order, found)
+    quiet = not (approved or found.work.missing or besides.any(found.remote) or has_claimed(held.staging, held.run.id))
     if quiet and asked_already(held, asked):
         return nothing_to_publish(held, found.work, order.verification, found.remote, found.listing)
     show_findings(held.hub, found.checked)
@@ -173,50 +173,49 @@ def push(held: Held, order: Order, approved: Approved | None = None) -> State:
         claim(held.staging, held.hub.target, held.run)
     if quiet:
         return tail(held, order.verification, evidence_of(held, found, found.work, found.remote, asked))
-    return publish(held, order, found, changes, asked, approved)
+    return publish(held, order, found, besides, asked, approved)
 
 
 def publish(
-    held: Held, order: Order, found: Found, changes: Changes, asked: Removals, approved: Approved | None
+    held: HeldTarget, order: Order, found: Found, besides: Besides, asked: Removals, approved: Approved | None
 ) -> State:
     """Stage, send and commit what is missing (or remove what was approved), verify it, and ask about what is staged."""
     limit = order.max_staged_bytes or Settings().max_staged_bytes
     wave, waiting = found.work.wave(limit, held.staging.staged_bytes())
     log_waiting(wave, waiting)
     pictures = draw(held, found)
-    changes = replace(
-        changes,
+    besides = replace(
+        besides,
         card_of=partial(card, found.dataset, order.repo_id, about=about(found, pictures)),
-        texts={**changes.texts, **pictures.files},
+        texts={**besides.texts, **pictures.files},
     )
     if approved:
         removal = planned_removal(held, approved, wave, found.remote, found.listing, pictures)
         if not removal:
             return nothing_removed(held, approved, removal)
         remember_removed(held, removal, found.remote.record)
-        changes = replace(changes, remove=removal)
+        besides = replace(besides, remove=removal)
     later = frozenset(spec.path for spec in waiting)
-    done, failed = send(held, order, found, wave, later, changes, {**found.texts, **pictures.files})
+    after, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
     if not approved:
-        say_what_is_committed(held, found.remote, done, changes.texts)
-    say_what_is_published(held, found.shards, found.work, found.remote, done, found.listing, found.texts, failed)
-    evidence = evidence_of(held, found, wave, done, asked, failed, waiting=len(waiting))
-    if approved and changes.remove:
-        return removed_state(held, approved, changes.remove, evidence, order.verification, sorted(failed))
+        say_what_is_committed(held, found.remote, after, besides.texts)
+    say_what_is_published(held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed)
+    evidence = evidence_of(held, found, wave, after, asked, failed, waiting=len(waiting))
+    if approved and besides.remove:
+        return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
     if failed:
-        earlier = earlier_of(failed, done.record, found.listing)
-        told = failures(failed, len(found.shards), earlier)
-        return shards_failed(held, order.verification, evidence, told)
+        earlier = earlier_of(failed, after.record, found.listing)
+        return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier))
     return tail(held, order.verification, evidence)
 
 
 def send(
-    held: Held,
+    held: HeldTarget,
     order: Order,
     found: Found,
     wave: Work,
     later: frozenset[str],
-    changes: Changes,
+    besides: Besides,
     texts: Mapping[str, bytes],
 ) -> tuple[Remote, dict[str, PushError]]:
     """Stage, transfer and commit a wave.
@@ -227,7 +226,7 @@ def send(
         found: what was found.
         wave: the work to do.
         later: the paths of shards that have to wait for room.
-        changes: what the commits have to change besides shards.
+        besides: what the commits have to bring besides shards.
         texts: every text and picture that the repo is to hold.
 
     Returns:
@@ -236,25 +235,25 @@ def send(
     hub, staging = held.hub, held.staging
     staging.require_room(sum(spec.room for spec in wave.stage))
 
-    def plan_again() -> tuple[Work, Remote, Changes]:
+    def plan_again() -> tuple[Work, Remote, Besides]:
         work, remote, listing = find_again(held, order, found, later)
-        return work, remote, changes.again(remote, texts, listing)
+        return work, remote, besides.planned_again(remote, texts, listing)
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
-    run = Push(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
-    done = run.publish(wave, found.remote, changes, plan_again)
+    publishing = Publishing(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
+    after = publishing.publish(wave, found.remote, besides, plan_again)
     progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
-    return done, run.failed
+    return after, publishing.failed
 
 
-def changes_of(order: Order, found: Found) -> Changes:
-    """Return what a commit has to change besides shards."""
+def besides_shards(order: Order, found: Found) -> Besides:
+    """Return what the commits have to bring besides shards."""
     shown = about(found, pictures_on(found.remote.card, found.listing))
-    return Changes(
+    return Besides(
         card_of=partial(card, found.dataset, order.repo_id, about=shown),
         texts=outdated(found.texts, found.listing),
-        published=as_published(found.texts),
+        recorded=as_recorded(found.texts),
         dataset=identity_of(found.dataset),
         lost=found.work.lost,
         planned=found.remote.record,
@@ -268,7 +267,7 @@ def about(found: Found, pictures: Pictures) -> About:
     return About(found.checked, pictures, CardVersions.of(found.dataset))
 
 
-def draw(held: Held, found: Found) -> Pictures:
+def draw(held: HeldTarget, found: Found) -> Pictures:
     """Return the card's pictures, of images that this run leaves on the Hub."""
     images = to_draw(found.dataset, found.work, found.remote.record)
     before = pictures_on(found.remote.card, found.listing)
@@ -276,10 +275,10 @@ def draw(held: Held, found: Found) -> Pictures:
 
 
 def evidence_of(
-    held: Held,
+    held: HeldTarget,
     found: Found,
     wave: Work,
-    done: Remote,
+    after: Remote,
     asked: Removals,
     failed: Mapping[str, PushError] = MappingProxyType({}),
     waiting: int = 0,
@@ -289,7 +288,7 @@ def evidence_of(
     in_place = sent | {spec.path for spec in found.work.done}
     receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
     return Evidence(
-        published(found.remote.record, done.record, found.listing, in_place),
+        expected_on_hub(found.remote.record, after.record, found.listing, in_place),
         [receipt for receipt in receipts if receipt],
         sent,
         found.work.drift,
@@ -302,6 +301,6 @@ def evidence_of(
         left_out=found.dataset.left_out,
         texts=found.texts,
         whole=True,
-        made=done.commit,
+        own_commit=after.commit,
         read=(found.remote.record, found.listing),
     )

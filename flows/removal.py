@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.held import Held
 from flows.tail import Approved, closed
+from flows.target import HeldTarget
 from flows.verified import verified
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
@@ -35,7 +35,7 @@ from tasks.values.figures import number
 from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Verification
 
 
-def to_ask(held: Held, removed: Removed, removals: Removals) -> Removals:
+def to_ask(held: HeldTarget, removed: Removed, removals: Removals) -> Removals:
     """Return the removals that this run's gate asks about: those that nobody has decided to keep, or none.
 
     If the run is to ask again, it asks about all of them. They stay open then, until somebody has answered.
@@ -70,7 +70,7 @@ def is_to_ask_again(removed: Removed) -> bool:
     return True
 
 
-def settled(held: Held, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
+def settled(held: HeldTarget, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
     """Return the images that a person has decided about, or is being asked about. They no longer count as a change."""
     gate = read_gate(held.staging)
     asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
@@ -78,7 +78,7 @@ def settled(held: Held, approved: Removals | None, record: PublicationRecord) ->
     return decided | asked | (approved.images if approved else frozenset())
 
 
-def asked_already(held: Held, asked: Removals) -> bool:
+def asked_already(held: HeldTarget, asked: Removals) -> bool:
     """Return whether there is nothing to ask, or the target's open gate asks exactly this.
 
     Then that gate stays open.
@@ -97,7 +97,7 @@ def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
 
 
 def planned_removal(
-    held: Held, approved: Approved, work: Work, remote: Remote, listing: Listing, pictures: Pictures
+    held: HeldTarget, approved: Approved, work: Work, remote: Remote, listing: Listing, pictures: Pictures
 ) -> RemovalPlan:
     """Return which of the approved removals leave the repo now. Log what stays, and why."""
     gate, going = approved.gate, {spec.path for spec in work.missing}
@@ -124,14 +124,14 @@ def planned_removal(
     return plan
 
 
-def remember_removed(held: Held, plan: RemovalPlan, record: PublicationRecord) -> None:
+def remember_removed(held: HeldTarget, plan: RemovalPlan, record: PublicationRecord) -> None:
     """Remember which images this removal takes, before it does: if they come back one day, a person is asked."""
     images = {image.path for path in plan.shards for image in record.shards[path].images}
     images |= {image for rows in plan.rows.values() for image in rows}
     write_removed(held.staging, read_removed(held.staging).with_more(images))
 
 
-def nothing_removed(held: Held, approved: Approved, plan: RemovalPlan) -> State:
+def nothing_removed(held: HeldTarget, approved: Approved, plan: RemovalPlan) -> State:
     """Return the end of a run that has nothing left to remove of what was approved."""
     write_gate(held.staging, closed(held))
     said = f"Nothing was removed from the Hub: {plan.kept[0].file}: {plan.kept[0].why}." if plan.kept else ""
@@ -143,23 +143,23 @@ def nothing_removed(held: Held, approved: Approved, plan: RemovalPlan) -> State:
 
 
 def removed_state(
-    held: Held,
+    held: HeldTarget,
     approved: Approved,
     plan: RemovalPlan,
-    found: Evidence,
+    evidence: Evidence,
     level: Verification,
     failed: Sequence[str],
 ) -> State:
     """Verify what the removal has left, and return the state in which the run ends, which says what was removed."""
     write_gate(held.staging, closed(held))
     plan = plan.model_copy(update={"rows": {path: of for path, of in plan.rows.items() if path not in failed}})
-    gone = sentences.gone_from_the_hub(plan)
+    removed = sentences.gone_from_the_hub(plan)
     try:
-        report = verified(held, level, found)
+        report = verified(held, level, evidence)
         require_gone(held.hub, plan, report.commit)
     except VerificationFailed as error:
-        raise VerificationFailed(f"{gone} After that: {error}") from error
-    record_publication(held.hub, report, found.source, held.steps.last)
+        raise VerificationFailed(f"{removed} After that: {error}") from error
+    record_publication(held.hub, report, evidence.source, held.steps.last)
     create_markdown_artifact(
         sentences.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
         key=artifact_key("removed", held.hub.target),
@@ -167,12 +167,12 @@ def removed_state(
     )
     where = f"{held.staging.folder} on {socket.gethostname()}"
     parts = [
-        f"{gone} The head is {report.commit[:12]}.",
+        f"{removed} The head is {report.commit[:12]}.",
         f"Not removed: {number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
         if plan.kept
         else "",
         approved.staged.message or "" if approved.staged else "",
-        *sentences.after_a_removal(plan, found.named, held.staging.receipts(), where),
+        *sentences.after_a_removal(plan, evidence.named, held.staging.receipts(), where),
     ]
     message = "\n".join(filter(None, parts))
     if failed:

@@ -10,8 +10,8 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.held import Held
 from flows.steps import quoted
+from flows.target import HeldTarget
 from flows.verified import verified
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
@@ -26,7 +26,7 @@ from tasks.report.evidence import (
     Fate,
     Gate,
     Leftovers,
-    Removal,
+    StagedFile,
     VerificationReport,
     not_as_shown,
     shown_as,
@@ -62,9 +62,9 @@ def never_asked(approved: Approved) -> State:
 
 
 def tail(
-    held: Held,
+    held: HeldTarget,
     verification: Verification,
-    found: Evidence,
+    evidence: Evidence,
     remove: Remove = never_asked,
     leftovers: Leftovers | None = None,
 ) -> State:
@@ -73,31 +73,31 @@ def tail(
     Args:
         held: the target.
         verification: how deep to look.
-        found: what the run brings to its gate.
+        evidence: what the run brings to its gate.
         remove: removes what was approved to leave the repo.
         leftovers: what else is in the staging folder, if it was looked at before.
 
     Returns:
         The state in which the run ends.
     """
-    report = verified(held, verification, found)
-    if not (found.receipts or found.asked):
-        leftovers = leftovers or look(held, ())
+    report = verified(held, verification, evidence)
+    if not (evidence.receipts or evidence.asked):
+        leftovers = leftovers or leftovers_besides(held, ())
         if not leftovers.stale:
             return Completed(name="NothingStaged", message=sentences.nothing_staged(leftovers))
-    _remember(held.staging, found.receipts, report)
-    if found.expected:
-        record_publication(held.hub, report, found.source, held.steps.last)
+    _remember(held.staging, evidence.receipts, report)
+    if evidence.expected:
+        record_publication(held.hub, report, evidence.source, held.steps.last)
     if not held.run.deployed:
-        return Completed(name="Staged", message=_how_to_open(found.receipts, leftovers.stale if leftovers else ()))
-    leftovers = leftovers or look(held, found.receipts)
+        return Completed(name="Staged", message=_how_to_open(evidence.receipts, leftovers.stale if leftovers else ()))
+    leftovers = leftovers or leftovers_besides(held, evidence.receipts)
     where = _where(held.staging)
-    gate = _open(held, found, report, leftovers, where)
+    gate = _open(held, evidence, report, leftovers, where)
     held.status.show("Suspended", gate)
-    return _decide(held, gate, report, found.receipts, where, remove)
+    return _decide(held, gate, report, evidence.receipts, where, remove)
 
 
-def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
+def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove: Remove = never_asked) -> State:
     """Do what `tail` does for a run that comes back to its gate, and only with the shards that the gate showed.
 
     They are verified again, at the present head of the target. Those that are gone or changed are logged.
@@ -111,11 +111,11 @@ def tail_again(held: Held, verification: Verification, gate: Gate, remove: Remov
         return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
     if gone:
         get_run_logger().warning("%s", sentences.gone_already(gone, len(gate.shown)))
-    report = verified(held, verification, Evidence([receipt.published() for receipt in receipts], receipts))
+    report = verified(held, verification, Evidence([receipt.line() for receipt in receipts], receipts))
     return _decide(held, gate, report, there, _where(held.staging), remove)
 
 
-def look(held: Held, receipts: Sequence[Receipt]) -> Leftovers:
+def leftovers_besides(held: HeldTarget, receipts: Sequence[Receipt]) -> Leftovers:
     """Return what is staged besides these shards, after the last step."""
     return held.steps.take(look_for_leftovers, held.hub, held.staging, quoted(receipts))
 
@@ -133,12 +133,12 @@ def _where(staging: Staging) -> sentences.Where:
 
 
 def _open(
-    held: Held, found: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
+    held: HeldTarget, evidence: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
 ) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
     artifact = create_markdown_artifact(
-        sentences.evidence(hub, report, found, leftovers, where),
+        sentences.evidence(hub, report, evidence, leftovers, where),
         key=artifact_key("evidence", hub.target),
         description=f"Evidence for the cleanup of {hub.target}",
     )
@@ -148,12 +148,12 @@ def _open(
         target=str(hub.target),
         opened_at_commit=report.commit,
         expires=where.expires,
-        shown=tuple(shown_as(receipt) for receipt in found.receipts),
+        shown=tuple(shown_as(receipt) for receipt in evidence.receipts),
         stale=leftovers.stale,
-        waiting=found.waiting,
-        removals=found.asked,
-        named=found.named if found.asked else {},
-        drift=len(found.drift),
+        waiting=evidence.waiting,
+        removals=evidence.asked,
+        named=evidence.named if evidence.asked else {},
+        drift=len(evidence.drift),
         artifact=str(artifact),
     )
     write_gate(staging, gate)
@@ -161,7 +161,7 @@ def _open(
 
 
 def _decide(
-    held: Held,
+    held: HeldTarget,
     gate: Gate,
     report: VerificationReport,
     receipts: Sequence[Receipt],
@@ -173,9 +173,9 @@ def _decide(
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
     text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
-    waits = held.status.told(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    files, named = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
-    question = Question(text, picture, files, waits, where.expires, named, bool(gate.stale))
+    waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
+    files, removals = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
+    question = Question(text, picture, files, waits, where.expires, removals, bool(gate.stale))
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
     _note_what_is_kept(held, gate, approval)
@@ -188,7 +188,7 @@ def _decide(
     return remove(Approved(gate, approval, staged))
 
 
-def _note_what_is_kept(held: Held, gate: Gate, approval: Approval) -> None:
+def _note_what_is_kept(held: HeldTarget, gate: Gate, approval: Approval) -> None:
     """Remember a decision to keep removals, so that nobody is asked again; and forget one that is not so any more."""
     if approval.removals is Fate.KEEP:
         run, now = held.run, datetime.now(UTC)
@@ -201,7 +201,7 @@ def _note_what_is_kept(held: Held, gate: Gate, approval: Approval) -> None:
 
 
 def _staged(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+    held: HeldTarget, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
 ) -> State | None:
     """Do what the person says about the staged files, and return the state. None if they were not asked about them."""
     if approval.decision is None:
@@ -212,23 +212,23 @@ def _staged(
 
 
 def _clean_up(
-    held: Held, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
+    held: HeldTarget, gate: Gate, report: VerificationReport, receipts: Sequence[Receipt], approval: Approval
 ) -> State:
     hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
-    leftovers = look(held, receipts) if approval.remove_stale else Leftovers()
+    leftovers = leftovers_besides(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
-    lost = sentences.gone_already(gone, len(gate.shown)) if gone else ""
+    gone_already = sentences.gone_already(gone, len(gate.shown)) if gone else ""
     create_markdown_artifact(
-        sentences.cleanup(plan, result, approval.note, lost),
+        sentences.cleanup(plan, result, approval.note, gone_already),
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )
     freed = f"{size(result.freed)} in {number(len(result.removed), 'file')} freed"
     if result.refused:
         first = result.refused[0]
-        removed = {removal.file for removal in result.removed}
+        removed = {staged.file for staged in result.removed}
         write_gate(staging, gate.model_copy(update={"shown": tuple(s for s in gate.shown if s.file not in removed)}))
         return Failed(
             name="CleanupRefused",
@@ -239,17 +239,17 @@ def _clean_up(
         write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
     else:
         write_gate(staging, closed(held))
-    earlier = ", stale shards in its history" if any(removal.commit for removal in result.removed) else ""
-    told = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}.{' ' * bool(lost)}{lost}"
-    return Completed(name="CleanedUp", message=told)
+    earlier = ", stale shards in its history" if any(staged.commit for staged in result.removed) else ""
+    listed = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}."
+    return Completed(name="CleanedUp", message=" ".join(filter(None, (listed, gone_already))))
 
 
-def closed(held: Held) -> Gate:
+def closed(held: HeldTarget) -> Gate:
     """Return the gate of this run after all of it was decided and done."""
     return Gate(flow_run_id=held.run.id, flow_run_name=held.run.name, target=str(held.hub.target))
 
 
-def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[Removal]) -> str:
+def _how_to_open(receipts: Sequence[Receipt], stale: Sequence[StagedFile]) -> str:
     staged_bytes = size(sum(receipt.size for receipt in receipts))
     staged = f"{number(len(receipts), 'shard')}, {staged_bytes}, verified and still staged"
     return (

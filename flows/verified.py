@@ -11,8 +11,8 @@ from functools import partial
 
 from prefect.logging import get_run_logger
 
-from flows.held import Held
 from flows.steps import quoted
+from flows.target import HeldTarget
 from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
 from tasks.disk.rounds import read_round, write_round
 from tasks.record.compare import disagreement
@@ -23,7 +23,7 @@ from tasks.values.settings import Settings
 from tasks.verify import ReadBack, Reading, verify_target
 
 
-def verified(held: Held, level: Verification, found: Evidence) -> VerificationReport:
+def verified(held: HeldTarget, level: Verification, evidence: Evidence) -> VerificationReport:
     """Verify the target after the last step, and return the report if nothing failed.
 
     What was found is kept in the staging folder and in the target's status. A verification that could not look at the
@@ -35,8 +35,8 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
     staging, settings, now, log = held.staging, Settings(), datetime.now(UTC), get_run_logger()
     before, damaged = read_failed(staging)
     kept, lost = read_round(staging.round, settings.sample_nights, now)
-    a_night = found.whole and level != "listing"
-    tonight = kept.begun(found.expected, settings.sample_nights, now) if a_night else kept
+    a_night = evidence.whole and level != "listing"
+    tonight = kept.begun(evidence.expected, settings.sample_nights, now) if a_night else kept
     if damaged:
         log.warning("%s", damaged)
     if a_night and lost:
@@ -44,23 +44,23 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
     reading = Reading(
         round=tonight,
         least=settings.sample_shards,
-        sent=found.sent,
-        again=frozenset(before),
-        texts=found.texts,
-        made=found.made,
-        commit=found.commit,
-        read=found.read,
+        sent=evidence.sent,
+        failed_before=frozenset(before),
+        texts=evidence.texts,
+        own_commit=evidence.own_commit,
+        commit=evidence.commit,
+        read=evidence.read,
     )
-    report = held.steps.take(verify_target, held.hub, quoted(found.expected), level, quoted(reading), ReadBack())
+    report = held.steps.take(verify_target, held.hub, quoted(evidence.expected), level, quoted(reading), ReadBack())
 
     failed = still_failed(before, report.failures, report.right, report.gone, report.commit, now)
     write_failed(staging, failed)
     right = set(report.right)
-    after = tonight.after(shard for shard in found.expected if shard.path in right)
+    after = tonight.after(shard for shard in evidence.expected if shard.path in right)
     if a_night or right:
         write_round(staging.round, after)
     if a_night:
-        held.status.rotated(after, after.places(len(found.expected), settings.sample_shards))
+        held.status.rotated(after, after.places(len(evidence.expected), settings.sample_shards))
     report.require_good(before, partial(staged_copy, staging))
     mended = sorted(before.keys() - failed.keys())
     held.status.verified(report, " ".join(filter(None, (sentences.verified(report, mended), damaged))))
@@ -68,8 +68,8 @@ def verified(held: Held, level: Verification, found: Evidence) -> VerificationRe
     return report
 
 
-def published(
-    before: PublicationRecord, after: PublicationRecord, listing: Listing, settled: Collection[str]
+def expected_on_hub(
+    before: PublicationRecord, after: PublicationRecord, listing: Listing, in_place: Collection[str]
 ) -> Sequence[PublishedShard]:
     """Return everything that has to be on the Hub when a run has done its part, sorted by path.
 
@@ -82,7 +82,7 @@ def published(
         before: the record as the run found it.
         after: the record now.
         listing: the files of the repo as the run found them.
-        settled: paths of shards that the run has published or found in order.
+        in_place: paths of shards that the run has published, or has found in order.
     """
-    lines = {path: line for path, line in before.shards.items() if path in settled} | dict(after.shards)
-    return [line for path, line in sorted(lines.items()) if path in settled or disagreement(line, listing) is None]
+    lines = {path: line for path, line in before.shards.items() if path in in_place} | dict(after.shards)
+    return [line for path, line in sorted(lines.items()) if path in in_place or disagreement(line, listing) is None]

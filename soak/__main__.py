@@ -19,7 +19,11 @@ DONE = {"PAUSED", "COMPLETED"}
 
 
 def main() -> int:
-    """Run the rounds; 1 if anything was lost or done twice beyond what was in flight."""
+    """Run the rounds, and print what came of them.
+
+    Returns:
+        The exit code: 1 if anything was lost, or done twice beyond what was in flight; else 0.
+    """
     parser = argparse.ArgumentParser(prog="python -m soak", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--sessions", type=int, default=10)
@@ -45,7 +49,7 @@ def main() -> int:
 
 
 class Tally:
-    """What the rounds added up to."""
+    """The sums over all rounds."""
 
     def __init__(self) -> None:
         self.rounds = 0
@@ -57,7 +61,14 @@ class Tally:
         self.started = time.monotonic()
 
     def add(self, number: int, kinds: list[str], before: Found, verdict: Verdict) -> None:
-        """Count a round, and say what came of it."""
+        """Count a round, and print what came of it.
+
+        Args:
+            number: the round's number, from 0.
+            kinds: what went wrong in it.
+            before: what there was when its clean run began.
+            verdict: what was found after that run.
+        """
         self.rounds += 1
         self.faults.update(kinds)
         self.losses += [f"round {number}: {loss}" for loss in verdict.losses]
@@ -74,7 +85,11 @@ class Tally:
         )
 
     def show(self) -> int:
-        """Print the figures; the exit code."""
+        """Print the figures, and what was lost.
+
+        Returns:
+            The exit code, as `main` returns it.
+        """
         print(f"\nsoak_rounds {self.rounds} rounds")
         print(f"soak_s_per_round {(time.monotonic() - self.started) / max(self.rounds, 1):.1f} s")
         for kind, count in sorted(self.faults.items()):
@@ -89,7 +104,11 @@ class Tally:
 
 
 def fresh_build(here: Rig) -> tuple[dict[str, bytes], float]:
-    """What an undisturbed push publishes, and the seconds its process works."""
+    """Push to an empty Hub, undisturbed.
+
+    Returns:
+        Every file of the target by its path, and the seconds that the run's process has worked.
+    """
     for _ in range(2):  # the second time with everything in the disk's cache, as in the rounds
         here.retire()
         here.wind_back()
@@ -109,7 +128,17 @@ def play(
     tally: Tally,
     hazard: str | None = None,
 ) -> None:
-    """One round: a push that is broken, then a clean one, and now and then a hazard after it."""
+    """Play one round: break a push, let a clean one follow, and now and then bring about a hazard after it.
+
+    Args:
+        here: the servers and the target.
+        number: the round's number, from 0.
+        draw: the source of everything that is random in it.
+        seconds: the time that an undisturbed push works.
+        reference: what an undisturbed push publishes: path in the repo -> bytes.
+        tally: counts the round.
+        hazard: the hazard that comes after the clean run; None draws whether one comes, and which.
+    """
     here.retire()
     here.wind_back()
     victim = draw.choices(list(faults.VICTIMS), list(faults.VICTIMS.values()))[0]
@@ -138,7 +167,11 @@ def play(
 
 
 def after_cleanup(here: Rig, reference: dict[str, bytes]) -> list[str]:
-    """A cleanup that was killed has lost nothing: the Hub holds it all, and the next run finds nothing to do."""
+    """Check that a cleanup that was killed has lost nothing: the Hub holds it all, and the next run has nothing to do.
+
+    Returns:
+        What is wrong, in sentences; empty if nothing is.
+    """
     run = here.push()
     ended = here.runs.wait(run, DONE)
     name = ended.state.name if ended.state else None

@@ -25,7 +25,14 @@ ROUTES = ("/preupload/", "xet-write-token", "/v1/xorbs/", "/v2/shards", COMMIT, 
 
 
 def kill(rig: Rig, run: UUID, victim: str, after: float) -> None:
-    """SIGKILL to one process, `after` seconds into the run's work; what is needed is started again at once."""
+    """Kill one process with SIGKILL, and start at once again what the run needs.
+
+    Args:
+        rig: the servers and the target.
+        run: the run that is at work.
+        victim: the process, by its name in `VICTIMS`.
+        after: the seconds of the run's work before the kill.
+    """
     process = rig.wait_for_work(run)
     if victim == "flow as it writes a shard":
         wait_for_a_write(rig, process, after)
@@ -48,7 +55,13 @@ def kill(rig: Rig, run: UUID, victim: str, after: float) -> None:
 
 
 def wait_for_a_write(rig: Rig, process: psutil.Process, after: float) -> None:
-    """Wait until a shard is half written: one that begins some instant of the run's work later (`after`, a tenth)."""
+    """Wait until a shard is half written.
+
+    Args:
+        rig: the servers and the target.
+        process: the process that works for the run.
+        after: seconds. A tenth of them is waited first, and all of them are waited for a half-written shard.
+    """
     time.sleep(after / 10)  # staging is over long before the sending is
     deadline = time.monotonic() + after
     while time.monotonic() < deadline and process.is_running():
@@ -59,7 +72,7 @@ def wait_for_a_write(rig: Rig, process: psutil.Process, after: float) -> None:
 
 
 def hub_fault(rig: Rig, draw: random.Random) -> str:
-    """Requests to the Hub that fail while the run works: a kind, a route, and which of them."""
+    """Let some requests to the Hub fail while the run works, and return a few words that say how."""
     kind = draw.choice(["status 500", "status 503", "status 429", "lose_response", "cut_request"])
     path = COMMIT if kind == "lose_response" and draw.random() < 0.7 else draw.choice(ROUTES)
     rule: dict[str, object] = {"fault": kind, "path": path, "after": draw.randrange(4), "times": draw.randrange(1, 3)}
@@ -72,7 +85,11 @@ def hub_fault(rig: Rig, draw: random.Random) -> str:
 
 
 def damage(rig: Rig, draw: random.Random) -> str | None:
-    """Something done to the staging folder by hand, after the kill; None where nothing is staged."""
+    """Damage a staged shard by hand, after the kill.
+
+    Returns:
+        A few words that say how; None if fewer than two shards are staged.
+    """
     shards = sorted(rig.staging.shards.rglob("*.parquet"))
     if len(shards) < 2:
         return None
@@ -95,7 +112,11 @@ def damage(rig: Rig, draw: random.Random) -> str | None:
 
 
 def somebody_else(rig: Rig, draw: random.Random) -> str | None:
-    """A commit by somebody else on the target, after the kill; None where there is no repo yet."""
+    """Commit to the target as somebody else, after the kill.
+
+    Returns:
+        A few words that say what; None if there is no repo yet.
+    """
     hub = rig.hub
     try:
         head = hub.head()
@@ -124,7 +145,11 @@ def approved_and_killed(rig: Rig, run: UUID, draw: random.Random) -> None:
 
 
 def mended(rig: Rig) -> None:
-    """Nothing is broken from now on."""
+    """Let the Hub answer every request as it should from now on.
+
+    Raises:
+        AssertionError: the Hub does not answer at all.
+    """
     for _ in range(50):
         try:
             rig.break_on()

@@ -1,7 +1,7 @@
 """What a round may meet after its clean run: hazards that are no kill, on a target that is published and at its gate.
 
-Each is a function that brings the hazard about and says what was lost by it, in sentences; the target must be as it was
-before, or as a fresh build. Some begin with a target that is wound back, as a hazard of the first push.
+Each is a function that brings the hazard about, and returns what was lost by it, in sentences. The target must be as it
+was before, or as an undisturbed push leaves it. Some wind the target back first, as hazards of the first push.
 """
 
 import os
@@ -35,7 +35,7 @@ Reference = dict[str, bytes]
 
 
 def half_mounted(here: Rig, draw: random.Random, reference: Reference) -> list[str]:
-    """Three of four subjects' folders are empty in a nightly run."""
+    """Run a night in which three of four subjects' folders are empty."""
     before, staged = reference_of(here), here.staged()
     with unmounted(here.source, draw):
         name = ended(here, here.push())
@@ -44,7 +44,7 @@ def half_mounted(here: Rig, draw: random.Random, reference: Reference) -> list[s
 
 
 def swapped_at_the_gate(here: Rig, draw: random.Random, reference: Reference) -> list[str]:
-    """Two staged files change places while the run waits, and a person lets all of them go."""
+    """Let two staged files change places while the run waits, and let a person let all of them go."""
     run = here.push()
     if ended(here, run) != "Suspended":
         run = here.at_gate()
@@ -64,7 +64,7 @@ def swapped_at_the_gate(here: Rig, draw: random.Random, reference: Reference) ->
 
 
 def other_bytes(here: Rig, draw: random.Random, reference: Reference) -> list[str]:
-    """The Hub sends other bytes for every shard, and then the right ones again."""
+    """Let the Hub send other bytes for every shard, and then the right ones again."""
     staged = here.staged()
     here.break_on({"fault": "other_bytes", "method": "GET", "path": SHARDS, "times": -1})
     told = expected({"VerificationFailed"}, ended(here, here.push(verification=draw.choice(["sample", "full"]))))
@@ -74,7 +74,7 @@ def other_bytes(here: Rig, draw: random.Random, reference: Reference) -> list[st
 
 
 def stale_head(here: Rig, draw: random.Random, reference: Reference) -> list[str]:
-    """The Hub answers with an old head, so many times, in a first push."""
+    """Let the Hub answer with an old head in a first push, one to three times."""
     here.retire()
     here.wind_back()
     times = draw.randrange(1, 4)
@@ -85,7 +85,7 @@ def stale_head(here: Rig, draw: random.Random, reference: Reference) -> list[str
 
 
 def foreign_writer(here: Rig, draw: random.Random, reference: Reference) -> list[str]:
-    """Somebody else commits again and again while a first push works."""
+    """Let somebody else commit again and again while a first push works."""
     here.retire()
     here.wind_back()
     enough = threading.Event()
@@ -103,7 +103,10 @@ def foreign_writer(here: Rig, draw: random.Random, reference: Reference) -> list
 
 
 def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Reference) -> list[str]:
-    """A machine stands still in its push for longer than its lease; another one publishes a newer dataset meanwhile."""
+    """Let a machine stand still in its push for longer than its lease.
+
+    Another machine publishes a newer dataset meanwhile.
+    """
     here.retire()
     here.wind_back()
     newer = edited(here, draw)
@@ -138,7 +141,7 @@ def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Referenc
 
 
 def holder_of(here: Rig) -> UUID | None:
-    """The run that has the lease of the target."""
+    """Return the id of the run that has the lease of the target, or None."""
     lease = here.runs.client.read_variable_by_name(variable_name(here.hub.target))
     return UUID(lease.value["run"]) if lease is not None and isinstance(lease.value, dict) else None
 
@@ -155,42 +158,42 @@ HAZARDS: dict[str, Hazard] = {
 
 
 def ended(here: Rig, run: UUID) -> str:
-    """The name of the state in which a run ends, or waits."""
+    """Wait until a run ends, or waits at its gate, and return the name of its state."""
     state = here.runs.wait(run, DONE).state
     return "" if state is None else (state.name or "")
 
 
 def state_of(here: Rig, run: UUID) -> str:
-    """The name of a run's state now."""
+    """Return the name of a run's present state."""
     state = here.runs.read(run).state
     return "" if state is None else (state.name or "")
 
 
 def expected(names: set[str], name: str) -> list[str]:
-    """What is wrong with the name of a state."""
+    """Return what is wrong with the name of a state, if it is not one of these."""
     return [] if name in names else [f"ended {name}, not {' or '.join(sorted(names))}"]
 
 
 def changed(before: Reference, after: Reference) -> list[str]:
-    """The files of the target that are other ones now."""
+    """Return a sentence for each file of the target that has other bytes now."""
     return [
         f"{path} was changed" for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)
     ]
 
 
 def gone(before: dict[Path, str], after: dict[Path, str]) -> list[str]:
-    """The staged files that are gone."""
+    """Return a sentence for each staged file that is gone."""
     return [f"{file.name} was removed from the staging" for file in sorted(before.keys() - after.keys())]
 
 
 def without_foreign(files: Reference) -> Reference:
-    """The files of a target that are not somebody else's."""
+    """Return the files of a target without those of somebody else."""
     return {path: data for path, data in files.items() if not path.startswith(FOREIGN) and path != "notes.md"}
 
 
 @contextmanager
 def unmounted(source: Path, draw: random.Random) -> Iterator[None]:
-    """Most subjects' folders are empty."""
+    """Leave the folders of three of four subjects empty for as long as the block runs."""
     folders = sorted(source.glob("sub-*"))
     aside = source.parent / "unmounted"
     aside.mkdir(exist_ok=True)
@@ -207,7 +210,14 @@ def unmounted(source: Path, draw: random.Random) -> Iterator[None]:
 
 
 def commit_now_and_then(hub: Hub, enough: threading.Event, written: list[str], every: float) -> None:
-    """Commit a file of one's own each so many seconds, until it is enough."""
+    """Commit as somebody else until it is enough, or until there are `FOREIGN_COMMITS` of their files.
+
+    Args:
+        hub: the target.
+        enough: ends it.
+        written: the paths of the files that were committed are added to it.
+        every: seconds from one commit to the next.
+    """
     while not enough.wait(every) and len(written) < FOREIGN_COMMITS:
         path = f"{FOREIGN}{len(written)}.txt"
         try:
@@ -218,7 +228,7 @@ def commit_now_and_then(hub: Hub, enough: threading.Event, written: list[str], e
 
 
 def edited(here: Rig, draw: random.Random) -> Path:
-    """A copy of the dataset with one image more like it: of the same size, and other bytes."""
+    """Make a copy of the dataset in which one image has other bytes and the same size, and return its folder."""
     newer = here.source.parent / "newer"
     shutil.rmtree(newer, ignore_errors=True)
     shutil.copytree(here.source, newer, copy_function=shutil.copy2)
@@ -230,7 +240,7 @@ def edited(here: Rig, draw: random.Random) -> Path:
 
 
 def make(here: Rig, deployment: UUID, source: Path, staging_root: Path) -> UUID:
-    """A flow run of the deployment without a work pool."""
+    """Make a flow run of a deployment that has no work pool, and return its id."""
     parameters = {
         "source": str(source),
         "repo_id": REPO_ID,
@@ -242,7 +252,7 @@ def make(here: Rig, deployment: UUID, source: Path, staging_root: Path) -> UUID:
 
 @contextmanager
 def machines(here: Rig) -> Iterator[tuple[Warm, Warm]]:
-    """Two machines with the same Prefect server and Hub, each with a home of its own, and a short lease."""
+    """Start two machines on the same Prefect server and Hub, each with caches of its own, and with a short lease."""
     shutil.rmtree(here.stack.folder / "other-machine", ignore_errors=True)
     log = here.stack.folder / "machines.log"
     settings = {LEASE: str(LEASE_SECONDS)}

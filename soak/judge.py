@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soak.rig import Rig
-from tasks.disk.staging import identity
+from tasks.disk.untrusted import identity
 from tasks.hub.client import RepoMissing
 from tasks.record.compare import disagreement
 from tasks.record.remote import CARD, RECORD, read_remote
@@ -16,7 +16,7 @@ OVERHEAD = 1.02
 
 @dataclass(frozen=True)
 class Found:
-    """What there was when the clean run began."""
+    """The Hub and the staging folder as they were when the clean run began."""
 
     on_hub: frozenset[str]
     """Shards that record and listing agree on."""
@@ -32,7 +32,7 @@ class Found:
 
 @dataclass
 class Verdict:
-    """What came of a round."""
+    """The judgement of a round."""
 
     losses: list[str] = field(default_factory=list)
     embedded_again: int = 0
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def look(rig: Rig) -> Found:
-    """What there is now."""
+    """Look at the Hub and the staging folder, and return what there is now."""
     staging, hub = rig.staging, rig.hub
     try:
         published = read_remote(hub)
@@ -57,13 +57,19 @@ def look(rig: Rig) -> Found:
 
 
 def reference_of(rig: Rig) -> dict[str, bytes]:
-    """Every file of the target, read back: what a fresh build gives."""
+    """Read every file of the target back, and return path -> bytes."""
     head = rig.hub.head()
     return {path: rig.hub.read(path, head) or b"" for path in rig.hub.listing(head).files}
 
 
 def judge(rig: Rig, before: Found, reference: dict[str, bytes]) -> Verdict:
-    """Compare the target with the reference, byte for byte, and the clean run's work with what was missing."""
+    """Compare the target with the reference, byte for byte, and the clean run's work with what was missing.
+
+    Args:
+        rig: the servers and the target.
+        before: what there was when the clean run began.
+        reference: what an undisturbed push publishes: path in the repo -> bytes.
+    """
     verdict = Verdict()
     now = reference_of(rig)
     now.pop("notes.md", None)  # somebody else's, and left alone

@@ -35,14 +35,14 @@ SETTINGS = {
 
 
 class CountedStack(Stack):
-    """A stack whose Hub can be made to fail, and counts what it is asked; its worker is a fast one, if so asked."""
+    """A stack whose Hub counts requests and can be made to fail. Its worker is a fast one, unless it is `cold`."""
 
     hub_module = "tests.counted_hub"
     cold = False  # Prefect's own worker, with a new interpreter for each run
 
     @property
     def numbers(self) -> Path:
-        """Where the fast worker has the numbers of its runs' processes."""
+        """The folder in which the fast worker keeps the process ids of its runs."""
         return self.folder / "processes"
 
     def start_worker(self) -> Process:
@@ -72,11 +72,11 @@ class Rig:
 
     @property
     def staging(self) -> Staging:
-        """The target's staging folder; a new object, which remembers no hash."""
+        """The target's staging folder, each time as a new object, which remembers no hash."""
         return Staging.of(self.stack.staging_root, self.hub.target)
 
     def wind_back(self) -> None:
-        """Everything as before the first push: an empty Hub, nothing staged, nothing in the client's caches."""
+        """Bring back the time before the first push: an empty Hub, nothing staged, nothing in the client's caches."""
         self.stack.processes["hub"].kill()
         root = self.stack.folder / "hub"
         for folder in (root, self.stack.staging_root, self.stack.folder / "hf"):
@@ -87,34 +87,37 @@ class Rig:
         self.break_on()
 
     def break_on(self, *rules: dict[str, object]) -> None:
-        """From now on the Hub breaks these requests, and no others; it is always as far away as a network."""
+        """Let the Hub break the requests that these rules name from now on, and no others.
+
+        Whatever the rules, each answer takes as long as over a network.
+        """
         httpx2.post(f"{self.stack.endpoint}/_faults", json=[*rules, NETWORK], timeout=30).raise_for_status()
 
     def asked(self) -> list[Asked]:
-        """What the Hub was asked in this round, killed and started again or not."""
+        """Return every request to the Hub in this round, whether or not it was killed meanwhile."""
         return read_journal(self.stack.folder / "hub")
 
     def content_received(self) -> int:
-        """The bytes of shards' content that the Hub was sent in this round."""
+        """Return how many bytes of shards' content the Hub was sent in this round."""
         return sum(a.received for a in self.asked() if a.method in {"POST", "PUT"} and CONTENT.search(a.path))
 
     def push(self, **parameters: Any) -> UUID:
-        """Start a run of push-bids/manual."""
+        """Start a run of push-bids/manual, and return its id."""
         given = {"source": str(self.source), "repo_id": REPO_ID, "defacing": "no faces", **parameters}
         return self.runs.start("push-bids/manual", **given)
 
     def staged(self) -> dict[Path, str]:
-        """The sha256 of each staged shard."""
+        """Return the sha256 of each staged shard, by its file."""
         return {path: sha256_of(path) for path in sorted(self.staging.shards.rglob("*.parquet"))}
 
     def at_gate(self) -> UUID:
-        """A run that waits at a gate about everything that is staged."""
+        """Start a run that asks about everything that is staged, wait until its gate is open, and return its id."""
         run = self.runs.start("cleanup-staging/cleanup", repo_id=REPO_ID)
         self.runs.wait(run, {"PAUSED"})
         return run
 
     def process_of(self, run: UUID) -> psutil.Process | None:
-        """The process that works for a run, if there is one now."""
+        """Return the process that works for a run, or None if there is none now."""
         if self.stack.cold:
             return process_of(run)
         with suppress(FileNotFoundError, psutil.NoSuchProcess, ValueError):
@@ -123,7 +126,11 @@ class Rig:
         return None
 
     def wait_for_process(self, run: UUID) -> psutil.Process:
-        """The same, as soon as it is there."""
+        """Wait until a process works for a run, and return it.
+
+        Raises:
+            StackError: none does in time.
+        """
         found: list[psutil.Process] = []
 
         def there() -> bool:
@@ -134,14 +141,18 @@ class Rig:
         return found[0]
 
     def wait_for_work(self, run: UUID) -> psutil.Process:
-        """The process that works for a run, as soon as it holds the target: until then it only imports."""
+        """Wait until a run holds the target, and return its process. Until then it only imports.
+
+        Raises:
+            StackError: it does not hold the target in time.
+        """
         process = self.wait_for_process(run)
         held = self.staging.lock
         wait_until("the run holds the target", lambda: held.exists() or not process.is_running(), 120)
         return process
 
     def let_end(self, run: UUID, seconds: float) -> None:
-        """Give a run the time to end or to come to its gate, and then SIGKILL to its process."""
+        """Let a run end or come to its gate for so many seconds, and kill its process with SIGKILL then."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and (process := self.process_of(run)) is not None:
             with suppress(psutil.TimeoutExpired):
@@ -166,7 +177,13 @@ class Rig:
 
 @contextmanager
 def rig(folder: Path, sessions: int, cold: bool = False) -> Iterator[Rig]:
-    """The rig, up; everything it started ends with the block, by its process id."""
+    """Start the rig, and end everything that it has started when the block ends.
+
+    Args:
+        folder: where all of it lives.
+        sessions: the number of sessions of the dataset.
+        cold: whether runs are by Prefect's own worker.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "ds004884"
     make_dataset(source, sessions=sessions, total_bytes=sessions * SESSION_BYTES)

@@ -29,7 +29,7 @@ LOOK_EVERY = 0.2  # seconds
 
 
 def main() -> int:
-    """Fork a process for each run that is due, until this one is killed."""
+    """Fork a process for each run that is due, until this one is killed. It does not return."""
     parser = argparse.ArgumentParser(prog="python -m soak.worker", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="for the numbers of the runs' processes")
     folder = parser.parse_args().folder
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def begin(flows: dict[str, Any], run: UUID, folder: Path) -> int:
-    """Fork a process that works for a run; its id."""
+    """Fork a process that works for a run, and return its process id."""
     pid = os.fork()
     if pid == 0:
         work(flows, str(run), {})
@@ -58,7 +58,7 @@ def begin(flows: dict[str, Any], run: UUID, folder: Path) -> int:
 
 
 def due(client: SyncPrefectClient) -> list[UUID]:
-    """The work pool's runs whose time has come, the oldest first."""
+    """Return the work pool's runs whose time has come, the oldest first."""
     scheduled = FlowRunFilter.model_validate(
         {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": datetime.now(UTC)}}
     )
@@ -70,7 +70,12 @@ def due(client: SyncPrefectClient) -> list[UUID]:
 
 
 def reap(working: dict[int, UUID], killed: dict[UUID, int]) -> None:
-    """Take the processes that have ended from the ones that work, and the signals by which some of them did."""
+    """Take out the processes that have ended.
+
+    Args:
+        working: process id -> run. Those that have ended are taken out of it.
+        killed: run -> the number of the signal that ended its process. It is added to.
+    """
     for pid in list(working):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if not ended:
@@ -81,7 +86,12 @@ def reap(working: dict[int, UUID], killed: dict[UUID, int]) -> None:
 
 
 def bury(client: SyncPrefectClient, killed: dict[UUID, int]) -> None:
-    """Say of the runs whose process was killed that they have crashed, as Prefect's worker does."""
+    """Mark the runs whose processes were killed as crashed, as Prefect's worker does.
+
+    Args:
+        client: of the Prefect server.
+        killed: run -> the number of the signal. A run that is marked is taken out of it.
+    """
     for run, number in list(killed.items()):
         state = client.read_flow_run(run).state
         if state is not None and state.type.value not in ENDED:

@@ -47,7 +47,7 @@ from tasks.report.evidence import (
     Kind,
     Leftovers,
     OnlyCopy,
-    Removal,
+    StagedFile,
     VerificationReport,
     shown_as,
 )
@@ -56,8 +56,8 @@ from tasks.values.models import ListedFile, Receipt
 
 ASK_AT_ONCE = 50  # shards: two requests to the Hub before each group of so many is unlinked
 
-Held = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
-"""A function that returns what the Hub holds at these repo paths: at a commit, or ("") at the head of the target."""
+ListedAt = Callable[[Sequence[str], str], Mapping[str, ListedFile]]
+"""A function that returns what the Hub lists at these repo paths: at a commit, or ("") at the head of the target."""
 
 GONE = "it is gone already"
 NOTHING_ELSE = Leftovers()
@@ -69,26 +69,26 @@ class NotApproved(PushError):
     """A cleanup was asked for, and no person approved it."""
 
 
-def find_leftovers(staging: Staging, explained: Sequence[Receipt], held: Held) -> Leftovers:
+def find_leftovers(staging: Staging, explained: Sequence[Receipt], listed_at: ListedAt) -> Leftovers:
     """Sort what else is in the folder, besides the shards of these receipts and the files that belong to them.
 
     Args:
         staging: the target's folder.
         explained: the receipts of the shards that a gate is about.
-        held: asks the Hub.
+        listed_at: says what the Hub lists.
     """
     receipts = {receipt.file: receipt for receipt in (*staging.receipts(), *explained)}
     ours, strangers = staging.ours(), staging.strangers()
     staying = {receipt.file for receipt in explained} | {name for name in strangers if name.endswith(SHARD_SUFFIX)}
     others = [entry for entry in ours if entry.name.endswith(SHARD_SUFFIX) and entry.name not in staying]
-    found = [_claim(staging, entry, receipts.get(entry.name)) for entry in others]
-    claims = [claim for claim in found if isinstance(claim, Removal)]
+    found = [_candidate(staging, entry, receipts.get(entry.name)) for entry in others]
+    candidates = [candidate for candidate in found if isinstance(candidate, StagedFile)]
     doubted, _ = read_failed(staging)
-    proved = _proved([claim for claim in claims if claim.path not in doubted], held)
+    proved = _proved([candidate for candidate in candidates if candidate.path not in doubted], listed_at)
     only = [copy for copy in found if isinstance(copy, OnlyCopy)]
     only += [
         OnlyCopy(file=one.file, size=one.size, why=DOUBTED if one.path in doubted else UNPROVED)
-        for one in claims
+        for one in candidates
         if one.file not in proved
     ]
     staying |= {copy.file for copy in only}
@@ -99,7 +99,7 @@ def find_leftovers(staging: Staging, explained: Sequence[Receipt], held: Held) -
         for name in (_receipt_beside(file), *([result_name(receipts[file])] if file in receipts else [])):
             beside.setdefault(name, []).append(file)
     rest = [
-        Removal(
+        StagedFile(
             file=entry.name,
             size=entry.status.st_size,
             kind="stale",
@@ -120,7 +120,7 @@ def _receipt_beside(file: str) -> str:
     return file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
 
 
-def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> Removal | OnlyCopy:
+def _candidate(staging: Staging, entry: Entry, receipt: Receipt | None) -> StagedFile | OnlyCopy:
     """Return a staged shard that no gate is about, with the bytes to ask the Hub for.
 
     If there is no receipt, the Hub is asked at the path in the repo that the shard's name belongs to.
@@ -139,7 +139,7 @@ def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> Removal |
     if receipt is not None and (found.size, sha256) != (receipt.size, receipt.sha256):
         return OnlyCopy(file=entry.name, size=found.size, why="its bytes are not those of its receipt")
     _, subject, name = entry.name.split("/")
-    return Removal(
+    return StagedFile(
         file=entry.name,
         size=found.size,
         kind="stale",
@@ -151,17 +151,17 @@ def _claim(staging: Staging, entry: Entry, receipt: Receipt | None) -> Removal |
     )
 
 
-def _proved(claims: Sequence[Removal], held: Held) -> dict[str, Removal]:
+def _proved(candidates: Sequence[StagedFile], listed_at: ListedAt) -> dict[str, StagedFile]:
     """Return the shards that the Hub holds, by their staged files.
 
     A shard counts if the Hub holds it at the head, or else at the commit that it names.
     """
-    at_head = [claim.model_copy(update={"commit": ""}) for claim in claims]
-    proved: dict[str, Removal] = {}
-    for asked in (at_head, [claim for claim in claims if claim.commit]):
-        asked = [claim for claim in asked if claim.file not in proved]
-        on_hub = _ask(asked, held)
-        proved |= {claim.file: claim for claim in asked if _not_on_hub(claim, on_hub) is None}
+    at_head = [candidate.model_copy(update={"commit": ""}) for candidate in candidates]
+    proved: dict[str, StagedFile] = {}
+    for asked in (at_head, [candidate for candidate in candidates if candidate.commit]):
+        asked = [candidate for candidate in asked if candidate.file not in proved]
+        on_hub = _ask(asked, listed_at)
+        proved |= {candidate.file: candidate for candidate in asked if _not_on_hub(candidate, on_hub) is None}
     return proved
 
 
@@ -207,24 +207,24 @@ def plan_cleanup(
     sharing: dict[str, list[str]] = {}
     for receipt in going:
         sharing.setdefault(result_name(receipt), []).append(receipt.file)
-    removals: list[Removal] = []
+    files: list[StagedFile] = []
     for receipt in going:  # a result that several shards share goes with the last of them, if none of them stays
         name = result_name(receipt)
         with_result = name not in needed and sharing[name][-1] == receipt.file
-        removals += _removals(staging, receipt, sharing[name] if with_result else [])
-    planned = {removal.file for removal in removals}
-    removals += [leftover for leftover in stale if leftover.file not in planned | needed]
-    return CleanupPlan(folder=staging.folder, removals=tuple(removals), kept=tuple(kept))
+        files += _files_of(staging, receipt, sharing[name] if with_result else [])
+    planned = {staged.file for staged in files}
+    files += [leftover for leftover in stale if leftover.file not in planned | needed]
+    return CleanupPlan(folder=staging.folder, files=tuple(files), kept=tuple(kept))
 
 
-def _as_shown(gate: Gate, leftovers: Leftovers) -> list[Removal]:
+def _as_shown(gate: Gate, leftovers: Leftovers) -> list[StagedFile]:
     """Return the present stale files that are as the gate showed them.
 
     A shard is compared by its bytes, any other file by its identity.
     """
     shown = {leftover.file: leftover for leftover in gate.stale}
 
-    def same(now: Removal, then: Removal | None) -> bool:
+    def same(now: StagedFile, then: StagedFile | None) -> bool:
         if then is None or not now.is_shard:
             return then is not None and now.identity == then.identity
         return (now.shard_size, now.sha256) == (then.shard_size, then.sha256)
@@ -234,85 +234,85 @@ def _as_shown(gate: Gate, leftovers: Leftovers) -> list[Removal]:
     return [leftover for leftover in going if files.issuperset(leftover.beside)]  # what explains a shard stays with it
 
 
-def _removals(staging: Staging, receipt: Receipt, sharing_result: Sequence[str]) -> list[Removal]:
+def _files_of(staging: Staging, receipt: Receipt, sharing_result: Sequence[str]) -> list[StagedFile]:
     """Return the files of one shard in order: the shard, Prefect's result (if no other shard needs it), the receipt."""
     names: list[tuple[str, Kind, tuple[str, ...]]] = [(receipt.file, "shard", ())]
     names += [(result_name(receipt), "result", tuple(sharing_result))] if sharing_result else []
     names += [(receipt_name(receipt), "receipt", (receipt.file,))]
     on_hub = {"path": receipt.path, "shard_size": receipt.size, "sha256": receipt.sha256}
-    found = [_removal(staging, name, kind, beside) for name, kind, beside in names]
-    removals = [removal.model_copy(update=on_hub) for removal in found if removal is not None]
-    return [one.model_copy(update={"identity": receipt.identity}) if one.is_shard else one for one in removals]
+    found = [_staged_file(staging, name, kind, beside) for name, kind, beside in names]
+    files = [staged.model_copy(update=on_hub) for staged in found if staged is not None]
+    return [one.model_copy(update={"identity": receipt.identity}) if one.is_shard else one for one in files]
 
 
-def _removal(staging: Staging, name: str, kind: Kind, beside: tuple[str, ...]) -> Removal | None:
+def _staged_file(staging: Staging, name: str, kind: Kind, beside: tuple[str, ...]) -> StagedFile | None:
     try:
         status = (staging.folder / name).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Removal(file=name, size=status.st_size, kind=kind, identity=identity(status), beside=beside)
+    return StagedFile(file=name, size=status.st_size, kind=kind, identity=identity(status), beside=beside)
 
 
-def execute(plan: CleanupPlan, held: Held) -> CleanupResult:
+def execute(plan: CleanupPlan, listed_at: ListedAt) -> CleanupResult:
     """Carry out a plan. Check everything again right before each unlink."""
-    removed: list[Removal] = []
+    removed: list[StagedFile] = []
     gone: list[str] = []
     refused: list[Kept] = []
     stay: set[str] = set()  # shards that were refused: what explains them stays too
-    for batch in _by_shards(plan.removals, ASK_AT_ONCE):
-        on_hub = _ask(batch, held)
-        for removal in batch:
-            why_not = "its shard stays" if stay.intersection(removal.beside) else _not_on_hub(removal, on_hub)
-            why_not = why_not or _unlink(plan.folder, removal)
+    for batch in _by_shards(plan.files, ASK_AT_ONCE):
+        on_hub = _ask(batch, listed_at)
+        for staged in batch:
+            why_not = "its shard stays" if stay.intersection(staged.beside) else _not_on_hub(staged, on_hub)
+            why_not = why_not or _unlink(plan.folder, staged)
             if why_not is None:
-                removed.append(removal)
+                removed.append(staged)
             elif why_not == GONE:
-                gone.append(removal.file)
+                gone.append(staged.file)
             else:
-                refused.append(Kept(file=removal.file, why=why_not))
-                stay.add(removal.file)
-    _remove_empty_folders(plan.folder, [*gone, *(removal.file for removal in removed)])
+                refused.append(Kept(file=staged.file, why=why_not))
+                stay.add(staged.file)
+    _remove_empty_folders(plan.folder, [*gone, *(staged.file for staged in removed)])
     return CleanupResult(removed=tuple(removed), gone_before=tuple(gone), refused=tuple(refused))
 
 
-def _ask(removals: Iterable[Removal], held: Held) -> dict[tuple[str, str], ListedFile]:
+def _ask(files: Iterable[StagedFile], listed_at: ListedAt) -> dict[tuple[str, str], ListedFile]:
     """Ask what the Hub holds of these shards now, each at its own commit.
 
     Returns:
         Commit and path -> the file as the Hub lists it.
     """
     paths: dict[str, set[str]] = {}
-    for removal in removals:
-        if removal.path is not None:
-            paths.setdefault(removal.commit, set()).add(removal.path)
-    return {(commit, path): file for commit in paths for path, file in held(sorted(paths[commit]), commit).items()}
+    for staged in files:
+        if staged.path is not None:
+            paths.setdefault(staged.commit, set()).add(staged.path)
+    return {(commit, path): file for commit in paths for path, file in listed_at(sorted(paths[commit]), commit).items()}
 
 
-def _not_on_hub(removal: Removal, on_hub: Mapping[tuple[str, str], ListedFile]) -> str | None:
-    """Return why the Hub's content does not allow this removal, or None if it does."""
-    if removal.path is None or removal.sha256 is None:
-        return UNPROVED if removal.is_shard else None
-    where = f"at commit {removal.commit[:12]}" if removal.commit else "at the head of the target"
-    listed = on_hub.get((removal.commit, removal.path))
+def _not_on_hub(staged: StagedFile, on_hub: Mapping[tuple[str, str], ListedFile]) -> str | None:
+    """Return why the Hub's content does not allow this file to be removed, or None if it does."""
+    if staged.path is None or staged.sha256 is None:
+        return UNPROVED if staged.is_shard else None
+    where = f"at commit {staged.commit[:12]}" if staged.commit else "at the head of the target"
+    listed = on_hub.get((staged.commit, staged.path))
     if listed is None:
-        return f"the Hub does not hold {removal.path} {where}"
-    if (listed.size, listed.sha256) != (removal.shard_size, removal.sha256):
-        return f"the Hub holds other bytes for {removal.path} {where}"
+        return f"the Hub does not hold {staged.path} {where}"
+    if (listed.size, listed.sha256) != (staged.shard_size, staged.sha256):
+        return f"the Hub holds other bytes for {staged.path} {where}"
     return None
 
 
-def _unlink(folder: Path, removal: Removal) -> str | None:
+def _unlink(folder: Path, staged: StagedFile) -> str | None:
     """Unlink one file if it is still what was planned.
 
     Returns:
         Why it was not unlinked, or None if it was.
     """
-    name = PurePosixPath(removal.file)
-    if not OURS.fullmatch(removal.file) or ".." in name.parts:
+    name = PurePosixPath(staged.file)
+    if not OURS.fullmatch(staged.file) or ".." in name.parts:
         return "its name is none that bids-push gives"
     try:
         with opened(folder, name.parts[:-1]) as parent:
-            why_not = _changed(parent, name.name, removal)
+            why_not = _changed(parent, name.name, staged)
             if why_not is None:
                 os.unlink(name.name, dir_fd=parent)
             return why_not
@@ -322,33 +322,33 @@ def _unlink(folder: Path, removal: Removal) -> str | None:
         return f"{error.strerror}"
 
 
-def _changed(parent: int, name: str, removal: Removal) -> str | None:
+def _changed(parent: int, name: str, staged: StagedFile) -> str | None:
     """Return why this file is not what was planned, or None if it is.
 
     Raises:
         OSError: it is not there, is no ordinary file, or changes while it is read.
     """
     found = identity(looked_at(parent, name))
-    if removal.identity == found:
+    if staged.identity == found:
         return None
-    if not removal.is_shard:
+    if not staged.is_shard:
         return "it has changed since the cleanup was planned"
     sha256, found = sha256_in(parent, name)
-    if (found.size, sha256) != (removal.shard_size, removal.sha256):
+    if (found.size, sha256) != (staged.shard_size, staged.sha256):
         return "its bytes are not those of its receipt"
     return None
 
 
-def _by_shards(removals: Sequence[Removal], count: int) -> Iterator[list[Removal]]:
-    """Yield the removals in order, in batches with the files of at most `count` shards."""
-    batch: list[Removal] = []
+def _by_shards(files: Sequence[StagedFile], count: int) -> Iterator[list[StagedFile]]:
+    """Yield the files in order, in batches with the files of at most `count` shards."""
+    batch: list[StagedFile] = []
     shards: set[str | None] = set()
-    for removal in removals:
-        if removal.path not in shards and len(shards) >= count:
+    for staged in files:
+        if staged.path not in shards and len(shards) >= count:
             yield batch
             batch, shards = [], set()
-        batch.append(removal)
-        shards.add(removal.path)
+        batch.append(staged)
+        shards.add(staged.path)
     if batch:
         yield batch
 
@@ -361,10 +361,10 @@ def _remove_empty_folders(folder: Path, files: Iterable[str]) -> None:
             os.rmdir(below.name, dir_fd=parent)  # if something is in it, or it is a link, it stays
 
 
-def asking(hub: Hub) -> Held:
+def asking(hub: Hub) -> ListedAt:
     """Return a function that asks the Hub what it holds. A commit that has left the history holds nothing."""
 
-    def held(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
+    def listed_at(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
         try:
             return hub.listed(paths, commit or hub.head())
         except RepoMissing:
@@ -372,7 +372,7 @@ def asking(hub: Hub) -> Held:
                 raise
             return {}
 
-    return held
+    return listed_at
 
 
 @task(

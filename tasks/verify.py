@@ -61,11 +61,11 @@ class Reading:
     """The least number of shards in a sample."""
     sent: frozenset[str] = frozenset()
     """Paths of the shards that this run has sent. The sample begins with these."""
-    again: frozenset[str] = frozenset()
+    failed_before: frozenset[str] = frozenset()
     """Paths of shards that failed before. They are read back at any level."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     """The dataset's own texts that the repo must hold too."""
-    made: str | None = None
+    own_commit: str | None = None
     """The commit that this run made last. A head that is older is not accepted."""
     commit: str | None = None
     """The commit to look at; None for the head."""
@@ -96,21 +96,23 @@ def verify(
     """
     reading = reading or Reading(Round(datetime.now(UTC), nights=30))
     found = found or ReadBack()
-    commit = reading.commit or hub.head(at_least=reading.made)
+    commit = reading.commit or hub.head(at_least=reading.own_commit)
     record, listing = _read(hub, commit, reading.read)
     lines = {shard.path: shard for shard in expected}
-    lines |= {path: record.shards[path] for path in reading.again if path in record.shards and path not in lines}
+    lines |= {
+        path: record.shards[path] for path in reading.failed_before if path in record.shards and path not in lines
+    }
     failures = {one.path: one for one in _listed_wrongly(hub, lines.values(), record, listing)}
     sound = [shard for path, shard in lines.items() if path not in failures]
     chosen = _chosen(sound, level, reading)
-    told = monotonic()
+    last_said = monotonic()
     for number, shard in enumerate(chosen, start=1):
         failure = retry_while_busy(partial(found.read, hub, shard, commit), say)
         if failure is not None:
             failures[shard.path] = failure
-        if number == len(chosen) or monotonic() > told + SAY_EVERY:
+        if number == len(chosen) or monotonic() > last_said + SAY_EVERY:
             say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
-            told = monotonic()
+            last_said = monotonic()
     failures |= {one.path: one for one in _texts_wrong(reading.texts, listing)}
     read = {shard.path for shard in chosen}
     return VerificationReport(
@@ -130,7 +132,7 @@ def verify(
             if shard.path not in failures
         ),
         failures=tuple(failures[path] for path in sorted(failures)),
-        gone=tuple(sorted(path for path in reading.again if path not in lines)),
+        gone=tuple(sorted(path for path in reading.failed_before if path not in lines)),
         images_decoded=found.images,
         bytes_read_back=found.size,
         slices=tuple(found.slices),
@@ -146,11 +148,11 @@ def _read(hub: Hub, commit: str, before: tuple[PublicationRecord, Listing] | Non
 
 def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Reading) -> list[PublishedShard]:
     """Return the shards to read back: those that failed before, and as many as the level asks for."""
-    again = [shard for shard in sound if shard.path in reading.again]
-    others = [shard for shard in sound if shard.path not in reading.again]
+    failed_before = [shard for shard in sound if shard.path in reading.failed_before]
+    others = [shard for shard in sound if shard.path not in reading.failed_before]
     if level == "listing":
-        return again
-    return again + (others if level == "full" else reading.round.choose(others, reading.sent, reading.least))
+        return failed_before
+    return failed_before + (others if level == "full" else reading.round.choose(others, reading.sent, reading.least))
 
 
 def _listed_wrongly(

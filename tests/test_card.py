@@ -617,7 +617,9 @@ def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path: P
 
 def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path: Path) -> None:
     root = bids.two_sessions(tmp_path)
-    older, newer = (card_of(root, about=About(made=CardVersions("1.0", "c" * 40, f"bids-push {n}"))) for n in (1, 2))
+    older, newer = (
+        card_of(root, about=About(versions=CardVersions("1.0", "c" * 40, f"bids-push {n}"))) for n in (1, 2)
+    )
 
     assert older != newer and same_card(newer, older)
     assert not same_card(newer, None)
@@ -631,7 +633,7 @@ def test_the_commit_of_the_datasets_git_tree_is_on_the_card_and_that_of_a_tree_a
         porcelain.init(str(folder))
         commit = porcelain.commit(str(folder), message=b"x", author=b"a <a@b>", committer=b"a <a@b>").decode()
     assert CardVersions.of(load(root)).commit == commit
-    assert commit in card_of(root, about=About(made=CardVersions.of(load(root))))
+    assert commit in card_of(root, about=About(versions=CardVersions.of(load(root))))
     assert CardVersions.of(load(root)).dataset == "2.1.0"
 
 

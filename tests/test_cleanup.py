@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.cleanup import DOUBTED, UNPROVED, Held, NotApproved, asking, execute, find_leftovers, plan_cleanup
+from tasks.cleanup import DOUBTED, UNPROVED, ListedAt, NotApproved, asking, execute, find_leftovers, plan_cleanup
 from tasks.disk.failed import Cause, FailedShard, write_failed
 from tasks.disk.staging import Staging, Target, receipt_name, result_name
 from tasks.disk.untrusted import identity
@@ -29,8 +29,8 @@ from tasks.report.evidence import (
     Gate,
     Kept,
     Leftovers,
-    Removal,
     ShardCheck,
+    StagedFile,
     VerificationReport,
     shown_as,
 )
@@ -47,7 +47,7 @@ def report(receipts: Sequence[Receipt]) -> VerificationReport:
     return VerificationReport(repo_id="lab/x", revision="main", commit="c" * 40, level="listing", checks=tuple(checks))
 
 
-def gate(receipts: Sequence[Receipt], stale: tuple[Removal, ...] = ()) -> Gate:
+def gate(receipts: Sequence[Receipt], stale: tuple[StagedFile, ...] = ()) -> Gate:
     return Gate(flow_run_id=RUN, flow_run_name="run", opened_at_commit="c" * 40,
                 shown=tuple(shown_as(r) for r in receipts), stale=stale)  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_a_shard_that_the_last_verification_did_not_find_stays(staging: Staging,
     assert [(kept.file, kept.why) for kept in plan.kept] == [
         (receipts[1].file, "the last verification did not find it on the Hub")
     ]
-    assert {removal.path for removal in plan.removals} == {receipts[0].path}
+    assert {file.path for file in plan.files} == {receipts[0].path}
 
 
 @pytest.mark.parametrize("other", [{"path": "data/x/x.parquet"}, {"size": 1}, {"sha256": "0" * 64}])
@@ -143,7 +143,7 @@ def test_a_shard_that_was_verified_with_another_path_size_or_sha256_stays(
     receipts = staged(1)
     checked = report([receipts[0].model_copy(update=other)])
     plan = plan_cleanup(staging, gate(receipts), YES, checked)
-    assert plan.removals == () and [kept.file for kept in plan.kept] == [receipts[0].file]
+    assert plan.files == () and [kept.file for kept in plan.kept] == [receipts[0].file]
 
 
 @pytest.mark.parametrize("field", ["file", "path", "size", "sha256"])
@@ -151,7 +151,7 @@ def test_a_shard_that_the_gate_showed_as_another_one_stays(staging: Staging, sta
     first, second = staged(2)
     shown = shown_as(first).model_copy(update={field: getattr(second, field)})
     plan = plan_cleanup(staging, gate([]).model_copy(update={"shown": (shown,)}), YES, report([first, second]))
-    assert plan.removals == () and [kept.file for kept in plan.kept] == [first.file, second.file]
+    assert plan.files == () and [kept.file for kept in plan.kept] == [first.file, second.file]
 
 
 @pytest.mark.parametrize("change", ["gone", "other size", "other sha256", "in git, not LFS"])
@@ -379,10 +379,10 @@ def test_a_name_that_leaves_its_folder_is_refused(staging: Staging, staged: Stag
     staged(1)
     outside = staging.folder / name if name.startswith("shards") else staging.folder.parent / Path(name).name
     outside.write_bytes(b"mine")
-    removal = Removal(file=name, size=4, identity=identity(outside.stat()), kind="stale")
-    result = execute(CleanupPlan(folder=staging.folder, removals=(removal,)), head([]))
+    file = StagedFile(file=name, size=4, identity=identity(outside.stat()), kind="stale")
+    result = execute(CleanupPlan(folder=staging.folder, files=(file,)), head([]))
     assert outside.read_bytes() == b"mine"
-    why = UNPROVED if removal.is_shard else "its name is none that bids-push gives"
+    why = UNPROVED if file.is_shard else "its name is none that bids-push gives"
     assert [(kept.file, kept.why) for kept in result.refused] == [(name, why)]
 
 
@@ -413,11 +413,11 @@ def test_the_hub_is_asked_before_each_batch_is_unlinked_and_not_once_for_all(
     receipts = staged(5)
     there: list[int] = []
 
-    def held(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
+    def listed_at(paths: Sequence[str], commit: str) -> Mapping[str, ListedFile]:
         there.append(sum((staging.folder / r.file).exists() for r in receipts))
         return on_hub(receipts)
 
-    execute(planned(staging, receipts), held)
+    execute(planned(staging, receipts), listed_at)
     assert there == [5, 3, 1]
 
 
@@ -482,7 +482,7 @@ EARLIER = "e" * 40  # the commit that held the stale shards first
 
 
 def remove_stale(
-    staging: Staging, hub: Held, approval: Approval = STALE_TOO, seen: Leftovers | None = None
+    staging: Staging, hub: ListedAt, approval: Approval = STALE_TOO, seen: Leftovers | None = None
 ) -> CleanupResult:
     """What a gate about nothing but leftovers comes to."""
     found = find_leftovers(staging, [], hub)
@@ -502,7 +502,7 @@ def test_a_shard_that_was_never_on_the_hub_is_an_only_copy_and_stays_whatever_th
     assert found.stale == ()
     # not even where a gate of an older version, or somebody's edit of it, offered it as stale
     offered = [
-        Removal(file=name, size=(staging.folder / name).stat().st_size, kind="stale",
+        StagedFile(file=name, size=(staging.folder / name).stat().st_size, kind="stale",
                 identity=identity((staging.folder / name).stat()), sha256=receipts[1].sha256,
                 shard_size=receipts[1].size)
         for name in (receipts[1].file, receipt_name(receipts[1]))
@@ -511,7 +511,7 @@ def test_a_shard_that_was_never_on_the_hub_is_an_only_copy_and_stays_whatever_th
     assert [(kept.file, kept.why) for kept in plan.kept] == [(receipts[1].file, f"it is the only copy: {UNPROVED}")]
     execute(plan, head(receipts[:1]))
     assert files(staging) == {receipts[1].file, receipt_name(receipts[1])}
-    result = execute(CleanupPlan(folder=staging.folder, removals=tuple(offered[:1])), head(receipts))
+    result = execute(CleanupPlan(folder=staging.folder, files=tuple(offered[:1])), head(receipts))
     assert [kept.why for kept in result.refused] == [UNPROVED]
     assert files(staging) == {receipts[1].file, receipt_name(receipts[1])}
 
@@ -693,7 +693,7 @@ def test_a_leftover_that_is_another_file_than_the_gate_has_shown_stays(staging: 
     overwrite(half, b"more")
     now = find_leftovers(staging, receipts, head(receipts))
     plan = plan_cleanup(staging, gate([], seen.stale), STALE_TOO, report([]), now)
-    assert plan.removals == () and half.read_bytes() == b"more"
+    assert plan.files == () and half.read_bytes() == b"more"
 
 
 @pytest.mark.parametrize("other", [{"shard_size": 1}, {"sha256": "0" * 64}])
@@ -704,7 +704,7 @@ def test_a_stale_shard_that_has_other_bytes_than_the_gate_has_shown_stays(
     now = find_leftovers(staging, [], head(receipts))
     shown = tuple(one.model_copy(update=other) if one.is_shard else one for one in now.stale)
     plan = plan_cleanup(staging, gate([], shown), STALE_TOO, report([]), now)
-    assert plan.removals == ()  # nor its receipt
+    assert plan.files == ()  # nor its receipt
     assert [kept.file for kept in plan.kept] == [receipts[0].file]
 
 
@@ -743,7 +743,7 @@ def test_a_stale_result_that_a_shard_staged_since_has_come_to_need_stays(
     assert [one.file for one in found.stale] == [f"results/{result.name}"]
     stage(shards[0], bids, staging, result=result.name)
     plan = plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found)
-    assert plan.removals == () and not execute(plan, head([])).removed and result.exists()
+    assert plan.files == () and not execute(plan, head([])).removed and result.exists()
 
 
 def test_a_stale_shard_stays_while_what_the_hub_has_for_it_fails_verification(staging: Staging, staged: Staged) -> None:
@@ -792,10 +792,10 @@ class AnotherHub(Hub):
 
 def test_a_commit_that_is_gone_from_the_history_holds_nothing_and_a_repo_that_is_gone_is_an_error() -> None:
     hub = AnotherHub(Target("http://hub", "lab/x"), "token")
-    held = asking(hub)
-    assert held(["a"], "") == {"a": ListedFile("a", 1, EARLIER)}
-    assert held(["a"], "f" * 40) == {"a": ListedFile("a", 1, "f" * 40)}
-    assert held(["a"], "0" * 40) == {}
+    listed_at = asking(hub)
+    assert listed_at(["a"], "") == {"a": ListedFile("a", 1, EARLIER)}
+    assert listed_at(["a"], "f" * 40) == {"a": ListedFile("a", 1, "f" * 40)}
+    assert listed_at(["a"], "0" * 40) == {}
 
     class Gone(AnotherHub):
         def head(self, as_spelled: bool = False, at_least: str | None = None) -> str:

@@ -202,7 +202,7 @@ def test_only_shards_of_nobody_in_data_are_drift_and_not_those_that_the_plan_or_
 def test_work_that_is_done_again_is_only_that_of_the_damaged_shards() -> None:
     specs = [spec(f"sub-{number}") for number in range(4)]
     before = Work((specs[3],), (specs[1],), (specs[0], specs[2]), (), Removals())
-    again = before.again([specs[1].path, specs[2].path, "data/unknown.parquet"])
+    again = before.to_stage_again([specs[1].path, specs[2].path, "data/unknown.parquet"])
     assert (again.done, again.send, again.stage) == ((specs[3],), (), (specs[1], specs[2]))
 
 

@@ -14,10 +14,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Running, Suspended
 
 from deployments.local_stack import Stack
-from flows.held import Held, on_target
 from flows.removal import asked_already, settled, to_ask
 from flows.tail import Approved, never_asked
-from flows.verified import published
+from flows.target import HeldTarget, on_target
+from flows.verified import expected_on_hub
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
 from tasks.record.accepted import Accepted, write_accepted
@@ -41,20 +41,21 @@ def record(*lines: PublishedShard) -> PublicationRecord:
 def test_what_a_run_has_published_or_found_in_order_has_to_be_there_whatever_the_repo_holds_by_now() -> None:
     other = replace(listed(ONE), sha256="0" * 64)
     for files in ([], [other], [listed(ONE)]):
-        assert published(record(), record(ONE), listing(*files), {ONE.path}) == [ONE]
-        assert published(record(ONE), record(), listing(*files), {ONE.path}) == [ONE]  # somebody took its line out
+        assert expected_on_hub(record(), record(ONE), listing(*files), {ONE.path}) == [ONE]
+        taken_out = record()  # by somebody else
+        assert expected_on_hub(record(ONE), taken_out, listing(*files), {ONE.path}) == [ONE]
 
 
 def test_a_shard_that_was_published_anew_has_to_be_there_as_it_is_now() -> None:
     now = ONE.model_copy(update={"sha256": "0" * 64})
-    assert published(record(ONE), record(now), listing(), {ONE.path}) == [now]
+    assert expected_on_hub(record(ONE), record(now), listing(), {ONE.path}) == [now]
 
 
 def test_every_other_line_has_to_be_there_if_it_was_when_it_was_read_and_is_no_business_of_this_run_if_not() -> None:
-    assert published(record(ONE), record(ONE, TWO), listing(listed(ONE)), {TWO.path}) == [ONE, TWO]
+    assert expected_on_hub(record(ONE), record(ONE, TWO), listing(listed(ONE)), {TWO.path}) == [ONE, TWO]
     for files in ([], [replace(listed(ONE), sha256="0" * 64)]):
-        assert published(record(ONE), record(ONE, TWO), listing(*files), {TWO.path}) == [TWO]
-    assert published(record(ONE, TWO), record(), listing(listed(ONE), listed(TWO)), set()) == []
+        assert expected_on_hub(record(ONE), record(ONE, TWO), listing(*files), {TWO.path}) == [TWO]
+    assert expected_on_hub(record(ONE, TWO), record(), listing(listed(ONE), listed(TWO)), set()) == []
 
 
 # Who has decided what.
@@ -67,14 +68,14 @@ def while_held(
     """Does something with a target as a flow does, which holds it meanwhile."""
     monkeypatch.setenv("HF_TOKEN", prefect_server.token)
 
-    def do(what: Callable[[Held], None], **parameters: str) -> None:
-        def work(held: Held) -> State:
+    def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
+        def body(held: HeldTarget) -> State:
             what(held)
             return Completed()
 
         @flow(name="decides", validate_parameters=False)
         def decides(removed: str = "keep") -> State:
-            return on_target(work, repo_id, "main", "", str(tmp_path / "root"))
+            return on_target(body, repo_id, "main", "", str(tmp_path / "root"))
 
         assert decides(**parameters, return_state=True).is_completed()
 
@@ -103,7 +104,7 @@ def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_bein
     contents = tuple(ImageContent(path=name, size=1, sha256=sha * 64) for name, sha in (("accepted", "a"), ("b", "b")))
     now = record(ONE.model_copy(update={"images": contents, "rows": 2}))
 
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         assert settled(held, None, now) == frozenset()
         keep(held.staging, Keeping(removals=removal("kept")))
         assert settled(held, None, now) == {"kept"}
@@ -123,7 +124,7 @@ def test_images_count_as_decided_that_somebody_kept_accepted_approved_or_is_bein
 
 
 def test_a_gate_stays_open_only_where_it_asks_exactly_what_there_is_to_ask(while_held: Callable[..., None]) -> None:
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         assert asked_already(held, Removals())
         assert not asked_already(held, removal("a"))
         waiting_gate(held.staging, removal("a"), Suspended())
@@ -143,7 +144,7 @@ def test_a_gate_asks_about_removals_that_nobody_has_decided_if_the_run_is_to_ask
         published={ONE.path: as_file(ONE), TWO.path: as_file(TWO)},
     )
 
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         deployed = replace(held, run=replace(held.run, deployed=True))
         assert to_ask(deployed, "keep", both) == Removals() == to_ask(deployed, "ask", Removals())
         assert to_ask(deployed, "ask", both) == both
@@ -163,7 +164,7 @@ def test_a_gate_asks_about_removals_that_nobody_has_decided_if_the_run_is_to_ask
 def test_what_was_kept_is_asked_about_again_if_somebody_asks_for_it_and_stays_open_until_there_is_an_answer(
     while_held: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         deployed = replace(held, run=replace(held.run, deployed=True))
         keep(held.staging, Keeping(removals=removal("a")))
         assert to_ask(deployed, "ask again", Removals()) == Removals() == to_ask(deployed, "keep", removal("a"))
@@ -180,7 +181,7 @@ def test_what_was_kept_is_asked_about_again_if_somebody_asks_for_it_and_stays_op
 def test_a_night_that_a_schedule_starts_never_asks_again_about_what_was_kept(
     while_held: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(held: Held) -> None:
+    def look(held: HeldTarget) -> None:
         deployed = replace(held, run=replace(held.run, deployed=True))
         keep(held.staging, Keeping(removals=removal("a")))
         scheduled = ThisRun.flow_run().model_copy(update={"auto_scheduled": True})

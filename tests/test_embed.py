@@ -39,7 +39,7 @@ class Collected:
 
     def __init__(self) -> None:
         self.data = b""
-        self.room = memoryview(bytearray(1000))
+        self.buffer = memoryview(bytearray(1000))
 
     def begin_image(self, size: int) -> None:
         self.size = size

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from deployments.local_stack import REPO, wait_until
 from tasks.commit import commit
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub.client import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
@@ -28,7 +28,7 @@ from tasks.values.models import Receipt
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
-CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
+CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
 AT_ONCE = 2  # requests that are refused before a person hears of it; one of them is asked in two forms
 
 #: Transfers shards one after the other, and says when each is sent.
@@ -60,7 +60,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def publish(hub: Hub, staging: Staging, receipts: list[Receipt], before: Remote | None = None) -> Remote:
     sent = transfer(hub, staging, receipts)
-    lines = [one.published() for one in receipts]
+    lines = [one.line() for one in receipts]
     return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], CHANGES)
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from tasks import commit as stage
 from tasks.commit import ContestedTarget, Fence, commit
-from tasks.commit.changes import Changes, as_published
+from tasks.commit.besides import Besides, as_recorded
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub import client as hub_module
@@ -42,12 +42,12 @@ def hub(counted: Hub) -> Hub:
     return counted
 
 
-def changes(**texts: bytes) -> Changes:
+def besides(**texts: bytes) -> Besides:
     files = {f"bids/{name}": data for name, data in texts.items()}
-    return Changes(
+    return Besides(
         lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n",
         files,
-        as_published(files),
+        as_recorded(files),
         DATASET,
     )
 
@@ -56,12 +56,12 @@ def publish(
     hub: Hub,
     staging: Staging,
     receipts: list[Receipt],
-    what: Changes,
+    what: Besides,
     before: Remote | None = None,
     fence: Fence = lambda: None,
 ) -> Remote:
     sent = transfer(hub, staging, receipts)
-    lines = [one.published() for one in receipts]
+    lines = [one.line() for one in receipts]
     return commit(hub, before or read_remote(hub), lines, [one.operation for one in sent], what, fence)
 
 
@@ -99,7 +99,7 @@ def test_a_run_that_loses_its_target_between_two_tries_commits_nothing(
     by_hand(hub, CommitOperationAdd("notes.md", b"so that the first try is refused"))
     count = len(history(hub))
     with pytest.raises(TargetLost):
-        publish(hub, staging, staged(1), changes(), before, fence)
+        publish(hub, staging, staged(1), besides(), before, fence)
     assert len(asked) == 2 and len(history(hub)) == count
     assert not read_remote(hub).record.shards
 
@@ -112,7 +112,7 @@ def test_a_run_that_has_lost_its_target_does_not_even_try(
 
     start = len(server.asked())
     with pytest.raises(TargetLost):
-        publish(hub, staging, staged(1), changes(), None, fence)
+        publish(hub, staging, staged(1), besides(), None, fence)
     assert not [one for one in server.asked(start) if "/commit/" in one.path]
 
 
@@ -125,11 +125,11 @@ def test_a_line_that_somebody_else_has_changed_since_stays_as_they_have_it_and_t
     first, second = staged(2)
     theirs = another_version(staging, first)
     before = read_remote(hub)
-    publish(hub, staging, [theirs], changes())
-    after = publish(hub, staging, [first, second], changes(), before)
+    publish(hub, staging, [theirs], besides())
+    after = publish(hub, staging, [first, second], besides(), before)
     assert after.overtaken == {first.path} and after.contested
     found = read_remote(hub)
-    assert found.record.shards == {first.path: theirs.published(), second.path: second.published()}
+    assert found.record.shards == {first.path: theirs.line(), second.path: second.line()}
     assert hub.listing(found.commit).files[first.path].sha256 == theirs.sha256
 
 
@@ -139,19 +139,19 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     first, second = staged(2)
     theirs = another_version(staging, second)
     before = read_remote(hub)
-    planned = replace(changes(), planned=before.record)
-    publish(hub, staging, [theirs], changes())
+    planned = replace(besides(), planned=before.record)
+    publish(hub, staging, [theirs], besides())
     after = publish(hub, staging, [first], planned, before)  # goes on top of theirs, and knows of their line from now
     after = publish(hub, staging, [second], planned, after)
     assert after.overtaken == {second.path}
-    assert read_remote(hub).record.shards == {first.path: first.published(), second.path: theirs.published()}
+    assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
 def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: Staging, staged: Staged) -> None:
     first, second = staged(2)
     before = read_remote(hub)
-    publish(hub, staging, [first], changes())
-    after = publish(hub, staging, [first, second], changes(), before)
+    publish(hub, staging, [first], besides())
+    after = publish(hub, staging, [first, second], besides(), before)
     assert not after.overtaken and set(after.record.shards) == {first.path, second.path}
 
 
@@ -159,11 +159,11 @@ def test_a_text_that_somebody_else_has_published_since_stays_as_they_have_it(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     before = read_remote(hub)
-    commit(hub, before, [], [], changes(README=b"theirs"))
-    after = publish(hub, staging, staged(1), changes(README=b"ours", CHANGES=b"1.0"), before)
+    commit(hub, before, [], [], besides(README=b"theirs"))
+    after = publish(hub, staging, staged(1), besides(README=b"ours", CHANGES=b"1.0"), before)
     assert after.overtaken == {"bids/README"}
     assert (hub.read("bids/README", after.commit), hub.read("bids/CHANGES", after.commit)) == (b"theirs", b"1.0")
-    assert after.record.texts["bids/README"] == as_published({"bids/README": b"theirs"})[0]
+    assert after.record.texts["bids/README"] == as_recorded({"bids/README": b"theirs"})[0]
     assert read_remote(hub).record == after.record
 
 
@@ -176,10 +176,10 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     (first,) = staged(1)
-    before = publish(hub, staging, [first], changes(README=b"one"))
+    before = publish(hub, staging, [first], besides(README=b"one"))
     theirs = another_version(staging, first)
-    publish(hub, staging, [theirs], changes(README=b"two"))
-    gone = replace(changes(), remove=removal(before, first.path), planned=before.record)
+    publish(hub, staging, [theirs], besides(README=b"two"))
+    gone = replace(besides(), remove=removal(before, first.path), planned=before.record)
     with pytest.raises(RemovalRefused):
         commit(hub, before, [], [], gone)
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
@@ -189,11 +189,11 @@ def test_a_line_whose_shard_is_nowhere_leaves_the_record_and_one_whose_shard_is_
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     first, second = staged(2)
-    publish(hub, staging, [first, second], changes())
+    publish(hub, staging, [first, second], besides())
     by_hand(hub, CommitOperationDelete(first.path))
     lost = {one.path: one.sha256 for one in (first, second)}
-    assert replace(changes(), lost=lost).any(read_remote(hub))
-    after = commit(hub, read_remote(hub), [], [], replace(changes(), lost=lost))
+    assert replace(besides(), lost=lost).any(read_remote(hub))
+    after = commit(hub, read_remote(hub), [], [], replace(besides(), lost=lost))
     assert set(after.record.shards) == set(read_remote(hub).record.shards) == {second.path}
     assert second.path in hub.listing(after.commit).files
 
@@ -207,7 +207,7 @@ def test_somebody_who_commits_before_each_try_is_told(
         by_hand(hub, CommitOperationAdd("notes.md", b"%d" % next(numbers)))
 
     with pytest.raises(ContestedTarget, match="8 times"):
-        publish(hub, staging, staged(1), changes(), None, other)
+        publish(hub, staging, staged(1), besides(), None, other)
     assert len(history(hub)) == 1 + stage.COMMIT_TRIES
 
 
@@ -215,18 +215,18 @@ def test_somebody_who_commits_before_each_try_is_told(
 
 
 def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(server: CountedHub, hub: Hub) -> None:
-    before = commit(hub, read_remote(hub), [], [], changes(README=b"old"))
+    before = commit(hub, read_remote(hub), [], [], besides(README=b"old"))
     server.break_on({"fault": "status", "path": "/commit/", "status": 500})
     with pytest.raises(Transient):
-        commit(hub, before, [], [], changes(README=b"new"))
-    commit(hub, before, [], [], changes(README=b"new"))
+        commit(hub, before, [], [], besides(README=b"new"))
+    commit(hub, before, [], [], besides(README=b"new"))
     assert hub.read("bids/README", hub.head()) == b"new"
 
 
 def test_a_text_whose_commit_lost_to_another_one_is_committed_on_top_of_it(hub: Hub) -> None:
-    before = commit(hub, read_remote(hub), [], [], changes(README=b"old"))
+    before = commit(hub, read_remote(hub), [], [], besides(README=b"old"))
     by_hand(hub, CommitOperationAdd("notes.md", b"by hand"))
-    commit(hub, before, [], [], changes(README=b"new"))
+    commit(hub, before, [], [], besides(README=b"new"))
     assert hub.read("bids/README", hub.head()) == b"new" and hub.read("notes.md", hub.head()) == b"by hand"
 
 
@@ -237,16 +237,16 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
 ) -> None:
     """Its answer is lost, and somebody takes one part of it out before the run can look."""
     gone, kept, new = staged(3)
-    before = publish(hub, staging, [gone, kept], changes(README=b"old"))
+    before = publish(hub, staging, [gone, kept], besides(README=b"old"))
     asked = replace(
-        changes(README=b"new"),
+        besides(README=b"new"),
         remove=removal(before, gone.path),
         record=True,
         card_of=lambda record, existing: CARD_TEXT,
     )
     sent = [one.operation for one in transfer(hub, staging, [new])]
     server.break_on({"fault": "lose_response", "path": "/commit/"})
-    record = before.record.updated([new.published()], [gone.path], asked.published, DATASET)
+    record = before.record.updated([new.line()], [gone.path], asked.recorded, DATASET)
     parts: dict[str, list[CommitOperationAdd | CommitOperationDelete]] = {
         "all": [],
         "shard": [CommitOperationDelete(new.path)],
@@ -258,13 +258,13 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
         "card": [CommitOperationAdd(CARD, CARD_TEXT.encode() + b"mine")],
         "index": [CommitOperationDelete(INDEX)],
         "removed file": [CommitOperationAdd(gone.path, b"back")],
-        "removed line": [CommitOperationAdd(RECORD, record.updated([gone.published()]).dump())],
+        "removed line": [CommitOperationAdd(RECORD, record.updated([gone.line()]).dump())],
         "damaged line": [CommitOperationAdd(RECORD, record.dump() + b"?\n")],
     }
     looks = Meddled(hub.target, hub.token)
     looks.__dict__["meddle"] = lambda: by_hand(hub, *parts[what]) if parts[what] else None
     try:
-        commit(looks, before, [new.published()], sent, asked)
+        commit(looks, before, [new.line()], sent, asked)
         answered = True
     except Transient:  # what has not landed is tried again
         answered = False
@@ -275,7 +275,7 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
 def test_a_commit_of_the_record_and_the_card_alone_counts_as_landed_only_where_they_are_there(
     server: CountedHub, hub: Hub, file: str
 ) -> None:
-    asked = Changes(lambda record, existing: CARD_TEXT, {})
+    asked = Besides(lambda record, existing: CARD_TEXT, {})
     looks = Meddled(hub.target, hub.token)
     looks.__dict__["meddle"] = lambda: by_hand(hub, CommitOperationDelete(file))
     server.break_on({"fault": "lose_response", "path": "/commit/"})
@@ -397,12 +397,12 @@ def test_a_hub_that_refuses_the_head_which_it_names_is_behind_and_waited_for(
     receipts, before = staged(1), read_remote(hub)
     new = by_hand(Hub(hub.target, token), CommitOperationAdd("notes.md", b"1"))
     server.break_on({"fault": "old_head", "path": INFO, "commit": before.commit, "times": 2})
-    publish(hub, staging, receipts, changes(), before)
+    publish(hub, staging, receipts, besides(), before)
     assert server.broken == 2
     assert set(read_remote(hub).record.shards) == {receipts[0].path} and new != hub.head()
     server.break_on({"fault": "status", "path": "/commit/", "status": 412, "times": -1})
     with pytest.raises(StaleHead, match="refuses to commit on top of"):
-        commit(hub, read_remote(hub), [], [], changes(README=b"1"))
+        commit(hub, read_remote(hub), [], [], besides(README=b"1"))
 
 
 # What a repo does not take.
@@ -423,7 +423,7 @@ def test_rules_of_the_repo_that_keep_a_shard_out_are_found_before_anything_is_co
     by_hand(hub, CommitOperationAdd(file, rule.encode()))
     count = len(history(hub))
     with pytest.raises(error, match=f"{receipts[0].path}.*{said}.*start again"):
-        publish(hub, staging, receipts, changes())
+        publish(hub, staging, receipts, besides())
     assert len(history(hub)) == count and not read_remote(hub).record.shards
 
 
@@ -434,7 +434,7 @@ def test_rules_of_the_repo_that_keep_the_record_the_card_or_a_text_out_are_found
     by_hand(hub, CommitOperationAdd(".gitignore", rule.encode()))
     count = len(history(hub))
     with pytest.raises(IgnoredByRepo, match=f"by line 1: {rule.replace('*', '.')}"):
-        publish(hub, staging, staged(1), changes(README=b"1"))
+        publish(hub, staging, staged(1), besides(README=b"1"))
     assert len(history(hub)) == count
 
 
@@ -443,12 +443,12 @@ def test_a_shard_that_the_repo_held_when_it_was_sent_and_not_when_it_is_committe
 ) -> None:
     """Its line was lost, its file was there, and so the client would leave it out of the commit."""
     (receipt,) = staged(1)
-    publish(hub, staging, [receipt], changes())
+    publish(hub, staging, [receipt], besides())
     by_hand(hub, CommitOperationAdd(RECORD, b""))
     before = read_remote(hub)
     sent = [one.operation for one in transfer(hub, staging, [receipt])]
     by_hand(hub, CommitOperationDelete(receipt.path))
-    after = commit(hub, before, [receipt.published()], sent, changes())
+    after = commit(hub, before, [receipt.line()], sent, besides())
     assert hub.listing(after.commit).files[receipt.path].sha256 == receipt.sha256
 
 

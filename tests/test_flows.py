@@ -16,8 +16,8 @@ from prefect.client.schemas.objects import State
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
 from flows.cleanup_staging import cleanup_staging
-from flows.held import Held, on_target
 from flows.push_bids import push_bids
+from flows.target import HeldTarget, on_target
 from tasks.approve import Question, ask
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
@@ -383,13 +383,13 @@ def test_a_shard_that_was_published_remembers_the_commit_that_holds_it(bids: Pat
 
 
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
-    def work(held: Held) -> State[Any]:
+    def body(held: HeldTarget) -> State[Any]:
         ask("lab/x", held.run, Question("evidence", "", "here", "waits", datetime.now(UTC) + timedelta(days=1)))
         raise AssertionError("nobody was asked")
 
     @flow(name="no-deployment")
     def no_deployment() -> State[Any]:
-        return on_target(work, "lab/x", "main", "", str(root))
+        return on_target(body, "lab/x", "main", "", str(root))
 
     state = no_deployment(return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "CannotAsk")

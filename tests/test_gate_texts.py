@@ -21,9 +21,9 @@ from tasks.report.evidence import (
     Evidence,
     Gate,
     Leftovers,
-    Removal,
     RemovalPlan,
     ShardCheck,
+    StagedFile,
     VerificationReport,
 )
 from tasks.report.sentences import (
@@ -48,7 +48,7 @@ STAYS, GOES = "data/sub-1/sub-1.parquet", "data/sub-2/sub-2.parquet"
 IMAGE, GONE = "sub-1/anat/sub-1_T1w.nii.gz", "sub-2/anat/sub-2_T1w.nii.gz"
 FILE = PublishedFile(size=1_000_000, sha256=SHA)
 GOING = Removals(shards={GOES: (GONE,)}, published={GOES: FILE})
-STALE = Removal(file="old.parquet", size=3_000, kind="stale")
+STALE = StagedFile(file="old.parquet", size=3_000, kind="stale")
 NAMED = {"bids/participants.tsv": ("sub-2",)}
 
 

@@ -1,4 +1,4 @@
-"""The house: which room may know which, read from the imports themselves."""
+"""The house: which package may know which, read from the imports themselves."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 #: What the stages share, from the ground up: each knows itself and those before it.
-ROOMS = ("values", "bids", "disk", "hub", "record", "runs", "report")
+SHARED = ("values", "bids", "disk", "hub", "record", "runs", "report")
 #: Stages that are parts of another one, in the words of the chain: `stage (embed, write)`; a removal is a commit.
 PARTS = {"stage": {"embed", "write"}, "embed": {"write"}, "commit": {"transfer", "remove"}}
 FILES = sorted((REPO / "tasks").rglob("*.py"))
@@ -38,17 +38,17 @@ def imports_of(file: Path) -> Iterator[str]:
 
 
 def part_of(module: str) -> str:
-    """The room or the stage of a module of tasks."""
+    """The shared package or the stage of a module of tasks."""
     return module.split(".")[1]
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
-def test_a_room_knows_those_below_it_and_a_stage_knows_no_other_stage(file: Path) -> None:
+def test_a_shared_package_knows_those_below_it_and_a_stage_knows_no_other_stage(file: Path) -> None:
     if module_of(file) == "tasks":
         return
     own = part_of(module_of(file))
     known = {part_of(module) for module in imports_of(file) if module.startswith("tasks.")} - {own}
-    allowed = ROOMS[: ROOMS.index(own)] if own in ROOMS else {*ROOMS, *PARTS.get(own, ())}
+    allowed = SHARED[: SHARED.index(own)] if own in SHARED else {*SHARED, *PARTS.get(own, ())}
     assert known <= set(allowed)
 
 
@@ -57,9 +57,9 @@ def test_a_task_knows_neither_flow_nor_deployment(file: Path) -> None:
     assert not [module for module in imports_of(file) if module.startswith(("flows", "deployments", "tests"))]
 
 
-def test_every_room_says_in_one_line_what_it_holds() -> None:
-    for room in ROOMS:
-        assert ast.get_docstring(ast.parse((REPO / "tasks" / room / "__init__.py").read_text()))
+def test_every_shared_package_says_in_one_line_what_it_holds() -> None:
+    for package in SHARED:
+        assert ast.get_docstring(ast.parse((REPO / "tasks" / package / "__init__.py").read_text()))
 
 
 @pytest.mark.parametrize("file", [file for file in PACKAGED if LOCAL_HUB in file.parents], ids=module_of)

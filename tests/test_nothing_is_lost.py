@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.commit import commit
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.disk.contents import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging, Target
@@ -44,7 +44,7 @@ from tasks.verify import verify
 from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
 
-CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
+CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
 OVERHEAD = 1.05  # of content over Xet: chunk headers, and a xorb's footer
 DAMAGES = st.lists(
     st.sampled_from(["flip", "cut", "empty", "delete", "swap", "no receipt", "half a receipt"]), min_size=1, max_size=5
@@ -110,7 +110,7 @@ class Pushes(RuleBasedStateMachine):
 
     def commit_all(self, sent: list[Transferred], published: Remote) -> Remote:
         for batch in batches(sent, 2, 1 << 30):
-            lines = [one.receipt.published() for one in batch]
+            lines = [one.receipt.line() for one in batch]
             published = commit(self.hub, published, lines, [one.operation for one in batch], CHANGES)
         return published
 
@@ -165,7 +165,7 @@ class Pushes(RuleBasedStateMachine):
         sent = list(transfer(self.hub, self.staging, [*self.kept(work.send), *receipts]))
         assert [one.receipt for one in sent] == [*intact, *receipts]
         damaged = {one.path for one in self.kept(work.send)} - {one.path for one in intact}
-        again, _failed = self.stage_some(work.again(damaged).stage)
+        again, _failed = self.stage_some(work.to_stage_again(damaged).stage)
         sent += transfer(self.hub, self.staging, again)
         published = self.commit_all(sent, published)
         assert self.server.content_received(start) <= sum(one.size for one in sent) * OVERHEAD
@@ -181,9 +181,9 @@ class Pushes(RuleBasedStateMachine):
     def a_person_decides_at_a_gate(self, kept: bool) -> None:
         published = read_remote(self.hub)
         listing = self.hub.listing(published.commit)
-        receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.published()]
+        receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.line()]
         receipts = [one for one in receipts if disagreement(one, listing) is None]
-        report = verify(self.hub, [one.published() for one in receipts], "listing")
+        report = verify(self.hub, [one.line() for one in receipts], "listing")
         gate = Gate(flow_run_id="run", flow_run_name="run", opened_at_commit=report.commit,
                     shown=tuple(shown_as(one) for one in receipts))  # fmt: skip
         approval = Approval(flow_run_id="run", decision=Choice.KEEP if kept else Choice.DELETE)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deployments.local_stack import REPO
 from tasks.commit import commit
-from tasks.commit.changes import Changes, as_published
+from tasks.commit.besides import Besides, as_recorded
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote, read_remote
 from tasks.record.removals import Removals, find_removals
@@ -167,8 +167,8 @@ def card(record: PublicationRecord, existing: str | None) -> str:
 
 def with_a_text(hub: Hub, path: str = README, data: bytes = b"text") -> Remote:
     """A repo that holds one text of ours, and a file of somebody else."""
-    texts = as_published({path: data})
-    commit(hub, read_remote(hub), [], [], Changes(card, {path: data}, published=texts))
+    texts = as_recorded({path: data})
+    commit(hub, read_remote(hub), [], [], Besides(card, {path: data}, recorded=texts))
     hub.commit([CommitOperationAdd("bids/by-hand.md", b"mine")], "By hand", hub.head())
     return read_remote(hub)
 
@@ -183,14 +183,14 @@ def test_a_removal_is_one_commit_with_the_record_that_is_true_after_it(hub: Hub)
     plan, before = plan_for(target), len(hub.api.list_repo_commits(hub.target.repo_id, repo_type="dataset"))
     with pytest.raises(VerificationFailed, match="bids/README"):
         require_gone(hub, plan, target.commit)
-    after = commit(hub, target, [], [], Changes(card, {}, remove=plan))
+    after = commit(hub, target, [], [], Besides(card, {}, remove=plan))
     assert len(hub.api.list_repo_commits(hub.target.repo_id, repo_type="dataset")) == before + 1
     assert README not in hub.listing(after.commit).files and "bids/by-hand.md" in hub.listing(after.commit).files
-    assert read_remote(hub).record.texts == {} and not Changes(card, {}, remove=plan).made().remove
+    assert read_remote(hub).record.texts == {} and not Besides(card, {}, remove=plan).after_commit().remove
     require_gone(hub, plan, after.commit)
 
     # the same commit again, of whose answer nobody heard: it is recognised, and nothing is committed twice
-    again = commit(hub, target, [], [], Changes(card, {}, remove=plan))
+    again = commit(hub, target, [], [], Besides(card, {}, remove=plan))
     assert again.commit == after.commit
 
 
@@ -199,7 +199,7 @@ def test_a_removal_on_a_head_that_somebody_moved_removes_nothing(hub: Hub) -> No
     plan = plan_for(target)
     hub.commit([CommitOperationAdd("notes.md", b"by hand")], "A person's commit", hub.head())
     with pytest.raises(RemovalRefused, match="somebody else committed"):
-        commit(hub, target, [], [], Changes(card, {}, remove=plan))
+        commit(hub, target, [], [], Besides(card, {}, remove=plan))
     assert README in hub.listing(hub.head()).files and README in read_remote(hub).record.texts
 
 
@@ -209,13 +209,13 @@ def test_a_run_that_lost_its_target_removes_nothing(hub: Hub) -> None:
 
     target = with_a_text(hub)
     with pytest.raises(TargetLost):
-        commit(hub, target, [], [], Changes(card, {}, remove=plan_for(target)), lost)
+        commit(hub, target, [], [], Besides(card, {}, remove=plan_for(target)), lost)
     assert hub.head() == target.commit
 
 
 def test_a_removal_is_not_planned_anew_when_a_run_meets_somebody_else(hub: Hub) -> None:
     target = with_a_text(hub)
-    again = Changes(card, {}, remove=plan_for(target)).again(target, {}, hub.listing(target.commit))
+    again = Besides(card, {}, remove=plan_for(target)).planned_again(target, {}, hub.listing(target.commit))
     assert again.remove is None
 
 
@@ -223,7 +223,7 @@ def test_lines_that_stand_for_nothing_go_with_the_next_commit_and_no_file_with_t
     sha256 = with_a_text(hub).record.texts[README].sha256
 
     def after(lost: dict[str, str], data: bytes) -> PublicationRecord:
-        return commit(hub, read_remote(hub), [], [], Changes(card, {"bids/new": data}, lost=lost)).record
+        return commit(hub, read_remote(hub), [], [], Besides(card, {"bids/new": data}, lost=lost)).record
 
     assert README in after({README: sha256}, b"1").texts  # its file is there
     hub.commit([CommitOperationDelete(README)], "By hand", hub.head())

@@ -91,7 +91,7 @@ def test_a_link_in_place_of_the_memory_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_one_image_that_is_back_stops_a_run_until_somebody_gives_the_number() -> None:
-    change = Change(published=100, gone=("a",), back={ANAT: DAY, BOLD: DAY})
+    change = Change(published_images=100, gone=("a",), back={ANAT: DAY, BOLD: DAY})
 
     with pytest.raises(RemovedCameBack) as stopped:
         change.require(0.1, accepted=0)
@@ -104,7 +104,7 @@ def test_one_image_that_is_back_stops_a_run_until_somebody_gives_the_number() ->
 
 
 def test_where_much_has_changed_too_one_number_is_for_both() -> None:
-    change = Change(published=10, gone=("a", "b"), back={ANAT: DAY})
+    change = Change(published_images=10, gone=("a", "b"), back={ANAT: DAY})
 
     with pytest.raises(TooMuchChanged) as stopped:
         change.require(0.1, accepted=2)

@@ -13,10 +13,10 @@ from tasks.report.evidence import (
     Fate,
     Leftovers,
     OnlyCopy,
-    Removal,
     RemovalPlan,
     ShardCheck,
     Shown,
+    StagedFile,
     VerificationReport,
 )
 from tasks.report.sentences import (
@@ -263,5 +263,5 @@ def test_the_evidence_counts_what_of_the_dataset_is_not_published(left_out: dict
 )
 def test_a_stale_file_is_told_by_what_it_is(file: str, length: int, words: str) -> None:
     hub = Hub(Target("https://hub.example", "lab/some"), "")
-    stale = Leftovers(stale=(Removal(file=file, size=length, kind="stale"),))
+    stale = Leftovers(stale=(StagedFile(file=file, size=length, kind="stale"),))
     assert f"| {words} |" in evidence(hub, report(), Evidence((), ()), stale)

@@ -10,7 +10,7 @@ from pathlib import Path
 from deployments.local_stack import REPO, Stack
 from tasks.card import side_files
 from tasks.commit import commit
-from tasks.commit.changes import Changes, as_published
+from tasks.commit.besides import Besides, as_recorded
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
 from tasks.load import load
@@ -24,9 +24,9 @@ def test_the_pages_lines_bring_back_every_image_and_text_with_its_bytes(
 ) -> None:
     dataset, receipts = load(bids), staged(100)
     texts = side_files(dataset)
-    changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", texts, as_published(texts))
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", texts, as_recorded(texts))
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_remote(hub), [one.published() for one in receipts], operations, changes)
+    commit(hub, read_remote(hub), [one.line() for one in receipts], operations, besides)
     (lines,) = (
         block
         for block in re.findall(r"```python\n(.*?)```", (REPO / "docs" / "restoring.md").read_text(), re.DOTALL)

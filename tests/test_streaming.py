@@ -52,7 +52,7 @@ def card_of_published(server: CountedHub, token: str, tmp_path_factory: pytest.T
         receipt = stage(spec_of(*own, name=sub), root, staging)
         file = staging.folder / receipt.file
         api.upload_file(path_or_fileobj=file, path_in_repo=receipt.path, repo_id=REPO, repo_type="dataset")
-        record = record.updated([receipt.published()])
+        record = record.updated([receipt.line()])
         images += own
     text = card(Dataset(str(root), "streamed", {}, tuple(images)), REPO, record, None)
     api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=REPO, repo_type="dataset")

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State
 from deployments.local_stack import REPO, wait_until
 from flows.push_bids import push_bids
 from tasks.commit import commit
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.hub.client import Hub
 from tasks.record.remote import CARD, read_remote
 from tasks.runs import lease
@@ -257,6 +257,6 @@ class Somebody(threading.Thread):
         ]
         operations = [CommitOperationAdd(path, one) for path, one in data.items()]
         self._hub.preupload(operations)
-        changes = Changes(lambda record, existing: existing or "", {})
-        after = commit(self._hub, before, lines, operations, changes)
+        besides = Besides(lambda record, existing: existing or "", {})
+        after = commit(self._hub, before, lines, operations, besides)
         self.commit, self.published = after.commit, set(data) - after.overtaken

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.local_stack import Stack
 from tasks.commit import commit
-from tasks.commit.changes import Changes, outdated
+from tasks.commit.besides import Besides, outdated
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
 from tasks.record.remote import CARD, RECORD, read_remote
@@ -20,7 +20,7 @@ from tasks.values.models import ImageContent, PublicationRecord, PublishedShard,
 
 Staged = Callable[[int], list[Receipt]]
 TEXTS = {"bids/CHANGES": b"1.0.0\n"}
-CHANGES = Changes(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", TEXTS)
+CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", TEXTS)
 
 
 def receipt(number: int, size: int) -> Receipt:
@@ -45,7 +45,7 @@ def publish(hub: Hub, staging: Staging, receipts: list[Receipt]) -> str:
 
 
 def lines(receipts: list[Receipt]) -> list[PublishedShard]:
-    return [one.published() for one in receipts]
+    return [one.line() for one in receipts]
 
 
 def sent(hub: Hub, staging: Staging, receipts: list[Receipt]) -> list[CommitOperationAdd]:
@@ -66,7 +66,7 @@ def test_a_batch_appears_in_one_commit_with_the_record_the_card_and_the_texts(
     for one in receipts:
         assert (files[one.path].size, files[one.path].sha256) == (one.size, one.sha256)
     record, damaged = PublicationRecord.read(hub.read(RECORD, head) or b"")
-    assert record.shards == {one.path: one.published() for one in receipts} and not damaged
+    assert record.shards == {one.path: one.line() for one in receipts} and not damaged
     assert (hub.read(CARD, head) or b"").endswith(b"2 shards\n")
     assert hub.read("bids/CHANGES", head) == b"1.0.0\n"
 
@@ -119,8 +119,8 @@ def test_removed_shards_leave_the_repo_and_the_record_in_one_commit(hub: Hub, st
     publish(hub, staging, [first, second])
     before = commits(hub)
     target = read_remote(hub)
-    plan = RemovalPlan(commit=target.commit, shards={first.path: as_file(first.published())})
-    after = commit(hub, target, [], [], Changes(CHANGES.card_of, {}, remove=plan))
+    plan = RemovalPlan(commit=target.commit, shards={first.path: as_file(first.line())})
+    after = commit(hub, target, [], [], Besides(CHANGES.card_of, {}, remove=plan))
     assert commits(hub) == before + 1
     assert set(after.record.shards) == {second.path}
     assert first.path not in hub.listing(after.commit).files and second.path in hub.listing(after.commit).files

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from deployments.local_stack import Stack
 from tasks.commit import commit
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.disk.failed import Cause, staged_copy
 from tasks.disk.rounds import Round
 from tasks.disk.staging import Staging
@@ -34,15 +34,15 @@ def over_lfs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
     receipts = staged(4)
-    changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, changes)
+    commit(hub, read_remote(hub), [r.line() for r in receipts], operations, besides)
     return receipts
 
 
 def check(hub: Hub, receipts: list[Receipt], level: str = "full", **options: Any) -> VerificationReport:
     reading = Reading(Round(datetime.now(UTC), nights=2), **options)
-    return verify(hub, [r.published() for r in receipts], level, reading)  # type: ignore[arg-type]
+    return verify(hub, [r.line() for r in receipts], level, reading)  # type: ignore[arg-type]
 
 
 def stored(hub_server: Stack, receipt: Receipt) -> list[Path]:
@@ -72,14 +72,14 @@ def test_a_shard_that_failed_before_is_read_back_at_any_level_beside_what_the_le
 ) -> None:
     again = frozenset([published[3].path])
     for expected in (published, published[:3]):  # also where only the record knows it
-        report = check(hub, expected, level, least=1, again=again)
+        report = check(hub, expected, level, least=1, failed_before=again)
         assert again <= set(report.right)
         assert report.read_back == {"listing": 1, "sample": 3, "full": 4}[level] and not report.gone
 
 
 def test_a_shard_that_failed_before_and_that_nobody_knows_any_more_is_gone(hub: Hub, published: list[Receipt]) -> None:
     path = "data/sub-gone/sub-gone.parquet"
-    report = check(hub, published, "listing", again=frozenset([path])).require_good()
+    report = check(hub, published, "listing", failed_before=frozenset([path])).require_good()
     assert report.gone == (path,) and path not in {one.path for one in report.checks}
 
 
@@ -104,7 +104,7 @@ def test_a_shard_replaced_on_the_hub_fails_in_the_listing_already(hub: Hub, publ
 
 
 def test_a_shard_that_the_record_lost_fails(hub: Hub, published: list[Receipt]) -> None:
-    record = PublicationRecord().updated(r.published() for r in published[1:])
+    record = PublicationRecord().updated(r.line() for r in published[1:])
     hub.commit([CommitOperationAdd(RECORD, record.dump())], "Edit the record", hub.head())
     (failure,) = check(hub, published, "listing").failures
     assert failure.path == published[0].path and "record" in failure.what
@@ -150,8 +150,8 @@ def faulty(counted: Hub, staging: Staging, staged: Staged) -> tuple[Hub, list[Re
     hub.prepare(private=True)
     receipts = staged(3)
     operations = [one.operation for one in transfer(hub, staging, receipts)]
-    changes = Changes(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
-    commit(hub, read_remote(hub), [r.published() for r in receipts], operations, changes)
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
+    commit(hub, read_remote(hub), [r.line() for r in receipts], operations, besides)
     return hub, receipts
 
 
@@ -239,7 +239,7 @@ def test_a_hub_that_cannot_be_asked_is_no_failure_of_a_shard_and_the_next_try_re
     server: CountedHub, faulty: tuple[Hub, list[Receipt]], status: int, error: type[Exception]
 ) -> None:
     hub, receipts = faulty
-    expected, found = [r.published() for r in receipts], ReadBack()
+    expected, found = [r.line() for r in receipts], ReadBack()
     content = {"method": "GET", "path": r"/resolve/.*\.parquet", "times": -1}
     server.break_on({"fault": "status", "status": status, "after": 2, **content})
     with pytest.raises(error):

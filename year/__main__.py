@@ -16,7 +16,11 @@ FOLDER = REPO / ".year"
 
 
 def main() -> int:
-    """Live the nights; 1 if the oracle disagreed."""
+    """Live the nights, and print what came of them.
+
+    Returns:
+        The exit code: 1 if the oracle disagreed, else 0.
+    """
     parser = argparse.ArgumentParser(prog="python -m year", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--seed", type=int, default=1, help="the same seed lives the same year")
@@ -51,7 +55,7 @@ def main() -> int:
 
 
 def show(tally: Tally) -> None:
-    """The summary."""
+    """Print the sums over all nights."""
     for name, counts in (("event", tally.events), ("state", tally.states), ("answer", tally.answers)):
         for kind, count in sorted(counts.items()):
             print(f"year_{name}[{kind}] {count}")

@@ -36,7 +36,7 @@ DAY = 24 * 3600.0  # seconds
 
 @dataclass
 class Tally:
-    """What the nights added up to."""
+    """The sums over all nights."""
 
     nights: int = 0
     events: Counter[str] = field(default_factory=Counter)
@@ -60,9 +60,9 @@ class Year:
     tally: Tally = field(default_factory=Tally)
     appointment: Appointment | None = None
     ended: dict[UUID, str] = field(default_factory=dict)
-    """Gates that ended without a decision, and the names that the next run has to give them."""
+    """The runs whose gates ended without a decision -> the name that the next run has to give to their state."""
     done: list[str] = field(default_factory=list)
-    """What has happened in this night, for the line that tells of it."""
+    """What has happened in this night, in a few words each. They are printed as one line."""
 
     def __post_init__(self) -> None:
         draw = random.Random(f"{self.seed}-begin")
@@ -81,7 +81,7 @@ class Year:
     # Nights.
 
     def live(self, nights: int) -> None:
-        """So many nights.
+        """Live so many nights.
 
         Raises:
             Disagreement: the oracle found something wrong; the message says in which night.
@@ -101,7 +101,14 @@ class Year:
             self.say(f"{number:4d} {time.monotonic() - start:4.1f} s  {'; '.join(self.done)}")
 
     def night(self, number: int) -> None:
-        """One night."""
+        """Live one night.
+
+        Args:
+            number: the night's number, from 1.
+
+        Raises:
+            Disagreement: the oracle found something wrong.
+        """
         scene, draw = self.scene, random.Random(f"{self.seed}-{number}")
         scene.draw = scene.world.draw = draw
         scene.head = scene.repo.head(scene.head)  # a night without a run may have had a stranger
@@ -121,7 +128,15 @@ class Year:
             self.clean_up(number, draw)
 
     def run(self, number: int, night: Night, source: Path, dataset: Dataset | None, draw: random.Random) -> None:
-        """The nightly run, and what its operator does about it."""
+        """Do the nightly run, and what its operator does after it.
+
+        Args:
+            number: the night's number.
+            night: what is special about it.
+            source: the folder that the run is given, unless the night has another one.
+            dataset: what that folder says; None if it is no dataset.
+            draw: the source of what is random in it.
+        """
         if night.source is not None:
             source = night.source
             dataset = self.scene.another.dataset if source == self.scene.another.root else None
@@ -142,7 +157,7 @@ class Year:
                 self.gate_ends("GateTimedOut")
 
     def push(self, source: Path, asked: Asked, night: Night) -> tuple[Seen, UUID]:
-        """A run of push-bids, judged."""
+        """Do a run of push-bids and have it judged. Return what was seen, and the run's id."""
         parameters = {"accept_changes": asked.accept_changes} if asked.accept_changes else {}
         run = self.rig.start(
             PUSH,
@@ -166,7 +181,7 @@ class Year:
         return seen, run
 
     def clean_up(self, number: int, draw: random.Random) -> None:
-        """A person asks for what is still staged."""
+        """Have a person ask, by cleanup-staging, about what is still staged."""
         run = self.rig.start(CLEANUP, repo_id=REPO_ID, staging_root=str(self.rig.staging_root))
         seen = self.watched(run)
         self.oracle.cleanup(seen)
@@ -176,7 +191,7 @@ class Year:
     # People.
 
     def somebody_comes(self, number: int, dataset: Dataset | None) -> None:
-        """Whoever has come for an open gate decides there."""
+        """Let somebody decide at the open gate, if they are to come by now."""
         waits, gate = self.appointment, self.oracle.gate
         if waits is None or waits.how == "never" or waits.night > number or gate is None:
             return
@@ -192,7 +207,7 @@ class Year:
                 return
 
     def fields_of(self, run: UUID) -> set[str]:
-        """The fields of the form at a gate."""
+        """Return the names of the fields of the form at a gate."""
         state = self.rig.runs.read(run).state
         assert state is not None
         key = (state.state_details.run_input_keyset or {})["schema"]
@@ -200,7 +215,7 @@ class Year:
         return set(schema["properties"])
 
     def answer(self, run: UUID, answer: Answer, dataset: Dataset | None) -> None:
-        """One form is sent, and the run goes on."""
+        """Send one form, let the run go on, and have it judged."""
         refused = self.rig.runs.decide(run, **answer.form)
         what = ", ".join(f"{name} {value}" for name, value in answer.form.items() if name in ("decision", "removals"))
         what += (
@@ -220,7 +235,7 @@ class Year:
             self.appointment = None
 
     def gate_ends(self, name: str) -> None:
-        """A gate has ended without a decision; the next run gives it this name."""
+        """Note that the gate has ended without a decision, and that the next run has to give it this name."""
         assert self.appointment is not None
         self.done.append(name)
         self.tally.answers[name] += 1
@@ -228,19 +243,27 @@ class Year:
         self.appointment = self.oracle.gate = None
 
     def ended_gates_are_named(self) -> None:
-        """What became of gates that nobody decided at is said by the next run on the target."""
+        """Check that the gates at which nobody decided have the right names by now.
+
+        Raises:
+            Disagreement: one has not.
+        """
         for run, name in self.ended.items():
             state = self.rig.runs.read(run).state
             agree(state is not None and state.name == name, f"a gate that ended is {state and state.name}, not {name}")
         self.ended.clear()
 
     def waits(self, run: UUID) -> bool:
-        """Whether a run is at its gate."""
+        """Return whether a run waits at its gate."""
         state = self.rig.runs.read(run).state
         return state is not None and state.is_paused()
 
     def one_gate_at_most(self) -> None:
-        """One target has at most one open gate, and it is the one that the oracle knows of."""
+        """Check that at most one gate is open, and that it is the one that the oracle knows of.
+
+        Raises:
+            Disagreement: it is not so.
+        """
         from prefect.client.schemas.filters import FlowRunFilter
 
         waiting = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PAUSED"]}}})
@@ -252,7 +275,11 @@ class Year:
     # What is seen from outside.
 
     def watched(self, run: UUID, night: Night | None = None) -> Seen:
-        """Have a run work, under what goes wrong in the night; what was seen from outside."""
+        """Have a run work, while what goes wrong in the night goes wrong.
+
+        Returns:
+            The run as it was seen from outside.
+        """
         scene, hub = self.scene, self.rig.hub
         night = night or Night()
         away, kill = night.hub == "away", night.kill
@@ -293,7 +320,11 @@ class Year:
         )
 
     def staged(self) -> dict[str, str]:
-        """Each staged shard: its sha256, and whether a receipt lies beside it."""
+        """Return the staged shards.
+
+        Returns:
+            File -> its sha256, and after it the words "without a receipt", if none lies beside it.
+        """
         staged = {}
         for path in sorted(self.rig.staging_root.rglob("*.parquet")):
             receipt = path.with_suffix(".receipt.json").exists()
@@ -303,11 +334,11 @@ class Year:
 
 
 def ours(run: FlowRun) -> bool:
-    """Whether a run is of the year's repo."""
+    """Return whether a run is one on the year's repo."""
     return run.parameters.get("repo_id") == REPO_ID
 
 
 def resolved(path: str) -> str | None:
-    """The shard that a request has asked for."""
+    """Return the shard that a request has asked for; None if it has asked for something else."""
     shard = path.partition("/resolve/")[2].partition("/")[2]
     return shard if is_shard(shard) else None

@@ -48,7 +48,7 @@ class Disagreement(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """One run, from outside."""
+    """A run, as it was seen from outside."""
 
     before: Head
     after: Head
@@ -57,7 +57,7 @@ class Seen:
     state: str
     message: str
     evidence: str = ""
-    """All that the run's artifacts say."""
+    """The text of all of the run's artifacts."""
     commits: int = 0
     content: int = 0
     """Bytes of files' content that the Hub was sent."""
@@ -68,10 +68,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a push was asked to do."""
+    """The parameters of a push, and how the Hub is in that night."""
 
     dataset: Dataset | None
-    """What the folder that it was given says; None: it is no dataset."""
+    """The dataset as the folder says it that the push was given; None if it is no dataset."""
     removed: str = "keep"
     verification: str = "sample"
     accept_changes: int = 0
@@ -86,9 +86,9 @@ class Gate:
 
     staged: Staged
     shards: Collection[str] | None
-    """What the run had published or found published as it is; None for one of cleanup-staging, which asks about all."""
+    """The shards that the run had published or found published; None for cleanup-staging, which asks about all."""
     removals: "Removals"
-    """What it asks about on the Hub."""
+    """The removals that it asks about."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Removals:
 
     @classmethod
     def of(cls, before: Head, named: Collection[Removal]) -> "Removals":
-        """These removals, by what the head holds."""
+        """Return these removals, with what the head holds of them."""
         files = {one: sha256(before.files[one[1]]) for one in named}
         paths = {one[1] for one in named}
         return cls(
@@ -112,23 +112,26 @@ class Removals:
 
     @property
     def images(self) -> frozenset[str]:
-        """All of their images."""
+        """The images of all of these removals."""
         return frozenset().union(*self.images_of.values())
 
     def excluding(self, other: "Removals") -> "Removals":
-        """Those that are in no file that the others are about."""
+        """Return the removals that are in no file that the others are about."""
         return Removals(
             {one: digest for one, digest in self.files.items() if one[1] not in other.images_of},
             {path: images for path, images in self.images_of.items() if path not in other.images_of},
         )
 
     def joined(self, other: "Removals") -> "Removals":
-        """These and the others; of a file that both are about, as the others have it."""
+        """Return these removals and the others. A file that both are about is as the others have it."""
         left = self.excluding(other)
         return Removals({**left.files, **other.files}, {**left.images_of, **other.images_of})
 
     def without(self, decided: "Removals") -> set[Removal]:
-        """Those of these that are not among the others with the same bytes; of a shard, all rows or none."""
+        """Return the removals that are not among those decided, with the same bytes.
+
+        Of a shard, all rows are returned or none.
+        """
         left = {one for one, digest in self.files.items() if decided.files.get(one) != digest}
         shards = {one[1] for one in left if one[0] == "row"}
         return left | {one for one in self.files if one[0] == "row" and one[1] in shards}
@@ -136,23 +139,23 @@ class Removals:
 
 @dataclass
 class Oracle:
-    """What is known from the nights before."""
+    """The oracle, with what it knows from the nights before."""
 
     lines: dict[str, Line] = field(default_factory=dict)
-    """The record as the last run left it."""
+    """The lines of the record as the last run left it."""
     kept: Removals = field(default_factory=Removals)
-    """Removals that a person decided to keep, last."""
+    """The removals that a person last decided to keep."""
     gate: Gate | None = None
     ever: set[str] = field(default_factory=set)
     """The sha256 of everything that was ever on the Hub."""
     notes: list[bytes] = field(default_factory=list)
     """What people wrote into the card by hand."""
     quiet: Dataset | None = None
-    """The dataset of the last run, where that ended well and nothing has happened to the repo since."""
+    """The dataset of the last run, if that ended well and nothing has happened to the repo since."""
     failed: set[str] = field(default_factory=set)
     """Shards whose bytes were not right when they were read back last."""
     verified: int = 0
-    """Runs so far that read shards back."""
+    """The number of runs so far that read shards back."""
     read_in: dict[str, tuple[str, int]] = field(default_factory=dict)
     """In which of them each shard was read back last, or met first, by its path: its sha256, and the run's number."""
     accepted: dict[str, str] = field(default_factory=dict)
@@ -170,11 +173,19 @@ class Oracle:
 
     @property
     def asks_for_removals(self) -> bool:
-        """Whether gates ask for a decision on removals yet."""
+        """Whether it is judged that gates ask for a decision on removals."""
         return "removals" not in self.without
 
     def push(self, seen: Seen, asked: Asked) -> None:
-        """Judge a run of push-bids."""
+        """Judge a run of push-bids.
+
+        Args:
+            seen: the run.
+            asked: its parameters.
+
+        Raises:
+            Disagreement: it did not do what the rules say.
+        """
         self.takes_over = False
         self._never(seen)
         if asked.dataset is None:
@@ -202,24 +213,24 @@ class Oracle:
         self._remember(seen, asked, want)
 
     def _asks(self, asked: Asked, want: "Want", before: Head) -> bool:
-        """Whether there are removals that a run has to ask about."""
+        """Return whether there are removals that a run has to ask about."""
         return asked.removed != "keep" and self.asks_for_removals and bool(self._undecided(want, before).files)
 
     def _undecided(self, want: "Want", before: Head) -> Removals:
-        """The removals that nobody has decided to keep."""
+        """Return the removals that nobody has decided to keep."""
         return Removals.of(before, Removals.of(before, want.removals).without(self.kept))
 
     def _shown(self, want: "Want", before: Head) -> bool:
-        """Whether an open gate asks exactly this already."""
+        """Return whether an open gate asks exactly this already."""
         return self.gate is not None and self.gate.removals == self._undecided(want, before)
 
     def too_many(self, before: Head, dataset: Dataset) -> int:
-        """How many images changed, where a person has to say that it is meant; else 0."""
+        """Return how many images changed, if a person has to say that it is meant; else 0."""
         many, back = self._changed(before, dataset), len(self.back(before, dataset))
         return many + back if back or many > MAX_CHANGE * len(images_of(before)) else 0
 
     def _changed(self, before: Head, dataset: Dataset) -> int:
-        """How many published images are gone or other, and nobody has decided about them."""
+        """Return how many published images are gone or other, without those that somebody has decided about."""
         published = images_of(before)
         decided = self.kept.images | (self.gate.removals.images if self.gate else frozenset())
         decided |= {image for image, digest in self.accepted.items() if published.get(image) == digest}
@@ -228,7 +239,7 @@ class Oracle:
         return gone + sum(image in now and now[image] != digest for image, digest in published.items())
 
     def back(self, before: Head, dataset: Dataset) -> set[str]:
-        """The images of the dataset that left the repo by a decision, or whose whole subject did."""
+        """Return the images of the dataset that left the repo by a decision, or whose whole subject did."""
         published = images_of(before)
         whole = {image.split("/")[0] for image in self.removed} - {image.split("/")[0] for image in published}
         return {
@@ -238,7 +249,7 @@ class Oracle:
         }
 
     def _sure(self, seen: Seen, asked: Asked) -> None:
-        """Whether a run that was killed remembers what was accepted is seen by what the next one asks about."""
+        """See by what this run asks about whether one that was killed remembers what was accepted."""
         if not self.maybe or asked.dataset is None or seen.killed or seen.state in HUB_AWAY:
             return
         known = self.accepted
@@ -249,7 +260,7 @@ class Oracle:
             self.accepted = known
 
     def _accept(self, seen: Seen, asked: Asked, many: int) -> None:
-        """What was accepted to be gone is not asked about again, as long as it is gone."""
+        """Note what was accepted to be gone. It is not asked about again as long as it is gone."""
         assert asked.dataset is not None
         now = asked.dataset.images
         lines = ours(seen.before.record).values()
@@ -269,7 +280,7 @@ class Oracle:
         agree(dict(seen.staged_before) == dict(seen.staged_after), f"{seen.state}, and the staging folder was changed")
 
     def _never(self, seen: Seen) -> None:
-        """What no run may do."""
+        """Check what no run may do."""
         agree(seen.killed or seen.state not in BUGS, f"ended {seen.state}: {seen.message[:300]}")
         for note in self.notes:
             agree(note in seen.after.files.get(CARD, note), f"the card lost what somebody wrote: {note!r}")
@@ -277,7 +288,7 @@ class Oracle:
             agree(is_ours(path), f"{path}, which is not ours, was removed")
 
     def _published(self, seen: Seen, asked: Asked, want: "Want") -> None:
-        """Every file of the head, against what was there before and what the dataset says."""
+        """Compare every file of the head with what was there before, and with what the dataset says."""
         before, after, dataset = seen.before, seen.after, asked.dataset
         assert dataset is not None
         partly = seen.killed or seen.state in HUB_AWAY | NOT_TAKEN or seen.state == "VerificationFailed"
@@ -311,7 +322,7 @@ class Oracle:
             self._record(seen, want, dataset)
 
     def _record(self, seen: Seen, want: "Want", dataset: Dataset) -> None:
-        """The record at the head, against the files there."""
+        """Compare the record at the head with the files there."""
         before, after = seen.before, seen.after
         for path in dataset.shards:
             if path not in want.broken and path not in want.held:
@@ -333,7 +344,7 @@ class Oracle:
                 agree(path in after.texts, f"the index lost {path}, which is at the head")
 
     def _staged_for(self, seen: Seen, want: "Want") -> None:
-        """A push stages what is missing, and removes nothing."""
+        """Check that a push has staged what is missing, and has removed nothing."""
         gone = seen.staged_before.keys() - seen.staged_after.keys()
         agree(not gone, f"staged files were removed without a yes: {', '.join(sorted(gone))}")
         for file, digest in seen.staged_after.items():
@@ -341,7 +352,7 @@ class Oracle:
                 agree(shard_of(file) in want.todo, f"{file} was staged anew, and its shard was published as it is")
 
     def _work(self, seen: Seen, asked: Asked, want: "Want") -> None:
-        """Work done is what changed."""
+        """Check that no more was sent and committed than what has changed."""
         changed = [path for path, data in seen.after.files.items() if seen.before.files.get(path) != data]
         allowed = sum(len(seen.after.files[path]) * OVERHEAD + PER_FILE for path in changed)
         agree(seen.content <= allowed, f"{seen.content} bytes of content sent for {len(changed)} changed files")
@@ -351,7 +362,7 @@ class Oracle:
         agree(seen.commits <= most, f"{seen.commits} commits for {len(want.todo)} shards")
 
     def _verified(self, seen: Seen, asked: Asked, want: "Want") -> None:
-        """Verification is done at the level asked for, in every run that comes so far."""
+        """Check that the verification was done at the level asked for, if the run has come so far."""
         if asked.hub != "lies":
             self._looked_at(seen)
         if "verify" in self.without or seen.state not in GREEN:
@@ -369,13 +380,13 @@ class Oracle:
         self._in_turns(seen, there)
 
     def _looked_at(self, seen: Seen) -> None:
-        """What a run has read back, it has read back, however it ended."""
+        """Note what a run has read back, however it ended."""
         for path in seen.read_back:
             self.read_in[path] = (sha256(seen.after.files.get(path, b"")), self.verified + 1)
         self.failed -= set(seen.read_back)
 
     def _in_turns(self, seen: Seen, there: Collection[str]) -> None:
-        """Each shard comes back in a stated number of nights."""
+        """Check that each shard is read back within the stated number of nights."""
         now = {path: sha256(seen.after.files[path]) for path in there if path in seen.after.files}
         for path, digest in now.items():
             known = self.read_in.get(path)
@@ -385,7 +396,7 @@ class Oracle:
             agree(waited <= TURNS, f"{path} was not read back in {waited} nights")
 
     def _ended(self, seen: Seen, asked: Asked, want: "Want") -> None:
-        """The state has the right name, and names what it must."""
+        """Check that the state has the right name, and names what it must."""
         agree(seen.state in self._states(seen, asked, want), f"ended {seen.state}: {seen.message[:300]}")
         for path in sorted(want.broken)[:NAMED] if seen.state == "ShardsFailed" else ():
             agree(stem(path) in seen.message, f"{stem(path)} failed, and the state does not name it")
@@ -428,7 +439,7 @@ class Oracle:
             self.failed |= {path for path in dataset.shards if stem(path) in seen.message}
 
     def _written(self, seen: Seen) -> None:
-        """The record's lines that a run has written are ours; one that it left as a stranger had made it is not."""
+        """Note the record's lines that a run has written. One that it left as a stranger made it is none of them."""
         before, after = seen.before.record, seen.after.record
         self.lines |= {path: line for path, line in after.items() if before.get(path) != line}
         self.lines = {path: line for path, line in self.lines.items() if path in after or path not in before}
@@ -436,7 +447,11 @@ class Oracle:
     # cleanup-staging.
 
     def cleanup(self, seen: Seen) -> None:
-        """Judge a run of cleanup-staging up to its gate."""
+        """Judge a run of cleanup-staging up to its gate.
+
+        Raises:
+            Disagreement: it did not do what the rules say.
+        """
         self._looked_at(seen)
         self._never(seen)
         agree(same(seen.before, seen.after), "cleanup-staging changed the repo")
@@ -455,8 +470,11 @@ class Oracle:
         Args:
             seen: the run, from the answer on.
             form: the answer.
-            right: whether it is one: the repo's name, and every field that has no default.
-            dataset: what the run's source says by now; None: nothing that could be read.
+            right: whether the form has the repo's name, and every field without a default.
+            dataset: the dataset as the run's source says it by now; None if it cannot be read.
+
+        Raises:
+            Disagreement: it did not do what the rules say.
         """
         gate = self.gate
         assert gate is not None
@@ -497,7 +515,7 @@ class Oracle:
     def _removed(
         self, seen: Seen, approved: Collection[Removal], dataset: Dataset | None, now: Collection[Removal]
     ) -> None:
-        """What was approved, and is still a removal, may go; nothing else may."""
+        """Check that nothing has gone but what was approved and is still a removal."""
         before, after = seen.before, seen.after
         gone = {one[1] for one in approved if one[0] in ("shard", "text")}
         rows = {one[1] for one in approved if one[0] == "row"}
@@ -525,7 +543,7 @@ class Oracle:
             agree(path in gone or path not in before.files, f"the record lost its line of {path} by a decision")
 
     def _let_go(self, seen: Seen, form: Mapping[str, Any], gate: Gate) -> None:
-        """Staged files go only where somebody decided so, as they were shown, and while the Hub holds them."""
+        """Check that staged files went only if somebody decided so, as they were shown, and while the Hub held them."""
         at_head = {sha256(data) for data in seen.before.files.values()}
         for file in sorted(seen.staged_before.keys() - seen.staged_after.keys()):
             digest = seen.staged_before[file]
@@ -538,7 +556,7 @@ class Oracle:
     def _decided_so(
         self, seen: Seen, form: Mapping[str, Any], gate: Gate, due: Collection[Removal], dataset: Dataset | None
     ) -> None:
-        """What was decided was done, where the run says so."""
+        """Check that a run which says that it has done what was decided has done it."""
         at_head = {sha256(data) for data in seen.before.files.values()}
         if form.get("decision") == "delete":
             for file, digest in gate.staged.items():
@@ -584,7 +602,7 @@ AFTER = (
 
 @dataclass(frozen=True)
 class Want:
-    """What a push has to do, by the head before it and the dataset."""
+    """The work of a push, by the head before it and the dataset."""
 
     removals: frozenset[Removal]
     held: Mapping[str, frozenset[str]]
@@ -596,7 +614,13 @@ class Want:
 
     @classmethod
     def of(cls, before: Head, dataset: Dataset, lines: Mapping[str, Line]) -> "Want":
-        """Work it out; `lines` are the record's as the last run left them."""
+        """Work out what a push has to do.
+
+        Args:
+            before: the head before it.
+            dataset: the dataset.
+            lines: the lines of the record as the last run left them.
+        """
         removals = removals_of(before, dataset)
         held: dict[str, frozenset[str]] = {}
         for one in removals:
@@ -612,7 +636,7 @@ class Want:
 
 
 def published_as_it_is(before: Head, path: str, rows: Mapping[str, Row], lines: Mapping[str, Line]) -> bool:
-    """Whether a shard is at the head as the dataset has it, and the record's line of it is the one of the last run."""
+    """Return whether a shard is at the head as the dataset has it, with the record's line as the last run left it."""
     line, data = before.record.get(path), before.files.get(path)
     if line is None or data is None or line != lines.get(path):
         return False
@@ -620,7 +644,7 @@ def published_as_it_is(before: Head, path: str, rows: Mapping[str, Row], lines: 
 
 
 def removals_of(before: Head, dataset: Dataset) -> set[Removal]:
-    """What the record says we have published, is at the head in our own folders, and is in the dataset no more."""
+    """Return what the record says was published, the head still has in our folders, and the dataset has no more."""
     found: set[Removal] = set()
     for path, line in ours(before.record).items():
         if path in dataset.shards and path in before.files:
@@ -636,58 +660,62 @@ def removals_of(before: Head, dataset: Dataset) -> set[Removal]:
 
 
 def images_in(removal: Removal, before: Head) -> Collection[str]:
-    """The images that a removal is about."""
+    """Return the images that a removal is about."""
     if removal[0] == "shard":
         return before.record[removal[1]].images.keys()
     return {removal[2]} if removal[0] == "row" else ()
 
 
 def images_of(head: Head) -> dict[str, str]:
-    """The images that the record says are published: path -> sha256."""
+    """Return the images that the record says are published: path -> sha256."""
     return {image: digest for line in ours(head.record).values() for image, digest in line.images.items()}
 
 
 def ours(record: Mapping[str, Line]) -> dict[str, Line]:
-    """The lines that can be about shards of ours."""
+    """Return the lines that can be about shards of ours."""
     return {path: line for path, line in record.items() if is_shard(path)}
 
 
 def is_shard(path: str) -> bool:
-    """Whether a path is one that a shard can have."""
+    """Return whether a path is one that a shard can have."""
     return PurePosixPath(path).match("data/*/*.parquet") and path.count("/") == 2
 
 
 def is_ours(path: str) -> bool:
-    """Whether a path lies where we publish."""
+    """Return whether a path lies where we publish."""
     return is_shard(path) or path.startswith(("bids/", "tables/"))
 
 
 def shard_of(file: str) -> str:
-    """The path in the repo of a staged shard: `shards/sub-1/sub-1.0123456789ab.parquet`."""
+    """Return the path in the repo of a staged shard, such as `shards/sub-1/sub-1.0123456789ab.parquet`."""
     folder, name = file.split("/")[-2:]
     return f"data/{folder}/{name.split('.')[0]}.parquet"
 
 
 def stem(path: str) -> str:
-    """A shard's name."""
+    """Return a shard's name."""
     return PurePosixPath(path).stem
 
 
 def named(removal: Removal, text: str) -> bool:
-    """Whether a text names a removal."""
+    """Return whether a text names a removal."""
     if removal[0] == "row":
         return PurePosixPath(removal[2]).name in text or stem(removal[1]) in text
     return stem(removal[1]) in text
 
 
 def holds(head: Head, path: str, line: Line) -> bool:
-    """Whether the repo has a shard as its line in the record says."""
+    """Return whether the repo has a shard as its line in the record says."""
     data = head.files.get(path)
     return data is not None and (line.sha256, line.size) == (sha256(data), len(data))
 
 
 def line_is_true(head: Head, path: str) -> None:
-    """The record's line of a shard says what the shard is."""
+    """Check that the record's line of a shard says what the shard is.
+
+    Raises:
+        Disagreement: it does not.
+    """
     line, data, rows = head.record.get(path), head.files.get(path, b""), head.shards.get(path) or {}
     agree(line is not None, f"the record does not know {path}")
     assert line is not None
@@ -700,7 +728,7 @@ def line_is_true(head: Head, path: str) -> None:
 
 
 def differs(dataset: Dataset, head: Head, path: str) -> str:
-    """In what a shard differs from the dataset, for people."""
+    """Return in words in what a shard differs from the dataset."""
     should, found = dataset.shards[path], head.shards.get(path)
     if found is None:
         return "it is not there, or no shard"
@@ -711,13 +739,13 @@ def differs(dataset: Dataset, head: Head, path: str) -> str:
 
 
 def table(data: bytes | None) -> dict[str, dict[str, str]]:
-    """A table of people, as `Dataset.people` has it."""
+    """Read a published table of people, and return it as `Dataset.people` has it."""
     rows = pq.read_table(io.BytesIO(data or b"")).to_pylist() if data else []
     return {row.pop("participant_id"): row for row in rows}
 
 
 def same(before: Head, after: Head) -> bool:
-    """Whether nobody has committed."""
+    """Return whether nobody has committed between these two heads."""
     return before.commit == after.commit
 
 

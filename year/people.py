@@ -20,21 +20,21 @@ class Answer:
 
 @dataclass
 class Appointment:
-    """What will become of an open gate, unless a newer run takes it over."""
+    """A person's plan for an open gate, unless a newer run takes it over."""
 
     run: UUID
     repo_id: str
     night: int
-    """In which somebody comes."""
+    """The night in which they come."""
     how: str
-    """`answers`, `cancels`, `never` (until the time is over, or a newer run comes)."""
+    """`answers`, `cancels`, or `never`: then the gate stays open until its time is over, or a newer run comes."""
     seed: int
 
     def answers(self, fields: Collection[str]) -> list[Answer]:
-        """The forms, in the order in which they are sent: wrong ones first, and the one that decides last.
+        """Return the forms in the order in which they are sent: perhaps a wrong one, and then the one that decides.
 
         Args:
-            fields: those that the form has: it asks only about what there is.
+            fields: the fields of the gate's form.
         """
         draw = random.Random(self.seed)
         form: dict[str, Any] = {"confirm_repo": self.repo_id, "note": "a person of the year"}
@@ -49,7 +49,14 @@ class Appointment:
 
 
 def appointment(draw: random.Random, run: UUID, repo_id: str, night: int) -> Appointment:
-    """When somebody comes to a gate that has just opened."""
+    """Draw whether and when somebody comes to a gate that has just opened.
+
+    Args:
+        draw: the source of what is random in it.
+        run: the run that waits.
+        repo_id: the name that has to be typed.
+        night: the present night.
+    """
     how = draw.choices(["answers", "cancels", "never"], [14, 1, 3])[0]
     late = draw.choices([0, 1, 2, 4, 9], [8, 4, 3, 2, 1])[0]
     return Appointment(run, repo_id, night + late, how, draw.randrange(1 << 32))

@@ -63,12 +63,12 @@ class Head:
 
     @property
     def record_lines(self) -> int:
-        """How many lines the record has, whatever is in them."""
+        """The number of lines of the record, whatever is in them."""
         return len(self.files.get(RECORD, b"").splitlines())
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """The record's index; empty where it cannot be read."""
+        """The record's index; empty if it cannot be read."""
         try:
             found = json.loads(self.files.get(INDEX, b"{}"))
         except ValueError:
@@ -85,7 +85,7 @@ class Head:
 
 
 def rows_of(data: bytes) -> dict[str, Row] | None:
-    """The rows of a shard; None if the bytes are none."""
+    """Return the rows of a shard by their images' paths, or None if the bytes are no shard."""
     key = sha256(data)
     if key not in _rows:
         _rows[key] = _read_rows(data)
@@ -119,18 +119,22 @@ class Repo:
 
     @cached_property
     def api(self) -> HfApi:
-        """The client."""
+        """The owner's client."""
         return HfApi(endpoint=self.endpoint, token=self.token)
 
     def commit_at_head(self) -> str:
-        """The commit that the branch is at; empty where there is no repo."""
+        """Return the commit that the branch is at; empty if there is no repo."""
         try:
             return self.api.dataset_info(self.repo_id).sha or ""
         except RepositoryNotFoundError:
             return ""
 
     def head(self, known: Head) -> Head:
-        """Every file at the head, read; `known` is a head that was read before, and the answer if nobody committed."""
+        """Read every file at the head.
+
+        Args:
+            known: a head that was read before. It is returned as it is if nobody has committed since.
+        """
         commit = self.commit_at_head()
         if commit == known.commit:
             return known
@@ -138,14 +142,20 @@ class Repo:
         return Head(commit, {path: self.read(path, commit) for path in paths})
 
     def read(self, path: str, commit: str) -> bytes:
-        """A file's bytes as the Hub sends them."""
+        """Return a file's bytes as the Hub sends them."""
         url = f"{self.endpoint}/datasets/{self.repo_id}/resolve/{commit}/{path}"
         answer = get_session().get(url, headers={"authorization": f"Bearer {self.token}"}, follow_redirects=True)
         answer.raise_for_status()
         return answer.content
 
     def commit(self, message: str, add: Mapping[str, bytes] | None = None, delete: tuple[str, ...] = ()) -> None:
-        """A commit by somebody who is not bids-push."""
+        """Commit as somebody who is not bids-push.
+
+        Args:
+            message: the commit's message.
+            add: the files to add or to replace: path -> bytes.
+            delete: the paths of the files to delete.
+        """
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path, data) for path, data in (add or {}).items()
         ]

@@ -40,11 +40,11 @@ PUSH, CLEANUP = "push-bids/year", "cleanup-staging/year"
 
 
 class RigError(Exception):
-    """The rig itself does not work."""
+    """The rig itself does not work, so nothing can be said of the run."""
 
 
 class Warm:
-    """The warm process, and one run at a time in a process forked from it."""
+    """A process that has everything imported, and that forks one process for each run, one at a time."""
 
     def __init__(self, stack: Stack, log: Path, **settings: str) -> None:
         self.log = log
@@ -67,7 +67,11 @@ class Warm:
             self._answers.put(json.loads(line))
 
     def begin(self, run: UUID, environment: Mapping[str, str]) -> int:
-        """Have a process begin to work on a flow run; its id."""
+        """Have a process begin to work on a flow run, and return its process id.
+
+        Raises:
+            RigError: none begins within `STARTS` seconds.
+        """
         assert self._popen.stdin is not None
         print(json.dumps({"run": str(run), "environment": dict(environment)}), file=self._popen.stdin, flush=True)
         try:
@@ -76,7 +80,7 @@ class Warm:
             raise RigError(f"no process has begun in {STARTS:.0f} s; see {self.log}") from None
 
     def ended(self, seconds: float) -> bool:
-        """Whether the run's process ends within so many seconds."""
+        """Wait for the end of the run's process, and return whether it came within so many seconds."""
         try:
             self._answers.get(timeout=seconds)
         except queue.Empty:
@@ -84,7 +88,19 @@ class Warm:
         return True
 
     def run(self, run: UUID, environment: Mapping[str, str], kill_when: Callable[[], bool] | None = None) -> bool:
-        """Run a flow run's process to its end; whether it was killed, as soon as `kill_when` held."""
+        """Run a flow run's process to its end.
+
+        Args:
+            run: the flow run.
+            environment: more environment variables for the process.
+            kill_when: the process is killed as soon as this returns true.
+
+        Returns:
+            Whether it was killed.
+
+        Raises:
+            RigError: it has not ended within `RUN_SECONDS`.
+        """
         pid = self.begin(run, environment)
         killed = False
         deadline = time.monotonic() + RUN_SECONDS
@@ -98,14 +114,14 @@ class Warm:
         return killed
 
     def stop(self) -> None:
-        """End it."""
+        """End the warm process."""
         self._popen.kill()
         self._popen.wait()
 
 
 @dataclass
 class Rig:
-    """The servers, the one target, and where things are."""
+    """The servers, the one target, and the folders."""
 
     folder: Path
     hub: CountedHub
@@ -116,7 +132,7 @@ class Rig:
 
     @property
     def staging_root(self) -> Path:
-        """Where the runs stage."""
+        """The folder in which the runs stage."""
         return self.folder / "staging"
 
     def leave(self) -> None:
@@ -129,11 +145,20 @@ class Rig:
             self.runs.client.delete_deployment(deployment)
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
-        """Make a flow run of a deployment."""
+        """Make a flow run of a deployment, and return its id."""
         return self.runs.client.create_flow_run_from_deployment(self.deployments[deployment], parameters=parameters).id
 
     def work(self, run: UUID, kill_when: Callable[[], bool] | None = None, **environment: str) -> FlowRun:
-        """Have a process work on a flow run to its end or its gate; the run then. A killed one is called Crashed."""
+        """Have a process work on a flow run to its end or its gate. One whose process was killed is marked Crashed.
+
+        Args:
+            run: the flow run.
+            kill_when: the process is killed as soon as this returns true.
+            environment: more environment variables for the process.
+
+        Returns:
+            The run as it is then.
+        """
         if self.warm.run(run, environment, kill_when):
             state = self.runs.read(run).state
             if state is not None and state.type.value not in ENDED:
@@ -143,11 +168,11 @@ class Rig:
 
 @contextmanager
 def rig(folder: Path, api: str = "") -> Iterator[Rig]:
-    """The rig, up; everything it started ends with the block.
+    """Start the rig, and end everything that it has started when the block ends.
 
     Args:
         folder: where all of it lives.
-        api: a Prefect server that runs already; none: one of its own.
+        api: the address of a Prefect server that runs already; empty to start one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     hub = CountedHub(folder / "hub")
@@ -173,7 +198,7 @@ def rig(folder: Path, api: str = "") -> Iterator[Rig]:
 
 
 def deployed(runs: Runs) -> dict[str, UUID]:
-    """The two deployments, made."""
+    """Make the two deployments, and return their ids by their names."""
     found = {}
     for name in (PUSH, CLEANUP):
         flow, _, deployment = name.partition("/")

@@ -25,13 +25,13 @@ HELD = ("/tree/", "/preupload/", "/v1/xorbs/", "/v2/shards", "/validate-yaml", C
 
 @dataclass
 class Scene:
-    """The year as the script sees it in a night."""
+    """The year as the events of a night see and change it."""
 
     world: World
     rig: Rig
     repo: Repo
     head: Head
-    """As the last run has left it."""
+    """The head of the repo as the last run has left it."""
     draw: random.Random
     another: World
     """Another study, of people by the same names."""
@@ -45,22 +45,22 @@ class Scene:
 
 @dataclass
 class Night:
-    """What is special about a night."""
+    """A night, and what is special about it."""
 
     told: list[str] = field(default_factory=list)
     source: Path | None = None
-    """What the run is given as its dataset, where it is not the lab's."""
+    """The folder that the run is given as its dataset, if it is not the lab's."""
     unmounted: tuple[str, ...] = ()
     """Subjects whose folders are empty."""
     rules: list[dict[str, object]] = field(default_factory=list)
-    """What the Hub breaks."""
+    """The rules by which the Hub breaks requests."""
     kill: bool = False
     """Whether the run is killed when the first of them has been met."""
     hub: str = "well"
     verification: str = "sample"
     skipped: bool = False
     gate_seconds: float = 0.0
-    """How long a gate that opens waits; 0: as long as it takes."""
+    """The seconds that a gate which opens stays open; 0 for as long as it takes."""
 
     def __post_init__(self) -> None:
         self.kinds: list[str] = []
@@ -161,7 +161,7 @@ def image_restored(scene: Scene, night: Night) -> str | None:
 
 
 def image_taken_out(scene: Scene, night: Night) -> str | None:
-    """An image of a session with others, so that the shard stays and loses a row."""
+    """Take out an image of a session with others, so that the shard stays and loses a row."""
     images = scene.world.images
     paths = [p for p in images if sum(o.rsplit("/", 2)[0] == p.rsplit("/", 2)[0] for o in images) > 1]
     paths = [path for path in paths if path not in scene.world.good]
@@ -173,7 +173,7 @@ def image_taken_out(scene: Scene, night: Night) -> str | None:
 
 
 def thing_returns(scene: Scene, night: Night) -> str | None:
-    """A session, an image or a text that was taken out comes back."""
+    """Bring back a session, an image or a text that was taken out."""
     world = scene.world
     names = sorted(name for name in world.away if name not in world.rows_away)
     names = [n for n in names if not n.startswith("sub-") or n.split("/")[0] in world.subjects]
@@ -470,7 +470,13 @@ EVENTS: dict[str, tuple[int, Event]] = {
 
 
 def happen(scene: Scene, kinds: Mapping[str, tuple[int, Event]], first: bool) -> Night:
-    """Draw a night and have it happen. The first one is quiet: there is no repo yet for strangers."""
+    """Draw a night, have its events happen, and return it.
+
+    Args:
+        scene: the year so far.
+        kinds: the events that may happen: kind -> how often it is drawn, and what happens.
+        first: whether it is the first night, in which nothing happens, since there is no repo yet for strangers.
+    """
     night = Night()
     for path in sorted(scene.world.good.keys() & scene.world.files.keys()):
         scene.mend[path] = scene.mend.get(path, 0) - 1
@@ -498,7 +504,10 @@ def happen(scene: Scene, kinds: Mapping[str, tuple[int, Event]], first: bool) ->
 
 @contextmanager
 def mounted(world: World, night: Night) -> Iterator[tuple[Path, Dataset | None]]:
-    """What the run of the night is given as its dataset's folder, and what it says; None: nothing that is a dataset."""
+    """Yield the folder of the dataset as the night's run finds it, and what that folder says.
+
+    The folders of unmounted subjects are empty for as long as the block runs.
+    """
     aside = world.root.parent / "unmounted"
     aside.mkdir(exist_ok=True)
     night.unmounted = tuple(sub for sub in night.unmounted if sub in world.subjects)  # one may have left that night

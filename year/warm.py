@@ -20,7 +20,11 @@ PAUSES = [0.05, 0.1, 0.1, 0.1, 0.1]  # seconds before each further try of a task
 
 
 def main() -> int:
-    """Fork a process for each run that is asked for, one at a time."""
+    """Fork a process for each run that is asked for, one at a time, until the standard input ends.
+
+    Returns:
+        The exit code 0.
+    """
     hurry()
     flows = imported()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -37,7 +41,7 @@ def main() -> int:
 
 
 def hurry() -> None:
-    """Cut the waits between tries short, and the lease where the environment says."""
+    """Cut the waits between tries short, and the lease too, if the environment has `LEASE`."""
     from tasks import commit
     from tasks.hub import client as hub
     from tasks.hub import patience
@@ -54,7 +58,7 @@ def hurry() -> None:
 
 
 def imported() -> dict[str, Any]:
-    """The flows by their names, everything imported that they need."""
+    """Import everything that the flows need, and return the flows by their names."""
     import datasets  # noqa: F401 - the flows import it late, and a night should not pay for it
     import hf_xet  # noqa: F401
     import nibabel  # noqa: F401
@@ -67,7 +71,13 @@ def imported() -> dict[str, Any]:
 
 
 def work(flows: dict[str, Any], run: str, environment: dict[str, str]) -> None:
-    """Run a flow run in this process, as Prefect's own entry point does, and end the process."""
+    """Run a flow run in this process, as Prefect's own entry point does, and end the process. It does not return.
+
+    Args:
+        flows: the flows by their names.
+        run: the id of the flow run.
+        environment: more environment variables.
+    """
     code = 1
     try:
         os.environ |= environment
@@ -82,7 +92,7 @@ def work(flows: dict[str, Any], run: str, environment: dict[str, str]) -> None:
 
 
 def execute(flows: dict[str, Any], run: UUID) -> None:
-    """The flow run to its end, or to its gate."""
+    """Execute the flow run to its end, or to its gate."""
     from prefect.client.orchestration import get_client
     from prefect.events.worker import EventsWorker
     from prefect.exceptions import Abort, Pause

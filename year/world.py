@@ -26,13 +26,13 @@ IMAGE = re.compile(r"(?P<sub>sub-[A-Za-z0-9]+)/(?:(?P<ses>ses-[A-Za-z0-9]+)/)?[a
 
 
 def sha256(data: bytes) -> str:
-    """The digest of bytes."""
+    """Return the sha256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of a shard has to say of an image."""
+    """A row of a shard, as far as it says something of an image that is judged."""
 
     sha256: str
     metadata: str
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a folder says, by its files' bytes: path -> bytes."""
+    """A dataset as its files say it: path -> bytes."""
 
     files: Mapping[str, bytes]
 
@@ -73,7 +73,7 @@ class Dataset:
         return {line.split("\t")[0]: dict(zip(names, line.split("\t")[1:], strict=True)) for line in lines}
 
     def metadata(self, image: str) -> dict[str, object]:
-        """The fields of the sidecars that apply to an image: of the one at the root, then of its own."""
+        """Return the merged fields of an image's sidecars: of the one at the root, and then of its own."""
         name = image.rpartition("/")[2].removesuffix(".nii.gz")
         kind = next(kind for kind in SUFFIXES if name.endswith(f"_{kind}"))
         merged: dict[str, object] = {}
@@ -84,11 +84,11 @@ class Dataset:
 
     @cached_property
     def texts(self) -> dict[str, bytes]:
-        """What is published under `bids/`: the texts at the root and in phenotype/, byte for byte."""
+        """The texts at the root and in phenotype/, which are published: path in the repo -> bytes."""
         return {f"bids/{path}": data for path, data in self.files.items() if is_text(path)}
 
     def broken(self, path: str) -> bool:
-        """Whether an image cannot be read to its end."""
+        """Return whether an image cannot be read to its end."""
         try:
             return len(gzip.decompress(self.files[path])) != 352 + 2 * SHAPE[0] * SHAPE[1] * SHAPE[2]
         except (OSError, EOFError, zlib.error):
@@ -96,12 +96,12 @@ class Dataset:
 
 
 def is_text(path: str) -> bool:
-    """Whether a file of the dataset is published as it is."""
+    """Return whether a file of the dataset is a text, which is published as it is."""
     return "/" not in path or path.startswith("phenotype/")
 
 
 def as_json(value: Mapping[str, object]) -> str:
-    """The same value gives the same text."""
+    """Return a value as JSON with sorted keys. The same value gives the same text."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -115,26 +115,26 @@ class World:
     people: dict[str, dict[str, str]] = field(default_factory=dict)
     """The participants table's rows."""
     away: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """What was withdrawn and may come back: a subject, a session, an image or a text -> its files."""
+    """What was taken out and may come back: a subject, a session, an image or a text -> its files."""
     rows_away: dict[str, dict[str, str]] = field(default_factory=dict)
     older: dict[str, list[bytes]] = field(default_factory=dict)
     """Earlier bytes of an image."""
     good: dict[str, bytes] = field(default_factory=dict)
     """The whole bytes of images that are damaged now."""
     made: int = 0
-    """Subjects so far, for their names."""
+    """The number of subjects so far, from which the next one gets its name."""
 
     # The disk.
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file, in place where there is one."""
+        """Write a file, over the one that is there."""
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
         self.files[path] = data
 
     def drop(self, path: str) -> bytes:
-        """Remove a file, and the folders that this leaves empty; its bytes."""
+        """Remove a file, and the folders that this leaves empty. Return its bytes."""
         file = self.root / path
         file.unlink()
         for parent in file.parents:
@@ -145,7 +145,7 @@ class World:
 
     @property
     def dataset(self) -> Dataset:
-        """What the folder says now."""
+        """The dataset as its folder says it now."""
         return Dataset(dict(self.files))
 
     def write_people(self) -> None:
@@ -158,29 +158,29 @@ class World:
 
     @property
     def subjects(self) -> list[str]:
-        """Subjects with images."""
+        """The subjects that have images, sorted."""
         return sorted({path.split("/")[0] for path in self.images})
 
     @property
     def images(self) -> list[str]:
-        """Images, by path."""
+        """The paths of the images, sorted."""
         return sorted(path for path in self.files if path.endswith(".nii.gz"))
 
     @property
     def sessions(self) -> list[str]:
-        """Folders that are a shard each: `sub-x/ses-y`, or `sub-x` where there is no session."""
+        """The folders that are a shard each: `sub-x/ses-y`, or `sub-x` for images without a session."""
         return sorted(
             {f"{m['sub']}/{m['ses']}" if m["ses"] else m["sub"] for p in self.images if (m := IMAGE.match(p))}
         )
 
     def below(self, folder: str) -> list[str]:
-        """The files in a folder."""
+        """Return the paths of the files in a folder, sorted."""
         return sorted(path for path in self.files if path.startswith(f"{folder}/"))
 
     # What the lab does.
 
     def begin(self, subjects: int) -> None:
-        """A new dataset."""
+        """Begin a new dataset of so many subjects."""
         description = {"Name": "A year", "BIDSVersion": "1.10.0", "License": "CC0", "Authors": ["A. Lab"]}
         self.put(DESCRIPTION, json.dumps(description, indent=1).encode())
         self.put("README", b"A dataset that a year is lived in.\n")
@@ -193,11 +193,11 @@ class World:
             self.add_subject()
 
     def image(self) -> bytes:
-        """The bytes of a new image."""
+        """Return the bytes of a new image."""
         return zipped(nifti1(SHAPE, seed=self.draw.randrange(1 << 32)))
 
     def add_subject(self) -> str:
-        """A new subject, of one or two sessions, or of none; its name."""
+        """Add a subject with one session, with two, or with none, and return its name."""
         self.made += 1
         sub = f"sub-{self.made:03d}"
         self.people[sub] = {"age": str(self.draw.randrange(20, 89)), "sex": self.draw.choice("FM")}
@@ -208,7 +208,7 @@ class World:
         return sub
 
     def add_session(self, folder: str) -> None:
-        """A new session's images, and a sidecar of its own."""
+        """Add the images of a session, and a sidecar of one of them."""
         for kind in ("T1w", "task-rest_bold"):
             self.put(self.path_of(folder, kind), self.image())
         sidecar = self.path_of(folder, "T1w").replace(".nii.gz", ".json")
@@ -216,21 +216,26 @@ class World:
 
     @staticmethod
     def path_of(folder: str, kind: str) -> str:
-        """Where an image of a session is."""
+        """Return the path of an image of a session."""
         return f"{folder}/{SUFFIXES[kind]}/{folder.replace('/', '_')}_{kind}.nii.gz"
 
     def take(self, name: str, paths: list[str]) -> None:
-        """Take files out, to come back one day."""
+        """Take files out. They may come back one day.
+
+        Args:
+            name: what is taken out, by which `give_back` finds it.
+            paths: its files.
+        """
         self.away[name] = {path: self.drop(path) for path in paths}
 
     def withdraw(self, sub: str) -> None:
-        """A subject leaves, its row too."""
+        """Take a subject out, with its row."""
         self.take(sub, self.below(sub))
         self.rows_away[sub] = self.people.pop(sub)
         self.write_people()
 
     def give_back(self, name: str) -> None:
-        """What was taken out comes back, with the bytes that it had."""
+        """Bring back what was taken out under this name, with the bytes that it had."""
         for path, data in self.away.pop(name).items():
             if path not in self.files:
                 self.put(path, data)
@@ -239,7 +244,7 @@ class World:
             self.write_people()
 
     def rename(self, sub: str) -> str:
-        """A subject gets another name, files and row and all; the new one."""
+        """Give a subject another name, in its files and its row, and return the new name."""
         self.made += 1
         new = f"sub-{self.made:03d}"
         for path in self.below(sub):
@@ -251,34 +256,39 @@ class World:
         return new
 
     def replace(self, path: str, data: bytes) -> None:
-        """An image gets other bytes."""
+        """Replace an image."""
         self.older.setdefault(path, []).append(self.files[path])
         self.put(path, data)
 
     def replace_unseen(self, path: str) -> None:
-        """An image gets other bytes of the same size, and the time that it had: as some copying programs leave it."""
+        """Replace an image by one of the same size, and give it the time that it had, as some copying programs do."""
         before = (self.root / path).stat()
         self.replace(path, flipped(self.files[path], self.draw.randrange(1, 255)))
         assert len(self.files[path]) == before.st_size
         os.utime(self.root / path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def damage(self, path: str, how: str) -> None:
-        """An image cannot be read any more: cut short, or with zeroed bytes inside, as a failing disk leaves it."""
+        """Damage an image so that it cannot be read any more.
+
+        Args:
+            path: the image.
+            how: "truncated"; else some bytes inside are zeroed, as a failing disk leaves them.
+        """
         data = self.files[path]
         self.good[path] = data
         middle = len(data) // 2
         self.put(path, data[:middle] if how == "truncated" else data[:middle] + bytes(64) + data[middle + 64 :])
 
     def mend(self, path: str) -> None:
-        """It is copied once more from where it is whole."""
+        """Copy a damaged image once more from where it is whole."""
         self.put(path, self.good.pop(path))
 
 
 def zipped(data: bytes) -> bytes:
-    """As scanners' converters do: compressed, without a time."""
+    """Return data compressed without a time, as the converters of scanners do it."""
     return gzip.compress(data, mtime=0)
 
 
 def flipped(data: bytes, bits: int) -> bytes:
-    """Another file of the same size, and as good a gzip: the header's "operating system" byte is another one."""
+    """Return as good a gzip of the same size: the header's "operating system" byte is another one."""
     return data[:9] + bytes([data[9] ^ bits]) + data[10:]

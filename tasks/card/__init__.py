@@ -61,28 +61,28 @@ class About:
 
     checked: Checked = field(default_factory=Checked)
     pictures: Pictures = field(default_factory=Pictures)
-    made: CardVersions = field(default_factory=CardVersions)
+    versions: CardVersions = field(default_factory=CardVersions)
 
 
 def card(
-    dataset: Dataset, repo_id: str, published: PublicationRecord, existing: str | None, about: About | None = None
+    dataset: Dataset, repo_id: str, record: PublicationRecord, existing: str | None, about: About | None = None
 ) -> str:
     """Return README.md of the repo.
 
     Args:
         dataset: the dataset.
         repo_id: the repo's name.
-        published: what is published.
+        record: what is published.
         existing: the card that is on the Hub now, or None.
         about: what else the card says.
 
     Raises:
         UnreadableCard: the YAML of the existing card cannot be read.
     """
-    here = PublishedImages.of(dataset, published)
+    here = PublishedImages.of(dataset, record)
     front, text = split((existing or "").replace("\r\n", "\n"))
     about = about or About()
-    words = body(dataset, repo_id, here, about.checked, about.pictures, _made(about.made))
+    words = body(dataset, repo_id, here, about.checked, about.pictures, _origin(about.versions))
     block = f"{BEGIN}\n\n{words}\n\n{END}"
     return f"---\n{merged(front_matter(dataset, here), front)}---\n\n{_replaced(text, block).strip()}\n"
 
@@ -96,15 +96,15 @@ def same_card(one: str, other: str | None) -> bool:
     return other is not None and _MADE.sub("", one) == _MADE.sub("", other)
 
 
-def _made(made: CardVersions) -> str:
+def _origin(versions: CardVersions) -> str:
     """Return where the published dataset comes from, between marks by which it is found again."""
     lines = []
-    if made.dataset:
-        lines.append(f"- **Version of the dataset:** {md.text(made.dataset)}")
-    if made.commit:
-        lines.append(f"- **Commit of its git tree:** {md.code(made.commit)}")
-    if made.tool:
-        lines.append(f"- **Published with:** {md.text(made.tool)}")
+    if versions.dataset:
+        lines.append(f"- **Version of the dataset:** {md.text(versions.dataset)}")
+    if versions.commit:
+        lines.append(f"- **Commit of its git tree:** {md.code(versions.commit)}")
+    if versions.tool:
+        lines.append(f"- **Published with:** {md.text(versions.tool)}")
     return "\n".join([MADE, "", *lines, "", MADE]) if lines else ""
 
 

@@ -53,9 +53,9 @@ def body(
     published: PublishedImages,
     checked: Checked,
     pictures: Pictures,
-    made: str,
+    origin: str,
 ) -> str:
-    """Return the block in Markdown, its parts one after the other. `made` is Markdown already."""
+    """Return the block in Markdown, its parts one after the other. `origin` is Markdown already."""
     parts: list[str] = [_title(dataset, published)]
     sections: tuple[tuple[str, Callable[[], str]], ...] = (
         ("Load it", lambda: _load(repo_id, published)),
@@ -66,7 +66,7 @@ def body(
         ("What was left out", lambda: _left_out(dataset)),
         ("Before it was published", lambda: _stated(checked)),
         ("Citation and licence", lambda: _provenance(dataset)),
-        ("How it was made", lambda: made),
+        ("How it was made", lambda: origin),
         ("README of the dataset", lambda: _readme(dataset)),
     )
     for head, section in sections:

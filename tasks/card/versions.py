@@ -15,7 +15,7 @@ _OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class CardVersions:
-    """The versions that a card names, as far as they are known."""
+    """The versions that a card names. One that is not known is empty."""
 
     dataset: str = ""
     commit: str = ""
@@ -38,10 +38,10 @@ def _version(dataset: Dataset) -> str:
 
 
 def _commit(root: Path) -> str:
-    """The head of the git tree whose root the dataset is; a folder somewhere inside of one is not meant.
+    """Return the commit at the head of the git tree whose root the dataset is; empty if there is none.
 
-    The files are read themselves (git documentation, "gitrepository-layout"): a worker need not have git, and git
-    refuses to read the tree of another user.
+    The files in `.git` are read here (git documentation, "gitrepository-layout"), because a worker need not have git,
+    and git refuses to read the tree of another user.
     """
     try:
         folder = _git_folder(root / ".git")
@@ -53,14 +53,14 @@ def _commit(root: Path) -> str:
 
 
 def _git_folder(path: Path) -> Path:
-    """The folder that `.git` is, or that it names: in a submodule or a second work tree it is a file."""
+    """Return the folder that `.git` is, or the one that it names: in a submodule or a second work tree it is a file."""
     if path.is_dir():
         return path
     return path.parent / _line_of(path).removeprefix("gitdir: ")
 
 
 def _target_of(folder: Path, reference: str) -> str:
-    """The commit that a branch is at, from its own file, or from the one that `git pack-refs` makes of many."""
+    """Return the commit that a branch is at, from its own file, or from the one that `git pack-refs` makes of many."""
     common = folder / _line_of(folder / "commondir") if (folder / "commondir").is_file() else folder
     if (common / reference).is_file():
         return _line_of(common / reference)
@@ -70,11 +70,11 @@ def _target_of(folder: Path, reference: str) -> str:
 
 
 def _line_of(path: Path) -> str:
-    """The one line of a file.
+    """Return the line of a file that has one.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no text, or no file at all.
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8, or is no ordinary file.
     """
     if not path.is_file():
         raise ValueError(f"{path} is no file")

@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.commit.batch import Batch, landed
-from tasks.commit.changes import Changes
+from tasks.commit.besides import Besides
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote
@@ -50,7 +50,7 @@ def commit(
     before: Remote,
     shards: Sequence[PublishedShard],
     operations: Sequence[CommitOperationAdd],
-    changes: Changes,
+    besides: Besides,
     fence: Fence = lambda: None,
 ) -> Remote:
     """Commit a batch with the record, the card and the texts that are true after it.
@@ -63,7 +63,7 @@ def commit(
         before: what the target holds now.
         shards: the lines of the batch for the record.
         operations: the files of the batch.
-        changes: what else the commit has to change.
+        besides: what the commit has to bring besides them.
         fence: is called before each request that commits.
 
     Returns:
@@ -74,19 +74,19 @@ def commit(
         StaleHead: the Hub refuses the head that it names, every time.
         Transient: the Hub could not answer, and the batch has not landed so far.
     """
-    changes = changes if changes.planned else replace(changes, planned=before.record)
+    besides = besides if besides.planned else replace(besides, planned=before.record)
     contested = False
     for pause in BEHIND_PAUSES[:COMMIT_TRIES]:
-        late = overtaken(changes, before.record, shards)
-        batch = Batch.of(hub, before, shards, operations, changes, late)
+        late = overtaken(besides, before.record, shards)
+        batch = Batch.of(hub, before, shards, operations, besides, late)
         if late and not batch.any():
             return replace(before, contested=True, overtaken=late)
         record = batch.record(before)
-        card = changes.card_of(record, before.card)
+        card = besides.card_of(record, before.card)
         everything = batch.operations(hub, record, card)
         fence()
         try:
-            made = hub.commit(everything, subject_line(batch.shards, changes.remove), before.commit)
+            made = hub.commit(everything, subject_line(batch.shards, besides.remove), before.commit)
             return Remote(made, record, card, contested=contested, overtaken=late)
         except (StaleParent, Transient) as failure:
             found = read_remote(hub)
@@ -110,17 +110,17 @@ def commit(
     )
 
 
-def overtaken(changes: Changes, now: PublicationRecord, shards: Sequence[PublishedShard]) -> frozenset[str]:
+def overtaken(besides: Besides, now: PublicationRecord, shards: Sequence[PublishedShard]) -> frozenset[str]:
     """Return the paths that somebody else has changed in the record since it was planned from.
 
     Whoever changed them knew something newer than this plan, so the plan must not undo it. A change to what this plan
     would write itself does not count.
     """
-    planned = changes.planned or now
-    ours = {shard.path: shard for shard in shards}
-    texts = {text.path: text for text in changes.published if text.path in changes.texts}
-    lost = changes.lost
-    lines = {path for path in (*ours, *lost) if now.shards.get(path) not in (planned.shards.get(path), ours.get(path))}
+    planned = besides.planned or now
+    sent = {shard.path: shard for shard in shards}
+    texts = {text.path: text for text in besides.recorded if text.path in besides.texts}
+    lost = besides.lost
+    lines = {path for path in (*sent, *lost) if now.shards.get(path) not in (planned.shards.get(path), sent.get(path))}
     written = {
         path for path in (*texts, *lost) if now.texts.get(path) not in (planned.texts.get(path), texts.get(path))
     }
@@ -144,9 +144,9 @@ def subject_line(shards: Sequence[PublishedShard], remove: RemovalPlan | None) -
 
 @task(name="commit", task_run_name="commit {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
 def commit_batch(
-    hub: Hub, before: Remote, batch: Sequence[Transferred], changes: Changes, fence: Fence, label: str
+    hub: Hub, before: Remote, batch: Sequence[Transferred], besides: Besides, fence: Fence, label: str
 ) -> Remote:
     """Do `commit` as a task. `label` names the batch in the UI."""
-    lines = [one.receipt.published() for one in batch]
+    lines = [one.receipt.line() for one in batch]
     operations = [one.operation for one in batch]
-    return retry_while_busy(lambda: commit(hub, before, lines, operations, changes, fence), get_run_logger().warning)
+    return retry_while_busy(lambda: commit(hub, before, lines, operations, besides, fence), get_run_logger().warning)

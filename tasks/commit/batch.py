@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from tasks.commit.changes import Changes, holds
+from tasks.commit.besides import Besides, holds
 from tasks.hub.client import Hub
 from tasks.hub.kept_out import require_kept
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
@@ -24,7 +24,7 @@ class Batch:
     """The files that are removed, as a person approved."""
     forget: tuple[str, ...]
     """The lines of the record that are removed, with or without a file."""
-    changes: Changes
+    besides: Besides
 
     @classmethod
     def of(
@@ -33,7 +33,7 @@ class Batch:
         before: Remote,
         shards: Sequence[PublishedShard],
         operations: Sequence[CommitOperationAdd],
-        changes: Changes,
+        besides: Besides,
         late: frozenset[str],
     ) -> "Batch":
         """Return everything that was planned, without what others have published since.
@@ -41,18 +41,18 @@ class Batch:
         Raises:
             RemovalRefused: something is not as it was when the removal was planned.
         """
-        gone = tuple(deletions(changes.remove, before)) if changes.remove else ()
+        deleted = tuple(deletions(besides.remove, before)) if besides.remove else ()
         lines: dict[str, PublishedShard | PublishedText] = {**before.record.shards, **before.record.texts}
-        lost = [path for path, sha256 in changes.lost.items() if path in lines and lines[path].sha256 == sha256]
+        lost = [path for path, sha256 in besides.lost.items() if path in lines and lines[path].sha256 == sha256]
         lost = [path for path in lost if path not in late]
         there = hub.listed(lost, before.commit)
         return cls(
             shards=tuple(shard for shard in shards if shard.path not in late),
             sent=tuple(operation for operation in operations if operation.path_in_repo not in late),
-            texts={path: data for path, data in changes.texts.items() if path not in late},
-            deletions=gone,
-            forget=(*(one.path_in_repo for one in gone), *(path for path in lost if path not in there)),
-            changes=changes,
+            texts={path: data for path, data in besides.texts.items() if path not in late},
+            deletions=deleted,
+            forget=(*(one.path_in_repo for one in deleted), *(path for path in lost if path not in there)),
+            besides=besides,
         )
 
     @property
@@ -64,17 +64,17 @@ class Batch:
         """Return whether anything is left to do."""
         return bool(self.shards or self.texts or self.forget)
 
-    def published(self) -> tuple[PublishedText, ...]:
+    def recorded_texts(self) -> tuple[PublishedText, ...]:
         """Return the dataset's texts as the record will hold them.
 
         Those that others have changed since are not among them.
         """
-        late = self.changes.texts.keys() - self.texts.keys()
-        return tuple(text for text in self.changes.published if text.path not in late)
+        late = self.besides.texts.keys() - self.texts.keys()
+        return tuple(text for text in self.besides.recorded if text.path not in late)
 
     def record(self, before: Remote) -> PublicationRecord:
         """Return the record that is true after the commit."""
-        return before.record.updated(self.shards, self.forget, self.published(), self.changes.dataset)
+        return before.record.updated(self.shards, self.forget, self.recorded_texts(), self.besides.dataset)
 
     def operations(
         self, hub: Hub, record: PublicationRecord, card: str
@@ -96,16 +96,16 @@ class Batch:
 
 def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
     """Return whether the target holds everything that a commit was to bring. Then only the commit's answer was lost."""
-    record, changes = found.record, batch.changes
+    record, besides = found.record, batch.besides
     if any(record.shards.get(shard.path) != shard for shard in batch.shards):
         return False
-    if any(record.texts.get(text.path) != text for text in batch.published()):
+    if any(record.texts.get(text.path) != text for text in batch.recorded_texts()):
         return False
     if any(path in record.shards or path in record.texts for path in batch.forget):
         return False
-    if (changes.dataset and record.dataset != changes.dataset) or (changes.record and found.damaged):
+    if (besides.dataset and record.dataset != besides.dataset) or (besides.record and found.damaged):
         return False
-    if not changes.same_card(changes.card_of(record, found.card), found.card):
+    if not besides.same_card(besides.card_of(record, found.card), found.card):
         return False
     return _in_place(hub, found, batch)
 

@@ -211,7 +211,7 @@ def staged_copy(staging: Staging, failure: Failure) -> str:
     return f"The staged file is not intact: {file}"
 
 
-def named(failed: Mapping[str, FailedShard], count: int = 5) -> str:
+def unsound_shards(failed: Mapping[str, FailedShard], count: int = 5) -> str:
     """Return a sentence that names the failed shards, for a run that did not look at them; empty if there are none."""
     if not failed:
         return ""

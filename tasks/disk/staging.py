@@ -214,7 +214,7 @@ class Staging:
         """
         for receipt in receipts:
             there = self._receipt(receipt_name(receipt))
-            if there is not None and not there.commit and there.published() == receipt.published():
+            if there is not None and not there.commit and there.line() == receipt.line():
                 noted = there.model_copy(update={"commit": commit})
                 write_whole(self.folder / receipt_name(receipt), noted.model_dump_json(indent=1).encode(), False)
 
@@ -284,11 +284,6 @@ class Staging:
             return False
         self._known_bytes.put(receipt.file, receipt.sha256, found)
         return True
-
-    def read_intact(self, spec: ShardSpec) -> Receipt | None:
-        """Return the receipt of a shard that is staged and intact, or None."""
-        receipt = self.read_receipt(spec)
-        return receipt if receipt is not None and self.intact(receipt) else None
 
     def read_whole(self, spec: ShardSpec) -> Receipt | None:
         """Return the receipt of a shard whose staged file has the right size, or None.

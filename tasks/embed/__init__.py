@@ -81,14 +81,14 @@ STEP = 256 << 10  # bytes, if an image is inflated apart from its embedding
 class Sink(Protocol):
     """A receiver of an image's bytes: `tasks.write.ShardWriter`."""
 
-    room: memoryview
+    buffer: memoryview
     """A buffer into which the next bytes are read."""
 
     def begin_image(self, size: int) -> None:
         """Prepare for an image of `size` bytes."""
 
     def write(self, data: memoryview) -> None:
-        """Take the next bytes of the image, a filled part of `room`."""
+        """Take the next bytes of the image, a filled part of `buffer`."""
 
 
 def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageContent:
@@ -107,7 +107,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
     with Source(image, path) as source:
         checks = _Checks(image, path, check)
         sink.begin_image(image.size)
-        for step in source.steps(sink.room):
+        for step in source.steps(sink.buffer):
             try:
                 checks.see(step)
             except BadImage:
@@ -245,9 +245,9 @@ def _require_whole(image: Image, path: Path, checks: _Checks) -> None:
 
 def _inflated(image: Image, path: Path) -> Inflation:
     inflation = Inflation()
-    room = memoryview(bytearray(STEP))
+    buffer = memoryview(bytearray(STEP))
     with Source(image, path) as source:
-        for step in source.steps(room):
+        for step in source.steps(buffer):
             _inflate(image, inflation, step)
         source.require_unchanged()
     return inflation

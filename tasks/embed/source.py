@@ -79,15 +79,15 @@ class Source:
                 f"{status.st_mtime_ns / 1e9:.3f} s. Run again when nothing writes to the dataset."
             )
 
-    def steps(self, room: memoryview, up_to: int | None = None) -> Iterator[memoryview]:
+    def steps(self, buffer: memoryview, up_to: int | None = None) -> Iterator[memoryview]:
         """Yield the file's bytes from first to last.
 
-        Each step is the filled part of `room`, which the next step overwrites.
+        Each step is the filled part of `buffer`, which the next step overwrites.
 
         No more than the planned size is ever handed out, so a file that grows does not overflow its page.
 
         Args:
-            room: a buffer for one step.
+            buffer: a buffer for one step.
             up_to: the most bytes to hand out; None for the planned size.
 
         Raises:
@@ -97,14 +97,14 @@ class Source:
         left = self._image.size if up_to is None else min(up_to, self._image.size)
         while left:
             try:
-                count = os.readv(self._descriptor, [room[:left]])
+                count = os.readv(self._descriptor, [buffer[:left]])
             except OSError as error:
                 raise unreadable(self._image, error) from error
             if not count:
                 self._compare(os.fstat(self._descriptor), "while it was read")
                 raise Unreadable(f"{self._image.path} ends {left} bytes early. Check its disk.")
             left -= count
-            yield room[:count]
+            yield buffer[:count]
 
     def require_unchanged(self, sha256: str | None = None) -> None:
         """Compare the file with the plan once more, both the open file and the one of this name, which may be another.

@@ -39,7 +39,7 @@ class RemovedCameBack(TooMuchChanged):
 class Change:
     """How a dataset differs from its published version."""
 
-    published: int
+    published_images: int
     """The number of images in the record."""
     gone: tuple[str, ...] = ()
     """The published images that the dataset no longer has, by their paths in the dataset."""
@@ -75,7 +75,7 @@ class Change:
 
     def exceeds(self, part: float) -> bool:
         """Return whether more than this part (0 to 1) of the published images is gone or has other bytes."""
-        return len(self.gone) + len(self.other) > part * self.published
+        return len(self.gone) + len(self.other) > part * self.published_images
 
     def asks(self, part: float) -> bool:
         """Return whether a person has to confirm this change: it exceeds this part, or something removed came back."""
@@ -115,7 +115,7 @@ class Change:
         lines = [
             f"{begun}: {self._came_back()}."
             if not self.exceeds(part)
-            else f"{begun}: {changed:,} of {self.published:,} published images are gone from "
+            else f"{begun}: {changed:,} of {self.published_images:,} published images are gone from "
             f"the dataset or have other bytes, and that is more than {part:.0%} (BIDS_PUSH_MAX_CHANGE).",
             *_named("wholly gone", self.gone_subjects, "subject"),
             *_named("with images that are gone or have other bytes", self.changed_subjects, "subject"),
@@ -187,18 +187,18 @@ def change(
                 other.append(content.path)
     missing = sorted(set(gone).difference(settled))
     changed = sorted(set(other))
-    lost = _wholly_gone(published, set(gone))
-    told = {f"sub-{label}" for path in missing if (label := subject_of(path))}
-    partly = {f"sub-{label}" for path in changed if (label := subject_of(path))}
+    wholly_gone = _wholly_gone(published, set(gone))
+    with_gone = {f"sub-{label}" for path in missing if (label := subject_of(path))}
+    with_other = {f"sub-{label}" for path in changed if (label := subject_of(path))}
     return Change(
-        published=len(published),
+        published_images=len(published),
         gone=tuple(missing),
         other=tuple(changed),
         before=record.dataset,
         now=identity_of(dataset),
         back=dict(sorted((back or {}).items())),
-        gone_subjects=tuple(sorted(told & lost)),
-        changed_subjects=tuple(sorted((told | partly) - (told & lost))),
+        gone_subjects=tuple(sorted(with_gone & wholly_gone)),
+        changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
     )
 
 

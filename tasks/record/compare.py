@@ -55,7 +55,7 @@ class Work:
         """The shards that have to be sent, whether or not they are staged already, sorted by path."""
         return tuple(sorted((*self.send, *self.stage), key=lambda spec: spec.path))
 
-    def again(self, paths: Iterable[str]) -> "Work":
+    def to_stage_again(self, paths: Iterable[str]) -> "Work":
         """Return the work that is left if the staged files of these shards turned out to be damaged."""
         damaged = set(paths)
         return replace(self, send=(), stage=tuple(spec for spec in self.missing if spec.path in damaged))

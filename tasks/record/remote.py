@@ -65,8 +65,8 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
         hub.prepare(private, gated)
     elif not hub.exists():
         return Remote("", PublicationRecord()), Listing("", {})
-    published = read_remote(hub, hub.head(as_spelled=True))
-    return published, hub.listing(published.commit)
+    remote = read_remote(hub, hub.head(as_spelled=True))
+    return remote, hub.listing(remote.commit)
 
 
 @task(
@@ -78,8 +78,8 @@ def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tup
 )
 def read_target_again(hub: Hub) -> tuple[Remote, Listing]:
     """Read what the target holds by now, after somebody else has committed to it while this run worked."""
-    published = read_remote(hub)
-    return published, hub.listing(published.commit)
+    remote = read_remote(hub)
+    return remote, hub.listing(remote.commit)
 
 
 @task(

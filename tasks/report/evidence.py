@@ -128,7 +128,7 @@ class Evidence:
     """The dataset's own texts that the Hub must hold too: path in the repo -> bytes."""
     whole: bool = False
     """Whether `expected` is everything that is published, and not only what is staged here."""
-    made: str | None = None
+    own_commit: str | None = None
     """The commit that this run made last. A head that is older is not accepted."""
     commit: str | None = None
     """The commit to look at; None for the head."""
@@ -150,8 +150,8 @@ class Fate(StrEnum):
     KEEP = "keep"
 
 
-class Removal(Value):
-    """One file that is to be removed from the staging folder, and why it may be."""
+class StagedFile(Value):
+    """A file of the staging folder that may be removed, and what has to hold for that."""
 
     file: str
     """Relative to the target's staging folder."""
@@ -159,7 +159,7 @@ class Removal(Value):
     kind: Kind
     identity: Identity | None = None
     """For a shard: the identity with which it has the bytes below, or None if that is not known, and then it is hashed.
-    For any other file: the identity that was found when the removal was planned.
+    For any other file: the identity that was found when the cleanup was planned.
     """
     path: str | None = None
     """The shard's path in the repo, for a file that may be removed only while the Hub holds the shard."""
@@ -187,7 +187,7 @@ class OnlyCopy(Value):
 class Leftovers(Value):
     """What else is in the staging folder, besides the shards that a gate is about."""
 
-    stale: tuple[Removal, ...] = ()
+    stale: tuple[StagedFile, ...] = ()
     """What is removed if the form says so: copies of nothing, and shards whose bytes the Hub is proved to have."""
     only_copies: tuple[OnlyCopy, ...] = ()
     strangers: Mapping[str, str] = {}
@@ -217,7 +217,7 @@ class Gate(Value):
     artifact: str | None = None
     """The id of the artifact with all of the evidence."""
     shown: tuple[Shown, ...] = ()
-    stale: tuple[Removal, ...] = ()
+    stale: tuple[StagedFile, ...] = ()
     """Leftovers that no receipt of the plan explains. They are removed only if the form says so."""
     waiting: int = 0
     """The number of shards of the plan that had no room here. The next run publishes them."""
@@ -267,26 +267,26 @@ class CleanupPlan(Value):
     """What is removed, what stays, and why. It is computed and shown before it is executed."""
 
     folder: Path
-    removals: tuple[Removal, ...] = ()
+    files: tuple[StagedFile, ...] = ()
     kept: tuple[Kept, ...] = ()
 
     @property
     def size(self) -> int:
         """The bytes that would be freed."""
-        return sum(removal.size for removal in self.removals)
+        return sum(staged.size for staged in self.files)
 
 
 class CleanupResult(Value):
     """What a cleanup has done."""
 
-    removed: tuple[Removal, ...] = ()
+    removed: tuple[StagedFile, ...] = ()
     gone_before: tuple[str, ...] = ()
     refused: tuple[Kept, ...] = ()
 
     @property
     def freed(self) -> int:
         """The bytes that were freed."""
-        return sum(removal.size for removal in self.removed)
+        return sum(staged.size for staged in self.removed)
 
 
 class RemovalPlan(Value):

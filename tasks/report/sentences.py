@@ -26,9 +26,9 @@ from tasks.report.evidence import (
     Evidence,
     Gate,
     Leftovers,
-    Removal,
     RemovalPlan,
     Shown,
+    StagedFile,
     VerificationReport,
 )
 from tasks.values.errors import PushError
@@ -87,7 +87,7 @@ class Where:
         return f"{self.folder} on {self.machine}"
 
 
-def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[Removal] = ()) -> str:
+def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Sequence[StagedFile] = ()) -> str:
     """Return the message of a run at its gate: what to do, and in a second line what it is about."""
     press = (
         f"Waits for a person: press Resume on this page, by {moment(where.expires)} (in the newer UI, Resume is in "
@@ -135,7 +135,7 @@ def still_named_in(named: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def stale_files(stale: Sequence[Removal]) -> str:
+def stale_files(stale: Sequence[StagedFile]) -> str:
     """Say how many stale files there are, and their size."""
     return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
 
@@ -270,7 +270,7 @@ def _read_back(report: VerificationReport, paths: Collection[str]) -> int:
     return sum(check.how == "read back" for check in report.checks if check.path in paths)
 
 
-def _remove_stale(hub: Hub, stale: Sequence[Removal], where: Where) -> str:
+def _remove_stale(hub: Hub, stale: Sequence[StagedFile], where: Where) -> str:
     """Return the question about stale files, for a gate at which nothing else is staged."""
     return (
         f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged on {cell(where.machine)} by older "
@@ -325,7 +325,7 @@ def _counted(removals: Removals) -> str:
 
 
 def evidence(
-    hub: Hub, report: VerificationReport, found: Evidence, leftovers: Leftovers, where: Where | None = None
+    hub: Hub, report: VerificationReport, evidence: Evidence, leftovers: Leftovers, where: Where | None = None
 ) -> str:
     """Return the whole evidence, as a Markdown artifact: a part for each question, and then what belongs to both."""
     parts = [
@@ -339,34 +339,33 @@ def evidence(
             f"The gate closes {moment(where.expires)}; where it asks again, it waits as long anew. Nothing is deleted "
             "when it closes."
         )
-    parts += _staged(found, leftovers, where)
-    parts += _sent_back(report, found)
-    parts += _removals(found.removals, found.asked, report, found.named)
-    if found.drift:
+    parts += _staged(evidence, leftovers, where)
+    parts += _sent_back(report, evidence)
+    parts += _removals(evidence.removals, evidence.asked, report, evidence.named)
+    if evidence.drift:
         parts += [
             "## Changed on the Hub by somebody else",
-            table(["file", "what"], [[d.path, d.what] for d in found.drift]),
+            table(["file", "what"], [[d.path, d.what] for d in evidence.drift]),
         ]
-    if found.checked.lifted or found.checked.statement.strip:
-        parts += ["## Stated by the operator", _statement(found.checked)]
-    parts += _left_out(found.left_out)
+    if evidence.checked.lifted or evidence.checked.statement.strip:
+        parts += ["## Stated by the operator", _statement(evidence.checked)]
+    parts += _left_out(evidence.left_out)
     return "\n\n".join(parts) + "\n"
 
 
-def _staged(found: Evidence, leftovers: Leftovers, where: Where | None) -> list[str]:
+def _staged(evidence: Evidence, leftovers: Leftovers, where: Where | None) -> list[str]:
     """Describe what is in the staging folder: what the decision on the staged files is about, and what stays."""
     parts: list[str] = []
-    if found.receipts:
+    if receipts := evidence.receipts:
         parts.append(
             f"Staged here, and removed from this machine if you decide `delete`: "
-            f"{number(len(found.receipts), 'shard')}, {size(sum(receipt.size for receipt in found.receipts))}, with "
-            f"{number(sum(receipt.rows for receipt in found.receipts), 'image')}. These are copies: the Hub keeps what "
+            f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}, with "
+            f"{number(sum(receipt.rows for receipt in receipts), 'image')}. These are copies: the Hub keeps what "
             "it has."
         )
-    if found.waiting:
-        parts.append(
-            f"Not published yet: {number(found.waiting, 'shard')}. They wait for the room that these take: {NEXT_WAVE}"
-        )
+    if evidence.waiting:
+        shards = number(evidence.waiting, "shard")
+        parts.append(f"Not published yet: {shards}. They wait for the room that these take: {NEXT_WAVE}")
     parts += _leftovers(leftovers)
     if where:
         folder = f"The folder is `{cell(str(where.folder))}` on the machine {where.machine}."
@@ -374,10 +373,10 @@ def _staged(found: Evidence, leftovers: Leftovers, where: Where | None) -> list[
     return ["## Staged copies", *parts] if parts else []
 
 
-def _sent_back(report: VerificationReport, found: Evidence) -> list[str]:
+def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
     """Show what the Hub sent back of everything that stays there, whatever is decided."""
-    slices = [shown for shown in report.slices if shown.path not in found.asked.images]
-    read = [check for check in report.checks if check.how == "read back" and check.path not in found.asked.published]
+    slices = [shown for shown in report.slices if shown.path not in evidence.asked.images]
+    read = [check for check in report.checks if check.how == "read back" and check.path not in evidence.asked.published]
     parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
@@ -419,7 +418,7 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
     return parts
 
 
-def _what_is_stale(file: Removal) -> str:
+def _what_is_stale(file: StagedFile) -> str:
     if file.file.endswith(TEMPORARY_SUFFIX):
         return f"{'an empty' if not file.size else 'an unfinished'} file that a run left when it broke off"
     if not file.is_shard:
@@ -699,7 +698,7 @@ def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "")
         note: the person's note; empty if there is none.
         gone: a sentence about what was gone before; empty if nothing was.
     """
-    counts = Counter(removal.kind for removal in result.removed)
+    counts = Counter(staged.kind for staged in result.removed)
     parts = [
         f"# Freed {size(result.freed)}",
         ", ".join(number(count, f"{kind} file") for kind, count in sorted(counts.items())) + f" of `{plan.folder}`.",

@@ -28,7 +28,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
-from tasks.disk.failed import WHAT, named, read_failed
+from tasks.disk.failed import WHAT, read_failed, unsound_shards
 from tasks.disk.files import write_whole
 from tasks.disk.rounds import Round
 from tasks.disk.staging import Staging, Target
@@ -197,7 +197,7 @@ class StatusBoard:
         on_hub: int,
         failed: Sequence[str],
         earlier: Sequence[str],
-        held: int,
+        held_back: int,
         removals: Removals,
         named: Mapping[str, Sequence[str]],
     ) -> None:
@@ -207,18 +207,18 @@ class StatusBoard:
             on_hub: the number of shards on the Hub.
             failed: the paths of shards that could not be staged.
             earlier: the paths of those of which the Hub keeps an earlier version.
-            held: the number of shards that are held back.
+            held_back: the number of shards that are held back.
             removals: what is on the Hub and no longer in the dataset.
             named: paths of texts that stay published -> the subjects of `removals` that they still name.
         """
-        missing = max((self.known.planned or on_hub) - on_hub - held - len(earlier), 0)
+        missing = max((self.known.planned or on_hub) - on_hub - held_back - len(earlier), 0)
         self.learn(
             on_hub=on_hub,
             to_send=0,
             to_embed=missing,
             failed=failed,
             earlier=earlier,
-            held=held,
+            held=held_back,
             removals=removals,
             named=named,
             there=True,
@@ -287,8 +287,8 @@ class StatusBoard:
         parts = [f"{known.on_hub:,} of {number(known.planned, 'shard')} on the Hub, {missing:,} to do"]
         parts += [f"{number(len(known.failed), 'shard')} failed"] if known.failed else []
         parts += [f"{number(known.held, 'shard')} held back"] if known.held else []
-        gone = len(known.removals.shards) + len(known.removals.texts)
-        parts += [f"{gone:,} withdrawn"] if gone else []
+        withdrawn = len(known.removals.shards) + len(known.removals.texts)
+        parts += [f"{withdrawn:,} withdrawn"] if withdrawn else []
         unsound = read_failed(self.staging)[0]
         parts += [f"{number(len(unsound), 'shard')} failed verification"] if unsound else []
         return "; ".join(parts)
@@ -306,25 +306,32 @@ class StatusBoard:
         mistaken = (
             state.name == TooMuchChanged.__name__
         )  # what looks withdrawn there is a mistake, or is yet to be said
-        told = self.told(state.message or "", gate, failed=not said, gone=not mistaken)
-        return state.model_copy(update={"message": told})
+        message = self.message(state.message or "", gate, name_failed=not said, name_withdrawn=not mistaken)
+        return state.model_copy(update={"message": message})
 
-    def told(self, message: str, gate: Gate | None, here: bool = False, failed: bool = True, gone: bool = True) -> str:
+    def message(
+        self,
+        said: str,
+        gate: Gate | None,
+        here: bool = False,
+        name_failed: bool = True,
+        name_withdrawn: bool = True,
+    ) -> str:
         """Return a state's message with the sentences that people need to know about the target.
 
         They say what was committed and verified, what failed or is withdrawn, and where the target's status is.
 
         Args:
-            message: what the run itself says.
+            said: what the run itself says.
             gate: the target's gate, whichever run opened it.
             here: whether this run waits at it.
-            failed: whether to name the shards that failed verification.
-            gone: whether to name what is withdrawn.
+            name_failed: whether to name the shards that failed verification.
+            name_withdrawn: whether to name what is withdrawn.
         """
-        unsound = named(read_failed(self.staging)[0]) if failed else ""
+        unsound = unsound_shards(read_failed(self.staging)[0]) if name_failed else ""
         where = status_at(self.hub.target, self.artifact)
-        withdrawn = self.withdrawn(gate, here) if gone else ""
-        sentences = (message, self.committed, self.checked, self.drift, unsound, withdrawn, where)
+        withdrawn = self.withdrawn(gate, here) if name_withdrawn else ""
+        sentences = (said, self.committed, self.checked, self.drift, unsound, withdrawn, where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:

@@ -206,7 +206,7 @@ class Receipt(PublishedShard):
     which commit to ask the Hub for one if the head has something else by then.
     """
 
-    def published(self) -> PublishedShard:
+    def line(self) -> PublishedShard:
         """Return the shard's line for the publication record."""
         return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
 

@@ -94,7 +94,7 @@ class ShardWriter:
     """A writer for one shard, from its first byte to its last.
 
     For each row group, call `begin_image` for each image, and then `write` with its bytes, which may be read into
-    `room` first. After its images, call `end_row_group` with the rows. At the end call `close`. A shard has at least
+    `buffer` first. After its images, call `end_row_group` with the rows. At the end call `close`. A shard has at least
     one row.
 
     It writes in the caller's thread. A second thread, which writes while the next bytes are read and hashed, was tried.
@@ -106,7 +106,7 @@ class ShardWriter:
         self._stream = stream
         self._hash = hashlib.sha256()
         self._begun = 0
-        self.room = memoryview(bytearray(STEP))
+        self.buffer = memoryview(bytearray(STEP))
         """A buffer into which the next bytes of an image may be read, to be given to `write`."""
         self._pages: list[Page] = []
         self._groups: dict[int, tuple[Sequence[Row], tuple[Page, ...]]] = {}

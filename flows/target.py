@@ -36,7 +36,7 @@ class StorageFailed(PushError):
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldTarget:
     """The target that this run holds. No other run holds it at the same time."""
 
     hub: Hub
@@ -67,8 +67,10 @@ for _logger in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
     logging.getLogger(_logger).addFilter(WithoutTraces())
 
 
-def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_block: str, staging_root: str) -> State:
-    """Do a flow's work while it holds its target, and return the state in which the run ends.
+def on_target(
+    body: Callable[[HeldTarget], State], repo_id: str, revision: str, token_block: str, staging_root: str
+) -> State:
+    """Do the body of a flow while it holds its target, and return the state in which the run ends.
 
     A `PushError` ends the run Failed with its sentence, in the state and in the log, without a stack trace. So does an
     error of the machine's storage. A run that lost its gate to a newer one ends Cancelled. Any other exception is a
@@ -83,7 +85,7 @@ def on_target(work: Callable[[Held], State], repo_id: str, revision: str, token_
         with holding(staging, hub.target, run) as lease:
             status = StatusBoard.of(hub, staging, run)
             try:
-                state = work(Held(hub, staging, run, lease, status, Steps()))
+                state = body(HeldTarget(hub, staging, run, lease, status, Steps()))
             except (PushError, OSError) as error:
                 state = ended_by(error)
             return status.ended(state, read_gate(staging))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from flows.connect import source_of
 from flows.ends import say_what_is_there, show_findings
-from flows.held import Held
 from flows.removal import settled
 from flows.steps import quoted
+from flows.target import HeldTarget
 from tasks.card import side_files
 from tasks.disk.contents import FILE as CACHE
 from tasks.disk.contents import ContentCache
@@ -83,7 +83,7 @@ class Found:
         return lambda image: published.get(image.path) or self.contents.sha256(image)
 
 
-def find(held: Held, order: Order, approved: Removals | None) -> Found:
+def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     """Load the dataset, check it, plan its shards, read the target, and compare.
 
     Args:
@@ -125,7 +125,7 @@ def find(held: Held, order: Order, approved: Removals | None) -> Found:
 
 
 def changed_since(
-    held: Held,
+    held: HeldTarget,
     dataset: Dataset,
     shards: Sequence[ShardSpec],
     record: PublicationRecord,
@@ -141,7 +141,7 @@ def changed_since(
     return change(dataset, shards, record, contents.sha256, decided, back)
 
 
-def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Dataset) -> None:
+def accept(held: HeldTarget, changed: Change, number: int, remote: Remote, dataset: Dataset) -> None:
     """Check that little has changed, or that a person has given the exact number of changes.
 
     What was accepted as gone is remembered, so it is not asked about the next night. What was removed once and is
@@ -169,7 +169,7 @@ def accept(held: Held, changed: Change, number: int, remote: Remote, dataset: Da
         write_removed(held.staging, left)
 
 
-def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Remote, Listing]:
+def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Remote, Listing]:
     """Find what is left to do after somebody else has committed while this run worked.
 
     What was accepted when the run began stays accepted, although a part of it is published by now. A commit of this run
@@ -195,7 +195,7 @@ def find_again(held: Held, order: Order, found: Found, waiting: frozenset[str]) 
     return work if found.approved is None else work.only(found.approved), remote, listing
 
 
-def would_stop(held: Held, order: Order, found: Found) -> list[PushError]:
+def would_stop(held: HeldTarget, order: Order, found: Found) -> list[PushError]:
     """Return the errors that would end this push before it stages, besides those of the check before publication."""
     too_much = found.changed.problem(Settings().max_change, order.accept_changes)
     return [one for one in (too_much, held.hub.wrong_setup(order.private, order.gated)) if one]

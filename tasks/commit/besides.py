@@ -1,4 +1,4 @@
-"""What a commit has to change besides its shards: texts, card, record, and approved removals."""
+"""Besides: what commits have to bring besides their shards: texts, card, record, and approved removals."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ SameCard = Callable[[str, str | None], bool]
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What a commit has to change besides its shards."""
+class Besides:
+    """What commits have to bring besides their shards."""
 
     card_of: CardOf
     texts: Mapping[str, bytes]
     """The dataset's own texts that the repo does not hold as they are now: path in the repo -> bytes."""
-    published: tuple[PublishedText, ...] = ()
+    recorded: tuple[PublishedText, ...] = ()
     """All of the dataset's own texts, as the record will hold them."""
     dataset: DatasetIdentity | None = None
     """Which dataset this is, for the record."""
@@ -43,26 +43,26 @@ class Changes:
         removal = bool(self.remove and self.remove.paths)
         if self.texts or removal or self.lost or self.record or (self.dataset and not record.dataset):
             return True
-        if any(record.texts.get(text.path) != text for text in self.published):
+        if any(record.texts.get(text.path) != text for text in self.recorded):
             return True
         return not self.same_card(self.card_of(remote.record, remote.card), remote.card)
 
-    def made(self) -> "Changes":
+    def after_commit(self) -> "Besides":
         """Return what is left after a commit with all of it. The card goes into every commit."""
         return replace(self, texts={}, remove=None, lost={}, record=False)
 
-    def again(self, found: Remote, texts: Mapping[str, bytes], listing: Listing) -> "Changes":
-        """Return the same changes, planned again from what the target holds by now.
+    def planned_again(self, remote: Remote, texts: Mapping[str, bytes], listing: Listing) -> "Besides":
+        """Return the same, planned again from what the target holds by now.
 
         A removal is for one head. It was committed on that head or refused, and is not planned again without a person.
 
         Args:
-            found: what the target holds.
+            remote: what the target holds.
             texts: all of the dataset's own texts.
             listing: every file of the repo.
         """
         texts = outdated(texts, listing)
-        return replace(self, texts=texts, remove=None, planned=found.record, record=bool(found.damaged))
+        return replace(self, texts=texts, remove=None, planned=remote.record, record=bool(remote.damaged))
 
 
 def outdated(texts: Mapping[str, bytes], listing: Listing) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ def outdated(texts: Mapping[str, bytes], listing: Listing) -> dict[str, bytes]:
     return {path: data for path, data in texts.items() if not holds(listing.files.get(path), data)}
 
 
-def as_published(texts: Mapping[str, bytes]) -> tuple[PublishedText, ...]:
+def as_recorded(texts: Mapping[str, bytes]) -> tuple[PublishedText, ...]:
     """Return the texts as the record holds them. A text whose path is none of ours is in no record."""
     return tuple(
         PublishedText(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
