@@ -11,7 +11,7 @@ from flows.target import HeldTarget, on_target
 from tasks.approve import at_its_gate, claim
 from tasks.record.compare import disagreement
 from tasks.record.remote import read_remote
-from tasks.report.evidence import Evidence
+from tasks.report.evidence import Evidence, copies
 from tasks.runs.this_run import named_for_the_night
 from tasks.values.models import Verification
 
@@ -40,7 +40,7 @@ def cleanup_staging(
             return tail_again(held, verification, gate)
         remote = read_remote(held.hub)
         listing = held.hub.listing(remote.commit)
-        receipts = held.staging.receipts()
+        receipts = copies(held.staging, held.staging.receipts())
         on_hub = [
             receipt
             for receipt in receipts

@@ -94,7 +94,7 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
 
 
 def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts: Collection[str]) -> None:
-    """Keep for the run's state what a commit has brought that brought no shard.
+    """Keep for the run's state what the commit of a run has brought that has published no shard.
 
     Args:
         held: the target.
@@ -102,9 +102,7 @@ def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts
         after: what it holds now.
         texts: the texts and pictures that had to be committed.
     """
-    lines = before.record.shards
-    new = any(lines.get(path) != line for path, line in after.record.shards.items())
-    if new or after.commit == before.commit:
+    if after.commit == before.commit:
         return
     parts = [sentences.some_of(sorted(texts), "file")] if texts else []
     parts += ["the card (README.md)"] if after.card != before.card else []
@@ -158,6 +156,8 @@ def show_dry_run(
     record: PublicationRecord,
     checked: Checked,
     stops: Sequence[PushError],
+    texts: Collection[str],
+    other: str,
 ) -> State:
     """Leave what would be done as an artifact, and return the state in which the run ends.
 
@@ -169,17 +169,21 @@ def show_dry_run(
         record: what is published.
         checked: what the check before publication found.
         stops: the errors that would end the push before it stages.
+        texts: the texts and tables that the repo does not hold as they are now.
+        other: a sentence that says that this looks like another dataset, if it does.
     """
+    other = "" if any(other in str(one) for one in stops) else other
     create_markdown_artifact(
-        sentences.dry_run(held.hub, dataset, shards, work, record, checked, stops),
+        sentences.dry_run(held.hub, dataset, shards, work, record, checked, stops, texts, other),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )
     missing = f"{number(len(work.missing), 'shard')} of {len(shards):,} would be published"
+    missing += f", and {number(len(texts), 'text')}" if texts and record.shards else ""
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
     stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{stopped}")
+    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{f' {other}' if other else ''}{stopped}")
 
 
 def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, failed: str) -> State:

@@ -50,7 +50,7 @@ from tasks.record.change import identity_of
 from tasks.record.compare import Work
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals
-from tasks.report.evidence import Evidence
+from tasks.report.evidence import Evidence, copies
 from tasks.report.progress import Progress
 from tasks.report.status import status_at
 from tasks.runs.this_run import later_night, named_for_the_night
@@ -162,7 +162,9 @@ def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> St
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
         stops = would_stop(held, order, found)
-        return show_dry_run(held, found.dataset, found.shards, found.work, found.remote.record, found.checked, stops)
+        texts, other = outdated(found.texts, found.listing), found.changed.looks_other()
+        record = found.remote.record
+        return show_dry_run(held, found.dataset, found.shards, found.work, record, found.checked, stops, texts, other)
     asked = Removals() if approved else to_ask(held, order.removed, found.work.removals)
     besides = besides_shards(order, found)
     quiet = not (approved or found.work.missing or besides.any(found.remote) or has_claimed(held.staging, held.run.id))
@@ -197,7 +199,7 @@ def publish(
         besides = replace(besides, remove=removal)
     later = frozenset(spec.path for spec in waiting)
     after, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
-    if not approved:
+    if not approved and failed.keys() >= {spec.path for spec in wave.missing}:
         say_what_is_committed(held, found.remote, after, besides.texts)
     say_what_is_published(held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed)
     evidence = evidence_of(held, found, wave, after, asked, failed, waiting=len(waiting))
@@ -289,7 +291,7 @@ def evidence_of(
     receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
     return Evidence(
         expected_on_hub(found.remote.record, after.record, found.listing, in_place),
-        [receipt for receipt in receipts if receipt],
+        copies(held.staging, filter(None, receipts)),
         sent,
         found.work.drift,
         found.work.removals,

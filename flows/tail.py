@@ -108,11 +108,16 @@ def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove:
     shown.difference_update(gone)
     there = [receipt for receipt in receipts if shown_as(receipt) in shown]
     if not (there or gate.stale or gate.removals):
-        return Completed(name="NothingStaged", message="What this gate has shown is gone; there is nothing to decide.")
+        said = f"There is nothing left to decide. {_no_copies_any_more(held.staging, gate)}"
+        return Completed(name="NothingStaged", message=said)
+    report = verified(held, verification, Evidence([receipt.line() for receipt in receipts], receipts))
+    where = _where(held.staging)
     if gone:
         get_run_logger().warning("%s", sentences.gone_already(gone, len(gate.shown)))
-    report = verified(held, verification, Evidence([receipt.line() for receipt in receipts], receipts))
-    return _decide(held, gate, report, there, _where(held.staging), remove)
+        evidence = Evidence((), there, removals=gate.removals, asked=gate.removals, named=gate.named)
+        artifact = _show_evidence(held, evidence, report, leftovers_besides(held, there), where)
+        gate = gate.model_copy(update={"artifact": artifact})
+    return _decide(held, gate, report, there, where, remove)
 
 
 def leftovers_besides(held: HeldTarget, receipts: Sequence[Receipt]) -> Leftovers:
@@ -137,11 +142,7 @@ def _open(
 ) -> Gate:
     """Write down what the gate shows, and show all of it as an artifact."""
     hub, staging, run = held.hub, held.staging, held.run
-    artifact = create_markdown_artifact(
-        sentences.evidence(hub, report, evidence, leftovers, where),
-        key=artifact_key("evidence", hub.target),
-        description=f"Evidence for the cleanup of {hub.target}",
-    )
+    artifact = _show_evidence(held, evidence, report, leftovers, where)
     gate = Gate(
         flow_run_id=run.id,
         flow_run_name=run.name,
@@ -154,10 +155,30 @@ def _open(
         removals=evidence.asked,
         named=evidence.named if evidence.asked else {},
         drift=len(evidence.drift),
-        artifact=str(artifact),
+        artifact=artifact,
     )
     write_gate(staging, gate)
     return gate
+
+
+def _show_evidence(
+    held: HeldTarget, evidence: Evidence, report: VerificationReport, leftovers: Leftovers, where: sentences.Where
+) -> str:
+    """Show all that a gate is about as an artifact, and return its id."""
+    artifact = create_markdown_artifact(
+        sentences.evidence(held.hub, report, evidence, leftovers, where),
+        key=artifact_key("evidence", held.hub.target),
+        description=f"Evidence for the cleanup of {held.hub.target}",
+    )
+    return str(artifact)
+
+
+def _no_copies_any_more(staging: Staging, gate: Gate) -> str:
+    """Return what became of the staged shards that a gate showed and that are not as it showed them."""
+    gone = not_as_shown(staging, gate)
+    changed = [shown.file for shown in gone if staging.size_of(shown.file) is not None]
+    known = sentences.gone_already(gone, len(gate.shown)) if gone else ""
+    return " ".join(filter(None, (known, sentences.changed_copies(changed, staging.folder))))
 
 
 def _decide(
@@ -174,7 +195,8 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    files, removals = where.files if receipts or gate.stale else "", sentences.asked_about(gate)
+    # what the gate showed decides what is asked: an answer that was given before a copy changed is an answer still
+    files, removals = where.files if gate.shown or gate.stale else "", sentences.asked_about(gate)
     question = Question(text, picture, files, waits, where.expires, removals, bool(gate.stale))
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
@@ -182,10 +204,10 @@ def _decide(
     staged = _staged(held, gate, report, receipts, approval)
     if approval.removals is not Fate.REMOVE:
         return staged or Completed(name="Kept", message="Kept on the Hub, as decided at the gate.")
-    if staged is not None and staged.is_failed():
-        left = "Nothing was removed from the Hub: the Retry asks about that again too."
-        return staged.model_copy(update={"message": f"{staged.message} {left}"})
-    return remove(Approved(gate, approval, staged))
+    ended = remove(Approved(gate, approval, staged))
+    if staged is None or not staged.is_failed() or ended.is_failed():
+        return ended
+    return staged.model_copy(update={"message": ended.message})  # which says both: what was removed, and what stays
 
 
 def _note_what_is_kept(held: HeldTarget, gate: Gate, approval: Approval) -> None:
@@ -207,7 +229,8 @@ def _staged(
     if approval.decision is None:
         return None
     if approval.decision is Choice.KEEP:
-        return Completed(name="Kept", message=f"Kept, as decided at the gate: {_how_to_open(receipts, gate.stale)}")
+        left = _how_to_open(receipts, gate.stale) if receipts or gate.stale else _no_copies_any_more(held.staging, gate)
+        return Completed(name="Kept", message=f"Kept, as decided at the gate: {left}")
     return _clean_up(held, gate, report, receipts, approval)
 
 
@@ -219,7 +242,7 @@ def _clean_up(
     leftovers = leftovers_besides(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
-    gone_already = sentences.gone_already(gone, len(gate.shown)) if gone else ""
+    gone_already = _no_copies_any_more(staging, gate.model_copy(update={"shown": tuple(gone)})) if gone else ""
     create_markdown_artifact(
         sentences.cleanup(plan, result, approval.note, gone_already),
         key=artifact_key("freed", hub.target),
@@ -227,20 +250,24 @@ def _clean_up(
     )
     freed = f"{size(result.freed)} in {number(len(result.removed), 'file')} freed"
     if result.refused:
-        first = result.refused[0]
-        removed = {staged.file for staged in result.removed}
-        write_gate(staging, gate.model_copy(update={"shown": tuple(s for s in gate.shown if s.file not in removed)}))
-        return Failed(
-            name="CleanupRefused",
-            message=f"{freed}; {number(len(result.refused), 'file')} not removed, the first being "
-            f"{first.file}: {first.why}. Retry the run to be asked again, once that is mended.",
-        )
+        refused = result.refused[0]
+        left_out = {staged.file for staged in result.removed} | {shown.file for shown in gone}
+        shown = () if approval.removals is Fate.REMOVE else tuple(s for s in gate.shown if s.file not in left_out)
+        write_gate(staging, gate.model_copy(update={"shown": shown}))
+        ask_again = "Retry the run" if shown else "run cleanup-staging/cleanup"
+        message = (
+            f"{freed}; {number(len(result.refused), 'file')} not removed, the first being {refused.file}: "
+            f"{refused.why}. To be asked about what else is staged, {ask_again}. {_no_copies_any_more(staging, gate)}"
+        ).strip()
+        get_run_logger().warning("%s", message)
+        return Failed(name="CleanupRefused", message=message)
     if approval.removals is Fate.REMOVE:  # still to be done: a Retry of this run asks about them, and about no file
         write_gate(staging, gate.model_copy(update={"shown": (), "stale": ()}))
     else:
         write_gate(staging, closed(held))
     earlier = ", stale shards in its history" if any(staged.commit for staged in result.removed) else ""
-    listed = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}."
+    shards = any(staged.is_shard for staged in result.removed)
+    listed = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}." if shards else f"{freed}."
     return Completed(name="CleanedUp", message=" ".join(filter(None, (listed, gone_already))))
 
 

@@ -201,8 +201,8 @@ def plan_cleanup(
             kept.append(Kept(file=receipt.file, why="the last verification did not find it on the Hub"))
         else:
             going.append(receipt)
-    kept += [Kept(file=file, why=why) for file, why in why_not.items()]
     let_go = {receipt.file for receipt in going}
+    kept += [Kept(file=file, why=why) for file, why in why_not.items() if file not in let_go]
     needed = {result_name(receipt) for receipt in receipts if receipt.file not in let_go}
     sharing: dict[str, list[str]] = {}
     for receipt in going:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.disk.staging import Staging
-from tasks.record.compare import Drift, Work, decide
+from tasks.record.compare import FOREIGN_PARQUET, Drift, Work, decide
 from tasks.record.removals import Removals, find_removals
 from tasks.values.models import (
     Image,
@@ -101,6 +101,14 @@ def test_a_shard_replaced_or_deleted_on_the_hub_is_drift_and_is_published_again(
         assert [drift.path for drift in found.drift] == [ONE.path]
 
 
+def test_a_line_of_the_record_that_has_lost_an_image_is_drift_and_its_shard_is_published_again() -> None:
+    edited = line(ONE).model_copy(update={"images": line(ONE).images[:-1]})
+    found = work([ONE], [edited], [listed(edited)], {ONE.path: receipt(ONE)}, unchanged=False)
+    assert found.stage == (ONE,)
+    (drift,) = found.drift
+    assert drift.path == ONE.path and "its line in the record was edited" in drift.what
+
+
 def test_a_shard_that_somebody_added_to_data_is_drift() -> None:
     stranger = ListedFile("data/stranger.parquet", 3, "1" * 64)
     found = work([ONE], [line(ONE)], [listed(line(ONE)), stranger])
@@ -186,9 +194,7 @@ def test_what_the_repo_and_the_record_disagree_about_is_said() -> None:
     ):
         assert work([ONE], [line(ONE)], files).drift == (Drift(ONE.path, what),)
     stranger = ListedFile("data/stranger.parquet", 3, "1" * 64)
-    assert work([ONE], [], [stranger]).drift == (
-        Drift(stranger.path, "a shard in data/ that the record does not know: if it has to go, delete it on the Hub"),
-    )
+    assert work([ONE], [], [stranger]).drift == (Drift(stranger.path, FOREIGN_PARQUET),)
 
 
 def test_only_shards_of_nobody_in_data_are_drift_and_not_those_that_the_plan_or_the_record_has() -> None:

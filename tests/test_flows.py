@@ -222,6 +222,35 @@ def test_a_dry_run_says_what_changed_since_the_last_time(bids: Path, own_bids: P
     assert target.head() == before
 
 
+def test_a_dry_run_says_which_texts_would_change_and_that_this_looks_like_another_dataset(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    push(own_bids, target, root)
+    path = own_bids / "dataset_description.json"
+    path.write_text(path.read_text().replace('"Name": "', '"Name": "Another '))
+    state = push(own_bids, target, root, dry_run=True)
+    said = state.message or ""
+    assert f"0 shards of {SESSIONS} would be published, and 1 text" in said
+    assert "This looks like another dataset: the repo holds '" in said
+    (shown,) = (str(data) for key, data in artifacts(state).items() if key.startswith("dry-run-"))
+    assert "Texts and tables: 1 file (bids/dataset_description.json)." in shown and "this source is 'Another " in shown
+
+
+def test_a_card_that_somebody_deleted_and_a_shard_that_they_replaced_are_named_before_they_are_written_anew(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    push(own_bids, target, root)
+    target.commit([CommitOperationDelete(CARD)], "By hand", target.head())
+    said = push(own_bids, target, root).message or ""
+    assert f"Changed on the Hub by somebody else: {CARD}: it is not in the repo" in said
+    assert "Committed without a shard" in said
+    shard = sorted(shards_on(target))[0]
+    target.commit([CommitOperationAdd(shard, b"theirs")], "By hand", target.head())
+    said = push(own_bids, target, root).message or ""
+    assert f"Changed on the Hub by somebody else: {shard}: 6 bytes in the repo" in said
+    assert "Committed without a shard" not in said
+
+
 def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, target: Hub, root: Path) -> None:
     push(bids, target, root)
     card = (target.read(CARD, target.head()) or b"").decode()

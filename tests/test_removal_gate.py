@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 from deployments.local_stack import Stack
 from tasks.approve import read_gate
@@ -12,6 +15,7 @@ from tasks.disk.staging import Target
 from tasks.record.kept import read_keepings
 from tasks.record.remote import CARD, RECORD
 from tasks.record.removed_before import read_removed
+from tasks.report.status import status_at
 from tasks.runs.lease import Lease, TargetLost
 from tasks.values.models import PublicationRecord
 from tests.bids_examples import move_session
@@ -234,3 +238,79 @@ def test_both_are_decided_at_one_gate_and_a_run_that_dies_in_between_asks_about_
 def still_staged(target: Gated) -> dict[str, str]:
     """The answer about staged files, where some are there to decide."""
     return {"decision": "delete"} if target.staging.receipts() else {}
+
+
+# --- staged copies that are none any more ---
+
+
+def swap_two(target: Gated) -> list[str]:
+    """Two staged files of different sizes change places; their names."""
+    receipts = sorted(target.staging.receipts(), key=lambda receipt: receipt.size)
+    files = [target.staging.folder / receipt.file for receipt in (receipts[0], receipts[-1])]
+    assert files[0].stat().st_size != files[1].stat().st_size
+    aside = files[0].with_name("aside")
+    files[0].rename(aside)
+    files[1].rename(files[0])
+    aside.rename(files[1])
+    return [file.name for file in files]
+
+
+def test_an_approved_removal_is_carried_out_although_staged_copies_were_swapped_at_the_gate(
+    target: Gated, tmp_path: Path
+) -> None:
+    shard = withdraw(target, tmp_path / "away")
+    for scan in sorted(target.source.rglob("*_T1w.json"))[-3:]:
+        scan.write_text(scan.read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')
+    gate = target.night()
+    assert len(target.staging.receipts()) == 3
+    swapped = swap_two(target)
+    name, message = said(target.answer(gate, decision="delete", removals="remove"))
+    assert shard not in target.files() and "Removed from the Hub" in message
+    assert all(file in message for file in swapped) and "delete them yourself" in message, message
+    assert {file.name for file in target.staging.shards.rglob("*.parquet")} == set(swapped)
+    assert name in ("Removed", "CleanupRefused")
+
+
+def test_swapped_copies_are_none_that_a_gate_offers_and_a_removal_beside_them_is_asked_about_alone(
+    target: Gated, tmp_path: Path
+) -> None:
+    for scan in sorted(target.source.rglob("*_T1w.json"))[-2:]:
+        scan.write_text(scan.read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')
+    target.night()
+    assert len(target.staging.receipts()) == 2
+    swapped = swap_two(target)
+    shard = withdraw(target, tmp_path / "away")
+    gate = target.night()
+    found = read_gate(target.staging)
+    assert found is not None and found.shown == () and shard in found.removals.shards
+    name, message = said(target.answer(gate, removals="remove"))
+    assert name == "Removed" and shard not in target.files(), message
+    assert {file.name for file in target.staging.shards.rglob("*.parquet")} == set(swapped)
+
+
+@pytest.mark.parametrize("decision", ["delete", "keep"])
+def test_an_answer_given_before_every_copy_changed_is_taken_and_the_copies_stay_and_are_named(
+    target: Gated, decision: str
+) -> None:
+    for scan in sorted(target.source.rglob("*_T1w.json"))[-2:]:
+        scan.write_text(scan.read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')
+    gate = target.night()
+    target.send(gate, decision=decision)
+    swapped = swap_two(target)
+    name, message = said(target.go(gate.id))
+    assert name in ("NothingStaged", "Kept", "CleanedUp"), message
+    assert all(file in message for file in swapped) and "delete them yourself" in message
+    assert {file.name for file in target.staging.shards.rglob("*.parquet")} == set(swapped)
+
+
+def test_the_status_that_a_state_leads_to_is_a_page_that_is_there(target: Gated) -> None:
+    gate = target.night()
+    link = status_at(target.hub.target)
+    with get_client(sync_client=True) as client:
+        artifact = client.request("GET", "/artifacts/{id}", path_params={"id": link.rpartition("/")[2]}).json()
+        versions = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[artifact["key"]])),
+            sort=ArtifactSort.CREATED_DESC,
+        )
+    assert artifact["id"] == str(versions[0].id) and str(target.hub.target) in artifact["data"]
+    assert said(gate)[0] in artifact["data"] or "NothingToPublish" in artifact["data"]

@@ -124,11 +124,8 @@ class Change:
             *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
             *_named("removed before", tuple(self.back), "image"),
         ]
-        if self.before and self.now and self._looks_other():
-            lines.append(
-                f"This looks like another dataset: the repo holds {_described(self.before)}; this source is "
-                f"{_described(self.now)}."
-            )
+        if other := self.looks_other():
+            lines.append(other)
         if accepted:
             lines.append(f"accept_changes was {accepted:,}, which is not the number that is found now.")
         check = (
@@ -148,9 +145,14 @@ class Change:
         )
         return f"{len(self.back):,} {who} removed from the Hub ({when}) {are} in the dataset again"
 
-    def _looks_other(self) -> bool:
+    def looks_other(self) -> str:
+        """Return a sentence that says that this looks like another dataset, by name and DOI; empty if it does not."""
         before, now = self.before, self.now
-        return before is not None and now is not None and (before.name, before.doi) != (now.name, now.doi)
+        if before is None or now is None or (before.name, before.doi) == (now.name, now.doi):
+            return ""
+        return (
+            f"This looks like another dataset: the repo holds {_described(before)}; this source is {_described(now)}."
+        )
 
 
 def change(

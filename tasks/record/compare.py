@@ -88,6 +88,12 @@ class Work:
         return self, ()
 
 
+FOREIGN_PARQUET = (
+    "Parquet in data/ that the record does not know, and that readers load as a part of the dataset: if it has to go, "
+    "delete it on the Hub"
+)
+
+
 def disagreement(shard: PublishedShard, listing: Listing) -> str | None:
     """Return how the listing contradicts the record's line for a shard, or None if they agree."""
     listed = listing.files.get(shard.path)
@@ -124,6 +130,7 @@ def decide(
     send: list[ShardSpec] = []
     stage: list[ShardSpec] = []
     held_back: list[ShardSpec] = []
+    edited: list[Drift] = []
     removals = find_removals(plan, record, listing, texts)
     approved = approved or Removals()
     for spec in plan:
@@ -143,12 +150,23 @@ def decide(
         ):
             done.append(spec)
             continue
+        if line is not None and line.digest == spec.digest and _images_of(line) != _images_of(spec):
+            edited.append(
+                Drift(spec.path, "its line in the record was edited: the shard is published anew, with its line")
+            )
         receipt = staged(spec)
         intact = receipt is not None and unchanged(spec.images, receipt.images)
         (send if intact else stage).append(spec)
     lost = lost_lines(plan, record, listing, texts)
     drift = _drift(record, listing, {spec.path for spec in plan}, lost)
+    seen = {one.path for one in drift}
+    drift += tuple(one for one in edited if one.path not in seen)
     return Work(tuple(done), tuple(send), tuple(stage), drift, removals, tuple(held_back), lost)
+
+
+def _images_of(shard: PublishedShard | ShardSpec) -> list[str]:
+    """Return the paths of a shard's images. They are a part of what its digest is over."""
+    return sorted(image.path for image in shard.images)
 
 
 def _drift(
@@ -163,7 +181,7 @@ def _drift(
         if path in listing.files and path not in named
     ]
     drift += [
-        Drift(path, "a shard in data/ that the record does not know: if it has to go, delete it on the Hub")
+        Drift(path, FOREIGN_PARQUET)
         for path in listing.files
         if path.startswith("data/") and path.endswith(".parquet") and path not in record.shards and path not in planned
     ]

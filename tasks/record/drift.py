@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from tasks.record.compare import Drift
-from tasks.record.remote import INDEX, RECORD, Remote
+from tasks.record.remote import CARD, INDEX, RECORD, Remote
 from tasks.values.models import Listing, PublicationRecord, ShardSpec
 from tasks.values.ours import is_shard
 
@@ -25,6 +25,8 @@ def drift_around(
                 )
     if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
         yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")
+    if record.shards and CARD not in listing.files:
+        yield Drift(CARD, "it is not in the repo: it is written anew; what people wrote on it is in the repo's history")
     if record.shards and INDEX not in listing.files:
         yield Drift(INDEX, "it is not in the repo: it is written anew")
     yield from (Drift(RECORD, what) for what in remote.damaged)

@@ -3,7 +3,7 @@
 All of them are kept in files or shown to people, so they are pydantic models like those of `tasks.values.models`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -232,6 +232,11 @@ class Gate(Value):
 def shown_as(receipt: Receipt) -> Shown:
     """Return a staged shard as the gate shows it."""
     return Shown(file=receipt.file, path=receipt.path, size=receipt.size, sha256=receipt.sha256)
+
+
+def copies(staging: Staging, receipts: Iterable[Receipt]) -> list[Receipt]:
+    """Return the receipts of which the shard is there with its size. Others are no copies of what was sent."""
+    return [receipt for receipt in receipts if staging.size_of(receipt.file) == receipt.size]
 
 
 def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:

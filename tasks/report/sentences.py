@@ -175,6 +175,22 @@ def decided(approval: Approval) -> str:
     return "; ".join(parts)
 
 
+def changed_copies(files: Sequence[str], folder: Path) -> str:
+    """Return a sentence about staged files that are no copies any more; empty if there are none.
+
+    Args:
+        files: the files, in the staging folder.
+        folder: the staging folder.
+    """
+    if not files:
+        return ""
+    are, stay, them = ("is", "stays", "it") if len(files) == 1 else ("are", "stay", "them")
+    return (
+        f"{number(len(files), 'staged file')} in {folder} {are} not what was staged, and {stay}: {first(files)}. "
+        f"bids-push deletes no such file. Look at {them}, and delete {them} yourself."
+    )
+
+
 def gone_already(gone: Sequence[Shown], shown: int) -> str:
     """Return a sentence about the shards that the gate showed and that are no longer there as it showed them."""
     named = first([entry.path.rsplit("/")[-1] for entry in gone])
@@ -623,6 +639,8 @@ def dry_run(
     record: PublicationRecord,
     checked: Checked,
     stops: Sequence[PushError] = (),
+    texts: Collection[str] = (),
+    other: str = "",
 ) -> str:
     """Describe what a run would do, as a Markdown artifact.
 
@@ -634,6 +652,8 @@ def dry_run(
         record: what is published.
         checked: what the check before publication found.
         stops: the errors that would end the run before it stages.
+        texts: the texts and tables that the repo does not hold as they are now.
+        other: a sentence that says that this looks like another dataset, if it does.
     """
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
@@ -655,8 +675,11 @@ def dry_run(
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         "## What changed since the last time",
         *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
-        _changed(work, record),
+        cell(other),
+        _changed(work, record, texts),
+        f"Texts and tables: {some_of(sorted(texts), 'file')}." if texts else "",
     ]
+    parts = list(filter(None, parts))
     if work.drift:
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
     parts += _removals(work.removals, Removals())
@@ -664,7 +687,7 @@ def dry_run(
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 
 
-def _changed(work: Work, record: PublicationRecord) -> str:
+def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> str:
     """Describe the shards that are new or differ from the record, with the images that came, went, or may differ."""
     if not record.shards:
         return "Nothing is published yet: all of it is new."
@@ -675,6 +698,8 @@ def _changed(work: Work, record: PublicationRecord) -> str:
         now = {image.path for image in shard.images}
         what = "new" if line is None else "changed"
         rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
+    if not rows and texts:
+        return "No shard."
     if not rows and not work.removals:
         return "Nothing."
     gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""

@@ -17,7 +17,12 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    FlowFilter,
+    FlowRunFilter,
+)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -160,9 +165,13 @@ def name_ended_gates(client: SyncPrefectClient, of: FlowRunFilter, flows: FlowFi
 
 
 def newest_version(client: SyncPrefectClient, key: str) -> UUID | None:
-    """Return the newest version of the artifact with this key, or None if there is none or the server cannot say."""
+    """Return the newest version of the artifact with this key, or None if there is none or the server cannot say.
+
+    The server's `/artifacts/{key}/latest` has the id of the collection of all versions, for which there is no page.
+    """
+    of_key = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
     try:
-        answer = client.request("GET", "/artifacts/{key}/latest", path_params={"key": key})
-        return UUID(answer.json()["id"])
+        found = client.read_latest_artifacts(artifact_filter=of_key, limit=1)
     except (httpx.HTTPError, ObjectNotFound):
         return None
+    return found[0].latest_id if found else None
