@@ -483,6 +483,7 @@ class Oracle:
         if not right:
             # who is asked again is asked about what is verified: where a stranger has changed the repo, nobody is
             changed = {path for path, line in seen.before.record.items() if not holds(seen.before, path, line)}
+            changed |= {path for path, line in self.lines.items() if seen.before.record.get(path) != line}
             ends = {"Suspended"} | ({"VerificationFailed"} if changed else set())
             agree(seen.state in ends, f"a wrong answer ended {seen.state}")
             if seen.state != "Suspended":

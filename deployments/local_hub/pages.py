@@ -134,8 +134,9 @@ def settings(call: Call) -> Response:
     lines = (
         "from huggingface_hub import HfApi",
         "api = HfApi()  # with HF_ENDPOINT and HF_TOKEN of this Hub",
-        f'api.update_repo_settings("{repo.full_name}", repo_type="{repo.type}", private=True)  # or False',
-        f'api.update_repo_settings("{repo.full_name}", repo_type="{repo.type}", gated="auto")  # or "manual", or False',
+        f'repo = {{"repo_id": "{repo.full_name}", "repo_type": "{repo.type}"}}',
+        "api.update_repo_settings(**repo, private=True)  # or False",
+        'api.update_repo_settings(**repo, gated="auto")  # or "manual", or False',
     )
     body = (
         f"<p>It is <b>{kind}</b>: {sees} can see it.</p>"
