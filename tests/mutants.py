@@ -57,7 +57,7 @@ GUARDS = {
     "removals": Guards(["tests/test_removals.py"]),
     "kept": Guards(["tests/test_removals.py"]),
     "removed_before": Guards(["tests/test_removed_before.py"]),
-    "evidence": Guards(["tests/test_report.py"]),
+    "evidence": Guards(["tests/test_evidence.py"]),
     "approve": Guards(["tests/test_approve.py"], servers=True),
     "lease": Guards(["tests/test_lease.py"], f"not ({' or '.join(SLOW_LEASES)})", servers=True),
     "verify": Guards(["tests/test_verify.py"], servers=True),
