@@ -239,12 +239,12 @@ def _clean_up(
 ) -> State:
     hub, staging = held.hub, held.staging
     gone = not_as_shown(staging, gate)
+    no_copies = _no_copies_any_more(staging, gate) if gone else ""
     leftovers = leftovers_besides(held, receipts) if approval.remove_stale else Leftovers()
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
-    gone_already = _no_copies_any_more(staging, gate.model_copy(update={"shown": tuple(gone)})) if gone else ""
     create_markdown_artifact(
-        sentences.cleanup(plan, result, approval.note, gone_already),
+        sentences.cleanup(plan, result, approval.note, no_copies),
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )
@@ -257,7 +257,7 @@ def _clean_up(
         ask_again = "Retry the run" if shown else "run cleanup-staging/cleanup"
         message = (
             f"{freed}; {number(len(result.refused), 'file')} not removed, the first being {refused.file}: "
-            f"{refused.why}. To be asked about what else is staged, {ask_again}. {_no_copies_any_more(staging, gate)}"
+            f"{refused.why}. To be asked about what else is staged, {ask_again}. {no_copies}"
         ).strip()
         get_run_logger().warning("%s", message)
         return Failed(name="CleanupRefused", message=message)
@@ -268,7 +268,7 @@ def _clean_up(
     earlier = ", stale shards in its history" if any(staged.commit for staged in result.removed) else ""
     shards = any(staged.is_shard for staged in result.removed)
     listed = f"{freed}; the Hub lists all of it at {report.commit[:12]}{earlier}." if shards else f"{freed}."
-    return Completed(name="CleanedUp", message=" ".join(filter(None, (listed, gone_already))))
+    return Completed(name="CleanedUp", message=" ".join(filter(None, (listed, no_copies))))
 
 
 def closed(held: HeldTarget) -> Gate:
