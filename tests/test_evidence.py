@@ -8,6 +8,7 @@ from tasks.disk.failed import FailedShard, Failure
 from tasks.disk.staging import Staging, receipt_name
 from tasks.report.evidence import (
     Gate,
+    RemovalPlan,
     ShardCheck,
     Shown,
     VerificationFailed,
@@ -113,3 +114,17 @@ def test_a_verification_that_failed_says_of_how_many_at_which_commit_and_what_is
     with pytest.raises(VerificationFailed) as error:
         failed.require_good()
     assert "since" not in str(error.value) and "STAGED" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "there"),
+    [
+        ({}, False),
+        ({"pictures": ("pictures/anat_T1w.png",), "kept": ({"file": "a", "why": "b"},)}, False),
+        ({"shards": {"data/sub-1/sub-1.parquet": {"size": 9, "sha256": "f" * 64}}}, True),
+        ({"texts": {"bids/x.tsv": {"size": 9, "sha256": "f" * 64}}}, True),
+        ({"rows": {"data/sub-1/sub-1.parquet": ("a",)}}, True),
+    ],
+)
+def test_a_plan_of_a_removal_is_one_if_a_shard_a_text_or_rows_leave_by_it(what: dict[str, object], there: bool) -> None:
+    assert bool(RemovalPlan.model_validate({"commit": "c" * 40, **what})) is there

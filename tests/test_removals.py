@@ -14,6 +14,7 @@ from tasks.disk.staging import Staging
 from tasks.load import load
 from tasks.record.kept import KEPT, Keeping, all_of, forget, keep, open_again, read_keepings, read_kept
 from tasks.record.removals import (
+    LONGEST,
     Removals,
     as_file,
     find_removals,
@@ -32,6 +33,7 @@ from tasks.values.models import (
     PublishedText,
     ShardSpec,
 )
+from tests.test_compare import spec
 
 SHA = "a" * 64
 #: What a hand-edited record may say, and what none of our plans may ever hold.
@@ -258,3 +260,66 @@ def test_a_shard_of_which_more_rows_go_than_were_kept_is_asked_about_whole() -> 
     one = Removals(rows={ONE: (T1W,)}, published={ONE: as_file(line(ONE))})
     more = Removals(rows={ONE: (T1W, BOLD)}, published={ONE: as_file(line(ONE))})
     assert more.without(one) == more and not one.without(more)
+
+
+# --- what a record says that only a part of is so ---
+
+
+def test_a_shard_that_would_lose_rows_names_them_and_one_that_keeps_all_of_them_is_no_removal() -> None:
+    record = record_of([line(ONE, T1W, BOLD)])
+    less = found(record, plan=(spec("sub-1"),))  # whose only image is the T1w
+    assert less == Removals(rows={ONE: (BOLD,)}, published={ONE: as_file(record.shards[ONE])})
+    assert not found(record_of([line(ONE, T1W)]), plan=(spec("sub-1"),))
+    assert found(record, plan=(spec("sub-2"),)).shards == {ONE: (T1W, BOLD)}
+
+
+def test_a_line_without_a_file_or_of_no_file_of_ours_hides_no_removal_after_it_and_is_dropped() -> None:
+    record = record_of([line("data/README.md", "x"), line(ONE, T1W), line(TWO, BOLD)])
+    listing = listing_of(record)
+    listing = Listing(listing.commit, {path: file for path, file in listing.files.items() if path != ONE})
+    assert find_removals((), record, listing, ()).shards == {TWO: (BOLD,)}
+    assert lost_lines((), record, listing, ()) == {"data/README.md": SHA, ONE: SHA}
+    assert lost_lines((spec("sub-1"),), record, listing, ()) == {"data/README.md": SHA}
+    other = Listing("d" * 40, {**listing.files, TWO: ListedFile(TWO, 8, SHA)})
+    assert not find_removals((), record, other, ()).shards  # other bytes than the record's: drift, and no removal
+    assert not found(record, plan=(spec("sub-1"),)).rows.keys() & {TWO}
+
+
+def test_only_rows_that_were_all_approved_of_the_very_shard_may_go() -> None:
+    now = line(ONE, T1W, BOLD)
+    approved = removals(rows={ONE: (T1W, BOLD)})
+    assert approved.allows(ONE, (T1W,), now) and approved.allows(ONE, (T1W, BOLD), now)
+    assert not approved.allows(ONE, (T1W, "sub-1/anat/sub-1_T2w.nii.gz"), now)
+    assert not approved.allows(ONE, (T1W,), line(ONE, T1W, BOLD, sha256="0" * 64))
+    assert not approved.allows(TWO, (T1W,), line(TWO, T1W)) and not Removals().allows(ONE, (T1W,), now)
+    assert not removals({ONE: (T1W, BOLD)}).allows(ONE, (T1W,), now)  # the whole shard is another question
+
+
+def test_of_what_is_to_be_decided_exactly_what_was_decided_is_left_out() -> None:
+    asked = removals({ONE: (T1W,)}, {TWO: ("a", "b")}, ("bids/x.tsv", "bids/y.tsv"))
+    for decided, left in (
+        (removals(rows={TWO: ("a", "b")}), removals({ONE: (T1W,)}, texts=("bids/x.tsv", "bids/y.tsv"))),
+        (removals(rows={TWO: ("a",)}), asked),
+        (removals(texts=("bids/y.tsv",)), removals({ONE: (T1W,)}, {TWO: ("a", "b")}, ("bids/x.tsv",))),
+        (removals({TWO: ("a", "b")}), asked),
+        (removals(rows={ONE: (T1W,)}), asked),
+        (removals(texts=("bids/z.tsv",)), asked),
+        (Removals(), asked),
+        (asked, Removals()),
+    ):
+        assert asked.without(decided) == left
+
+
+def test_a_sentence_names_as_many_as_it_may_and_counts_no_rest_of_none() -> None:
+    shards = {f"data/sub-{number}/sub-{number}.parquet": (T1W,) for number in range(1, 4)}
+    assert removals(shards).sentence() == "3 shards with 3 images (sub-1, sub-2, sub-3)"
+
+
+def test_a_path_is_ours_up_to_the_longest_that_we_give() -> None:
+    label = "1" * ((LONGEST - len("data/sub-/sub-.parquet")) // 2)
+    shard = f"data/sub-{label}/sub-{label}.parquet"
+    for path, ours in ((shard, is_our_shard), (f"bids/{'a' * (LONGEST - 5)}", is_our_text)):
+        assert LONGEST - 1 <= len(path) <= LONGEST and ours(path)
+    assert not is_our_text(f"bids/{'a' * (LONGEST - 4)}")
+    kind = "a" * (LONGEST - len("pictures/_b.png"))
+    assert is_our_picture(f"pictures/{kind}_b.png") and not is_our_picture(f"pictures/a{kind}_b.png")

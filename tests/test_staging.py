@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -14,8 +15,18 @@ import pytest
 
 from deployments.staging import main, staged_target, targets
 from tasks.approve import read_gate, write_gate
-from tasks.disk.staging import CannotWrite, DiskFull, Staging, Target, TargetBusy, receipt_name
-from tasks.disk.untrusted import identity
+from tasks.disk.staging import (
+    FLUSHED_ABOVE,
+    CannotWrite,
+    DiskFull,
+    Staging,
+    Target,
+    TargetBusy,
+    receipt_name,
+    result_key,
+    result_name,
+)
+from tasks.disk.untrusted import ChangedMeanwhile, NotOrdinary, identity, oddity, read_below
 from tasks.report.evidence import Gate
 from tasks.values.models import Receipt, ShardSpec
 
@@ -255,7 +266,7 @@ def test_a_target_whose_folder_leads_elsewhere_is_not_worked_on(staging: Staging
     link.parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "elsewhere").mkdir()
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CannotWrite, match=f"{link} is a symlink"), staging.held():
+    with pytest.raises(CannotWrite, match=rf"{link} is a symlink.*may be reached through a link\.$"), staging.held():
         pass
     assert not list((tmp_path / "elsewhere").iterdir())
     assert staging.receipts() == [] and staging.staged_bytes() == 0
@@ -280,3 +291,194 @@ def test_a_receipt_that_is_too_large_to_be_one_is_not_read(
     assert staging.receipts() == [receipt]
     monkeypatch.setattr("tasks.disk.untrusted.LARGEST_TEXT", size - 1)
     assert staging.receipts() == []
+
+
+# --- where things are, and what they are called ---
+
+
+def test_a_target_is_named_by_its_repo_and_by_its_branch_if_that_is_not_main(tmp_path: Path) -> None:
+    assert str(Target("http://hub", "lab/data")) == "lab/data"
+    assert str(Target("http://hub", "lab/data", "v2")) == "lab/data at v2"
+    target = Target("http://hub", "lab/data")
+    assert Staging.of(tmp_path, target).folder == tmp_path / target.slug
+
+
+def test_a_shard_is_staged_in_its_subjects_folder_with_its_receipt_beside_it_for_people_to_read(
+    staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
+) -> None:
+    (receipt,) = staged(1)
+    spec = shards[0]
+    _, subject, _ = spec.path.split("/")
+    assert receipt.file == f"shards/{subject}/{spec.name}.{spec.digest[:12]}.parquet"
+    text = staging.receipt_file(spec).read_text()
+    assert f'\n "path": "{spec.path}",\n' in text
+    staging.remember([receipt], "c" * 40)
+    assert f'\n "commit": "{"c" * 40}"' in staging.receipt_file(spec).read_text()
+
+
+def test_a_receipt_of_another_path_or_digest_is_not_that_of_a_shard_although_its_file_has_the_name(
+    staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
+) -> None:
+    (receipt,) = staged(1)
+    alike = shards[0].digest[:12] + "0" * 52
+    assert staging.read_receipt(shards[0]) == receipt
+    for other in ({"digest": alike}, {"path": receipt.path.replace("data/", "other/")}):
+        changed = receipt.model_copy(update=other)
+        staging.receipt_file(shards[0]).write_text(changed.model_dump_json())
+        assert staging.receipts() == [changed] and staging.read_receipt(shards[0]) is None
+
+
+def test_a_result_has_the_name_that_the_receipt_remembers_or_else_that_of_the_shards_digest(
+    staged: Callable[[int], list[Receipt]],
+) -> None:
+    (receipt,) = staged(1)
+    assert result_name(receipt.model_copy(update={"result": "stage-abc"})) == "results/stage-abc"
+    assert result_name(receipt.model_copy(update={"result": ""})) == f"results/{result_key(receipt.digest)}"
+
+
+def test_results_count_as_ours_and_so_do_shards_and_receipts_and_nothing_else(
+    staged: Callable[[int], list[Receipt]], staging: Staging
+) -> None:
+    (receipt,) = staged(1)
+    result = staging.folder / result_name(receipt)
+    result.parent.mkdir(exist_ok=True)
+    result.write_bytes(b"{}")
+    (staging.folder / "mine").mkdir()
+    (staging.folder / "mine" / Path(receipt.file).name).write_bytes(b"mine")
+    write_gate(staging, Gate(flow_run_id="run", flow_run_name="run"))
+    names = sorted((receipt.file, receipt_name(receipt), result_name(receipt)))
+    assert sorted(entry.name for entry in staging.ours()) == names
+
+
+# --- a disk that does not take what is written ---
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            DiskFull,
+            "the disk of {0} is full (No space left on device). Free some room there, or set BIDS_PUSH_STAGING_ROOT "
+            "(or the staging_root parameter) to a larger disk, and run again: what is staged stays.",
+        ),
+        (
+            OSError(errno.EACCES, "Permission denied"),
+            CannotWrite,
+            "nothing can be staged in {0} (Permission denied). Give the user who runs this the right to write there, "
+            "or set BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a folder that can be made.",
+        ),
+        (
+            OSError("strange"),
+            CannotWrite,
+            "nothing can be staged in {0} (strange). Give the user who runs this the right to write there, or set "
+            "BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a folder that can be made.",
+        ),
+    ],
+)
+def test_a_small_file_is_written_whole_or_the_disk_is_told_of_with_the_way_out(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch, error: OSError, raised: type[Exception], said: str
+) -> None:
+    file = staging.folder / "small.json"
+    staging.write(file, b"{}")
+    assert file.read_bytes() == b"{}"
+
+    def refuse(path: Path, *_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tasks.disk.staging.write_whole", refuse)
+    with pytest.raises(raised) as refused:
+        staging.write(file, b"more")
+    assert str(refused.value) == said.format(file) and file.read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("needed", "reserve"), [(1, 64 << 20), (20_000_000, 64 << 20), (10**10, 10**8), (10**10 + 99, 10**8)]
+)
+def test_what_is_to_be_staged_has_to_fit_with_a_hundredth_to_spare_and_64_mib_at_the_least(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch, needed: int, reserve: int
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    asked: list[Path] = []
+
+    def free(room: int) -> None:
+        monkeypatch.setattr(
+            "tasks.disk.staging.shutil.disk_usage",
+            lambda path: (asked.append(path), usage(10**12, 0, room))[1],  # type: ignore[func-returns-value]
+        )
+
+    free(needed + reserve)
+    staging.require_room(needed)
+    free(needed + reserve - 1)
+    with pytest.raises(DiskFull) as refused:
+        staging.require_room(needed)
+    assert set(asked) == {staging.folder}
+    gigabytes = [f"{count / 10**9:.2f} GB" for count in (needed + reserve - 1, needed + reserve)]
+    assert str(refused.value) == (
+        f"the disk of {staging.folder} has {gigabytes[0]} free, and {gigabytes[1]} are needed to stage what is missing "
+        "on the Hub. Free some room there, or set BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a larger "
+        "disk. Nothing was staged or sent."
+    )
+
+
+def test_receipts_of_large_shards_alone_are_flushed_to_the_disk(
+    staged: Callable[[int], list[Receipt]],
+    shards: tuple[ShardSpec, ...],
+    staging: Staging,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (receipt,) = staged(1)
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        flushed.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", counted)
+    for size, flushes in ((FLUSHED_ABOVE + 1, True), (FLUSHED_ABOVE, False), (1, False)):
+        flushed.clear()
+        staging.write_receipt(shards[0], receipt.model_copy(update={"size": size}))
+        assert bool(flushed) == flushes
+    flushed.clear()
+    staging.write_receipt(shards[0], receipt)
+    staging.remember([receipt], "c" * 40)
+    assert not flushed and staging.receipts()[0].commit == "c" * 40
+
+
+# --- files that go while they are looked at ---
+
+
+def test_a_file_that_is_gone_since_its_folder_was_read_hides_no_other(
+    staged: Callable[[int], list[Receipt]], staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = staged(3)
+    gone, real = Path(receipts[0].file).name, os.stat
+
+    def meanwhile(path: Any, *given: Any, **options: Any) -> os.stat_result:
+        if path == gone:
+            raise FileNotFoundError(path)
+        return real(path, *given, **options)
+
+    monkeypatch.setattr("os.stat", meanwhile)
+    names = {entry.name for entry in staging.ours()}
+    assert {receipt.file for receipt in receipts[1:]} <= names and receipts[0].file not in names
+
+
+def test_whatever_is_neither_file_nor_folder_is_told_by_its_kind() -> None:
+    nameless = os.stat_result((0, 1, 1, 1, 0, 0, 0, 0, 0, 0))  # a kind that this system does not know
+    assert oddity(nameless) == "it is not a regular file"
+
+
+def test_a_small_file_that_is_too_large_to_be_one_is_told_with_the_limit(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.disk.untrusted.LARGEST_TEXT", 3 << 20)
+    staging.write(staging.folder / "small.json", bytes((3 << 20) + 1))
+    with pytest.raises(OSError, match="larger than 3 MiB"):
+        read_below(staging.folder, "small.json")
+
+
+def test_the_errors_of_files_have_the_systems_numbers_by_which_a_run_knows_them_for_the_machines_doing() -> None:
+    assert (NotOrdinary("it is a FIFO").errno, NotOrdinary("it is a FIFO").strerror) == (errno.EINVAL, "it is a FIFO")
+    assert ChangedMeanwhile().errno == errno.ESTALE and "while it was read" in ChangedMeanwhile().strerror
