@@ -1,5 +1,7 @@
 """What a person has had removed from the Hub does not go back there without a word, whatever it is called by then."""
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ ZERO = "0" * 64
 ANAT = "sub-03/ses-1/anat/sub-03_ses-1_T1w.nii.gz"
 BOLD = "sub-03/ses-1/func/sub-03_ses-1_task-rest_bold.nii.gz"
 LATER = "sub-03/ses-2/anat/sub-03_ses-2_T1w.nii.gz"
+SAID = (
+    "{} says which images people have had removed from the Hub, and it cannot be read: {}. Nothing was staged, sent or "
+    "removed. Take the file from a backup. Without it (move it away), images that were removed are published again if "
+    "they are in the dataset again, and nobody is asked."
+)
 TEMPLATE = "derivatives/x/tpl-A/tpl-A_T1w.nii.gz"
 
 
@@ -75,9 +82,9 @@ def test_a_memory_that_cannot_be_read_stops_the_run_because_nobody_knows_what_mu
     staging.folder.mkdir(parents=True)
     (staging.folder / REMOVED).write_bytes(damage)
 
-    with pytest.raises(UnreadableMemory, match="from a backup") as stopped:
+    with pytest.raises(UnreadableMemory) as stopped:
         read_removed(staging)
-    assert str(staging.folder / REMOVED) in str(stopped.value)
+    assert str(stopped.value) == SAID.format(staging.folder / REMOVED, "it is not what was written")
 
 
 def test_a_link_in_place_of_the_memory_is_not_followed(tmp_path: Path) -> None:
@@ -86,8 +93,24 @@ def test_a_link_in_place_of_the_memory_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text('{"images": {}}')
     (staging.folder / REMOVED).symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(UnreadableMemory):
+    with pytest.raises(UnreadableMemory) as stopped:
         read_removed(staging)
+    assert str(stopped.value) == SAID.format(staging.folder / REMOVED, "it is a symlink")
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12"])  # in one of them it is another day than in UTC
+def test_the_day_of_a_removal_is_that_of_utc_wherever_the_machine_lives(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        before = datetime.now(UTC).date().isoformat()
+        day = RemovedBefore().with_more([ANAT]).images[ANAT]
+        assert before <= day <= datetime.now(UTC).date().isoformat()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_one_image_that_is_back_stops_a_run_until_somebody_gives_the_number() -> None:
