@@ -169,6 +169,7 @@ def run(published: Path, name: str, config: str, options: dict[str, object], env
 #: What the card passes, and what it says to do where an image is too large for `datasets` to decode.
 STREAMING: dict[str, object] = {"streaming": True, "pre_buffer": False}
 ON_DISK: dict[str, object] = {"writer_batch_size": 1, "pre_buffer": False}
+PLAIN: dict[str, object] = {"streaming": True}
 SYSTEM = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 LINES: list[tuple[str, str, dict[str, object], dict[str, str]]] = [
     *((f"card_{way}_{config}", config, options, {})
@@ -176,7 +177,7 @@ LINES: list[tuple[str, str, dict[str, object], dict[str, str]]] = [
     *((f"card_{way}_{config}_by_nibabel", config, options | {"nibabel": True}, {})
       for way, options in (("streaming", STREAMING | {"reshard": True}), ("on_disk", ON_DISK))
       for config in ("default", "func_bold", "dwi_dwi")),
-    *((f"plain_streaming_{config}", config, {"streaming": True}, {}) for config in CONFIGS),
+    *((f"plain_streaming_{config}", config, PLAIN, {}) for config in CONFIGS),
     *((f"plain_on_disk_{config}", config, {}, {}) for config in CONFIGS),
     *((f"tried_{name}_{config}", config, STREAMING | options, environment)
       for config in ("default", "func_bold", "dwi_dwi")

@@ -31,6 +31,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -38,7 +39,7 @@ from benchmarks.made import image
 from tasks.disk.staging import Staging
 from tasks.embed import Check
 from tasks.stage import stage
-from tasks.values.models import ShardSpec
+from tasks.values.models import Image, ShardSpec
 
 SESSIONS = int(os.environ.get("BENCH_STAGE_SESSIONS", 40))
 ROUNDS = int(os.environ.get("BENCH_STAGE_ROUNDS", 5))
@@ -61,7 +62,8 @@ def sessions(folder: Path) -> list[ShardSpec]:
 
 def large_session(folder: Path) -> list[ShardSpec]:
     """One session in many large images, which are one file by many names."""
-    sub, images = "sub-large", []
+    sub = "sub-large"
+    images: list[Image] = []
     for run in range(LARGE_IMAGES):
         path = f"{sub}/func/{sub}_task-rest_run-{run:02}_bold.nii.gz"
         if images and not (folder / "images" / path).exists():
@@ -157,6 +159,26 @@ def _cpu() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+Figures = dict[str, list[float]]
+"""Of each way: the seconds, the seconds of processor time, and the peak of memory in MB."""
+
+
+def seconds_of_floor(way: str, figures: Figures) -> float:
+    return figures["floor"][0] / figures[way][0]
+
+
+def peak(way: str, figures: Figures) -> float:
+    return figures[way][2]
+
+
+def speed(way: str, gigabytes: float, figures: Figures) -> float:
+    return gigabytes / figures[way][0]
+
+
+def cpu_of_one(way: str, gigabytes: float, figures: Figures) -> float:
+    return figures[way][1] / gigabytes
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     gigabytes = sum(spec.size for spec in sessions(folder)) / 1e9
@@ -185,12 +207,12 @@ def main(folder: Path) -> None:
     )
     ways = {way: way for way in ("stage_trailer", "push_to_hub_path", "plain_loop")}
     for name, way in {"stage_full_check": "stage", **ways}.items():  # the name from when it was not the default
-        line(f"{name}_vs_floor", "ratio", lambda figures, way=way: figures["floor"][0] / figures[way][0])
-        line(f"{name}_peak_mb", "MB", lambda figures, way=way: figures[way][2])
+        line(f"{name}_vs_floor", "ratio", partial(seconds_of_floor, way))
+        line(f"{name}_peak_mb", "MB", partial(peak, way))
     print(f"stage_large_session_peak_mb {run('stage_large_session')[2]:.2f} MB", flush=True)
     for way in IN_TURN:
-        line(f"{way}_gb_per_s", "GB/s", lambda figures, way=way: gigabytes / figures[way][0])
-        line(f"{way}_cpu_s_per_gb", "s/GB", lambda figures, way=way: figures[way][1] / gigabytes)
+        line(f"{way}_gb_per_s", "GB/s", partial(speed, way, gigabytes))
+        line(f"{way}_cpu_s_per_gb", "s/GB", partial(cpu_of_one, way, gigabytes))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from deployments.local_stack import REPO, Stack
 from deployments.runs import Runs, runs_of
