@@ -85,7 +85,10 @@ _OTHER_DATES = (
     re.compile(rf"\d{{1,2}}[ .-]*(?:{_MONTHS})[a-z]*[ .,-]*(\d{{4}}|\d{{2}})(?: .*)?", re.IGNORECASE),
     re.compile(rf"(?:{_MONTHS})[a-z]*[ .-]*\d{{1,2}}[ .,-]+(\d{{4}}|\d{{2}})(?: .*)?", re.IGNORECASE),
 )
-_DATE_NAME = re.compile(r"dates?(?:time)?$|^date|(?:^|_)date(?:_|$)|acq_?time|timestamp")
+#: Names that end in `date`, and have nothing to do with days: a part of the brain, and who applies.
+_DATE_NAME = re.compile(
+    r"(?<!cau)(?<!candi)(?<!man)(?<!vali)dates?(?:time)?$|^date|(?:^|_)date(?:_|$)|acq_?time|timestamp"
+)
 _AGE_NAME = re.compile(r"(?:^|[^a-z])ages?(?:$|[^a-z])|^age(?:in)?(?:y|years?|yrs?|months?|weeks?|days?)$|^patientage$")
 _AGE = re.compile(r"\s*([<>≥≤]=?)?\s*(\d+(?:[.,]\d+)?)\s*(\+?)\s*([a-z]*)", re.IGNORECASE)
 #: Years of one unit. The single letters are those of DICOM's ages (`046Y`).
