@@ -16,11 +16,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.text import decode
 from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
+from tasks.load.ignored import Ignored
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"
@@ -112,7 +111,7 @@ class _Walker:
         self.left_out: Counter[str] = Counter()
         self.images_kept_out: set[str] = set()
 
-    def enter(self, folder: Folder, ignored: list[tuple[str, GitIgnoreSpec]]) -> None:
+    def enter(self, folder: Folder, ignored: list[tuple[str, Ignored]]) -> None:
         """Enter the folder, then the folders in it."""
         files, folders = self._entries(folder)
         if folder.parent is not None:
@@ -167,14 +166,14 @@ class _Walker:
         return sorted(files), sorted(folders)
 
     @staticmethod
-    def _kept_out(name: str, path: str, ignored: list[tuple[str, GitIgnoreSpec]]) -> str | None:
+    def _kept_out(name: str, path: str, ignored: list[tuple[str, Ignored]]) -> str | None:
         """Return why a file is not indexed, or None if it is."""
         if name.startswith("."):
             return HIDDEN
         if not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path):
             return NOT_UTF8
         for root, rules in ignored:
-            if rules.match_file(path[len(root) + 1 :] if root else path):
+            if rules.has(path[len(root) + 1 :] if root else path):
                 return IGNORED_IMAGES if looks_like_image(name) else IGNORED
         return None
 
@@ -233,11 +232,11 @@ def _nested(path: str, marked: bool) -> Root:
     return Root(path, path if name == RAW else name, derivative="derivatives" in parts, marked=marked)
 
 
-def _ignore_rules(path: Path) -> GitIgnoreSpec:
+def _ignore_rules(path: Path) -> Ignored:
     try:
         data = path.read_bytes()
         require_fetched(data)
-        return GitIgnoreSpec.from_lines(decode(data).splitlines())
+        return Ignored(decode(data).splitlines())
     except (OSError, ValueError) as error:
         reason = unfetched(error) if isinstance(error, FileNotFoundError) else str(error)
         raise UnreadableIgnoreFile(
