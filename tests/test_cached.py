@@ -32,6 +32,7 @@ def plan_of_902(whole: Path) -> tuple[ShardSpec, ...]:
     return plan(load(whole), WRITER_SETTINGS)
 
 
+@pytest.mark.slow
 def test_every_shard_is_in_one_group_and_a_task_run_stages_about_thirty(plan_of_902: tuple[ShardSpec, ...]) -> None:
     cut = list(groups(plan_of_902))
     assert [spec for group in cut for spec in group.specs] == list(plan_of_902)

@@ -207,12 +207,14 @@ def test_a_cut_of_six_shows_all_that_sessions_can_have(cut: Path) -> None:
     assert len({session.partition("/")[0] for session in by_session}) < CUT, "a subject that came back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sessions", "total"), [(1, 1_000_000), (1, 30_000_000), (8, 3_000_000), (8, 60_000_000)])
 def test_the_total_is_met_within_five_percent(tmp_path: Path, sessions: int, total: int) -> None:
     made = make_dataset(tmp_path / "out", sessions, total)
     assert made.image_bytes == pytest.approx(total, rel=0.05)
 
 
+@pytest.mark.slow
 def test_images_are_in_proportion_to_the_true_ones_when_there_is_room_and_do_not_compress(tmp_path: Path) -> None:
     made = make_dataset(tmp_path / "out", sessions=1, total_bytes=60_000_000)
     true_bytes = {image.path: image.true_bytes for image in source.images()}
@@ -260,6 +262,7 @@ def test_a_folder_grows_to_a_larger_cut(cut: Path, tmp_path: Path) -> None:
     assert contents(out) == contents(cut)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_completed_by_the_next(cut: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -300,6 +303,7 @@ def test_a_folder_of_another_size_is_refused(cut: Path) -> None:
         make_dataset(cut, sessions=CUT - 1)
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-m", "deployments.demo_data", str(out)], cwd=ROOT)  # it takes minutes

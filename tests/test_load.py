@@ -940,6 +940,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
     return root, load(root)
 
 
+@pytest.mark.slow
 def test_ds004884_is_loaded_whole(whole: tuple[Path, Dataset]) -> None:
     _, dataset = whole
 
@@ -992,6 +993,7 @@ def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole: tuple[
         assert json.loads(image.metadata or "") == expected, image.path
 
 
+@pytest.mark.slow
 def test_bids2table_finds_the_same_images_in_ds004884(whole: tuple[Path, Dataset]) -> None:
     import bids2table
 

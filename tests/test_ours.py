@@ -29,6 +29,7 @@ def test_a_path_that_no_push_writes_is_not_ours(path: str) -> None:
     assert not is_shard(path) and not is_text(path)
 
 
+@pytest.mark.slow
 def test_every_path_that_a_push_writes_is_ours(whole: Path, shards: tuple[ShardSpec, ...]) -> None:
     dataset = load(whole)
     assert side_files(dataset) and all(is_text(path) for path in side_files(dataset))

@@ -157,6 +157,7 @@ images = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(images, images)
 def test_two_images_have_one_digest_only_if_they_differ_in_nothing_but_the_time(one: Any, other: Any) -> None:
@@ -227,6 +228,7 @@ def test_ds004884_is_902_shards_with_all_of_its_5164_images(ds004884: Dataset) -
     ]
 
 
+@pytest.mark.slow
 def test_planning_opens_no_image(tmp_path: Path) -> None:
     bids.two_sessions(tmp_path)
     for path in tmp_path.rglob("*.nii*"):

@@ -53,6 +53,7 @@ KNOWN_WARNINGS = {
 }
 
 
+@pytest.mark.slow
 def test_ds004884_passes_with_the_statement_on_faces_and_its_warnings_are_the_known_ones(whole: Path) -> None:
     result = checked(whole, Statement("defaced"))
 
@@ -62,6 +63,7 @@ def test_ds004884_passes_with_the_statement_on_faces_and_its_warnings_are_the_kn
         assert all((whole / file).is_file() and one.field in (whole / file).read_text() for file in one.files)
 
 
+@pytest.mark.slow
 def test_without_the_statement_it_stops_and_says_what_to_give(whole: Path) -> None:
     (stop,) = checked(whole, Statement()).stops
 
@@ -530,6 +532,7 @@ def test_any_other_exit_of_the_validator_is_a_crash(
         checked(bids.one_subject(tmp_path / "d"), validate=True)
 
 
+@pytest.mark.slow
 def test_the_real_validator_finds_the_demo_dataset_valid_and_a_broken_one_not(bids: Path, own_bids: Path) -> None:
     assert not checked(bids, validate=True).stops
     (own_bids / "dataset_description.json").write_text('{"Name": "Without a version", "License": "CC0"}')

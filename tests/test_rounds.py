@@ -58,6 +58,7 @@ changes = st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 12))
 """Shards that come, go and change in a night."""
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 40),
     st.integers(1, 5),
@@ -198,6 +199,7 @@ def test_a_lost_or_damaged_file_begins_a_new_round_and_says_so(tmp_path: Path, d
     assert found == Round(NOW, 7) and "A new round" in said and "round.json" in said
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_shards_cost_a_few_seconds_and_megabytes(tmp_path: Path) -> None:
     shards = [shard(number) for number in range(100_000)]
     path = tmp_path / "round.json"

@@ -274,6 +274,7 @@ except DiskFull as error:
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_any_more_gives_its_room_back(root: Path, staging: Staging) -> None:
     sparse(root, "sub-1/func/sub-1_bold.nii", 20 * MIB)
     said, _ = python(STAGE_UNDER_A_LIMIT, root, staging.folder).communicate()
@@ -357,6 +358,7 @@ print(json.dumps([before, resident("VmHWM")]))
 """
 
 
+@pytest.mark.slow
 def test_the_memory_of_staging_does_not_grow_with_the_session(tmp_path: Path, root: Path) -> None:
     for run, size in enumerate((60, 300, 120, 220)):
         sparse(root, f"sub-1/func/sub-1_run-{run}_bold.nii", size * MIB)

@@ -294,6 +294,7 @@ def test_a_row_group_ends_where_its_images_would_be_over_128_mib(sizes: list[int
     assert [image for group in cut for image in group] == images
 
 
+@pytest.mark.slow
 def test_at_a_real_size_every_image_has_a_page_and_every_row_group_is_one_the_viewer_takes(tmp_path: Path) -> None:
     sizes = [60, 60, 120, 270, 60]
     images = [sparse(tmp_path, f"sub-1/func/sub-1_run-{run}_bold.nii", size * MIB) for run, size in enumerate(sizes)]
@@ -383,6 +384,7 @@ def require_true_bounds(file: Path) -> None:
                 assert (column.statistics.min, column.statistics.max) == (values[0], values[-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(_image(), min_size=1, max_size=12))
 def test_whatever_is_put_in_is_read_back(tmp_path: Path, images: Any) -> None:
