@@ -137,10 +137,12 @@ def show_findings(hub: Hub, checked: Checked) -> None:
         log.warning("Check before publication: %s", finding)
     for finding in checked.lifted:
         log.warning("Allowed, although it would stop the push: %s", finding)
+    if checked.idle:
+        log.warning("%s", sentences.idle(checked))
     if checked.statement.strip:
         log.info("Stripped from what is published: %s", ", ".join(checked.statement.strip))
     log.info("Faces: %s.", checked.statement.defacing)
-    if checked.findings:
+    if checked.findings or checked.idle:
         create_markdown_artifact(
             sentences.findings(checked),
             key=artifact_key("findings", hub.target),
@@ -183,6 +185,7 @@ def show_dry_run(
     if checked.stops:
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
     stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
+    stopped += f"\n{sentences.idle(checked)}" if checked.idle else ""
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{f' {other}' if other else ''}{stopped}")
 
 

@@ -56,7 +56,7 @@ from tasks.report.status import status_at
 from tasks.runs.this_run import later_night, named_for_the_night
 from tasks.values.errors import PushError
 from tasks.values.models import Gated, Removed, Verification
-from tasks.values.rules import Defacing, Statement, Stop
+from tasks.values.rules import Defacing, Entry, Statement
 from tasks.values.settings import Settings, stage_workers
 
 #: Threads are enough, because embedding reads, writes and hashes, and all three release the GIL.
@@ -65,7 +65,7 @@ WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=
 
 #: Lists that may stay empty. The form sends an empty list as nothing.
 MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
-Rules = Annotated[list[Stop], MaybeNone]
+Entries = Annotated[list[Entry], MaybeNone]
 Fields = Annotated[list[str], MaybeNone]
 Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
 Count = Bytes
@@ -87,7 +87,7 @@ def push_bids(
     verification: Verification = "sample",
     removed: Removed = "keep",
     strip: Fields = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
-    allow: Rules = [],  # noqa: B006
+    allow: Entries = [],  # noqa: B006
     gated: Gated = "no",
     validate_bids: bool = False,
     staging_root: Folder = "",
@@ -119,8 +119,10 @@ def push_bids(
             what somebody decided to keep there; a night that a schedule starts takes it as ask.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
-        allow: Rules that would stop this push, and that you lift. Each stands on the card and in the run. Lift
-            unreadable only for tables and JSON that you have looked through yourself: nothing else has.
+        allow: What would stop this push, and you lift. personal-data:name lifts the findings of that rule in that
+            field, personal-data alone all that it finds; what stops the push names the entry that lifts it. What was
+            lifted stands on the card and in the run, an entry that lifts nothing in the run. Lift unreadable only for
+            tables and JSON that you have looked through yourself: nothing else has.
         gated: Whether people have to ask for access on the Hub. auto: they get it at once; manual: you decide. A repo
             that is there already and asks nobody stops the push. no leaves a repo as it is.
         validate_bids: Also run the BIDS validator, if it is installed on the worker (make validator); its errors stop

@@ -604,14 +604,20 @@ def test_the_yaml_of_ds004884_follows_the_hubs_rules(whole: Path, hub_server: St
 
 
 def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path: Path) -> None:
-    findings = (Finding("date", "acq_time", ("a_scans.tsv",), 1), Finding("date", "StudyDate", ("b.json",), 7))
-    statement = Statement("not defaced, sharing permitted", ("date", "defacing"), ("Stat|ion", "Other"))
+    findings = (
+        Finding("date", "acq_time", ("a_scans.tsv",), 1),
+        Finding("date", "StudyDate", ("b.json",), 7),
+        Finding("defacing", "", ("c.nii",), 1),
+    )
+    allowed = ("date", "defacing", "unreadable", "personal-data:name")
+    statement = Statement("not defaced, sharing permitted", allowed, ("Stat|ion", "Other"))
     text = card_of(bids.two_sessions(tmp_path), about=About(Checked(statement, findings)))
 
     html = html_of(text)
     assert "<strong>Faces were not removed.</strong>" in html
     assert "dates later than 1925, so not shifted ones (<code>StudyDate</code>, <code>acq_time</code>)" in html
     assert "Rule <code>defacing</code>" in html
+    assert "unreadable" not in html and "personal-data" not in html  # they have lifted nothing
     assert "<strong>Left out</strong> of the metadata and the tables: <code>Other</code>," in html
     assert "Before it was published" not in card_of(tmp_path)
 

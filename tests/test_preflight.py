@@ -3,6 +3,7 @@
 import codecs
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.card import side_files
 from tasks.load import load
@@ -20,7 +22,7 @@ from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissin
 from tasks.report.sentences import findings, stopped
 from tasks.values.errors import BadInput
 from tasks.values.models import Dataset
-from tasks.values.rules import RULES, STOPS, Checked, Finding, Statement
+from tasks.values.rules import RULES, STOPS, Checked, Entry, Finding, Statement, as_entry
 from tests import bids_examples as bids
 from tests.bids_examples import Content
 from tests.planted import PLANTED
@@ -279,6 +281,53 @@ def test_a_rule_is_lifted_by_its_name_alone_and_stays_in_sight(tmp_path: Path) -
     assert [one.rule for one in result.stops] == ["personal-data"]
     assert [one.rule for one in result.lifted] == ["date"]
     assert {rule for rule in RULES if rule in STOPS} == set(STOPS)
+
+
+# --- allow, field by field ---
+
+
+def test_an_entry_with_a_field_lifts_that_rule_in_that_field_alone(tmp_path: Path) -> None:
+    root = of_sidecar({"PatientName": "Doe^John", "PatientID": "7", "StudyDate": "2019-01-01"})(tmp_path)
+    result = checked(root, Statement("no faces", ("personal-data:PatientName", "date:PatientID")))
+    assert [one.entry for one in result.stops] == ["personal-data:PatientID", "date:StudyDate"]
+    assert [one.entry for one in result.lifted] == ["personal-data:PatientName"]
+    assert result.idle == ("date:PatientID",)
+
+
+def test_the_message_names_the_entry_that_lifts_each_finding_and_giving_these_publishes(tmp_path: Path) -> None:
+    fields = {"Patient\u2019s  Name": "Doe^John", "(0010,0030)": "19600102", "at:time": "2019-01-01"}
+    root = bids.one_subject(tmp_path, {"T1w.json": fields, "phenotype/a.tsv": "a\tb\n1\t2\t3\n"})
+    result = checked(root, Statement())
+    for said in (stopped(result), findings(result)):
+        entries = re.findall(r"To allow it: `?(.*?)`?$", said, re.MULTILINE)
+        assert len(entries) == 5
+        assert not checked(root, Statement(allow=tuple(map(as_entry, entries)))).stops
+
+
+@pytest.mark.parametrize("entry", ["personal-data:nmae", "date", "personal-data:patientname", "unreadable:PatientName"])
+def test_an_entry_that_lifts_nothing_is_told_and_is_nowhere_called_allowed(tmp_path: Path, entry: str) -> None:
+    result = checked(of_sidecar({"PatientName": "Doe"})(tmp_path), Statement("no faces", (entry,)))
+    assert result.idle == (entry,) and not result.lifted
+    for said in (stopped(result), findings(result)):
+        assert f"{entry} lifts nothing" in said and "Allowed" not in said
+
+
+@pytest.mark.parametrize(
+    "entry", ["personal", "", "device", "header-text:descrip", "name:personal-data", "date:", "date: "]
+)
+def test_an_entry_that_is_no_rule_or_has_no_field_is_refused(entry: str) -> None:
+    given = TypeAdapter[str](Entry)
+    with pytest.raises(ValidationError):
+        given.validate_python(entry)
+    assert not re.search(given.json_schema()["pattern"], entry)
+
+
+@pytest.mark.parametrize(
+    ("entry", "as_found"), [("date", "date"), (" date : acq_time ", "date:acq_time"), ("date:a  b:c", "date:a b:c")]
+)
+def test_spaces_around_an_entry_are_no_matter(entry: str, as_found: str) -> None:
+    given = TypeAdapter[str](Entry)
+    assert given.validate_python(entry) == as_found and re.search(given.json_schema()["pattern"], entry)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,14 @@ def test_what_was_removed_is_said_in_a_phrase(plan: RemovalPlan, phrase: str) ->
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (1, ["1 rule stops this push", "PatientName0 in 3 files: a.json, b.json, ...", "allow (personal-data)"]),
+        (
+            1,
+            [
+                "1 rule stops this push",
+                "PatientName0 in 3 files: a.json, b.json, ...",
+                "To allow it: personal-data:PatientName0\n",
+            ],
+        ),
         (5, ["1 rule stops this push", "PatientName4 in 3 files"]),
         (7, ["1 rule stops this push", "PatientName4 in 3 files", "    and 2 more fields"]),
     ],
@@ -238,7 +245,7 @@ def test_a_push_that_must_not_be_names_rules_fields_files_and_the_way_on(fields:
     found = tuple(Finding("personal-data", f"PatientName{n}", ("a.json", "b.json", "c.json"), 3) for n in range(fields))
     said = stopped(Checked(Statement(), (*found, Finding("device", "StationName", ("a.json",), 1))))
     assert all(word in said for word in words) and "StationName" not in said
-    assert said.count("PatientName") == min(fields, 5)
+    assert said.count("To allow it: personal-data:PatientName") == min(fields, 5)
 
 
 @pytest.mark.parametrize(

@@ -200,16 +200,16 @@ def _pictures(published: PublishedImages, pictures: Pictures) -> str:
 def _stated(checked: Checked) -> str:
     """Return what the publisher stated, left out, and published although a rule speaks against it."""
     statement = checked.statement
-    if not (statement.allow or statement.strip or statement.defacing != "not stated"):
+    if not (checked.lifted or statement.strip or statement.defacing != "not stated"):
         return ""
     lines = [f"- {FACES[statement.defacing]}"]
     if statement.strip:
         fields = ", ".join(md.code(name) for name in sorted(statement.strip))
         lines.append(f"- **Left out** of the metadata and the tables: {fields}.")
-    fields_of: dict[RuleName, list[str]] = {rule: [] for rule in sorted(statement.allow)}
+    fields_of: dict[RuleName, list[str]] = {}
     for finding in checked.lifted:
-        fields_of[finding.rule] += [finding.field] if finding.field else []
-    for rule, named in fields_of.items():
+        fields_of.setdefault(finding.rule, []).extend([finding.field] if finding.field else [])
+    for rule, named in sorted(fields_of.items()):
         where = f" ({', '.join(map(md.code, sorted(set(named))))})" if named else ""
         lines.append(f"- **Allowed by the publisher:** {RULES[rule].what}{where}. Rule {md.code(rule)}.")
     return "\n".join(lines)

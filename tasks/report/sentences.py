@@ -576,14 +576,23 @@ def stopped(checked: Checked) -> str:
     for rule in dict.fromkeys(finding.rule for finding in stops):
         lines.append(f"  {rule}: {RULES[rule].what}. {RULES[rule].mend}")
         of_rule = [finding for finding in stops if finding.rule == rule]
-        lines += [f"    {_where(finding)}" for finding in of_rule[:LISTED_IN_A_STATE]]
+        lines += [f"    {_where(finding)}. To allow it: {finding.entry}" for finding in of_rule[:LISTED_IN_A_STATE]]
         if len(of_rule) > LISTED_IN_A_STATE:
             lines.append(f"    and {len(of_rule) - LISTED_IN_A_STATE} more fields")
     names = sorted({finding.rule for finding in stops})
     return (
         f"Nothing was staged or sent: {number(len(names), 'rule')} stop{'s' if len(names) == 1 else ''} this push.\n"
         + "\n".join(lines)
-        + f"\nTo publish it all the same, name the rule in allow ({', '.join(names)}): the card then says so."
+        + "\nTo publish it all the same, give allow the entry that stands behind a field, or a whole rule "
+        f"({', '.join(names)}): the card then says so." + (f"\n{idle(checked)}" if checked.idle else "")
+    )
+
+
+def idle(checked: Checked) -> str:
+    """Return what a person should know about the entries of `allow` that lift nothing."""
+    return (
+        f"allow: {', '.join(checked.idle)} lift{'s' if len(checked.idle) == 1 else ''} nothing. Nothing of that name "
+        "was found, so take it out, or correct it: fields are spelt as they stand in the dataset."
     )
 
 
@@ -614,18 +623,26 @@ def _found(checked: Checked) -> str:
         parts += [f"## {head}"] if found else []
         for name in dict.fromkeys(finding.rule for finding in found):
             rule, of_rule = RULES[name], [finding for finding in found if finding.rule == name]
-            lines = [f"- {_where(finding, code=True)}" for finding in of_rule[:LISTED]]
+            lines = [_listed(checked, finding) for finding in of_rule[:LISTED]]
             if len(of_rule) > LISTED:
                 lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
             parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
+    if checked.idle:
+        parts.insert(1, cell(idle(checked)))
     return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
+
+
+def _listed(checked: Checked, finding: Finding) -> str:
+    """Return a line for a finding; with the entry that lifts it if it stops the push."""
+    entry = f". To allow it: `{cell(finding.entry)}`" if finding in checked.stops else ""
+    return f"- {_where(finding, code=True)}{entry}"
 
 
 def _statement(checked: Checked) -> str:
     statement = checked.statement
     lines = [f"Faces: {statement.defacing}."]
-    if statement.allow:
-        lines.append(f"Allowed: {', '.join(statement.allow)}.")
+    if checked.lifted:
+        lines.append(f"Allowed: {', '.join(f'`{cell(one.entry)}`' for one in checked.lifted)}.")
     if statement.strip:
         lines.append(f"Stripped from what is published: {', '.join(f'`{cell(name)}`' for name in statement.strip)}.")
     return " ".join(lines)

@@ -6,7 +6,9 @@ into logs, artifacts and states, and these are no place for what must not be pub
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, Field
 
 from tasks.values.errors import PushError
 
@@ -116,6 +118,32 @@ RULES: dict[RuleName, Rule] = {
 STOPS: tuple[Stop, ...] = get_args(Stop)
 
 
+def as_entry(text: str) -> str:
+    """Return an entry of `allow` as a finding spells it: RULE, or RULE:FIELD.
+
+    Raises:
+        ValueError: it names no rule that stops a push, or a colon and no field.
+    """
+    rule, colon, field = text.partition(":")
+    rule, field = rule.strip(), _one_line(field)
+    if rule not in STOPS:
+        raise ValueError(f"{rule!r} is no rule that stops a push; these are: {', '.join(map(repr, STOPS))}")
+    if colon and not field:
+        raise ValueError(f"there is no field after {rule!r} and the colon: give {rule!r} alone, or {rule}:FIELD")
+    return f"{rule}:{field}" if colon else rule
+
+
+#: An entry of `allow`. The form takes what the pattern matches.
+Entry = Annotated[
+    str, Field(json_schema_extra={"pattern": rf"^\s*(?:{'|'.join(STOPS)})\s*(?::.*\S.*)?$"}), AfterValidator(as_entry)
+]
+
+
+def _one_line(field: str) -> str:
+    """Return the name of a field without line ends and double spaces, as messages show it."""
+    return " ".join(field.split())
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One rule broken in one field: how many files have it, and the first few of them."""
@@ -129,8 +157,13 @@ class Finding:
 
     @property
     def stops(self) -> bool:
-        """Whether this stops a push, unless its rule is lifted."""
+        """Whether this stops a push, unless it is lifted."""
         return self.rule in STOPS
+
+    @property
+    def entry(self) -> str:
+        """The entry of `allow` that lifts this finding and no other."""
+        return f"{self.rule}:{self.field}" if self.field else self.rule
 
     def __str__(self) -> str:
         field = f" {self.field}" if self.field else ""
@@ -146,7 +179,7 @@ class Findings:
 
     def add(self, rule: RuleName, field: str, file: str) -> None:
         """Note that a file breaks a rule in a field."""
-        self._files.setdefault((rule, " ".join(field.split())), set()).add(file)
+        self._files.setdefault((rule, _one_line(field)), set()).add(file)
 
     def grouped(self) -> tuple[Finding, ...]:
         """Return one finding for each rule and field, those that stop a push first."""
@@ -160,8 +193,13 @@ class Statement:
     """What the operator stated for a push, as it stands on the card."""
 
     defacing: Defacing = "not stated"
-    allow: tuple[Stop, ...] = ()
+    allow: tuple[str, ...] = ()
+    """Entries as `as_entry` returns them: `date` lifts what this rule finds, `date:acq_time` what it finds there."""
     strip: tuple[str, ...] = ()
+
+    def lifts(self, finding: Finding) -> bool:
+        """Return whether the operator allows what was found."""
+        return finding.stops and (finding.rule in self.allow or finding.entry in self.allow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +212,18 @@ class Checked:
     @property
     def stops(self) -> tuple[Finding, ...]:
         """The findings that stop the push."""
-        return tuple(one for one in self.findings if one.stops and one.rule not in self.statement.allow)
+        return tuple(one for one in self.findings if one.stops and not self.statement.lifts(one))
 
     @property
     def lifted(self) -> tuple[Finding, ...]:
-        """The findings that would stop the push if the operator had not lifted their rules."""
-        return tuple(one for one in self.findings if one.rule in self.statement.allow)
+        """The findings that would stop the push if the operator had not lifted them."""
+        return tuple(one for one in self.findings if self.statement.lifts(one))
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The entries of `allow` that lift nothing: nothing was found, or the field is spelt otherwise."""
+        lifted = {name for one in self.lifted for name in (one.rule, one.entry)}
+        return tuple(entry for entry in self.statement.allow if entry not in lifted)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
