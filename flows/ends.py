@@ -142,7 +142,7 @@ def show_findings(hub: Hub, checked: Checked) -> None:
     if checked.statement.strip:
         log.info("Stripped from what is published: %s", ", ".join(checked.statement.strip))
     log.info("Faces: %s.", checked.statement.defacing)
-    if checked.findings or checked.idle:
+    if checked.findings or checked.idle or checked.unstripped:
         create_markdown_artifact(
             sentences.findings(checked),
             key=artifact_key("findings", hub.target),

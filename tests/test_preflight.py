@@ -261,6 +261,32 @@ def test_events_are_searched_for_people_and_dates_and_a_stimulus_may_have_a_name
 
 
 @pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"PatientID": "7"}, {("personal-data", "PatientID")}),
+        ({"Site": {"Email": "doe@example.org"}}, {("personal-data", "Email")}),
+        ({"StudyInstanceUID": "1.2.3"}, {("unique-identifier", "StudyInstanceUID")}),
+        (
+            {"AcquisitionDate": "2019-01-02", "Scan date": "02.01.2019"},
+            {("date", "AcquisitionDate"), ("date", "Scan date")},
+        ),
+        ({"ReleaseDate": "2019-01-02", "StudyID": "NCT0123", "AccessionNumber": "ds1", "InstitutionName": "X"}, set()),
+        (
+            {"Authors": ["Doe, J."], "GeneratedBy": [{"Name": "x", "email": "a@b.org"}], "Funding": ["2019-01-02"]},
+            set(),
+        ),
+    ],
+)
+@pytest.mark.parametrize("path", ["dataset_description.json", "derivatives/m/dataset_description.json"])
+def test_in_a_description_what_is_no_field_of_bids_is_searched_for_people(
+    tmp_path: Path, path: str, fields: dict[str, object], expected: set[tuple[str, str]]
+) -> None:
+    result = checked(bids.one_subject(tmp_path, {path: bids.description(**fields)}))
+    assert {(one.rule, one.field) for one in result.findings} == expected
+    assert all(one.files == (path,) for one in result.findings)
+
+
+@pytest.mark.parametrize(
     ("licence", "rule"), [("CC0", None), ("CCBY4", None), ("", "licence-missing"), ("ask us", "licence-unknown")]
 )
 def test_a_licence_must_be_stated_and_be_one_of_the_hubs(tmp_path: Path, licence: str, rule: str | None) -> None:
@@ -474,6 +500,70 @@ def test_strip_takes_a_field_from_rows_and_texts_changes_the_digest_and_leaves_t
     changed = {a.name for a, b in zip(plan(dataset, {}), plan(left, {}), strict=True) if a.digest != b.digest}
     assert changed == {"sub-01_ses-a", "sub-01_ses-b", "sub-02"}  # all have a participant's row
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+STEM = "sub-01/func/sub-01_task-x"
+VISIT = {"sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz": bids.IMAGE}
+MASK = {"derivatives/m/sub-01/anat/sub-01_desc-x_mask.nii.gz": bids.IMAGE}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"task-x_bold.json": {"PatientName": "Doe^J"}},
+        {"T1w.json": {"a": [{"b": {"PatientName": ["Doe^J"]}}]}},
+        {"T1w.json": {" Patient  Name ": "Doe^J"}},
+        {"phenotype/a.json": '{"\\u0050atientName": "Doe^J"}'},
+        {"phenotype/a.json": '{"Pr\\u00C9nom": "Doe^J"}'},
+        {"phenotype/a.json": '{"PatientName": "Doe^J", "PatientName": ""}'},
+        {"phenotype/a.json": '{"a": {"PatientName": "Doe^J"}, "a": {}}'},
+        {"participants.tsv": [["participant_id", " Patient  Name "], ["sub-01", "Doe^J"]]},
+        {"participants.json": {"age": {"PatientName": "Doe^J"}}},
+        {"sub-01/sub-01_sessions.tsv": [["session_id", "name"], ["ses-a", "Doe^J"]], **VISIT},
+        {"sub-01/sub-01_scans.tsv": [["filename", "name"], ["anat/sub-01_T1w.nii.gz", "Doe^J"]]},
+        {"phenotype/a.tsv": [["participant_id", "first  name"], ["sub-01", "Doe^J"]]},
+        {"phenotype/a.csv": "participant_id, name \r\nsub-01,Doe^J\r\n"},
+        {f"{STEM}_events.tsv": [["onset", "surname"], ["1", "Doe^J"]]},
+        {"task-x_events.tsv": [["onset"], ["1"]], "task-x_events.json": {"surname": "Doe^J"}},
+        {"dataset_description.json": bids.description(PatientName="Doe^J")},
+        {"derivatives/m/dataset_description.json": {"Name": "m", "PatientName": "Doe^J"}, **MASK},
+        {"derivatives/m/participants.tsv": [["participant_id", "name"], ["sub-01", "Doe^J"]], **MASK},
+        {"phenotype/of_dataset_description.json": {"PatientName": "Doe^J"}},
+    ],
+)
+def test_to_strip_what_the_finding_names_leaves_it_nowhere(tmp_path: Path, files: dict[str, Content]) -> None:
+    dataset = load(bids.one_subject(tmp_path, {f"{STEM}_bold.nii.gz": bids.IMAGE, **files}))
+    _, before = check(dataset, STATED)
+    assert "Doe^J" in everything(dataset) and before.stops
+    left, after = check(dataset, Statement("no faces", (), tuple(one.field for one in before.stops)))
+    assert not after.stops and not after.unstripped
+    assert "Doe^J" not in everything(left) + repr(left.description)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"T1w.json": {"Patient": "Doe"}}, "strip: Name is named in dataset_description.json"),
+        ({"T1w.json": {"Name": "Doe"}, "README": "Name:\tDoe"}, "Name is named in README, dataset_description.json, w"),
+        ({"phenotype/a.txt": "Name Doe\n"}, "Name is named in dataset_description.json, phenotype/a.txt, which strip"),
+    ],
+)
+def test_where_strip_does_not_reach_a_field_is_said(tmp_path: Path, files: dict[str, Content], words: str) -> None:
+    dataset = load(bids.one_subject(tmp_path, files))
+    left, result = check(dataset, Statement("no faces", (), ("Name",)))
+    (sentence,) = result.unstripped
+    assert words in sentence and "Doe" not in sentence and sentence in findings(result)
+    assert left.description == dataset.description
+
+
+@pytest.mark.parametrize("field", ["patientname", "PatientNames", "Nam"])
+def test_a_field_to_strip_that_is_nowhere_is_said(tmp_path: Path, field: str) -> None:
+    root = of_sidecar({"PatientName": "Doe"})(tmp_path)
+    result = checked(root, Statement("no faces", (), (field, "PatientName")))
+    assert [sentence for sentence in result.unstripped if f"strip: {field} is no field" in sentence] == [
+        *result.unstripped
+    ]
+    assert not result.stops
 
 
 def test_a_text_that_names_a_stripped_field_and_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:

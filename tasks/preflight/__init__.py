@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
+from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
 from tasks.preflight.strip import stripped
@@ -53,9 +54,10 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
         BadInput: a field cannot be stripped.
         ValidatorMissing, ValidatorCrashed: the validator was asked for.
     """
-    dataset = stripped(dataset, statement.strip)
+    dataset, unstripped = stripped(dataset, statement.strip)
     found = Findings()
     check_fields(dataset, found)
+    check_descriptions(dataset, found)
     check_tables(dataset, found)
     terms = licence(dataset.description.get("License"))
     if terms.identifier == UNKNOWN:
@@ -68,7 +70,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
                 found.add("defacing", "", image.path)
     if validate:
         check_validity(Path(dataset.root), found)
-    return dataset, Checked(statement, found.grouped())
+    return dataset, Checked(statement, found.grouped(), unstripped)
 
 
 def shows_a_head(image: Image) -> bool:
@@ -87,10 +89,10 @@ def headers_of(images: Sequence[Image], source: Path) -> tuple[Finding, ...]:
 
 @task(name="check", task_run_name="check what should not be published", cache_policy=NO_CACHE, persist_result=False)
 def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tuple[Dataset, Checked]:
-    """Do `check` as a task, and warn if no field to strip is found anywhere."""
+    """Do `check` as a task, and log what could not be stripped."""
     left, checked = check(dataset, statement, validate)
-    if statement.strip and left == dataset:
-        get_run_logger().warning("strip: none of these is in a sidecar or a table: %s", ", ".join(statement.strip))
+    for sentence in checked.unstripped:
+        get_run_logger().warning("%s", sentence)
     return left, checked
 
 

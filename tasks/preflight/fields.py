@@ -32,6 +32,7 @@ _DICTIONARY = frozenset(
     ("LongName", "Description", "Levels", "Units", "TermURL", "HED", "Delimiter", "Format", "Maximum", "Minimum",
      "Derivative")
 )  # fmt: skip
+_DESCRIPTION = "dataset_description.json"
 _LOOKS_LIKE_A_DATE = re.compile(r'"\d{4}[-/]\d')
 
 
@@ -51,7 +52,7 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
         part = {name: metadata[name] for name in judged[shape]}
         if '{"' in text[1:] or _LOOKS_LIKE_A_DATE.search(text):  # it has objects in it, or a date under any name
             part = metadata
-        for rule, name in set(_broken(part)):
+        for rule, name in set(broken_by(part)):
             for image in images:
                 for file in files.with_field(image, name):
                     found.add(rule, name, file)
@@ -59,17 +60,22 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
         if image.events_metadata:
             files.events[image.events_metadata] = image
     for text, image in files.events.items():
-        for rule, name in set(_broken(json.loads(text))):
+        for rule, name in set(broken_by(json.loads(text))):
             found.add(rule, name, files.beside(image, "events.json"))
     for path, data in dataset.texts.items():
-        if path.lower().endswith(".json") and not path.endswith("dataset_description.json"):
+        if path.lower().endswith(".json") and not is_description(path):
             _check_text(path, data, found)
+
+
+def is_description(path: str) -> bool:
+    """Return whether a text is the dataset_description.json of the dataset, or of one in it."""
+    return path.rpartition("/")[2] == _DESCRIPTION
 
 
 def _check_text(path: str, data: bytes, found: Findings) -> None:
     """Look through one JSON text."""
     try:
-        broken = set(_broken(read_json(data, every=True)))
+        broken = set(broken_by(read_json(data, every=True)))
     except NotReadable as error:
         found.add("unreadable", str(error), path)
         return
@@ -81,12 +87,12 @@ def _asks(name: str) -> bool:
     return rule_of(name) is not None or names_a_date(name) or names_an_age(name)
 
 
-def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
+def broken_by(value: object) -> Iterator[tuple[RuleName, str]]:
     """Yield the rules that the fields of a JSON value break, at any depth, each with the field."""
     if isinstance(value, list):
         for item in value:
             if isinstance(item, list | dict):
-                yield from _broken(item)
+                yield from broken_by(item)
     if not isinstance(value, dict):
         return
     for name, item in value.items():
@@ -96,7 +102,7 @@ def _broken(value: object) -> Iterator[tuple[RuleName, str]]:
         if rule is not None and _says_something(name, item):
             yield rule, name
         elif isinstance(item, list | dict):
-            yield from _broken(item)
+            yield from broken_by(item)
         if names_an_age(name) and any(map(is_over_89, _leaves(item))):
             yield "age-over-89", name
         if rule is None and any(is_recent_date(one, names_a_date(name)) for one in _leaves(item)):
@@ -148,7 +154,7 @@ class _Files:
             value = parsed((self._root / path).read_bytes())
         except OSError:
             return frozenset()
-        return frozenset(_names(value))
+        return frozenset(names_in(value))
 
     def beside(self, image: Image, ending: str) -> str:
         """Return the image's own file with another ending (`events.json`) if there is one, else the image."""
@@ -156,11 +162,11 @@ class _Files:
         return own if (self._root / own).is_file() else image.path
 
 
-def _names(value: object) -> Iterator[str]:
+def names_in(value: object) -> Iterator[str]:
     """Yield the names of all fields of a JSON value."""
     if isinstance(value, Mapping):
         yield from value
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from _names(item)
+            yield from names_in(item)

@@ -2,55 +2,114 @@
 
 A field is a key of a JSON object at any depth, or a column of a table. It is taken out of the metadata of the images,
 of the rows of tables that they carry, and of the dataset's own texts, so that a sidecar published under `bids/` does
-not say what the metadata column leaves out. dataset_description.json stays as it is, because it is about the dataset.
+not say what the metadata column leaves out. The fields that BIDS gives dataset_description.json stay, because they are
+about the dataset. Where a field is named and not taken out, that is said.
+
+Spaces around a name, and several in it, are no matter: findings show names without them.
 """
 
 import csv
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from tasks.bids.text import MISSING, NotText, Row, columns_of, decode, to_json
-from tasks.preflight.fields import parsed
+from tasks.preflight.description import OF_BIDS
+from tasks.preflight.fields import is_description, names_in, parsed
+from tasks.preflight.readable import NotReadable, read_json
 from tasks.preflight.tables import rows_of
 from tasks.values.errors import BadInput
 from tasks.values.models import Dataset, Image
+from tasks.values.rules import SHOWN, one_line
 
 #: Columns by which a row is found (BIDS specification, "Data summary files").
 NEEDED = ("participant_id", "session_id", "filename")
 LEFT_OUT = "texts that cannot be read, and name a field that is stripped"
-_DESCRIPTION = "dataset_description.json"
+#: Texts that are looked through as JSON or as tables.
+_READ = ("json", "tsv", "csv")
 
 
-def stripped(dataset: Dataset, fields: Collection[str]) -> Dataset:
-    """Return the dataset without these fields.
+class _Fields:
+    """The fields to strip, and which of them have been seen."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = dict.fromkeys(map(one_line, names))
+        self.seen: set[str] = set()
+        self._words = [max(name.split(), key=len, default="") for name in self.names]
+
+    def has(self, name: str) -> bool:
+        """Return whether a key or a column is one of them."""
+        name = one_line(name)
+        if name not in self.names:
+            return False
+        self.seen.add(name)
+        return True
+
+    def may_be_in(self, text: str) -> bool:
+        """Return whether a text may name one of them, as it is or as Python escapes it in JSON."""
+        return any(word in text or json.dumps(word)[1:-1] in text for word in self._words)
+
+
+def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str, ...]]:
+    """Return the dataset without these fields, and sentences about those that are nowhere, or are not taken out.
 
     Raises:
         BadInput: one of them is needed to know what a row is about.
     """
-    needed = [field for field in fields if field in NEEDED]
+    fields = _Fields(names)
+    needed = [name for name in fields.names if name in NEEDED]
     if needed:
         raise BadInput(f"strip: {', '.join(needed)} says what a row of a table is about, and cannot be left out.")
-    if not fields:
-        return dataset
-    of_json = lru_cache(maxsize=None)(lambda text: _without(text, fields, _json))
-    of_events = lru_cache(maxsize=None)(lambda text: _without(text, fields, _table))
+    if not fields.names:
+        return dataset, ()
+    of_json = lru_cache(maxsize=None)(lambda text: _json(text, fields) if fields.may_be_in(text) else text)
+    of_events = lru_cache(maxsize=None)(lambda text: _table(text, fields) if fields.may_be_in(text) else text)
     texts = {path: _text(path, data, fields) for path, data in dataset.texts.items()}
     gone = sum(data is None for data in texts.values())
     left_out = dict(dataset.left_out)
     if gone:
         left_out[LEFT_OUT] = left_out.get(LEFT_OUT, 0) + gone
-    return replace(
+    left = replace(
         dataset,
+        description=_described(dataset.description, fields),
         images=tuple(_image(image, of_json, of_events) for image in dataset.images),
         texts={path: data for path, data in texts.items() if data is not None},
         participants=_rows(dataset.participants, fields),
         sessions=_rows(dataset.sessions, fields),
         left_out=dict(sorted(left_out.items())),
     )
+    return left, tuple(_unstripped(left, fields))
+
+
+def _unstripped(left: Dataset, fields: _Fields) -> Iterator[str]:
+    """Yield a sentence for each field that is nowhere, and for each that is named where it is not taken out."""
+    for name in fields.names:
+        if places := _where_left(left, name):
+            more = ", ..." if len(places) > SHOWN else ""
+            yield (
+                f"strip: {name} is named in {', '.join(places[:SHOWN])}{more}, which strip does not change. Look at it "
+                "there, and take out yourself what should not be published."
+            )
+        elif name not in fields.seen:
+            yield f"strip: {name} is no field of a sidecar and no column of a table here, so nothing is left out by it."
+
+
+def _where_left(left: Dataset, name: str) -> list[str]:
+    """Return the texts that strip does not change, and that have the name as a word or as a field of BIDS'."""
+    spelled = r"\s+".join(map(re.escape, name.split()))
+    word = re.compile(rf"(?<!\w){spelled}(?!\w)")
+    places = []
+    for path, data in left.texts.items():
+        if is_description(path):
+            found = name in map(one_line, names_in(parsed(data)))
+        else:
+            found = not path.lower().endswith(_READ) and word.search(decode(data)) is not None
+        places += [path] if found else []
+    return sorted(places)
 
 
 def _image(image: Image, of_json: Callable[[str], str], of_events: Callable[[str], str]) -> Image:
@@ -65,67 +124,84 @@ def _image(image: Image, of_json: Callable[[str], str], of_events: Callable[[str
     return replace(image, **changed) if changed else image
 
 
-def _without(text: str, fields: Collection[str], how: Callable[[str, Collection[str]], str]) -> str:
-    """Return a text without the fields. If it names none of them, it is the same object."""
-    return how(text, fields) if any(_named(field, text) for field in fields) else text
-
-
-def _named(field: str, text: str) -> bool:
-    """Return whether a text may have the field, as it is or as JSON escapes it."""
-    return field in text or json.dumps(field)[1:-1] in text
-
-
-def _json(text: str, fields: Collection[str]) -> str:
+def _json(text: str, fields: _Fields) -> str:
     return to_json(_pruned(json.loads(text), fields))
 
 
-def _pruned(value: object, fields: Collection[str]) -> object:
+def _pruned(value: object, fields: _Fields) -> object:
     """Return a JSON value without these keys, at any depth."""
     if isinstance(value, list):
         return [_pruned(item, fields) for item in value]
     if isinstance(value, Mapping):
-        return {key: _pruned(item, fields) for key, item in value.items() if key not in fields}
+        return {key: _pruned(item, fields) for key, item in value.items() if not fields.has(key)}
     return value
 
 
-def _table(text: str, fields: Collection[str]) -> str:
+def _table(text: str, fields: _Fields) -> str:
     rows = rows_of("events.tsv", text.encode("utf-8", "surrogatepass"))
     if rows is None:
         return ""  # no table, and it names a field that must not be published
-    return _as_tsv(rows, fields) if set(columns_of(rows)) & set(fields) else text
+    return _as_tsv(rows, fields) if any(map(fields.has, columns_of(rows))) else text
 
 
-def _as_tsv(rows: Sequence[Row], fields: Collection[str]) -> str:
-    columns = [column for column in columns_of(rows) if column not in fields]
+def _as_tsv(rows: Sequence[Row], fields: _Fields) -> str:
+    columns = _kept(rows, fields)
     lines = [columns, *([MISSING if row.get(name) is None else str(row[name]) for name in columns] for row in rows)]
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
-def _rows(rows: Sequence[Row], fields: Collection[str]) -> tuple[Row, ...]:
-    return tuple({name: value for name, value in row.items() if name not in fields} for row in rows)
+def _kept(rows: Sequence[Row], fields: _Fields) -> list[str]:
+    return [column for column in columns_of(rows) if not fields.has(column)]
 
 
-def _text(path: str, data: bytes, fields: Collection[str]) -> bytes | None:
+def _rows(rows: Sequence[Row], fields: _Fields) -> tuple[Row, ...]:
+    kept = _kept(rows, fields)
+    return tuple({name: row[name] for name in kept if name in row} for row in rows)
+
+
+def _described(description: Mapping[str, object], fields: _Fields) -> dict[str, object]:
+    """Return a dataset_description.json without the fields. Those that BIDS gives it stay as they are."""
+    return {
+        key: value if key in OF_BIDS else _pruned(value, fields)
+        for key, value in description.items()
+        if key in OF_BIDS or not fields.has(key)
+    }
+
+
+def _text(path: str, data: bytes, fields: _Fields) -> bytes | None:
     """Return a text of the dataset without the fields, or None if it may have them and cannot be read."""
     ending = path.rpartition(".")[2].lower()
     try:
-        names_one = any(_named(field, decode(data)) for field in fields)
+        text = decode(data)
     except NotText:
         return None
-    if ending not in ("json", "tsv", "csv") or path.endswith(_DESCRIPTION) or not names_one:
-        return data
-    if ending == "json":
-        value = parsed(data)
-        return None if value is None else json.dumps(_pruned(value, fields), indent=4, ensure_ascii=False).encode()
+    if ending == "json" and (fields.may_be_in(text) or "\\u" in text):  # JSON may spell any letter so
+        return _json_text(path, data, fields)
+    return _table_text(path, data, fields) if ending in _READ and fields.may_be_in(text) else data
+
+
+def _json_text(path: str, data: bytes, fields: _Fields) -> bytes | None:
+    try:
+        if not any(map(fields.has, names_in(read_json(data, every=True)))):
+            return data
+    except NotReadable:
+        return None
+    value = parsed(data)
+    of_dataset = is_description(path) and isinstance(value, dict)
+    left = _described(value, fields) if of_dataset else _pruned(value, fields)
+    return json.dumps(left, indent=4, ensure_ascii=False).encode()
+
+
+def _table_text(path: str, data: bytes, fields: _Fields) -> bytes | None:
     rows = rows_of(path, data)
     if rows is None:
         return None
-    if not set(columns_of(rows)) & set(fields):
+    if not any(map(fields.has, columns_of(rows))):
         return data
-    if ending == "tsv":
+    if path.lower().endswith(".tsv"):
         return _as_tsv(rows, fields).encode()
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, [name for name in columns_of(rows) if name not in fields], lineterminator="\n")
+    writer = csv.DictWriter(sink, _kept(rows, fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(_rows(rows, fields))
     return sink.getvalue().encode()

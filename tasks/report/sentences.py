@@ -627,8 +627,7 @@ def _found(checked: Checked) -> str:
             if len(of_rule) > LISTED:
                 lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
             parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
-    if checked.idle:
-        parts.insert(1, cell(idle(checked)))
+    parts[1:1] = [cell(sentence) for sentence in (*checked.unstripped, *([idle(checked)] if checked.idle else []))]
     return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
 
 

@@ -125,7 +125,7 @@ def as_entry(text: str) -> str:
         ValueError: it names no rule that stops a push, or a colon and no field.
     """
     rule, colon, field = text.partition(":")
-    rule, field = rule.strip(), _one_line(field)
+    rule, field = rule.strip(), one_line(field)
     if rule not in STOPS:
         raise ValueError(f"{rule!r} is no rule that stops a push; these are: {', '.join(map(repr, STOPS))}")
     if colon and not field:
@@ -139,7 +139,7 @@ Entry = Annotated[
 ]
 
 
-def _one_line(field: str) -> str:
+def one_line(field: str) -> str:
     """Return the name of a field without line ends and double spaces, as messages show it."""
     return " ".join(field.split())
 
@@ -179,7 +179,7 @@ class Findings:
 
     def add(self, rule: RuleName, field: str, file: str) -> None:
         """Note that a file breaks a rule in a field."""
-        self._files.setdefault((rule, _one_line(field)), set()).add(file)
+        self._files.setdefault((rule, one_line(field)), set()).add(file)
 
     def grouped(self) -> tuple[Finding, ...]:
         """Return one finding for each rule and field, those that stop a push first."""
@@ -208,6 +208,8 @@ class Checked:
 
     statement: Statement = Statement()
     findings: tuple[Finding, ...] = ()
+    unstripped: tuple[str, ...] = ()
+    """Sentences about fields that `strip` names, and that are nowhere, or stand where it does not reach."""
 
     @property
     def stops(self) -> tuple[Finding, ...]:
@@ -232,4 +234,4 @@ class Checked:
 
     def with_more(self, findings: Iterable[Finding]) -> "Checked":
         """Return a copy with later findings added."""
-        return Checked(self.statement, (*self.findings, *findings))
+        return Checked(self.statement, (*self.findings, *findings), self.unstripped)
