@@ -1,10 +1,12 @@
 """Preflight: what should not be published is found, named without its value, and stops the push or warns."""
 
 import codecs
+import gzip
 import json
 import os
 import re
 import stat
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -385,6 +387,107 @@ def test_a_table_of_people_that_could_not_be_joined_is_looked_through_all_the_sa
     ]
 
 
+# --- places ---
+
+
+@pytest.mark.parametrize(
+    ("field", "in_json", "of_people"),
+    [
+        ("latitude", True, True),
+        ("Longitude", True, True),
+        ("GPSLatitude", True, True),
+        ("home_lat", True, True),
+        ("gps coordinates", True, True),
+        ("longitude_of_home", True, True),
+        ("lng", False, True),
+        ("lat", False, True),
+        ("GPS_score", False, False),
+        ("platitudes", False, False),
+        ("lateralization", False, False),
+        ("lesion_coordinates", False, False),
+    ],
+)
+def test_coordinates_on_earth_are_found(tmp_path: Path, field: str, in_json: bool, of_people: bool) -> None:
+    found_in = lambda files: bool(checked(bids.one_subject(tmp_path, files)).stops)  # noqa: E731 - four times
+    assert found_in({"T1w.json": {field: 48.137}}) == in_json
+    assert not found_in({"T1w.json": {}, "task-x_events.tsv": [["onset", field], ["1", "48.137"]]})
+    assert found_in({"phenotype/a.tsv": [["participant_id", field], ["sub-01", "48.137"]]}) == of_people
+
+
+# --- paths ---
+
+
+def in_paths(root: Path, *files: str, people: list[list[str]] | None = None) -> list[tuple[str, tuple[str, ...]]]:
+    """What is found in the names of these images and texts: what it is, and the files as they are shown."""
+    tables: dict[str, Content] = {"participants.tsv": people} if people else {}
+    bids.one_subject(root, {**tables, **{file: bids.IMAGE if ".nii" in file else "x" for file in files}})
+    statement = Statement("no faces", (), ("name", "surname", "Vorname"))
+    return [(one.field, one.files) for one in checked(root, statement).stops if one.rule == "personal-path"]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (
+            "sub-01/ses-20190724/anat/sub-01_ses-20190724_T1w.nii.gz",
+            "sub-01/ses-(date)/anat/sub-01_ses-(date)_T1w.nii.gz",
+        ),
+        ("sub-19480211/anat/sub-19480211_T1w.nii", "sub-(date)/anat/sub-(date)_T1w.nii"),
+        ("sub-20190724142137/anat/sub-20190724142137_T1w.nii", "sub-(date)/anat/sub-(date)_T1w.nii"),
+        ("sub-01/anat/sub-01_acq-t20190724x_T1w.nii", "sub-01/anat/sub-01_acq-t(date)x_T1w.nii"),
+        ("sub-18990724/anat/sub-18990724_T1w.nii", None),
+        ("sub-20190732/anat/sub-20190732_T1w.nii", None),
+        ("sub-29990101/anat/sub-29990101_T1w.nii", None),
+        ("sub-0120190724/anat/sub-0120190724_T1w.nii", None),
+        ("derivatives/p-20190724/sub-01/anat/sub-01_desc-x_mask.nii", None),
+        ("phenotype/release-20190724.txt", None),
+    ],
+)
+def test_a_day_in_the_path_of_a_subjects_file_is_found_and_not_repeated(
+    tmp_path: Path, path: str, shown: str | None
+) -> None:
+    assert in_paths(tmp_path, path) == ([("date", (shown,))] if shown else [])
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("phenotype/of_john.doe@uni.example.org.tsv", "phenotype/of_(address).tsv"),
+        ("derivatives/doe@example.org/sub-01/anat/sub-01_desc-x_mask.nii.gz",
+         "derivatives/(address)/sub-01/anat/sub-01_desc-x_mask.nii.gz"),
+        ("derivatives/p@2/sub-01/anat/sub-01_desc-x_mask.nii.gz", None),
+        ("phenotype/at@home.tsv", None),
+    ],
+)  # fmt: skip
+def test_an_address_in_a_path_is_found_and_not_repeated(tmp_path: Path, path: str, shown: str | None) -> None:
+    assert in_paths(tmp_path, path) == ([("e-mail address", (shown,))] if shown else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "shown"),
+    [
+        ("Doe, John", "sub-JohnDoe/anat/sub-JohnDoe_T1w.nii", "sub-(name)/anat/sub-(name)_T1w.nii"),
+        ("John Doe", "sub-doejohn/anat/sub-doejohn_T1w.nii", "sub-(name)/anat/sub-(name)_T1w.nii"),
+        ("Doe", "sub-doe01/anat/sub-doe01_T1w.nii", "sub-(name)01/anat/sub-(name)01_T1w.nii"),
+        ("M\u00fcller", "phenotype/of_muller.txt", "phenotype/of_(name).txt"),
+        ("M\u00fcller", "phenotype/of_M\u00fcller.txt", "phenotype/of_(name).txt"),
+        ("Rest", "sub-01/func/sub-01_task-Rest_bold.nii", None),
+        ("Doe", "sub-Doehler/anat/sub-Doehler_T1w.nii", None),
+        ("n/a", "sub-na/anat/sub-na_T1w.nii", None),
+        ("control01", "sub-control01/anat/sub-control01_T1w.nii", None),
+    ],
+)
+def test_a_name_of_the_participants_table_is_found_in_paths_although_it_is_stripped_there(
+    tmp_path: Path, name: str, path: str, shown: str | None
+) -> None:
+    people = [["participant_id", "name"], ["sub-01", name]]
+    assert in_paths(tmp_path, path, people=people) == ([("name in participants.tsv", (shown,))] if shown else [])
+
+
+def test_names_that_no_table_gives_are_not_guessed(tmp_path: Path) -> None:
+    assert in_paths(tmp_path, "sub-JohnDoe/anat/sub-JohnDoe_T1w.nii") == []
+
+
 # --- what cannot be read cannot be checked ---
 
 
@@ -616,6 +719,32 @@ def test_header_extensions_are_told_by_their_registered_names(tmp_path: Path) ->
     root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii": image_with(extensions=extensions)})
     told = [one.field for one in headers_of(load(root).images, root)]
     assert told == ["extension 4 (AFNI)", "extension 6 (comment)", "extension 999 (of no registered program)"]
+
+
+@pytest.mark.parametrize("nifti2", [False, True])
+@pytest.mark.parametrize("name", ["sub-01_T2w.nii", "sub-01_T2w.nii.gz"])
+@pytest.mark.parametrize(("before", "size"), [(0, 0), (1, 5_000), (1, 3_000_000), (40, 500)])
+def test_a_dicom_header_in_an_image_stops_however_far_on_it_is(
+    tmp_path: Path, name: str, nifti2: bool, before: int, size: int
+) -> None:
+    extension = nibabel.nifti1.Nifti1Extension
+    comments = [extension("comment", os.urandom(size)) for _ in range(before)]
+    data = image_with(extensions=[*comments, extension(2, b"Doe^John")], nifti2=nifti2)
+    path = f"sub-01/anat/{name}"
+    root = bids.one_subject(tmp_path, {path: gzip.compress(data) if name.endswith(".gz") else data})
+    stop = Checked(STATED, headers_of(load(root).images, root)).stops
+    assert [(one.entry, one.files) for one in stop] == [("dicom-header:extension 2 (DICOM)", (path,))]
+    assert not Checked(Statement(allow=(stop[0].entry,)), stop).stops
+
+
+def test_a_chain_of_extensions_without_an_end_stops_and_holds_nobody_up(tmp_path: Path) -> None:
+    data = bytearray(image_with())
+    data[348] = 1
+    struct.pack_into("<f", data, 108, 1e9)
+    data[352:] = struct.pack("<2i", 8, 6) * 5000
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii": bytes(data)})
+    stops = Checked(STATED, headers_of(load(root).images, root)).stops
+    assert [one.entry for one in stops] == ["dicom-header:more than 1,024 extensions"]
 
 
 def test_images_that_cannot_be_read_are_left_to_staging(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ It also says what was stated when it was published: about faces, what was left o
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
 from tasks.bids.text import NotText, columns_of, decode, from_json
@@ -13,7 +14,7 @@ from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
 from tasks.values.figures import number, size
 from tasks.values.models import ENTITIES, Dataset
-from tasks.values.rules import RULES, Checked, Defacing, RuleName
+from tasks.values.rules import OF_HEADERS, RULES, Checked, Defacing, RuleName
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
@@ -200,19 +201,32 @@ def _pictures(published: PublishedImages, pictures: Pictures) -> str:
 def _stated(checked: Checked) -> str:
     """Return what the publisher stated, left out, and published although a rule speaks against it."""
     statement = checked.statement
-    if not (checked.lifted or statement.strip or statement.defacing != "not stated"):
+    allowed = _allowed(checked)
+    if not (allowed or statement.strip or statement.defacing != "not stated"):
         return ""
     lines = [f"- {FACES[statement.defacing]}"]
     if statement.strip:
         fields = ", ".join(md.code(name) for name in sorted(statement.strip))
         lines.append(f"- **Left out** of the metadata and the tables: {fields}.")
-    fields_of: dict[RuleName, list[str]] = {}
-    for finding in checked.lifted:
-        fields_of.setdefault(finding.rule, []).extend([finding.field] if finding.field else [])
-    for rule, named in sorted(fields_of.items()):
-        where = f" ({', '.join(map(md.code, sorted(set(named))))})" if named else ""
+    for rule, named in sorted(allowed.items()):
+        where = f" ({', '.join(map(md.code, sorted(named)))})" if named else ""
         lines.append(f"- **Allowed by the publisher:** {RULES[rule].what}{where}. Rule {md.code(rule)}.")
     return "\n".join(lines)
+
+
+def _allowed(checked: Checked) -> dict[RuleName, set[str]]:
+    """Return the rules that were lifted, each with the fields.
+
+    What was lifted in headers of images is found only in the run that publishes them, and the card has to be the same
+    every night. So it has the operator's own words.
+    """
+    found = [(one.rule, one.field) for one in checked.lifted if one.rule not in OF_HEADERS]
+    words = (entry.partition(":") for entry in checked.statement.allow)
+    found += [(cast(RuleName, rule), field) for rule, _, field in words if rule in OF_HEADERS]
+    allowed: dict[RuleName, set[str]] = {}
+    for rule, field in found:
+        allowed.setdefault(rule, set()).update({field} if field else ())
+    return allowed
 
 
 def _columns(published: PublishedImages) -> str:

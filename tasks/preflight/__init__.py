@@ -24,6 +24,7 @@ from tasks.bids.licence import OTHER, UNKNOWN, licence
 from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
+from tasks.preflight.paths import check_paths
 from tasks.preflight.strip import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
@@ -54,8 +55,10 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
         BadInput: a field cannot be stripped.
         ValidatorMissing, ValidatorCrashed: the validator was asked for.
     """
-    dataset, unstripped = stripped(dataset, statement.strip)
+    loaded = dataset
+    dataset, unstripped = stripped(loaded, statement.strip)
     found = Findings()
+    check_paths(loaded, dataset, found)
     check_fields(dataset, found)
     check_descriptions(dataset, found)
     check_tables(dataset, found)

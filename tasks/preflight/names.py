@@ -44,11 +44,22 @@ _PERSONAL = frozenset(
 )  # fmt: skip
 #: Fields of sidecars, and columns of tables of people, that mean other things in other tables (an operator, a sign).
 _PERSONAL_UNLESS_OTHER = frozenset(("operator", "operators"))
+#: Where a person lives or was: a place on earth, in full or short after what says that it is one.
+_COORDINATE = re.compile(
+    r"(?:^|_|gps|geo|home|birth)(?:latitude|longitude)s?(?:$|_)"
+    r"|(?:home|geo|gps|residence|address|birth|birthplace)_?(?:lat|lon|lng|long|coords?|coordinates?|locations?)$"
+)
 #: Columns that are personal in a table of people and mean other things elsewhere (a stimulus has a name too).
 _PERSONAL_OF_PEOPLE = frozenset(
     ("name", "names", "initials", "address", "street", "mail", "phone", "mobile", "fax", "city", "town", "village",
-     "latitude", "longitude", "lat", "lon", "gps", "adresse", "strasse", "stadt", "ort", "plz", "nom", "ville", "rue",
+     "lat", "lon", "lng", "gps", "adresse", "strasse", "stadt", "ort", "plz", "nom", "ville", "rue",
      "nombre", "direccion", "calle", "ciudad", "correo")
+)  # fmt: skip
+#: Columns of people's names, by which names in paths are known.
+NAMES = frozenset(
+    ("name", "names", "firstname", "lastname", "middlename", "maidenname", "surname", "familyname", "givenname",
+     "forename", "fullname", "subjectname", "participantname", "patientname", "vorname", "nachname", "familienname",
+     "nom", "prenom", "nomdefamille", "nombre", "nombrecompleto", "apellido", "apellidos", "nombreyapellidos")
 )  # fmt: skip
 #: The suffixes of tables that are not about people (BIDS specification, "Schema").
 _NOT_OF_PEOPLE = frozenset(
@@ -104,18 +115,20 @@ def rule_of(name: str, of_people: bool | None = None) -> RuleName | None:
         name: of the field or column.
         of_people: of a column, whether its table is about people; None for a field of JSON.
     """
-    plain = _plain(name)
-    if plain in _PERSONAL or "physician" in plain or _PATIENT_ELEMENT.fullmatch(plain):
+    letters = plain(name)
+    if letters in _PERSONAL or "physician" in letters or _PATIENT_ELEMENT.fullmatch(letters):
         return "personal-data"
-    if (of_people and plain in _PERSONAL_OF_PEOPLE) or (of_people is not False and plain in _PERSONAL_UNLESS_OTHER):
+    if of_people and letters in _PERSONAL_OF_PEOPLE:
         return "personal-data"
-    if _UID.search(_words(name)) and not _COMMON_UID.search(plain):
+    if of_people is not False and (letters in _PERSONAL_UNLESS_OTHER or _COORDINATE.search(_words(name))):
+        return "personal-data"
+    if _UID.search(_words(name)) and not _COMMON_UID.search(letters):
         return "unique-identifier"
-    if plain.startswith("institution"):
+    if letters.startswith("institution"):
         return "institution"
-    if plain in _DEVICE:
+    if letters in _DEVICE:
         return "device"
-    return "free-text" if plain in _FREE_TEXT else None
+    return "free-text" if letters in _FREE_TEXT else None
 
 
 @lru_cache(maxsize=4096)
@@ -135,8 +148,8 @@ def _words(name: str) -> str:
     return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
 
 
-def _plain(name: str) -> str:
-    """Return a name in small letters and digits alone: `fechadenacimiento` for `Fecha de nacimiento`."""
+def plain(name: str) -> str:
+    """Return a text in small letters and digits alone: `fechadenacimiento` for `Fecha de nacimiento`."""
     letters = unicodedata.normalize("NFKD", name.lower().replace("\u00df", "ss"))
     return re.sub(r"[^a-z0-9]", "", letters)
 
@@ -149,7 +162,7 @@ def is_about_people(path: str) -> bool:
 
 def says_nothing(name: str, value: object) -> bool:
     """Return whether a field or cell of this name says nothing about a person by its value."""
-    return is_placeholder(value) or (_plain(name) == "studyid" and _COUNTED.fullmatch(str(value).strip()) is not None)
+    return is_placeholder(value) or (plain(name) == "studyid" and _COUNTED.fullmatch(str(value).strip()) is not None)
 
 
 def is_placeholder(value: object) -> bool:

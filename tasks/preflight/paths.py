@@ -1,0 +1,94 @@
+"""Paths: finds dates, e-mail addresses and names of people in the names of files and folders that are published.
+
+Only what can be known is looked for: eight digits that are a day later than 1925, in what belongs to a subject; what
+has the form of an e-mail address; and names that participants.tsv gives people, as it is before anything is stripped.
+A path is a finding's file, so what was found is taken out of it: `sub-01/ses-(date)/...`.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+
+from tasks.bids.text import Row
+from tasks.preflight.names import LAST_SHIFTED_YEAR, NAMES, is_placeholder, plain
+from tasks.preflight.tables import PARTICIPANTS, rows_of
+from tasks.values.models import Dataset
+from tasks.values.rules import Findings
+
+SHORTEST = 3  # letters of a name: a shorter one is in too many labels
+
+_EXTENSION = re.compile(r"(?:\.nii)?(?:\.[A-Za-z]{2,4})?$")
+_SUBJECT = re.compile(r"(?:^|/)(?=sub-)")
+_EIGHT_DIGITS = re.compile(r"(?<!\d)(\d{8})(?:\d{6})?(?!\d)")
+_ADDRESS = re.compile(r"[A-Za-z0-9.%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_LABEL = re.compile(r"(?:^|[/_])(?:(?P<entity>[a-z]+)-)?(?P<label>[^/_-]+)")
+#: Entities whose labels are words of the study, and no person's (BIDS specification, appendix "Entities").
+_OF_THE_STUDY = frozenset(("task", "desc", "space", "atlas", "seg", "label", "acq", "rec", "dir", "mod", "ce", "trc"))
+_WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+
+def check_paths(dataset: Dataset, published: Dataset, found: Findings) -> None:
+    """Look through the paths of images and texts.
+
+    Args:
+        dataset: the dataset as it was loaded.
+        published: the same without what is stripped.
+        found: where to note what is found.
+    """
+    names = _names_of(dataset)
+    for path in (*(image.path for image in published.images), *published.texts):
+        for what, shown in _in_path(path, names):
+            found.add("personal-path", what, shown)
+
+
+def _in_path(path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is found in a path, each with the path without it."""
+    stem = _EXTENSION.sub("", path, count=1)
+    ending = path[len(stem) :]
+    if _ADDRESS.search(stem):
+        yield "e-mail address", _ADDRESS.sub("(address)", stem) + ending
+    subject = _SUBJECT.search(path)
+    if subject and any(map(_is_a_day, _EIGHT_DIGITS.findall(stem[subject.end() :]))):
+        yield "date", _EIGHT_DIGITS.sub("(date)", stem) + ending
+    if names and (spelled := [word for name, word in _words_in(stem).items() if name in names]):
+        longest_first = sorted(map(re.escape, spelled), key=len, reverse=True)
+        yield f"name in {PARTICIPANTS}", re.sub("|".join(longest_first), "(name)", stem) + ending
+
+
+def _is_a_day(digits: str) -> bool:
+    """Return whether eight digits are a day after 1925 that has been."""
+    try:
+        day = datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return day.year > LAST_SHIFTED_YEAR and day <= datetime.now(UTC)
+
+
+def _names_of(dataset: Dataset) -> frozenset[str]:
+    """Return the names of people that participants.tsv holds, in small letters: each word, and all of them together."""
+    rows: Collection[Row] = dataset.participants
+    rows = rows or rows_of(PARTICIPANTS, dataset.texts.get(PARTICIPANTS, b"")) or ()
+    columns = [column for column in (rows[0] if rows else ()) if plain(column) in NAMES]
+    names: set[str] = set()
+    for row in rows if columns else ():
+        words = [plain(word) for column in columns for word in _spoken(row.get(column))]
+        names.update(words, ("".join(words), "".join(reversed(words))))
+    return frozenset(name for name in names if len(name) >= SHORTEST)
+
+
+def _spoken(value: str | None) -> list[str]:
+    """Return the words of a name. One with digits in it is a number of the study, such as `control01`."""
+    if value is None or is_placeholder(value) or any(map(str.isdigit, value)):
+        return []
+    return _LETTERS.findall(value)
+
+
+def _words_in(stem: str) -> dict[str, str]:
+    """Return the words of the labels in a path: `john`, `doe` and `johndoe` of `sub-JohnDoe`, each as it is spelt."""
+    words: dict[str, str] = {}
+    for label in _LABEL.finditer(stem):
+        if label["entity"] not in _OF_THE_STUDY:
+            words.update((plain(word), word) for word in _WORD.findall(label["label"]))
+            words.update((plain(word), word) for word in _LETTERS.findall(label["label"]))
+    return words
