@@ -12,6 +12,7 @@ from prefect.states import Completed
 from flows.target import HeldTarget
 from flows.verified import expected_on_hub, verified
 from tasks.approve import read_gate
+from tasks.bids.absent import Absent, absent
 from tasks.hub.client import Hub
 from tasks.record.compare import Work, disagreement
 from tasks.record.remote import Remote
@@ -186,6 +187,8 @@ def show_dry_run(
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
     stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
     stopped += f"\n{sentences.idle(checked)}" if checked.idle else ""
+    not_here = absent(dataset.images, Path(dataset.root))
+    stopped += f"\n{not_here}" if not_here and str(not_here) not in stopped else ""
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{f' {other}' if other else ''}{stopped}")
 
 
@@ -228,13 +231,16 @@ def nothing_to_publish(
     )
 
 
-def failures(failed: Mapping[str, PushError], total: int, earlier: Collection[str]) -> str:
+def failures(
+    failed: Mapping[str, PushError], total: int, earlier: Collection[str], not_here: Absent | None = None
+) -> str:
     """Return the message with which a run ends if shards could not be staged.
 
     Args:
         failed: the errors of these shards, by path.
         total: the number of shards of the dataset.
         earlier: the paths of those of which the Hub keeps an earlier version.
+        not_here: the images whose content is not on this machine.
     """
     kept = dict.fromkeys(earlier, " (the Hub keeps its earlier version)")
     listed = "\n".join(f"  {Path(path).stem}{kept.get(path, '')}: {why}" for path, why in sorted(failed.items())[:20])
@@ -242,4 +248,5 @@ def failures(failed: Mapping[str, PushError], total: int, earlier: Collection[st
     return (
         f"{len(failed)} of {number(total, 'shard')} could not be staged; the others are published. Nothing "
         f"was deleted, and no gate was opened. Mend these and start the run again:\n{listed}{more}"
+        + (f"\n{not_here}" if not_here else "")
     )

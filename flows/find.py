@@ -12,6 +12,7 @@ from flows.ends import say_what_is_there, show_findings
 from flows.removal import settled
 from flows.steps import quoted
 from flows.target import HeldTarget
+from tasks.bids.absent import absent
 from tasks.card import side_files
 from tasks.disk.contents import FILE as CACHE
 from tasks.disk.contents import ContentCache
@@ -28,10 +29,15 @@ from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.values.errors import PushError
+from tasks.values.figures import number
 from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
 from tasks.values.rules import Checked, PreflightStopped, Statement
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
+
+
+class NothingFetched(PushError):
+    """No shard of a dataset can be made, because content is missing on this machine, and nothing is published yet."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
 
     Raises:
         PreflightStopped: something should not be published as it is.
+        NothingFetched: nothing is published, and nothing can be, because content is missing.
         TooMuchChanged: much of what is published is gone from the dataset or has other bytes.
         RemovedCameBack: what a person has had removed is in the dataset again.
         UnreadableMemory: nobody knows what was removed.
@@ -101,11 +108,17 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     folder = source_of(order.source)
     dataset = steps.take(load_dataset, folder)
     dataset, checked = steps.take(check_dataset, quoted(dataset), order.statement, order.validate_bids)
-    if checked.stops and not order.dry_run:
-        show_findings(hub, checked)
-        raise PreflightStopped(sentences.stopped(checked))
+    if not order.dry_run:
+        require_allowed(held, checked)
     shards = steps.take(plan_shards, quoted(dataset), WRITER_SETTINGS)
-    remote, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
+    remote, listing = read(held, order, make=False)
+    if not remote.record.shards and not order.dry_run:
+        if nothing := nothing_fetched(dataset, shards):
+            raise nothing
+    new = not remote.commit and not order.dry_run
+    if new:
+        checked = with_headers(held, order, checked, shards, folder)
+        remote, listing = read(held, order, make=True)
     contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
     work = replace(work, drift=(*work.drift, *drift_around(remote, listing, texts, shards)))
@@ -118,10 +131,58 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     named = still_named(subjects_gone(work.removals.shards, shards), texts)
     say_what_is_there(held, work, named, there=bool(remote.commit))
     work = work if approved is None else work.only(approved)
-    if work.missing:
-        in_headers = steps.take(check_images, quoted(work.missing), folder)
-        checked = checked.with_more(in_headers)
+    if work.missing and not new:
+        checked = with_headers(held, order, checked, work.missing, folder)
     return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named)
+
+
+def read(held: HeldTarget, order: Order, make: bool) -> tuple[Remote, Listing]:
+    """Read what the target holds.
+
+    Args:
+        held: the target.
+        order: what was ordered.
+        make: whether to make a repo that is missing.
+    """
+    write = not order.dry_run
+    task = read_target.with_options(task_run_name="make the repo") if make else read_target
+    return held.steps.take(task, held.hub, write=write, make=make, private=order.private, gated=order.gated)
+
+
+def with_headers(
+    held: HeldTarget, order: Order, checked: Checked, shards: Sequence[ShardSpec], folder: Path
+) -> Checked:
+    """Return what was found, with what is in the headers of the images of these shards.
+
+    Raises:
+        PreflightStopped: something in them should not be published, and this is no dry run.
+    """
+    checked = checked.with_more(held.steps.take(check_images, quoted(shards), folder))
+    if not order.dry_run:
+        require_allowed(held, checked)
+    return checked
+
+
+def require_allowed(held: HeldTarget, checked: Checked) -> None:
+    """Check that nothing was found that stops the push.
+
+    Raises:
+        PreflightStopped: something was. All findings are shown before.
+    """
+    if checked.stops:
+        show_findings(held.hub, checked)
+        raise PreflightStopped(sentences.stopped(checked))
+
+
+def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec]) -> NothingFetched | None:
+    """Return an error if each shard has an image whose content is not here, so that none can be made."""
+    not_here = absent(dataset.images, Path(dataset.root))
+    if not_here is None or any(all(image.fetched for image in spec.images) for spec in shards):
+        return None
+    return NothingFetched(
+        f"Nothing was made or sent: {not_here} Each of the {number(len(shards), 'shard')} lacks some of them, and "
+        "nothing of the dataset is published yet. Fetch them, and start again."
+    )
 
 
 def changed_since(
@@ -197,5 +258,6 @@ def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[
 
 def would_stop(held: HeldTarget, order: Order, found: Found) -> list[PushError]:
     """Return the errors that would end this push before it stages, besides those of the check before publication."""
+    nothing = None if found.remote.record.shards else nothing_fetched(found.dataset, found.shards)
     too_much = found.changed.problem(Settings().max_change, order.accept_changes)
-    return [one for one in (too_much, held.hub.wrong_setup(order.private, order.gated)) if one]
+    return [one for one in (nothing, too_much, held.hub.wrong_setup(order.private, order.gated)) if one]

@@ -43,6 +43,7 @@ from flows.tail import Approved, tail, tail_again
 from flows.target import HeldTarget, on_target
 from flows.verified import expected_on_hub
 from tasks.approve import at_its_gate, claim, has_claimed
+from tasks.bids.absent import absent
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
 from tasks.commit.besides import Besides, as_recorded, outdated
 from tasks.disk.staging import Target
@@ -209,7 +210,8 @@ def publish(
         return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
     if failed:
         earlier = earlier_of(failed, after.record, found.listing)
-        return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier))
+        not_here = absent(found.dataset.images, found.folder)
+        return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier, not_here))
     return tail(held, order.verification, evidence)
 
 

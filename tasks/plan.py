@@ -6,8 +6,8 @@ group results of each dataset. A shard's name depends only on its own images, so
 go.
 
 The digest covers everything that decides the shard's bytes and is known without reading an image: the layout's version,
-the writer's settings, the shard's path, and every field of each image except its times, its inode and the names of its
-sidecars. Whether an image still has the content that was published is decided elsewhere, by its annex key or its
+the writer's settings, the shard's path, and every field of each image except its times, its inode, the names of its
+sidecars, and whether it is fetched. Whether an image still has the content that was published is decided elsewhere, by its annex key or its
 sha256.
 """
 
@@ -30,7 +30,7 @@ MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a
 
 #: Labels that are valid file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
 _PLAIN = re.compile(r"[A-Za-z0-9]+")
-_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars")
+_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars", "fetched")
 _FIELDS = tuple(field.name for field in fields(Image) if field.name not in _NOT_IN_DIGEST)
 _values = attrgetter(*_FIELDS)
 

@@ -1,13 +1,18 @@
 """The flows as functions, on a real Prefect server and the real local Hub: what they publish, and how they end."""
 
+import gzip
+import hashlib
 import json
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from prefect import flow
@@ -288,6 +293,75 @@ def on_hub(target: Hub) -> dict[str, tuple[str | None, str | None]]:
     return {path: (file.sha256, file.blob_id) for path, file in target.listing(target.head()).files.items()}
 
 
+# Nothing is made on the Hub for a dataset of which nothing can be published.
+
+
+def drop(images: Iterable[Path], root: Path) -> None:
+    """Leave of images what git-annex leaves of content that was dropped."""
+    for image in images:
+        key = f"SHA256E-s{image.stat().st_size}--{hashlib.sha256(image.read_bytes()).hexdigest()}.nii.gz"
+        kept = root / ".git/annex/objects/aa/bb" / key / key
+        image.unlink()
+        image.symlink_to(os.path.relpath(kept, image.parent))
+
+
+def test_a_dataset_with_nothing_fetched_makes_no_repo_and_says_the_one_command(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    images = list(own_bids.rglob("*.nii.gz"))
+    drop(images, own_bids)
+    for dry_run in (True, False):
+        state = push(own_bids, target, root, dry_run=dry_run)
+        message = state.message or ""
+        assert "NothingFetched" in (message if dry_run else state.name or "")
+        assert f"{len(images)} of {len(images)} images are not on this machine" in message
+        assert "`git annex get sub-* derivatives` fetches them" in message
+        assert not target.exists()
+    (shown,) = (data for key, data in artifacts(push(own_bids, target, root, dry_run=True)).items() if "dry" in key)
+    assert "## Not on this machine" in shown and "`git annex get sub-* derivatives`" in shown
+
+
+def test_what_is_published_stays_so_if_all_content_is_dropped_later(own_bids: Path, target: Hub, root: Path) -> None:
+    """As in a clone of a dataset: the keys say that the content is what is published."""
+    images = list(own_bids.rglob("*.nii.gz"))
+    contents = {image: image.read_bytes() for image in images}
+    drop(images, own_bids)
+    for image, data in contents.items():  # fetched
+        there = image.parent / image.readlink()
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(data)
+    assert push(own_bids, target, root).name == "Staged"
+    shutil.rmtree(own_bids / ".git" / "annex")
+    head = target.head()
+    assert push(own_bids, target, root).name == "NothingToPublish" and target.head() == head
+
+
+def test_a_dataset_without_an_image_makes_no_repo(own_bids: Path, target: Hub, root: Path) -> None:
+    for image in own_bids.rglob("*.nii.gz"):
+        image.unlink()
+    assert push(own_bids, target, root).name == "EmptyDataset"
+    assert not target.exists()
+
+
+def test_dicom_in_an_image_stops_before_a_repo_is_made_and_can_be_allowed(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    path = sorted(own_bids.rglob("*_T1w.nii.gz"))[0]
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(2, b"Doe^John"))
+    path.write_bytes(gzip.compress(image.to_bytes()))
+    state = push(own_bids, target, root)
+    assert state.name == "PreflightStopped" and "dicom-header:extension 2 (DICOM)" in (state.message or "")
+    assert not target.exists()
+    assert "The push would stop: dicom-header" in (push(own_bids, target, root, dry_run=True).message or "")
+    allow = ["dicom-header:extension 2 (DICOM)"]
+    assert push(own_bids, target, root, allow=allow).name == "Staged"
+    head = target.head()
+    card = (target.read(CARD, head) or b"").decode()
+    assert "(`extension 2 (DICOM)`). Rule `dicom-header`" in card
+    assert push(own_bids, target, root, allow=allow).name == "NothingToPublish" and target.head() == head
+
+
 # Bad input: one clear message each, in the run's state, and no harm.
 
 
@@ -300,7 +374,9 @@ def test_an_unfetched_image_fails_its_shard_by_name_and_the_others_are_published
     image.symlink_to(os.path.relpath(own_bids / ".git/annex/objects/aa/bb" / key / key, image.parent))
     state = push(own_bids, target, root)
     assert (state.type.value, state.name) == ("FAILED", "ShardsFailed")
-    assert image.name in (state.message or "") and "git annex get" in (state.message or "")
+    assert image.name in (state.message or "")
+    assert f"1 of {len(list(own_bids.rglob('*.nii.gz')))} images are not on this machine" in (state.message or "")
+    assert f"`git annex get {image.relative_to(own_bids)}` fetches them" in (state.message or "")
     assert len(shards_on(target)) == SESSIONS - 1
     assert not list(root.glob("*/gate.json")) or json.loads(next(root.glob("*/gate.json")).read_text())["shown"] == []
     assert len(staged(root)) == SESSIONS - 1

@@ -178,6 +178,7 @@ def test_a_change_of_any_field_changes_the_digest(name: Any, one: Any, other: An
 @given(images, st.sampled_from(sorted(NO_TIME)), st.integers(0, 2**60))
 def test_the_times_and_the_inode_of_a_file_change_nothing(one: Any, name: Any, value: Any) -> None:
     assert digest(replace(one, **{name: value})) == digest(one)
+    assert digest(replace(one, fetched=not one.fetched)) == digest(one)
 
 
 @given(st.lists(images, min_size=1, max_size=4, unique_by=lambda one: one.path), images)

@@ -272,7 +272,7 @@ class Hub:
         """Return the address of the page for people of a commit."""
         return f"{self.url()}/commit/{commit}"
 
-    def prepare(self, private: bool, gated: Gated = "no") -> None:
+    def prepare(self, private: bool, gated: Gated = "no", make: bool = True) -> bool:
         """Make the repo and the revision if they are missing, and check that the token may write to the repo.
 
         This is done before a single image is read, so that a run of hours does not fail at its first commit.
@@ -284,6 +284,10 @@ class Hub:
         Args:
             private: whether the repo must be private.
             gated: how people have to ask for access. `no` never opens a gate that somebody has set.
+            make: whether to make a repo that is missing.
+
+        Returns:
+            Whether there is a repo now.
 
         Raises:
             RepoIsPublic, RepoIsNotGated: an existing repo is not as asked.
@@ -292,6 +296,8 @@ class Hub:
         with self.explained(f"checking the token for {repo_id}"):
             self.api.whoami()
         found = self._found()
+        if found is None and not make:
+            return False
         if found is None:
             with self.explained(f"opening the dataset repo {repo_id}"):
                 self.api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -304,6 +310,7 @@ class Hub:
             with self.explained(f"having people ask for access to {repo_id}"):
                 self.api.update_repo_settings(repo_id, repo_type="dataset", gated=gated)
         self._make_branch()
+        return True
 
     def wrong_setup(self, private: bool, gated: Gated = "no") -> PushError | None:
         """Return an error if an existing repo is not set up as asked.

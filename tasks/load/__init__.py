@@ -22,6 +22,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.bids.absent import absent
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name, parse
 from tasks.bids.text import NotText, decode, from_json
@@ -132,7 +133,6 @@ class _Loader:
         self.sidecars = Sidecars(source)
         self.texts: dict[str, bytes] = {}
         self.images: list[Image] = []
-        self.unfetched = 0
         self._pending: list[tuple[Folder, str, Name, Place]] = []
         self._kinds: dict[str, str] = {}
         self._not_rows = tree.images_kept_out
@@ -187,7 +187,6 @@ class _Loader:
     def _image(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
         """Return an image's row of the publication without the image's bytes."""
         facts = file_facts(f"{self.source}/{path}")
-        self.unfetched += not facts.fetched
         bval = self.sidecars.text(folder, name, ".bval")
         bvec = self.sidecars.text(folder, name, ".bvec")
         metadata, sidecars = self.sidecars.metadata(folder, name)
@@ -198,6 +197,7 @@ class _Loader:
             mtime_ns=facts.mtime_ns,
             ctime_ns=facts.ctime_ns,
             inode=facts.inode,
+            fetched=facts.fetched,
             dataset=folder.root.name,
             sub=where.sub,
             ses=where.ses,
@@ -281,11 +281,6 @@ class _Loader:
                 f"Sidecars of which nobody can know which one is meant: {some_of(several)}. BIDS allows one at a "
                 "level; the images there have the metadata of neither."
             )
-        if self.unfetched:
-            notes.append(
-                f"Images whose content is not on the machine that publishes them: {self.unfetched}. Their shards fail "
-                "until it is fetched (`git annex get`, `datalad get`, `git lfs pull`)."
-            )
         return notes
 
 
@@ -299,4 +294,6 @@ def load_dataset(source: Path) -> Dataset:
         log.warning("Left out: %d files: %s", count, kind)
     for note in dataset.notes:
         log.warning("%s", note)
+    if not_here := absent(dataset.images, source):
+        log.warning("%s", not_here)
     return dataset

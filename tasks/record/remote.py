@@ -51,19 +51,19 @@ def read_remote(hub: Hub, at: str | None = None) -> Remote:
     persist_result=False,
     **RETRIES_AT_THE_START,
 )
-def read_target(hub: Hub, make: bool, private: bool, gated: Gated = "no") -> tuple[Remote, Listing]:
+def read_target(hub: Hub, write: bool, make: bool, private: bool, gated: Gated = "no") -> tuple[Remote, Listing]:
     """Read what the target holds at its head: the record and the card, and every file.
 
     Args:
         hub: the target.
-        make: whether to make the repo and the branch if they are missing, and to check that the token may write.
-            Without it, a target that does not exist holds nothing.
+        write: whether to check that the token may write, and that the repo is set up as asked. A branch that is
+            missing in a repo is then made.
+        make: whether to make a repo that is missing. A target that does not exist holds nothing.
         private: whether the repo must be private.
         gated: how people have to ask for access.
     """
-    if make:
-        hub.prepare(private, gated)
-    elif not hub.exists():
+    there = hub.prepare(private, gated, make) if write else hub.exists()
+    if not there:
         return Remote("", PublicationRecord()), Listing("", {})
     remote = read_remote(hub, hub.head(as_spelled=True))
     return remote, hub.listing(remote.commit)

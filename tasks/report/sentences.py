@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
 
+from tasks.bids.absent import absent
 from tasks.bids.pictures import strip
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
@@ -689,6 +690,7 @@ def dry_run(
         f"{number(sum(rows.values()), 'row')}. On the Hub already: {len(work.done):,}. Staged already, to send: "
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
+        *_not_here(dataset),
         "## What changed since the last time",
         *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
         cell(other),
@@ -701,6 +703,14 @@ def dry_run(
     parts += _removals(work.removals, Removals())
     parts += _left_out(dataset.left_out)
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
+
+
+def _not_here(dataset: Dataset) -> list[str]:
+    """Describe the images whose content is not on this machine."""
+    not_here = absent(dataset.images, Path(dataset.root))
+    if not_here is None:
+        return []
+    return ["## Not on this machine", f"{not_here} The shard of an image that is not here fails; the others go on."]
 
 
 def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> str:

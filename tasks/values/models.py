@@ -91,6 +91,8 @@ class Image:
     """With size, mtime and ctime, this shows whether anybody has written to the file (`tasks.disk.contents`). It is in
     no digest.
     """
+    fetched: bool = True
+    """Whether the content was on this machine when the dataset was loaded. It is in no digest."""
 
 
 @dataclass(frozen=True, slots=True)
