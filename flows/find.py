@@ -112,9 +112,9 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         require_allowed(held, checked)
     shards = steps.take(plan_shards, quoted(dataset), WRITER_SETTINGS)
     remote, listing = read(held, order, make=False)
-    if not remote.record.shards and not order.dry_run:
-        if nothing := nothing_fetched(dataset, shards):
-            raise nothing
+    nothing = nothing_fetched(dataset, shards, remote.record)
+    if nothing and not order.dry_run:
+        raise nothing
     new = not remote.commit and not order.dry_run
     if new:
         checked = with_headers(held, order, checked, shards, folder)
@@ -157,7 +157,8 @@ def with_headers(
     Raises:
         PreflightStopped: something in them should not be published, and this is no dry run.
     """
-    checked = checked.with_more(held.steps.take(check_images, quoted(shards), folder))
+    in_headers = held.steps.take(check_images, quoted(shards), folder)
+    checked = checked.with_more(in_headers)
     if not order.dry_run:
         require_allowed(held, checked)
     return checked
@@ -174,9 +175,9 @@ def require_allowed(held: HeldTarget, checked: Checked) -> None:
         raise PreflightStopped(sentences.stopped(checked))
 
 
-def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec]) -> NothingFetched | None:
-    """Return an error if each shard has an image whose content is not here, so that none can be made."""
-    not_here = absent(dataset.images, Path(dataset.root))
+def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec], record: PublicationRecord) -> NothingFetched | None:
+    """Return an error if nothing is published, and each shard has an image whose content is not here."""
+    not_here = None if record.shards else absent(dataset.images, Path(dataset.root))
     if not_here is None or any(all(image.fetched for image in spec.images) for spec in shards):
         return None
     return NothingFetched(
@@ -258,6 +259,6 @@ def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[
 
 def would_stop(held: HeldTarget, order: Order, found: Found) -> list[PushError]:
     """Return the errors that would end this push before it stages, besides those of the check before publication."""
-    nothing = None if found.remote.record.shards else nothing_fetched(found.dataset, found.shards)
+    nothing = nothing_fetched(found.dataset, found.shards, found.remote.record)
     too_much = found.changed.problem(Settings().max_change, order.accept_changes)
     return [one for one in (nothing, too_much, held.hub.wrong_setup(order.private, order.gated)) if one]

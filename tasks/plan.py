@@ -7,8 +7,8 @@ go.
 
 The digest covers everything that decides the shard's bytes and is known without reading an image: the layout's version,
 the writer's settings, the shard's path, and every field of each image except its times, its inode, the names of its
-sidecars, and whether it is fetched. Whether an image still has the content that was published is decided elsewhere, by its annex key or its
-sha256.
+sidecars, and whether it is fetched. Whether an image still has the content that was published is decided elsewhere, by
+its annex key or its sha256.
 """
 
 import hashlib

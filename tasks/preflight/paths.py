@@ -6,7 +6,7 @@ A path is a finding's file, so what was found is taken out of it: `sub-01/ses-(d
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 from tasks.bids.text import Row
@@ -67,7 +67,7 @@ def _is_a_day(digits: str) -> bool:
 
 def _names_of(dataset: Dataset) -> frozenset[str]:
     """Return the names of people that participants.tsv holds, in small letters: each word, and all of them together."""
-    rows: Collection[Row] = dataset.participants
+    rows: Sequence[Row] = dataset.participants
     rows = rows or rows_of(PARTICIPANTS, dataset.texts.get(PARTICIPANTS, b"")) or ()
     columns = [column for column in (rows[0] if rows else ()) if plain(column) in NAMES]
     names: set[str] = set()

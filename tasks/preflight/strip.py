@@ -187,8 +187,10 @@ def _json_text(path: str, data: bytes, fields: _Fields) -> bytes | None:
     except NotReadable:
         return None
     value = parsed(data)
-    of_dataset = is_description(path) and isinstance(value, dict)
-    left = _described(value, fields) if of_dataset else _pruned(value, fields)
+    if is_description(path) and isinstance(value, dict):
+        left: object = _described(value, fields)
+    else:
+        left = _pruned(value, fields)
     return json.dumps(left, indent=4, ensure_ascii=False).encode()
 
 
