@@ -3,11 +3,12 @@
 How it works:
 
 1. `strip` takes out the fields that the operator named. What is left would be published, and that is checked.
-2. `fields` looks through the sidecars, and `tables` through participants, sessions, scans, phenotype and events. The
+2. `paths` looks through the names of files, `fields` through the sidecars, `description` through what is no field of
+   BIDS' in dataset_description.json, and `tables` through participants, sessions, scans, phenotype and events. The
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
-4. `headers` reads the first bytes of the images that are about to be published, and of no others.
+4. `headers` reads the headers of the images that are about to be published, and of no others.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
 see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
