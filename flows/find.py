@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.connect import source_of
-from flows.ends import say_what_is_there, show_findings
+from flows.ends import say_what_is_there, say_what_was_changed, show_findings
 from flows.removal import settled
 from flows.steps import quoted
 from flows.target import HeldTarget
@@ -108,10 +108,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     remote, listing = steps.take(read_target, hub, make=not order.dry_run, private=order.private, gated=order.gated)
     contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    work = replace(work, drift=(*work.drift, *drift_around(remote, listing, texts, shards)))
-    if replaced := replaced_texts(texts, remote.record, listing):
-        edited = steps.take(find_edited, hub, quoted(remote.record), quoted(listing), replaced)
-        work = replace(work, drift=(*work.drift, *edited))
+    work = look_for_changes(held, work, shards, remote, listing, texts)
     changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
@@ -122,6 +119,23 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         in_headers = steps.take(check_images, quoted(work.missing), folder)
         checked = checked.with_more(in_headers)
     return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named)
+
+
+def look_for_changes(
+    held: HeldTarget,
+    work: Work,
+    shards: Sequence[ShardSpec],
+    remote: Remote,
+    listing: Listing,
+    texts: Mapping[str, bytes],
+) -> Work:
+    """Name what somebody else has changed in the record and the texts too, and return the work with all of it."""
+    around = [*work.drift, *drift_around(remote, listing, texts, shards)]
+    if replaced := replaced_texts(texts, remote.record, listing):
+        edited = held.steps.take(find_edited, held.hub, quoted(remote.record), quoted(listing), replaced)
+        around += edited
+    say_what_was_changed(held, around)
+    return replace(work, drift=tuple(around))
 
 
 def changed_since(
@@ -192,6 +206,7 @@ def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[
     rest = [spec for spec in found.shards if spec.path not in waiting]
     staged = held.staging.read_whole
     work = decide(rest, remote.record, listing, contents.unchanged, staged, found.texts, found.approved)
+    work = look_for_changes(held, work, found.shards, remote, listing, found.texts)
     return work if found.approved is None else work.only(found.approved), remote, listing
 
 
