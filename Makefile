@@ -8,7 +8,7 @@ ROUNDS ?= 300
 NIGHTS ?= 365
 SEED ?= 1
 FOLDER ?= .
-TESTERS ?= 2
+TESTERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup local-hub dev validator browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak year staging requirements pins clean
@@ -70,19 +70,18 @@ test-fast: dev  ## the tests that need no server, browser or database, in a minu
 coverage: dev
 	$(PYTEST) $(FAST) --cov=flows --cov=tasks --cov=deployments --cov-branch --cov-report=term:skip-covered
 
+# The end-to-end tests whose databases have to hold what runs do at the same time: gates, schedules, alerts. They are run
+# once in `make test`, on PostgreSQL, as a lab's server has it, the others on SQLite, as a newcomer has it.
+ON_POSTGRESQL ?= $(addprefix tests/end_to_end/test_,gate.py nights.py deploy.py)
+
 test: test-sqlite test-postgresql  ## every test, with a real Prefect server, worker, Hub and browser for each of TESTERS processes
 
-test-sqlite: dev validator browser  ## every test, the server's database in SQLite
-	$(PYTEST) --ignore=tests/deployed
+test-sqlite: dev validator browser  ## those whose Prefect server has its database in SQLite (ON_POSTGRESQL= for all)
+	$(PYTEST) --ignore=tests/deployed $(addprefix --ignore=,$(ON_POSTGRESQL))
 
-# Those that start servers of their own, as the README does, have them in SQLite. What is checked of names and of personal
-# data is decided before anything is asked of a database, and the file that is searched for such data is SQLite's. What a
-# run's page and a removal's form show comes by the same requests as the gates and schedules of the others.
-SAID_ONCE = $(addprefix --ignore=tests/end_to_end/test_,missed_nights.py readme.py wheel.py names.py preflight.py ui.py removals.py)
-
-test-postgresql: dev validator browser  ## the end-to-end tests once more on PostgreSQL, and what compose.yaml starts
+test-postgresql: dev validator browser  ## those on PostgreSQL (ON_POSTGRESQL=tests/end_to_end for all), and what compose.yaml starts
 	@$(BIN)/python -m tests.postgres
-	TEST_DATABASE=postgresql $(PYTEST) $(SAID_ONCE) tests/end_to_end tests/deployed
+	TEST_DATABASE=postgresql $(PYTEST) $(ON_POSTGRESQL) tests/deployed
 
 fmt: dev  ## formats the code
 	$(BIN)/ruff format $(SOURCES)

@@ -81,7 +81,7 @@ class Runs:
                 raise RunError(f"the run {found.name} ended {state.name}: {state.message}")
             if time.monotonic() > deadline:
                 raise RunError(f"the run {found.name} is {state and state.name} after {seconds:.0f} s")
-            time.sleep(0.2)
+            time.sleep(0.4)
 
     def decide(self, run: UUID, **form: Any) -> str | None:
         """Send the gate's form. Return None if the server took it, else why it did not.

@@ -14,7 +14,7 @@ from flows.verified import expected_on_hub, verified
 from tasks.approve import read_gate
 from tasks.bids.absent import Absent, absent
 from tasks.hub.client import Hub
-from tasks.record.compare import Work, disagreement
+from tasks.record.compare import Drift, Work, disagreement
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.still_named import still_named, subjects_gone
@@ -35,8 +35,6 @@ class ShardsFailed(PushError):
 def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
     """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
 
-    What somebody else has changed is shown before a commit of this run may take its place.
-
     Args:
         held: the target.
         work: what is left to do.
@@ -54,8 +52,6 @@ def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence
         f"{len(work.stage):,}",
         f"; {len(work.held_back):,} held back, since published images would go" if work.held_back else "",
     )
-    for drift in work.drift:
-        log.warning("Changed on the Hub by somebody else: %s: %s", drift.path, drift.what)
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
     if named:
@@ -63,6 +59,13 @@ def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence
     held.status.found(work, named, there)
     if work.missing or work.drift:
         held.status.show("Running", read_gate(held.staging))
+
+
+def say_what_was_changed(held: HeldTarget, drift: Sequence[Drift]) -> None:
+    """Log, and keep for the target's status, what somebody else has changed, before a commit may take its place."""
+    for one in drift:
+        get_run_logger().warning("Changed on the Hub by somebody else: %s: %s", one.path, one.what)
+    held.status.found_changed(drift)
 
 
 def say_what_is_published(

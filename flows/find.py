@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.connect import source_of
-from flows.ends import say_what_is_there, show_findings
+from flows.ends import say_what_is_there, say_what_was_changed, show_findings
 from flows.removal import settled
 from flows.steps import quoted
 from flows.target import HeldTarget
@@ -104,7 +104,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         RemovedCameBack: what a person has had removed is in the dataset again.
         UnreadableMemory: nobody knows what was removed.
     """
-    hub, staging, steps = held.hub, held.staging, held.steps
+    staging, steps = held.staging, held.steps
     folder = source_of(order.source)
     dataset = steps.take(load_dataset, folder)
     dataset, checked = steps.take(check_dataset, quoted(dataset), order.statement, order.validate_bids)
@@ -121,10 +121,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         remote, listing = read(held, order, make=True)
     contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
     work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    work = replace(work, drift=(*work.drift, *drift_around(remote, listing, texts, shards)))
-    if replaced := replaced_texts(texts, remote.record, listing):
-        edited = steps.take(find_edited, hub, quoted(remote.record), quoted(listing), replaced)
-        work = replace(work, drift=(*work.drift, *edited))
+    work = look_for_changes(held, work, shards, remote, listing, texts)
     changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
@@ -184,6 +181,23 @@ def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec], record: Publi
         f"Nothing was made or sent: {not_here} Each of the {number(len(shards), 'shard')} lacks some of them, and "
         "nothing of the dataset is published yet. Fetch them, and start again."
     )
+
+
+def look_for_changes(
+    held: HeldTarget,
+    work: Work,
+    shards: Sequence[ShardSpec],
+    remote: Remote,
+    listing: Listing,
+    texts: Mapping[str, bytes],
+) -> Work:
+    """Name what somebody else has changed in the record and the texts too, and return the work with all of it."""
+    around = [*work.drift, *drift_around(remote, listing, texts, shards)]
+    if replaced := replaced_texts(texts, remote.record, listing):
+        edited = held.steps.take(find_edited, held.hub, quoted(remote.record), quoted(listing), replaced)
+        around += edited
+    say_what_was_changed(held, around)
+    return replace(work, drift=tuple(around))
 
 
 def changed_since(
@@ -254,6 +268,7 @@ def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[
     rest = [spec for spec in found.shards if spec.path not in waiting]
     staged = held.staging.read_whole
     work = decide(rest, remote.record, listing, contents.unchanged, staged, found.texts, found.approved)
+    work = look_for_changes(held, work, found.shards, remote, listing, found.texts)
     return work if found.approved is None else work.only(found.approved), remote, listing
 
 

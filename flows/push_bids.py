@@ -297,7 +297,7 @@ def evidence_of(
         expected_on_hub(found.remote.record, after.record, found.listing, in_place),
         copies(held.staging, filter(None, receipts)),
         sent,
-        found.work.drift,
+        held.status.drift,
         found.work.removals,
         asked,
         found.named,

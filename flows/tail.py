@@ -197,7 +197,7 @@ def _decide(
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
     # what the gate showed decides what is asked: an answer that was given before a copy changed is an answer still
     files, removals = where.files if gate.shown or gate.stale else "", sentences.asked_about(gate)
-    question = Question(text, picture, files, waits, where.expires, removals, bool(gate.stale))
+    question = Question(text, picture, files, waits, where.expires, removals, bool(gate.stale), bool(gate.shown))
     approval = ask(hub.target.repo_id, run, question)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
     _note_what_is_kept(held, gate, approval)

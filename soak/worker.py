@@ -25,7 +25,7 @@ from deployments.local_stack import POOL
 from deployments.runs import ENDED
 from year.warm import imported, work
 
-LOOK_EVERY = 0.2  # seconds
+LOOK_EVERY = 0.5  # seconds
 
 
 def main() -> int:
@@ -37,15 +37,16 @@ def main() -> int:
     flows = imported()
     working: dict[int, UUID] = {}
     killed: dict[UUID, int] = {}
-    while True:
-        reap(working, killed)
-        # the Prefect server is one of those that are killed
-        with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
-            bury(client, killed)
-            found = [run for run in due(client) if run not in working.values()]
-            for run in found:
-                working[begin(flows, run, folder)] = run
-        time.sleep(LOOK_EVERY)
+    # one client for all looks: to make one reads certificates, which takes longer than the look
+    with get_client(sync_client=True) as client:
+        while True:
+            reap(working, killed)
+            with suppress(httpx.HTTPError):  # the Prefect server is one of those that are killed
+                bury(client, killed)
+                found = [run for run in due(client) if run not in working.values()]
+                for run in found:
+                    working[begin(flows, run, folder)] = run
+            time.sleep(LOOK_EVERY)
 
 
 def begin(flows: dict[str, Any], run: UUID, folder: Path) -> int:

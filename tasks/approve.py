@@ -159,13 +159,17 @@ class Question:
     """What is on the Hub and no longer in the dataset, in one line. Empty if that is not to be decided."""
     stale: bool = True
     """Whether there may be leftovers in the staging folder."""
+    copies: bool = True
+    """Whether staged copies of what the Hub holds are shown, not leftovers alone."""
 
     def form(self, mistake: str) -> type[GateForm]:
         """Return the form, with what was wrong with the last answer."""
         shown = f"**Not accepted:** {mistake}\n\n{self.evidence}" if mistake else self.evidence + self.picture
         fields: dict[str, Any] = {}
         if self.files:
-            what = f"delete: remove the staged copies of what the Hub holds ({self.files}). keep: leave everything."
+            copies = "remove the staged copies of what the Hub holds"
+            leftovers = "remove the stale files, if you say so below; no staged copy is to be decided about"
+            what = f"delete: {copies if self.copies else leftovers} ({self.files}). keep: leave everything."
             fields["decision"] = (Choice, Field(title="Decision", description=what))
         if self.removals:
             what = f"remove: take from the repo {self.removals}. keep: leave it."

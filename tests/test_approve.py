@@ -155,6 +155,17 @@ def test_the_form_has_a_field_for_each_thing_to_decide_and_no_decision_is_made_b
     assert question.form("").model_fields["note"].default == ""
 
 
+def test_where_leftovers_alone_are_staged_the_form_speaks_of_no_copies() -> None:
+    """Copies on the Hub are nothing that `delete` would have to do with."""
+    decision = fields(Question("evidence", "", "files", "waits", EXPIRES, copies=False))["decision"]
+    assert decision == (
+        "Decision",
+        "delete: remove the stale files, if you say so below; no staged copy is to be decided about (files). keep: "
+        "leave everything.",
+        True,
+    )
+
+
 def test_leftovers_stay_unless_the_form_says_otherwise() -> None:
     assert QUESTION.form("").model_fields["remove_stale"].default is False
     assert Question("evidence", "", "files", "waits", EXPIRES, "a removal").form("").model_fields["remove_stale"]

@@ -41,6 +41,7 @@ def test_every_shard_is_in_one_group_and_a_task_run_stages_about_thirty(plan_of_
     assert len({group.key for group in cut}) == len({group.label for group in cut}) == len(cut)
 
 
+@pytest.mark.slow
 def test_a_large_shard_is_a_group_of_its_own_and_ends_no_other(plan_of_902: tuple[ShardSpec, ...]) -> None:
     number = 300
     image = replace(plan_of_902[number].images[0], size=FLUSHED_ABOVE + 1)

@@ -421,6 +421,7 @@ def test_the_hub_is_asked_before_each_batch_is_unlinked_and_not_once_for_all(
     assert there == [5, 3, 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_shown_verified_held_or_tampered_with_only_what_is_all_of_it_goes(

@@ -53,6 +53,7 @@ def test_each_command_explains_itself(name: str) -> None:
     assert all("  " in line.strip() or line.endswith("]") for line in options), "an option without a word on it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gate", "watch", "local_hub"])
 def test_the_old_calls_have_the_same_options(name: str) -> None:
     old = subprocess.run(

@@ -957,6 +957,7 @@ def test_ds004884_is_loaded_whole(whole: tuple[Path, Dataset]) -> None:
     assert (dataset.left_out, dataset.notes) == ({}, ())
 
 
+@pytest.mark.slow
 def test_every_participants_value_of_ds004884_is_as_in_the_table(whole: tuple[Path, Dataset]) -> None:
     root, dataset = whole
     table = {row["participant_id"]: row for row in bids.rows_of((root / "participants.tsv").read_text())}
@@ -968,6 +969,7 @@ def test_every_participants_value_of_ds004884_is_as_in_the_table(whole: tuple[Pa
     assert types["None"] > 0 and types[None] > 0
 
 
+@pytest.mark.slow
 def test_every_sidecar_of_ds004884_is_merged_as_the_principle_says(whole: tuple[Path, Dataset]) -> None:
     root, dataset = whole
     sidecars: dict[Path, list[tuple[set[str], str, dict[str, object]]]] = {}

@@ -42,6 +42,7 @@ records = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(records)
 def test_a_record_reads_back_as_it_was_written_and_is_written_the_same(record: PublicationRecord) -> None:
     read, damaged = PublicationRecord.read(record.dump(), record.dump_index())
@@ -49,6 +50,7 @@ def test_a_record_reads_back_as_it_was_written_and_is_written_the_same(record: P
     assert (read.dump(), read.dump_index()) == (record.dump(), record.dump_index())
 
 
+@pytest.mark.slow
 @given(records, st.lists(lines, max_size=3))
 def test_adding_lines_keeps_all_the_others(record: PublicationRecord, added: list[PublishedShard]) -> None:
     after = record.updated(added)
@@ -162,6 +164,7 @@ def test_whatever_the_bytes_are_they_give_a_record_of_ours_that_reads_back(text:
     assert_ours(text, index)
 
 
+@pytest.mark.slow
 @given(st.lists(lines, max_size=3), st.data())
 def test_whatever_somebody_does_to_the_bytes_of_a_record_it_stays_ours(
     shards: list[PublishedShard], data: st.DataObject

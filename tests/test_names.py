@@ -146,6 +146,7 @@ def spelled_otherwise(target: Target) -> list[Target]:
     ]
 
 
+@pytest.mark.slow
 @many
 @given(targets)
 @example(Target("https://huggingface.co", f"lab/{LONG}", "x" * 600))

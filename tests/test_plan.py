@@ -215,6 +215,7 @@ def ds004884(whole: Path) -> Dataset:
     return load(whole)
 
 
+@pytest.mark.slow
 def test_ds004884_is_902_shards_with_all_of_its_5164_images(ds004884: Dataset) -> None:
     planned = plan(ds004884, WRITER)
 

@@ -152,6 +152,7 @@ def test_a_shard_that_failed_holds_its_round_open_and_is_due_again() -> None:
     assert shards[2] in kept.begun(shards, 3, NOW).choose(shards, (), 1)
 
 
+@pytest.mark.slow
 def test_a_smaller_number_of_nights_is_reached_without_reading_everything_at_once() -> None:
     target = Nights(nights=100)
     target.night([shard(number) for number in range(600)])

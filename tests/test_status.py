@@ -169,6 +169,19 @@ def test_after_a_night_that_stopped_it_says_why_and_of_when_the_counts_are(
     assert re.search(r"The counts are those of an earlier run, push lab/.* compared dataset and Hub 20\d\d-", text)
 
 
+def test_what_somebody_else_changed_is_named_by_a_night_that_stops_too(
+    own_bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    push(own_bids, target, tmp_path)
+    target.commit([CommitOperationAdd("bids/README.txt", b"mine")], "By hand", target.head())
+    for _ in range(3):
+        withdraw(own_bids)
+    state = push(own_bids, target, tmp_path)
+    assert state.name == "TooMuchChanged"
+    assert "Changed on the Hub by somebody else: bids/README.txt: edited in the repo" in (state.message or "")
+    assert "| bids/README.txt | edited in the repo" in shown(state, target)
+
+
 def test_what_somebody_else_changed_stands_in_the_status_of_the_run_that_found_it_before_it_is_overwritten(
     own_bids: Path, target: Hub, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ from tests.figures import figures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 STRANGER = "data/sub-stranger/sub-stranger.parquet"
+EDITED = "bids/README.txt"
 LEASE = 15.0  # seconds in these tests: longer than a busy machine takes to renew, and not two minutes
 
 #: A push that says when it is ready, begins when it is told to, and says how it ended. Its lease has a name of its own
@@ -214,7 +215,7 @@ def part(source: Path, to: Path, which: slice) -> Path:
     return to
 
 
-def test_shards_that_somebody_publishes_otherwise_while_a_run_works_are_planned_again_by_what_is_there(
+def test_what_somebody_publishes_otherwise_while_a_run_works_is_named_and_planned_again_by_what_is_there(
     server: CountedHub, bids: Path, shards: tuple[ShardSpec, ...], hub: Hub, tmp_path: Path
 ) -> None:
     hub.prepare(private=True)
@@ -231,13 +232,19 @@ def test_shards_that_somebody_publishes_otherwise_while_a_run_works_are_planned_
         path: files[path].sha256 for path in (*(spec.path for spec in shards), STRANGER)
     }
     assert {image.path for image in images(published.record)} == images_of(bids)
+    assert f"{EDITED}: edited in the repo: the dataset's own takes its place" in (state.message or "")
+    assert hub.read(EDITED, published.commit) == (bids / "README.txt").read_bytes()
+    assert hub.read(EDITED, somebody.commit) == b"by hand"
     counted = figures(state)
     assert counted["shards embedded"] == SESSIONS and counted["shards sent"] == SESSIONS
     assert push(bids, hub, tmp_path / "root").name == "NothingToPublish"
 
 
 class Somebody(threading.Thread):
-    """Somebody who publishes all other shards with other bytes, and one more, once the first of a run is on the Hub."""
+    """Somebody who publishes all other shards with other bytes, and one more, once the first of a run is on the Hub.
+
+    They edit a text of the dataset too, in the same commit.
+    """
 
     def __init__(self, hub: Hub, paths: list[str]) -> None:
         super().__init__(daemon=True)
@@ -257,6 +264,7 @@ class Somebody(threading.Thread):
         ]
         operations = [CommitOperationAdd(path, one) for path, one in data.items()]
         self._hub.preupload(operations)
+        operations.append(CommitOperationAdd(EDITED, b"by hand"))
         besides = Besides(lambda record, existing: existing or "", {})
         after = commit(self._hub, before, lines, operations, besides)
         self.commit, self.published = after.commit, set(data) - after.overtaken

@@ -263,6 +263,7 @@ def fetched_by(urls: list[str], **options: object) -> tuple[int, int]:
     return sum(1 for _ in loaded), counted.fetched_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["T1w", "T2w", "bold", "dwi", "sbref", "FLAIR"])
 def test_streaming_one_suffix_fetches_less_than_twice_the_bytes_of_its_images(remote: list[str], suffix: str) -> None:
     sizes = [session[suffix] for session in SESSIONS.values() if suffix in session]

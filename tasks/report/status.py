@@ -34,7 +34,7 @@ from tasks.disk.rounds import Round
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.record.change import TooMuchChanged
-from tasks.record.compare import Work
+from tasks.record.compare import Drift, Work
 from tasks.record.kept import Keeping, read_keepings, read_kept
 from tasks.record.removals import Removals
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
@@ -89,14 +89,14 @@ class Ended(Value):
 
 
 class Looked(Value):
-    """The last time that a run compared the target with its dataset, and what somebody else had changed by then."""
+    """A time at which a run looked at the target."""
 
     run: str
     """Its name."""
     id: str
     at: datetime
     drift: tuple[tuple[str, str], ...] = ()
-    """The first of what was changed, each as its path and what it is."""
+    """The first of what somebody else had changed by then, each as its path and what it is."""
     more: int = 0
     """How many more there were."""
 
@@ -124,6 +124,9 @@ class TargetStatus(Value):
     there: bool = False
     """Whether the repo was seen on the Hub."""
     looked: Looked | None = None
+    """The last time that a run compared the target with its dataset: the numbers are of then."""
+    changed: Looked | None = None
+    """The last time that a run looked for what somebody else had changed, though it may have stopped at that."""
     ended: Ended | None = None
     verified: Verified | None = None
     rotation: Rotation | None = None
@@ -141,8 +144,8 @@ class StatusBoard:
     """The version that this run left last."""
     checked: str = ""
     """A sentence about what this run has verified."""
-    drift: str = ""
-    """A sentence about what this run found changed on the Hub by somebody else."""
+    drift: tuple[Drift, ...] = ()
+    """What this run found changed on the Hub by somebody else."""
     committed: str = ""
     """A sentence about what this run has committed besides shards, if it has committed none of those."""
 
@@ -167,17 +170,23 @@ class StatusBoard:
         self.known = TargetStatus.model_validate(self.known.model_dump() | found)
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
+    def found_changed(self, drift: Sequence[Drift]) -> None:
+        """Keep what somebody else has changed on the Hub, besides what this run has found before."""
+        self.drift = tuple({one.path: one for one in (*self.drift, *drift)}.values())
+        first = tuple((one.path, one.what) for one in self.drift[:LISTED])
+        self.learn(changed=self._look(first, len(self.drift) - len(first)))
+
+    def _look(self, drift: tuple[tuple[str, str], ...] = (), more: int = 0) -> Looked:
+        return Looked(run=self.run.name, id=self.run.id, at=datetime.now(UTC), drift=drift, more=more)
+
     def found(self, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
         """Keep what a comparison of the target with its dataset has found.
 
         Args:
-            work: what is left to do, and what somebody else has changed.
+            work: what is left to do.
             named: paths of texts that stay published -> the withdrawn subjects that they still name.
             there: whether the repo is on the Hub.
         """
-        self.drift = drifted(work.drift)
-        drift = tuple((one.path, one.what) for one in work.drift[:LISTED])
-        more = len(work.drift) - len(drift)
         self.learn(
             planned=len(work.done) + len(work.missing) + len(work.held_back),
             on_hub=len(work.done),
@@ -189,7 +198,7 @@ class StatusBoard:
             failed=(),
             earlier=(),
             there=there,
-            looked=Looked(run=self.run.name, id=self.run.id, at=datetime.now(UTC), drift=drift, more=more),
+            looked=self._look(),
         )
 
     def published(
@@ -331,7 +340,7 @@ class StatusBoard:
         unsound = unsound_shards(read_failed(self.staging)[0]) if name_failed else ""
         where = status_at(self.hub.target, self.artifact)
         withdrawn = self.withdrawn(gate, here) if name_withdrawn else ""
-        sentences = (said, self.committed, self.checked, self.drift, unsound, withdrawn, where)
+        sentences = (said, self.committed, self.checked, drifted(self.drift), unsound, withdrawn, where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
@@ -443,7 +452,7 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
             table(["shard", "since", "", "found"], rows),
         ]
     parts += _withdrawn(board, gate, here=now in WAITING)
-    parts += _drift(known.looked)
+    parts += _drift(known.changed)
     parts += _not_staged(known) if known.failed else []
     lines = [
         [
