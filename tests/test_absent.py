@@ -49,8 +49,9 @@ def test_one_short_command_fetches_all_that_is_not_here(
 ) -> None:
     (tmp_path / ".datalad" / "x").mkdir(parents=True) if program == "datalad" else None
     said = sentence(tmp_path, paths) or ""
-    assert said.startswith(f"{len(paths)} of {len(paths) + 1} images are not on this machine ({len(paths)}.0 MB).")
-    assert f"`{program} get {pattern}` fetches them" in said
+    be = "is" if len(paths) == 1 else "are"
+    assert said.startswith(f"{len(paths)} of {len(paths) + 1} images {be} not on this machine ({len(paths)}.0 MB).")
+    assert f"`{program} get {pattern}` fetches all of it" in said
     named = subprocess.run(["sh", "-c", f"echo {pattern}"], cwd=tmp_path, capture_output=True, check=True, text=True)
     assert all((tmp_path / path).exists() for path in shlex.split(pattern) if "*" not in path and path.count("/") < 2)
     assert len(named.stdout.split()) >= 1
@@ -65,13 +66,14 @@ def test_what_no_key_states_the_size_of_is_counted_apart(tmp_path: Path) -> None
 def test_pointers_of_git_lfs_have_their_own_command(tmp_path: Path) -> None:
     said = sentence(tmp_path, [], **{image("02"): LFS})
     assert (
-        said == "1 of 2 images are not on this machine (2.0 MB). In the dataset's folder, `git lfs pull` fetches them."
+        said
+        == "1 of 2 images is not on this machine (2.0 MB). In the dataset's folder, `git lfs pull` fetches all of it."
     )
 
 
 def test_a_link_to_nowhere_has_no_command(tmp_path: Path) -> None:
     said = sentence(tmp_path, [], **{image("02"): Link("/nowhere/x.nii.gz")})
-    assert "of unknown size" in (said or "") and "Restore what their links lead to" in (said or "")
+    assert "of unknown size" in (said or "") and "Restore what the links lead to" in (said or "")
 
 
 def test_where_all_is_here_nothing_is_said(tmp_path: Path) -> None:

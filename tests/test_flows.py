@@ -315,7 +315,7 @@ def test_a_dataset_with_nothing_fetched_makes_no_repo_and_says_the_one_command(
         message = state.message or ""
         assert "NothingFetched" in (message if dry_run else state.name or "")
         assert f"{len(images)} of {len(images)} images are not on this machine" in message
-        assert "`git annex get sub-* derivatives` fetches them" in message
+        assert "`git annex get sub-* derivatives` fetches all of it" in message
         assert not target.exists()
     (shown,) = (data for key, data in artifacts(push(own_bids, target, root, dry_run=True)).items() if "dry" in key)
     assert "## Not on this machine" in shown and "`git annex get sub-* derivatives`" in shown
@@ -375,8 +375,8 @@ def test_an_unfetched_image_fails_its_shard_by_name_and_the_others_are_published
     state = push(own_bids, target, root)
     assert (state.type.value, state.name) == ("FAILED", "ShardsFailed")
     assert image.name in (state.message or "")
-    assert f"1 of {len(list(own_bids.rglob('*.nii.gz')))} images are not on this machine" in (state.message or "")
-    assert f"`git annex get {image.relative_to(own_bids)}` fetches them" in (state.message or "")
+    assert f"1 of {len(list(own_bids.rglob('*.nii.gz')))} images is not on this machine" in (state.message or "")
+    assert f"`git annex get {image.relative_to(own_bids)}` fetches all of it" in (state.message or "")
     assert len(shards_on(target)) == SESSIONS - 1
     assert not list(root.glob("*/gate.json")) or json.loads(next(root.glob("*/gate.json")).read_text())["shown"] == []
     assert len(staged(root)) == SESSIONS - 1

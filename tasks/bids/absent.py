@@ -33,8 +33,9 @@ class Absent:
         """Return a sentence for people."""
         bytes_of_all = f" ({self._stated()})"
         way = " and ".join(f"`{command}`" for command in self.commands)
-        fetch = f" In the dataset's folder, {way} fetches them." if way else " Restore what their links lead to."
-        return f"{self.images:,} of {number(self.of, 'image')} are not on this machine{bytes_of_all}.{fetch}"
+        fetch = f" In the dataset's folder, {way} fetches all of it." if way else " Restore what the links lead to."
+        be = "is" if self.images == 1 else "are"
+        return f"{self.images:,} of {number(self.of, 'image')} {be} not on this machine{bytes_of_all}.{fetch}"
 
     def _stated(self) -> str:
         if self.unsized == self.images:

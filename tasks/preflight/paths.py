@@ -44,6 +44,8 @@ def check_paths(dataset: Dataset, published: Dataset, found: Findings) -> None:
 
 def _in_path(path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield what is found in a path, each with the path without it."""
+    if not (names or "@" in path or _EIGHT_DIGITS.search(path)):
+        return
     stem = _EXTENSION.sub("", path, count=1)
     ending = path[len(stem) :]
     if _ADDRESS.search(stem):
