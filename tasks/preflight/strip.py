@@ -17,6 +17,7 @@ from tasks.bids.text import MISSING, NotText, Row, columns_of, decode, to_json
 from tasks.preflight.fields import parsed
 from tasks.preflight.tables import rows_of
 from tasks.values.errors import BadInput
+from tasks.values.left_out import LeftOut, in_order
 from tasks.values.models import Dataset, Image
 
 #: Columns by which a row is found (BIDS specification, "Data summary files").
@@ -39,17 +40,18 @@ def stripped(dataset: Dataset, fields: Collection[str]) -> Dataset:
     of_json = lru_cache(maxsize=None)(lambda text: _without(text, fields, _json))
     of_events = lru_cache(maxsize=None)(lambda text: _without(text, fields, _table))
     texts = {path: _text(path, data, fields) for path, data in dataset.texts.items()}
-    gone = sum(data is None for data in texts.values())
-    left_out = dict(dataset.left_out)
-    if gone:
-        left_out[LEFT_OUT] = left_out.get(LEFT_OUT, 0) + gone
+    gone = [
+        LeftOut(path, "other", "cannot be read, and names a field that is stripped", LEFT_OUT, len(dataset.texts[path]))
+        for path, data in texts.items()
+        if data is None
+    ]
     return replace(
         dataset,
         images=tuple(_image(image, of_json, of_events) for image in dataset.images),
         texts={path: data for path, data in texts.items() if data is not None},
         participants=_rows(dataset.participants, fields),
         sessions=_rows(dataset.sessions, fields),
-        left_out=dict(sorted(left_out.items())),
+        unpublished=in_order((*dataset.unpublished, *gone)),
     )
 
 
