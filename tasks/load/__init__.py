@@ -40,9 +40,9 @@ from tasks.load.places import REASONS, Place, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
 from tasks.load.texts import is_text, read_text
-from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, left_out, looks_like_image, walk
+from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, left_out, looks_like_image, walk, what_it_is
 from tasks.values.figures import number
-from tasks.values.left_out import OTHER, RECORDING, by_kind, images_by_folder, in_order, what_is
+from tasks.values.left_out import CIFTI, OTHER, RECORDING, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image
 from tasks.values.ours import is_reserved
 
@@ -129,6 +129,10 @@ def _without_description(source: Path) -> str:
     )
 
 
+#: Why a file that is no volume is not published, by what it is.
+OF: dict[What, str] = {"image": CIFTI, "recording": RECORDING, "other": OTHER}
+
+
 class _Loader:
     """The state of one load: the tree, and where each of its files has gone."""
 
@@ -186,7 +190,7 @@ class _Loader:
         if parsed.extension in SIDECAR_EXTENSIONS and parsed.suffix:
             self.sidecars.add(folder, path, parsed)
         if path not in self.texts and path not in self.tables.used:
-            self._rest[path] = parsed.kind, why_not or (RECORDING if what_is(name) == "recording" else OTHER)
+            self._rest[path] = parsed.kind, why_not or OF[what_it_is(name)]
 
     def _carry(self, path: str) -> str:
         """Add a file to the texts, or return why it is not published as it is."""

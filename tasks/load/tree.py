@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.text import decode
-from tasks.load.annex import file_facts
+from tasks.load.annex import content_size
 from tasks.load.choice import OUTSIDE, Choice
 from tasks.load.errors import UnreadableFolder
 from tasks.load.ignored import Ignored
@@ -132,21 +132,12 @@ def left_out(source: str, path: str, reason: str, kind: str = "", what: What | N
         kind: what it is counted as; empty for the reason.
         what: what it is, if its name does not say it.
     """
-    return LeftOut(path, what or what_it_is(path.rpartition("/")[2]), reason, kind, _size(f"{source}/{path}"))
+    return LeftOut(path, what or what_it_is(path.rpartition("/")[2]), reason, kind, content_size(f"{source}/{path}"))
 
 
 def what_it_is(name: str) -> What:
-    """Return whether a file is an image, a recording, or anything else, by its name."""
-    return "image" if looks_like_image(name) else what_is(name)
-
-
-def _size(path: str) -> int | None:
-    """Return the bytes of a file, those of its content if that was not fetched; None if nothing states them."""
-    try:
-        facts = file_facts(path)
-    except OSError:
-        return None
-    return facts.size if facts.fetched or facts.size else None
+    """Return whether a file is an image (CIFTI included), a recording, or anything else, by its name."""
+    return "image" if name.lower().endswith(IMAGE_EXTENSIONS) else what_is(name)
 
 
 class _Walker:
@@ -217,7 +208,7 @@ class _Walker:
         Bytes of hidden files are not added up: programs write them all the time, and that is no news.
         """
         files, size = self._unnamed.get(kept_out, (0, 0))
-        more = 0 if kept_out.hidden else _size(f"{self.source}/{path}") or 0
+        more = 0 if kept_out.hidden else content_size(f"{self.source}/{path}") or 0
         self._unnamed[kept_out] = files + 1, size + more
 
     def _leave_kept_out(self, kept_out: KeptOut, path: str) -> None:

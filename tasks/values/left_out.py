@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from tasks.values.figures import number
@@ -20,6 +21,7 @@ HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
 RECORDING = "a recording: only images are rows so far"
+CIFTI = "CIFTI: only volumes are rows so far"
 OTHER = "not an image, and in no column"
 
 #: The suffixes of recordings (BIDS specification: EEG, MEG, iEEG, EMG, NIRS, motion, physiological recordings,
@@ -61,7 +63,10 @@ def what_is(name: str) -> What:
 
 def in_order(entries: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
     """Return the entries in the order of the table."""
-    return tuple(sorted(entries, key=lambda one: (ORDER.index(one.what), one.path, one.reason)))
+    of: dict[What, list[LeftOut]] = {what: [] for what in ORDER}
+    for one in entries:
+        of[one.what].append(one)
+    return tuple(one for what in ORDER for one in sorted(of[what], key=attrgetter("path", "reason")))
 
 
 def by_kind(entries: Iterable[LeftOut]) -> dict[str, int]:
