@@ -331,7 +331,7 @@ class _Loader:
         others = published.intersection(self.tree.ignored)
         if not (images or others):
             return []
-        counts = number(len(images), "image"), number(len(others), "other file")
+        counts = [number(len(of), noun) for of, noun in ((images, "image"), (others, "other file")) if of]
         return [
             f"Published although .bidsignore names them, which only keeps the validator from looking at them: "
             f"{' and '.join(counts)} ({some_of(images or others)}). To leave files out, name them in `exclude`."
