@@ -46,6 +46,8 @@ class Order:
 
     source: Path
     repo_id: str
+    exclude: tuple[str, ...]
+    include: tuple[str, ...]
     statement: Statement
     dry_run: bool
     private: bool
@@ -106,7 +108,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     """
     staging, steps = held.staging, held.steps
     folder = source_of(order.source)
-    dataset = steps.take(load_dataset, folder)
+    dataset = steps.take(load_dataset, folder, order.exclude, order.include)
     dataset, checked = steps.take(check_dataset, quoted(dataset), order.statement, order.validate_bids)
     if not order.dry_run:
         require_allowed(held, checked)

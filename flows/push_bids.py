@@ -68,6 +68,7 @@ WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=
 MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
 Entries = Annotated[list[Entry], MaybeNone]
 Fields = Annotated[list[str], MaybeNone]
+Patterns = Fields
 Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
 Count = Bytes
 
@@ -87,7 +88,9 @@ def push_bids(
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
-    strip: Fields = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
+    exclude: Patterns = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
+    include: Patterns = [],  # noqa: B006
+    strip: Fields = [],  # noqa: B006
     allow: Entries = [],  # noqa: B006
     gated: Gated = "no",
     validate_bids: bool = False,
@@ -118,6 +121,10 @@ def push_bids(
             stay on the Hub until a person decides otherwise. keep: name them in the run's state. ask: also open the
             gate for them, where you decide whether exactly these leave the repo, once for each. ask again: also about
             what somebody decided to keep there; a night that a schedule starts takes it as ask.
+        exclude: Patterns of files that are not published, as a .gitignore has them, relative to source, such as
+            sub-07/, *_T2w.nii.gz or /derivatives/old/. What is published already and is named here is a removal.
+        include: Patterns of files that are published although exclude names them, or although they are hidden or in
+            sourcedata, code or stimuli. What is hidden or there comes back only by a pattern that names the folder.
         strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
             touched.
         allow: What would stop this push, and you lift. personal-data:name lifts the findings of that rule in that
@@ -141,6 +148,8 @@ def push_bids(
     order = Order(
         source=source,
         repo_id=repo_id,
+        exclude=tuple(exclude),
+        include=tuple(include),
         statement=Statement(defacing, tuple(allow), tuple(strip)),
         dry_run=dry_run,
         private=private,

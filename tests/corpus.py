@@ -3,7 +3,10 @@
 FOLDER holds a BIDS dataset in each of its folders: OpenNeuro's trees as git has them, or bids-examples. The images'
 content need not be there. Each dataset is loaded and checked as a push does it; nothing is staged or sent. A line has
 
-- images: rows that would be published, and image files that a plain walk of the tree finds,
+- images, walked: rows that would be published, and image files that a plain walk of the tree finds, without hidden
+  files and sourcedata,
+- left out: images that are not published, with the reason in bids/left_out.tsv; they and the rows are what was walked,
+- recordings, other: files of these kinds that are left out,
 - with sidecar, participant: how many of the images have these,
 - stops: the rules of the check before publication that would stop the push, without the statement on faces,
 - notes: how many sentences the card would have about what could not be used,
@@ -22,9 +25,13 @@ from tasks.load import load
 from tasks.load.tree import DESCRIPTION
 from tasks.preflight import check
 from tasks.values.errors import PushError
+from tasks.values.left_out import ORDER, images_by_folder
 from tasks.values.rules import Statement
 
-HEAD = ("dataset", "images", "walked", "with sidecar", "participant", "stops", "notes", "s")
+HEAD = (
+    *("dataset", "images", "walked", "left out", "recordings", "other"),
+    *("with sidecar", "participant", "stops", "notes", "s"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,21 +83,24 @@ def line_of(root: Path) -> Line:
         root.name,
         len(dataset.images),
         walked,
+        *(sum(one.files for one in dataset.unpublished if one.what == what) for what in ORDER),
         sum(image.metadata is not None for image in dataset.images),
         sum(image.participant is not None for image in dataset.images),
         rules or "-",
         len(dataset.notes),
         f"{time.monotonic() - start:.1f}",
     )
-    left_out = [f"    left out: {count} {kind}" for kind, count in dataset.left_out.items() if "image" in kind]
+    images = images_by_folder(dataset.unpublished)
+    left_out = [f"    left out: {count} in {folder}: {reason}" for (reason, folder), count in images.items()]
     return Line(cells, said="\n".join([*(f"    {note}" for note in dataset.notes), *left_out]))
 
 
 def images_below(root: Path) -> Iterator[Path]:
     """Yield the files of the tree, and links, whose names end as those of NIfTI files do."""
     for folder, folders, names in os.walk(root):  # not by what `load` goes by
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder, name) for name in names if name.endswith((".nii", ".nii.gz")))
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "sourcedata"]
+        shown = (name for name in names if not name.startswith("."))
+        yield from (Path(folder, name) for name in shown if name.endswith((".nii", ".nii.gz")))
 
 
 if __name__ == "__main__":

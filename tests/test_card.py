@@ -383,7 +383,9 @@ def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path: Path) -> No
     html = html_of(card_of(root))
 
     assert ["*_eeg.edf", "1"] in rows_in(html)
-    assert ["images without a BIDS name", "1"] in rows_in(html)
+    assert ["an image whose name is none of BIDS", "1", "", "", "67 bytes"] in rows_in(html)
+    assert ["a recording: only images are rows so far", "", "1", "", ""] in rows_in(html)
+    assert "2 files of the BIDS dataset are not published here." in html and "bids/left_out.tsv" in html
     assert "<li>There is no participants.tsv: the column `participant` is empty.</li>" in html
 
 
@@ -535,6 +537,7 @@ def test_side_files_are_the_datasets_texts_and_its_tables(tmp_path: Path) -> Non
     assert sorted(files) == [
         "bids/README",
         "bids/dataset_description.json",
+        "bids/left_out.tsv",
         "bids/participants.json",
         "bids/participants.tsv",
         "bids/task-rest_bold.json",
@@ -553,16 +556,17 @@ def test_side_files_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert side_files(load(here)) == side_files(load(there))
 
 
-def test_a_file_of_the_dataset_never_takes_the_publication_records_place(tmp_path: Path) -> None:
-    dataset = replace(load(bids.one_subject(tmp_path)), texts={"shards.jsonl": b"", "README": b""})
+def test_a_file_of_the_dataset_never_takes_the_place_of_one_that_a_push_writes(tmp_path: Path) -> None:
+    texts = {"shards.jsonl": b"", "README": b"", "left_out.tsv": b"theirs"}
+    files = side_files(replace(load(bids.one_subject(tmp_path)), texts=texts))
 
-    assert list(side_files(dataset)) == ["bids/README"]
+    assert files == {"bids/README": b"", "bids/left_out.tsv": b"path\tsize\treason\n"}
 
 
 def test_a_dataset_without_tables_has_no_tables(tmp_path: Path) -> None:
     dataset: Dataset = load(bids.one_subject(tmp_path))
 
-    assert list(side_files(dataset)) == ["bids/dataset_description.json"]
+    assert list(side_files(dataset)) == ["bids/dataset_description.json", "bids/left_out.tsv"]
     assert "Participants" not in card_of(tmp_path)
 
 

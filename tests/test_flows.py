@@ -207,7 +207,7 @@ def test_what_cannot_be_read_is_in_the_dry_run_stops_the_push_and_is_published_i
     assert "`not JSON: line 1, column 15` in 1 file: `phenotype/ward.json`" in text and "3b" not in text
     stopped = push(own_bids, target, root)
     assert stopped.name == "PreflightStopped" and not target.exists()
-    assert "name the file in .bidsignore" in (stopped.message or "")
+    assert "name the file in exclude" in (stopped.message or "")
     assert push(own_bids, target, root, allow=["unreadable"]).name == "Staged"
     assert "Rule `unreadable`" in (target.read(CARD, target.head()) or b"").decode()
     assert target.read("bids/phenotype/ward.json", target.head()) == broken.read_bytes()

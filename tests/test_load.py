@@ -17,7 +17,6 @@ from tasks.load import (
     EmptyDataset,
     NotABidsDataset,
     UnreadableFolder,
-    UnreadableIgnoreFile,
     UnreadableSidecar,
     UnreadableTable,
     load,
@@ -300,19 +299,22 @@ def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path
     )
     assert [i.path for i in dataset.images] == [image]
     assert dataset.left_out == {
-        "sourcedata/": 2,
-        "code/": 1,
-        "stimuli/": 1,
+        "in sourcedata/": 2,
+        "in code/": 1,
+        "in stimuli/": 1,
         "hidden files and folders, such as .git": 3,
     }
 
 
-def test_bidsignore_follows_the_rules_of_gitignore_relative_to_its_own_root(tmp_path: Path) -> None:
+def test_what_bidsignore_names_is_published_and_told_by_the_rules_of_gitignore_from_its_own_root(
+    tmp_path: Path,
+) -> None:
     dataset = load(
         bids.one_subject(
             tmp_path,
             {
-                ".bidsignore": "# a comment\n*_T2w.nii.gz\n!sub-03_T2w.nii.gz\n/extra_data/\nsub-0[4-5]/**\n",
+                ".bidsignore": "# a comment\n*_T2w.nii.gz\n!sub-03_T2w.nii.gz\n/extra_data/\nsub-0[4-5]/**\n/README\n",
+                "README": "A README.",
                 "sub-02/anat/sub-02_T2w.nii.gz": IMAGE,
                 "sub-03/anat/sub-03_T2w.nii.gz": IMAGE,
                 "sub-04/anat/sub-04_T1w.nii.gz": IMAGE,
@@ -323,19 +325,37 @@ def test_bidsignore_follows_the_rules_of_gitignore_relative_to_its_own_root(tmp_
             },
         )
     )
-    assert [image.path for image in dataset.images] == [
-        "derivatives/d/sub-02/anat/sub-02_T1w.nii.gz",
-        "sub-01/anat/sub-01_T1w.nii.gz",
-        "sub-03/anat/sub-03_T2w.nii.gz",
-    ]
-    assert dataset.left_out == {"images named in .bidsignore": 3, "files named in .bidsignore": 1}
+    assert len(dataset.images) == 6 and "README" in dataset.texts
+    (note,) = [note for note in dataset.notes if "bidsignore" in note]
+    assert "3 images and 1 other file (derivatives/d/sub-01/anat/sub-01_T1w.nii.gz, sub-02/anat/sub-02_T2w" in note
+    assert dataset.left_out == {"*.tsv": 1, "hidden files and folders, such as .git": 2}
 
 
-def test_a_bidsignore_that_cannot_be_read_stops_the_load(tmp_path: Path) -> None:
-    unfetched = (Link(f".git/annex/objects/a/b/{KEY}/{KEY}"), f"/annex/objects/{KEY}\n")
-    for number, content in enumerate(unfetched):
-        with pytest.raises(UnreadableIgnoreFile, match=r"\.bidsignore cannot be read \(not fetched"):
-            load(bids.one_subject(tmp_path / str(number), {".bidsignore": content}))
+@pytest.mark.parametrize(
+    "content", [Link(f".git/annex/objects/a/b/{KEY}/{KEY}"), f"/annex/objects/{KEY}\n", b"\0", "[z-a]*\n"]
+)
+def test_a_bidsignore_that_cannot_be_read_is_noted(tmp_path: Path, content: object) -> None:
+    dataset = load(bids.one_subject(tmp_path, {".bidsignore": content}))
+    assert len(dataset.images) == 1
+    assert any(note.startswith(".bidsignore cannot be read (") for note in dataset.notes)
+
+
+def test_a_broken_sidecar_that_bidsignore_names_costs_its_own_metadata_and_is_listed(tmp_path: Path) -> None:
+    names: dict[str, object] = {
+        "sub-01/anat/sub-01_T1w.json": "{} {}",
+        "T1w.json": {"EchoTime": 3},
+        "sub-01/dwi/sub-01_dwi.bval": b"\0\1\2",
+    }
+    names |= {"sub-01/dwi/sub-01_dwi.nii.gz": IMAGE, ".bidsignore": "sub-01_T1w.json\n*.bval\n"}
+    dataset = load(bids.one_subject(tmp_path, names))
+
+    assert [image.metadata for image in dataset.images if image.suffix == "T1w"] == ['{"EchoTime": 3}']
+    assert [image.bval for image in dataset.images if image.suffix == "dwi"] == [None]
+    assert {one.path for one in dataset.unpublished if one.reason == "it cannot be read"} == {
+        "sub-01/anat/sub-01_T1w.json",
+        "sub-01/dwi/sub-01_dwi.bval",
+    }
+    assert any("2 (sub-01/anat/sub-01_T1w.json, sub-01/dwi/" in note for note in dataset.notes)
 
 
 def test_a_name_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
@@ -502,7 +522,6 @@ def test_a_text_that_git_lfs_has_not_fetched_is_never_taken_for_the_text_itself(
         "participants.tsv": UnreadableTable,
         "T1w.json": UnreadableSidecar,
         "dataset_description.json": UnreadableSidecar,
-        ".bidsignore": UnreadableIgnoreFile,
     }.items()):  # fmt: skip
         with pytest.raises(error, match=rf"{re.escape(name)}.*not fetched from git LFS: run `git lfs pull`"):
             load(bids.one_subject(tmp_path / str(number), {name: pointer}))
@@ -954,7 +973,7 @@ def test_ds004884_is_loaded_whole(whole: tuple[Path, Dataset]) -> None:
     assert sum(image.events is not None for image in dataset.images) == 894
     assert sum(image.bval is not None and image.bvec is not None for image in dataset.images) == 2089
     assert (len({i.sub for i in dataset.images}), len({(i.sub, i.ses) for i in dataset.images})) == (230, 902)
-    assert (dataset.left_out, dataset.notes) == ({}, ())
+    assert (dataset.left_out, dataset.notes) == ({"hidden files and folders, such as .git": 1}, ())  # .bidsignore
 
 
 @pytest.mark.slow

@@ -529,7 +529,7 @@ def test_a_text_that_cannot_be_read_stops_the_push_with_the_place_and_without_a_
     (stop,) = result.stops
     assert (stop.rule, stop.files) == ("unreadable", (path,)) and stop.field.startswith(reason)
     for said in (stopped(result), findings(result)):
-        assert reason in said and ".bidsignore" in said and "Doe" not in said and "1960" not in said
+        assert reason in said and "in exclude" in said and "Doe" not in said and "1960" not in said
 
 
 @pytest.mark.parametrize(
@@ -578,12 +578,12 @@ def test_a_key_that_an_object_has_twice_hides_no_value(tmp_path: Path) -> None:
     assert found(root).keys() == {("personal-data", "PatientName"), ("age-over-89", "age")}
 
 
-def test_what_cannot_be_read_is_published_if_somebody_says_so_or_left_out_by_bidsignore(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_published_if_somebody_says_so_or_left_out_by_exclude(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {"phenotype/a.tsv": "participant_id\tage\nsub-01\t30\tDoe"})
     result = checked(root, Statement("no faces", ("unreadable",)))
     assert not result.stops and [one.rule for one in result.lifted] == ["unreadable"]
-    (root / ".bidsignore").write_text("phenotype/a.tsv\n")
-    assert not unreadable(root) and "phenotype/a.tsv" not in load(root).texts
+    dataset, result = check(load(root, exclude=["phenotype/a.tsv"]), Statement("no faces"))
+    assert not result.stops and "phenotype/a.tsv" not in dataset.texts
 
 
 # --- strip ---

@@ -314,3 +314,23 @@ def test_the_status_that_a_state_leads_to_is_a_page_that_is_there(target: Gated)
         )
     assert artifact["id"] == str(versions[0].id) and str(target.hub.target) in artifact["data"]
     assert said(gate)[0] in artifact["data"] or "NothingToPublish" in artifact["data"]
+
+
+def test_what_exclude_leaves_out_leaves_at_a_gate_that_names_it_and_comes_back_by_a_number(target: Gated) -> None:
+    before, gone = target.files(), session(target.source)
+    shard = f"data/{gone.parent.name}/{gone.parent.name}_{gone.name}.parquet"
+    pattern = f"{gone.parent.name}/{gone.name}/"
+    gate = target.night(exclude=[f"**/{pattern}"])
+    name, message = said(gate)
+    assert name == "Suspended" and Path(shard).stem in message and target.files() == before
+    name, message = said(target.answer(gate, removals="remove"))
+    assert name == "Removed" and shard not in target.files()
+    excluded = sorted(set(images_of(target.source)) - set(images_on(target.hub)))
+    table = (target.hub.read("bids/left_out.tsv", target.hub.head()) or b"").decode().splitlines()
+    assert [line.split("\t")[0] for line in table if ".nii" in line] == excluded
+
+    name, message = said(target.night())
+    assert name == "RemovedCameBack" and f"accept_changes={len(excluded)}" in message
+    back = target.night(accept_changes=len(excluded))
+    assert said(back)[0] == "Suspended" and shard in target.files()
+    assert images_on(target.hub) == images_of(target.source)

@@ -28,6 +28,7 @@ OVERHEAD = 1.10  # bytes sent for a file's content: chunk headers, and a xorb's 
 PER_FILE = 2_000  # bytes sent for a file beside that
 NAMED = 3  # removals, failed shards: what a state has room to name in full
 TABLE = "tables/participants.parquet"
+LEFT_OUT = "bids/left_out.tsv"
 PICTURES = "pictures/"
 
 Removal = tuple[str, ...]
@@ -306,6 +307,8 @@ class Oracle:
                 agree(now == old, f"{path} was {'removed' if now is None else 'changed'}, and nothing asked for it")
             elif path in dataset.texts:
                 agree(now == dataset.texts[path] or (partly and now == old), f"{path} is not the dataset's text")
+            elif path == LEFT_OUT:
+                agree(partly or listed(now) == dataset.left_out, f"{path} does not list what is left out")
             elif path == TABLE:
                 agree(
                     partly or not dataset.people or table(now) == dataset.people, f"{path} is not the dataset's table"
@@ -531,7 +534,7 @@ class Oracle:
                 agree(after.shards.get(path) == dataset.shards[path], f"{path} is not what the dataset says")
             elif dataset is not None and path in dataset.texts:
                 agree(new == dataset.texts[path], f"{path} is not the dataset's text")
-            elif path == TABLE:
+            elif path in (TABLE, LEFT_OUT):
                 continue
             else:
                 raise Disagreement(f"{path} was changed by a decision that was not about it")
@@ -653,7 +656,7 @@ def removals_of(before: Head, dataset: Dataset) -> set[Removal]:
         elif sha256(before.files.get(path, b"")) == line.sha256:
             found.add(("shard", path))
     for path, digest in before.texts.items():
-        gone = path not in dataset.texts and not (path == TABLE and dataset.people)
+        gone = path not in dataset.texts and path != LEFT_OUT and not (path == TABLE and dataset.people)
         there = sha256(before.files.get(path, b"")) == digest
         if gone and there and path.startswith(("bids/", "tables/")):
             found.add(("text", path))
@@ -743,6 +746,11 @@ def table(data: bytes | None) -> dict[str, dict[str, str]]:
     """Read a published table of people, and return it as `Dataset.people` has it."""
     rows = pq.read_table(io.BytesIO(data or b"")).to_pylist() if data else []
     return {row.pop("participant_id"): row for row in rows}
+
+
+def listed(data: bytes | None) -> list[str] | None:
+    """Return the paths in a published table of what is left out, or None if there is no table."""
+    return None if data is None else [line.split("\t")[0] for line in data.decode().splitlines()[1:]]
 
 
 def same(before: Head, after: Head) -> bool:

@@ -87,6 +87,12 @@ class Dataset:
         """The texts at the root and in phenotype/, which are published: path in the repo -> bytes."""
         return {f"bids/{path}": data for path, data in self.files.items() if is_text(path)}
 
+    @cached_property
+    def left_out(self) -> list[str]:
+        """The files that are neither images nor texts nor sidecars of an image, sorted."""
+        used = {f"{image.removesuffix('.nii.gz')}.json" for image in self.images}
+        return sorted(path for path in self.files if path not in self.images and path not in used and not is_text(path))
+
     def broken(self, path: str) -> bool:
         """Return whether an image cannot be read to its end."""
         try:

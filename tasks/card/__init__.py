@@ -20,8 +20,9 @@ from tasks.card.counts import PublishedImages
 from tasks.card.front import PARTICIPANTS, SESSIONS, UnreadableCard, front_matter, merged, split
 from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
 from tasks.card.versions import CardVersions
+from tasks.values.left_out import as_table
 from tasks.values.models import Dataset, PublicationRecord
-from tasks.values.ours import is_record
+from tasks.values.ours import LEFT_OUT, is_reserved
 from tasks.values.rules import Checked
 
 __all__ = [
@@ -47,8 +48,13 @@ _LONE_MARKER = re.compile(r"<!-- bids-push:(?:begin|end)[^\n]*-->\n?")
 
 
 def side_files(dataset: Dataset) -> dict[str, bytes]:
-    """Return the dataset's own texts, and its tables of people and visits as Parquet: path in the repo -> bytes."""
-    files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if not is_record(path)}
+    """Return the dataset's own texts, its tables of people and visits as Parquet, and the table of what was left out.
+
+    Returns:
+        Path in the repo -> bytes.
+    """
+    files = {f"bids/{path}": data for path, data in sorted(dataset.texts.items()) if not is_reserved(path)}
+    files[f"bids/{LEFT_OUT}"] = as_table(dataset.unpublished)
     for path, rows in ((PARTICIPANTS, dataset.participants), (SESSIONS, dataset.sessions)):
         if rows:
             files[path] = _parquet(rows)

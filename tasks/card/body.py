@@ -13,7 +13,9 @@ from tasks.card.counts import PublishedImages
 from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
 from tasks.values.figures import number, size
+from tasks.values.left_out import by_kind, by_reason
 from tasks.values.models import ENTITIES, Dataset
+from tasks.values.ours import LEFT_OUT
 from tasks.values.rules import OF_HEADERS, RULES, Checked, Defacing, RuleName
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
@@ -275,19 +277,39 @@ def _level(value: object) -> str:
 
 
 def _left_out(dataset: Dataset) -> str:
-    """Return what is in the BIDS dataset and not here, and the notes about it."""
+    """Return what is in the BIDS dataset and not here, by reason and by kind, and the notes about it."""
     notes = md.bullets(dataset.notes)
-    if not dataset.left_out:
+    if not dataset.unpublished:
         return notes
-    most = sorted(dataset.left_out.items(), key=lambda item: (-item[1], item[0]))
+    reasons = [
+        (
+            md.text(reason),
+            *(f"{count:,}" if count else "" for count in (of.image, of.recording, of.other)),
+            size(of.size) if of.size else "",
+        )
+        for reason, of in by_reason(dataset.unpublished).items()
+    ]
+    files = sum(one.files for one in dataset.unpublished)
+    intro = (
+        f"{number(files, 'file')} of the BIDS dataset {'is' if files == 1 else 'are'} not published here. "
+        f"{md.code(f'bids/{LEFT_OUT}')} has all of them, with their sizes and the reason for each:"
+    )
+    head = ["reason", "images", "recordings", "other files", "size"]
+    parts = [intro, md.table(head, reasons, right=range(1, 5)), _kinds_left_out(dataset), notes]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _kinds_left_out(dataset: Dataset) -> str:
+    """Return a table of the kinds of files that are not here, the commonest first; empty if no file has a kind."""
+    kinds = by_kind(one for one in dataset.unpublished if one.kind and one.what != "image")
+    most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     rows = [
         (md.code(kind) if kind.startswith("*") else md.text(kind), f"{count:,}") for kind, count in most[:MAX_KINDS]
     ]
     if most[MAX_KINDS:]:
         rest = sum(count for _, count in most[MAX_KINDS:])
         rows.append((f"{len(most) - MAX_KINDS} other kinds", f"{rest:,}"))
-    intro = "Files of the BIDS dataset that are not published here, by kind:"
-    return "\n\n".join(part for part in (intro, md.table(["kind", "files"], rows, right=[1]), notes) if part)
+    return md.table(["kind", "files"], rows, right=[1]) if rows else ""
 
 
 def _provenance(dataset: Dataset) -> str:

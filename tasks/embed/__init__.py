@@ -169,7 +169,7 @@ def _header(image: Image, path: Path, start: bytes) -> Header:
     """
     if start.startswith(GZIP_MAGIC) != _compressed(image):
         kind = "not gzip" if _compressed(image) else "gzip"
-        raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or add it to .bidsignore.")
+        raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or name it in `exclude`.")
     try:
         inflated = inflated_start(start, HEADER_SIZE) if _compressed(image) else start[:HEADER_SIZE]
         if nifti_version(inflated) and (needed := end_of_extensions(inflated)) > len(inflated):
@@ -180,7 +180,7 @@ def _header(image: Image, path: Path, start: bytes) -> Header:
     except NotLoadable as error:
         raise unloadable(image, error) from error
     if header is None:
-        raise NotNifti(f"{image.path} has no NIfTI header. Restore it{or_get(image)}, or add it to .bidsignore.")
+        raise NotNifti(f"{image.path} has no NIfTI header. Restore it{or_get(image)}, or name it in `exclude`.")
     return header
 
 

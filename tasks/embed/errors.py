@@ -111,5 +111,5 @@ def unloadable(image: Image, why: object) -> Unloadable:
     """Return the error for an image that nibabel does not load with its header."""
     return Unloadable(
         f"{image.path} cannot be loaded by nibabel ({why}), so nobody could use it. Convert it to a datatype that "
-        f"NIfTI readers know, correct its header, restore it{or_get(image)}, or add it to .bidsignore."
+        f"NIfTI readers know, correct its header, restore it{or_get(image)}, or name it in `exclude`."
     )

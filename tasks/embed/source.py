@@ -51,13 +51,13 @@ class Source:
         image = self._image
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(f"{image.path} is not a file. Put the image there, or add it to .bidsignore.")
+            raise Unreadable(f"{image.path} is not a file. Put the image there, or name it in `exclude`.")
         if status.st_size == 0:
             raise Empty(f"{image.path} is empty. Restore it from where the dataset came from{or_get(image)}.")
         if status.st_size > LARGEST_IMAGE:
             raise TooLarge(
                 f"{image.path} has {status.st_size} bytes; one image can have at most 2 GiB. Compress it (.nii.gz), "
-                "split it into parts, or add it to .bidsignore."
+                "split it into parts, or name it in `exclude`."
             )
         # This is before the comparison, because for a stand-in the plan has the size of the content.
         if status.st_size <= LONGEST_POINTER and (holder := stand_in(self._start())):

@@ -2,20 +2,20 @@
 
 How it works:
 
-1. `tree` walks the folder once, sets aside hidden and ignored files and those outside of the dataset proper, and finds
-   the roots of derivatives and nested datasets.
+1. `tree` walks the folder once, sets aside hidden files, those outside of the dataset proper and what the operator
+   excludes (`choice`), and finds the roots of derivatives and nested datasets.
 2. `tables` reads participants, sessions and scans.
 3. `names` says what each file is: an image, a metadata file, or something that is not published as a row.
 4. `sidecars` gives each image its metadata by the inheritance principle; `annex` gives it its key, size and time.
-5. Every file is accounted for: it is an image, is used for one, is carried as a text, or is counted in `left_out` with
-   its kind. At the end all folders are listed once more. They must hold exactly the images that were accounted for.
+5. Every file is accounted for: it is an image, is used for one, is carried as a text, or stands in `unpublished` with
+   the reason. At the end all folders are listed once more. They must hold exactly the images that were accounted for.
 
-No image is opened. bids2table parses the names. Its index is not used, because it ignores .bidsignore, gives no rows
-for a root with a dot in its name, and reads a damaged sidecar as an empty one.
+No image is opened. bids2table parses the names. Its index is not used, because it gives no rows for a root with a dot
+in its name, and reads a damaged sidecar as an empty one.
 """
 
 import os
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
@@ -27,29 +27,31 @@ from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name, parse
 from tasks.bids.text import NotText, decode, from_json
 from tasks.load.annex import file_facts
+from tasks.load.choice import Choice
 from tasks.load.errors import (
     EmptyDataset,
     IncompleteIndex,
     NotABidsDataset,
     UnreadableFolder,
-    UnreadableIgnoreFile,
     UnreadableSidecar,
     UnreadableTable,
     listed,
 )
-from tasks.load.places import Place, place
+from tasks.load.places import REASONS, Place, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
 from tasks.load.texts import is_text, read_text
-from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, looks_like_image, walk
+from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, left_out, looks_like_image, walk, what_it_is
+from tasks.values.figures import number
+from tasks.values.left_out import CIFTI, OTHER, RECORDING, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image
+from tasks.values.ours import is_reserved
 
 __all__ = [
     "EmptyDataset",
     "IncompleteIndex",
     "NotABidsDataset",
     "UnreadableFolder",
-    "UnreadableIgnoreFile",
     "UnreadableSidecar",
     "UnreadableTable",
     "load",
@@ -57,26 +59,33 @@ __all__ = [
 ]
 
 
-def load(source: Path) -> Dataset:
+def load(source: Path, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> Dataset:
     """Load the BIDS dataset at `source`, raw data and derivatives, without opening an image.
 
     An image that was not fetched from git-annex or git LFS is loaded with the size that its key or pointer states. Only
     its own shard fails, when it is staged.
 
+    Args:
+        source: the root of the tree.
+        exclude: patterns of files that are not to be published, as .gitignore has them, relative to `source`.
+        include: patterns of files that are to be published although they are hidden, outside the dataset proper, or
+            named by `exclude`.
+
     Raises:
+        BadInput: a pattern cannot be read.
         NotABidsDataset: there is no such folder, or no dataset_description.json in it.
         EmptyDataset: there is no image in it.
         UnreadableFolder: a folder cannot be listed.
-        UnreadableIgnoreFile: a .bidsignore cannot be read.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         UnreadableTable: participants.tsv, a sessions table or a scans table is not fetched or cannot be opened.
         IncompleteIndex: the tree holds other images than the index: it changed while it was read.
     """
+    choice = Choice(exclude, include)
     source = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would leave the tree through a linked root
     description = _description(source)
     derivative = description.get("DatasetType") == "derivative"
     name = str(description.get("Name") or "").strip() or source.name
-    return _Loader(source, name, description, derivative).dataset()
+    return _Loader(source, name, description, derivative, choice).dataset()
 
 
 def _description(source: Path) -> dict[str, object]:
@@ -121,21 +130,27 @@ def _without_description(source: Path) -> str:
     )
 
 
+#: Why a file that is no volume is not published, by what it is.
+OF: dict[What, str] = {"image": CIFTI, "recording": RECORDING, "other": OTHER}
+
+
 class _Loader:
     """The state of one load: the tree, and where each of its files has gone."""
 
-    def __init__(self, source: Path, name: str, description: dict[str, object], derivative: bool) -> None:
-        self.source, self.name, self.description = source, name, description
-        tree = walk(source, name if derivative else RAW, derivative)
-        self.folders = tree.folders
-        self.left_out: Counter[str] = tree.left_out
-        self.tables = Tables(source, tree.folders)
-        self.sidecars = Sidecars(source)
+    def __init__(
+        self, source: Path, name: str, description: dict[str, object], derivative: bool, choice: Choice
+    ) -> None:
+        self.source, self.name, self.description, self.choice = source, name, description, choice
+        self.tree = walk(source, name if derivative else RAW, derivative, choice)
+        self.folders, self.left_out = self.tree.folders, self.tree.left_out
+        self.tables = Tables(source, self.folders)
+        self.sidecars = Sidecars(source, self.tree.ignored)
         self.texts: dict[str, bytes] = {}
         self.images: list[Image] = []
         self._pending: list[tuple[Folder, str, Name, Place]] = []
-        self._kinds: dict[str, str] = {}
-        self._not_rows = tree.images_kept_out
+        self._rest: dict[str, tuple[str, str]] = {}
+        """Files that are neither images nor texts: path -> kind, and why it is not published if no image uses it."""
+        self._not_rows = self.tree.images_kept_out
 
     def dataset(self) -> Dataset:
         """Go through all files, then through all images, and return the dataset."""
@@ -143,7 +158,7 @@ class _Loader:
             for name in folder.files:
                 self._take(folder, name)
         self.images = sorted((self._image(*pending) for pending in self._pending), key=lambda image: image.path)
-        self.left_out.update(kind for path, kind in self._kinds.items() if path not in self.sidecars.used)
+        self._leave_the_rest()
         self.sidecars.require_sound()
         self._require_complete()
         return Dataset(
@@ -154,8 +169,9 @@ class _Loader:
             texts=self.texts,
             participants=tuple(self.tables.participants),
             sessions=tuple(self.tables.sessions),
-            left_out=dict(sorted(self.left_out.items())),
+            unpublished=in_order(self.left_out),
             notes=tuple(self._notes()),
+            told=tuple(self.choice.told()),
         )
 
     def _take(self, folder: Folder, name: str) -> None:
@@ -167,22 +183,37 @@ class _Loader:
             if isinstance(where, Place):
                 self._pending.append((folder, path, parsed, where))
             else:
-                self.left_out[where] += 1
+                self._leave(path, REASONS[where], where)
                 self._not_rows.add(path)
             return
-        carried = is_text(folder, name) and self._carry(path)
+        why_not = self._carry(path) if is_text(folder, name) else ""
         if parsed.extension in SIDECAR_EXTENSIONS and parsed.suffix:
             self.sidecars.add(folder, path, parsed)
-        if not carried and path not in self.tables.used:
-            self._kinds[path] = parsed.kind
+        if path not in self.texts and path not in self.tables.used:
+            self._rest[path] = parsed.kind, why_not or OF[what_it_is(name)]
 
-    def _carry(self, path: str) -> bool:
-        """Add a file to the texts if that is possible, and return whether it was."""
+    def _carry(self, path: str) -> str:
+        """Add a file to the texts, or return why it is not published as it is."""
+        if is_reserved(path):
+            return "its place in the repo is taken by a file that a push writes"
         data = read_text(self.source / path)
-        if data is None:
-            return False
+        if isinstance(data, str):
+            return data
         self.texts[path] = data
-        return True
+        return ""
+
+    def _leave_the_rest(self) -> None:
+        """Leave out the files that are neither images nor texts, and of which no image has the content."""
+        set_aside = self.sidecars.set_aside()
+        for path, (kind, why) in self._rest.items():
+            if path in set_aside:
+                self._leave(path, "it cannot be read", kind)
+            elif path not in self.sidecars.used:
+                passed_over = why == OTHER and path in self.sidecars.passed_over
+                self._leave(path, "another one of its level is meant, or nobody can know" if passed_over else why, kind)
+
+    def _leave(self, path: str, reason: str, kind: str) -> None:
+        self.left_out.append(left_out(str(self.source), path, reason, kind))
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
         """Return an image's row of the publication without the image's bytes."""
@@ -239,13 +270,13 @@ class _Loader:
             IncompleteIndex: the tree holds other images.
         """
         if not self.images:
-            kinds = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
+            kinds = [f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items()]
             raise EmptyDataset(
                 f"{self.source} is a BIDS dataset without an image to publish (.nii or .nii.gz in a sub- folder, named "
                 f"as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
             )
-        there = {folder.below(name) for folder in self.folders for name in self._images_in(folder)}
         known = self._not_rows.union(image.path for image in self.images)
+        there = {folder.below(name) for folder in self.folders for name in self._images_in(folder)}
         if there != known:
             lines = [f"{path}: {'new' if path in there else 'gone'}" for path in sorted(there ^ known)]
             raise IncompleteIndex(
@@ -259,17 +290,22 @@ class _Loader:
             names = os.listdir(f"{self.source}/{folder.path}")  # noqa: PTH208 - pathlib doubles the cost
         except FileNotFoundError:
             return []
-        return [name for name in names if looks_like_image(name) and not name.startswith(".")]
+        return [name for name in names if looks_like_image(name)]
 
     def _notes(self) -> list[str]:
         """Return sentences that a person should know about this dataset."""
-        notes = list(self.tables.notes)
+        notes = [*self.tree.notes, *self._named_in_bidsignore(), *self.tables.notes]
         subjects = {f"sub-{image.sub}" for image in self.images if image.sub is not None and image.dataset == RAW}
         if not any(PARTICIPANTS in folder.files for folder in self.folders if not folder.path):
             notes.append("There is no participants.tsv: the column `participant` is empty.")
         elif (unknown := subjects - self.tables.subjects) and PARTICIPANTS in self.tables.used:
             notes.append(
                 f"participants.tsv has no row for {len(unknown)} of {len(subjects)} subjects: {some_of(unknown)}."
+            )
+        if set_aside := self.sidecars.set_aside():
+            notes.append(
+                f"Sidecars that .bidsignore names and that cannot be read: {len(set_aside)} ({some_of(set_aside)}). "
+                "Their images are published without that metadata."
             )
         if self.sidecars.preferred:
             notes.append(
@@ -283,17 +319,32 @@ class _Loader:
             )
         return notes
 
+    def _named_in_bidsignore(self) -> list[str]:
+        """Return a sentence about the files that are published although a .bidsignore names them, or none."""
+        images = {image.path for image in self.images}.intersection(self.tree.ignored)
+        published = self.texts.keys() | self.tables.used | (self.sidecars.used - self.sidecars.set_aside())
+        others = published.intersection(self.tree.ignored)
+        if not (images or others):
+            return []
+        counts = [number(len(of), noun) for of, noun in ((images, "image"), (others, "other file")) if of]
+        return [
+            f"Published although .bidsignore names them, which only keeps the validator from looking at them: "
+            f"{' and '.join(counts)} ({some_of(images or others)}). To leave files out, name them in `exclude`."
+        ]
+
 
 @task(name="load", task_run_name="load the dataset", cache_policy=NO_CACHE, persist_result=False)
-def load_dataset(source: Path) -> Dataset:
-    """Do `load` as a task, and log what was found and what is left out."""
-    dataset = load(source)
+def load_dataset(source: Path, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> Dataset:
+    """Do `load` as a task, and log what was found and what is left out: images first, by their folders."""
+    dataset = load(source, exclude, include)
     log = get_run_logger()
     log.info("%s: %d images in %s.", dataset.name, len(dataset.images), dataset.root)
-    for kind, count in sorted(dataset.left_out.items()):
-        log.warning("Left out: %d files: %s", count, kind)
-    for note in dataset.notes:
-        log.warning("%s", note)
+    for (reason, folder), count in images_by_folder(dataset.unpublished).items():
+        log.warning("Left out of %s: %s: %s", folder, number(count, "image"), reason)
+    for kind, count in by_kind(one for one in dataset.unpublished if one.what != "image").items():
+        log.warning("Left out: %s: %s", number(count, "file"), kind)
+    for sentence in (*dataset.notes, *dataset.told):
+        log.warning("%s", sentence)
     if not_here := absent(dataset.images, source):
         log.warning("%s", not_here)
     return dataset

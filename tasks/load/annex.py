@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tasks.bids.annex import POINTER_MARK, AnnexKey, lfs_size, pointer_key
 
 MAX_POINTER = 1024  # bytes: the mark, a key, a line end; an image is larger, so no image is opened for this
+_SIZE = re.compile(r"-s(\d+)(?=-|$)")
 _LINK = re.compile(r"(?:^|/)annex/objects/(?:.*/)?([^/]+)$")
 
 
@@ -54,6 +55,23 @@ def file_facts(path: str) -> FileFacts:
     return FileFacts(
         found.st_size, found.st_mtime_ns, key, fetched=True, ctime_ns=found.st_ctime_ns, inode=found.st_ino
     )
+
+
+def content_size(path: str) -> int | None:
+    """Return the bytes of a file, or of its content if that was not fetched; None if nothing states them."""
+    try:
+        own = os.lstat(path)
+        if stat.S_ISLNK(own.st_mode):
+            match = _LINK.search(os.readlink(path))  # noqa: PTH115 - once a file: pathlib doubles the cost
+            size = _SIZE.search(match.group(1).partition("--")[0]) if match else None
+            if size:
+                return int(size.group(1))
+        elif not len(POINTER_MARK) < own.st_size <= MAX_POINTER:
+            return own.st_size
+        facts = file_facts(path)
+    except OSError:
+        return None
+    return facts.size if facts.fetched or facts.size else None
 
 
 def _start(path: str) -> bytes:

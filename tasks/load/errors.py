@@ -19,10 +19,6 @@ class UnreadableFolder(PushError):
     """A folder of the dataset cannot be listed."""
 
 
-class UnreadableIgnoreFile(PushError):
-    """A .bidsignore cannot be read, so it is not known what it leaves out."""
-
-
 class UnreadableSidecar(PushError):
     """A sidecar that applies to an image, or dataset_description.json, cannot be read."""
 

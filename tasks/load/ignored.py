@@ -1,4 +1,4 @@
-"""What a .bidsignore leaves out. It has the rules of .gitignore, relative to its own root.
+"""What a list of patterns names, as a .gitignore does: the lines of a .bidsignore, or what an operator leaves out.
 
 Some datasets name their files one by one, in thousands of lines. Such a line is looked up. Only lines with a pattern
 are tried on every file. Where a line takes something back in (`!`), the order matters, so all of them are tried.
@@ -12,7 +12,7 @@ _OF_PATTERNS = frozenset("*?[]\\!#")
 
 
 class Ignored:
-    """The rules of one .bidsignore."""
+    """The rules of one .bidsignore, or of one list of patterns."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         rules = list(lines)
@@ -22,10 +22,10 @@ class Ignored:
         self._rules = GitIgnoreSpec.from_lines(line for line in rules if line not in left)
 
     def has(self, path: str) -> bool:
-        """Return whether a file is left out.
+        """Return whether the rules name a file.
 
         Args:
-            path: the file's path, relative to the folder of the .bidsignore.
+            path: the file's path, relative to the folder of the rules.
         """
         if self._paths:
             end = len(path)

@@ -9,6 +9,12 @@ from tasks.values.models import ENTITIES
 UNNAMED = "images without a BIDS name"
 OUTSIDE_SUBJECTS = "images outside the subjects' folders of a raw dataset"
 CONTRADICTION = "images whose name and folder contradict each other"
+#: The same of one image.
+REASONS = {
+    UNNAMED: "an image whose name is none of BIDS",
+    OUTSIDE_SUBJECTS: "an image outside the subjects' folders of a raw dataset",
+    CONTRADICTION: "an image whose name and folder contradict each other",
+}
 
 _KNOWN = frozenset((*ENTITIES, "sub", "ses"))
 _COLUMNS = frozenset(ENTITIES)

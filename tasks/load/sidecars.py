@@ -15,7 +15,7 @@ by the entities that they name, and an image's own entities say which one of eac
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,9 +37,18 @@ _Level = dict[tuple[str, ...], dict[tuple[str, ...], list[str]]]
 class Sidecars:
     """All metadata files of the tree. They are found by the image that they apply to, and read when they are needed."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, ignored: Collection[str] = ()) -> None:
+        """Begin without a file.
+
+        Args:
+            source: the root of the tree.
+            ignored: files that a .bidsignore names. One of them that cannot be read costs its own metadata alone.
+        """
         self.source = source
+        self._ignored = frozenset(ignored)
         self.used: set[str] = set()
+        self.passed_over: set[str] = set()
+        """Sidecars that apply to an image, and that another one of their level was taken for."""
         self.unreadable: dict[str, str] = {}
         self.ambiguous: dict[str, None] = {}
         """Sidecars of one level of which none is meant, as a text."""
@@ -81,19 +90,24 @@ class Sidecars:
         path = next(self._applicable(folder, name, suffix or name.suffix or "", extension), None)
         if path is None:
             return None
-        return path, self._text(path) or ""
+        text = self._text(path)
+        return None if text is None and path in self._ignored else (path, text or "")
+
+    def set_aside(self) -> frozenset[str]:
+        """Return the sidecars that apply, cannot be read, and are named by a .bidsignore."""
+        return self._ignored.intersection(self.unreadable)
 
     def require_sound(self) -> None:
-        """Check that every sidecar that applies could be read.
+        """Check that every sidecar that applies could be read, or is named by a .bidsignore.
 
         Raises:
             UnreadableSidecar: one could not be read.
         """
-        if self.unreadable:
-            files = [f"{path}: {reason}" for path, reason in sorted(self.unreadable.items())]
+        if damaged := self.unreadable.keys() - self._ignored:
+            files = [f"{path}: {self.unreadable[path]}" for path in sorted(damaged)]
             raise UnreadableSidecar(
                 f"{len(files)} sidecar(s) cannot be read, so the metadata of the images they apply to is not known:"
-                f"{listed(files)}\nCorrect them, or name them in .bidsignore to publish the images without them."
+                f"{listed(files)}\nCorrect them, or name them in `exclude` to publish the images without them."
             )
 
     def _applicable(self, folder: Folder, name: Name, suffix: str, extension: str) -> Iterator[str]:
@@ -104,8 +118,10 @@ class Sidecars:
             level = levels.get((suffix, extension)) if levels else None
             if level:
                 found = _matching(level, name.entities)
-                self.used.update(found)
-                yield from self._preferred(found) if len(found) > 1 else found
+                taken = self._preferred(found) if len(found) > 1 else found
+                self.used.update(taken)
+                self.passed_over.update(path for path in found if path not in taken)
+                yield from taken
             at = at.parent
 
     def _preferred(self, found: Sequence[str]) -> Sequence[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tasks.bids.annex import require_fetched
 from tasks.bids.text import NotText, decode
 from tasks.load.tree import Folder
+from tasks.values.figures import size
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")
@@ -22,14 +23,18 @@ def is_text(folder: Folder, name: str) -> bool:
     return inside in ("", _PHENOTYPE) and (name in _NAMES or name.lower().endswith(_EXTENSIONS))
 
 
-def read_text(path: Path) -> bytes | None:
-    """Return the bytes of a text, or None if it is too large, not fetched, unreadable or no text."""
+def read_text(path: Path) -> bytes | str:
+    """Return the bytes of a text, or why it cannot be published as it is."""
     try:
         if path.stat().st_size > MAX_TEXT:
-            return None
+            return f"larger than {size(MAX_TEXT)}, as no text should be"
         data = path.read_bytes()
         require_fetched(data)
         decode(data)
-    except (OSError, NotText):
-        return None
+    except FileNotFoundError:
+        return "not fetched"
+    except OSError:
+        return "it cannot be read"
+    except NotText:
+        return "not a text, against its name"
     return data

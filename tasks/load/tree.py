@@ -5,29 +5,34 @@ applies only within its own root. A root is a folder with a dataset_description.
 file is often forgotten, a folder with sub- folders in it is a root too, or else the folder directly below
 `derivatives/`.
 
-Some files are counted and not indexed: folders that BIDS keeps out of the dataset proper (`sourcedata`, `code`,
-`stimuli`), hidden ones, and what .bidsignore names (BIDS specification, "Common principles", "Storage of derived
-datasets"). .bidsignore has the rules of .gitignore, and is relative to its own root.
+Some files are listed as left out and not indexed: those in folders that BIDS keeps out of the dataset proper
+(`sourcedata`, `code`, `stimuli`; BIDS specification, "Common principles"), hidden ones, and what the operator excludes.
+Names of hidden files, and of those in `sourcedata`, are not given: their folder stands for them, with a count.
+
+What .bidsignore names is indexed like any other file, and noted: it silences the validator, and people publish those
+files. It has the rules of .gitignore, and is relative to its own root.
 """
 
 import os
 import re
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.text import decode
-from tasks.load.errors import UnreadableFolder, UnreadableIgnoreFile
+from tasks.load.annex import content_size
+from tasks.load.choice import OUTSIDE, Choice
+from tasks.load.errors import UnreadableFolder
 from tasks.load.ignored import Ignored
+from tasks.values.left_out import RECORDING, LeftOut, What, what_is
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"
-OUTSIDE = ("sourcedata", "code", "stimuli")
 IGNORE_FILE = ".bidsignore"
-IGNORED = "files named in .bidsignore"
-IGNORED_IMAGES = "images named in .bidsignore"
+EXCLUDED = "named by `exclude`"
 HIDDEN = "hidden files and folders, such as .git"
+HIDDEN_FOLDER = "a hidden folder, not looked into"
 LOOPS = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 NOT_UTF8 = "names that are not UTF-8"
@@ -51,6 +56,17 @@ class Root:
     """Whether something shows that it is a root. If not, a folder below may still turn out to be one."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptOut:
+    """A folder of which nothing is published but what `include` names."""
+
+    path: str
+    reason: str
+    hidden: bool = False
+    unnamed: bool = False
+    """Whether the folder stands for its files, which are not named."""
+
+
 @dataclass(slots=True)
 class Folder:
     """A folder of the tree, and the names of its files, sorted."""
@@ -59,6 +75,7 @@ class Folder:
     root: Root
     parent: "Folder | None"
     files: list[str] = field(default_factory=list)
+    kept_out: KeptOut | None = None
 
     def below(self, name: str) -> str:
         """Return the path of an entry of this folder."""
@@ -67,12 +84,15 @@ class Folder:
 
 @dataclass(slots=True)
 class Tree:
-    """The whole walk: its folders, each before those in it, and what was counted and not indexed."""
+    """The whole walk: its folders, each before those in it, and what was not indexed."""
 
     folders: list[Folder]
-    left_out: Counter[str]
+    left_out: list[LeftOut]
     images_kept_out: set[str]
-    """Files that were not indexed although their names are those of images."""
+    """Files in these folders that were not indexed although their names are those of images."""
+    ignored: list[str]
+    """Files that were indexed although a .bidsignore names them."""
+    notes: list[str]
 
 
 def looks_like_image(name: str) -> bool:
@@ -85,31 +105,53 @@ def is_subject_folder(name: str) -> bool:
     return _SUBJECT_FOLDER.fullmatch(name) is not None
 
 
-def walk(source: Path, name: str, derivative: bool) -> Tree:
+def walk(source: Path, name: str, derivative: bool, choice: Choice) -> Tree:
     """Walk the tree below `source`. Links to folders are followed, except those that lead back up.
 
     Args:
         source: the root of the tree.
         name: the name of the dataset there.
         derivative: whether that dataset is a derivative.
+        choice: what the operator leaves out and brings back.
 
     Raises:
         UnreadableFolder: a folder may not be listed.
-        UnreadableIgnoreFile: a .bidsignore cannot be read.
     """
-    walker = _Walker(str(source))
+    walker = _Walker(str(source), choice)
     walker.enter(Folder("", Root("", name, derivative, marked=True), None), [])
-    return Tree(walker.folders, walker.left_out, walker.images_kept_out)
+    return Tree(walker.folders, walker.all_left_out(), walker.images_kept_out, walker.ignored, walker.notes)
+
+
+def left_out(source: str, path: str, reason: str, kind: str = "", what: What | None = None) -> LeftOut:
+    """Return the entry of one file, with its size.
+
+    Args:
+        source: the root of the tree.
+        path: the file's path, relative to it.
+        reason: why it is not published.
+        kind: what it is counted as; empty for the reason.
+        what: what it is, if its name does not say it.
+    """
+    return LeftOut(path, what or what_it_is(path.rpartition("/")[2]), reason, kind, content_size(f"{source}/{path}"))
+
+
+def what_it_is(name: str) -> What:
+    """Return whether a file is an image (CIFTI included), a recording, or anything else, by its name."""
+    return "image" if name.lower().endswith(IMAGE_EXTENSIONS) else what_is(name)
 
 
 class _Walker:
     """The state of one walk."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, choice: Choice) -> None:
+        self.source, self.choice = source, choice
         self.folders: list[Folder] = []
-        self.left_out: Counter[str] = Counter()
+        self.left_out: list[LeftOut] = []
         self.images_kept_out: set[str] = set()
+        self.ignored: list[str] = []
+        self.notes: list[str] = []
+        self._unnamed: dict[KeptOut, tuple[int, int]] = {}
+        """Folders that stand for files which are not published: how many, and their bytes."""
 
     def enter(self, folder: Folder, ignored: list[tuple[str, Ignored]]) -> None:
         """Enter the folder, then the folders in it."""
@@ -117,27 +159,96 @@ class _Walker:
         if folder.parent is not None:
             folder.root = _root_of(folder, files, folders)
         at_root = folder.root.path == folder.path
-        if at_root and IGNORE_FILE in files:
-            ignored = [*ignored, (folder.path, _ignore_rules(Path(self.source, folder.below(IGNORE_FILE))))]
+        if at_root and IGNORE_FILE in files and (rules := self._ignore_rules(folder.below(IGNORE_FILE))):
+            ignored = [*ignored, (folder.path, rules)]
         self.folders.append(folder)
         for name in files:
-            kind = self._kept_out(name, folder.below(name), ignored)
-            if kind is None:
-                folder.files.append(name)
-            elif name != IGNORE_FILE:
-                self.left_out[kind] += 1
-                if looks_like_image(name):
-                    self.images_kept_out.add(folder.below(name))
+            self._take(folder, name, ignored)
         for name in folders:
             path = folder.below(name)
-            if name.startswith("."):
-                self.left_out[HIDDEN] += 1
-            elif at_root and name in OUTSIDE:
-                self.left_out[f"{name}/"] += self._count(path)
-            elif recording := _RECORDING_FOLDER.fullmatch(name):
-                self.left_out[f"*_{recording.group(1)}{recording.group(2)}"] += self._count(path)
+            kept_out = _kept_out(folder, name, at_root)
+            recording = _RECORDING_FOLDER.fullmatch(name)
+            if kept_out is not None and kept_out is not folder.kept_out and not self.choice.reaches(path):
+                self._leave_all(kept_out)
+            elif recording and not kept_out:
+                self._leave_recording(path, f"*_{recording.group(1)}{recording.group(2)}")
             else:
-                self.enter(Folder(path, folder.root, folder), ignored)
+                self.enter(Folder(path, folder.root, folder, kept_out=kept_out), ignored)
+
+    def all_left_out(self) -> list[LeftOut]:
+        """Return what was left out, once the walk is at its end."""
+        return [*self.left_out, *(_folder_entry(*one) for one in self._unnamed.items())]
+
+    def _take(self, folder: Folder, name: str, ignored: list[tuple[str, Ignored]]) -> None:
+        """Index a file, or leave it out."""
+        path, kept_out, hidden = folder.below(name), folder.kept_out, name.startswith(".")
+        self.choice.see(path)
+        if hidden and not self.choice.brings_back(path, hidden=True):
+            self._leave_unnamed(kept_out if kept_out and kept_out.unnamed else _hidden_in(folder.path), path)
+        elif kept_out and not hidden and not self.choice.brings_back(path, kept_out.hidden):
+            self._leave_kept_out(kept_out, path)
+        elif _is_not_utf8(path):
+            self._leave(path, NOT_UTF8)
+        elif self.choice.leaves_out(path):
+            self._leave(path, EXCLUDED)
+        else:
+            folder.files.append(name)
+            if any(rules.has(path[len(root) + 1 :] if root else path) for root, rules in ignored):
+                self.ignored.append(path)
+            return
+        if looks_like_image(name):
+            self.images_kept_out.add(path)
+
+    def _leave(self, path: str, reason: str, kind: str = "", what: What | None = None) -> None:
+        self.left_out.append(left_out(self.source, path, reason, kind, what))
+
+    def _leave_unnamed(self, kept_out: KeptOut, path: str) -> None:
+        """Leave out a file for which its folder stands.
+
+        Bytes of hidden files are not added up: programs write them all the time, and that is no news.
+        """
+        files, size = self._unnamed.get(kept_out, (0, 0))
+        more = 0 if kept_out.hidden else content_size(f"{self.source}/{path}") or 0
+        self._unnamed[kept_out] = files + 1, size + more
+
+    def _leave_kept_out(self, kept_out: KeptOut, path: str) -> None:
+        """Leave out a file of a folder that is not published."""
+        if kept_out.unnamed:
+            self._leave_unnamed(kept_out, path)
+        else:
+            self._leave(path, NOT_UTF8 if _is_not_utf8(path) else kept_out.reason)
+
+    def _leave_all(self, kept_out: KeptOut) -> None:
+        """Leave out a folder with all that is in it."""
+        if kept_out.hidden:
+            self.left_out.append(_hidden_folder(kept_out.path))
+            return
+        for path in self._below(kept_out.path, kept_out):
+            self._leave_kept_out(kept_out, path)
+
+    def _leave_recording(self, top: str, kind: str) -> None:
+        """Leave out the files of a recording that is a folder."""
+        for path in self._below(top):
+            if self.choice.leaves_out(path):
+                self._leave(path, EXCLUDED, what="recording")
+            else:
+                self._leave(path, RECORDING, kind, "recording")
+
+    def _below(self, top: str, kept_out: KeptOut | None = None) -> Iterator[str]:
+        """Yield the files below a folder that is not indexed, sorted. Folders stand for the hidden ones."""
+        unnamed = kept_out if kept_out and kept_out.unnamed else None
+        for at, folders, files in os.walk(f"{self.source}/{top}"):
+            folder = at[len(self.source) + 1 :]
+            if not unnamed:
+                self.left_out += [_hidden_folder(f"{folder}/{name}") for name in folders if name.startswith(".")]
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                path = f"{folder}/{name}"
+                self.choice.see(path)
+                if name.startswith("."):
+                    self._leave_unnamed(unnamed or _hidden_in(folder), path)
+                else:
+                    yield path
 
     def _entries(self, folder: Folder) -> tuple[list[str], list[str]]:
         """Return the names of the files and of the folders in a folder, sorted."""
@@ -152,9 +263,9 @@ class _Walker:
                     if looks_like_image(entry.name):
                         self.images_kept_out.add(folder.below(entry.name))
                     if not _is_folder(entry):
-                        self.left_out[SPECIAL] += 1
+                        self.left_out.append(LeftOut(folder.below(entry.name), what_it_is(entry.name), SPECIAL))
                     elif entry.is_symlink() and _leads_back(entry.path, top):
-                        self.left_out[LOOPS] += 1
+                        self.left_out.append(LeftOut(folder.below(entry.name), "other", LOOPS))
                     else:
                         folders.append(entry.name)
         except OSError as error:
@@ -165,21 +276,47 @@ class _Walker:
             ) from error
         return sorted(files), sorted(folders)
 
-    @staticmethod
-    def _kept_out(name: str, path: str, ignored: list[tuple[str, Ignored]]) -> str | None:
-        """Return why a file is not indexed, or None if it is."""
-        if name.startswith("."):
-            return HIDDEN
-        if not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path):
-            return NOT_UTF8
-        for root, rules in ignored:
-            if rules.has(path[len(root) + 1 :] if root else path):
-                return IGNORED_IMAGES if looks_like_image(name) else IGNORED
-        return None
+    def _ignore_rules(self, path: str) -> Ignored | None:
+        """Return the rules of a .bidsignore, or None if they cannot be read. That is noted."""
+        try:
+            data = Path(self.source, path).read_bytes()
+            require_fetched(data)
+            return Ignored(decode(data).splitlines())
+        except (OSError, ValueError, re.error) as error:
+            reason = unfetched(error) if isinstance(error, FileNotFoundError) else str(error)
+            self.notes.append(f"{path} cannot be read ({reason}), so the files that it names are not counted here.")
+            return None
 
-    def _count(self, path: str) -> int:
-        """Return the number of files below a folder that is not indexed."""
-        return sum(len(files) for _, _, files in os.walk(os.path.join(self.source, path)))  # noqa: PTH118
+
+def _kept_out(folder: Folder, name: str, at_root: bool) -> KeptOut | None:
+    """Return why a folder in this one is not published, or None if it is."""
+    path = folder.below(name)
+    if name.startswith("."):
+        return _hidden_in(path)
+    if folder.kept_out is None and at_root and name in OUTSIDE:
+        return KeptOut(path, f"in {name}/", unnamed=name == "sourcedata")
+    return folder.kept_out
+
+
+def _hidden_in(folder: str) -> KeptOut:
+    """Return that the hidden files of a folder are not published."""
+    return KeptOut(folder, "hidden", hidden=True, unnamed=True)
+
+
+def _hidden_folder(path: str) -> LeftOut:
+    """Return the entry of a hidden folder. git alone writes to one with each command, so nothing in it is counted."""
+    return LeftOut(f"{path}/", "other", HIDDEN_FOLDER, HIDDEN)
+
+
+def _folder_entry(kept_out: KeptOut, counts: tuple[int, int]) -> LeftOut:
+    """Return the entry of a folder that stands for files, with their number and bytes."""
+    files, size = counts
+    path, kind = f"{kept_out.path or '.'}/", HIDDEN if kept_out.hidden else ""
+    return LeftOut(path, "other", kept_out.reason, kind, None if kept_out.hidden else size, files, counted=True)
+
+
+def _is_not_utf8(path: str) -> bool:
+    return not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -210,6 +347,8 @@ def _root_of(folder: Folder, files: list[str], folders: list[str]) -> Root:
     """Return the root that a folder belongs to: a new one, or its parent's."""
     parent = folder.parent
     assert parent is not None
+    if folder.kept_out and folder.kept_out.path == folder.path:
+        return _nested(folder.path, marked=True)
     name = folder.path.rpartition("/")[2]
     has_subjects = any(map(is_subject_folder, folders))
     if DESCRIPTION in files or (has_subjects and not parent.root.marked):
@@ -230,15 +369,3 @@ def _nested(path: str, marked: bool) -> Root:
     parts = path.split("/")
     name = "/".join(part for part in parts if part != "derivatives") or "derivatives"
     return Root(path, path if name == RAW else name, derivative="derivatives" in parts, marked=marked)
-
-
-def _ignore_rules(path: Path) -> Ignored:
-    try:
-        data = path.read_bytes()
-        require_fetched(data)
-        return Ignored(decode(data).splitlines())
-    except (OSError, ValueError) as error:
-        reason = unfetched(error) if isinstance(error, FileNotFoundError) else str(error)
-        raise UnreadableIgnoreFile(
-            f"{path} cannot be read ({reason}), so it is not known what must not be published. Fetch or correct it."
-        ) from error

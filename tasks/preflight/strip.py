@@ -23,6 +23,7 @@ from tasks.preflight.fields import is_description, names_in, parsed
 from tasks.preflight.readable import NotReadable, read_json
 from tasks.preflight.tables import rows_of
 from tasks.values.errors import BadInput
+from tasks.values.left_out import LeftOut, in_order
 from tasks.values.models import Dataset, Image
 from tasks.values.rules import SHOWN, one_line
 
@@ -69,10 +70,11 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
     of_json = lru_cache(maxsize=None)(lambda text: _json(text, fields) if fields.may_be_in(text) else text)
     of_events = lru_cache(maxsize=None)(lambda text: _table(text, fields) if fields.may_be_in(text) else text)
     texts = {path: _text(path, data, fields) for path, data in dataset.texts.items()}
-    gone = sum(data is None for data in texts.values())
-    left_out = dict(dataset.left_out)
-    if gone:
-        left_out[LEFT_OUT] = left_out.get(LEFT_OUT, 0) + gone
+    gone = [
+        LeftOut(path, "other", "cannot be read, and names a field that is stripped", LEFT_OUT, len(dataset.texts[path]))
+        for path, data in texts.items()
+        if data is None
+    ]
     left = replace(
         dataset,
         description=_described(dataset.description, fields),
@@ -80,7 +82,7 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
         texts={path: data for path, data in texts.items() if data is not None},
         participants=_rows(dataset.participants, fields),
         sessions=_rows(dataset.sessions, fields),
-        left_out=dict(sorted(left_out.items())),
+        unpublished=in_order((*dataset.unpublished, *gone)),
     )
     return left, tuple(_unstripped(left, fields))
 

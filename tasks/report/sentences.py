@@ -34,7 +34,9 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.figures import number, size
+from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
 from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
+from tasks.values.ours import LEFT_OUT
 from tasks.values.rules import RULES, Checked, Finding
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
@@ -57,12 +59,13 @@ def cell(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("`", "'")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table. It is cut at `LISTED` rows, with a line that says so."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], whole: bool = False) -> str:
+    """Return a Markdown table. Unless it has to be whole, it is cut at `LISTED` rows, with a line that says so."""
+    shown = len(rows) if whole else LISTED
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(cell(text) for text in row)} |" for row in rows[:LISTED]]
-    if len(rows) > LISTED:
-        lines.append(f"\n... and {len(rows) - LISTED:,} more")
+    lines += [f"| {' | '.join(cell(text) for text in row)} |" for row in rows[:shown]]
+    if len(rows) > shown:
+        lines.append(f"\n... and {len(rows) - shown:,} more")
     return "\n".join(lines)
 
 
@@ -701,7 +704,9 @@ def dry_run(
     if work.drift:
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
     parts += _removals(work.removals, Removals())
-    parts += _left_out(dataset.left_out)
+    parts += _not_published(dataset.unpublished)
+    if to_know := (*dataset.told, *dataset.notes):
+        parts += ["## To know about the dataset", "\n".join(f"- {cell(sentence)}" for sentence in to_know)]
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 
 
@@ -735,9 +740,30 @@ def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> s
 
 
 def _left_out(left_out: Mapping[str, int]) -> list[str]:
-    """Describe the files of the dataset that are not published, counted by kind."""
-    rows = [[kind, f"{count:,}"] for kind, count in sorted(left_out.items())]
+    """Describe the files of the dataset that are not published, counted by kind, in the order that is given."""
+    rows = [[kind, f"{count:,}"] for kind, count in left_out.items()]
     return ["## Left out", table(["kind", "files"], rows)] if rows else []
+
+
+def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
+    """Describe the files of the dataset that are not published: the images by folder, all of them, then the rest."""
+    if not unpublished:
+        return []
+    images = images_by_folder(unpublished)
+    parts = ["## Left out"]
+    if images:
+        rows = [[reason, folder, f"{count:,}"] for (reason, folder), count in images.items()]
+        parts += [f"{number(sum(images.values()), 'image')}:", table(["reason", "folder", "images"], rows, whole=True)]
+    rest = [one for one in unpublished if one.what != "image"]
+    sums = [
+        [reason, f"{of.recording:,}", f"{of.other:,}", size(of.size) if of.size else ""]
+        for reason, of in by_reason(rest).items()
+    ]
+    if sums:
+        head = ["reason", "recordings", "other files", "size"]
+        parts += [f"{number(sum(one.files for one in rest), 'other file')}:", table(head, sums, whole=True)]
+        parts += [table(["kind", "files"], [[kind, f"{count:,}"] for kind, count in by_kind(rest).items()])]
+    return [*parts, f"Each with its size and the reason: `bids/{LEFT_OUT}` in the repo, once it is published."]
 
 
 def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "") -> str:

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
+from tasks.values.left_out import LeftOut, by_kind
 from tasks.values.ours import is_shard, is_text
 
 #: Goes into every digest. It is raised when bids-push itself changes what it writes, and never for an upgraded library.
@@ -109,10 +110,17 @@ class Dataset:
     """The dataset's own small files, published as they are under `bids/`: path in the dataset -> bytes."""
     participants: tuple[Mapping[str, str | None], ...] = ()
     sessions: tuple[Mapping[str, str | None], ...] = ()
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """What is not published: kind (a file extension or a reason) -> number of files."""
+    unpublished: tuple[LeftOut, ...] = ()
+    """Every file of the tree that is not published, with the reason: images first, then recordings, then the rest."""
     notes: tuple[str, ...] = ()
     """Sentences for a person to read before the dataset is published, for example that it has no participants.tsv."""
+    told: tuple[str, ...] = ()
+    """Sentences for the operator alone, for example that a pattern of `exclude` matches nothing."""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What is not published: kind (a file extension or a reason) -> number of files."""
+        return by_kind(self.unpublished)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ _SHARD = re.compile(rf"data/{_NAME}/{_NAME}\.parquet")
 #: The publication record's own names below `bids/`, in upper or lower case, since some file systems do not tell them
 #: apart.
 _RECORD = re.compile(r"(?:shards\.jsonl|record(?:/.*)?)", re.IGNORECASE | re.DOTALL)
+#: The table of what is not published (`tasks.values.left_out`), below `bids/`.
+LEFT_OUT = "left_out.tsv"
 #: The path of a text: a folder of ours, then parts that are not empty, `.` or `..`. The names are the dataset's own.
 _TEXT = re.compile(r"bids(?:/(?!\.{0,2}(?:/|\Z))[^/]+)+", re.DOTALL)
 #: The tables that `tasks.card` makes.
@@ -44,3 +46,8 @@ def is_record(name: str) -> bool:
     A text of the dataset with such a name is not published.
     """
     return _RECORD.fullmatch(name) is not None
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a name below `bids/` is one of our own files, so that no text of the dataset can have it there."""
+    return is_record(name) or name.lower() == LEFT_OUT

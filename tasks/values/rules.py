@@ -89,8 +89,8 @@ RULES: dict[RuleName, Rule] = {
     ),
     "unreadable": Rule(
         "tables and JSON that cannot be read, so nobody has looked for people in them",
-        "Mend the file at the line that is named, or name the file in .bidsignore to leave it out. If it has to stay "
-        "as it is, look through it yourself, and allow it.",
+        "Mend the file at the line that is named, or name the file in exclude to leave it out. If it has to stay as it "
+        "is, look through it yourself, and allow it.",
         'BIDS specification, "Tabular files" and "Key-value files (dictionaries)"',
     ),
     "dicom-header": Rule(
