@@ -132,8 +132,8 @@ class Restoring:
         there = [count for outcome in self.outcomes for count in outcome.there.values()]
         total = self._count(self._sizes)
         return (
-            f"Of {total} of {self.where}, {self._count(restored)} were restored into {self.into.folder}, and "
-            f"{self._count(there)} were there already."
+            f"{total} of {self.where} were wanted in {self.into.folder}: {self._count(restored)} restored now, "
+            f"{self._count(there)} there already."
         )
 
     @staticmethod
