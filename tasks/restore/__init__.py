@@ -28,6 +28,7 @@ from tasks.restore.pages import NotOfOurs
 from tasks.restore.shard import RemoteShard, Row
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
+from tasks.values.figures import number
 from tasks.values.models import ImageContent, ListedFile, Listing
 
 GROUP_BYTES = 256 << 20  # bytes of the files that one task run restores: what is shown as done at once
@@ -96,19 +97,16 @@ def read_published(hub: Hub) -> tuple[Remote, Listing]:
 
 
 @task(name="look", task_run_name="look at what is there", cache_policy=NO_CACHE, persist_result=False)
-def look_at(into: Into, wanted: Wanted) -> int:
+def look_at(into: Into, wanted: Wanted) -> None:
     """Make the folder ready: it can be written to, leftovers of killed runs are gone, and the missing files fit.
-
-    Returns:
-        The number of leftovers that were removed.
 
     Raises:
         CannotWrite, DiskFull: it cannot be made so.
     """
     into.prepare()
-    removed = into.remove_leftovers(path for path, _ in wanted.sizes())
+    if removed := into.remove_leftovers(path for path, _ in wanted.sizes()):
+        get_run_logger().info("Removed %s, which a killed run had left half written.", number(removed, "file"))
     into.require_room(wanted.sizes())
-    return removed
 
 
 def groups(shards: Sequence[WantedShard]) -> Iterator[tuple[WantedShard, ...]]:
