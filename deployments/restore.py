@@ -8,11 +8,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 
 from deployments.commands import alone
 from deployments.runs import NOT_A_SERVER
 from flows.restore_bids import restore_bids
+
+STARTS = 300  # seconds for Prefect's own server to start; its default of 20 is too short for a busy machine
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ def main(given: Given) -> int:
     """
     lists = [list(values) for values in (given.subjects, given.sessions, given.datatypes)]
     try:
-        state = restore_bids(given.repo, str(given.into), given.revision, *lists, return_state=True)
+        with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTS}):
+            state = restore_bids(given.repo, str(given.into), given.revision, *lists, return_state=True)
     except NOT_A_SERVER as error:
         print(
             f"PREFECT_API_URL: the Prefect server at {PREFECT_API_URL.value()} does not answer ({error}). Correct the "
