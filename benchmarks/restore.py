@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from huggingface_hub import HfApi
+from huggingface_hub.utils import disable_progress_bars
 
 from benchmarks.made import image
 from deployments.local_stack import Stack
@@ -95,6 +96,7 @@ def check(source: Path, into: Path) -> None:
 
 
 def main(folder: Path) -> None:
+    disable_progress_bars()
     source = make_tree(folder / "restore-tree")
     size = sum(path.stat().st_size for path in source.rglob("*.nii.gz"))
     place = folder.resolve() / f"restore-{time.time():.0f}"

@@ -227,13 +227,14 @@ def test_what_a_forged_record_says_reaches_no_other_place(
     forged = ["../evil.nii", "/tmp/bids-push-evil.nii", "sub-1/../../evil", ".git/hooks/post-checkout", "a//b", "a\nb"]
     lines.sort(key=lambda line: -len(line["images"]))
     images = lines[0]["images"]
-    earlier, later, other = (line["images"][0] for line in sorted(lines[1:4], key=lambda line: str(line["path"])))
+    earlier, later, other, huge = (line["images"][0] for line in sorted(lines[1:5], key=lambda line: str(line["path"])))
     assert len(images) > len(forged)
     renamed = [image["path"] for image in (*images[: len(forged)], later)]
     for image, path in zip(images, forged, strict=False):
         image["path"] = path
     later["path"] = earlier["path"]  # two files want one path: the first has it
     other["sha256"] = "0" * 64
+    huge["size"] = 1 << 59
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     own.commit([CommitOperationAdd(RECORD, text)], "By hand", own.head())
 
@@ -241,12 +242,13 @@ def test_what_a_forged_record_says_reaches_no_other_place(
 
     assert name_of(state) == "NotAllRestored"
     named = not_restored(state)
-    assert {*forged, earlier["path"], other["path"]} == named.keys()
+    assert {*forged, earlier["path"], other["path"], huge["path"]} == named.keys()
     assert "another file of the repo has this path too" in named[earlier["path"]]
     assert "leads out" in named["../evil.nii"] and "git's own" in named[forged[3]]
+    assert "larger than its shard" in named[huge["path"]]
     assert "has another size or sha256" in named[other["path"]]
     came, wanted = files(into), published_of(bids)
-    assert came == {path: data for path, data in wanted.items() if path not in {*renamed, other["path"]}}
+    assert came == {path: data for path, data in wanted.items() if path not in {*renamed, other["path"], huge["path"]}}
     assert [path for path in tmp_path.iterdir() if "evil" in path.name] == []
     assert not Path("/tmp/bids-push-evil.nii").exists()
 

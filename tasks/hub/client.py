@@ -122,7 +122,7 @@ def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | Non
     if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
         return HubUnreachable(
             f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {error}). Check the network and "
-            "HF_ENDPOINT; what is staged stays staged, and the next run goes on from here."
+            "HF_ENDPOINT; what is staged or restored stays, and the next run goes on from here."
         )
     return None
 

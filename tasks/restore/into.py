@@ -37,6 +37,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 #: What the system says where a file system has no hard links, as on a USB stick.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
+MEANWHILE = "something got this name while it was fetched. It was left as it is: start again, which compares the two"
 OTHER_BYTES = "a file with other bytes is there already. It was left as it is: move it away, and start again"
 
 
@@ -233,12 +234,12 @@ def _give_name(parent: int, temporary: str, name: str) -> None:
     try:
         os.link(temporary, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
     except FileExistsError as error:
-        raise NotRestored(OTHER_BYTES) from error
+        raise NotRestored(MEANWHILE) from error
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
         if any(one.name == name for one in os.scandir(parent)):
-            raise NotRestored(OTHER_BYTES) from error
+            raise NotRestored(MEANWHILE) from error
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
 

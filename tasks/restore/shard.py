@@ -22,7 +22,7 @@ from tasks.restore.wanted import WantedShard
 
 TAIL = 512 << 10  # bytes at the end of a shard that are fetched first: more than the footer and the texts of a session
 BLOCK = 256 << 10  # bytes that are fetched at least where more is needed before the images
-MOST = 256 << 20  # bytes that are ever read into memory at once; no footer or column of texts of ours comes near
+MOST = 64 << 20  # bytes that are ever read into memory at once; no footer or column of texts of ours comes near
 GAP = 64 << 10  # bytes between two images that are rather fetched than asked around: a request takes longer
 CONTENT = ("nifti", "bytes")  # the column that holds the files' bytes
 
@@ -58,13 +58,16 @@ class RemoteShard:
             NotOfOurs: the shard is not written as bids-push writes one, or it is damaged.
         """
         try:
-            size = footer_size(self.read(self.shard.size - ENDING, ENDING))
-            footer = self.read(self.shard.size - ENDING - size, size)
-            found = pages(footer, CONTENT, self.read)
-            with pq.ParquetFile(pa.PythonFile(_File(self), mode="r")) as parquet:
-                table = parquet.read(["path", "size", "sha256"], use_threads=False)
+            return self._rows()
         except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
             raise NotOfOurs(f"it cannot be read ({type(error).__name__})") from error
+
+    def _rows(self) -> dict[str, Row]:
+        size = footer_size(self.read(self.shard.size - ENDING, ENDING))
+        footer = self.read(self.shard.size - ENDING - size, size)
+        found = pages(footer, CONTENT, self.read)
+        with pq.ParquetFile(pa.PythonFile(_File(self), mode="r")) as parquet:
+            table = parquet.read(["path", "size", "sha256"], use_threads=False)
         columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
         places = [place for group in found for place in _single(group)]
         if len(places) != table.num_rows:

@@ -19,6 +19,7 @@ from tasks.values.ours import MOST, is_text
 TEXTS = "bids/"  # the folder of the repo in which the dataset's own texts are
 
 NOT_IN_REPO = "its shard is not in the repo at this commit"
+TOO_LARGE = "the record says that it is larger than its shard"
 TWICE = "another file of the repo has this path too, with other bytes; that one was taken"
 A_FOLDER = "it is the folder of another file of the repo"
 
@@ -160,7 +161,9 @@ class _Plan:
         if listed is None:
             self.refused |= {image.path: NOT_IN_REPO for image in files}
             return WantedShard(line.path, 0, ())
-        mine = tuple(image for image in files if self._takes(image.path, image.sha256))
+        self.refused |= {image.path: TOO_LARGE for image in files if image.size > listed.size}
+        fitting = (image for image in files if image.size <= listed.size)
+        mine = tuple(image for image in fitting if self._takes(image.path, image.sha256))
         return WantedShard(line.path, listed.size, mine)
 
     def text(self, name: str, listed: ListedFile | None) -> ListedFile | None:
