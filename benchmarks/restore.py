@@ -46,12 +46,14 @@ snapshot_download("bench/raw", repo_type="dataset", local_dir=sys.argv[1])
 print(time.perf_counter() - begin)
 """
 RESTORE = """
-import resource, sys, time
+import re, sys, time
+from pathlib import Path
 from flows.restore_bids import restore_bids
 begin = time.perf_counter()
 state = restore_bids("bench/published", sys.argv[1], return_state=True)
 assert state.name == "Restored", state
-print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+seconds, status = time.perf_counter() - begin, Path("/proc/self/status").read_text()
+print(seconds, int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1e3)
 """
 
 
@@ -78,7 +80,10 @@ def publish(stack: Stack, source: Path, staging: Staging) -> None:
 
 
 def timed(code: str, stack: Stack, into: Path) -> list[float]:
-    """What a new process prints, with a cache of its own."""
+    """What a new process prints, with a cache of its own.
+
+    Its memory is not what getrusage says, which begins with the peak of this process.
+    """
     home = into.with_suffix(".home")
     environment = {**stack.environment, "HF_HOME": str(home)}
     done = subprocess.run(

@@ -47,7 +47,6 @@ XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3}
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 
 MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
-READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps the answer small
 STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last one repeats
 STALE_PATIENCE = 180.0  # seconds to wait in all for a head that is too old
@@ -569,7 +568,7 @@ class Hub:
             hf_raise_for_status(response)
             if response.status_code != expected:
                 raise Refused(f"{what}: {self.target.endpoint} answered {response.status_code} and not {expected}.")
-            yield from response.iter_raw(READ_CHUNK)
+            yield from response.iter_raw()
 
     def read(self, path: str, commit: str) -> bytes | None:
         """Return a text's bytes at `commit`, or None if there is no such file.
