@@ -11,6 +11,7 @@ PARTS = (
     "benchmarks.hub",
     "benchmarks.small_shards",
     "benchmarks.resume",
+    "benchmarks.restore",
 )
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
-        return ["deploy", "worker", "gate", "staging", "watch", "demo", "local-hub", "completion"]
+        return ["deploy", "worker", "gate", "restore", "staging", "watch", "demo", "local-hub", "completion"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, if there is one."""
@@ -105,6 +105,32 @@ def gate(
     from deployments import gate as done
 
     raise SystemExit(done.main(done.Given(gate, decision, removals, confirm_repo, remove_stale, note)))
+
+
+@bids_push.command(context_settings=HELP)
+@click.argument("repo", metavar="REPO")
+@click.argument("into", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER")
+@click.option("--revision", default="main", show_default=True, help="A branch, a tag or a commit.")
+@click.option("--subject", "subjects", multiple=True, metavar="SUB", help="Only this subject. May be repeated.")
+@click.option("--session", "sessions", multiple=True, metavar="SES", help="Only this session. May be repeated.")
+@click.option("--datatype", "datatypes", multiple=True, metavar="TYPE", help="Only this one, for example anat.")
+def restore(
+    repo: str,
+    into: Path,
+    revision: str,
+    subjects: tuple[str, ...],
+    sessions: tuple[str, ...],
+    datatypes: tuple[str, ...],
+) -> None:
+    """Bring a published dataset back into a folder.
+
+    Each file is checked by its sha256, and nothing in FOLDER is overwritten. Typed again, it goes on with what is
+    missing. It needs no worker and no Prefect server; a private repo needs HF_TOKEN, or `hf auth login`. Exit code 0:
+    all of it is restored; 1: not, and what is printed last says what and why.
+    """
+    from deployments import restore as done
+
+    raise SystemExit(done.main(done.Given(repo, into, revision, subjects, sessions, datatypes)))
 
 
 @bids_push.command(context_settings=HELP)

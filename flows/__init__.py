@@ -1,1 +1,1 @@
-"""The two flows: the whole chain (`push_bids`), and only its last part (`cleanup_staging`)."""
+"""The flows: the chain (`push_bids`), its last part alone (`cleanup_staging`), and the way back (`restore_bids`)."""

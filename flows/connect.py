@@ -1,4 +1,4 @@
-"""What both flows do first: read their parameters, reach the Hub, and find the folders."""
+"""What every flow does first: read their parameters, reach the Hub, and find the folders."""
 
 import os
 import re
@@ -35,17 +35,23 @@ BlockName = Annotated[
 ]
 
 
-def connect(repo_id: str, revision: str, token_block: str) -> Hub:
+def connect(repo_id: str, revision: str, token_block: str, to_read: bool = False) -> Hub:
     """Return the target on its Hub. The token comes from the environment, or from the Secret block of that name.
+
+    Args:
+        repo_id: the repo.
+        revision: the branch; to read, also a tag or a commit.
+        token_block: the name of the Secret block, or nothing.
+        to_read: whether the target is only read, which may need no token.
 
     Raises:
         BadInput: a name or a setting cannot be used, or there is no such block.
-        NoToken: no token is configured.
+        NoToken: no token is configured, and one is needed.
     """
     Settings()  # a bad setting is reported before anything is done
     if problem := repo_id_problem(repo_id) or branch_problem(revision):
         raise BadInput(problem)
-    return Hub.connect(repo_id, revision, _token_of(token_block) if token_block else None)
+    return Hub.connect(repo_id, revision, _token_of(token_block) if token_block else None, to_read)
 
 
 def _token_of(block_name: str) -> str:

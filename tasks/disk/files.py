@@ -33,7 +33,7 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
     The temporary name belongs to the target, not to the writer. Two runs never write one target (`tasks.disk.staging`),
     and what a killed writer left is overwritten by the next one instead of piling up. After an error the temporary file
-    is emptied and not unlinked: only `tasks.cleanup` deletes.
+    is emptied and not unlinked: only `tasks.cleanup` deletes what is staged.
 
     Args:
         path: the file to write; its folder is made if needed.

@@ -13,7 +13,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     RepositoryNotFoundError,
@@ -46,7 +47,6 @@ XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3}
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 
 MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
-READ_CHUNK = 1 << 20  # bytes read from the Hub at a time
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps the answer small
 STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last one repeats
 STALE_PATIENCE = 180.0  # seconds to wait in all for a head that is too old
@@ -121,7 +121,7 @@ def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | Non
     if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
         return HubUnreachable(
             f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {error}). Check the network and "
-            "HF_ENDPOINT; what is staged stays staged, and the next run goes on from here."
+            "HF_ENDPOINT; what is staged or restored stays, and the next run goes on from here."
         )
     return None
 
@@ -130,6 +130,11 @@ def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
     said = error.server_message or str(error).strip().splitlines()[0]
     if isinstance(error, RevisionNotFoundError):
         return RepoMissing(f"{what}: the revision is not there ({said}).")
+    if isinstance(error, GatedRepoError):
+        return NotAllowed(
+            f"{what}: people have to ask for access to this repo ({said}). Ask on its page on the Hub, with the "
+            "account of the token in HF_TOKEN, and start again when it is granted."
+        )
     # The client takes a 401 without a code for a private repo, so the repo's own error comes before the status.
     status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
     explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
@@ -214,8 +219,14 @@ class Hub:
     """The newest head seen so far."""
 
     @classmethod
-    def connect(cls, repo_id: str, revision: str, token: str | None = None) -> "Hub":
+    def connect(cls, repo_id: str, revision: str, token: str | None = None, to_read: bool = False) -> "Hub":
         """Return the target on the endpoint that huggingface_hub is set up for (HF_ENDPOINT).
+
+        Args:
+            repo_id: the repo.
+            revision: the branch; to read, also a tag or a commit.
+            token: the token; None for the one that is configured.
+            to_read: whether the target is only read. That needs no token where everybody may see the repo.
 
         Raises:
             NoToken: no token was given, and none is configured.
@@ -223,6 +234,8 @@ class Hub:
         """
         require_address(constants.ENDPOINT)
         token = token or get_token()
+        if not token and to_read:
+            return cls(Target(constants.ENDPOINT, repo_id, revision), "")
         if not token:
             raise NoToken(
                 "no token for the Hub: set HF_TOKEN in the worker's environment, run `hf auth login` there, or name a "
@@ -234,7 +247,7 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """huggingface_hub's client for this endpoint and token."""
-        return HfApi(endpoint=self.target.endpoint, token=self.token)
+        return HfApi(endpoint=self.target.endpoint, token=self.token or False)  # False: no token, and not its own one
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
@@ -511,21 +524,58 @@ class Hub:
         Returns:
             The number of bytes and their sha256, both taken here.
         """
-        url = hf_hub_url(self.target.repo_id, path, repo_type="dataset", revision=commit, endpoint=self.target.endpoint)
-        headers = build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}  # the bytes as stored
         digest, size = hashlib.sha256(), 0
+        for chunk in self._stream(path, commit, f"reading {path} back from {self.target}", httpx2.codes.OK, {}):
+            digest.update(chunk)
+            size += len(chunk)
+            into.write(chunk)
+        return size, digest.hexdigest()
+
+    def stream(self, path: str, commit: str, start: int, size: int) -> Generator[bytes, None, None]:
+        """Yield a part of a file's bytes as they come, as the Hub sends them now. They are not verified.
+
+        Args:
+            path: the file.
+            commit: the commit of the file.
+            start: the first byte.
+            size: how many bytes, at least one.
+
+        Raises:
+            Refused: the file is not there, is shorter, or this Hub sends no parts of files.
+            HubUnreachable: fewer bytes came.
+        """
+        what, left = f"reading {path} from {self.target}", size
+        asked = {"Range": f"bytes={start}-{start + size - 1}"}
+        for chunk in self._stream(path, commit, what, httpx2.codes.PARTIAL_CONTENT, asked):
+            left -= len(chunk)
+            yield chunk
+        if left:
+            raise HubUnreachable(f"{what}: {left} bytes of {size} did not come. The next try goes on from here.")
+
+    def _stream(
+        self, path: str, commit: str, what: str, expected: httpx2.codes, more: Mapping[str, str]
+    ) -> Iterator[bytes]:
+        """Yield what the Hub answers to a GET of a file, as it is stored.
+
+        Args:
+            path: the file.
+            commit: the commit of the file.
+            what: what is being done, for an error's message.
+            expected: the status of an answer that holds what was asked for.
+            more: more headers of the request.
+        """
+        url = hf_hub_url(self.target.repo_id, path, repo_type="dataset", revision=commit, endpoint=self.target.endpoint)
+        headers = {**build_hf_headers(token=self.token or False), "Accept-Encoding": "identity", **more}
         with (
-            self.explained(f"reading {path} back from {self.target}"),
+            self.explained(what),
             get_session().stream("GET", url, headers=headers, follow_redirects=True) as response,
         ):
             if response.is_error:
                 response.read()  # the error's body, for its message
             hf_raise_for_status(response)
-            for chunk in response.iter_raw(READ_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                into.write(chunk)
-        return size, digest.hexdigest()
+            if response.status_code != expected:
+                raise Refused(f"{what}: {self.target.endpoint} answered {response.status_code} and not {expected}.")
+            yield from response.iter_raw()
 
     def read(self, path: str, commit: str) -> bytes | None:
         """Return a text's bytes at `commit`, or None if there is no such file.

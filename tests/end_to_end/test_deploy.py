@@ -143,7 +143,7 @@ def test_parameters_that_cannot_be_right_are_refused_before_anything_starts(push
 
 
 def test_every_parameter_of_the_forms_is_described(runs: Runs) -> None:
-    for name in ("push-bids/manual", "push-bids/nightly", "cleanup-staging/cleanup"):
+    for name in ("push-bids/manual", "push-bids/nightly", "cleanup-staging/cleanup", "restore-bids/restore"):
         schema = runs.client.read_deployment_by_name(name).parameter_openapi_schema
         for field, what in schema["properties"].items():
             assert len(what.get("description", "")) > 15, f"{name}: {field}"

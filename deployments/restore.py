@@ -1,0 +1,59 @@
+"""`bids-push restore`: the flow `restore_bids` in this process, for those who have no worker and no Prefect server.
+
+Prefect starts a server of its own in this process where PREFECT_API_URL names none, and ends it with the run. Where it
+names one, the run is seen in its UI.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+from deployments.commands import alone
+from deployments.runs import NOT_A_SERVER
+from flows.restore_bids import restore_bids
+
+STARTS = 300  # seconds for Prefect's own server to start; its default of 20 is too short for a busy machine
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says."""
+
+    repo: str
+    into: Path
+    revision: str = "main"
+    subjects: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    datatypes: tuple[str, ...] = ()
+
+
+def main(given: Given) -> int:
+    """Restore, and print how it ended.
+
+    Returns:
+        The exit code: 0 if all of it is restored, else 1.
+    """
+    lists = [list(values) for values in (given.subjects, given.sessions, given.datatypes)]
+    try:
+        with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTS}):
+            state = restore_bids(given.repo, str(given.into), given.revision, *lists, return_state=True)
+    except NOT_A_SERVER as error:
+        print(
+            f"PREFECT_API_URL: the Prefect server at {PREFECT_API_URL.value()} does not answer ({error}). Correct the "
+            "address; or unset it, which needs no server.",
+            file=sys.stderr,
+        )
+        return 1
+    good = state.is_completed()
+    print(state.message, file=sys.stdout if good else sys.stderr)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    alone("restore")

@@ -1,0 +1,141 @@
+"""The middle and the end of a restore: groups of shards at the same time, what is told on the way, and the state."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, as_completed
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows.steps import Steps, quoted
+from tasks.disk.paths import as_typed, resolved
+from tasks.hub.client import Hub
+from tasks.record.remote import Remote
+from tasks.restore import NotAllRestored, Outcome, groups, not_all, restore_group, restore_texts
+from tasks.restore.into import Into
+from tasks.restore.wanted import Wanted, WantedShard
+from tasks.values.errors import PushError
+from tasks.values.figures import number, size
+
+SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
+KEPT = 10_000  # files that the artifact names
+
+#: What a published dataset does not hold as files, however much of it is restored.
+NOT_FILES = (
+    "What the repo does not hold as files did not come back: below the root, sidecars, bval, bvec and events.tsv are "
+    "columns of the images, as are the rows of sessions.tsv and scans.tsv; recordings, and what the card says was left "
+    "out, were never published. So this is no whole copy of the source."
+)
+
+
+def folder_of(into: str) -> Into:
+    """Return the folder that somebody typed, with `~` expanded.
+
+    Raises:
+        BadInput: it cannot be a path.
+    """
+    return Into(resolved(as_typed(into, "into")))
+
+
+@dataclass
+class Restoring:
+    """The part of one run that brings the files."""
+
+    hub: Hub
+    remote: Remote
+    into: Into
+    wanted: Wanted
+    where: str
+    steps: Steps
+    outcomes: list[Outcome] = field(default_factory=list)
+    _artifact: UUID | None = None
+    _shown: float = 0.0
+
+    def done(self) -> State:
+        """Restore all files, and return the state in which the run ends.
+
+        Raises:
+            NotAllRestored: some could not be restored; the others are.
+            PushError: the Hub does not answer, or the disk is full; the message says what is restored so far.
+        """
+        get_run_logger().info("%s: %s to have in %s.", self.where, self._count(self._sizes), self.into.folder)
+        try:
+            self._restore()
+        except PushError as error:
+            raise type(error)(f"{error}\nSo far: {self._sentence()} Start again to go on from there.") from error
+        failures = {**self.wanted.refused}
+        for outcome in self.outcomes:
+            failures |= outcome.failures
+        if not failures:
+            return Completed(name="Restored", message=f"{self._sentence()} {NOT_FILES}")
+        rows = [{"file": path, "why": why} for path, why in sorted(failures.items())[:KEPT]]
+        create_table_artifact(rows, key="not-restored", description=f"{number(len(failures), 'file')} not restored")
+        raise NotAllRestored(
+            f"{number(len(failures), 'file')} could not be restored. {self._sentence()} Nothing that was there was "
+            f"changed. See to these, and start again:\n{not_all(failures)}"
+        )
+
+    def _restore(self) -> None:
+        texts = Outcome()
+        self.outcomes.append(texts)
+        self.steps.take(restore_texts, self.hub, self.remote.commit, self.into, quoted(self.wanted), quoted(texts))
+        for future in as_completed([self._submit(group) for group in groups(self.wanted.shards)]):
+            future.result()
+            self._show()
+
+    def _submit(self, shards: tuple[WantedShard, ...]) -> PrefectFuture[Outcome]:
+        outcome = Outcome()
+        self.outcomes.append(outcome)
+        name = Path(shards[0].path).stem
+        label = name if len(shards) == 1 else f"{name} and {len(shards) - 1} more"
+        submit = cast(Callable[..., PrefectFuture[Outcome]], restore_group.submit)  # its overloads know no wait_for
+        arguments = self.hub, self.remote.commit, self.into, quoted(shards), quoted(outcome), label
+        return submit(*arguments, wait_for=list(self.steps.last))
+
+    def _show(self) -> None:
+        """Update the progress artifact and the log, unless it was done a moment ago."""
+        total = self._total
+        done = sum(sum(sizes.values()) for sizes in self._done())
+        if done < total and monotonic() - self._shown < SHOW_EVERY:
+            return
+        self._shown = monotonic()
+        percent, what = round(100 * done / total, 1) if total else 100.0, self._sentence()
+        get_run_logger().info("%s", what)
+        if self._artifact is None:
+            created = create_progress_artifact(percent, key="restore-progress", description=what)
+            self._artifact = cast(UUID, created)  # in async code the same function gives a coroutine
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=what)
+
+    @cached_property
+    def _total(self) -> int:
+        return sum(self._sizes)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [size for _, size in self.wanted.sizes()]
+
+    def _done(self) -> Iterator[dict[str, int]]:
+        for outcome in self.outcomes:
+            yield outcome.restored
+            yield outcome.there
+
+    def _sentence(self) -> str:
+        restored = [count for outcome in self.outcomes for count in outcome.restored.values()]
+        there = [count for outcome in self.outcomes for count in outcome.there.values()]
+        total = self._count(self._sizes)
+        return (
+            f"{total} of {self.where} were wanted in {self.into.folder}: {self._count(restored)} restored now, "
+            f"{self._count(there)} there already."
+        )
+
+    @staticmethod
+    def _count(sizes: list[int]) -> str:
+        return f"{number(len(sizes), 'file')} ({size(sum(sizes))})"

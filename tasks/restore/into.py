@@ -1,0 +1,256 @@
+"""The folder that a dataset is restored into: what is in it stays, and what comes is whole or not there.
+
+A file is written under a temporary name beside its place, hashed on the way, flushed, and given its name only if it has
+the bytes that it should have. Its name is given by a hard link, which fails where something has that name by then;
+a rename would replace it. So nothing of the user's is ever overwritten, however late it came.
+
+Each folder on the way is opened with O_NOFOLLOW, relative to the one before, so no link leads out of the folder. The
+folder itself may be reached through a link, since a person has named it.
+
+The writer of a temporary file holds a lock on it. One that nobody holds is the leftover of a run that was killed, and
+is removed; those of a run that works at the same time in the same folder are left alone.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from tasks.disk.staging import NO_ROOM, CannotWrite, DiskFull
+from tasks.disk.untrusted import opened
+from tasks.values.figures import size as sized
+
+TEMPORARY = re.compile(r"\.bids-push-[0-9a-f]{16}\.part")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_EXISTING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+#: What the system says where a file system has no hard links, as on a USB stick.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+MEANWHILE = "something got this name while it was fetched. It was left as it is: start again, which compares the two"
+OTHER_BYTES = "a file with other bytes is there already. It was left as it is: move it away, and start again"
+
+
+class NotRestored(Exception):
+    """One file is not restored. The message says why; the others go on."""
+
+
+@dataclass(frozen=True)
+class Into:
+    """The folder that files are restored into."""
+
+    folder: Path
+
+    def prepare(self) -> None:
+        """Make the folder if it is missing, and check that files can be written in it.
+
+        Raises:
+            CannotWrite: they cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            why = None if os.access(self.folder, os.W_OK | os.X_OK) else "no right to write there"
+        except OSError as error:
+            why = error.strerror or str(error)
+        if why:
+            raise CannotWrite(
+                f"nothing can be restored into {self.folder} ({why}). Give the user who runs this the right to write "
+                "there, or name another folder in `into`."
+            )
+
+    def require_room(self, sizes: Iterable[tuple[str, int]]) -> None:
+        """Check that the files which are not there yet fit on the disk.
+
+        Args:
+            sizes: path and bytes of each file.
+
+        Raises:
+            DiskFull: they do not fit; nothing was written.
+        """
+        needed = sum(size for path, size in sizes if not self._taken(path))
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise DiskFull(
+                f"the files that are missing in {self.folder} have {sized(needed)}, and its disk has {sized(free)} "
+                "free. Nothing was written. Make room there, name a folder on a larger disk in `into`, or restore a "
+                "part: subjects, sessions or datatypes."
+            )
+
+    def _taken(self, path: str) -> bool:
+        """Return whether something has this path already, whatever it is."""
+        try:
+            with self._place(path) as (parent, name):
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except (NotRestored, OSError):
+            return True
+        return True
+
+    def remove_leftovers(self, paths: Iterable[str]) -> int:
+        """Remove the temporary files of runs that were killed, in the folders of these files, and return how many.
+
+        Where the file system has no locks, nobody knows whether another run still writes them, and they stay.
+        """
+        removed = 0
+        for folder in sorted({path.rpartition("/")[0] for path in paths}):
+            with suppress(OSError), opened(self.folder, folder.split("/") if folder else ()) as parent:
+                removed += sum(
+                    _removed(parent, one.name) for one in os.scandir(parent) if TEMPORARY.fullmatch(one.name)
+                )
+        return removed
+
+    def has(self, path: str, size: int, same: Callable[[BufferedReader], bool]) -> bool:
+        """Return whether a file is there already.
+
+        Args:
+            path: its path.
+            size: its bytes.
+            same: says whether a file of this size has the right bytes.
+
+        Raises:
+            NotRestored: something else is there.
+        """
+        try:
+            with self._place(path) as (parent, name):
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                if not stat.S_ISREG(status.st_mode):
+                    raise NotRestored(
+                        "something that is no file is there already, such as a link. It was left as it is"
+                    )
+                with os.fdopen(os.open(name, _EXISTING, dir_fd=parent), "rb") as stream:
+                    if status.st_size != size or not same(stream):
+                        raise NotRestored(OTHER_BYTES)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def put(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> None:
+        """Write a file.
+
+        Args:
+            path: its path.
+            size: its bytes.
+            sha256: of its bytes.
+            chunks: its bytes as they come.
+
+        Raises:
+            NotRestored: other bytes came, or something has this path by now.
+            DiskFull: they do not fit.
+            OSError: the system does not let it be written.
+        """
+        try:
+            with self._place(path, make=True) as (parent, name), _temporary(parent) as (temporary, stream):
+                digest, came = hashlib.sha256(), 0
+                for chunk in chunks:
+                    digest.update(chunk)
+                    came += stream.write(chunk)
+                if (came, digest.hexdigest()) != (size, sha256):
+                    raise NotRestored(
+                        f"the Hub sends other bytes than were published: {came} bytes, sha256 "
+                        f"{digest.hexdigest()[:12]}, where {size} bytes, sha256 {sha256[:12]}, were published"
+                    )
+                stream.flush()
+                os.fsync(stream.fileno())
+                _give_name(parent, temporary, name)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DiskFull(
+                    f"the disk of {self.folder} is full ({error.strerror}). Make room there, and start again: what is "
+                    "restored stays, and is not fetched again."
+                ) from error
+            raise
+
+    def flush(self, paths: Iterable[str]) -> None:
+        """Flush the folders of these files, so that their names survive a power cut."""
+        for folder in {path.rpartition("/")[0] for path in paths}:
+            with suppress(OSError), opened(self.folder, folder.split("/") if folder else ()) as parent:
+                os.fsync(parent)
+
+    @contextmanager
+    def _place(self, path: str, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the folder that a file belongs into. Yield its descriptor and the file's name in it.
+
+        Raises:
+            NotRestored: a link, or something else that is no folder, is on the way.
+            FileNotFoundError: there is no such folder, and it is not to be made.
+        """
+        *folders, name = path.split("/")
+        descriptor = os.open(self.folder, _FOLDER)
+        try:
+            for depth, part in enumerate(folders, start=1):
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=descriptor)
+                try:
+                    inner = os.open(part, _FOLDER, dir_fd=descriptor)
+                except NotADirectoryError as error:
+                    on_the_way = "/".join(folders[:depth])
+                    raise NotRestored(
+                        f"{on_the_way} is a link or a file, and no folder. It was left as it is"
+                    ) from error
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+
+def has_sha256(sha256: str) -> Callable[[BufferedReader], bool]:
+    """Return a function that says whether a stream has the bytes with this sha256."""
+    return lambda stream: hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+
+
+@contextmanager
+def _temporary(parent: int) -> Iterator[tuple[str, BinaryIO]]:
+    """Make a temporary file in an open folder. Yield its name, and the stream to write to. Its name goes in the end."""
+    name = f".bids-push-{secrets.token_hex(8)}.part"
+    with os.fdopen(os.open(name, _NEW, 0o666, dir_fd=parent), "wb") as stream:
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield name, stream
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=parent)
+
+
+def _give_name(parent: int, temporary: str, name: str) -> None:
+    """Give a file its name.
+
+    Raises:
+        NotRestored: something has it by now.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+    except FileExistsError as error:
+        raise NotRestored(MEANWHILE) from error
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if any(one.name == name for one in os.scandir(parent)):
+            raise NotRestored(MEANWHILE) from error
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def _removed(parent: int, name: str) -> bool:
+    """Remove a temporary file, unless somebody writes it or it is no file. Return whether it went."""
+    try:
+        with os.fdopen(os.open(name, _EXISTING, dir_fd=parent), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return False
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=parent)
+    except OSError:
+        return False
+    return True

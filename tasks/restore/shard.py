@@ -1,0 +1,210 @@
+"""A shard on the Hub, of which only the parts are fetched that are wanted, as streams.
+
+One request brings the end of the shard: the footer, the columns beside the images, and the small images too. The images
+that are not in it come in streams, one for all that follow each other. So a file whose bytes are there already costs
+nothing, and no image is ever in memory whole.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.hub.client import Hub
+from tasks.restore.pages import ENDING, NotOfOurs, Page, footer_size, pages
+from tasks.restore.wanted import WantedShard
+
+TAIL = 512 << 10  # bytes at the end of a shard that are fetched first: more than the footer and the texts of a session
+BLOCK = 256 << 10  # bytes that are fetched at least where more is needed before the images
+MOST = 64 << 20  # bytes that are ever read into memory at once; no footer or column of texts of ours comes near
+GAP = 64 << 10  # bytes between two images that are rather fetched than asked around: a request takes longer
+CONTENT = ("nifti", "bytes")  # the column that holds the files' bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a shard without its file's bytes, and where these are in the shard."""
+
+    path: str
+    size: int
+    sha256: str
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """The first byte after the file's."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class RemoteShard:
+    """A shard at one commit."""
+
+    hub: Hub
+    shard: WantedShard
+    commit: str
+
+    @cached_property
+    def rows(self) -> Mapping[str, Row]:
+        """The rows by path.
+
+        Raises:
+            NotOfOurs: the shard is not written as bids-push writes one, or it is damaged.
+        """
+        try:
+            return self._rows()
+        except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
+            raise NotOfOurs(f"it cannot be read ({type(error).__name__})") from error
+
+    def _rows(self) -> dict[str, Row]:
+        size = footer_size(self.read(self.shard.size - ENDING, ENDING))
+        footer = self.read(self.shard.size - ENDING - size, size)
+        found = pages(footer, CONTENT, self.read)
+        with pq.ParquetFile(pa.PythonFile(_File(self), mode="r")) as parquet:
+            table = parquet.read(["path", "size", "sha256"], use_threads=False)
+        columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
+        places = [place for group in found for place in _single(group)]
+        if len(places) != table.num_rows:
+            raise NotOfOurs(f"it has {len(places)} pages of images for {table.num_rows} rows")
+        return {
+            path: Row(path, size, sha256, page.start + page.size - size)
+            for path, size, sha256, page in zip(*columns, places, strict=True)
+        }
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return some bytes of the shard, out of what is in memory if it is there.
+
+        Raises:
+            NotOfOurs: the shard has no such part, or nothing of ours is as large.
+        """
+        if start < 0 or size < 0 or start + size > self.shard.size or size > MOST:
+            raise NotOfOurs("it names a part of itself that it does not have")
+        if start >= self._tail_start:
+            begin = start - self._tail_start
+            return self._tail[begin : begin + size]
+        least = min(max(size, BLOCK), self.shard.size - start)
+        return b"".join(self.hub.stream(self.shard.path, self.commit, start, least))[:size]
+
+    def contents(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Iterator[bytes | memoryview]]]:
+        """Yield rows, each with its file's bytes as they come. The bytes of one end where the next one is asked for.
+
+        Raises:
+            Transient: the Hub does not answer, or stops in the middle.
+            NotOfOurs: a row's bytes are said to be outside of the shard.
+        """
+        ordered = sorted(rows, key=lambda row: row.start)
+        if any(row.start < 0 or row.size < 0 or row.stop > self.shard.size for row in ordered):
+            raise NotOfOurs("it says of a file that it is outside of the shard")
+        for row in ordered:
+            if row.start >= self._tail_start:
+                yield row, iter([self.read(row.start, row.size)])
+        for run in _runs([row for row in ordered if row.start < self._tail_start]):
+            start, stop = run[0].start, max(row.stop for row in run)
+            if start == stop:  # no byte to ask for
+                yield from ((row, iter(())) for row in run)
+                continue
+            with closing(self.hub.stream(self.shard.path, self.commit, start, stop - start)) as chunks:
+                stream = _Stream(chunks, start)
+                yield from ((row, stream.part(row.start, row.stop)) for row in run)
+
+    @property
+    def _tail_start(self) -> int:
+        return max(self.shard.size - TAIL, 0)
+
+    @cached_property
+    def _tail(self) -> bytes:
+        if not self.shard.size:
+            return b""
+        start = self._tail_start
+        return b"".join(self.hub.stream(self.shard.path, self.commit, start, self.shard.size - start))
+
+
+def _single(group: Sequence[Page]) -> Iterator[Page]:
+    """Yield the pages of a row group, each of which has to be that of one row."""
+    for number, page in enumerate(group):
+        if page.first_row != number:
+            raise NotOfOurs("it has more than one image in a page")
+        yield page
+
+
+def _runs(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Yield rows that follow each other in the shard, with little between them."""
+    run = list(rows[:1])
+    for before, row in pairwise(rows):
+        if not before.stop <= row.start <= before.stop + GAP:
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
+
+
+class _Stream:
+    """Bytes of a shard as they come, out of which parts are taken in their order. What is not taken is passed over."""
+
+    def __init__(self, chunks: Iterator[bytes], start: int) -> None:
+        self._chunks = chunks
+        self._at = start
+        self._here = memoryview(b"")
+
+    def part(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes from `start` to `stop`, which are positions in the shard."""
+        while self._at < stop:
+            if not self._here:
+                self._here = memoryview(next(self._chunks, b"") or self._ended())
+            if self._at < start:
+                self._take(start - self._at)
+            else:
+                yield self._take(stop - self._at)
+
+    def _take(self, most: int) -> memoryview:
+        taken, self._here = self._here[:most], self._here[most:]
+        self._at += len(taken)
+        return taken
+
+    def _ended(self) -> bytes:
+        raise NotOfOurs("it ends before its last file")
+
+
+class _File(io.RawIOBase):
+    """A shard as pyarrow reads a file."""
+
+    def __init__(self, shard: RemoteShard) -> None:
+        self._shard = shard
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read from anywhere."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._shard.shard.size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the position on."""
+        left = max(self._shard.shard.size - self._at, 0)
+        found = self._shard.read(self._at, left if size < 0 else min(size, left))
+        self._at += len(found)
+        return found
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer."""
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)

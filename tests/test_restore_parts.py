@@ -1,0 +1,144 @@
+"""The parts of a restore without a Hub: what is wanted, what a damaged shard costs, and how a file gets its name."""
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.hub.client import Hub
+from tasks.record.remote import Remote
+from tasks.restore import Outcome, groups, restore_shard
+from tasks.restore.into import MEANWHILE, Into, NotRestored
+from tasks.restore.pages import NotOfOurs, read_struct
+from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
+from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
+
+NAME = "sub-1/anat/sub-1_T1w.nii"
+
+
+class LocalHub:
+    """Gives parts of a file as a Hub does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def stream(self, path: str, commit: str, start: int, size: int) -> Iterator[bytes]:
+        for at in range(start, start + size, 5000):
+            yield self._data[at : min(at + 5000, start + size)]
+
+
+@given(st.binary(max_size=300))
+def test_what_is_no_struct_is_told_and_nothing_else(data: bytes) -> None:
+    with suppress(NotOfOurs):
+        assert isinstance(read_struct(data), dict)
+
+
+def test_a_byte_that_is_another_one_anywhere_costs_files_of_its_shard_and_none_comes_wrong(
+    staged: Callable[[int], list[Receipt]], bids: Path, tmp_path: Path
+) -> None:
+    (receipt,) = staged(1)
+    (file,) = tmp_path.rglob("*.parquet")
+    data = file.read_bytes()
+    shard = WantedShard(receipt.path, receipt.size, receipt.images)
+    places = st.one_of(st.integers(0, len(data) - 1), st.integers(len(data) - 40_000, len(data) - 1))
+
+    @settings(max_examples=40)
+    @given(places, st.integers(1, 255))
+    def try_it(place: int, change: int) -> None:
+        damaged = bytearray(data)
+        damaged[place] ^= change
+        outcome = Outcome()
+        with TemporaryDirectory(dir=tmp_path) as folder:
+            restore_shard(cast(Hub, LocalHub(bytes(damaged))), "commit", Into(Path(folder)), shard, outcome)
+            came = {path for path in Path(folder).rglob("*") if path.is_file()}
+            assert {path.relative_to(folder).as_posix() for path in came} == outcome.restored.keys()
+            assert all(path.read_bytes() == (bids / path.relative_to(folder)).read_bytes() for path in came)
+        assert {image.path for image in receipt.images} == outcome.restored.keys() | outcome.failures.keys()
+
+    try_it()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_comes_to_be_there_while_a_file_is_fetched_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refused(*arguments: object, **named: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+
+    def chunks() -> Iterator[bytes]:
+        yield b"theirs"
+        (tmp_path / NAME).write_bytes(b"mine")
+
+    with pytest.raises(NotRestored, match=MEANWHILE):
+        Into(tmp_path).put(NAME, 6, hashlib.sha256(b"theirs").hexdigest(), chunks())
+    assert [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] == [b"mine"]
+
+
+def test_a_leftover_goes_and_what_another_run_writes_stays(tmp_path: Path) -> None:
+    folder = (tmp_path / NAME).parent
+    folder.mkdir(parents=True)
+    dead, alive, yours = (folder / name for name in (f".bids-push-{'0' * 16}.part", f".bids-push-{'1' * 16}.part", "x"))
+    for file in (dead, alive, yours):
+        file.write_bytes(b"half")
+    (folder / f".bids-push-{'2' * 16}.part").symlink_to(yours)
+    with alive.open("wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert Into(tmp_path).remove_leftovers([NAME]) == 1
+    assert not dead.exists() and alive.exists() and yours.read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("path", ["/a", "a/../b", "..", "a//b", "./a", "a/", "", "a/.GIT/config", "a\0b", "a\nb"])
+def test_a_path_that_no_dataset_has_is_refused(path: str) -> None:
+    assert problem(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["README", NAME, "sub-ä/anat/x.nii.gz", "a b/c.nii", "..a/b..nii", ".gitmodules/x.nii"]
+)
+def test_a_path_that_a_dataset_may_have_is_taken(path: str) -> None:
+    assert problem(path) is None
+
+
+def remote_of(**shards: list[str]) -> tuple[Remote, Listing]:
+    """A target whose shards have files with these paths, each with its own bytes."""
+    lines, listed = {}, {}
+    for name, paths in shards.items():
+        path = f"data/{name}/{name}.parquet"
+        images = tuple(
+            ImageContent(path=one, size=1, sha256=hashlib.sha256(f"{name}{one}".encode()).hexdigest()) for one in paths
+        )
+        facts: dict[str, Any] = {"digest": "0" * 64, "sha256": "0" * 64, "size": 100, "rows": len(paths)}
+        lines[path] = PublishedShard(path=path, images=images, **facts)
+        listed[path] = ListedFile(path, 100, "0" * 64)
+    return Remote("commit", PublicationRecord(shards=lines)), Listing("commit", listed)
+
+
+def test_a_file_that_has_the_path_of_a_folder_is_refused_and_what_is_in_the_folder_comes() -> None:
+    found = wanted(*remote_of(a=["x/y", "z"], b=["x/y/w.nii"]), Subset(), "lab/x")
+    assert found.refused == {"x/y": A_FOLDER}
+    assert [path for path, _ in found.sizes()] == ["z", "x/y/w.nii"]
+
+
+def test_a_derivatives_images_belong_to_their_subject_too() -> None:
+    raw, derived, other = NAME, f"derivatives/x/{NAME}", "sub-2/func/sub-2_bold.nii"
+    published = remote_of(a=[raw, derived], b=[other])
+    assert [path for path, _ in wanted(*published, Subset(subjects=["1"]), "x").sizes()] == [raw, derived]
+    assert [path for path, _ in wanted(*published, Subset(datatypes=["func"]), "x").sizes()] == [other]
+
+
+def test_small_shards_are_restored_together_and_a_large_one_alone() -> None:
+    sizes = [1, 1, 300 << 20, 1, *[1] * 200]
+    shards = [WantedShard(str(number), size, ()) for number, size in enumerate(sizes)]
+    assert [len(group) for group in groups(shards)] == [2, 1, 128, 73]
