@@ -24,7 +24,7 @@ from huggingface_hub.utils import disable_progress_bars
 from benchmarks.made import image
 from deployments.local_stack import Stack
 from tasks.commit import commit
-from tasks.commit.besides import Besides
+from tasks.commit.other_files import Besides
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.load import load

@@ -27,7 +27,7 @@ from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.report.evidence import Gate
 from tasks.runs.ended_gates import name_ended_gates
 from tasks.values.errors import PushError
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 
 NAMED = 5  # names of strangers that are listed for a target
 

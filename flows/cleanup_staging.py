@@ -6,10 +6,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.tail import leftovers_besides, tail, tail_again
 from flows.target import HeldTarget, on_target
+from flows.verify_to_cleanup import leftovers_besides, tail, tail_again
 from tasks.approve import at_its_gate, claim
-from tasks.record.compare import disagreement
+from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import Evidence, copies
 from tasks.runs.this_run import named_for_the_night

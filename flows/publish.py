@@ -19,13 +19,13 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 
-from flows.steps import Steps, quoted, run_after, that_ran
+from flows.run_graph import Steps, quoted, run_after, that_ran
 from tasks.commit import ContestedTarget, commit_batch
-from tasks.commit.besides import Besides
+from tasks.commit.other_files import Besides
 from tasks.disk.contents import ContentCache
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
-from tasks.record.compare import Work
+from tasks.record.published import Work
 from tasks.record.remote import Remote
 from tasks.report.progress import Progress
 from tasks.runs.lease import Lease

@@ -15,7 +15,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BeforeValidator, Field
 
 from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.ends import (
+from flows.find_work import Found, Order, find, find_again, would_stop
+from flows.messages import (
     earlier_of,
     failures,
     log_waiting,
@@ -27,7 +28,6 @@ from flows.ends import (
     show_findings,
     skipped,
 )
-from flows.find import Found, Order, find, find_again, would_stop
 from flows.publish import Publishing
 from flows.removal import (
     asked_already,
@@ -38,17 +38,17 @@ from flows.removal import (
     to_ask,
     to_draw,
 )
-from flows.steps import quoted
-from flows.tail import Approved, tail, tail_again
+from flows.run_graph import quoted
 from flows.target import HeldTarget, on_target
 from flows.verified import expected_on_hub
+from flows.verify_to_cleanup import Approved, tail, tail_again
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.bids.absent import absent
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
-from tasks.commit.besides import Besides, as_recorded, outdated
+from tasks.commit.other_files import Besides, as_recorded, outdated
 from tasks.disk.staging import Target
 from tasks.record.change import identity_of
-from tasks.record.compare import Work
+from tasks.record.published import Work
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals
 from tasks.report.evidence import Evidence, copies

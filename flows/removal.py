@@ -14,14 +14,14 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.tail import Approved, closed
 from flows.target import HeldTarget
 from flows.verified import verified
+from flows.verify_to_cleanup import Approved, closed
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
 from tasks.record.accepted import read_accepted
-from tasks.record.compare import Work
-from tasks.record.kept import all_of, open_again, read_keepings, read_kept
+from tasks.record.kept_removals import all_of, open_again, read_keepings, read_kept
+from tasks.record.published import Work
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals, pictures_of
 from tasks.record.removed_before import read_removed, write_removed
@@ -31,7 +31,7 @@ from tasks.report.evidence import Evidence, Kept, RemovalPlan, VerificationFaile
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.report.status import is_open
 from tasks.runs.this_run import ThisRun
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Verification
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from flows.connect import BlockName, RepoId, Revision, connect
 from flows.restoring import Restoring, folder_of
-from flows.steps import Steps, quoted
+from flows.run_graph import Steps, quoted
 from flows.target import ended_by
 from tasks.restore import look_at, read_published
 from tasks.restore.wanted import Subset, wanted

@@ -14,7 +14,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.steps import Steps, quoted
+from flows.run_graph import Steps, quoted
 from tasks.disk.paths import as_typed, resolved
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote
@@ -22,7 +22,7 @@ from tasks.restore import NotAllRestored, Outcome, groups, not_all, restore_grou
 from tasks.restore.into import Into
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 
 SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
 KEPT = 10_000  # files that the artifact names

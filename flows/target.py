@@ -13,13 +13,13 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 
 from flows.connect import connect, staging_of
-from flows.steps import Steps
+from flows.run_graph import Steps
 from tasks.approve import Superseded, read_gate
 from tasks.disk.paths import printable
 from tasks.disk.staging import NO_ROOM, DiskFull, Staging
 from tasks.hub.client import Hub
-from tasks.hub.heads import FILE as HEAD
-from tasks.hub.heads import NewestHead
+from tasks.hub.newest_head import FILE as HEAD
+from tasks.hub.newest_head import NewestHead
 from tasks.report.status import StatusBoard, status_at
 from tasks.runs.lease import Lease, holding
 from tasks.runs.this_run import ThisRun

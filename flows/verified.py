@@ -11,11 +11,11 @@ from functools import partial
 
 from prefect.logging import get_run_logger
 
-from flows.steps import quoted
+from flows.run_graph import quoted
 from flows.target import HeldTarget
 from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
-from tasks.disk.rounds import read_round, write_round
-from tasks.record.compare import disagreement
+from tasks.disk.sample_rounds import read_round, write_round
+from tasks.record.published import disagreement
 from tasks.report import sentences
 from tasks.report.evidence import Evidence, VerificationReport
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Verification

@@ -7,7 +7,7 @@
 - Every byte is hashed twice on its way. The first time is before the group is sent, unless this very process has
   written the file and nobody has touched it since. The second time is by the client while it sends. A shard may be
   committed (`tasks.commit`) only if both agree with the receipt. Any other shard is handed back, to be staged again.
-- Before a shard is committed, it is known whether the repo takes it, and as what kind of file (`tasks.hub.kept_out`).
+- Before a shard is committed, it is known whether the repo takes it, and as what kind of file (`tasks.hub.repo_rules`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +21,8 @@ from prefect.logging import get_run_logger
 
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
-from tasks.hub.kept_out import require_kept
 from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.repo_rules import require_kept
 from tasks.values.models import Receipt
 
 

@@ -4,7 +4,7 @@ There are three levels, each with everything of the one before:
 
 - `listing`: the path, size and sha256 of every expected shard in the listing (all pages), and its line in the record.
 - `sample`: some shards are read back from the Hub, byte for byte: those just sent, and those that are due
-  (`tasks.disk.rounds`), so that every shard comes back once in a stated number of nights.
+  (`tasks.disk.sample_rounds`), so that every shard comes back once in a stated number of nights.
 - `full`: every shard is read back.
 
 A shard that failed before is read back at any level (`tasks.disk.failed`).
@@ -39,10 +39,10 @@ from prefect.logging import get_run_logger
 from tasks.bids.decode import Undecodable, decode, picture
 from tasks.bids.pictures import MAX_SLICES
 from tasks.disk.failed import Cause, Failure
-from tasks.disk.rounds import Round
+from tasks.disk.sample_rounds import Round
 from tasks.hub.client import Hub, Refused
 from tasks.hub.patience import RETRIES, retry_while_busy
-from tasks.record.compare import disagreement
+from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import ShardCheck, VerificationReport
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification

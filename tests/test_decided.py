@@ -15,19 +15,19 @@ from prefect.states import Completed, Running, Suspended
 
 from deployments.local_stack import Stack
 from flows.removal import asked_already, settled, to_ask
-from flows.tail import Approved, never_asked
 from flows.target import HeldTarget, on_target
 from flows.verified import expected_on_hub
+from flows.verify_to_cleanup import Approved, never_asked
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
 from tasks.record.accepted import Accepted, write_accepted
-from tasks.record.kept import Keeping, keep, open_again, read_kept
+from tasks.record.kept_removals import Keeping, keep, open_again, read_kept
 from tasks.record.removals import Removals, as_file
 from tasks.remove import RemovalNotApproved
 from tasks.report.evidence import Approval, Fate, Gate
 from tasks.runs.this_run import ThisRun
 from tasks.values.models import ImageContent, PublicationRecord, PublishedShard
-from tests.test_compare import line, listed, listing, spec
+from tests.test_published import line, listed, listing, spec
 
 # What has to be on the Hub.
 

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from deployments.local_stack import REPO, wait_until
 from tasks.commit import commit
-from tasks.commit.besides import Besides
+from tasks.commit.other_files import Besides
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub.client import Hub, NotAllowed, RepoMissing, TokenRejected, Transient

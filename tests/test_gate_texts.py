@@ -14,8 +14,8 @@ from deployments.gate import readable
 from tasks.commit import subject_line
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
-from tasks.record.compare import Drift
-from tasks.record.kept import Keeping
+from tasks.record.kept_removals import Keeping
+from tasks.record.published import Drift
 from tasks.record.removals import PublishedFile, Removals
 from tasks.report.evidence import (
     Evidence,

@@ -16,7 +16,7 @@ from tasks.card import side_files
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.load import EmptyDataset, load
-from tasks.record.compare import Work
+from tasks.record.published import Work
 from tasks.report.sentences import dry_run
 from tasks.values.errors import BadInput
 from tasks.values.models import Dataset, PublicationRecord

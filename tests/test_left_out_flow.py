@@ -19,7 +19,9 @@ def test_a_repo_without_the_table_gets_it_by_a_night_that_sends_no_shard(
 ) -> None:
     (own_bids / "poster.pdf").write_bytes(b"%PDF")
     with monkeypatch.context() as earlier:
-        earlier.setattr("flows.find.side_files", lambda of: {k: v for k, v in side_files(of).items() if k != TABLE})
+        earlier.setattr(
+            "flows.find_work.side_files", lambda of: {k: v for k, v in side_files(of).items() if k != TABLE}
+        )
         push(own_bids, target, root)
     shards = shards_on(target)
     assert shards and target.read(TABLE, target.head()) is None

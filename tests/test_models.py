@@ -16,7 +16,7 @@ from tasks.values.models import (
     PublishedShard,
     PublishedText,
 )
-from tasks.values.ours import is_shard, is_text
+from tasks.values.our_paths import is_shard, is_text
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 paths = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -5,7 +5,7 @@ requests and processes for real, and after each step checks the invariants that 
 
 - a staged file goes only by a cleanup that was approved after its verification, or by the hand that damaged it here;
 - whatever the record and the listing of the Hub agree on has the bytes of a fresh build of the same images;
-- the table of `tasks.record.compare` decides the next run's work: as many embeds and bytes as were missing, no more;
+- the table of `tasks.record.published` decides the next run's work: as many embeds and bytes as were missing, no more;
 - a shard with a source file that cannot be published is never sent, and the others are;
 - the token is in no file.
 """
@@ -26,14 +26,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.commit import commit
-from tasks.commit.besides import Besides
+from tasks.commit.other_files import Besides
 from tasks.disk.contents import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, Transient
 from tasks.load import load
 from tasks.plan import plan
-from tasks.record.compare import Work, decide, disagreement
+from tasks.record.published import Work, decide, disagreement
 from tasks.record.remote import Remote, read_remote
 from tasks.report.evidence import Approval, Choice, Gate, shown_as
 from tasks.stage import stage

@@ -463,6 +463,27 @@ def test_an_address_in_a_path_is_found_and_not_repeated(tmp_path: Path, path: st
     assert in_paths(tmp_path, path) == ([("e-mail address", (shown,))] if shown else [])
 
 
+def test_the_names_of_files_that_are_left_out_stand_in_their_table_without_what_is_found_in_them(
+    tmp_path: Path,
+) -> None:
+    people = [["participant_id", "name"], ["sub-01", "John Doe"]]
+    files = {
+        "participants.tsv": people,
+        "code/of_doe.py": "",
+        "code/a@b.org/for-john_doe@b.org.py": "",
+        "sub-01/20190724.pdf": "",
+    }
+    loaded = bids.one_subject(tmp_path, files)
+    left, found = check(load(loaded), Statement("no faces", (), ("name",)))
+    assert not [one for one in found.stops if one.rule == "personal-path"]
+    table = side_files(left)["bids/left_out.tsv"].decode()
+    assert [line.split("\t")[0] for line in table.splitlines()[1:]] == [
+        "code/(address)/for-(name)_(address).py",
+        "code/of_(name).py",
+        "sub-01/(date).pdf",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "path", "shown"),
     [

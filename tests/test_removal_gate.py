@@ -12,7 +12,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from deployments.local_stack import Stack
 from tasks.approve import read_gate
 from tasks.disk.staging import Target
-from tasks.record.kept import read_keepings
+from tasks.record.kept_removals import read_keepings
 from tasks.record.remote import CARD, RECORD
 from tasks.record.removed_before import read_removed
 from tasks.report.status import status_at

@@ -12,7 +12,7 @@ from tasks.card import side_files
 from tasks.card.pictures import FOLDER
 from tasks.disk.staging import Staging
 from tasks.load import load
-from tasks.record.kept import KEPT, Keeping, all_of, forget, keep, open_again, read_keepings, read_kept
+from tasks.record.kept_removals import KEPT, Keeping, all_of, forget, keep, open_again, read_keepings, read_kept
 from tasks.record.removals import (
     LONGEST,
     Removals,
@@ -33,7 +33,7 @@ from tasks.values.models import (
     PublishedText,
     ShardSpec,
 )
-from tests.test_compare import spec
+from tests.test_published import spec
 
 SHA = "a" * 64
 #: What a hand-edited record may say, and what none of our plans may ever hold.

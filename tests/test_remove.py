@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deployments.local_stack import REPO
 from tasks.commit import commit
-from tasks.commit.besides import Besides, as_recorded
+from tasks.commit.other_files import Besides, as_recorded
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote, read_remote
 from tasks.record.removals import Removals, find_removals

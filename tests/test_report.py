@@ -4,7 +4,7 @@ import pytest
 
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
-from tasks.record.compare import Drift
+from tasks.record.published import Drift
 from tasks.record.removals import PublishedFile
 from tasks.report.evidence import (
     Approval,
@@ -33,7 +33,7 @@ from tasks.report.sentences import (
     verified,
     what_was_removed,
 )
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.rules import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)

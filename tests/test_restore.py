@@ -22,7 +22,7 @@ from deployments.local_stack import REPO
 from flows.restore_bids import restore_bids
 from tasks.card import side_files
 from tasks.commit import commit
-from tasks.commit.besides import Besides, as_recorded
+from tasks.commit.other_files import Besides, as_recorded
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.load import load

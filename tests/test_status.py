@@ -18,7 +18,7 @@ from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
-from tasks.record.kept import Keeping, keep
+from tasks.record.kept_removals import Keeping, keep
 from tasks.record.remote import RECORD
 from tasks.report.lineage import artifact_key
 from tasks.report.status import TargetStatus

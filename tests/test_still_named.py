@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.record.still_named import still_named, subjects_gone, subjects_of
-from tests.test_compare import spec
+from tests.test_published import spec
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State
 from deployments.local_stack import REPO, wait_until
 from flows.push_bids import push_bids
 from tasks.commit import commit
-from tasks.commit.besides import Besides
+from tasks.commit.other_files import Besides
 from tasks.hub.client import Hub
 from tasks.record.remote import CARD, read_remote
 from tasks.runs import lease

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.local_stack import Stack
 from tasks.commit import commit
-from tasks.commit.besides import Besides, outdated
+from tasks.commit.other_files import Besides, outdated
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
 from tasks.record.remote import CARD, RECORD, read_remote

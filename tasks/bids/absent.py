@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.models import Image
 
 FOLDERS_NAMED = 3  # in a command; more subjects than that are `sub-*`

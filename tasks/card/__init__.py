@@ -22,7 +22,7 @@ from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures
 from tasks.card.versions import CardVersions
 from tasks.values.left_out import as_table
 from tasks.values.models import Dataset, PublicationRecord
-from tasks.values.ours import LEFT_OUT, is_reserved
+from tasks.values.our_paths import LEFT_OUT, is_reserved
 from tasks.values.rules import Checked
 
 __all__ = [

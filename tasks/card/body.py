@@ -12,10 +12,10 @@ from tasks.card import markdown as md
 from tasks.card.counts import PublishedImages
 from tasks.card.front import config_name
 from tasks.card.pictures import Pictures
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.left_out import by_kind, by_reason
 from tasks.values.models import ENTITIES, Dataset
-from tasks.values.ours import LEFT_OUT
+from tasks.values.our_paths import LEFT_OUT
 from tasks.values.rules import OF_HEADERS, RULES, Checked, Defacing, RuleName
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/

@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.commit.batch import Batch, landed
-from tasks.commit.besides import Besides
+from tasks.commit.other_files import Besides
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote
@@ -30,7 +30,7 @@ from tasks.report.evidence import RemovalPlan
 from tasks.report.sentences import what_was_removed, whose
 from tasks.transfer import Transferred
 from tasks.values.errors import PushError
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.models import PublicationRecord, PublishedShard
 
 COMMIT_TRIES = 8  # how often somebody else may move the head in a row before the run gives up

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from tasks.commit.besides import Besides, holds
+from tasks.commit.other_files import Besides, holds
 from tasks.hub.client import Hub
-from tasks.hub.kept_out import require_kept
+from tasks.hub.repo_rules import require_kept
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
 from tasks.remove import deletions
 from tasks.values.models import PublicationRecord, PublishedShard, PublishedText

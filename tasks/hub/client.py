@@ -36,7 +36,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
 from tasks.disk.staging import Target
-from tasks.hub.heads import NewestHead
+from tasks.hub.newest_head import NewestHead
 from tasks.values.errors import BadInput, PushError
 from tasks.values.models import Gated, ListedFile, Listing
 

@@ -37,15 +37,15 @@ from tasks.load.errors import (
     UnreadableTable,
     listed,
 )
-from tasks.load.places import REASONS, Place, place
+from tasks.load.rows import REASONS, Place, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
 from tasks.load.texts import is_text, read_text
 from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, left_out, looks_like_image, walk, what_it_is
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.left_out import CIFTI, OTHER, RECORDING, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image
-from tasks.values.ours import is_reserved
+from tasks.values.our_paths import is_reserved
 
 __all__ = [
     "EmptyDataset",

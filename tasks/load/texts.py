@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks.bids.annex import require_fetched
 from tasks.bids.text import NotText, decode
 from tasks.load.tree import Folder
-from tasks.values.figures import size
+from tasks.values.format import size
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")

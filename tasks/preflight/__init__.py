@@ -25,7 +25,7 @@ from tasks.bids.licence import OTHER, UNKNOWN, licence
 from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
-from tasks.preflight.paths import check_paths
+from tasks.preflight.paths import check_paths, hide_in_left_out
 from tasks.preflight.strip import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
@@ -60,6 +60,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
     dataset, unstripped = stripped(loaded, statement.strip)
     found = Findings()
     check_paths(loaded, dataset, found)
+    dataset = hide_in_left_out(loaded, dataset)
     check_fields(dataset, found)
     check_descriptions(dataset, found)
     check_tables(dataset, found)

@@ -1,5 +1,7 @@
 """Paths: finds dates, e-mail addresses and names of people in the names of files and folders that are published.
 
+Names of files that are not published are published too, in bids/left_out.tsv: there they stand without what is found.
+
 Only what can be known is looked for: eight digits that are a day later than 1925, in what belongs to a subject; what
 has the form of an e-mail address; and names that participants.tsv gives people, as it is before anything is stripped.
 A path is a finding's file, so what was found is taken out of it: `sub-01/ses-(date)/...`.
@@ -7,14 +9,17 @@ A path is a finding's file, so what was found is taken out of it: `sub-01/ses-(d
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tasks.bids.text import Row
 from tasks.preflight.names import LAST_SHIFTED_YEAR, NAMES, is_placeholder, plain
 from tasks.preflight.tables import PARTICIPANTS, rows_of
+from tasks.values.left_out import in_order
 from tasks.values.models import Dataset
 from tasks.values.rules import Findings
 
+KINDS = 3  # of what is looked for in a path
 SHORTEST = 3  # letters of a name: a shorter one is in too many labels
 
 _EXTENSION = re.compile(r"(?:\.nii)?(?:\.[A-Za-z]{2,4})?$")
@@ -40,6 +45,26 @@ def check_paths(dataset: Dataset, published: Dataset, found: Findings) -> None:
     for path in (*(image.path for image in published.images), *published.texts):
         for what, shown in _in_path(path, names):
             found.add("personal-path", what, shown)
+
+
+def hide_in_left_out(dataset: Dataset, published: Dataset) -> Dataset:
+    """Return the dataset with the paths of files that are left out as the table of them may have them.
+
+    Args:
+        dataset: the dataset as it was loaded.
+        published: the same without what is stripped.
+    """
+    names = _names_of(dataset)
+    hidden = (replace(one, path=_hidden(one.path, names)) for one in published.unpublished)
+    return replace(published, unpublished=in_order(hidden))
+
+
+def _hidden(path: str, names: Collection[str]) -> str:
+    for _ in range(KINDS):
+        for _, shown in _in_path(path, names):
+            path = shown
+            break
+    return path
 
 
 def _in_path(path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:

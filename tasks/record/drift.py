@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tasks.record.compare import Drift
+from tasks.record.published import Drift
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
 from tasks.values.models import Listing, PublicationRecord, ShardSpec
-from tasks.values.ours import is_shard
+from tasks.values.our_paths import is_shard
 
 
 def drift_around(
@@ -13,7 +13,7 @@ def drift_around(
 ) -> Iterator[Drift]:
     """Yield what somebody else has done to the record, and to files in the places of the dataset's own texts.
 
-    What they have done to shards is found where the shards are compared (`tasks.record.compare`).
+    What they have done to shards is found where the shards are compared (`tasks.record.published`).
     """
     record = remote.record
     if RECORD in listing.files:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.hub.client import Hub
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
-from tasks.record.compare import Drift
+from tasks.record.published import Drift
 from tasks.values.models import Gated, ListedFile, Listing, PublicationRecord
 
 RECORD = "bids/shards.jsonl"

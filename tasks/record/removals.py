@@ -2,8 +2,8 @@
 
 How it works: `find_removals` compares the publication record with the plan, and with the texts that would be published
 now. Something that the record names and the dataset does not have is a removal under two conditions: the repo holds it
-as the record says, and it lies in a folder of ours by strict patterns (`tasks.values.ours`, and the one below). Anybody
-may have edited the record, so what it says is data, not an order. There are three kinds of removal:
+as the record says, and it lies in a folder of ours by strict patterns (`tasks.values.our_paths`, and the one below).
+Anybody may have edited the record, so what it says is data, not an order. There are three kinds of removal:
 
 - a *shard* that the plan no longer has;
 - *rows* of a shard that the plan still has. Its new version would not have these rows, so the whole shard is held back;
@@ -12,8 +12,8 @@ may have edited the record, so what it says is data, not an order. There are thr
 A line of the record is `lost` if it stands for nothing: its file is neither in the repo nor in the dataset, or is none
 of ours. The next commit drops such lines from the record, and no file with them.
 
-A person's decision to keep removals is remembered beside the staged shards (`tasks.record.kept`). Nothing here removes
-anything: only `tasks.remove` does.
+A person's decision to keep removals is remembered beside the staged shards (`tasks.record.kept_removals`). Nothing here
+removes anything: only `tasks.remove` does.
 """
 
 import re
@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 
 from pydantic import Field
 
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.models import (
     ListedFile,
     Listing,
@@ -33,7 +33,7 @@ from tasks.values.models import (
     ShardSpec,
     Value,
 )
-from tasks.values.ours import is_shard, is_text
+from tasks.values.our_paths import is_shard, is_text
 
 NAMED = 3  # of each kind in a sentence; the artifacts have all
 LONGEST = 1000  # characters of the longest path in the repo that is taken for one of ours: BIDS names are far shorter

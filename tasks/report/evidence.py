@@ -13,7 +13,7 @@ from typing import Literal
 
 from tasks.disk.failed import FailedShard, Failure, explained
 from tasks.disk.staging import SHARD_SUFFIX, Staging
-from tasks.record.compare import Drift
+from tasks.record.published import Drift
 from tasks.record.removals import PublishedFile, Removals
 from tasks.values.errors import PushError
 from tasks.values.models import (

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.models import Receipt
 
 SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server

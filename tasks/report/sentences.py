@@ -16,8 +16,8 @@ from tasks.bids.absent import absent
 from tasks.bids.pictures import strip
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
-from tasks.record.compare import Drift, Work
-from tasks.record.kept import Keeping
+from tasks.record.kept_removals import Keeping
+from tasks.record.published import Drift, Work
 from tasks.record.removals import Removals
 from tasks.record.still_named import subjects_of
 from tasks.report.evidence import (
@@ -33,10 +33,10 @@ from tasks.report.evidence import (
     VerificationReport,
 )
 from tasks.values.errors import PushError
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
 from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
-from tasks.values.ours import LEFT_OUT
+from tasks.values.our_paths import LEFT_OUT
 from tasks.values.rules import RULES, Checked, Finding
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all

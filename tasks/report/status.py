@@ -30,19 +30,19 @@ from pydantic import ValidationError
 
 from tasks.disk.failed import WHAT, read_failed, unsound_shards
 from tasks.disk.files import write_whole
-from tasks.disk.rounds import Round
+from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.record.change import TooMuchChanged
-from tasks.record.compare import Drift, Work
-from tasks.record.kept import Keeping, read_keepings, read_kept
+from tasks.record.kept_removals import Keeping, read_keepings, read_kept
+from tasks.record.published import Drift, Work
 from tasks.record.removals import Removals
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
 from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, still_named_in, table
 from tasks.runs.ended_gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.models import Value, Verification
 
 LAST_RUNS = 10  # runs in the artifact's table

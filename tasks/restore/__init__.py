@@ -28,7 +28,7 @@ from tasks.restore.pages import NotOfOurs
 from tasks.restore.shard import RemoteShard, Row
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.models import ImageContent, ListedFile, Listing
 
 GROUP_BYTES = 256 << 20  # bytes of the files that one task run restores: what is shown as done at once

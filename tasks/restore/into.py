@@ -28,7 +28,7 @@ from typing import BinaryIO
 
 from tasks.disk.staging import NO_ROOM, CannotWrite, DiskFull
 from tasks.disk.untrusted import opened
-from tasks.values.figures import size as sized
+from tasks.values.format import size as sized
 
 TEMPORARY = re.compile(r"\.bids-push-[0-9a-f]{16}\.part")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from tasks.bids.names import folder_label, parse, subject_of
 from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
-from tasks.values.ours import MOST, is_text
+from tasks.values.our_paths import MOST, is_text
 
 TEXTS = "bids/"  # the folder of the repo in which the dataset's own texts are
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from tasks.values.figures import number
+from tasks.values.format import number
 
 What = Literal["image", "recording", "other"]
 ORDER: tuple[What, ...] = ("image", "recording", "other")

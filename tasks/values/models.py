@@ -20,7 +20,7 @@ from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from tasks.values.left_out import LeftOut, by_kind
-from tasks.values.ours import is_shard, is_text
+from tasks.values.our_paths import is_shard, is_text
 
 #: Goes into every digest. It is raised when bids-push itself changes what it writes, and never for an upgraded library.
 LAYOUT_VERSION = 1

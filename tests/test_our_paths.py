@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.card import side_files
 from tasks.load import load
 from tasks.values.models import ShardSpec
-from tasks.values.ours import is_shard, is_text
+from tasks.values.our_paths import is_shard, is_text
 
 FOREIGN = [
     "", "/", ".", "..", "README.md", ".gitattributes", "data", "data/", "data/x.parquet", "data//x.parquet",

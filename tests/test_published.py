@@ -1,4 +1,4 @@
-"""The table of states in `tasks.record.compare`, row by row, and what holds for every mixture of them."""
+"""The table of states in `tasks.record.published`, row by row, and what holds for every mixture of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.disk.staging import Staging
-from tasks.record.compare import FOREIGN_PARQUET, Drift, Work, decide
+from tasks.record.published import FOREIGN_PARQUET, Drift, Work, decide
 from tasks.record.removals import Removals, find_removals
 from tasks.values.models import (
     Image,

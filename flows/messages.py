@@ -14,7 +14,7 @@ from flows.verified import expected_on_hub, verified
 from tasks.approve import read_gate
 from tasks.bids.absent import Absent, absent
 from tasks.hub.client import Hub
-from tasks.record.compare import Drift, Work, disagreement
+from tasks.record.published import Drift, Work, disagreement
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.still_named import still_named, subjects_gone
@@ -23,7 +23,7 @@ from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open
 from tasks.values.errors import PushError
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
 from tasks.values.rules import Checked
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.disk.rounds import Round, read_round, write_round
+from tasks.disk.sample_rounds import Round, read_round, write_round
 from tasks.values.models import PublishedShard
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)

@@ -8,7 +8,7 @@ from operator import eq
 from tasks.record.remote import Remote
 from tasks.report.evidence import RemovalPlan
 from tasks.values.models import DatasetIdentity, ListedFile, Listing, PublicationRecord, PublishedText
-from tasks.values.ours import is_text
+from tasks.values.our_paths import is_text
 
 CardOf = Callable[[PublicationRecord, str | None], str]
 """A function that returns the card for a record, given the card that is on the Hub now."""

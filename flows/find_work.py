@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.connect import source_of
-from flows.ends import say_what_is_there, say_what_was_changed, show_findings
+from flows.messages import say_what_is_there, say_what_was_changed, show_findings
 from flows.removal import settled
-from flows.steps import quoted
+from flows.run_graph import quoted
 from flows.target import HeldTarget
 from tasks.bids.absent import absent
 from tasks.card import side_files
@@ -21,15 +21,15 @@ from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.change import Change, change
-from tasks.record.compare import Work, decide
 from tasks.record.drift import drift_around, replaced_texts
+from tasks.record.published import Work, decide
 from tasks.record.remote import Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.values.errors import PushError
-from tasks.values.figures import number
+from tasks.values.format import number
 from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
 from tasks.values.rules import Checked, PreflightStopped, Statement
 from tasks.values.settings import Settings

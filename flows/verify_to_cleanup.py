@@ -10,13 +10,13 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows.steps import quoted
+from flows.run_graph import quoted
 from flows.target import HeldTarget
 from flows.verified import verified
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
 from tasks.disk.staging import Staging
-from tasks.record.kept import Keeping, forget, keep
+from tasks.record.kept_removals import Keeping, forget, keep
 from tasks.remove import RemovalNotApproved
 from tasks.report import sentences
 from tasks.report.evidence import (
@@ -33,7 +33,7 @@ from tasks.report.evidence import (
 )
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.runs.this_run import ui_link
-from tasks.values.figures import number, size
+from tasks.values.format import number, size
 from tasks.values.models import Receipt, Verification
 from tasks.values.settings import Settings
 
