@@ -24,7 +24,7 @@ from tasks.load import load
 from tasks.plan import plan
 from tasks.preflight import check
 from tasks.values.models import Dataset, Image
-from tasks.values.rules import Statement
+from tasks.values.preflight_rules import Statement
 from tests import bids_examples
 
 ROUNDS = 7

@@ -12,10 +12,10 @@ from flows.messages import say_what_is_there, say_what_was_changed, show_finding
 from flows.removal import settled
 from flows.run_graph import quoted
 from flows.target import HeldTarget
-from tasks.bids.absent import absent
+from tasks.bids.not_fetched import absent
 from tasks.card import side_files
-from tasks.disk.contents import FILE as CACHE
-from tasks.disk.contents import ContentCache
+from tasks.disk.content_cache import FILE as CACHE
+from tasks.disk.content_cache import ContentCache
 from tasks.load import load_dataset
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
@@ -31,7 +31,7 @@ from tasks.report import sentences
 from tasks.values.errors import PushError
 from tasks.values.format import number
 from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
-from tasks.values.rules import Checked, PreflightStopped, Statement
+from tasks.values.preflight_rules import Checked, PreflightStopped, Statement
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 

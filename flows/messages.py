@@ -10,9 +10,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.target import HeldTarget
-from flows.verified import expected_on_hub, verified
+from flows.verification import expected_on_hub, verified
 from tasks.approve import read_gate
-from tasks.bids.absent import Absent, absent
+from tasks.bids.not_fetched import Absent, absent
 from tasks.hub.client import Hub
 from tasks.record.published import Drift, Work, disagreement
 from tasks.record.remote import Remote
@@ -25,7 +25,7 @@ from tasks.report.status import is_open
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
 from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
-from tasks.values.rules import Checked
+from tasks.values.preflight_rules import Checked
 
 
 class ShardsFailed(PushError):

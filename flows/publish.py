@@ -22,7 +22,7 @@ from prefect.logging import get_run_logger
 from flows.run_graph import Steps, quoted, run_after, that_ran
 from tasks.commit import ContestedTarget, commit_batch
 from tasks.commit.other_files import Besides
-from tasks.disk.contents import ContentCache
+from tasks.disk.content_cache import ContentCache
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
 from tasks.record.published import Work

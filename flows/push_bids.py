@@ -40,10 +40,10 @@ from flows.removal import (
 )
 from flows.run_graph import quoted
 from flows.target import HeldTarget, on_target
-from flows.verified import expected_on_hub
+from flows.verification import expected_on_hub
 from flows.verify_to_cleanup import Approved, tail, tail_again
 from tasks.approve import at_its_gate, claim, has_claimed
-from tasks.bids.absent import absent
+from tasks.bids.not_fetched import absent
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
 from tasks.commit.other_files import Besides, as_recorded, outdated
 from tasks.disk.staging import Target
@@ -57,7 +57,7 @@ from tasks.report.status import status_at
 from tasks.runs.this_run import later_night, named_for_the_night
 from tasks.values.errors import PushError
 from tasks.values.models import Gated, Removed, Verification
-from tasks.values.rules import Defacing, Entry, Statement
+from tasks.values.preflight_rules import Defacing, Entry, Statement
 from tasks.values.settings import Settings, stage_workers
 
 #: Threads are enough, because embedding reads, writes and hashes, and all three release the GIL.

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.target import HeldTarget
-from flows.verified import verified
+from flows.verification import verified
 from flows.verify_to_cleanup import Approved, closed
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures

@@ -19,7 +19,7 @@ from tasks.disk.paths import as_typed, resolved
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote
 from tasks.restore import NotAllRestored, Outcome, groups, not_all, restore_group, restore_texts
-from tasks.restore.into import Into
+from tasks.restore.target_folder import Into
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
 from tasks.values.format import number, size

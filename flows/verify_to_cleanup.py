@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed
 
 from flows.run_graph import quoted
 from flows.target import HeldTarget
-from flows.verified import verified
+from flows.verification import verified
 from tasks.approve import Question, ask, write_gate
 from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
 from tasks.disk.staging import Staging

@@ -32,7 +32,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.disk.failed import read_failed
+from tasks.disk.failed_shards import read_failed
 from tasks.disk.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, receipt_name, result_name
 from tasks.disk.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
 from tasks.hub.client import Hub, RepoMissing

@@ -7,7 +7,7 @@ There are three levels, each with everything of the one before:
   (`tasks.disk.sample_rounds`), so that every shard comes back once in a stated number of nights.
 - `full`: every shard is read back.
 
-A shard that failed before is read back at any level (`tasks.disk.failed`).
+A shard that failed before is read back at any level (`tasks.disk.failed_shards`).
 
 Reading back has four parts. The bytes that the Hub sends are hashed here and compared with the receipt. The Parquet
 file is opened. Every image in it is hashed and compared with the sha256 that its source file had when it was embedded.
@@ -38,7 +38,7 @@ from prefect.logging import get_run_logger
 
 from tasks.bids.decode import Undecodable, decode, picture
 from tasks.bids.pictures import MAX_SLICES
-from tasks.disk.failed import Cause, Failure
+from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
 from tasks.hub.client import Hub, Refused
 from tasks.hub.patience import RETRIES, retry_while_busy

@@ -26,7 +26,7 @@ from tasks.load.tree import DESCRIPTION
 from tasks.preflight import check
 from tasks.values.errors import PushError
 from tasks.values.left_out import ORDER, images_by_folder
-from tasks.values.rules import Statement
+from tasks.values.preflight_rules import Statement
 
 HEAD = (
     *("dataset", "images", "walked", "left out", "recordings", "other"),

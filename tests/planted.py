@@ -8,7 +8,7 @@ import json
 import struct
 from pathlib import Path
 
-from tasks.values.rules import RuleName
+from tasks.values.preflight_rules import RuleName
 
 #: Rule and field -> what was planted there.
 PLANTED: dict[tuple[RuleName, str], str] = {

@@ -24,8 +24,8 @@ from deployments.local_stack import REPO, Stack
 from flows.cleanup_staging import cleanup_staging
 from flows.connect import source_of
 from flows.push_bids import push_bids
-from tasks.disk.contents import FILE as CACHE
-from tasks.disk.contents import ContentCache
+from tasks.disk.content_cache import FILE as CACHE
+from tasks.disk.content_cache import ContentCache
 from tasks.disk.paths import as_typed
 from tasks.disk.staging import CannotWrite, Staging
 from tasks.hub.client import Hub

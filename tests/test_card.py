@@ -25,7 +25,7 @@ from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, same
 from tasks.load import load
 from tasks.plan import plan
 from tasks.values.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
-from tasks.values.rules import Checked, Finding, Statement
+from tasks.values.preflight_rules import Checked, Finding, Statement
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE
 

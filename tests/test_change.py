@@ -16,7 +16,7 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from flows.push_bids import push_bids
-from tasks.disk.contents import ContentCache
+from tasks.disk.content_cache import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub

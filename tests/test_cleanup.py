@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.cleanup import DOUBTED, UNPROVED, ListedAt, NotApproved, asking, execute, find_leftovers, plan_cleanup
-from tasks.disk.failed import Cause, FailedShard, write_failed
+from tasks.disk.failed_shards import Cause, FailedShard, write_failed
 from tasks.disk.staging import Staging, Target, receipt_name, result_name
 from tasks.disk.untrusted import identity
 from tasks.hub.client import Hub, RepoMissing

@@ -16,7 +16,7 @@ from prefect.states import Completed, Running, Suspended
 from deployments.local_stack import Stack
 from flows.removal import asked_already, settled, to_ask
 from flows.target import HeldTarget, on_target
-from flows.verified import expected_on_hub
+from flows.verification import expected_on_hub
 from flows.verify_to_cleanup import Approved, never_asked
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.disk.failed import FailedShard, Failure
+from tasks.disk.failed_shards import FailedShard, Failure
 from tasks.disk.staging import Staging, receipt_name
 from tasks.report.evidence import (
     Gate,
@@ -18,7 +18,7 @@ from tasks.report.evidence import (
     shown_as,
 )
 from tasks.values.models import Receipt
-from tests.test_failed import NOW, failure
+from tests.test_failed_shards import NOW, failure
 
 SHARD = b"four"
 

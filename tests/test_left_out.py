@@ -20,7 +20,7 @@ from tasks.record.published import Work
 from tasks.report.sentences import dry_run
 from tasks.values.errors import BadInput
 from tasks.values.models import Dataset, PublicationRecord
-from tasks.values.rules import Checked
+from tasks.values.preflight_rules import Checked
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Link
 

@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tasks.cleanup import asking, execute, plan_cleanup
 from tasks.commit import commit
 from tasks.commit.other_files import Besides
-from tasks.disk.contents import ContentCache
+from tasks.disk.content_cache import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, Transient

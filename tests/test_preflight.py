@@ -24,7 +24,7 @@ from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissin
 from tasks.report.sentences import findings, stopped
 from tasks.values.errors import BadInput
 from tasks.values.models import Dataset
-from tasks.values.rules import RULES, STOPS, Checked, Entry, Finding, Statement, as_entry
+from tasks.values.preflight_rules import RULES, STOPS, Checked, Entry, Finding, Statement, as_entry
 from tests import bids_examples as bids
 from tests.bids_examples import Content
 from tests.planted import PLANTED

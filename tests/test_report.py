@@ -34,7 +34,7 @@ from tasks.report.sentences import (
     what_was_removed,
 )
 from tasks.values.format import number, size
-from tasks.values.rules import Checked, Finding, Statement
+from tasks.values.preflight_rules import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)
 

@@ -29,7 +29,7 @@ from tasks.load import load
 from tasks.plan import plan
 from tasks.record.remote import RECORD, Remote, read_remote
 from tasks.restore import shard as shards_of
-from tasks.restore.into import TEMPORARY
+from tasks.restore.target_folder import TEMPORARY
 from tasks.stage import stage
 from tasks.transfer import transfer
 from tasks.write import WRITER_SETTINGS
@@ -46,7 +46,7 @@ from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.record.remote import read_remote
 from tasks.restore import Outcome, restore_shard
-from tasks.restore.into import Into
+from tasks.restore.target_folder import Into
 from tasks.restore.wanted import Subset, wanted
 endpoint, repo, token, folder = sys.argv[1:]
 hub, into = Hub(Target(endpoint, repo), token), Into(Path(folder))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote
 from tasks.restore import Outcome, groups, restore_shard
-from tasks.restore.into import MEANWHILE, Into, NotRestored
 from tasks.restore.pages import NotOfOurs, read_struct
+from tasks.restore.target_folder import MEANWHILE, Into, NotRestored
 from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
 from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
 

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from deployments.local_stack import Stack
 from tasks.commit import commit
 from tasks.commit.other_files import Besides
-from tasks.disk.failed import Cause, staged_copy
+from tasks.disk.failed_shards import Cause, staged_copy
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub, TokenRejected, Transient

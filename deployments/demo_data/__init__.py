@@ -3,7 +3,7 @@
 `make_dataset(out)` writes 902 sessions of 230 subjects: 9,351 texts byte for byte as published, and 5,164 images that
 are computed on the spot (nothing is downloaded), the same bytes every time. On the command line:
 `python -m deployments.demo_data OUT`. The way of an image: `source` (what is published) > `cut` (which
-sessions) > `sizes` (how large) > `phantom` (the head) > `render` (noise, volumes) > `nifti`, `deflate` (the
+sessions) > `sizes` (how large) > `phantom` (the head) > `make_image` (noise, volumes) > `nifti`, `deflate` (the
 file) > `tree` (the folder).
 """
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from deployments.demo_data import source
 from deployments.demo_data.cut import ordered_sessions
-from deployments.demo_data.render import render
+from deployments.demo_data.make_image import render
 from deployments.demo_data.sizes import Layout, default_plan, plan
 
 MARKER = ".demo-data.json"

@@ -23,7 +23,7 @@ from tasks.card.versions import CardVersions
 from tasks.values.left_out import as_table
 from tasks.values.models import Dataset, PublicationRecord
 from tasks.values.our_paths import LEFT_OUT, is_reserved
-from tasks.values.rules import Checked
+from tasks.values.preflight_rules import Checked
 
 __all__ = [
     "About",

@@ -16,7 +16,7 @@ from tasks.values.format import number, size
 from tasks.values.left_out import by_kind, by_reason
 from tasks.values.models import ENTITIES, Dataset
 from tasks.values.our_paths import LEFT_OUT
-from tasks.values.rules import OF_HEADERS, RULES, Checked, Defacing, RuleName
+from tasks.values.preflight_rules import OF_HEADERS, RULES, Checked, Defacing, RuleName
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens

@@ -3,7 +3,7 @@
 How it works:
 
 1. `tree` walks the folder once, sets aside hidden files, those outside of the dataset proper and what the operator
-   excludes (`choice`), and finds the roots of derivatives and nested datasets.
+   excludes (`exclude_include`), and finds the roots of derivatives and nested datasets.
 2. `tables` reads participants, sessions and scans.
 3. `names` says what each file is: an image, a metadata file, or something that is not published as a row.
 4. `sidecars` gives each image its metadata by the inheritance principle; `annex` gives it its key, size and time.
@@ -22,12 +22,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.bids.absent import absent
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name, parse
+from tasks.bids.not_fetched import absent
 from tasks.bids.text import NotText, decode, from_json
 from tasks.load.annex import file_facts
-from tasks.load.choice import Choice
 from tasks.load.errors import (
     EmptyDataset,
     IncompleteIndex,
@@ -37,6 +36,7 @@ from tasks.load.errors import (
     UnreadableTable,
     listed,
 )
+from tasks.load.exclude_include import Choice
 from tasks.load.rows import REASONS, Place, place
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of

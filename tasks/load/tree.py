@@ -22,8 +22,8 @@ from pathlib import Path
 from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.text import decode
 from tasks.load.annex import content_size
-from tasks.load.choice import OUTSIDE, Choice
 from tasks.load.errors import UnreadableFolder
+from tasks.load.exclude_include import OUTSIDE, Choice
 from tasks.load.ignored import Ignored
 from tasks.values.left_out import RECORDING, LeftOut, What, what_is
 

@@ -2,7 +2,7 @@
 
 How it works:
 
-1. `strip` takes out the fields that the operator named. What is left would be published, and that is checked.
+1. `strip_fields` takes out the fields that the operator named. What is left would be published, and that is checked.
 2. `paths` looks through the names of files, `fields` through the sidecars, `description` through what is no field of
    BIDS' in dataset_description.json, and `tables` through participants, sessions, scans, phenotype and events. The
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
@@ -26,11 +26,11 @@ from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
 from tasks.preflight.paths import check_paths, hide_in_left_out
-from tasks.preflight.strip import stripped
+from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
 from tasks.values.models import Dataset, Image, ShardSpec
-from tasks.values.rules import Checked, Finding, Findings, PreflightStopped, Statement
+from tasks.values.preflight_rules import Checked, Finding, Findings, PreflightStopped, Statement
 
 __all__ = ["PreflightStopped", "check", "check_dataset", "check_images", "headers_of"]
 

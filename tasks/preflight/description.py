@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tasks.preflight.fields import broken_by, is_description, parsed
 from tasks.values.models import Dataset
-from tasks.values.rules import STOPS, Findings, RuleName
+from tasks.values.preflight_rules import STOPS, Findings, RuleName
 
 #: BIDS specification, "dataset_description.json" and "Derived dataset and pipeline description", today's and older.
 OF_BIDS = frozenset(

@@ -24,7 +24,7 @@ from tasks.preflight.names import (
 )
 from tasks.preflight.readable import NotReadable, read_json
 from tasks.values.models import Dataset, Image
-from tasks.values.rules import Findings, RuleName
+from tasks.values.preflight_rules import Findings, RuleName
 
 #: What a data dictionary says about a column (BIDS specification, "Tabular files"). A field of such an object is no
 #: value.

@@ -17,7 +17,7 @@ from typing import IO, cast
 
 from tasks.preflight.names import is_placeholder
 from tasks.values.models import Image
-from tasks.values.rules import Findings, RuleName
+from tasks.values.preflight_rules import Findings, RuleName
 
 READ = 4096  # bytes of a file: a NIfTI header is 352 or 544
 GZIP = b"\x1f\x8b"

@@ -10,7 +10,7 @@ import unicodedata
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from tasks.values.rules import RuleName
+from tasks.values.preflight_rules import RuleName
 
 LAST_SHIFTED_YEAR = 1925  # BIDS specification, "Units": shifted dates are in 1925 or before
 OLDEST_SHOWN = 89  # years: HIPAA, 45 CFR 164.514(b)(2)(i)(C)

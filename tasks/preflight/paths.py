@@ -17,7 +17,7 @@ from tasks.preflight.names import LAST_SHIFTED_YEAR, NAMES, is_placeholder, plai
 from tasks.preflight.tables import PARTICIPANTS, rows_of
 from tasks.values.left_out import in_order
 from tasks.values.models import Dataset
-from tasks.values.rules import Findings
+from tasks.values.preflight_rules import Findings
 
 KINDS = 3  # of what is looked for in a path
 SHORTEST = 3  # letters of a name: a shorter one is in too many labels

@@ -24,7 +24,7 @@ from tasks.preflight.names import (
 )
 from tasks.preflight.readable import NotReadable, no_numbers, no_table, read_rows
 from tasks.values.models import Dataset, Image
-from tasks.values.rules import Finding, Findings
+from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
 _LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")

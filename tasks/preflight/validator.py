@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tasks.values.errors import PushError
-from tasks.values.rules import Findings
+from tasks.values.preflight_rules import Findings
 
 COMMAND = "bids-validator-deno"
 VALID, ERRORS = 0, 16  # its exit codes; any other is a crash

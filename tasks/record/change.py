@@ -129,7 +129,7 @@ class Change:
         if accepted:
             lines.append(f"accept_changes was {accepted:,}, which is not the number that is found now.")
         check = (
-            "Check that the disk is mounted whole, and that source and repo_id belong together."
+            "Check that the disk is mounted whole, that source and repo_id belong together, and what exclude names."
             if self.exceeds(part)
             else "If they came back by mistake, from a backup for example, take them out of the dataset."
         )

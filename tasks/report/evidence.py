@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from tasks.disk.failed import FailedShard, Failure, explained
+from tasks.disk.failed_shards import FailedShard, Failure, explained
 from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.record.published import Drift
 from tasks.record.removals import PublishedFile, Removals
@@ -26,7 +26,7 @@ from tasks.values.models import (
     Value,
     Verification,
 )
-from tasks.values.rules import Checked
+from tasks.values.preflight_rules import Checked
 
 Kind = Literal["shard", "receipt", "result", "stale"]
 

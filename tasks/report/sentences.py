@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from tasks.bids.absent import absent
+from tasks.bids.not_fetched import absent
 from tasks.bids.pictures import strip
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
@@ -37,7 +37,7 @@ from tasks.values.format import number, size
 from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
 from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
-from tasks.values.rules import RULES, Checked, Finding
+from tasks.values.preflight_rules import RULES, Checked, Finding
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
 IN_A_STATE = 2  # files of a field in a run's message

@@ -28,7 +28,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
-from tasks.disk.failed import WHAT, read_failed, unsound_shards
+from tasks.disk.failed_shards import WHAT, read_failed, unsound_shards
 from tasks.disk.files import write_whole
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging, Target

@@ -3,7 +3,7 @@
 How it works: the record says which files each shard has (`wanted`). What is there already with the right bytes is kept,
 and a shard of which all is there is not fetched. Of any other shard the end is fetched, which says where each file is
 in it (`shard`, `pages`), and then the files that are missing, as streams. A file's bytes go through a sha256 into a
-temporary file beside its place, and get their name only if they are right (`into`).
+temporary file beside its place, and get their name only if they are right (`target_folder`).
 
 One file that cannot be restored costs no other: it is named, with the reason. What stops everything is the Hub that
 does not answer, and a disk that is full; the next run goes on from there.
@@ -23,9 +23,9 @@ from tasks.disk.paths import printable
 from tasks.hub.client import Hub, NoToken, OversizedFile, Refused, RepoMissing
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START, retry_while_busy
 from tasks.record.remote import Remote, read_remote
-from tasks.restore.into import Into, NotRestored, has_sha256
 from tasks.restore.pages import NotOfOurs
 from tasks.restore.shard import RemoteShard, Row
+from tasks.restore.target_folder import Into, NotRestored, has_sha256
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
 from tasks.values.format import number

@@ -89,8 +89,8 @@ class Image:
     """
     ctime_ns: int = 0
     inode: int = 0
-    """With size, mtime and ctime, this shows whether anybody has written to the file (`tasks.disk.contents`). It is in
-    no digest.
+    """With size, mtime and ctime, this shows whether anybody has written to the file (`tasks.disk.content_cache`). It
+    is in no digest.
     """
     fetched: bool = True
     """Whether the content was on this machine when the dataset was loaded. It is in no digest."""

@@ -22,7 +22,7 @@ from deployments.runs import Runs
 from flows.push_bids import push_bids
 from tasks.hub.client import Hub
 from tasks.record.remote import CARD
-from tasks.values.rules import STOPS
+from tasks.values.preflight_rules import STOPS
 from tests.end_to_end.conftest import Push
 from tests.figures import artifacts
 from tests.planted import PLANTED

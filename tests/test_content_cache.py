@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.disk.contents import FEW, FILE, ContentCache
+from tasks.disk.content_cache import FEW, FILE, ContentCache
 from tasks.disk.files import sha256_of
 from tasks.load import load
 from tasks.values.models import Image, ImageContent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.bids.absent import absent
+from tasks.bids.not_fetched import absent
 from tasks.load import load
 from tests import bids_examples as bids
 from tests.bids_examples import Content, Link

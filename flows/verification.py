@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 
 from flows.run_graph import quoted
 from flows.target import HeldTarget
-from tasks.disk.failed import read_failed, staged_copy, still_failed, write_failed
+from tasks.disk.failed_shards import read_failed, staged_copy, still_failed, write_failed
 from tasks.disk.sample_rounds import read_round, write_round
 from tasks.record.published import disagreement
 from tasks.report import sentences

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.disk.failed import (
+from tasks.disk.failed_shards import (
     WAY_OUT,
     WHAT,
     Cause,

@@ -25,7 +25,7 @@ from tasks.preflight.tables import rows_of
 from tasks.values.errors import BadInput
 from tasks.values.left_out import LeftOut, in_order
 from tasks.values.models import Dataset, Image
-from tasks.values.rules import SHOWN, one_line
+from tasks.values.preflight_rules import SHOWN, one_line
 
 #: Columns by which a row is found (BIDS specification, "Data summary files").
 NEEDED = ("participant_id", "session_id", "filename")
