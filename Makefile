@@ -8,7 +8,7 @@ ROUNDS ?= 300
 NIGHTS ?= 365
 SEED ?= 1
 FOLDER ?= .
-TESTERS ?= 3
+TESTERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup local-hub dev validator browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak year staging requirements pins clean
