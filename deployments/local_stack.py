@@ -154,6 +154,8 @@ class Stack:
             "PREFECT_API_URL": f"{self.ui}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "1",  # people wait for this stack
+            # instead of 10, more than a run waits for its slot: each look would hand it out, and put it back
+            "PREFECT_WORKER_PREFETCH_SECONDS": "1",
             "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
             "DO_NOT_TRACK": "1",
             "HF_HOME": str(self.folder / "hf"),

@@ -30,7 +30,8 @@ STACK = Stack(
         "BIDS_PUSH_BATCH_SHARDS": "4",  # there are commits to be killed between
         "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "5",  # instead of 15
-        "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",  # instead of 5
+        # instead of 60: its quicker look at new schedules misses what a busy server is six seconds late for
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",
     },
 )
 for _name in set(os.environ) - set(clean_environment()):

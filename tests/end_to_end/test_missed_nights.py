@@ -27,7 +27,7 @@ KOLKATA, BERLIN = ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin")
 A_ZONE = timedelta(minutes=29)  # less than any two places' times are apart
 NIGHTS = 3
 APART = 4  # seconds from one of these nights to the next
-AHEAD = timedelta(seconds=40)  # until the first of them: the scheduler looks every 2 seconds, if it has time to
+AHEAD = timedelta(seconds=40)  # until the first of them: the scheduler looks every 15 seconds, if it has time to
 
 
 @pytest.fixture(scope="module")
