@@ -14,7 +14,7 @@ from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
 from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
-from tasks.values.our_paths import MOST, is_text
+from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
 TEXTS = "bids/"  # the folder of the repo in which the dataset's own texts are
 
@@ -136,9 +136,14 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
     plan = _Plan({"the publication record": _damage(remote.damaged)} if remote.damaged else {})
     shards = [plan.shard(record.shards[path], listing, subset) for path in sorted(record.shards)]
     own = record.texts or listing.files  # the records of older versions name no texts
-    texts = {path.removeprefix(TEXTS): path for path in sorted(own) if path.startswith(TEXTS) and is_text(path)}
+    texts = {path.removeprefix(TEXTS): path for path in sorted(own) if _is_of_the_dataset(path)}
     found = {name: file for name, path in texts.items() if (file := plan.text(name, listing.files.get(path)))}
     return plan.without_folders([shard for shard in shards if shard.files], found)
+
+
+def _is_of_the_dataset(path: str) -> bool:
+    """Return whether a file of the repo is a text of the dataset, and not one that a push has written itself."""
+    return path.startswith(TEXTS) and is_text(path) and path != TEXTS + LEFT_OUT
 
 
 def _damage(damaged: Sequence[str]) -> str:
