@@ -112,7 +112,8 @@ def test_delete_of_earlier_versions_is_ask_after_a_deploy_and_a_run_that_still_s
 
 
 def test_the_demo_is_not_deployed_where_people_work(runs: Runs, worker: Stack) -> None:
-    assert sorted(f"{found.name}" for found in runs.client.read_deployments()) == ["cleanup", "manual", "nightly"]
+    deployed = sorted(f"{found.name}" for found in runs.client.read_deployments())
+    assert deployed == ["cleanup", "manual", "nightly", "restore"]
 
 
 def test_deploying_to_nowhere_says_what_to_set(worker: Stack) -> None:
