@@ -28,7 +28,6 @@ STACK = Stack(
     **(_THERE or {"hub_port": own_port(), "prefect_port": own_port()}),
     settings={
         "BIDS_PUSH_BATCH_SHARDS": "4",  # there are commits to be killed between
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "5",  # instead of 15
         # instead of 60: its quicker look at new schedules misses what a busy server is six seconds late for
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",
