@@ -64,7 +64,7 @@ def _hidden(path: str, names: Collection[str]) -> str:
         for _, shown in _in_path(path, names):
             path = shown
             break
-    return path
+    return _ADDRESS.sub("(address)", path)  # also one that ends the path, and may be a name with an extension
 
 
 def _in_path(path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
