@@ -1,6 +1,6 @@
-"""Plan: cuts a dataset's images into shards, each with the digest that decides its bytes.
+"""Plan: cuts a dataset's images and recordings into shards, each with the digest that decides its bytes.
 
-There is one shard for each session, or for each subject without sessions. The images of derivatives go with their
+There is one shard for each session, or for each subject without sessions. The files of derivatives go with their
 subject's session. Images that belong to no subject have shards of their own: one for each template, and one for the
 group results of each dataset. A shard's name depends only on its own images, so it stays the same when others come and
 go.
@@ -41,7 +41,8 @@ _Key = tuple[tuple[str, str], ...]
 def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
     """Return the shards of a dataset, sorted by path.
 
-    The rows of a shard are sorted by datatype, suffix and path, so that the rows of one suffix lie together.
+    The rows of a shard are sorted by kind (images first), datatype, suffix and path, so that the rows of one suffix lie
+    together.
 
     Args:
         dataset: the dataset.
@@ -56,7 +57,7 @@ def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...
 
 
 def _shard(path: str, images: list[Image], settings: bytes) -> ShardSpec:
-    rows = tuple(sorted(images, key=lambda image: (image.datatype or "", image.suffix, image.path)))
+    rows = tuple(sorted(images, key=lambda image: (image.kind, image.datatype or "", image.suffix, image.path)))
     name = path.rpartition("/")[2].removesuffix(".parquet")
     return ShardSpec(name=name, path=path, images=rows, digest=_digest(settings, path, rows))
 

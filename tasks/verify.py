@@ -10,8 +10,8 @@ There are three levels, each with everything of the one before:
 A shard that failed before is read back at any level (`tasks.disk.failed_shards`).
 
 Reading back has four parts. The bytes that the Hub sends are hashed here and compared with the receipt. The Parquet
-file is opened. Every image in it is hashed and compared with the sha256 that its source file had when it was embedded.
-And nibabel decodes the image to its end (`tasks.bids.decode`). A sha256 in a listing is only what an uploader claimed,
+file is opened. Every file in it is hashed and compared with the sha256 that its source file had when it was embedded.
+And nibabel decodes each image to its end (`tasks.bids.decode`). A sha256 in a listing is only what an uploader claimed,
 and downloads through the client check nothing.
 
 The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
@@ -45,6 +45,7 @@ from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import ShardCheck, VerificationReport
+from tasks.values.kinds import is_image
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 
 SAY_EVERY = 10.0  # seconds between lines in the log about the progress
@@ -201,6 +202,16 @@ def _failure(shard: PublishedShard, cause: Cause, what: str) -> Failure:
     return Failure(path=shard.path, what=what, cause=cause, size=shard.size, sha256=shard.sha256)
 
 
+def _files(parquet: pq.ParquetFile, group: int) -> Iterator[tuple[str, str, pa.Buffer | None]]:
+    """Yield the path, the suffix and the bytes of each file of a row group. Shards of layout 1 hold images alone."""
+    columns = [name for name in ("path", "suffix", "nifti", "content") if name in parquet.schema_arrow.names]
+    table = parquet.read_row_group(group, columns=columns)
+    for row in zip(*(table.column(name) for name in columns), strict=True):
+        path, suffix, nifti, *content = row
+        cell = nifti["bytes"] if nifti.is_valid else next(iter(content), None)
+        yield path.as_py(), suffix.as_py(), cell.as_buffer() if cell is not None and cell.is_valid else None
+
+
 class ReadBack:
     """The shards that were read back from the Hub so far, and slices to show."""
 
@@ -254,14 +265,14 @@ class ReadBack:
             if parquet.metadata.num_rows != shard.rows:
                 return f"{parquet.metadata.num_rows} rows came back, expected {shard.rows}"
             for group in range(parquet.metadata.num_row_groups):
-                table = parquet.read_row_group(group, columns=["path", "suffix", "nifti"])
-                for path, suffix, nifti in zip(*(table.column(name) for name in table.column_names), strict=True):
-                    content = expected.pop(path.as_py(), None)
-                    data = nifti["bytes"].as_buffer()
-                    if content is None or hashlib.sha256(data).hexdigest() != content.sha256:
-                        return f"the image {path.as_py()} came back with other bytes than its source file has"
-                    self._decode(path.as_py(), suffix.as_py(), data)
-        return f"images missing: {', '.join(expected)}" if expected else None
+                for path, suffix, data in _files(parquet, group):
+                    content = expected.pop(path, None)
+                    kind = "image" if is_image(path) else "recording"
+                    if content is None or data is None or hashlib.sha256(data).hexdigest() != content.sha256:
+                        return f"the {kind} {path} came back with other bytes than its source file has"
+                    if kind == "image":
+                        self._decode(path, suffix, data)
+        return f"files missing: {', '.join(expected)}" if expected else None
 
     def _decode(self, path: str, suffix: str, data: pa.Buffer) -> None:
         try:

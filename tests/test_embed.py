@@ -41,7 +41,7 @@ class Collected:
         self.data = b""
         self.buffer = memoryview(bytearray(1000))
 
-    def begin_image(self, size: int) -> None:
+    def begin_file(self, size: int, kind: str) -> None:
         self.size = size
 
     def write(self, data: memoryview) -> None:

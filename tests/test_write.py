@@ -27,7 +27,7 @@ from tasks.values.models import ENTITIES, Image
 from tasks.write import (
     ARROW_SCHEMA,
     COLUMNS,
-    LARGEST_IMAGE,
+    LARGEST_FILE,
     WRITER_SETTINGS,
     ShardWriter,
     row_groups,
@@ -315,7 +315,7 @@ def test_an_image_that_no_page_can_hold_is_never_begun(tmp_path: Path) -> None:
     refused = pytest.raises(ValueError, match="does not fit into a page")
     with (tmp_path / "shard").open("wb") as stream, refused:
         writer = ShardWriter(stream)
-        writer.begin_image(LARGEST_IMAGE + 1)
+        writer.begin_file(LARGEST_FILE + 1, "image")
     assert writer.size == 4
 
 
@@ -335,7 +335,7 @@ def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_pat
     failed = pytest.raises(OSError, match="No space left")
     with failed, FullForAMoment(tmp_path / "shard", "wb") as stream:
         writer = ShardWriter(stream)
-        writer.begin_image(9)
+        writer.begin_file(9, "image")
         writer.write(b"nine here")
         writer.end_row_group(0, [row_of(Image("a.nii", 9, 0, "raw", None, None, None, "T1w"), "0" * 64)])
         writer.close()
@@ -344,7 +344,7 @@ def test_one_write_that_failed_fails_the_shard_even_if_later_ones_do_not(tmp_pat
 def test_rows_and_images_that_do_not_agree_are_never_written(tmp_path: Path) -> None:
     with (tmp_path / "shard").open("wb") as stream:
         writer = ShardWriter(stream)
-        writer.begin_image(10)
+        writer.begin_file(10, "image")
         writer.write(b"only nine")
         image = Image("a.nii", 10, 0, "raw", None, None, None, "T1w")
         with pytest.raises(ValueError, match="do not agree"):
@@ -396,7 +396,7 @@ def test_whatever_is_put_in_is_read_back(tmp_path: Path, images: Any) -> None:
         groups = list(row_groups(image for image, _ in images))
         for number in writing_order(groups):
             for image in groups[number]:
-                writer.begin_image(image.size)
+                writer.begin_file(image.size, image.kind)
                 writer.write(data[id(image)])
             digests = [hashlib.sha256(data[id(image)]).hexdigest() for image in groups[number]]
             writer.end_row_group(number, list(map(row_of, groups[number], digests)))

@@ -1,11 +1,11 @@
-"""Reads an image once: its bytes go to the shard as they come, and at the end they are checked.
+"""Reads a file once: its bytes go to the shard as they come, and at the end they are checked.
 
 One pass, in steps that fit into the processor's cache, tells the following:
 
 - the sha256;
 - the digest in the git-annex key, if there is one;
-- whether nibabel can load an image with this NIfTI header (in the first step);
-- whether everything that the header speaks of is there;
+- of an image, whether nibabel can load one with this NIfTI header (in the first step);
+- of an image, whether everything that the header speaks of is there;
 - whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` the stream is not
   inflated, and only its end is looked at: that finds a file that was cut off, and no damage within.
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from tasks.bids.annex import AnnexKey
+from tasks.bids.names import in_recording_folder
 from tasks.bids.nifti import (
     GZIP_MAGIC,
     HEADER_SIZE,
@@ -53,6 +54,7 @@ from tasks.embed.errors import (
     unloadable,
 )
 from tasks.embed.source import Source
+from tasks.values.kinds import Kind
 from tasks.values.models import Image, ImageContent
 
 __all__ = [
@@ -84,21 +86,21 @@ class Sink(Protocol):
     buffer: memoryview
     """A buffer into which the next bytes are read."""
 
-    def begin_image(self, size: int) -> None:
-        """Prepare for an image of `size` bytes."""
+    def begin_file(self, size: int, kind: Kind) -> None:
+        """Prepare for a file of `size` bytes."""
 
     def write(self, data: memoryview) -> None:
-        """Take the next bytes of the image, a filled part of `buffer`."""
+        """Take the next bytes of the file, a filled part of `buffer`."""
 
 
 def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageContent:
-    """Send an image's bytes to `sink`, and return which bytes they were.
+    """Send the bytes of an image, or of a file of a recording, to `sink`, and return which bytes they were.
 
     Args:
-        image: the image.
+        image: the image or the file.
         root: the dataset's folder.
         sink: takes the bytes.
-        check: with "trailer", a .nii.gz is not inflated, and no CRC is compared.
+        check: with "trailer", a gzip stream is not inflated, and no CRC is compared.
 
     Raises:
         BadImage: one of its kinds. What `sink` has got until then must not be kept.
@@ -106,7 +108,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
     path = root / image.path
     with Source(image, path) as source:
         checks = _Checks(image, path, check)
-        sink.begin_image(image.size)
+        sink.begin_file(image.size, image.kind)
         for step in source.steps(sink.buffer):
             try:
                 checks.see(step)
@@ -116,7 +118,10 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
             sink.write(step)
         source.require_unchanged(checks.sha256)
     checks.require_key()
-    _require_whole(image, path, checks)
+    if image.kind == "image":
+        _require_whole(image, path, checks)
+    else:
+        checks.require_end()
     version = checks.header.version if checks.header else 1
     return ImageContent(path=image.path, size=image.size, sha256=checks.sha256, nifti=version)
 
@@ -134,7 +139,7 @@ class _Checks:
         self._digest = self._content if self._key.algorithm in (None, "sha256") else self._key.hasher()
         self.inflation = Inflation() if check == "full" and _compressed(image) else None
         self.header: Header | None = None
-        """None until the first step. Its size is that of the inflated file."""
+        """None until the first step, and for a recording. Its size is that of the inflated file."""
         self.end = b""
         """The last four bytes so far."""
 
@@ -143,7 +148,9 @@ class _Checks:
         return self._content.hexdigest()
 
     def see(self, step: memoryview) -> None:
-        if self.header is None:
+        if not self.end:
+            _require_gzip_as_named(self._image, bytes(step[:2]))
+        if self.header is None and self._image.kind == "image":
             self.header = _header(self._image, self._path, bytes(step[:HEADER]))
         self._content.update(step)
         if self._digest is not self._content:
@@ -152,6 +159,13 @@ class _Checks:
             _inflate(self._image, self.inflation, step)
         self.end = (self.end + bytes(step[-4:]))[-4:]
 
+    def require_end(self) -> None:
+        """Check that the gzip stream of a recording is whole, if it is one and was inflated."""
+        if self.inflation and not self.inflation.complete:
+            raise Truncated(
+                f"{self._image.path} is truncated: its gzip stream breaks off. Restore it{or_get(self._image)}."
+            )
+
     def require_key(self) -> None:
         if self._key.digest not in (None, self._digest.hexdigest()):
             expected = f"{self._key.algorithm} {self._key.digest}"
@@ -159,7 +173,15 @@ class _Checks:
 
 
 def _compressed(image: Image) -> bool:
-    return image.path.endswith(".gz")
+    return image.path.endswith(".gz") and not in_recording_folder(image.path)
+
+
+def _require_gzip_as_named(image: Image, start: bytes) -> None:
+    """Check that a file is gzip if its name says so, and that an image is none if its name does not."""
+    is_gzip = start == GZIP_MAGIC
+    if is_gzip != _compressed(image) and (image.kind == "image" or _compressed(image)):
+        kind = "not gzip" if _compressed(image) else "gzip"
+        raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or name it in `exclude`.")
 
 
 def _header(image: Image, path: Path, start: bytes) -> Header:
@@ -167,9 +189,6 @@ def _header(image: Image, path: Path, start: bytes) -> Header:
 
     `start` is its first bytes, which are inflated here if it is gzip.
     """
-    if start.startswith(GZIP_MAGIC) != _compressed(image):
-        kind = "not gzip" if _compressed(image) else "gzip"
-        raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or name it in `exclude`.")
     try:
         inflated = inflated_start(start, HEADER_SIZE) if _compressed(image) else start[:HEADER_SIZE]
         if nifti_version(inflated) and (needed := end_of_extensions(inflated)) > len(inflated):

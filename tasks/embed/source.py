@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from tasks.bids.annex import LONGEST_POINTER, stand_in
+from tasks.bids.names import in_recording_folder
 from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unfetched, unreadable
 from tasks.values.models import Image
-from tasks.write import LARGEST_IMAGE
+from tasks.write import LARGEST_FILE
 
 AGAIN = 256 << 10  # bytes of a step, if a file is read a second time
 
@@ -51,13 +52,14 @@ class Source:
         image = self._image
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(f"{image.path} is not a file. Put the image there, or name it in `exclude`.")
-        if status.st_size == 0:
+            raise Unreadable(f"{image.path} is not a file. Put the {image.kind} there, or name it in `exclude`.")
+        if status.st_size == 0 and not in_recording_folder(image.path):
             raise Empty(f"{image.path} is empty. Restore it from where the dataset came from{or_get(image)}.")
-        if status.st_size > LARGEST_IMAGE:
+        if status.st_size > LARGEST_FILE:
+            smaller = "Compress it (.nii.gz), split" if image.kind == "image" else "Split"
             raise TooLarge(
-                f"{image.path} has {status.st_size} bytes; one image can have at most 2 GiB. Compress it (.nii.gz), "
-                "split it into parts, or name it in `exclude`."
+                f"{image.path} has {status.st_size} bytes; one file can have at most 2 GiB. {smaller} it into parts, "
+                "or name it in `exclude`."
             )
         # This is before the comparison, because for a stand-in the plan has the size of the content.
         if status.st_size <= LONGEST_POINTER and (holder := stand_in(self._start())):

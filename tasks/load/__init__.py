@@ -1,21 +1,25 @@
-"""Load: turns a folder into a `Dataset`, with all of its images and everything that describes them.
+"""Load: turns a folder into a `Dataset`, with all of its images and recordings and everything that describes them.
 
 How it works:
 
 1. `tree` walks the folder once, sets aside hidden files, those outside of the dataset proper and what the operator
    excludes (`exclude_include`), and finds the roots of derivatives and nested datasets.
 2. `tables` reads participants, sessions and scans.
-3. `names` says what each file is: an image, a metadata file, or something that is not published as a row.
-4. `sidecars` gives each image its metadata by the inheritance principle; `annex` gives it its key, size and time.
-5. Every file is accounted for: it is an image, is used for one, is carried as a text, or stands in `unpublished` with
-   the reason. At the end all folders are listed once more. They must hold exactly the images that were accounted for.
+3. `names` says what each file is: an image, a recording, a metadata file, or something that is not published as a row.
+4. `sidecars` gives each of them its metadata by the inheritance principle; `annex` gives it its key, size and time.
+5. Every file is accounted for: it is a row, is used for one, is carried as a text, or stands in `unpublished` with the
+   reason. At the end all folders are listed once more. They must hold exactly the images and recordings that were
+   accounted for.
 
-No image is opened. bids2table parses the names. Its index is not used, because it gives no rows for a root with a dot
-in its name, and reads a damaged sidecar as an empty one.
+A recording that is a folder has a row for each of its files, and what describes it stands in the first of them.
+
+No image and no recording is opened. bids2table parses the names. Its index is not used, because it gives no rows for a
+root with a dot in its name, and reads a damaged sidecar as an empty one.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
@@ -23,7 +27,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.annex import require_fetched, unfetched
-from tasks.bids.names import Name, parse
+from tasks.bids.names import Name, in_recording_folder, parse
 from tasks.bids.not_fetched import absent
 from tasks.bids.text import NotText, decode, from_json
 from tasks.load.annex import file_facts
@@ -37,14 +41,25 @@ from tasks.load.errors import (
     listed,
 )
 from tasks.load.exclude_include import Choice
-from tasks.load.rows import REASONS, Place, place
+from tasks.load.rows import Place, place, why_not
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
 from tasks.load.texts import is_text, read_text
-from tasks.load.tree import DESCRIPTION, RAW, Folder, is_subject_folder, left_out, looks_like_image, walk, what_it_is
+from tasks.load.tree import (
+    DESCRIPTION,
+    RAW,
+    Folder,
+    RecordingFolder,
+    is_subject_folder,
+    left_out,
+    looks_like_row,
+    walk,
+    what_it_is,
+)
 from tasks.values.format import number
-from tasks.values.left_out import CIFTI, OTHER, RECORDING, What, by_kind, images_by_folder, in_order
-from tasks.values.models import Dataset, Image
+from tasks.values.kinds import Kind, counted, is_image
+from tasks.values.left_out import CIFTI, OTHER, What, by_kind, images_by_folder, in_order
+from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved
 
 __all__ = [
@@ -60,9 +75,9 @@ __all__ = [
 
 
 def load(source: Path, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> Dataset:
-    """Load the BIDS dataset at `source`, raw data and derivatives, without opening an image.
+    """Load the BIDS dataset at `source`, raw data and derivatives, without opening an image or a recording.
 
-    An image that was not fetched from git-annex or git LFS is loaded with the size that its key or pointer states. Only
+    A file that was not fetched from git-annex or git LFS is loaded with the size that its key or pointer states. Only
     its own shard fails, when it is staged.
 
     Args:
@@ -74,11 +89,11 @@ def load(source: Path, exclude: Sequence[str] = (), include: Sequence[str] = ())
     Raises:
         BadInput: a pattern cannot be read.
         NotABidsDataset: there is no such folder, or no dataset_description.json in it.
-        EmptyDataset: there is no image in it.
+        EmptyDataset: there is neither an image nor a recording in it.
         UnreadableFolder: a folder cannot be listed.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         UnreadableTable: participants.tsv, a sessions table or a scans table is not fetched or cannot be opened.
-        IncompleteIndex: the tree holds other images than the index: it changed while it was read.
+        IncompleteIndex: the tree holds other images or recordings than the index: it changed while it was read.
     """
     choice = Choice(exclude, include)
     source = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would leave the tree through a linked root
@@ -130,8 +145,17 @@ def _without_description(source: Path) -> str:
     )
 
 
-#: Why a file that is no volume is not published, by what it is.
-OF: dict[What, str] = {"image": CIFTI, "recording": RECORDING, "other": OTHER}
+#: Why a file that is neither a volume nor a recording is not published, by what it is.
+OF: dict[What, str] = {"image": CIFTI, "other": OTHER}
+
+
+#: The columns of tables that are joined, by the suffix of an image, or for any recording.
+COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
+    "asl": ("aslcontext",),
+    "m0scan": ("aslcontext",),
+    "pet": ("blood",),
+    "recording": ("channels", "electrodes", "coordsystem"),
+}
 
 
 class _Loader:
@@ -147,17 +171,21 @@ class _Loader:
         self.sidecars = Sidecars(source, self.tree.ignored)
         self.texts: dict[str, bytes] = {}
         self.images: list[Image] = []
-        self._pending: list[tuple[Folder, str, Name, Place]] = []
+        self._ignored = frozenset(self.tree.ignored)
+        self._pending: list[tuple[Folder, str, Name, Place, Kind]] = []
         self._rest: dict[str, tuple[str, str]] = {}
-        """Files that are neither images nor texts: path -> kind, and why it is not published if no image uses it."""
-        self._not_rows = self.tree.images_kept_out
+        """Files that are neither rows nor texts: path -> kind, and why it is not published if no row uses it."""
+        self._not_rows = self.tree.kept_out
 
     def dataset(self) -> Dataset:
-        """Go through all files, then through all images, and return the dataset."""
+        """Go through all files, then through all images and recordings, and return the dataset."""
         for folder in self.folders:
             for name in folder.files:
                 self._take(folder, name)
-        self.images = sorted((self._image(*pending) for pending in self._pending), key=lambda image: image.path)
+        rows = [self._image(*pending) for pending in self._pending]
+        for recording in self.tree.recordings:
+            rows += self._parts(recording)
+        self.images = sorted(rows, key=lambda image: image.path)
         self._leave_the_rest()
         self.sidecars.require_sound()
         self._require_complete()
@@ -178,19 +206,20 @@ class _Loader:
         """Decide what a file is, and enter it there."""
         path = folder.below(name)
         parsed = parse(path[len(folder.root.path) :].lstrip("/"))
-        if looks_like_image(name):
-            where = place(folder, parsed)
+        if looks_like_row(name):
+            kind: Kind = "image" if is_image(name) else "recording"
+            where = place(folder, parsed, kind)
             if isinstance(where, Place):
-                self._pending.append((folder, path, parsed, where))
+                self._pending.append((folder, path, parsed, where, kind))
             else:
-                self._leave(path, REASONS[where], where)
+                self._leave(path, *why_not(kind, where))
                 self._not_rows.add(path)
             return
-        why_not = self._carry(path) if is_text(folder, name) else ""
+        no_text = self._carry(path) if is_text(folder, name) else ""
         if parsed.extension in SIDECAR_EXTENSIONS and parsed.suffix:
             self.sidecars.add(folder, path, parsed)
         if path not in self.texts and path not in self.tables.used:
-            self._rest[path] = parsed.kind, why_not or OF[what_it_is(name)]
+            self._rest[path] = parsed.kind, no_text or OF[what_it_is(name)]
 
     def _carry(self, path: str) -> str:
         """Add a file to the texts, or return why it is not published as it is."""
@@ -203,7 +232,7 @@ class _Loader:
         return ""
 
     def _leave_the_rest(self) -> None:
-        """Leave out the files that are neither images nor texts, and of which no image has the content."""
+        """Leave out the files that are neither rows nor texts, and of which no row has the content."""
         set_aside = self.sidecars.set_aside()
         for path, (kind, why) in self._rest.items():
             if path in set_aside:
@@ -212,11 +241,40 @@ class _Loader:
                 passed_over = why == OTHER and path in self.sidecars.passed_over
                 self._leave(path, "another one of its level is meant, or nobody can know" if passed_over else why, kind)
 
-    def _leave(self, path: str, reason: str, kind: str) -> None:
-        self.left_out.append(left_out(str(self.source), path, reason, kind))
+    def _leave(self, path: str, reason: str, kind: str, what: What | None = None) -> None:
+        self.left_out.append(left_out(str(self.source), path, reason, kind, what))
 
-    def _image(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
-        """Return an image's row of the publication without the image's bytes."""
+    def _parts(self, recording: RecordingFolder) -> list[Image]:
+        """Return the rows of a recording that is a folder, one for each of its files."""
+        folder, top = recording.parent, recording.parent.below(recording.name)
+        name = parse(top[len(folder.root.path) :].lstrip("/"))
+        where = place(folder, name, "recording")
+        if not isinstance(where, Place):
+            for path in recording.files:
+                self._leave(path, *why_not("recording", where), "recording")
+            return []
+        if not recording.files:
+            return []
+        first = replace(self._image(folder, recording.files[0], name, where, "recording"), scan=self.tables.scan(top))
+        bare = undescribed(first)
+        return [first, *(self._of_file(bare, path) for path in recording.files[1:])]
+
+    def _of_file(self, row: Image, path: str) -> Image:
+        """Return the row of another file of the same recording."""
+        facts = file_facts(f"{self.source}/{path}")
+        return replace(
+            row,
+            path=path,
+            size=facts.size,
+            mtime_ns=facts.mtime_ns,
+            ctime_ns=facts.ctime_ns,
+            inode=facts.inode,
+            fetched=facts.fetched,
+            annex_key=facts.annex_key,
+        )
+
+    def _image(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
+        """Return a row of the publication without its file's bytes."""
         facts = file_facts(f"{self.source}/{path}")
         bval = self.sidecars.text(folder, name, ".bval")
         bvec = self.sidecars.text(folder, name, ".bvec")
@@ -243,10 +301,17 @@ class _Loader:
             bvec=bvec and bvec[1],
             events=events,
             events_metadata=events_metadata,
+            **self._tables(folder, name, kind),
             participant=self.tables.participant(folder.root, where.sub),
             session=self.tables.session(folder.root, where.sub, where.ses),
             scan=self.tables.scan(path),
+            kind=kind,
         )
+
+    def _tables(self, folder: Folder, name: Name, kind: Kind) -> dict[str, str | None]:
+        """Return the tables beside an image or a recording that apply to it, by column."""
+        columns = COLUMNS_OF.get("recording" if kind == "recording" else name.suffix or "", ())
+        return {column: self.sidecars.joined(folder, name, column) for column in columns}
 
     def _events(self, folder: Folder, name: Name) -> tuple[str | None, str | None]:
         """Return the events of a time series, and the description of their columns.
@@ -263,34 +328,35 @@ class _Loader:
         return text, self.sidecars.metadata(at, parse(path[len(at.root.path) :].lstrip("/")))[0]
 
     def _require_complete(self) -> None:
-        """Check that the tree holds exactly the images that are rows, or are counted with the reason why they are not.
+        """Check that the tree holds exactly the images and recordings that are rows, or are listed as left out.
 
         Raises:
-            EmptyDataset: there is no image to publish.
-            IncompleteIndex: the tree holds other images.
+            EmptyDataset: there is neither an image nor a recording to publish.
+            IncompleteIndex: the tree holds others.
         """
         if not self.images:
             kinds = [f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items()]
             raise EmptyDataset(
-                f"{self.source} is a BIDS dataset without an image to publish (.nii or .nii.gz in a sub- folder, named "
+                f"{self.source} is a BIDS dataset without an image or a recording to publish (in a sub- folder, named "
                 f"as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
             )
         known = self._not_rows.union(image.path for image in self.images)
-        there = {folder.below(name) for folder in self.folders for name in self._images_in(folder)}
+        known -= {image.path for image in self.images if in_recording_folder(image.path)}
+        there = {folder.below(name) for folder in self.folders for name in self._rows_in(folder)}
         if there != known:
             lines = [f"{path}: {'new' if path in there else 'gone'}" for path in sorted(there ^ known)]
             raise IncompleteIndex(
-                f"the images in {self.source} are not those that were indexed a moment ago, so something writes to it:"
-                f"{listed(lines)}\nPush again when that has ended."
+                f"the images and recordings in {self.source} are not those that were indexed a moment ago, so "
+                f"something writes to it:{listed(lines)}\nPush again when that has ended."
             )
 
-    def _images_in(self, folder: Folder) -> list[str]:
-        """Return the names of the images that a folder holds now."""
+    def _rows_in(self, folder: Folder) -> list[str]:
+        """Return the names of the images and recordings that a folder holds now."""
         try:
             names = os.listdir(f"{self.source}/{folder.path}")  # noqa: PTH208 - pathlib doubles the cost
         except FileNotFoundError:
             return []
-        return [name for name in names if looks_like_image(name)]
+        return [name for name in names if looks_like_row(name)]
 
     def _notes(self) -> list[str]:
         """Return sentences that a person should know about this dataset."""
@@ -312,6 +378,11 @@ class _Loader:
                 f"Sidecars that are not the only one at their level: {len(self.sidecars.preferred)}. Each image has "
                 "the metadata of the one whose name says most about it."
             )
+        if unjoined := self.sidecars.several:
+            notes.append(
+                f"Files of which nobody can know which one is about a recording or an image: {some_of(unjoined)}. "
+                "Their column is empty there."
+            )
         if several := self.sidecars.ambiguous:
             notes.append(
                 f"Sidecars of which nobody can know which one is meant: {some_of(several)}. BIDS allows one at a "
@@ -321,15 +392,17 @@ class _Loader:
 
     def _named_in_bidsignore(self) -> list[str]:
         """Return a sentence about the files that are published although a .bidsignore names them, or none."""
-        images = {image.path for image in self.images}.intersection(self.tree.ignored)
+        rows = [image for image in self.images if image.path in self._ignored]
         published = self.texts.keys() | self.tables.used | (self.sidecars.used - self.sidecars.set_aside())
-        others = published.intersection(self.tree.ignored)
-        if not (images or others):
+        others = published.intersection(self._ignored)
+        if not (rows or others):
             return []
-        counts = [number(len(of), noun) for of, noun in ((images, "image"), (others, "other file")) if of]
+        counts = [counted(image.path for image in rows)] if rows else []
+        counts += [number(len(others), "other file")] if others else []
+        first = some_of([image.path for image in rows] or others)
         return [
             f"Published although .bidsignore names them, which only keeps the validator from looking at them: "
-            f"{' and '.join(counts)} ({some_of(images or others)}). To leave files out, name them in `exclude`."
+            f"{' and '.join(counts)} ({first}). To leave files out, name them in `exclude`."
         ]
 
 
@@ -338,7 +411,7 @@ def load_dataset(source: Path, exclude: Sequence[str] = (), include: Sequence[st
     """Do `load` as a task, and log what was found and what is left out: images first, by their folders."""
     dataset = load(source, exclude, include)
     log = get_run_logger()
-    log.info("%s: %d images in %s.", dataset.name, len(dataset.images), dataset.root)
+    log.info("%s: %s in %s.", dataset.name, counted(image.path for image in dataset.images), dataset.root)
     for (reason, folder), count in images_by_folder(dataset.unpublished).items():
         log.warning("Left out of %s: %s: %s", folder, number(count, "image"), reason)
     for kind, count in by_kind(one for one in dataset.unpublished if one.what != "image").items():

@@ -1,20 +1,18 @@
-"""Which images are rows: whether a file is an image that BIDS names, and to which subject and session it belongs."""
+"""Which images and recordings are rows: whether BIDS names them so, and to which subject and session they belong."""
 
 from dataclasses import dataclass
 
 from tasks.bids.names import WORD, Name, folder_label
-from tasks.load.tree import IMAGE_EXTENSIONS, Folder
+from tasks.load.tree import Folder
+from tasks.values.kinds import IMAGE_EXTENSIONS, Kind
 from tasks.values.models import ENTITIES
 
-UNNAMED = "images without a BIDS name"
-OUTSIDE_SUBJECTS = "images outside the subjects' folders of a raw dataset"
-CONTRADICTION = "images whose name and folder contradict each other"
-#: The same of one image.
-REASONS = {
-    UNNAMED: "an image whose name is none of BIDS",
-    OUTSIDE_SUBJECTS: "an image outside the subjects' folders of a raw dataset",
-    CONTRADICTION: "an image whose name and folder contradict each other",
-}
+UNNAMED = "without a BIDS name"
+OUTSIDE_SUBJECTS = "outside the subjects' folders of a raw dataset"
+CONTRADICTION = "whose name and folder contradict each other"
+#: The same of one file, after "an image" or "a recording".
+_OF_ONE = {UNNAMED: "whose name is none of BIDS"}
+_A = {"image": "an image", "recording": "a recording"}
 
 _KNOWN = frozenset((*ENTITIES, "sub", "ses"))
 _COLUMNS = frozenset(ENTITIES)
@@ -22,7 +20,7 @@ _COLUMNS = frozenset(ENTITIES)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whose image it is, and its entities: those with a column, and the others."""
+    """Whose image or recording it is, and its entities: those with a column, and the others."""
 
     sub: str | None
     ses: str | None
@@ -30,13 +28,22 @@ class Place:
     extra_entities: dict[str, str]
 
 
-def place(folder: Folder, name: Name) -> Place | str:
-    """Return whose image this is, or the reason if it cannot be published as a row.
+def why_not(kind: Kind, reason: str) -> tuple[str, str]:
+    """Return why a file is no row, once for it and once for all of them, from a reason of `place`."""
+    return f"{_A[kind]} {_OF_ONE.get(reason, reason)}", f"{kind}s {reason}"
+
+
+def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
+    """Return whose image or recording this is, or the reason if it cannot be published as a row.
 
     A raw dataset's images lie in sub- folders. A derivative's images may lie anywhere below its root, and may belong to
     no subject: templates and group results (BIDS specification, "BIDS Derivatives").
     """
-    if name.extension not in IMAGE_EXTENSIONS or not WORD.fullmatch(name.suffix or "") or not name.entities:
+    if (
+        (kind == "image" and name.extension not in IMAGE_EXTENSIONS)
+        or not WORD.fullmatch(name.suffix or "")
+        or not name.entities
+    ):
         return UNNAMED
     inside = folder.path[len(folder.root.path) :].lstrip("/").split("/")
     folder_sub, folder_ses = folder_label(inside, "sub"), folder_label(inside, "ses")

@@ -29,7 +29,19 @@ SIDECAR_EXTENSIONS = (".json", ".tsv", ".bval", ".bvec")
 KEPT = 256  # sidecars kept parsed: those of the levels above are used again and again, those beside an image once
 
 #: Images that events are about: time series of a task (BIDS specification, "Task events": func, pet and mrs files).
-EVENT_SUFFIXES = frozenset(("bold", "cbv", "phase", "pet", "svs", "mrsi", "unloc"))
+EVENT_SUFFIXES = frozenset(
+    ("bold", "cbv", "phase", "pet", "svs", "mrsi", "unloc", "eeg", "meg", "ieeg", "emg", "nirs", "motion")
+)
+#: The files that are joined as a column of their name, their extensions, and the entities in their names that the file
+#: they are about does not have: the space of electrodes, the recording of blood samples (BIDS specification,
+#: "Electrodes description", "Coordinate system JSON", "Blood recording data").
+JOINED: Mapping[str, tuple[str, frozenset[str]]] = {
+    "aslcontext": (".tsv", frozenset()),
+    "blood": (".tsv", frozenset(("recording",))),
+    "channels": (".tsv", frozenset()),
+    "electrodes": (".tsv", frozenset(("space",))),
+    "coordsystem": (".json", frozenset(("space",))),
+}
 
 _Level = dict[tuple[str, ...], dict[tuple[str, ...], list[str]]]
 
@@ -52,6 +64,8 @@ class Sidecars:
         self.unreadable: dict[str, str] = {}
         self.ambiguous: dict[str, None] = {}
         """Sidecars of one level of which none is meant, as a text."""
+        self.several: dict[str, None] = {}
+        """Files of which none is joined as a column, since nobody can know which one is meant, as a text."""
         self.preferred: set[str] = set()
         """Sidecars that are meant, and are not the only ones at their level."""
         self._levels: dict[str, dict[tuple[str, str], _Level]] = {}
@@ -92,6 +106,34 @@ class Sidecars:
             return None
         text = self._text(path)
         return None if text is None and path in self._ignored else (path, text or "")
+
+    def joined(self, folder: Folder, name: Name, suffix: str) -> str | None:
+        """Return the text of the file with this suffix that is joined to an image or a recording, or None.
+
+        If several are about it, for example electrodes in two spaces, it is the one whose name says least. If there is
+        none such, nobody can know which one is meant; it is noted.
+        """
+        extension, ignoring = JOINED[suffix]
+        at: Folder | None = folder
+        while at is not None and at.root is folder.root:
+            level = self._levels.get(at.path, {}).get((suffix, extension))
+            found = _matching(level, name.entities, ignoring) if level else []
+            if found:
+                return self._joined(found, extension)
+            at = at.parent
+        return None
+
+    def _joined(self, found: Sequence[str], extension: str) -> str | None:
+        named = {path: len(parse(path.rpartition("/")[2]).entities) for path in found}
+        least = [path for path in found if named[path] == min(named.values())]
+        if len(least) > 1:
+            self.several[" and ".join(sorted(found))] = None
+            return None
+        self.used.add(least[0])
+        if extension == ".json":
+            parsed = self._parsed(least[0])
+            return to_json(parsed) if parsed else None
+        return self._text(least[0])
 
     def set_aside(self) -> frozenset[str]:
         """Return the sidecars that apply, cannot be read, and are named by a .bidsignore."""
@@ -167,10 +209,22 @@ class Sidecars:
         return None
 
 
-def _matching(level: _Level, entities: Mapping[str, str]) -> list[str]:
-    """Return the files of one level that name only entities which the image has with the same value."""
+def _matching(level: _Level, entities: Mapping[str, str], ignoring: Collection[str] = ()) -> list[str]:
+    """Return the files of one level that name only entities which the image has with the same value.
+
+    Args:
+        level: the files.
+        entities: those of the image.
+        ignoring: entities that a file may name whatever the image has.
+    """
     found: list[str] = []
     for keys, files in level.items():
-        if all(key in entities for key in keys):
-            found += files.get(tuple(entities[key] for key in keys), ())
+        if not any(key in ignoring for key in keys):
+            if all(key in entities for key in keys):
+                found += files.get(tuple(entities[key] for key in keys), ())
+            continue
+        for values, paths in files.items():
+            named = zip(keys, values, strict=True)
+            if all(key in ignoring or entities.get(key) == value for key, value in named):
+                found += paths
     return found

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.names import recording_folder
 from tasks.bids.text import decode
 from tasks.load.annex import content_size
 from tasks.load.errors import UnreadableFolder
 from tasks.load.exclude_include import OUTSIDE, Choice
 from tasks.load.ignored import Ignored
-from tasks.values.left_out import RECORDING, LeftOut, What, what_is
+from tasks.values.kinds import IMAGE_EXTENSIONS, is_image
+from tasks.values.left_out import LeftOut, What, what_is
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"
@@ -37,12 +39,7 @@ LOOPS = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 NOT_UTF8 = "names that are not UTF-8"
 
-IMAGE_EXTENSIONS = (".nii", ".nii.gz")
-#: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
-_CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
 _SUBJECT_FOLDER = re.compile(r"sub-[^/]+")
-#: Folders that hold one recording of another modality: CTF MEG, OME-Zarr, MEF3, EGI. Their files are parts of it.
-_RECORDING_FOLDER = re.compile(r".*_([A-Za-z0-9]+)(\.(?:ds|ome\.zarr|zarr|mefd|mff))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +80,31 @@ class Folder:
 
 
 @dataclass(slots=True)
+class RecordingFolder:
+    """A folder that is one recording: the folder that it is in, its name, and the paths of its files, sorted."""
+
+    parent: Folder
+    name: str
+    files: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Tree:
     """The whole walk: its folders, each before those in it, and what was not indexed."""
 
     folders: list[Folder]
     left_out: list[LeftOut]
-    images_kept_out: set[str]
-    """Files in these folders that were not indexed although their names are those of images."""
+    recordings: list["RecordingFolder"]
+    kept_out: set[str]
+    """Files in these folders that were not indexed although their names are those of images or recordings."""
     ignored: list[str]
     """Files that were indexed although a .bidsignore names them."""
     notes: list[str]
 
 
-def looks_like_image(name: str) -> bool:
-    """Return whether a file is a NIfTI volume by its extension, whatever the rest of its name is."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not _CIFTI.search(name)
+def looks_like_row(name: str) -> bool:
+    """Return whether a file is a NIfTI volume or a recording, judged by its name."""
+    return is_image(name) or what_is(name) == "recording"
 
 
 def is_subject_folder(name: str) -> bool:
@@ -119,7 +126,7 @@ def walk(source: Path, name: str, derivative: bool, choice: Choice) -> Tree:
     """
     walker = _Walker(str(source), choice)
     walker.enter(Folder("", Root("", name, derivative, marked=True), None), [])
-    return Tree(walker.folders, walker.all_left_out(), walker.images_kept_out, walker.ignored, walker.notes)
+    return Tree(walker.folders, walker.all_left_out(), walker.recordings, walker.kept_out, walker.ignored, walker.notes)
 
 
 def left_out(source: str, path: str, reason: str, kind: str = "", what: What | None = None) -> LeftOut:
@@ -147,7 +154,8 @@ class _Walker:
         self.source, self.choice = source, choice
         self.folders: list[Folder] = []
         self.left_out: list[LeftOut] = []
-        self.images_kept_out: set[str] = set()
+        self.recordings: list[RecordingFolder] = []
+        self.kept_out: set[str] = set()
         self.ignored: list[str] = []
         self.notes: list[str] = []
         self._unnamed: dict[KeptOut, tuple[int, int]] = {}
@@ -167,11 +175,10 @@ class _Walker:
         for name in folders:
             path = folder.below(name)
             kept_out = _kept_out(folder, name, at_root)
-            recording = _RECORDING_FOLDER.fullmatch(name)
             if kept_out is not None and kept_out is not folder.kept_out and not self.choice.reaches(path):
                 self._leave_all(kept_out)
-            elif recording and not kept_out:
-                self._leave_recording(path, f"*_{recording.group(1)}{recording.group(2)}")
+            elif recording_folder(name) and not kept_out:
+                self.recordings.append(self._recording(folder, name, ignored))
             else:
                 self.enter(Folder(path, folder.root, folder, kept_out=kept_out), ignored)
 
@@ -193,11 +200,14 @@ class _Walker:
             self._leave(path, EXCLUDED)
         else:
             folder.files.append(name)
-            if any(rules.has(path[len(root) + 1 :] if root else path) for root, rules in ignored):
-                self.ignored.append(path)
+            self._note_ignored(path, ignored)
             return
-        if looks_like_image(name):
-            self.images_kept_out.add(path)
+        if looks_like_row(name):
+            self.kept_out.add(path)
+
+    def _note_ignored(self, path: str, ignored: list[tuple[str, Ignored]]) -> None:
+        if any(rules.has(path[len(root) + 1 :] if root else path) for root, rules in ignored):
+            self.ignored.append(path)
 
     def _leave(self, path: str, reason: str, kind: str = "", what: What | None = None) -> None:
         self.left_out.append(left_out(self.source, path, reason, kind, what))
@@ -226,13 +236,20 @@ class _Walker:
         for path in self._below(kept_out.path, kept_out):
             self._leave_kept_out(kept_out, path)
 
-    def _leave_recording(self, top: str, kind: str) -> None:
-        """Leave out the files of a recording that is a folder."""
-        for path in self._below(top):
-            if self.choice.leaves_out(path):
+    def _recording(self, folder: Folder, name: str, ignored: list[tuple[str, Ignored]]) -> RecordingFolder:
+        """Index the files of a recording that is a folder."""
+        found = RecordingFolder(folder, name)
+        for path in self._below(folder.below(name)):
+            if _is_not_utf8(path):
+                self._leave(path, NOT_UTF8, what="recording")
+            elif self.choice.leaves_out(path):
                 self._leave(path, EXCLUDED, what="recording")
+            elif not os.path.isfile(f"{self.source}/{path}") and os.path.exists(f"{self.source}/{path}"):  # noqa: PTH110, PTH113 - a zarr has thousands
+                self._leave(path, SPECIAL, what="recording")
             else:
-                self._leave(path, RECORDING, kind, "recording")
+                found.files.append(path)
+                self._note_ignored(path, ignored)
+        return found
 
     def _below(self, top: str, kept_out: KeptOut | None = None) -> Iterator[str]:
         """Yield the files below a folder that is not indexed, sorted. Folders stand for the hidden ones."""
@@ -260,8 +277,8 @@ class _Walker:
                     if _is_file(entry):
                         files.append(entry.name)
                         continue
-                    if looks_like_image(entry.name):
-                        self.images_kept_out.add(folder.below(entry.name))
+                    if looks_like_row(entry.name):
+                        self.kept_out.add(folder.below(entry.name))
                     if not _is_folder(entry):
                         self.left_out.append(LeftOut(folder.below(entry.name), what_it_is(entry.name), SPECIAL))
                     elif entry.is_symlink() and _leads_back(entry.path, top):

@@ -81,7 +81,10 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
 def shows_a_head(image: Image) -> bool:
     """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy."""
     return (
-        image.sub is not None and image.suffix not in _FACELESS_SUFFIXES and image.datatype not in _FACELESS_DATATYPES
+        image.kind == "image"
+        and image.sub is not None
+        and image.suffix not in _FACELESS_SUFFIXES
+        and image.datatype not in _FACELESS_DATATYPES
     )
 
 

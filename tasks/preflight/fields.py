@@ -56,12 +56,11 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
             for image in images:
                 for file in files.with_field(image, name):
                     found.add(rule, name, file)
-    for image in dataset.images:
-        if image.events_metadata:
-            files.events[image.events_metadata] = image
-    for text, image in files.events.items():
-        for rule, name in set(broken_by(json.loads(text))):
-            found.add(rule, name, files.beside(image, "events.json"))
+    for column, ending in (("events_metadata", "events.json"), ("coordsystem", "coordsystem.json")):
+        of_column = {text: image for image in dataset.images if (text := getattr(image, column))}
+        for text, image in of_column.items():
+            for rule, name in set(broken_by(json.loads(text))):
+                found.add(rule, name, files.beside(image, ending))
     for path, data in dataset.texts.items():
         if path.lower().endswith(".json") and not is_description(path):
             _check_text(path, data, found)
@@ -142,7 +141,6 @@ class _Files:
         self._root = Path(dataset.root)
         self._users = Counter(path for image in dataset.images for path in image.sidecars)
         self._fields = lru_cache(maxsize=256)(self._fields_of)
-        self.events: dict[str, Image] = {}
 
     def with_field(self, image: Image, name: str) -> Iterator[str]:
         """Yield the sidecars of an image that have the field: the shared ones, or else its own."""

@@ -68,7 +68,7 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
     if not fields.names:
         return dataset, ()
     of_json = lru_cache(maxsize=None)(lambda text: _json(text, fields) if fields.may_be_in(text) else text)
-    of_events = lru_cache(maxsize=None)(lambda text: _table(text, fields) if fields.may_be_in(text) else text)
+    of_table = lru_cache(maxsize=None)(lambda text: _table(text, fields) if fields.may_be_in(text) else text)
     texts = {path: _text(path, data, fields) for path, data in dataset.texts.items()}
     gone = [
         LeftOut(path, "other", "cannot be read, and names a field that is stripped", LEFT_OUT, len(dataset.texts[path]))
@@ -78,7 +78,7 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
     left = replace(
         dataset,
         description=_described(dataset.description, fields),
-        images=tuple(_image(image, of_json, of_events) for image in dataset.images),
+        images=tuple(_image(image, of_json, of_table) for image in dataset.images),
         texts={path: data for path, data in texts.items() if data is not None},
         participants=_rows(dataset.participants, fields),
         sessions=_rows(dataset.sessions, fields),
@@ -114,14 +114,17 @@ def _where_left(left: Dataset, name: str) -> list[str]:
     return sorted(places)
 
 
-def _image(image: Image, of_json: Callable[[str], str], of_events: Callable[[str], str]) -> Image:
+def _image(image: Image, of_json: Callable[[str], str], of_table: Callable[[str], str]) -> Image:
     texts: dict[str, Any] = {
         name: of_json(text)
-        for name in ("metadata", "events_metadata", "participant", "session", "scan")
+        for name in ("metadata", "events_metadata", "coordsystem", "participant", "session", "scan")
         if (text := getattr(image, name)) is not None
     }
-    if image.events is not None:
-        texts["events"] = of_events(image.events)
+    texts |= {
+        name: of_table(text)
+        for name in ("events", "channels", "electrodes", "aslcontext", "blood")
+        if (text := getattr(image, name)) is not None
+    }
     changed = {name: text for name, text in texts.items() if text != getattr(image, name)}
     return replace(image, **changed) if changed else image
 

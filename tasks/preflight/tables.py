@@ -1,4 +1,5 @@
-"""Tables: finds personal columns, real dates and high ages in participants, sessions, scans, phenotype and events.
+"""Tables: finds personal columns, real dates and high ages in participants, sessions, scans, phenotype, and in the
+tables beside images and recordings (events, channels, electrodes, aslcontext, blood).
 
 A table that cannot be read is a finding itself, and so are b-values and directions that are not numbers.
 """
@@ -28,7 +29,7 @@ from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
 _LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")
-_EVENTS = "events.tsv"
+_BESIDE = ("events", "channels", "electrodes", "aslcontext", "blood")  # columns of the rows, and names of files
 _GRADIENTS = (".bval", ".bvec")
 
 
@@ -47,7 +48,8 @@ def check_tables(dataset: Dataset, found: Findings) -> None:
         elif path.lower().endswith(_GRADIENTS) and (why := no_numbers(decode(data))):
             found.add("unreadable", why, path)
     _check_rows_of_images(dataset, found)
-    _check_events(dataset, found)
+    for column in _BESIDE:
+        _check_beside(dataset, column, found)
     _check_gradients(dataset, found)
 
 
@@ -115,21 +117,21 @@ def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
                 found.add(finding.rule, finding.field, files.above(image, name))
 
 
-def _check_events(dataset: Dataset, found: Findings) -> None:
-    """Look through events: whether they are tables, the names of their columns, and dates.
+def _check_beside(dataset: Dataset, column: str, found: Findings) -> None:
+    """Look through the tables of one kind beside images and recordings: whether they are tables, their columns, dates.
 
     Most files have one of a few texts, and each text is looked at once.
     """
     files = _Tables(Path(dataset.root))
     judged: dict[str, tuple[Finding, ...]] = {}
     for image in dataset.images:
-        text = image.events
+        text = getattr(image, column)
         if text is None:
             continue
         if text not in judged:
             judged[text] = _broken(text)
         for broken in judged[text]:
-            found.add(broken.rule, broken.field, files.above(image, f"*_{_EVENTS}"))
+            found.add(broken.rule, broken.field, files.above(image, f"*_{column}.tsv"))
 
 
 def _broken(text: str) -> tuple[Finding, ...]:

@@ -1,8 +1,8 @@
 """A shard on the Hub, of which only the parts are fetched that are wanted, as streams.
 
-One request brings the end of the shard: the footer, the columns beside the images, and the small images too. The images
-that are not in it come in streams, one for all that follow each other. So a file whose bytes are there already costs
-nothing, and no image is ever in memory whole.
+One request brings the end of the shard: the footer, the columns beside the files' bytes, and the small files too. The
+files that are not in it come in streams, one for all that follow each other. So a file whose bytes are there already
+costs nothing, and no file is ever in memory whole.
 """
 
 import io
@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from tasks.hub.client import Hub
 from tasks.restore.pages import ENDING, NotOfOurs, Page, footer_size, pages
 from tasks.restore.wanted import WantedShard
+from tasks.values.kinds import Kind
 
 TAIL = 512 << 10  # bytes at the end of a shard that are fetched first: more than the footer and the texts of a session
-BLOCK = 256 << 10  # bytes that are fetched at least where more is needed before the images
+BLOCK = 256 << 10  # bytes that are fetched at least where more is needed before the end
 MOST = 64 << 20  # bytes that are ever read into memory at once; no footer or column of texts of ours comes near
-GAP = 64 << 10  # bytes between two images that are rather fetched than asked around: a request takes longer
-CONTENT = ("nifti", "bytes")  # the column that holds the files' bytes
+GAP = 64 << 10  # bytes between two files that are rather fetched than asked around: a request takes longer
+#: The columns that hold the files' bytes, by the kind of the row. A shard of layout 1 has images alone, and no kinds.
+CONTENT: Mapping[Kind, tuple[str, ...]] = {"image": ("nifti", "bytes"), "recording": ("content",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,23 @@ class RemoteShard:
     def _rows(self) -> dict[str, Row]:
         size = footer_size(self.read(self.shard.size - ENDING, ENDING))
         footer = self.read(self.shard.size - ENDING - size, size)
-        found = pages(footer, CONTENT, self.read)
         with pq.ParquetFile(pa.PythonFile(_File(self), mode="r")) as parquet:
-            table = parquet.read(["path", "size", "sha256"], use_threads=False)
+            layout_1 = "kind" not in parquet.schema_arrow.names
+            lengths = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            table = parquet.read(["path", "size", "sha256", *([] if layout_1 else ["kind"])], use_threads=False)
         columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
-        places = [place for group in found for place in _single(group)]
+        kinds = ["image"] * table.num_rows if layout_1 else table.column("kind").to_pylist()
+        found = {kind: pages(footer, CONTENT[kind], self.read) for kind in CONTENT if kind in kinds}
+        places: list[Page] = []
+        first = 0
+        for group, length in enumerate(lengths):
+            of_group = set(kinds[first : first + length])
+            if len(of_group) != 1:
+                raise NotOfOurs("it has rows of several kinds in a row group")
+            places += _single(found[of_group.pop()][group])
+            first += length
         if len(places) != table.num_rows:
-            raise NotOfOurs(f"it has {len(places)} pages of images for {table.num_rows} rows")
+            raise NotOfOurs(f"it has {len(places)} pages of files for {table.num_rows} rows")
         return {
             path: Row(path, size, sha256, page.start + page.size - size)
             for path, size, sha256, page in zip(*columns, places, strict=True)
@@ -129,7 +141,7 @@ def _single(group: Sequence[Page]) -> Iterator[Page]:
     """Yield the pages of a row group, each of which has to be that of one row."""
     for number, page in enumerate(group):
         if page.first_row != number:
-            raise NotOfOurs("it has more than one image in a page")
+            raise NotOfOurs("it has more than one file in a page")
         yield page
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from tasks.bids.names import folder_label, parse, subject_of
+from tasks.bids.names import folder_label, parse, recording_of, subject_of
 from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
@@ -103,7 +103,9 @@ def _label(what: str, path: str) -> str | None:
     """Return an image's subject, session or datatype, or None if it has none."""
     if what == "subjects":
         return subject_of(path)
-    return folder_label(path.split("/")[:-1], "ses") if what == "sessions" else parse(path).datatype
+    if what == "sessions":
+        return folder_label(path.split("/")[:-1], "ses")
+    return parse(recording_of(path)).datatype
 
 
 def _nearest(what: str, value: str, there: Sequence[str]) -> str:
@@ -114,7 +116,7 @@ def _nearest(what: str, value: str, there: Sequence[str]) -> str:
 
 
 def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Wanted:
-    """Return the files to restore: the images of the subset, and every text.
+    """Return the files to restore: the images and recordings of the subset, and every text.
 
     Args:
         remote: the record, at one commit.

@@ -20,9 +20,8 @@ ORDER: tuple[What, ...] = ("image", "recording", "other")
 HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
-RECORDING = "a recording: only images are rows so far"
 CIFTI = "CIFTI: only volumes are rows so far"
-OTHER = "not an image, and in no column"
+OTHER = "neither an image nor a recording, and in no column"
 
 #: The suffixes of recordings (BIDS specification: EEG, MEG, iEEG, EMG, NIRS, motion, physiological recordings,
 #: microscopy). A JSON file with such a suffix describes one.

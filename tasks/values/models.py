@@ -13,17 +13,18 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
+from tasks.values.kinds import Kind
 from tasks.values.left_out import LeftOut, by_kind
 from tasks.values.our_paths import is_shard, is_text
 
 #: Goes into every digest. It is raised when bids-push itself changes what it writes, and never for an upgraded library.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 #: The BIDS entities that have a column, in the order of the specification (appendix "Entities"), without `sub` and
 #: `ses`. They are fixed here and not taken from a library, so that a newer BIDS schema does not change the published
@@ -32,6 +33,12 @@ ENTITIES = (
     "tpl", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain", "rec", "dir", "run",
     "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split", "recording", "chunk", "atlas",
     "seg", "scale", "res", "den", "label", "desc",
+)  # fmt: skip
+
+#: The columns of texts that describe a row's file, in their order. Each is a field of `Image`.
+DESCRIPTIONS = (
+    "metadata", "bval", "bvec", "events", "events_metadata", "aslcontext", "blood", "channels", "electrodes",
+    "coordsystem", "participant", "session", "scan",
 )  # fmt: skip
 
 #: The most bytes that a row takes besides its image and its texts, even with a row group of its own: page headers,
@@ -51,7 +58,7 @@ Gated = Literal["no", "auto", "manual"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of the dataset: a row of the publication without the image's bytes.
+    """One image of the dataset, or one file of a recording: a row of the publication without the file's bytes.
 
     `path` is relative to the dataset's root, so the path of a derivative's image begins with `derivatives/`. Entities
     are text, never numbers: `run-01` is "01". JSON and TSV stay text, as they are in the source.
@@ -79,6 +86,16 @@ class Image:
     events: str | None = None
     """The events.tsv that applies, as text."""
     events_metadata: str | None = None
+    aslcontext: str | None = None
+    """Of perfusion images: the aslcontext.tsv that applies, as text."""
+    blood: str | None = None
+    """Of PET images: the blood.tsv that applies, as text."""
+    channels: str | None = None
+    """Of recordings: the channels.tsv that applies, as text."""
+    electrodes: str | None = None
+    """Of recordings: the electrodes.tsv that applies, as text."""
+    coordsystem: str | None = None
+    """Of recordings: the coordsystem.json that applies, a JSON object as text."""
     participant: str | None = None
     """This subject's row of participants.tsv: a JSON object as text. `n/a` is null, every other value is a string."""
     session: str | None = None
@@ -94,18 +111,25 @@ class Image:
     """
     fetched: bool = True
     """Whether the content was on this machine when the dataset was loaded. It is in no digest."""
+    kind: Kind = "image"
+
+
+def undescribed(image: Image) -> Image:
+    """Return a row without the texts that describe its file."""
+    texts: dict[str, Any] = dict.fromkeys(DESCRIPTIONS)
+    return replace(image, sidecars=(), **texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A BIDS dataset as loaded: every image, and what describes them."""
+    """A BIDS dataset as loaded: every image and recording, and what describes them."""
 
     root: str
     name: str
     description: Mapping[str, object]
     """dataset_description.json."""
     images: tuple[Image, ...]
-    """Sorted by path."""
+    """Images and the files of recordings, sorted by path."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     """The dataset's own small files, published as they are under `bids/`: path in the dataset -> bytes."""
     participants: tuple[Mapping[str, str | None], ...] = ()
@@ -147,8 +171,7 @@ class ShardSpec:
 
 
 def _texts(image: Image) -> tuple[str | None, ...]:
-    return (image.path, image.metadata, image.bval, image.bvec, image.events, image.events_metadata,
-            image.participant, image.session, image.scan)  # fmt: skip
+    return (image.path, *(getattr(image, column) for column in DESCRIPTIONS))
 
 
 class Value(BaseModel):
@@ -161,7 +184,7 @@ class Value(BaseModel):
 
 
 class ImageContent(Value):
-    """The bytes that an image had when it was embedded."""
+    """The bytes that an image, or a file of a recording, had when it was embedded."""
 
     path: str
     size: Count

@@ -1,24 +1,24 @@
-"""Writes a shard: a Parquet file through which the images stream, in steps that fit into the processor's cache.
+"""Writes a shard: a Parquet file through which the files stream, in steps that fit into the processor's cache.
 
-pyarrow holds an image whole, and walks its memory again to copy, encode, write and hash it. Here an image's bytes are
+pyarrow holds a file whole, and walks its memory again to copy, encode, write and hash it. Here a file's bytes are
 written and hashed as they come. So the memory needed is that of a step and not of an image, and the sha256 of the whole
 shard is known when the last byte is written. The same rows give the same bytes, whatever is installed.
 
 How the file is laid out:
 
     PAR1
-    images              nifti.bytes of every row group, the largest first: one data page an image, which is header,
-                        definition level, length, the file's bytes as they are
-    every other column  row group by row group, one data page a column: here because the images' sha256 is known now
+    files               of every row group, the largest first: nifti.bytes of images, content of recordings. One data
+                        page a file, which is header, definition level, length, the file's bytes as they are
+    every other column  row group by row group, one data page a column: here because the files' sha256 is known now
     offset indexes      where each page is
     footer              schema, column chunks, statistics; `huggingface`: the Features
     footer's length, PAR1
 
 The row groups stand in the footer in the order of the rows. Their column chunks may be anywhere (parquet-format,
-"README.md", row group). A row group is a run of images of one dataset, datatype and suffix (`row_groups`).
+"README.md", row group). A row group is a run of files of one kind, dataset, datatype and suffix (`row_groups`).
 
-Everything that is not an image is together at the end, so that one small read besides the footer's gets it for all
-rows. The small images are near the end too. `datasets` streams through a buffer that reads 5 MiB more than asked,
+Everything that is not a file's bytes is together at the end, so that one small read besides the footer's gets it for
+all rows. The small files are near the end too. `datasets` streams through a buffer that reads 5 MiB more than asked,
 unless the file ends before, and after a T1w of 4 MB that would be more than the image.
 """
 
@@ -29,15 +29,16 @@ from itertools import chain, groupby
 from struct import pack
 from typing import BinaryIO
 
+from tasks.values.kinds import Kind
 from tasks.values.models import Image
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
 from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
-from tasks.write.schema import ARROW_SCHEMA, COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, PRUNABLE, Row, row_of
+from tasks.write.schema import ARROW_SCHEMA, BYTES_OF, COLUMNS, HUGGINGFACE, LEAVES, PRUNABLE, Leaf, Row, row_of
 
 __all__ = [
     "ARROW_SCHEMA",
     "COLUMNS",
-    "LARGEST_IMAGE",
+    "LARGEST_FILE",
     "WRITER_SETTINGS",
     "ShardWriter",
     "row_groups",
@@ -45,13 +46,13 @@ __all__ = [
     "writing_order",
 ]
 
-#: Bytes of images after which a row group is closed. A reader holds a row group whole, some of them twice, and the
-#: Hub's viewer refuses one over 286 MiB. An image that is larger has a row group of its own.
+#: Bytes of files after which a row group is closed. A reader holds a row group whole, some of them twice, and the
+#: Hub's viewer refuses one over 286 MiB. A file that is larger has a row group of its own.
 ROW_GROUP_BYTES = 128 << 20
 
-#: Bytes of the largest image. The size of its page, with the levels and the length, is a signed 32-bit number, and so
+#: Bytes of the largest file. The size of its page, with the levels and the length, is a signed 32-bit number, and so
 #: are the offsets of Arrow's `binary`.
-LARGEST_IMAGE = (1 << 31) - 1 - 64
+LARGEST_FILE = (1 << 31) - 1 - 64
 
 #: Everything in the writer that decides a shard's bytes. The rest is in `tasks.values.models.LAYOUT_VERSION`.
 WRITER_SETTINGS = {
@@ -68,12 +69,12 @@ WRITE_OUT = 8 << 20  # bytes after which the disk begins to write: otherwise the
 
 
 def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
-    """Cut images into row groups, in their order.
+    """Cut images and files of recordings into row groups, in their order.
 
-    A row group holds one dataset, datatype and suffix, so that a reader of `anat_T1w` skips every other row group by
-    its statistics. It holds no more than `ROW_GROUP_BYTES`, unless a single image is larger.
+    A row group holds one kind, dataset, datatype and suffix, so that a reader of `anat_T1w` skips every other row group
+    by its statistics. It holds no more than `ROW_GROUP_BYTES`, unless a single file is larger.
     """
-    for _, run in groupby(images, key=lambda image: (image.dataset, image.datatype, image.suffix)):
+    for _, run in groupby(images, key=lambda image: (image.kind, image.dataset, image.datatype, image.suffix)):
         group: list[Image] = []
         held = 0
         for image in run:
@@ -86,15 +87,15 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
 
 
 def writing_order(groups: Sequence[Sequence[Image]]) -> list[int]:
-    """Return the numbers of the row groups in the order in which their images are written: the largest first."""
+    """Return the numbers of the row groups in the order in which their files are written: the largest first."""
     return sorted(range(len(groups)), key=lambda number: -sum(image.size for image in groups[number]))
 
 
 class ShardWriter:
     """A writer for one shard, from its first byte to its last.
 
-    For each row group, call `begin_image` for each image, and then `write` with its bytes, which may be read into
-    `buffer` first. After its images, call `end_row_group` with the rows. At the end call `close`. A shard has at least
+    For each row group, call `begin_file` for each file, and then `write` with its bytes, which may be read into
+    `buffer` first. After its files, call `end_row_group` with the rows. At the end call `close`. A shard has at least
     one row.
 
     It writes in the caller's thread. A second thread, which writes while the next bytes are read and hashed, was tried.
@@ -107,7 +108,7 @@ class ShardWriter:
         self._hash = hashlib.sha256()
         self._begun = 0
         self.buffer = memoryview(bytearray(STEP))
-        """A buffer into which the next bytes of an image may be read, to be given to `write`."""
+        """A buffer into which the next bytes of a file may be read, to be given to `write`."""
         self._pages: list[Page] = []
         self._groups: dict[int, tuple[Sequence[Row], tuple[Page, ...]]] = {}
         self.size = 0
@@ -137,33 +138,33 @@ class ShardWriter:
             os.posix_fadvise(self._stream.fileno(), self._begun, self.size - self._begun, os.POSIX_FADV_DONTNEED)
         self._begun = self.size
 
-    def begin_image(self, size: int) -> None:
-        """Begin the page of an image of `size` bytes. The bytes must follow through `write`.
+    def begin_file(self, size: int, kind: Kind) -> None:
+        """Begin the page of a file of `size` bytes. The bytes must follow through `write`.
 
         Raises:
-            ValueError: `size` is over `LARGEST_IMAGE`. Such a page could be written without an error and never be read.
+            ValueError: `size` is over `LARGEST_FILE`. Such a page could be written without an error and never be read.
             OSError: the page's header could not be written.
         """
-        if size > LARGEST_IMAGE:
-            raise ValueError(f"an image of {size} bytes does not fit into a page")
-        before = levels([IMAGE_BYTES.level]) + pack("<I", size)
+        if size > LARGEST_FILE:
+            raise ValueError(f"a file of {size} bytes does not fit into a page")
+        before = levels([BYTES_OF[kind].level]) + pack("<I", size)
         header = page_header(1, len(before) + size)
         self._pages.append(Page(self.size, len(header) + len(before) + size, len(self._pages)))
         self.write(header + before)
 
     def end_row_group(self, number: int, rows: Sequence[Row]) -> None:
-        """End a row group: it has the images since the last one.
+        """End a row group: it has the files since the last one, all of one kind.
 
         Args:
             number: the number of the row group, from 0.
-            rows: the rows of its images.
+            rows: the rows of its files.
 
         Raises:
-            ValueError: the rows and the images do not agree.
+            ValueError: the rows and the files do not agree.
         """
         pages = tuple(self._pages)
         if len(rows) != len(pages) or pages[-1].offset + pages[-1].size != self.size:
-            raise ValueError("the rows and the images of a row group do not agree")
+            raise ValueError("the rows and the files of a row group do not agree")
         self._groups[number] = (rows, pages)
         self._pages = []
 
@@ -183,14 +184,15 @@ class ShardWriter:
         metadata = footer(groups, indexes)
         self.write(end + metadata + pack("<I", len(metadata)) + MAGIC)
 
-    def _row_group(self, rows: Sequence[Row], images: tuple[Page, ...]) -> RowGroup:
+    def _row_group(self, rows: Sequence[Row], files: tuple[Page, ...]) -> RowGroup:
+        content = _content_of(rows)
         chunks = []
         pages = bytearray()
         for leaf in LEAVES:
-            if leaf is IMAGE_BYTES:
-                chunks.append(Chunk(leaf, len(rows), images, None))
+            if leaf is content:
+                chunks.append(Chunk(leaf, len(rows), files, None))
                 continue
-            cells = [row[leaf.path] for row in rows]
+            cells = [row.get(leaf.path) for row in rows]
             data = page(leaf, cells)
             chunks.append(
                 Chunk(leaf, len(rows), (Page(self.size + len(pages), len(data), 0),), statistics(leaf, cells))
@@ -198,3 +200,8 @@ class ShardWriter:
             pages += data
         self.write(pages)
         return RowGroup(len(rows), tuple(chunks))
+
+
+def _content_of(rows: Sequence[Row]) -> Leaf:
+    """Return the column that the bytes of these rows' files are in. All of them are of one kind."""
+    return next(leaf for kind, leaf in BYTES_OF.items() if kind == rows[0]["kind",])

@@ -82,17 +82,17 @@ def plain(value: str | int) -> bytes:
 def page(leaf: Leaf, cells: Sequence[Cell]) -> bytes:
     """Return a whole page with its header, of a column that fits into memory."""
     if all(cell is None for cell in cells):  # most columns are empty: there is one for each of BIDS' entities
-        return _nulls(leaf.level, len(cells))
-    # A null stands one level below its value: only the last name on the path is ever null.
-    defined = [leaf.level - (cell is None) for cell in cells]
+        return _nulls(len(cells))
+    # A null is the whole column: no struct of ours has a part that is null.
+    defined = [0 if cell is None else leaf.level for cell in cells]
     body = levels(defined) + b"".join(plain(cell) for cell in cells if cell is not None)
     return page_header(len(cells), len(body)) + body
 
 
 @lru_cache(maxsize=4096)
-def _nulls(level: int, rows: int) -> bytes:
+def _nulls(rows: int) -> bytes:
     """Return the page of a column without a value."""
-    body = levels([level - 1] * rows)
+    body = levels([0] * rows)
     return page_header(rows, len(body)) + body
 
 

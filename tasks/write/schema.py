@@ -1,6 +1,7 @@
-"""The columns of a published dataset: one schema for any BIDS dataset, and an image's row in it.
+"""The columns of a published dataset: one schema for any BIDS dataset, and a file's row in it.
 
-There are few types: text, one 64-bit number (`size`), and the struct of `datasets`' Nifti feature. Each column is
+There are few types: text, one 64-bit number (`size`), bytes (`content`), and the struct of `datasets`' Nifti feature. A
+row has its file's bytes in `nifti` if it is an image, and in `content` if it is a part of a recording. Each column is
 nullable, as in `datasets`' own files. The file has no `ARROW:schema` entry. These Parquet types map to exactly these
 Arrow types without it, and the bytes of the entry would depend on a library.
 """
@@ -11,25 +12,26 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tasks.values.models import ENTITIES, Image
+from tasks.values.kinds import Kind
+from tasks.values.models import DESCRIPTIONS, ENTITIES, Image
 
 _TEXTS = ("extra_entities", "path")
-_DESCRIPTIONS = ("metadata", "bval", "bvec", "events", "events_metadata", "participant", "session", "scan")
 
 #: The names of the columns, in their order.
 COLUMNS = (
-    "dataset", "sub", "ses", "datatype", "suffix", *ENTITIES, *_TEXTS, "size", "sha256", "nifti", *_DESCRIPTIONS,
+    "kind", "dataset", "sub", "ses", "datatype", "suffix", *ENTITIES, *_TEXTS, "size", "sha256", "nifti", "content",
+    *DESCRIPTIONS,
 )  # fmt: skip
 
 #: Columns whose smallest and largest value stand in the footer, so that a reader with `filters` skips whole row groups.
 #: The others have nothing to prune by: sha256 is random, descriptions are long, images are opaque.
-PRUNABLE = frozenset(("dataset", "sub", "ses", "datatype", "suffix", *ENTITIES, "path", "size"))
+PRUNABLE = frozenset(("kind", "dataset", "sub", "ses", "datatype", "suffix", *ENTITIES, "path", "size"))
 
 
 def _feature(column: str) -> dict[str, str]:
     if column == "nifti":
         return {"_type": "Nifti"}
-    return {"dtype": "int64" if column == "size" else "string", "_type": "Value"}
+    return {"dtype": {"size": "int64", "content": "binary"}.get(column, "string"), "_type": "Value"}
 
 
 #: `datasets` reads its Features from this, under the key `huggingface`. It is written out here and not by `datasets`,
@@ -40,7 +42,7 @@ HUGGINGFACE = json.dumps({"info": {"features": {column: _feature(column) for col
 def _arrow_type(column: str) -> pa.DataType:
     if column == "nifti":
         return pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    return pa.int64() if column == "size" else pa.string()
+    return {"size": pa.int64(), "content": pa.binary()}.get(column, pa.string())
 
 
 #: The schema that pyarrow reads from any shard.
@@ -65,6 +67,9 @@ class Leaf:
 
 
 IMAGE_BYTES = Leaf(("nifti", "bytes"))
+RECORDING_BYTES = Leaf(("content",))
+#: Where the bytes of a row's file are, by its kind.
+BYTES_OF: Mapping[Kind, Leaf] = {"image": IMAGE_BYTES, "recording": RECORDING_BYTES}
 LEAVES = tuple(
     leaf
     for column in COLUMNS
@@ -76,9 +81,10 @@ Row = Mapping[tuple[str, ...], Cell]
 
 
 def row_of(image: Image, sha256: str) -> Row:
-    """Return an image's row without the image's bytes, by leaf."""
+    """Return a file's row without the file's bytes, by leaf."""
     extra = dict(sorted(image.extra_entities.items()))
     cells: dict[str, Cell] = {
+        "kind": image.kind,
         "dataset": image.dataset,
         "sub": image.sub,
         "ses": image.ses,
@@ -89,6 +95,7 @@ def row_of(image: Image, sha256: str) -> Row:
         "path": image.path,
         "size": image.size,
         "sha256": sha256,
-        **{column: getattr(image, column) for column in _DESCRIPTIONS},
+        **{column: getattr(image, column) for column in DESCRIPTIONS},
     }
-    return {(column,): cell for column, cell in cells.items()} | {("nifti", "path"): image.path.rsplit("/", 1)[-1]}
+    name = image.path.rpartition("/")[2] if image.kind == "image" else None
+    return {(column,): cell for column, cell in cells.items()} | {("nifti", "path"): name}

@@ -1,0 +1,34 @@
+"""The kinds of rows: which files are images, which are recordings, and how both are counted for people."""
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from tasks.values.format import number
+
+#: What a row's file is: a NIfTI volume, whose bytes are in the column `nifti`, or a part of a recording, whose bytes
+#: are in `content`.
+Kind = Literal["image", "recording"]
+
+IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+#: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
+_CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
+
+
+def is_image(path: str) -> bool:
+    """Return whether a file is a NIfTI volume by its extension, whatever the rest of its name is."""
+    return path.lower().endswith(IMAGE_EXTENSIONS) and not _CIFTI.search(path)
+
+
+def counted(paths: Iterable[str]) -> str:
+    """Return how many images and files of recordings these are: `3 images and 1 file of recordings`."""
+    images = files = 0
+    for path in paths:
+        if is_image(path):
+            images += 1
+        else:
+            files += 1
+    if not files:
+        return number(images, "image")
+    of_recordings = f"{number(files, 'file')} of recordings"
+    return f"{number(images, 'image')} and {of_recordings}" if images else of_recordings
