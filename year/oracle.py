@@ -548,7 +548,7 @@ class Oracle:
 
     def _let_go(self, seen: Seen, form: Mapping[str, Any], gate: Gate) -> None:
         """Check that staged files went only if somebody decided so, as they were shown, and while the Hub held them."""
-        at_head = {sha256(data) for data in seen.before.files.values()}
+        at_head = {sha256(data) for path, data in seen.before.files.items() if is_shard(path)}
         for file in sorted(seen.staged_before.keys() - seen.staged_after.keys()):
             digest = seen.staged_before[file]
             agree(form.get("decision") == "delete", f"{file} was removed, and nobody had let it go")
@@ -561,7 +561,7 @@ class Oracle:
         self, seen: Seen, form: Mapping[str, Any], gate: Gate, due: Collection[Removal], dataset: Dataset | None
     ) -> None:
         """Check that a run which says that it has done what was decided has done it."""
-        at_head = {sha256(data) for data in seen.before.files.values()}
+        at_head = {sha256(data) for path, data in seen.before.files.items() if is_shard(path)}
         if form.get("decision") == "delete":
             for file, digest in gate.staged.items():
                 shown = gate.shards is None or shard_of(file) in gate.shards
