@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,15 @@ def session(root: Path) -> ShardSpec:
         ),
     )
     return spec_of(*images)
+
+
+def recordings(root: Path) -> ShardSpec:
+    """The same session with recordings after its images: BrainVision, a CTF folder with an empty file in it."""
+    folder = "sub-1/meg/sub-1_task-rest_meg.ds"
+    files = (
+        image_of(root, "sub-1/eeg/sub-1_task-rest_eeg.eeg", bytes(range(256)) * 40, channels="name\ttype\nCz\tEEG\n"),
+        image_of(root, "sub-1/eeg/sub-1_task-rest_eeg.vhdr", b"Brain Vision\r\n\0", coordsystem='{"EEGUnits":"mm"}'),
+        image_of(root, f"{folder}/BadChannels", b"", metadata="{}", electrodes="name\tx\n"),
+        image_of(root, f"{folder}/sub-1_task-rest_meg.meg4", b"MEG41CP\0" + b"\1" * 70_000),
+    )
+    return spec_of(*session(root).images, *(replace(file, kind="recording") for file in files))

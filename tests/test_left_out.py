@@ -46,20 +46,20 @@ def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reas
         "code/run.py": "print()",
         "sub-01/anat/foo.nii": b"12345",
         "sub-01/func/sub-01_task-x_bold.dtseries.nii": b"12",
-        "sub-01/eeg/sub-01_task-x_eeg.vhdr": b"123",
+        "sub-01/eeg/foo_eeg.vhdr": b"123",
         "sub-01/eeg/sub-01_task-x_eeg.json": "{}",
-        "sub-01/meg/sub-01_task-x_meg.ds/a.meg4": b"1",
+        "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"1",
         "left_out.tsv": "theirs",
     }
     assert rows_of(load(bids.one_subject(tmp_path, files))) == [
         ("sub-01/anat/foo.nii", "5", "an image whose name is none of BIDS"),
         ("sub-01/func/sub-01_task-x_bold.dtseries.nii", "2", "CIFTI: only volumes are rows so far"),
-        ("sub-01/eeg/sub-01_task-x_eeg.vhdr", "3", "a recording: only images are rows so far"),
-        ("sub-01/meg/sub-01_task-x_meg.ds/a.meg4", "1", "a recording: only images are rows so far"),
+        ("sub-01/eeg/foo_eeg.vhdr", "3", "a recording whose name is none of BIDS"),
+        ("sub-01/meg/sub-02_task-x_meg.ds/a.meg4", "1", "a recording whose name and folder contradict each other"),
         ("code/run.py", "7", "in code/"),
         ("left_out.tsv", "6", "its place in the repo is taken by a file that a push writes"),
-        ("poster.pdf", "4", "not an image, and in no column"),
-        ("sub-01/eeg/sub-01_task-x_eeg.json", "2", "not an image, and in no column"),
+        ("poster.pdf", "4", "neither an image nor a recording, and in no column"),
+        ("sub-01/eeg/sub-01_task-x_eeg.json", "2", "neither an image nor a recording, and in no column"),
     ]
 
 
@@ -77,7 +77,7 @@ def test_names_of_hidden_files_and_of_those_in_sourcedata_are_not_in_it(tmp_path
     ]
 
 
-def test_a_sidecar_is_in_it_only_if_no_image_has_its_content(tmp_path: Path) -> None:
+def test_a_sidecar_is_in_it_only_if_no_row_has_its_content(tmp_path: Path) -> None:
     files = {"sub-01/anat/sub-01_acq-a_desc-x_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {"EchoTime": 1}}
     files |= {"sub-01/anat/sub-01_acq-a_T1w.json": {}, "sub-01/anat/sub-01_desc-x_T1w.json": {}}
     files |= {"sub-01/sub-01_scans.tsv": [["filename"], ["anat/sub-01_T1w.nii.gz"]], "sub-01/sub-01_scans.json": {}}
@@ -86,14 +86,14 @@ def test_a_sidecar_is_in_it_only_if_no_image_has_its_content(tmp_path: Path) -> 
     assert {path: reason for path, _, reason in rows_of(dataset)} == {
         "sub-01/anat/sub-01_acq-a_T1w.json": "another one of its level is meant, or nobody can know",
         "sub-01/anat/sub-01_desc-x_T1w.json": "another one of its level is meant, or nobody can know",
-        "sub-01/sub-01_scans.json": "not an image, and in no column",
+        "sub-01/sub-01_scans.json": "neither an image nor a recording, and in no column",
     }
 
 
 def test_the_table_is_the_same_whether_content_was_fetched_or_not(tmp_path: Path) -> None:
-    data = b"a recording"
-    key = f"SHA256E-s{len(data)}--{hashlib.sha256(data).hexdigest()}.edf"
-    path = "sub-01/eeg/sub-01_eeg.edf"
+    data = b"a poster"
+    key = f"SHA256E-s{len(data)}--{hashlib.sha256(data).hexdigest()}.pdf"
+    path = "sub-01/eeg/poster.pdf"
     link = Link(f"../../.git/annex/objects/a/b/{key}/{key}")
     trees: dict[str, dict[str, object]] = {
         "fetched": {path: data, ".git/x": b""},
@@ -226,7 +226,10 @@ def test_the_dry_run_counts_every_image_by_reason_and_folder_and_then_the_rest(t
 
     assert "72 images:" in text and "| an image whose name is none of BIDS | sub-*/func/ | 12 |" in text
     assert all(f"| sub-*/anat/old{number}/ | 1 |" in text for number in range(60))
-    assert "70 other files:" in text and "| not an image, and in no column | 0 | 70 | 70 bytes |" in text
+    assert (
+        "70 other files:" in text
+        and "| neither an image nor a recording, and in no column | 0 | 70 | 70 bytes |" in text
+    )
     assert "exclude: 'nothing' matches none" in text and "There is no participants.tsv" in text
 
 

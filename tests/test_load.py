@@ -15,12 +15,14 @@ import pytest
 
 from tasks.load import (
     EmptyDataset,
+    IncompleteIndex,
     NotABidsDataset,
     UnreadableFolder,
     UnreadableSidecar,
     UnreadableTable,
     load,
 )
+from tasks.load.annex import file_facts
 from tasks.values.models import ENTITIES, Dataset
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Image, Link
@@ -253,20 +255,18 @@ def test_images_that_bids_does_not_name_are_counted_with_the_reason(tmp_path: Pa
     }
 
 
-def test_what_is_no_image_is_counted_by_kind(tmp_path: Path) -> None:
+def test_what_is_no_row_is_counted_by_kind(tmp_path: Path) -> None:
     dataset = load(
         bids.one_subject(
             tmp_path,
             {
-                "sub-01/eeg/sub-01_task-x_eeg.edf": b"\0",
                 "sub-01/eeg/sub-01_task-x_eeg.json": {},
                 "sub-01/eeg/sub-01_task-x_channels.tsv": "name\n",
-                "sub-01/func/sub-01_task-x_physio.tsv.gz": b"\x1f\x8b",
+                "sub-01/eeg/foo_eeg.edf": b"\0",
                 "sub-01/anat/sub-01_hemi-L_pial.surf.gii": "<GIFTI/>",
                 "sub-01/func/sub-01_task-x_bold.dtseries.nii": b"CIFTI",
-                "sub-01/meg/sub-01_task-x_meg.ds/a.meg4": b"\0",
-                "sub-01/meg/sub-01_task-x_meg.ds/b.res4": b"\0",
-                "sub-01/micr/sub-01_SPIM.ome.zarr/0/0.0": b"\0",
+                "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"\0",
+                "sub-01/meg/sub-02_task-x_meg.ds/b.res4": b"\0",
                 "sub-01/anat/notes.pdf": b"%PDF",
                 "sub-01/anat/Makefile": "all:",
                 "derivatives/freesurfer/sub-01/label/lh.BA1_exvivo.label": "#!ascii",
@@ -274,18 +274,123 @@ def test_what_is_no_image_is_counted_by_kind(tmp_path: Path) -> None:
         )
     )
     assert dataset.left_out == {
-        "*_eeg.edf": 1,
+        "recordings without a BIDS name": 1,
         "*_eeg.json": 1,
         "*_channels.tsv": 1,
-        "*_physio.tsv.gz": 1,
         "*_pial.surf.gii": 1,
         "*_bold.dtseries.nii": 1,
-        "*_meg.ds": 2,
-        "*_SPIM.ome.zarr": 1,
+        "recordings whose name and folder contradict each other": 2,
         "*.pdf": 1,
         "*.label": 1,
         "files without an extension": 1,
     }
+
+
+# --- recordings ---
+
+
+def test_a_recording_is_a_row_with_its_sidecars_and_tables(tmp_path: Path) -> None:
+    eeg = "sub-01/ses-a/eeg/sub-01_ses-a"
+    files = {f"{eeg}_task-rest_run-01_eeg.edf": b"0" * 300, "task-rest_eeg.json": {"EEGReference": "Cz"}}
+    files |= {f"{eeg}_task-rest_run-01_eeg.json": {"PowerLineFrequency": 50}}
+    files |= {f"{eeg}_task-rest_run-01_channels.tsv": [["name", "type"], ["Fz", "EEG"]]}
+    files |= {f"{eeg}_task-rest_run-01_events.tsv": [["onset", "duration"], ["1", "0"]]}
+    files |= {f"{eeg}_space-CapTrak_electrodes.tsv": [["name", "x"], ["Fz", "1"]]}
+    files |= {f"{eeg}_space-CapTrak_coordsystem.json": {"EEGCoordinateUnits": "mm"}}
+    files |= {"participants.tsv": [["participant_id", "age"], ["sub-01", "30"]]}
+    files |= {"sub-01/ses-a/sub-01_ses-a_scans.tsv": [["filename", "operator"], ["eeg/x.edf", "n/a"]]}
+    dataset = load(bids.one_subject(tmp_path, files))
+    row = by_path(dataset)[f"{eeg}_task-rest_run-01_eeg.edf"]
+
+    assert (row.kind, row.sub, row.ses, row.datatype, row.suffix, row.size) == (
+        "recording", "01", "a", "eeg", "eeg", 300,
+    )  # fmt: skip
+    assert row.entities == {"task": "rest", "run": "01"}
+    assert json.loads(row.metadata) == {"EEGReference": "Cz", "PowerLineFrequency": 50}
+    assert row.channels == "name\ttype\nFz\tEEG\n" and row.events == "onset\tduration\n1\t0\n"
+    assert row.electrodes == "name\tx\nFz\t1\n" and json.loads(row.coordsystem) == {"EEGCoordinateUnits": "mm"}
+    assert json.loads(row.participant) == {"participant_id": "sub-01", "age": "30"}
+    assert dataset.left_out == {} and dataset.notes == ()
+
+
+def test_electrodes_in_two_spaces_are_no_column_and_that_is_noted(tmp_path: Path) -> None:
+    ieeg = "sub-01/ieeg/sub-01"
+    files = {f"{ieeg}_task-x_ieeg.edf": b"0"}
+    files |= {f"{ieeg}_space-{space}_electrodes.tsv": [["name"], [space]] for space in ("ACPC", "MNI")}
+    dataset = load(bids.one_subject(tmp_path, files))
+
+    assert by_path(dataset)[f"{ieeg}_task-x_ieeg.edf"].electrodes is None
+    assert any(
+        "space-ACPC_electrodes.tsv and" in note and "Their column is empty there" in note for note in dataset.notes
+    )
+    assert dataset.left_out == {"*_electrodes.tsv": 2}
+
+
+def test_of_electrodes_in_a_space_and_in_none_those_in_none_are_the_column(tmp_path: Path) -> None:
+    ieeg = "sub-01/ieeg/sub-01"
+    files = {f"{ieeg}_task-x_ieeg.edf": b"0", f"{ieeg}_electrodes.tsv": [["name"], ["own"]]}
+    files |= {f"{ieeg}_space-MNI_electrodes.tsv": [["name"], ["MNI"]]}
+
+    assert by_path(load(bids.one_subject(tmp_path, files)))[f"{ieeg}_task-x_ieeg.edf"].electrodes == "name\nown\n"
+
+
+def test_perfusion_and_pet_images_have_their_tables(tmp_path: Path) -> None:
+    files = {"sub-01/perf/sub-01_asl.nii.gz": IMAGE, "sub-01/pet/sub-01_pet.nii.gz": IMAGE}
+    files |= {"sub-01/perf/sub-01_aslcontext.tsv": [["volume_type"], ["control"]]}
+    files |= {"sub-01/pet/sub-01_recording-manual_blood.tsv": [["time"], ["0"]]}
+    rows = by_path(load(bids.one_subject(tmp_path, files)))
+
+    assert rows["sub-01/perf/sub-01_asl.nii.gz"].aslcontext == "volume_type\ncontrol\n"
+    assert rows["sub-01/pet/sub-01_pet.nii.gz"].blood == "time\n0\n"
+    assert rows["sub-01/anat/sub-01_T1w.nii.gz"].aslcontext is rows["sub-01/anat/sub-01_T1w.nii.gz"].blood is None
+
+
+def test_a_recording_that_is_a_folder_has_a_row_a_file_and_is_described_in_the_first(tmp_path: Path) -> None:
+    top = "sub-01/meg/sub-01_task-x_meg.ds"
+    files = {f"{top}/{name}": name.encode() for name in ("BadChannels", "x.meg4", "hz.ds/y.res4")}
+    files |= {f"{top}/.lock": b"", f"{top}/sub-01_T1w.nii.gz": IMAGE, "sub-01/meg/sub-01_task-x_meg.json": {"a": 1}}
+    files |= {"sub-01/sub-01_scans.tsv": [["filename", "quality"], ["meg/sub-01_task-x_meg.ds", "good"]]}
+    dataset = load(bids.one_subject(tmp_path, files))
+    rows = {path: row for path, row in by_path(dataset).items() if row.kind == "recording"}
+
+    assert list(rows) == [f"{top}/{name}" for name in ("BadChannels", "hz.ds/y.res4", "sub-01_T1w.nii.gz", "x.meg4")]
+    assert {(row.sub, row.datatype, row.suffix, row.entities["task"]) for row in rows.values()} == {
+        ("01", "meg", "meg", "x")
+    }
+    first, *others = rows.values()
+    assert json.loads(first.metadata) == {"a": 1} and json.loads(first.scan)["quality"] == "good"
+    assert {(row.metadata, row.scan, row.participant) for row in others} == {(None, None, None)}
+    assert [row.size for row in rows.values()] == [(tmp_path / path).stat().st_size for path in rows]
+
+
+def test_a_dataset_of_recordings_alone_is_loaded(tmp_path: Path) -> None:
+    files = {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_task-x_eeg.bdf": b"1"}
+    assert [row.path for row in load(bids.write(tmp_path, files)).images] == ["sub-01/eeg/sub-01_task-x_eeg.bdf"]
+
+
+def test_an_excluded_file_of_a_recordings_folder_is_left_out(tmp_path: Path) -> None:
+    top = "sub-01/meg/sub-01_task-x_meg.ds"
+    dataset = load(bids.one_subject(tmp_path, {f"{top}/a.meg4": b"1", f"{top}/b.bak": b"2"}), exclude=["*.bak"])
+
+    assert f"{top}/a.meg4" in by_path(dataset) and f"{top}/b.bak" not in by_path(dataset)
+    assert dataset.left_out == {"named by `exclude`": 1}
+
+
+def test_a_recording_that_comes_while_the_tree_is_indexed_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = bids.one_subject(tmp_path, {"sub-01/eeg/sub-01_eeg.edf": b"1"})
+
+    def read(path: str) -> Any:
+        (root / "sub-01/eeg/sub-01_task-new_eeg.edf").write_bytes(b"2")
+        return file_facts(path)
+
+    monkeypatch.setattr("tasks.load.file_facts", read)
+    with pytest.raises(IncompleteIndex, match=r"sub-01_task-new_eeg\.edf: new"):
+        load(root)
+
+
+# --- what is left out ---
 
 
 def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path: Path) -> None:
@@ -909,10 +1014,10 @@ def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path: Path) -> Non
         load(tmp_path)
 
 
-def test_a_dataset_without_an_image_says_what_is_in_it(tmp_path: Path) -> None:
-    bids.write(tmp_path, {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_eeg.edf": b""})
+def test_a_dataset_without_an_image_or_a_recording_says_what_is_in_it(tmp_path: Path) -> None:
+    bids.write(tmp_path, {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_eeg.json": b"{}"})
 
-    with pytest.raises(EmptyDataset, match=r"(?s)without an image.*1 \*_eeg.edf"):
+    with pytest.raises(EmptyDataset, match=r"(?s)without an image or a recording.*1 \*_eeg.json"):
         load(tmp_path)
 
 

@@ -165,9 +165,16 @@ def test_a_line_whose_shard_is_neither_in_the_repo_nor_in_the_dataset_is_dropped
 
 def test_a_shard_that_somebody_replaced_on_the_hub_is_no_removal_but_drift() -> None:
     gone = line(spec("sub-2"))
-    for replaced in (replace(listed(gone), sha256="0" * 64), replace(listed(gone), size=1)):
+    for replaced in (replace(listed(gone), sha256="0" * 64), replace(listed(gone), sha256=None)):
         found = work([ONE], [line(ONE), gone], [listed(line(ONE)), replaced])
         assert not found.removals and [drift.path for drift in found.drift] == [gone.path]
+
+
+def test_a_withdrawn_shard_in_whose_line_somebody_edited_the_size_can_still_be_removed() -> None:
+    gone = line(spec("sub-2"))
+    edited = gone.model_copy(update={"size": gone.size + 1})
+    found = work([ONE], [line(ONE), edited], [listed(line(ONE)), listed(gone)])
+    assert found.removals.shards.keys() == {gone.path} and [drift.path for drift in found.drift] == [gone.path]
 
 
 def test_whether_an_image_has_changed_is_asked_of_the_record_and_of_the_receipt_each_for_itself() -> None:

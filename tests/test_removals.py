@@ -280,7 +280,7 @@ def test_a_line_without_a_file_or_of_no_file_of_ours_hides_no_removal_after_it_a
     assert find_removals((), record, listing, ()).shards == {TWO: (BOLD,)}
     assert lost_lines((), record, listing, ()) == {"data/README.md": SHA, ONE: SHA}
     assert lost_lines((spec("sub-1"),), record, listing, ()) == {"data/README.md": SHA}
-    other = Listing("d" * 40, {**listing.files, TWO: ListedFile(TWO, 8, SHA)})
+    other = Listing("d" * 40, {**listing.files, TWO: ListedFile(TWO, 9, "0" * 64)})
     assert not find_removals((), record, other, ()).shards  # other bytes than the record's: drift, and no removal
     assert not found(record, plan=(spec("sub-1"),)).rows.keys() & {TWO}
 

@@ -33,7 +33,7 @@ from tests.images import image_of, nifti1, put, session, sparse, spec_of, zipped
 MIB = 1 << 20
 
 #: Of the shard that `test_the_bytes_of_a_shard_are_these` stages.
-GOLDEN = "d9f38d67c3e09fd9127cbe00a203d83a2b9028241faf2fc38b2d9733f3729bbb"
+GOLDEN = "22dce05d62b3aec35393cb305e2bc2f03dd99112798fe3bb9eb717e57e20f79a"
 
 
 @pytest.fixture
@@ -103,6 +103,8 @@ def test_the_bytes_of_a_shard_are_these(root: Path, staging: Staging) -> None:
         image_of(root, "sub-1/anat/sub-1_T1w.nii", data, metadata='{"a": 1}', extra_entities={"b": "2", "a": "1"}),
         image_of(root, "sub-1/func/sub-1_task-rest_bold.nii", data, events="onset\n", participant="{}"),
     ]
+    folder = "sub-1/meg/sub-1_task-rest_meg.ds"
+    images += [image_of(root, f"{folder}/{name}", name.encode(), kind="recording") for name in ("a.meg4", "b.res4")]
     assert stage(spec_of(*images), root, staging).sha256 == GOLDEN
 
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from tasks.disk.staging import Staging
 from tasks.stage import stage
-from tasks.values.models import ENTITIES, Image
+from tasks.values.models import DESCRIPTIONS, ENTITIES, Image, ShardSpec
 from tasks.write import (
     ARROW_SCHEMA,
     COLUMNS,
@@ -35,7 +36,7 @@ from tasks.write import (
     writing_order,
 )
 from tests import counted
-from tests.images import session, sparse, spec_of
+from tests.images import recordings, session, sparse, spec_of
 
 MIB = 1 << 20
 VIEWER_LIMIT = 286 * MIB  # the Hub's viewer refuses a larger row group
@@ -43,8 +44,8 @@ VIEWER_LIMIT = 286 * MIB  # the Hub's viewer refuses a larger row group
 
 def expected(image: Image, data: bytes) -> dict[str, object]:
     """The row that a reader must see."""
-    described = ("metadata", "bval", "bvec", "events", "events_metadata", "participant", "session", "scan")
     return {
+        "kind": image.kind,
         "dataset": image.dataset,
         "sub": image.sub,
         "ses": image.ses,
@@ -55,8 +56,9 @@ def expected(image: Image, data: bytes) -> dict[str, object]:
         "path": image.path,
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "nifti": {"bytes": data, "path": image.path.split("/")[-1]},
-        **{name: getattr(image, name) for name in described},
+        "nifti": {"bytes": data, "path": image.path.split("/")[-1]} if image.kind == "image" else None,
+        "content": data if image.kind == "recording" else None,
+        **{name: getattr(image, name) for name in DESCRIPTIONS},
     }
 
 
@@ -93,11 +95,12 @@ def with_fastparquet(file: Path) -> list[dict[str, Any]]:
         {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
         for row in frame.to_dict("records")
     ]
-    return [
-        {name: {"bytes": row["nifti.bytes"], "path": row["nifti.path"]} if name == "nifti" else row[name]
-         for name in COLUMNS}
-        for row in rows
-    ]  # fmt: skip
+    return [{name: _struct(row) if name == "nifti" else row[name] for name in COLUMNS} for row in rows]
+
+
+def _struct(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The image of a row, as other readers give it."""
+    return {"bytes": row["nifti.bytes"], "path": row["nifti.path"]} if row["nifti.path"] is not None else None
 
 
 def with_datasets(file: Path, **options: object) -> list[dict[str, Any]]:
@@ -124,8 +127,11 @@ def with_datasets_streaming(file: Path) -> list[dict[str, Any]]:
         with_datasets_streaming,
     ],
 )
-def test_every_reader_sees_every_row_null_and_byte(tmp_path: Path, read: Any) -> None:
-    spec = session(tmp_path / "bids")
+@pytest.mark.parametrize("made", [session, recordings])
+def test_every_reader_sees_every_row_null_and_byte(
+    tmp_path: Path, read: Any, made: Callable[[Path], ShardSpec]
+) -> None:
+    spec = made(tmp_path / "bids")
     receipt = stage(spec, tmp_path / "bids", Staging(tmp_path / "staging"))
     rows = read(tmp_path / "staging" / receipt.file)
     assert [list(row) for row in rows] == [list(COLUMNS)] * len(spec.images)
@@ -173,7 +179,8 @@ def test_the_arrow_schema_and_the_features_are_in_the_file(shard: Path) -> None:
     features = datasets.Features.from_arrow_schema(pq.read_schema(shard))
     assert features["nifti"] == datasets.Nifti()
     assert features["size"] == datasets.Value("int64")
-    texts = [name for name in COLUMNS if name not in ("nifti", "size")]
+    assert features["content"] == datasets.Value("binary")
+    texts = [name for name in COLUMNS if name not in ("nifti", "content", "size")]
     assert [features[name] for name in texts] == [datasets.Value("string")] * len(texts)
     # written out by us, and the same as datasets would write today
     assert features.arrow_schema == ARROW_SCHEMA
