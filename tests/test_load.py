@@ -291,7 +291,10 @@ def test_what_is_no_row_is_counted_by_kind(tmp_path: Path) -> None:
 
 def test_a_recording_is_a_row_with_its_sidecars_and_tables(tmp_path: Path) -> None:
     eeg = "sub-01/ses-a/eeg/sub-01_ses-a"
-    files = {f"{eeg}_task-rest_run-01_eeg.edf": b"0" * 300, "task-rest_eeg.json": {"EEGReference": "Cz"}}
+    files: dict[str, object] = {
+        f"{eeg}_task-rest_run-01_eeg.edf": b"0" * 300,
+        "task-rest_eeg.json": {"EEGReference": "Cz"},
+    }
     files |= {f"{eeg}_task-rest_run-01_eeg.json": {"PowerLineFrequency": 50}}
     files |= {f"{eeg}_task-rest_run-01_channels.tsv": [["name", "type"], ["Fz", "EEG"]]}
     files |= {f"{eeg}_task-rest_run-01_events.tsv": [["onset", "duration"], ["1", "0"]]}
@@ -315,7 +318,7 @@ def test_a_recording_is_a_row_with_its_sidecars_and_tables(tmp_path: Path) -> No
 
 def test_electrodes_in_two_spaces_are_no_column_and_that_is_noted(tmp_path: Path) -> None:
     ieeg = "sub-01/ieeg/sub-01"
-    files = {f"{ieeg}_task-x_ieeg.edf": b"0"}
+    files: dict[str, object] = {f"{ieeg}_task-x_ieeg.edf": b"0"}
     files |= {f"{ieeg}_space-{space}_electrodes.tsv": [["name"], [space]] for space in ("ACPC", "MNI")}
     dataset = load(bids.one_subject(tmp_path, files))
 
@@ -328,14 +331,14 @@ def test_electrodes_in_two_spaces_are_no_column_and_that_is_noted(tmp_path: Path
 
 def test_of_electrodes_in_a_space_and_in_none_those_in_none_are_the_column(tmp_path: Path) -> None:
     ieeg = "sub-01/ieeg/sub-01"
-    files = {f"{ieeg}_task-x_ieeg.edf": b"0", f"{ieeg}_electrodes.tsv": [["name"], ["own"]]}
+    files: dict[str, object] = {f"{ieeg}_task-x_ieeg.edf": b"0", f"{ieeg}_electrodes.tsv": [["name"], ["own"]]}
     files |= {f"{ieeg}_space-MNI_electrodes.tsv": [["name"], ["MNI"]]}
 
     assert by_path(load(bids.one_subject(tmp_path, files)))[f"{ieeg}_task-x_ieeg.edf"].electrodes == "name\nown\n"
 
 
 def test_perfusion_and_pet_images_have_their_tables(tmp_path: Path) -> None:
-    files = {"sub-01/perf/sub-01_asl.nii.gz": IMAGE, "sub-01/pet/sub-01_pet.nii.gz": IMAGE}
+    files: dict[str, object] = {"sub-01/perf/sub-01_asl.nii.gz": IMAGE, "sub-01/pet/sub-01_pet.nii.gz": IMAGE}
     files |= {"sub-01/perf/sub-01_aslcontext.tsv": [["volume_type"], ["control"]]}
     files |= {"sub-01/pet/sub-01_recording-manual_blood.tsv": [["time"], ["0"]]}
     rows = by_path(load(bids.one_subject(tmp_path, files)))
@@ -347,7 +350,7 @@ def test_perfusion_and_pet_images_have_their_tables(tmp_path: Path) -> None:
 
 def test_a_recording_that_is_a_folder_has_a_row_a_file_and_is_described_in_the_first(tmp_path: Path) -> None:
     top = "sub-01/meg/sub-01_task-x_meg.ds"
-    files = {f"{top}/{name}": name.encode() for name in ("BadChannels", "x.meg4", "hz.ds/y.res4")}
+    files: dict[str, object] = {f"{top}/{name}": name.encode() for name in ("BadChannels", "x.meg4", "hz.ds/y.res4")}
     files |= {f"{top}/.lock": b"", f"{top}/sub-01_T1w.nii.gz": IMAGE, "sub-01/meg/sub-01_task-x_meg.json": {"a": 1}}
     files |= {"sub-01/sub-01_scans.tsv": [["filename", "quality"], ["meg/sub-01_task-x_meg.ds", "good"]]}
     dataset = load(bids.one_subject(tmp_path, files))
@@ -364,7 +367,10 @@ def test_a_recording_that_is_a_folder_has_a_row_a_file_and_is_described_in_the_f
 
 
 def test_a_dataset_of_recordings_alone_is_loaded(tmp_path: Path) -> None:
-    files = {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_task-x_eeg.bdf": b"1"}
+    files: dict[str, object] = {
+        "dataset_description.json": bids.description(),
+        "sub-01/eeg/sub-01_task-x_eeg.bdf": b"1",
+    }
     assert [row.path for row in load(bids.write(tmp_path, files)).images] == ["sub-01/eeg/sub-01_task-x_eeg.bdf"]
 
 

@@ -11,9 +11,6 @@ from functools import lru_cache
 from bids2table import parse_bids_entities
 
 WORD = re.compile(r"[A-Za-z0-9]+")
-#: Folders that hold one recording of which the files are parts: CTF MEG, OME-Zarr, MEF3, EGI (BIDS specification,
-#: "Magnetoencephalography", "Microscopy", "Intracranial Electroencephalography").
-_RECORDING_FOLDER = re.compile(r".*_([A-Za-z0-9]+)(\.(?:ds|ome\.zarr|zarr|mefd|mff))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +59,3 @@ def folder_label(folders: Sequence[str], entity: str) -> str | None:
 def subject_of(path: str) -> str | None:
     """Return the label of the subject in whose folder a file lies ("01" of `sub-01/anat/...`), or None."""
     return folder_label(path.split("/")[:-1], "sub")
-
-
-def recording_folder(name: str) -> str | None:
-    """Return the kind of a folder that is one recording (`*_meg.ds`), judged by its name, or None if it is none."""
-    found = _RECORDING_FOLDER.fullmatch(name)
-    return f"*_{found[1]}{found[2]}" if found else None
-
-
-def recording_of(path: str) -> str:
-    """Return the path of the recording that a file is a part of: of the folder (`*_meg.ds`) if it is one."""
-    parts = path.split("/")
-    number = next((number for number, name in enumerate(parts[:-1]) if recording_folder(name)), len(parts) - 1)
-    return "/".join(parts[: number + 1])
-
-
-def in_recording_folder(path: str) -> bool:
-    """Return whether a file is a part of a recording that is a folder."""
-    return any(map(recording_folder, path.split("/")[:-1]))

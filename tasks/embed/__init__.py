@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from tasks.bids.annex import AnnexKey
-from tasks.bids.names import in_recording_folder
 from tasks.bids.nifti import (
     GZIP_MAGIC,
     HEADER_SIZE,
@@ -54,7 +53,7 @@ from tasks.embed.errors import (
     unloadable,
 )
 from tasks.embed.source import Source
-from tasks.values.kinds import Kind
+from tasks.values.kinds import Kind, in_recording_folder
 from tasks.values.models import Image, ImageContent
 
 __all__ = [

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from tasks.bids.annex import LONGEST_POINTER, stand_in
-from tasks.bids.names import in_recording_folder
 from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unfetched, unreadable
+from tasks.values.kinds import in_recording_folder
 from tasks.values.models import Image
 from tasks.write import LARGEST_FILE
 

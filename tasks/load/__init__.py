@@ -27,7 +27,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.annex import require_fetched, unfetched
-from tasks.bids.names import Name, in_recording_folder, parse
+from tasks.bids.names import Name, parse
 from tasks.bids.not_fetched import absent
 from tasks.bids.text import NotText, decode, from_json
 from tasks.load.annex import file_facts
@@ -57,7 +57,7 @@ from tasks.load.tree import (
     what_it_is,
 )
 from tasks.values.format import number
-from tasks.values.kinds import Kind, counted, is_image
+from tasks.values.kinds import Kind, counted, in_recording_folder, is_image
 from tasks.values.left_out import CIFTI, OTHER, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved

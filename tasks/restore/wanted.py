@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from tasks.bids.names import folder_label, parse, recording_of, subject_of
+from tasks.bids.names import folder_label, parse, subject_of
 from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
+from tasks.values.kinds import recording_of
 from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
 from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
