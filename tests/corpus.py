@@ -3,19 +3,22 @@
 FOLDER holds a BIDS dataset in each of its folders: OpenNeuro's trees as git has them, or bids-examples. The images'
 content need not be there. Each dataset is loaded and checked as a push does it; nothing is staged or sent. A line has
 
-- images, walked: rows that would be published, and image files that a plain walk of the tree finds, without hidden
-  files and sourcedata,
-- left out: images that are not published, with the reason in bids/left_out.tsv; they and the rows are what was walked,
-- recordings, other: files of these kinds that are left out,
-- with sidecar, participant: how many of the images have these,
+- images, recordings: rows that would be published; a recording that is a folder has a row for each of its files,
+- walked: files of both kinds that a plain walk of the tree finds, without hidden files and sourcedata,
+- left out: those of both kinds that are not published, with the reason in bids/left_out.tsv; they and the rows are what
+  was walked,
+- other: other files that are left out,
+- with sidecar, participant: how many of the rows have these,
 - stops: the rules of the check before publication that would stop the push, without the statement on faces,
 - notes: how many sentences the card would have about what could not be used,
 
-or the error that refuses the dataset. It exits 1 if a dataset is refused that has an image in a `sub-` folder.
+or the error that refuses the dataset. It exits 1 if a dataset is refused that has an image or a recording in a `sub-`
+folder.
 """
 
 import argparse
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,13 +28,17 @@ from tasks.load import load
 from tasks.load.tree import DESCRIPTION
 from tasks.preflight import check
 from tasks.values.errors import PushError
-from tasks.values.left_out import ORDER, images_by_folder
+from tasks.values.left_out import RECORDINGS, images_by_folder
 from tasks.values.preflight_rules import Statement
 
 HEAD = (
-    *("dataset", "images", "walked", "left out", "recordings", "other"),
+    *("dataset", "images", "recordings", "walked", "left out", "other"),
     *("with sidecar", "participant", "stops", "notes", "s"),
 )
+
+
+_ROW = re.compile(rf"\.nii(\.gz)?$|_({'|'.join(RECORDINGS)})\.(?!json$)[^_]*$")
+_FOLDER = re.compile(r"_[A-Za-z0-9]+\.(ds|mefd|mff|([^/]*\.)?zarr)/")
 
 
 @dataclass(frozen=True)
@@ -70,20 +77,21 @@ def datasets_in(folder: Path) -> Iterator[Path]:
 
 def line_of(root: Path) -> Line:
     """Load and check one dataset."""
-    walked = sum(1 for _ in images_below(root))
+    walked = sum(1 for _ in rows_below(root))
     start = time.monotonic()
     try:
         dataset = load(root)
         _, checked = check(dataset, Statement("no faces"))
     except PushError as error:
-        raw = any(path.relative_to(root).parts[0].startswith("sub-") for path in images_below(root))
+        raw = any(path.relative_to(root).parts[0].startswith("sub-") for path in rows_below(root))
         return Line((root.name, type(error).__name__, walked), raw, f"    {error}")
     rules = ",".join(sorted({finding.rule for finding in checked.stops}))
     cells = (
         root.name,
-        len(dataset.images),
+        *(sum(image.kind == kind for image in dataset.images) for kind in ("image", "recording")),
         walked,
-        *(sum(one.files for one in dataset.unpublished if one.what == what) for what in ORDER),
+        sum(one.files for one in dataset.unpublished if one.what != "other"),
+        sum(one.files for one in dataset.unpublished if one.what == "other"),
         sum(image.metadata is not None for image in dataset.images),
         sum(image.participant is not None for image in dataset.images),
         rules or "-",
@@ -95,12 +103,13 @@ def line_of(root: Path) -> Line:
     return Line(cells, said="\n".join([*(f"    {note}" for note in dataset.notes), *left_out]))
 
 
-def images_below(root: Path) -> Iterator[Path]:
-    """Yield the files of the tree, and links, whose names end as those of NIfTI files do."""
+def rows_below(root: Path) -> Iterator[Path]:
+    """Yield the files of the tree, and links, whose names are those of NIfTI files or of recordings."""
     for folder, folders, names in os.walk(root):  # not by what `load` goes by
         folders[:] = [name for name in folders if not name.startswith(".") and name != "sourcedata"]
         shown = (name for name in names if not name.startswith("."))
-        yield from (Path(folder, name) for name in shown if name.endswith((".nii", ".nii.gz")))
+        inside = _FOLDER.search(f"{folder}/") is not None
+        yield from (Path(folder, name) for name in shown if inside or _ROW.search(name))
 
 
 if __name__ == "__main__":

@@ -324,7 +324,7 @@ def test_electrodes_in_two_spaces_are_no_column_and_that_is_noted(tmp_path: Path
 
     assert by_path(dataset)[f"{ieeg}_task-x_ieeg.edf"].electrodes is None
     assert any(
-        "space-ACPC_electrodes.tsv and" in note and "Their column is empty there" in note for note in dataset.notes
+        "space-ACPC_electrodes.tsv and" in note and "their column is empty there" in note for note in dataset.notes
     )
     assert dataset.left_out == {"*_electrodes.tsv": 2}
 

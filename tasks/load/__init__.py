@@ -380,8 +380,8 @@ class _Loader:
             )
         if unjoined := self.sidecars.several:
             notes.append(
-                f"Files of which nobody can know which one is about a recording or an image: {some_of(unjoined)}. "
-                "Their column is empty there."
+                f"Several files that say the same of one recording or image, for example electrodes in two spaces: "
+                f"{some_of(unjoined)}. Nobody can know which of them is meant, so their column is empty there."
             )
         if several := self.sidecars.ambiguous:
             notes.append(
