@@ -124,16 +124,21 @@ class Sidecars:
         return None
 
     def _joined(self, found: Sequence[str], extension: str) -> str | None:
-        named = {path: len(parse(path.rpartition("/")[2]).entities) for path in found}
-        least = [path for path in found if named[path] == min(named.values())]
-        if len(least) > 1:
+        path = found[0] if len(found) == 1 else self._least(found)
+        if path is None:
             self.several[" and ".join(sorted(found))] = None
             return None
-        self.used.add(least[0])
+        self.used.add(path)
         if extension == ".json":
-            parsed = self._parsed(least[0])
+            parsed = self._parsed(path)
             return to_json(parsed) if parsed else None
-        return self._text(least[0])
+        return self._text(path)
+
+    def _least(self, found: Sequence[str]) -> str | None:
+        """Return the file whose name has the fewest entities, or None if several have."""
+        named = {path: len(parse(path.rpartition("/")[2]).entities) for path in found}
+        least = [path for path in found if named[path] == min(named.values())]
+        return least[0] if len(least) == 1 else None
 
     def set_aside(self) -> frozenset[str]:
         """Return the sidecars that apply, cannot be read, and are named by a .bidsignore."""
