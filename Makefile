@@ -50,7 +50,7 @@ dev: $(VENV)/.dev  ## all of it, and what a developer needs
 
 validator: setup $(VENV)/.validator  ## the BIDS validator, for runs with validate_bids (92 MB)
 
-recordings: setup $(VENV)/.recordings  ## what reads the headers of FIF, EEGLAB, SNIRF and NWB recordings (270 MB)
+recordings: setup $(VENV)/.recordings  ## what reads the headers of FIF, EEGLAB, SNIRF and NWB recordings (260 MB)
 
 demo: local-hub  ## the whole chain on this machine, in a browser; waits at the gate (SESSIONS=24 for a small cut)
 	$(BIN)/python -m deployments.demo $(if $(SESSIONS),--sessions $(SESSIONS))

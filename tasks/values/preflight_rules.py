@@ -109,9 +109,9 @@ RULES: dict[RuleName, Rule] = {
     ),
     "recording-unchecked": Rule(
         "recordings whose headers cannot be read here, so nobody has looked for people in them",
-        "Where it is FIF, EEGLAB, SNIRF or NWB, give the worker its readers: `make recordings`, or `pip install "
-        "'bids-push[recordings]'`. Else it is damaged, or of a format that has no reader here: mend it, look through "
-        "it yourself and allow it, or name it in exclude.",
+        "For FIF, EEGLAB, SNIRF and NWB, give the worker their readers: `make recordings`, or `pip install "
+        "'.[recordings]'`. If it has them, or the format is another, the file is damaged or nothing here reads it: "
+        "mend it, look through it yourself and allow it, or name it in exclude.",
         f"{_HIPAA}(A) to (R)",
     ),
     "defacing": Rule(

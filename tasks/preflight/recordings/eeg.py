@@ -36,7 +36,6 @@ _RECORDER = re.compile(
     r"|Impedance \[.{1,5}\] at \d\d:\d\d:\d\d ?:?"
     r"|\S{1,12}: *(?:\d[\d.]*|Out of Range!?|Disconnected!?|\?\?\?)"
 )
-_PAIR = re.compile(r"([^=;]+?)\s*=\s*(.*)")
 _MARKER = re.compile(r"Mk\d+\s*=\s*([^,]*),([^,]*)(.*)")
 _MARKER_DATE = re.compile(r"\d{14,20}")
 #: Descriptions that programs give to markers: numbers, codes, and what marks bad spans.
@@ -98,11 +97,14 @@ def brainvision(path: Path) -> Iterator[Said]:
             yield from _in_marker(*marker.groups())
         elif line.startswith(";"):
             yield Said("BrainVision comment", line, "trace")
-        elif section != "channel infos" and (pair := _PAIR.fullmatch(line)):
-            if pair[1].lower() in _FILES:
-                yield Said(f"BrainVision {pair[1]}", "" if pair[2].startswith(_SAME_NAME) else pair[2], "id")
-            else:
-                yield said("BrainVision", pair[1], pair[2])
+        elif section != "channel infos" and "=" in line:
+            yield _in_field(*map(str.strip, line.split("=", 1)))
+
+
+def _in_field(name: str, value: str) -> Said:
+    if name.lower() in _FILES:
+        return Said(f"BrainVision {name}", "" if value.startswith(_SAME_NAME) else value, "id")
+    return said("BrainVision", name, value)
 
 
 def _in_comment(line: str) -> Iterator[Said]:
