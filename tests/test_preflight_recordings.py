@@ -6,12 +6,15 @@ import json
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from scipy import io
 
 from tasks.card.body import _allowed
 from tasks.preflight import headers_of
@@ -150,7 +153,10 @@ def test_an_entry_about_recordings_is_on_the_card_in_the_nights_that_publish_not
         (SNIRF, lambda path: recordings.snirf(path, SubjectID="1", MeasurementDate="unknown", MeasurementTime="10:00")),
         (SNIRF, lambda path: recordings.snirf(path, SubjectID="sub-01", MeasurementDate="1921-03-04", Model="X2")),
         (RES4, recordings.res4(subject_id="sub-01", time="10:00", date="", operator="")),
-        (TIFF, lambda path: recordings.tiff(path, Software="a program", ImageDescription='{"shape": [4, 4]}')),
+        (
+            TIFF,
+            lambda path: recordings.tiff(path, Software="of 2019-07-23", ImageDescription='{"shape": [4]}'),
+        ),
         (TIFF, lambda path: recordings.tiff(path, DateTime="1920:01:01 00:00:00", ImageDescription="ImageJ=1.53\n")),
     ],
 )
@@ -185,6 +191,7 @@ def test_another_subjects_label_is_a_finding(tmp_path: Path) -> None:
         ("date", "1919-07-23", False),
         ("date", "20190723", True),
         ("date", "", False),
+        ("date", "2000-01-01", False),
         ("text", "xxx", False),
         ("id", "SUB-01", False),
         ("id", "1", False),
@@ -311,6 +318,25 @@ def test_a_damaged_or_empty_recording_is_unchecked_and_the_others_are_checked(
     assert found == {f"recording-unchecked:{format_of(path, tmp_path)[0]}": (path,)}
 
 
+@pytest.mark.parametrize(
+    ("path", "start"), [(SET, b"MATLAB"), (SNIRF, b"\x89HDF"), (NWB, b"\x89HDF"), (PNG, b"\x89PNG")]
+)
+def test_a_file_of_the_right_kind_without_what_the_format_demands_is_unchecked(
+    tmp_path: Path, path: str, start: bytes
+) -> None:
+    file = tmp_path / "made"
+    if path == SET:
+        io.savemat(file, {"x": 1}, appendmat=False)
+    elif path == PNG:
+        file.write_bytes(recordings.planted_png(tmp_path)[:8])
+    else:
+        with h5py.File(file, "w") as made:
+            made["x"] = 1
+    data = file.read_bytes()
+    assert data.startswith(start)
+    assert entries(checked(tmp_path, {path: data})) == {f"recording-unchecked:{format_of(path, tmp_path)[0]}"}
+
+
 @pytest.mark.parametrize(("path", "written", "planted"), PLANTED)
 def test_wherever_a_recording_is_cut_off_the_check_goes_on(
     tmp_path: Path, path: str, written: Written, planted: Mapping[str, str]
@@ -358,18 +384,20 @@ def test_without_the_extra_its_formats_are_unchecked_and_the_way_out_is_named_wh
 
 
 def test_a_reader_that_fails_in_any_way_is_unchecked_and_what_it_says_is_not_handed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     import mne
 
     def fail(*_: object, **__: object) -> None:
         mne.utils.warn("Quillfeather was born in 1951")
+        warnings.warn("Quillfeather was born in 1951", stacklevel=1)
         raise KeyError("Quillfeather")
 
     monkeypatch.setattr(mne.io, "read_info", fail)
     found = checked(tmp_path, {FIF: b"anything"})
     assert entries(found) == {"recording-unchecked:FIF"}
     assert "Quillfeather" not in repr(found) + "".join(capfd.readouterr())
+    assert not recwarn.list
 
 
 def test_a_recording_that_is_not_there_or_not_fetched_is_left_to_staging(tmp_path: Path) -> None:

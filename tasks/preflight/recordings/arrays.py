@@ -18,7 +18,6 @@ MAX_TEXT = 1 << 20  # bytes of one text in an HDF5 file
 MAX_TEXTS = 100_000  # texts of one file: more are a table, and no header
 _ALONE = Lock()  # a .set of one struct is read whole, so one at a time
 
-_NIRS_NOTHING = frozenset(("MeasurementTime", "LengthUnit", "TimeUnit", "FrequencyUnit"))
 _NWB_NOTHING = frozenset(("file_create_date", "nwb_version", "namespace", "neurodata_type", "object_id"))
 _NWB_KINDS: Mapping[str, Kind] = {
     "general/subject/description": "text", "general/subject/genotype": "trace", "general/notes": "text",
@@ -50,8 +49,7 @@ def nirs(path: Path) -> Iterator[Said]:
             raise NotChecked
         for group in groups:
             for name, text in _texts(file[group]["metaDataTags"]):
-                if name not in _NIRS_NOTHING:
-                    yield said("SNIRF", name, text)
+                yield said("SNIRF", name, text)
 
 
 def nwb(path: Path) -> Iterator[Said]:
