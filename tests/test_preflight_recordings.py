@@ -287,7 +287,7 @@ def test_messages_of_an_eye_tracker_are_looked_through_to_the_last(tmp_path: Pat
     path = "sub-01/func/sub-01_task-rest_recording-eye1_physioevents.tsv.gz"
     lines = b"10\tn/a\tblink\tn/a\n" * 80_000
     assert checked(tmp_path, {path: gzip.compress(lines)}) == ()
-    found = checked(tmp_path, {path: gzip.compress(lines + b"11\tn/a\tn/a\tDATE: Tue Jul 23 14:21:37 2019\n")})
+    found = checked(tmp_path, {path: gzip.compress(lines + b"11\tn/a\tn/a\tDATE: Tue Jul 23 14:21:37 2019")})
     assert entries(found) == headers("eye tracker message")
     cut = gzip.compress(np.random.default_rng(1).bytes(9999))[:5000]
     assert "recording-unchecked:physioevents" in entries(checked(tmp_path, {path: cut}))
