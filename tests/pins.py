@@ -34,6 +34,7 @@ REPO = Path(__file__).resolve().parent.parent
 RUN = REPO / "requirements" / "run.txt"
 LOCAL_HUB = REPO / "requirements" / "local-hub.txt"
 DEV = REPO / "requirements" / "dev.txt"
+RECORDINGS = REPO / "requirements" / "recordings.txt"
 VALIDATOR = REPO / "requirements" / "validator.txt"
 MUTANTS = REPO / "requirements" / "mutants.txt"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -72,7 +73,7 @@ def main() -> int:
         try:
             run, dev = newest(Path(folder)) if options.newest else (options.run, options.dev)
             if not options.no_wheels:
-                check_wheels([run, LOCAL_HUB, dev, VALIDATOR, MUTANTS])
+                check_wheels([run, LOCAL_HUB, RECORDINGS, dev, VALIDATOR, MUTANTS])
             check_schedules(run, options.python, Path(folder))
         except PinsError as error:
             print(f"These pins do not work: {error}", file=sys.stderr)

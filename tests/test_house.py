@@ -4,7 +4,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -20,6 +20,8 @@ OURS = ("flows", "tasks", "deployments")
 LOCAL_HUB = REPO / "deployments" / "local_hub"
 #: What a worker does without: no other library of its brings these.
 LOCAL_HUB_ALONE = ("dulwich", "lz4", "blake3")
+#: What the extra `recordings` brings: a worker without it reads what it can, and says what it cannot.
+RECORDINGS_ALONE = frozenset(("mne", "h5py", "scipy"))
 PACKAGED = [file for folder in OURS for file in sorted((REPO / folder).rglob("*.py"))]
 
 
@@ -30,7 +32,12 @@ def module_of(file: Path) -> str:
 
 def imports_of(file: Path) -> Iterator[str]:
     """The modules of ours that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    yield from imports_of_nodes(ast.walk(ast.parse(file.read_text())))
+
+
+def imports_of_nodes(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The modules that these statements import."""
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Import):
@@ -76,7 +83,7 @@ def test_nothing_but_the_tests_imports_the_local_hub_and_the_demo_starts_it_as_a
 @pytest.mark.parametrize("extra", [False, True])
 def test_every_library_that_is_imported_is_a_dependency(extra: bool) -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    stated = [*project["dependencies"], *(project["optional-dependencies"]["local-hub"] if extra else [])]
+    stated = [*project["dependencies"], *project["optional-dependencies"]["local-hub" if extra else "recordings"]]
     dependencies = {plain(re.split(r"[<>=;\[ ]", one)[0]) for one in stated}
     files = [file for file in PACKAGED if (LOCAL_HUB in file.parents) is extra]
     modules = {module.partition(".")[0] for file in files for module in imports_of(file)}
@@ -84,6 +91,21 @@ def test_every_library_that_is_imported_is_a_dependency(extra: bool) -> None:
     distributions = packages_distributions()
     assert {name for name in libraries if not dependencies & set(map(plain, distributions[name]))} == set()
     assert not dependencies & set(LOCAL_HUB_ALONE) or extra
+
+
+def test_the_libraries_of_recordings_are_imported_where_a_file_is_read_and_nowhere_else() -> None:
+    imported = {}
+    for file in PACKAGED:
+        if names := {name.partition(".")[0] for name in imports_of(file)} & RECORDINGS_ALONE:
+            imported[module_of(file)] = names
+            at_the_top = [
+                node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            assert not {name.partition(".")[0] for name in imports_of_nodes(at_the_top)} & RECORDINGS_ALONE
+    assert imported == {
+        "tasks.preflight.recordings.arrays": {"h5py", "scipy"},
+        "tasks.preflight.recordings.meg": {"mne"},
+    }
 
 
 def plain(distribution: str) -> str:

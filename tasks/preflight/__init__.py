@@ -8,7 +8,8 @@ How it works:
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
-4. `headers` reads the headers of the images that are about to be published, and of no others.
+4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, and of
+   no others.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
 see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
@@ -26,6 +27,7 @@ from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
 from tasks.preflight.paths import check_paths, hide_in_left_out
+from tasks.preflight.recordings import check_recordings, is_image
 from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
@@ -89,9 +91,10 @@ def shows_a_head(image: Image) -> bool:
 
 
 def headers_of(images: Sequence[Image], source: Path) -> tuple[Finding, ...]:
-    """Return what the headers of these images hold besides the image."""
+    """Return what the headers of these images and recordings hold besides the image or the samples."""
     found = Findings()
-    check_headers(images, source, found)
+    check_headers([image for image in images if is_image(image.path)], source, found)
+    check_recordings([image for image in images if not is_image(image.path)], source, found)
     return found.grouped()
 
 

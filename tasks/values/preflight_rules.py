@@ -25,6 +25,8 @@ Stop = Literal[
     "licence-unknown",
     "unreadable",
     "dicom-header",
+    "recording-header",
+    "recording-unchecked",
     "defacing",
     "bids-validity",
 ]
@@ -99,6 +101,19 @@ RULES: dict[RuleName, Rule] = {
         "looked through it, allow it.",
         f'{_NIFTI}, "Extended header", code 2; {_DICOM}',
     ),
+    "recording-header": Rule(
+        "names, numbers, birth dates and comments of people, and dates later than 1925, in headers of recordings",
+        "Write the recordings without it (mne: Raw.anonymize; mne_bids.anonymize_dataset); strip does not reach into a "
+        "recording. If you have looked at it and may publish it, allow it.",
+        f'EDF+ specification, 2.1.3.3; {_HIPAA}(A) to (R); BIDS specification, "Units"',
+    ),
+    "recording-unchecked": Rule(
+        "recordings whose headers cannot be read here, so nobody has looked for people in them",
+        "For FIF, EEGLAB, SNIRF and NWB, give the worker their readers: `make recordings`, or `pip install "
+        "'.[recordings]'`. If it has them, or the format is another, the file is damaged or nothing here reads it: "
+        "mend it, look through it yourself and allow it, or name it in exclude.",
+        f"{_HIPAA}(A) to (R)",
+    ),
     "defacing": Rule(
         "images of heads, and no statement on their faces",
         'Give the parameter defacing: "defaced", "no faces" (skull-stripped, phantoms, animals), or "not defaced, '
@@ -129,8 +144,8 @@ RULES: dict[RuleName, Rule] = {
     ),
 }
 STOPS: tuple[Stop, ...] = get_args(Stop)
-#: Rules about the headers of images. Only those of the images that a run is about to publish are looked at.
-OF_HEADERS = frozenset(("dicom-header", "header-text", "header-extension"))
+#: Rules about the headers of images and recordings. Only those that a run is about to publish are looked at.
+OF_HEADERS = frozenset(("dicom-header", "recording-header", "recording-unchecked", "header-text", "header-extension"))
 
 
 def as_entry(text: str) -> str:
