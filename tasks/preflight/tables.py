@@ -28,8 +28,8 @@ from tasks.values.models import Dataset, Image
 from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
-#: Dates from 1900 to 2999. Each begins with a digit that is written out, which `re` finds ten times as fast as any digit:
-#: events of EEG may have gigabytes.
+#: Dates from 1900 to 2999. Each begins with a digit that is written out, which `re` finds ten times as fast as any
+#: digit: events of EEG may have gigabytes.
 _LOOKS_LIKE_A_DATE = (re.compile(r"19\d\d[-/]\d"), re.compile(r"2\d\d\d[-/]\d"))
 _BESIDE = ("events", "channels", "electrodes", "aslcontext", "blood")  # columns of the rows, and names of files
 _GRADIENTS = (".bval", ".bvec")
