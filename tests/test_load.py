@@ -366,6 +366,15 @@ def test_a_recording_that_is_a_folder_has_a_row_a_file_and_is_described_in_the_f
     assert [row.size for row in rows.values()] == [(tmp_path / path).stat().st_size for path in rows]
 
 
+def test_what_says_what_the_arrays_of_a_zarr_are_is_a_row_although_it_is_hidden(tmp_path: Path) -> None:
+    top = "sub-01/micr/sub-01_sample-A_SPIM.ome.zarr"
+    files: dict[str, object] = {f"{top}/{name}": name.encode() for name in (".zattrs", ".zgroup", "0/.zarray", "0/0.0")}
+    dataset = load(bids.one_subject(tmp_path, files | {f"{top}/.DS_Store": b"", "sub-01/micr/.zattrs": b""}))
+
+    assert {path for path, row in by_path(dataset).items() if row.kind == "recording"} == files.keys()
+    assert dataset.left_out == {"hidden files and folders, such as .git": 2}
+
+
 def test_a_dataset_of_recordings_alone_is_loaded(tmp_path: Path) -> None:
     files: dict[str, object] = {
         "dataset_description.json": bids.description(),

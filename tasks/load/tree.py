@@ -41,6 +41,11 @@ NOT_UTF8 = "names that are not UTF-8"
 _SUBJECT_FOLDER = re.compile(r"sub-[^/]+")
 
 
+#: Files that say what the arrays of a Zarr are: hidden by their names, and of no use to anybody if they are missing
+#: (Zarr storage specification, version 2).
+ZARR_METADATA = frozenset((".zarray", ".zattrs", ".zgroup", ".zmetadata"))
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """One dataset of the tree. `path` is relative to the root of the tree, and "" for that root itself."""
@@ -261,7 +266,7 @@ class _Walker:
             for name in sorted(files):
                 path = f"{folder}/{name}"
                 self.choice.see(path)
-                if name.startswith("."):
+                if name.startswith(".") and name not in ZARR_METADATA:
                     self._leave_unnamed(unnamed or _hidden_in(folder), path)
                 else:
                     yield path

@@ -27,10 +27,11 @@ from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
 from tasks.preflight.paths import check_paths, hide_in_left_out
-from tasks.preflight.recordings import check_recordings, is_image
+from tasks.preflight.recordings import check_recordings
 from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
+from tasks.values.kinds import is_image
 from tasks.values.models import Dataset, Image, ShardSpec
 from tasks.values.preflight_rules import Checked, Finding, Findings, PreflightStopped, Statement
 

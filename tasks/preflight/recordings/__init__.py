@@ -27,7 +27,6 @@ from tasks.values.models import Image
 from tasks.values.preflight_rules import Findings, RuleName
 
 READERS = 8  # threads: the time is spent waiting for the disk
-IMAGES = (".nii", ".nii.gz")
 Reader = Callable[[Path], Iterable[Said]]
 
 _LABEL = re.compile(r"(?:^|/)sub-([A-Za-z0-9+]+)")
@@ -35,11 +34,6 @@ _SHORT = re.compile(r"\.[A-Za-z0-9]{1,8}")
 _CHUNK = re.compile(r"(?:c|\d+)(?:[./]\d+)*")
 _ZARR_JSON = frozenset((".zattrs", ".zgroup", ".zarray", ".zmetadata", "zarr.json"))
 _MFF_SAMPLES = re.compile(r"signal\d+\.bin")
-
-
-def is_image(path: str) -> bool:
-    """Return whether a row of this path is an image, whose header `headers` reads, and no recording."""
-    return path.lower().endswith(IMAGES)
 
 
 def check_recordings(images: Iterable[Image], root: Path, found: Findings) -> None:
