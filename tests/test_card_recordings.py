@@ -213,6 +213,23 @@ def test_a_recording_in_several_fif_files_is_opened_whole(tmp_path: Path) -> Non
     assert run(code_on(text)[0])["raw"].n_times == whole.n_times
 
 
+def test_what_calibrates_a_meg_is_a_file_and_neither_counted_nor_opened_as_a_recording(tmp_path: Path) -> None:
+    calibration = {"sub-01_acq-calibration_meg.dat": b"1", "sub-01_acq-crosstalk_meg.fif": b"12"}
+    root = bids.write(
+        tmp_path / "bids",
+        {"dataset_description.json": bids.description()}
+        | {f"sub-01/meg/{name}": data for name, data in calibration.items()}
+        | {"sub-01/meg/sub-01_task-rest_meg.fif": b""},
+    )
+    raw = mne.io.RawArray(np.ones((1, 100)), mne.create_info(1, 100.0, "mag"), verbose="error")
+    raw.save(root / "sub-01/meg/sub-01_task-rest_meg.fif", overwrite=True, verbose="error")
+    publish(root, tmp_path / "repo")
+    text = (tmp_path / "repo" / "README.md").read_text()
+
+    assert "\n1 recording in 3 files of 1 subject, " in text
+    assert run(code_on(text)[0])["name"] == "sub-01/meg/sub-01_task-rest_meg"
+
+
 def test_all_files_of_a_ctf_folder_are_there_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = bids.write(
         tmp_path / "bids",

@@ -106,7 +106,7 @@ def _title(dataset: Dataset, published: PublishedRows) -> str:
 
 
 def _row(counts: Counts) -> str:
-    if not counts.recordings:
+    if not counts.files:
         return "one row per image"
     if not counts.images:
         return "one row per recording" if counts.files == counts.recordings else "one row per file"

@@ -16,6 +16,8 @@ from tasks.values.models import ENTITIES, Dataset, Image, ImageContent, Publicat
 
 #: A part of a recording that is too long for one file (BIDS specification, appendix "Entities", `split`).
 _SPLIT = re.compile(r"_split-[A-Za-z0-9]+")
+#: Files of a recording's name that hold none: they calibrate a MEG (BIDS specification, "Magnetoencephalography").
+_CALIBRATION = re.compile(r"_acq-(?:calibration|crosstalk)_meg\.[A-Za-z0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Counts:
     images: int
     recordings: int
     files: int
-    """The files that the recordings consist of."""
+    """The files that the recordings consist of, and those that calibrate a MEG."""
     subjects: int
     sessions: int
     size: int
@@ -35,7 +37,7 @@ class Counts:
         recordings = number(self.recordings, "recording")
         if self.files != self.recordings:
             recordings += f" in {number(self.files, 'file')}"
-        if not self.recordings:
+        if not self.files:
             return number(self.images, "image")
         return f"{number(self.images, 'image')} and {recordings}" if self.images else recordings
 
@@ -103,7 +105,7 @@ class PublishedRows:
         files = [row.path for row in rows if row.kind == "recording"]
         return Counts(
             images=len(rows) - len(files),
-            recordings=len(set(map(recording_name, files))),
+            recordings=len({recording_name(path) for path in files if not _CALIBRATION.search(path)}),
             files=len(files),
             subjects=len({row.sub for row in rows if row.sub is not None}),
             sessions=len({(row.sub, row.ses) for row in rows if row.ses is not None}),

@@ -131,12 +131,20 @@ print(row["path"], len(row["content"]), row["metadata"])
 ```"""
 
 
-def _opened_by_mne(published: PublishedRows, rows: Sequence[Image]) -> tuple[str, str] | None:
+def _opened_by_mne(published: PublishedRows, every: Sequence[Image]) -> tuple[str, str, str] | None:
     """Return how the files of the recording that is served first are told from others, and which of them MNE opens.
 
+    A recording names its task (BIDS specification, "Magnetoencephalography" and others). What calibrates a MEG has the
+    same datatype and suffix, and no task.
+
     Returns:
-        Python for the name that they share, and the rest of the path of what is opened; None if MNE opens none of them.
+        Python for a filter, if there are files without a task among them; Python for the name that the files share; and
+        the rest of the path of what is opened. None if MNE opens none of them.
     """
+    rows = [row for row in every if "task" in row.entities]
+    if not rows:
+        return None
+    only = '.filter(lambda row: row["task"])' if len(rows) < len(every) else ""
     recording = recording_name(published.first_served(rows))
     files = {row.path for row in rows if recording_name(row.path) == recording}
     for path in sorted(set(map(recording_of, files))):
@@ -144,14 +152,14 @@ def _opened_by_mne(published: PublishedRows, rows: Sequence[Image]) -> tuple[str
         if extension is None:
             continue
         if SPLIT in path:
-            return f'row["path"].partition("{SPLIT}")[0]', path[path.index(SPLIT) :]
+            return only, f'row["path"].partition("{SPLIT}")[0]', path[path.index(SPLIT) :]
         if path not in files:  # it is a folder
-            return f'row["path"].partition("{extension}/")[0]', extension
-        return 'row["path"].rpartition(".")[0]', extension
+            return only, f'row["path"].partition("{extension}/")[0]', extension
+        return only, 'row["path"].rpartition(".")[0]', extension
     return None
 
 
-def _mne(repo_id: str, config: str, name: str, opened: str) -> str:
+def _mne(repo_id: str, config: str, only: str, name: str, opened: str) -> str:
     """Return how to open the first recording of a config with MNE."""
     return f"""A recording may be several files. Each is a row with its bytes in `content`, and they follow one \
 another. [MNE](https://mne.tools) opens them in a folder, where they find each other by their names:
@@ -165,7 +173,7 @@ from pyarrow.dataset import ParquetFragmentScanOptions
 # streaming: a file is fetched when its row is read, and none ahead
 scan = ParquetFragmentScanOptions(pre_buffer=False)
 files = load_dataset("{repo_id}", "{config}", split="train", streaming=True, fragment_scan_options=scan)
-name, rows = next(itertools.groupby(files, lambda row: {name}))
+name, rows = next(itertools.groupby(files{only}, lambda row: {name}))
 with tempfile.TemporaryDirectory() as folder:
     for row in rows:
         file = Path(folder, row["path"])
