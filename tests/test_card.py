@@ -22,6 +22,7 @@ from markdown_it import MarkdownIt
 from deployments.local_stack import Stack
 from tasks.bids.licence import Licence, licence
 from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, same_card, side_files
+from tasks.card.counts import PublishedRows
 from tasks.disk.staging import Staging
 from tasks.load import load
 from tasks.plan import plan
@@ -336,7 +337,9 @@ def test_whatever_paths_somebody_wrote_into_the_record_there_is_a_card(paths: li
     line = PublishedShard(path="data/x/x.parquet", digest="0" * 64, sha256="0" * 64, size=1, rows=1, images=contents)
     text = card(Dataset("/", "none", {}, ()), REPO, PublicationRecord().updated([line]), None)
 
-    assert not paths or f"{len(set(paths))} image" in text
+    counts = PublishedRows.of(Dataset("/", "none", {}, ()), PublicationRecord().updated([line])).count()
+    assert counts.images + counts.files == len(set(paths))
+    assert not paths or counts.words() in text
 
 
 def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path: Path) -> None:
