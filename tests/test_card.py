@@ -22,8 +22,11 @@ from markdown_it import MarkdownIt
 from deployments.local_stack import Stack
 from tasks.bids.licence import Licence, licence
 from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, same_card, side_files
+from tasks.card.counts import PublishedRows
+from tasks.disk.staging import Staging
 from tasks.load import load
 from tasks.plan import plan
+from tasks.stage import stage
 from tasks.values.models import Dataset, ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tasks.values.preflight_rules import Checked, Finding, Statement
 from tests import bids_examples as bids
@@ -69,25 +72,23 @@ def rows_in(html: str) -> list[list[str]]:
 
 
 def publish(root: Path, repo: Path) -> None:
-    """Write the repo as it would be on the Hub: shards of one image a row, the tables, the card."""
+    """Write the repo as it would be on the Hub: shards, the tables, the card."""
     dataset = load(root)
-    shards = plan(dataset, {})
-    words = dict.fromkeys(
-        ("dataset", "sub", "ses", "datatype", "suffix", "path", "participant"), datasets.Value("string")
-    )
-    schema = datasets.Features(words | {"nifti": datasets.Nifti()}).arrow_schema
-    for shard in shards:
-        rows = [
-            {name: getattr(one, name) for name in words}
-            | {"nifti": {"bytes": (root / one.path).read_bytes(), "path": one.path.rpartition("/")[2]}}
-            for one in shard.images
-        ]
+    record, staging = PublicationRecord(), Staging(repo.parent / "staging")
+    for shard in plan(dataset, {}):
+        receipt = stage(shard, root, staging)
         (repo / shard.path).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema), repo / shard.path)
+        (staging.folder / receipt.file).rename(repo / shard.path)
+        record = record.updated([receipt.line()])
     for path, data in side_files(dataset).items():
         (repo / path).parent.mkdir(parents=True, exist_ok=True)
         (repo / path).write_bytes(data)
-    (repo / "README.md").write_text(card(dataset, str(repo), published(*shards), None))
+    (repo / "README.md").write_text(card(dataset, str(repo), record, None))
+
+
+def code_on(text: str) -> list[str]:
+    """The blocks of Python on a card."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 # --- what `datasets` makes of it ---
@@ -336,7 +337,9 @@ def test_whatever_paths_somebody_wrote_into_the_record_there_is_a_card(paths: li
     line = PublishedShard(path="data/x/x.parquet", digest="0" * 64, sha256="0" * 64, size=1, rows=1, images=contents)
     text = card(Dataset("/", "none", {}, ()), REPO, PublicationRecord().updated([line]), None)
 
-    assert not paths or f"{len(set(paths))} image" in text
+    counts = PublishedRows.of(Dataset("/", "none", {}, ()), PublicationRecord().updated([line])).count()
+    assert counts.images + counts.files == len(set(paths))
+    assert not paths or counts.words() in text
 
 
 def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path: Path) -> None:
@@ -379,14 +382,21 @@ def test_phenotype_tables_are_named_and_carried(tmp_path: Path) -> None:
 
 
 def test_what_was_left_out_and_what_to_know_is_on_the_card(tmp_path: Path) -> None:
-    root = bids.one_subject(tmp_path, {"sub-01/anat/foo.nii.gz": IMAGE, "sub-01/eeg/sub-01_eeg.edf": b""})
-    html = html_of(card_of(root))
+    files = {"sub-01/anat/foo.nii.gz": IMAGE, "sub-01/eeg/foo_eeg.edf": b"1", "sub-01/anat/sub-01_T1w.pdf": b"12"}
+    html = html_of(card_of(bids.one_subject(tmp_path, files)))
 
-    assert ["*_eeg.edf", "1"] in rows_in(html)
+    assert "<h2>What was left out</h2>" in html
+    assert ["*_T1w.pdf", "1"] in rows_in(html)
     assert ["an image whose name is none of BIDS", "1", "", "", "67 bytes"] in rows_in(html)
-    assert ["a recording: only images are rows so far", "", "1", "", ""] in rows_in(html)
-    assert "2 files of the BIDS dataset are not published here." in html and "bids/left_out.tsv" in html
+    assert ["a recording whose name is none of BIDS", "", "1", "", "1 bytes"] in rows_in(html)
+    assert "3 files of the BIDS dataset are not published here." in html and "bids/left_out.tsv" in html
     assert "<li>There is no participants.tsv: the column `participant` is empty.</li>" in html
+
+
+def test_where_all_is_published_the_card_does_not_say_that_something_was_left_out(tmp_path: Path) -> None:
+    html = html_of(card_of(bids.one_subject(tmp_path)))
+
+    assert "What was left out" not in html and "<h2>What to know</h2>" in html
 
 
 def test_of_many_kinds_left_out_the_commonest_are_named_and_the_rest_counted(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tasks.bids.text import Row, columns_of
 from tasks.card import markdown as md
 from tasks.card.body import body
-from tasks.card.counts import PublishedImages
+from tasks.card.counts import PublishedRows
 from tasks.card.front import PARTICIPANTS, SESSIONS, UnreadableCard, front_matter, merged, split
 from tasks.card.pictures import Picture, Pictures, draw, draw_pictures, pictures_on
 from tasks.card.versions import CardVersions
@@ -85,7 +85,7 @@ def card(
     Raises:
         UnreadableCard: the YAML of the existing card cannot be read.
     """
-    here = PublishedImages.of(dataset, record)
+    here = PublishedRows.of(dataset, record)
     front, text = split((existing or "").replace("\r\n", "\n"))
     about = about or About()
     words = body(dataset, repo_id, here, about.checked, about.pictures, _origin(about.versions))

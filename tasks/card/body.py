@@ -8,9 +8,9 @@ from typing import cast
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
 from tasks.bids.text import NotText, columns_of, decode, from_json
+from tasks.card import examples
 from tasks.card import markdown as md
-from tasks.card.counts import PublishedImages
-from tasks.card.front import config_name
+from tasks.card.counts import Counts, PublishedRows
 from tasks.card.pictures import Pictures
 from tasks.values.format import number, size
 from tasks.values.left_out import by_kind, by_reason
@@ -20,7 +20,6 @@ from tasks.values.preflight_rules import OF_HEADERS, RULES, Checked, Defacing, R
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
-LARGEST_DECODED = 100_000_000  # bytes of the largest image that `datasets` decodes within 2 GB, whatever is in it
 READMES = ("README.md", "README", "README.txt", "README.rst")
 
 PICTURES_A_ROW = 4
@@ -38,14 +37,18 @@ FACES: dict[Defacing, str] = {
 
 #: The columns that every dataset's rows have, with what a reader needs to know. The entities come between them.
 COLUMNS = (
+    ("kind", "`image` (a NIfTI file), or `recording` (a file of a recording: EEG, physiology, microscopy, ...)"),
     ("dataset", "`raw`, or the name of the derivative"),
     ("sub, ses", "subject and session, as words: `01` stays `01`"),
-    ("datatype, suffix", "what kind of image it is, such as `anat` and `T1w`"),
-    ("path, size, sha256", "the image in the BIDS dataset: where it was, its bytes, and their checksum"),
-    ("nifti", "the image itself, decoded as a nibabel image; the stored bytes are those of the file"),
+    ("datatype, suffix", "what it shows or records, such as `anat` and `T1w`, or `eeg` and `eeg`"),
+    ("path, size, sha256", "the file in the BIDS dataset: where it was, its bytes, and their checksum"),
+    ("nifti", "of images: the file, decoded as a nibabel image; the stored bytes are those of the file"),
+    ("content", "of recordings: the bytes of the file"),
     ("metadata", "its sidecars, merged by BIDS's inheritance principle: JSON as text"),
     ("bval, bvec", "of diffusion images: the gradient tables as text"),
-    ("events, events_metadata", "of task images: the events.tsv and its sidecar as text"),
+    ("events, events_metadata", "of a task: the events.tsv and its sidecar as text"),
+    ("aslcontext, blood", "of perfusion and PET images: the table of that name as text"),
+    ("channels, electrodes, coordsystem", "of recordings: the tables and the JSON file of that name as text"),
     ("participant, session, scan", "the rows of the dataset's tables about it: JSON as text, `n/a` is null"),
 )
 
@@ -53,7 +56,7 @@ COLUMNS = (
 def body(
     dataset: Dataset,
     repo_id: str,
-    published: PublishedImages,
+    published: PublishedRows,
     checked: Checked,
     pictures: Pictures,
     origin: str,
@@ -61,13 +64,13 @@ def body(
     """Return the block in Markdown, its parts one after the other. `origin` is Markdown already."""
     parts: list[str] = [_title(dataset, published)]
     sections: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("Load it", lambda: _load(repo_id, published)),
+        ("Load it", lambda: examples.load(repo_id, published)),
         ("What is in it", lambda: _contents(published)),
         ("What it looks like", lambda: _pictures(published, pictures)),
         ("Columns", lambda: _columns(published)),
         ("Participants", lambda: _participants(dataset)),
-        ("What was left out", lambda: _left_out(dataset)),
-        ("Before it was published", lambda: _stated(checked)),
+        ("What was left out" if dataset.unpublished else "What to know", lambda: _left_out(dataset)),
+        ("Before it was published", lambda: _stated(checked, published)),
         ("Citation and licence", lambda: _provenance(dataset)),
         ("How it was made", lambda: origin),
         ("README of the dataset", lambda: _readme(dataset)),
@@ -79,118 +82,82 @@ def body(
     return "\n\n".join(parts)
 
 
-def _title(dataset: Dataset, published: PublishedImages) -> str:
+def _title(dataset: Dataset, published: PublishedRows) -> str:
     """Return the name, and one paragraph with the figures."""
     counts = published.count()
     subjects = f" of {number(counts.subjects, 'subject')}" if counts.subjects else ""
     sessions = f" in {number(counts.sessions, 'session')}" if counts.sessions else ""
     lines = [
         f"# {md.text(dataset.name)}",
-        f"{number(counts.images, 'image')}{subjects}{sessions}, "
-        f"{size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, one row per image, one Parquet file "
-        f"per {'session' if counts.sessions else 'subject'}.",
+        f"{counts.words()}{subjects}{sessions}, {size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, "
+        f"{_row(counts)}{_shard(counts)}.",
     ]
     if published.missing:
         lines.append(
-            f"**Publication is under way:** {published.planned - published.missing:,} of {published.planned:,} images "
-            "of the BIDS dataset are here so far. The figures on this card count what is here."
+            f"**Publication is under way:** {published.planned - published.missing:,} of {published.planned:,} "
+            f"{published.word}s of the BIDS dataset are here so far. The figures on this card count what is here."
         )
     if published.kept:
         lines.append(
-            f"{number(published.kept, 'image')} of them {'is' if published.kept == 1 else 'are'} no longer in the "
-            "BIDS dataset: what was published stays here until a person has decided that it is removed."
+            f"{number(published.kept, published.word)} of them {'is' if published.kept == 1 else 'are'} no longer in "
+            "the BIDS dataset: what was published stays here until a person has decided that it is removed."
         )
     return "\n\n".join(lines)
 
 
-def _load(repo_id: str, published: PublishedImages) -> str:
-    """Return lines of code that run, for a config that exists."""
-    named = [config_name(*kind) for kind in published.kinds() if kind[0]]
-    if not published.images:
-        return "Nothing is published yet."
-    config = next((name for name in ("anat_T1w", *named) if name in named), "default")
-    rows = ", ".join(md.code(name) for name in named)
-    others = f"\n\nThe configs are `default` (every image) and one for each kind of image: {rows}." if named else ""
-    return f"""```python
-from datasets import load_dataset
-from pyarrow.dataset import ParquetFragmentScanOptions
-
-# streaming: an image is fetched when its row is read, and none ahead
-scan = ParquetFragmentScanOptions(pre_buffer=False)
-images = load_dataset("{repo_id}", "{config}", split="train", streaming=True, fragment_scan_options=scan)
-row = next(iter(images))
-print(row["path"], row["nifti"].shape, row["participant"])
-```
-
-```python
-# all of them on your disk: the Parquet files of every config are downloaded ({size(published.count().size)})
-images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1, fragment_scan_options=scan)
-```
-
-`pre_buffer=False` and `writer_batch_size=1` are needed: images are large, and otherwise a whole file of them is held \
-in memory while it is read, and up to a thousand before one is written.{_nibabel(repo_id, published)}{others}"""
+def _row(counts: Counts) -> str:
+    if not counts.files:
+        return "one row per image"
+    if not counts.images:
+        return "one row per recording" if counts.files == counts.recordings else "one row per file"
+    return f"one row per image and per {'recording' if counts.files == counts.recordings else 'file of a recording'}"
 
 
-def _nibabel(repo_id: str, published: PublishedImages) -> str:
-    """Return how to read images that `datasets` cannot decode, or only in much memory; empty if there are none."""
-    largest = max(published.images, key=lambda image: published.sizes[image.path])
-    large = published.sizes[largest.path] > LARGEST_DECODED
-    if not (large or published.nifti2):
+def _shard(counts: Counts) -> str:
+    if not counts.subjects:
         return ""
-    shown = largest if large else next(image for image in published.images if image.path in published.nifti2)
-    config = config_name(shown.datatype, shown.suffix) if shown.datatype else "default"
-    stream = 'io.BytesIO(row["nifti"]["bytes"])'
-    why = []
-    if large:
-        why.append(
-            f"Images of up to {size(published.sizes[largest.path])} are among them (in {md.code(config)}), and to "
-            "decode one `datasets` takes about ten times its size in memory."
-        )
-    if published.nifti2:
-        verb = "is" if len(published.nifti2) == 1 else "are"
-        why.append(
-            f"{number(len(published.nifti2), 'image')} {verb} in NIfTI-2, which `datasets` 5.2.0 does not decode: "
-            "for these take `Nifti2Image` here."
-        )
-    return f"""
-
-{" ".join(why)} nibabel reads an image a volume at a time, and `reshard` keeps those behind it from being fetched \
-meanwhile; images on your disk need no `reshard`:
-
-```python
-import gzip, io, nibabel
-from datasets import Nifti
-
-images = load_dataset("{repo_id}", "{config}", split="train", streaming=True, fragment_scan_options=scan).reshard()
-for row in images.cast_column("nifti", Nifti(decode=False)):
-    stream = {f"gzip.open({stream})" if shown.path.endswith(".gz") else stream}
-    image = nibabel.Nifti{2 if shown.path in published.nifti2 else 1}Image.from_stream(stream)
-    print(row["path"], image.dataobj[..., 0].mean())
-```"""
+    return f", one Parquet file per {'session' if counts.sessions else 'subject'}"
 
 
-def _contents(published: PublishedImages) -> str:
-    """Return a table of the kinds of images."""
-    rows = []
-    for (datatype, suffix), images in published.kinds().items():
-        counts = published.count(images)
-        cells = [md.code(config_name(datatype, suffix)) if datatype else "", md.text(datatype), md.text(suffix)]
-        rows.append([*cells, *(f"{n:,}" for n in (counts.images, counts.subjects, counts.sessions)), size(counts.size)])
-    if not rows:
+def _contents(published: PublishedRows) -> str:
+    """Return a table of the kinds of images and recordings. It has no column that is empty throughout."""
+    columns: dict[str, list[str]] = {
+        name: []
+        for name in ("config", "datatype", "suffix", "images", "recordings", "files", "subjects", "sessions", "size")
+    }
+    for group, rows in published.groups.items():
+        counts = published.count(rows)
+        config = published.configs.get(group)
+        columns["config"].append(md.code(config) if config else "")
+        columns["datatype"].append(md.text(group.datatype))
+        columns["suffix"].append(md.text(group.suffix))
+        for name in ("images", "recordings", "files", "subjects", "sessions"):
+            count = getattr(counts, name)
+            columns[name].append(f"{count:,}" if count else "")
+        columns["size"].append(size(counts.size))
+    head = [name for name, cells in columns.items() if any(cells)]
+    if not head:
         return ""
-    head = ["config", "datatype", "suffix", "images", "subjects", "sessions", "size"]
-    derivatives = sorted({image.dataset for image in published.images} - {"raw"})
-    note = (
-        f"\n\nAmong them are derivatives: {', '.join(map(md.code, derivatives))} (column `dataset`)."
-        if derivatives
-        else ""
-    )
-    return md.table(head, rows, right=range(3, 7)) + note
+    right = [index for index, name in enumerate(head) if name not in ("config", "datatype", "suffix")]
+    table = md.table(head, zip(*(columns[name] for name in head), strict=True), right=right)
+    return "\n\n".join([table, *_derivatives(published)])
 
 
-def _pictures(published: PublishedImages, pictures: Pictures) -> str:
+def _derivatives(published: PublishedRows) -> list[str]:
+    """Return a sentence that names the derivatives, if there are any."""
+    names = sorted({row.dataset for row in published.rows} - {"raw"})
+    if not names:
+        return []
+    named = ", ".join(map(md.code, names))
+    if any(row.dataset == "raw" for row in published.rows):
+        return [f"Among them are derivatives: {named} (column `dataset`)."]
+    what = "a derivative" if len(names) == 1 else "derivatives"
+    return [f"All of it is {what}: {named} (column `dataset`)."]
+
+
+def _pictures(published: PublishedRows, pictures: Pictures) -> str:
     """Return a slice of each kind of image that is published, a few side by side."""
-    names = [config_name(*kind) for kind in published.kinds() if config_name(*kind) in pictures.shown]
+    names = [name for group, name in published.configs.items() if group.kind == "image" and name in pictures.shown]
     if not names:
         return ""
     tables = []
@@ -200,13 +167,17 @@ def _pictures(published: PublishedImages, pictures: Pictures) -> str:
     return "\n\n".join([*tables, "Axial slices, of one image of each kind: the middle one; of a mask, the fullest."])
 
 
-def _stated(checked: Checked) -> str:
-    """Return what the publisher stated, left out, and published although a rule speaks against it."""
+def _stated(checked: Checked, published: PublishedRows) -> str:
+    """Return what the publisher stated, left out, and published although a rule speaks against it.
+
+    What was stated of faces is about images, so it is not said of recordings alone.
+    """
     statement = checked.statement
     allowed = _allowed(checked)
-    if not (allowed or statement.strip or statement.defacing != "not stated"):
+    of_faces = bool(published.images) or not published.rows
+    if not (allowed or statement.strip or (of_faces and statement.defacing != "not stated")):
         return ""
-    lines = [f"- {FACES[statement.defacing]}"]
+    lines = [f"- {FACES[statement.defacing]}"] if of_faces else []
     if statement.strip:
         fields = ", ".join(md.code(name) for name in sorted(statement.strip))
         lines.append(f"- **Left out** of the metadata and the tables: {fields}.")
@@ -231,15 +202,15 @@ def _allowed(checked: Checked) -> dict[RuleName, set[str]]:
     return allowed
 
 
-def _columns(published: PublishedImages) -> str:
+def _columns(published: PublishedRows) -> str:
     """Return a table of the columns."""
-    used = {entity for image in published.images for entity in image.entities}
+    used = {entity for row in published.rows for entity in row.entities}
     entities = ", ".join(entity for entity in ENTITIES if entity in used)
     rows = [(", ".join(md.code(name) for name in names.split(", ")), words) for names, words in COLUMNS]
     others = "the other BIDS entities"
     if entities:
         others += f"; this dataset uses {', '.join(md.code(entity) for entity in entities.split(', '))}"
-    rows.insert(3, ("`task`, `acq`, `run`, ..., `extra_entities`", f"{others}; null where the name does not have them"))
+    rows.insert(4, ("`task`, `acq`, `run`, ..., `extra_entities`", f"{others}; null where the name does not have them"))
     return md.table(["column", "what it holds"], rows)
 
 
@@ -290,10 +261,11 @@ def _left_out(dataset: Dataset) -> str:
         for reason, of in by_reason(dataset.unpublished).items()
     ]
     files = sum(one.files for one in dataset.unpublished)
-    intro = (
-        f"{number(files, 'file')} of the BIDS dataset {'is' if files == 1 else 'are'} not published here. "
-        f"{md.code(f'bids/{LEFT_OUT}')} has all of them, with their sizes and the reason for each:"
-    )
+    table = md.code(f"bids/{LEFT_OUT}")
+    intro = f"{number(files, 'file')} of the BIDS dataset are not published here. {table} has all of them, with their "
+    intro += "sizes and the reason for each:"
+    if files == 1:
+        intro = f"One file of the BIDS dataset is not published here. {table} has it, with its size and the reason:"
     head = ["reason", "images", "recordings", "other files", "size"]
     parts = [intro, md.table(head, reasons, right=range(1, 5)), _kinds_left_out(dataset), notes]
     return "\n\n".join(part for part in parts if part)
@@ -328,6 +300,13 @@ def _provenance(dataset: Dataset) -> str:
         words = _words(description.get(key), ", " if key == "Authors" else "; ")
         if words:
             lines.append(f"- **{label}:** {words}")
+    for label, key, fields in (
+        ("Made by", "GeneratedBy", ("Name", "Version")),
+        ("Made from", "SourceDatasets", ("DOI", "URL", "Version")),
+    ):
+        words = "; ".join(filter(None, (_fields(item, fields) for item in _as_list(description.get(key)))))
+        if words:
+            lines.append(f"- **{label}:** {words}")
     doi = str(description.get("DatasetDOI") or "").strip().removeprefix("doi:")
     if doi:
         lines.append(f"- **DOI:** {md.text(doi if doi.startswith('http') else f'https://doi.org/{doi}')}")
@@ -350,6 +329,15 @@ def _words(value: object, between: str) -> str:
     """Return the text of a field of dataset_description.json that is a text or a list of texts."""
     values: Sequence[object] = value if isinstance(value, list) else [value]
     return between.join(md.text(item) for item in values if item)
+
+
+def _as_list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else []
+
+
+def _fields(item: object, fields: Sequence[str]) -> str:
+    """Return these fields of an object of dataset_description.json, as far as it has them."""
+    return " ".join(md.text(item[key]) for key in fields if item.get(key)) if isinstance(item, Mapping) else ""
 
 
 def _readme(dataset: Dataset) -> str:

@@ -1,85 +1,163 @@
-"""What is published: every image that the repo serves, counted from the record.
+"""What is published: every image and recording that the repo serves, counted from the record.
 
-So a half-published dataset has a true card, and so has one that lacks images which the repo still serves.
+So a half-published dataset has a true card, and so has one that lacks files which the repo still serves.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tasks.bids.names import folder_label, parse
+from tasks.values.format import number
+from tasks.values.kinds import Kind, is_image, recording_of
 from tasks.values.models import ENTITIES, Dataset, Image, ImageContent, PublicationRecord
+
+#: A part of a recording that is too long for one file (BIDS specification, appendix "Entities", `split`).
+_SPLIT = re.compile(r"_split-[A-Za-z0-9]+")
+#: Files of a recording's name that hold none: they calibrate a MEG (BIDS specification, "Magnetoencephalography").
+_CALIBRATION = re.compile(r"_acq-(?:calibration|crosstalk)_meg\.[A-Za-z0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The numbers of a set of images. `size` is bytes."""
+    """The numbers of a set of rows. `size` is bytes."""
 
     images: int
+    recordings: int
+    files: int
+    """The files that the recordings consist of, and those that calibrate a MEG."""
     subjects: int
     sessions: int
     size: int
 
+    def words(self) -> str:
+        """Return how many images and recordings these are: `3 images and 12 recordings in 36 files`."""
+        recordings = number(self.recordings, "recording")
+        if self.files != self.recordings:
+            recordings += f" in {number(self.files, 'file')}"
+        if not self.files:
+            return number(self.images, "image")
+        return f"{number(self.images, 'image')} and {recordings}" if self.images else recordings
 
-@dataclass(frozen=True, slots=True)
-class PublishedImages:
-    """The images that are on the Hub, sorted by path, and their sizes as they were embedded."""
 
-    images: tuple[Image, ...]
-    sizes: dict[str, int]
+@dataclass(frozen=True, slots=True, order=True)
+class Group:
+    """Rows of one kind, datatype ("" for none) and suffix. Images come before recordings."""
+
+    kind: Kind
+    datatype: str
+    suffix: str
+
+    @property
+    def name(self) -> str:
+        """Its datatype and suffix in one word: `anat_T1w`."""
+        return f"{self.datatype}_{self.suffix}"
+
+
+@dataclass(frozen=True)
+class PublishedRows:
+    """The images and the files of recordings that are on the Hub, sorted by path."""
+
+    rows: tuple[Image, ...]
+    sizes: Mapping[str, int]
+    """Their bytes as they were embedded, by path, in the order in which the repo serves them."""
     planned: int
-    """The number of images of the dataset, on the Hub or not."""
+    """The number of images and files of recordings of the dataset, on the Hub or not."""
     kept: int = 0
-    """How many of `images` the dataset no longer has: nobody has approved that they are removed from the Hub."""
+    """How many of `rows` the dataset no longer has: nobody has approved that they are removed from the Hub."""
     nifti2: frozenset[str] = frozenset()
     """The paths of the images in NIfTI-2."""
+    word: str = "image"
+    """What a row is called, here and in the dataset: an image, or a file if there are recordings."""
 
     @classmethod
-    def of(cls, dataset: Dataset, record: PublicationRecord) -> "PublishedImages":
-        """Return the images that are in the record, those that the dataset no longer has included."""
-        contents = {content.path: content for shard in record.shards.values() for content in shard.images}
+    def of(cls, dataset: Dataset, record: PublicationRecord) -> "PublishedRows":
+        """Return the rows that are in the record, those that the dataset no longer has included."""
+        contents = {content.path: content for path in sorted(record.shards) for content in record.shards[path].images}
         here = [image for image in dataset.images if image.path in contents]
         lacking = contents.keys() - {image.path for image in here}
         kept = [_from_its_path(contents[path], dataset) for path in lacking]
+        rows = tuple(sorted((*here, *kept), key=lambda image: image.path))
         return cls(
-            images=tuple(sorted((*here, *kept), key=lambda image: image.path)),
+            rows=rows,
             sizes={path: content.size for path, content in contents.items()},
             planned=len(dataset.images),
             kept=len(kept),
             nifti2=frozenset(path for path, content in contents.items() if content.nifti == 2),
+            word="image" if all(row.kind == "image" for row in (*rows, *dataset.images)) else "file",
         )
 
     @property
     def missing(self) -> int:
-        """The number of images of the dataset that are not on the Hub yet."""
-        return self.planned - (len(self.images) - self.kept)
+        """The number of images and files of recordings of the dataset that are not on the Hub yet."""
+        return self.planned - (len(self.rows) - self.kept)
 
-    def count(self, images: Sequence[Image] | None = None) -> Counts:
-        """Count these images, or all."""
-        images = self.images if images is None else images
+    @property
+    def images(self) -> list[Image]:
+        """The images alone."""
+        return [row for row in self.rows if row.kind == "image"]
+
+    def count(self, rows: Sequence[Image] | None = None) -> Counts:
+        """Count these rows, or all."""
+        rows = self.rows if rows is None else rows
+        files = [row.path for row in rows if row.kind == "recording"]
         return Counts(
-            images=len(images),
-            subjects=len({image.sub for image in images if image.sub is not None}),
-            sessions=len({(image.sub, image.ses) for image in images if image.ses is not None}),
-            size=sum(self.sizes[image.path] for image in images),
+            images=len(rows) - len(files),
+            recordings=len({recording_name(path) for path in files if not _CALIBRATION.search(path)}),
+            files=len(files),
+            subjects=len({row.sub for row in rows if row.sub is not None}),
+            sessions=len({(row.sub, row.ses) for row in rows if row.ses is not None}),
+            size=sum(self.sizes[row.path] for row in rows),
         )
 
-    def kinds(self) -> dict[tuple[str, str], list[Image]]:
-        """Return the images by datatype ("" for none) and suffix, in the order of both."""
-        found: dict[tuple[str, str], list[Image]] = defaultdict(list)
-        for image in self.images:
-            found[image.datatype or "", image.suffix].append(image)
+    @cached_property
+    def groups(self) -> dict[Group, list[Image]]:
+        """The rows by kind, datatype and suffix, in the order of these."""
+        found: dict[Group, list[Image]] = defaultdict(list)
+        for row in self.rows:
+            found[Group(row.kind, row.datatype or "", row.suffix)].append(row)
         return dict(sorted(found.items()))
+
+    def first_served(self, rows: Iterable[Image]) -> str:
+        """Return the path of that one of these rows which a reader of all shards meets first."""
+        paths = {row.path for row in rows}
+        return next(path for path in self.sizes if path in paths)
+
+    @cached_property
+    def configs(self) -> dict[Group, str]:
+        """The name of the config of each group that has a datatype.
+
+        Images and recordings may share datatype and suffix (microscopy as NIfTI and as TIFF): then the images keep the
+        name, and the recordings are told apart by another word.
+        """
+        named = [group for group in self.groups if group.datatype]
+        times = Counter(group.name for group in named)
+        return {
+            group: f"{group.name}_recordings" if group.kind == "recording" and times[group.name] > 1 else group.name
+            for group in named
+        }
+
+
+def recording_name(path: str) -> str:
+    """Return what all files of one recording have in common: their path without its extension, and without `split`.
+
+    The three files of BrainVision are one recording, and so are all files of a CTF folder.
+    """
+    top = recording_of(path)
+    dot = top.find(".", max(top.rfind("/"), top.rfind("_")) + 1)
+    folder, slash, name = (top[:dot] if dot >= 0 else top).rpartition("/")
+    return folder + slash + _SPLIT.sub("", name)
 
 
 def _from_its_path(content: ImageContent, dataset: Dataset) -> Image:
-    """Return an image that the dataset no longer has, as far as its path says what it is.
+    """Return an image or a file of a recording that the dataset no longer has, as far as its path says what it is.
 
     The path is the record's, and anybody may have written that: it is read as a name and never opened.
     """
     derivative, path = _place(content.path)
-    name = parse(path)
+    name = parse(recording_of(path))
     folders = path.split("/")[:-1]
     raw = next((one.dataset for one in dataset.images if _place(one.path)[0] is None), "raw")
     return Image(
@@ -92,6 +170,7 @@ def _from_its_path(content: ImageContent, dataset: Dataset) -> Image:
         datatype=name.datatype if name.suffix else None,
         suffix=name.suffix or "",
         entities={key: value for key, value in name.entities.items() if key in ENTITIES and value},
+        kind="image" if is_image(content.path) else "recording",
     )
 
 

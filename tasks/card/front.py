@@ -5,12 +5,13 @@ of our lists: `tags` keeps theirs, and `configs` keeps those that are not ours.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import yaml  # type: ignore[import-untyped]
 
 from tasks.bids.licence import UNKNOWN, licence
-from tasks.card.counts import PublishedImages
+from tasks.card.counts import PublishedRows
 from tasks.values.errors import PushError
 from tasks.values.models import Dataset
 
@@ -18,8 +19,10 @@ SHARDS = "data/**/*.parquet"
 PARTICIPANTS = "tables/participants.parquet"
 SESSIONS = "tables/sessions.parquet"
 
-#: The datatypes of each method (BIDS specification, "Modality specific files").
-_METHODS = {"mri": {"anat", "dwi", "fmap", "func", "perf"}, "pet": {"pet"}, "mrs": {"mrs"}, "microscopy": {"micr"}}
+#: The datatypes of each method (BIDS specification, "Modality specific files"): of images, and of whatever a row is. A
+#: physiological recording beside images (`func_physio`) is no MRI.
+_OF_IMAGES = {"mri": {"anat", "dwi", "fmap", "func", "perf"}, "pet": {"pet"}, "mrs": {"mrs"}}
+_OF_ANY = {name: {name} for name in ("eeg", "meg", "ieeg", "emg", "nirs", "motion")} | {"microscopy": {"micr"}}
 #: The Hub's size categories by their upper bounds, in rows.
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
@@ -31,15 +34,10 @@ class UnreadableCard(PushError):
     """The card on the Hub has YAML that cannot be read, so it cannot be brought up to date."""
 
 
-def config_name(datatype: str, suffix: str) -> str:
-    """Return the name of the config for one kind of image: `anat_T1w`."""
-    return f"{datatype}_{suffix}"
-
-
-def front_matter(dataset: Dataset, published: PublishedImages) -> dict[str, object]:
+def front_matter(dataset: Dataset, published: PublishedRows) -> dict[str, object]:
     """Return our keys of the YAML, and their values."""
     terms = licence(dataset.description.get("License"))
-    rows = len(published.images)
+    rows = len(published.rows)
     front: dict[str, object] = {"license": terms.identifier}
     if terms.name:
         front["license_name"] = terms.name
@@ -53,23 +51,30 @@ def front_matter(dataset: Dataset, published: PublishedImages) -> dict[str, obje
     return front
 
 
-def _tags(published: PublishedImages) -> list[str]:
-    datatypes = {datatype for datatype, _ in published.kinds()}
-    tags = ["bids", "neuroimaging", "nifti", *(name for name, of in _METHODS.items() if datatypes & of)]
-    return tags + [tag for tag, datatype in (("fmri", "func"), ("diffusion-mri", "dwi")) if datatype in datatypes]
+def _tags(published: PublishedRows) -> list[str]:
+    datatypes = {group.datatype for group in published.groups}
+    images = {group.datatype for group in published.groups if group.kind == "image"}
+    tags = ["bids", "neuroimaging", *(["nifti"] if images or not published.rows else [])]
+    tags += [name for name, of in _OF_IMAGES.items() if images & of]
+    tags += [name for name, of in _OF_ANY.items() if datatypes & of]
+    return tags + [tag for tag, datatype in (("fmri", "func"), ("diffusion-mri", "dwi")) if datatype in images]
 
 
-def _configs(dataset: Dataset, published: PublishedImages) -> list[dict[str, object]]:
-    """Return one config for all images, one for each kind, and the tables.
+def _configs(dataset: Dataset, published: PublishedRows) -> list[dict[str, object]]:
+    """Return one config for all images, one for each kind of image and of recording, and the tables.
 
-    The kinds are filters over the same files.
+    The kinds are filters over the same files. `default` is over all files if there are no images, or nothing else: a
+    filter that lets everything through would keep `datasets` from reading a shard of layout 1, which has no `kind`.
     """
-    configs: list[dict[str, object]] = [{"config_name": "default", "data_files": SHARDS}]
-    for datatype, suffix in published.kinds():
-        if datatype:
-            filters = [["datatype", "==", datatype], ["suffix", "==", suffix]]
-            name = config_name(datatype, suffix)
-            configs.append({"config_name": name, "data_files": SHARDS, "filters": filters})
+    default: dict[str, object] = {"config_name": "default", "data_files": SHARDS}
+    if len({group.kind for group in published.groups}) > 1:  # `datasets` must not decode a row without an image
+        default["filters"] = [["kind", "==", "image"]]
+    configs = [default]
+    names = Counter(group.name for group in published.configs)
+    for group, name in published.configs.items():
+        kind = [["kind", "==", group.kind]] if names[group.name] > 1 else []
+        filters = [*kind, ["datatype", "==", group.datatype], ["suffix", "==", group.suffix]]
+        configs.append({"config_name": name, "data_files": SHARDS, "filters": filters})
     for name, path, rows in (
         ("participants", PARTICIPANTS, dataset.participants),
         ("sessions", SESSIONS, dataset.sessions),
@@ -135,10 +140,12 @@ def _as_list(value: object) -> list[dict[str, object]]:
 
 
 def _is_ours(config: object, names: set[object]) -> bool:
-    """Return whether we write this config, or wrote it before: over all shards, with our two filters or none."""
+    """Return whether we write this config, or wrote it before: over all shards, with our filters or none."""
     if not isinstance(config, dict) or config.get("config_name") in names:
         return True
     filtered = [item[:2] for item in config.get("filters") or [] if isinstance(item, list)]
+    if filtered[:1] == [["kind", "=="]]:
+        filtered = filtered[1:]
     ours = config.get("data_files") == SHARDS and filtered == [["datatype", "=="], ["suffix", "=="]]
     return ours or config.get("data_files") in (PARTICIPANTS, SESSIONS)
 

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.pictures import axial_slice
-from tasks.card.front import config_name
+from tasks.card.counts import Group
 from tasks.values.models import Dataset, Image, Listing
 
 FOLDER = "pictures"
@@ -72,8 +72,8 @@ def draw(dataset: Dataset, before: Pictures, sha256_of: Sha256Of, tell: Callable
     """
     kinds: dict[str, list[Image]] = {}
     for image in sorted(dataset.images, key=lambda image: (image.dataset != "raw", image.path)):
-        if image.datatype and _SAFE.fullmatch(image.path):
-            kinds.setdefault(config_name(image.datatype, image.suffix), []).append(image)
+        if image.kind == "image" and image.datatype and _SAFE.fullmatch(image.path):
+            kinds.setdefault(Group(image.kind, image.datatype, image.suffix).name, []).append(image)
     shown: dict[str, Picture] = {}
     files: dict[str, bytes] = {}
     for kind, images in sorted(kinds.items()):
