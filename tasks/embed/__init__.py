@@ -6,8 +6,8 @@ One pass, in steps that fit into the processor's cache, tells the following:
 - the digest in the git-annex key, if there is one;
 - of an image, whether nibabel can load one with this NIfTI header (in the first step);
 - of an image, whether everything that the header speaks of is there;
-- whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` an image's stream is not
-  inflated, and only its end is looked at: that finds a file that was cut off, and no damage within. A recording's
+- whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` an image's stream is
+  not inflated, and only its end is looked at: that finds a file that was cut off, and no damage within. A recording's
   always is: no header says how long it has to be, and verification does not decode it.
 
 Before and after, size and mtime must be what the plan saw. If only the ctime has changed after the reading, the bytes

@@ -102,7 +102,8 @@ def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
     """Return the error for a file whose size or digest is `found` although its git-annex key says `expected`."""
     return KeyMismatch(
         f"{image.path} is not the content that its git-annex key names: {expected} expected, {found} found. In the "
-        f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed {image.kind}."
+        f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed "
+        f"{image.kind}."
     )
 
 

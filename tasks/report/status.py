@@ -43,6 +43,7 @@ from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, st
 from tasks.runs.ended_gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
 from tasks.values.format import number, size
+from tasks.values.kinds import counted
 from tasks.values.models import Value, Verification
 
 LAST_RUNS = 10  # runs in the artifact's table
@@ -112,7 +113,7 @@ class TargetStatus(Value):
     to_embed: int = 0
     """Neither staged here nor on the Hub."""
     held: int = 0
-    """On the Hub in a version that has more images than the dataset. They are held back until a person decides."""
+    """On the Hub in a version that has more files than the dataset. They are held back until a person decides."""
     removals: Removals = Removals()
     """What is on the Hub and no longer in the dataset."""
     named: Mapping[str, tuple[str, ...]] = {}
@@ -517,8 +518,8 @@ def _not_staged(known: TargetStatus) -> list[str]:
 def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:
     """Describe what is published and no longer in the dataset, and who decides about it."""
     removals = board.known.removals
-    rows = [[Path(path).stem, f"{number(len(images), 'image')}"] for path, images in removals.shards.items()]
-    rows += [[Path(path).stem, f"held back: {image}"] for path, images in removals.rows.items() for image in images]
+    rows = [[Path(path).stem, counted(files)] for path, files in removals.shards.items()]
+    rows += [[Path(path).stem, f"held back: {file}"] for path, files in removals.rows.items() for file in files]
     rows += [[path, "text or table"] for path in removals.texts]
     if not rows:
         return []

@@ -260,8 +260,11 @@ class DatasetIdentity(Value):
     doi: str = ""
     subjects: Count
     images: Count
+    """The number of rows: images, and files of recordings."""
     size: Count
-    """Bytes of the images."""
+    """Bytes of the images and recordings."""
+    recordings: Count = 0
+    """The number of `images` that are files of recordings."""
 
 
 class RecordIndex(Value):
