@@ -189,7 +189,7 @@ class ShardWriter:
         chunks = []
         pages = bytearray()
         for leaf in LEAVES:
-            if leaf is content:
+            if leaf == content:
                 chunks.append(Chunk(leaf, len(rows), files, None))
                 continue
             cells = [row.get(leaf.path) for row in rows]
