@@ -64,6 +64,13 @@ def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence
         held.status.show("Running", read_gate(held.staging))
 
 
+def say_what_is_written_anew(held: HeldTarget, work: Work, record: PublicationRecord) -> None:
+    """Log, and keep for the run's state, that shards are written anew because bids-push lays them out otherwise now."""
+    held.status.anew = sentences.written_anew(record, work)
+    if held.status.anew:
+        get_run_logger().info("%s", held.status.anew)
+
+
 def say_what_was_changed(held: HeldTarget, drift: Sequence[Drift]) -> None:
     """Log, and keep for the target's status, what somebody else has changed, before a commit may take its place."""
     for one in drift:

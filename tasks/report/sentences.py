@@ -36,7 +36,7 @@ from tasks.values.errors import PushError
 from tasks.values.format import number, size
 from tasks.values.kinds import both, counted, noun, recordings
 from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
-from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
+from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
 from tasks.values.preflight_rules import RULES, Checked, Finding
 
@@ -709,6 +709,7 @@ def dry_run(
         "## What changed since the last time",
         *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
         cell(other),
+        cell(written_anew(record, work)),
         _changed(work, record, texts),
         f"Texts and tables: {some_of(sorted(texts), 'file')}." if texts else "",
     ]
@@ -720,6 +721,23 @@ def dry_run(
     if to_know := (*dataset.told, *dataset.notes):
         parts += ["## To know about the dataset", "\n".join(f"- {cell(sentence)}" for sentence in to_know)]
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
+
+
+def written_anew(record: PublicationRecord, work: Work) -> str:
+    """Return a sentence about the shards that are written anew because of the layout; empty if there are none.
+
+    Args:
+        record: what was published.
+        work: what is left to do.
+    """
+    known = sum(spec.path in record.shards for spec in work.missing)
+    if record.layout >= LAYOUT_VERSION or not known:
+        return ""
+    return (
+        f"Layout {LAYOUT_VERSION}: what is published has layout {record.layout}, so every shard is written anew once "
+        f"({number(known, 'shard')}); the images' bytes are on the Hub already, and where it stores by Xet they are "
+        "not sent again."
+    )
 
 
 def _not_here(dataset: Dataset) -> list[str]:

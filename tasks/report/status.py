@@ -147,6 +147,8 @@ class StatusBoard:
     """A sentence about what this run has verified."""
     drift: tuple[Drift, ...] = ()
     """What this run found changed on the Hub by somebody else."""
+    anew: str = ""
+    """A sentence about shards that this run writes anew because bids-push lays them out otherwise now."""
     committed: str = ""
     """A sentence about what this run has committed besides shards, if it has committed none of those."""
 
@@ -341,7 +343,7 @@ class StatusBoard:
         unsound = unsound_shards(read_failed(self.staging)[0]) if name_failed else ""
         where = status_at(self.hub.target, self.artifact)
         withdrawn = self.withdrawn(gate, here) if name_withdrawn else ""
-        sentences = (said, self.committed, self.checked, drifted(self.drift), unsound, withdrawn, where)
+        sentences = (said, self.anew, self.committed, self.checked, drifted(self.drift), unsound, withdrawn, where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
