@@ -279,7 +279,7 @@ def test_recordings_come_back_with_their_bytes_the_empty_file_of_a_folder_too(
     state = restore(own, into)
     assert name_of(state) == "Restored" and files(into) == published_of(source)
     assert files(into).keys() >= {*RECORDED} and files(into)[EMPTY] == b""
-    assert "recordings" not in str(state.message) and "sidecars" in str(state.message)
+    assert "recordings, and" not in str(state.message) and "sidecars" in str(state.message)
     again = restore(own, into)
     assert name_of(again) == "Restored" and "0 files (0 bytes) restored now" in str(again.message)
 
