@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.connect import source_of
-from flows.messages import say_what_is_there, say_what_was_changed, show_findings
+from flows.messages import say_what_is_there, say_what_is_written_anew, say_what_was_changed, show_findings
 from flows.removal import settled
 from flows.run_graph import quoted
 from flows.target import HeldTarget
@@ -101,6 +101,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
 
     Raises:
         PreflightStopped: something should not be published as it is.
+        NewerLayout: a newer bids-push has published there.
         NothingFetched: nothing is published, and nothing can be, because content is missing.
         TooMuchChanged: much of what is published is gone from the dataset or has other bytes.
         RemovedCameBack: what a person has had removed is in the dataset again.
@@ -129,6 +130,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         accept(held, changed, order.accept_changes, remote, dataset)
     named = still_named(subjects_gone(work.removals.shards, shards), texts)
     say_what_is_there(held, work, named, there=bool(remote.commit))
+    say_what_is_written_anew(held, work, remote.record)
     work = work if approved is None else work.only(approved)
     if work.missing and not new:
         checked = with_headers(held, order, checked, work.missing, folder)

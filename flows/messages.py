@@ -24,6 +24,7 @@ from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
+from tasks.values.kinds import noun
 from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
 from tasks.values.preflight_rules import Checked
 
@@ -50,7 +51,9 @@ def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence
         f"{len(work.missing):,}",
         f"{len(work.send):,}",
         f"{len(work.stage):,}",
-        f"; {len(work.held_back):,} held back, since published images would go" if work.held_back else "",
+        f"; {len(work.held_back):,} held back, since published {noun(work.removals.inside)}s would go"
+        if work.held_back
+        else "",
     )
     if work.removals:
         log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
@@ -59,6 +62,13 @@ def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence
     held.status.found(work, named, there)
     if work.missing or work.drift:
         held.status.show("Running", read_gate(held.staging))
+
+
+def say_what_is_written_anew(held: HeldTarget, work: Work, record: PublicationRecord) -> None:
+    """Log, and keep for the run's state, that shards are written anew because bids-push lays them out otherwise now."""
+    held.status.anew = sentences.written_anew(record, work)
+    if held.status.anew:
+        get_run_logger().info("%s", held.status.anew)
 
 
 def say_what_was_changed(held: HeldTarget, drift: Sequence[Drift]) -> None:
@@ -243,7 +253,7 @@ def failures(
         failed: the errors of these shards, by path.
         total: the number of shards of the dataset.
         earlier: the paths of those of which the Hub keeps an earlier version.
-        not_here: the images whose content is not on this machine.
+        not_here: the files whose content is not on this machine.
     """
     kept = dict.fromkeys(earlier, " (the Hub keeps its earlier version)")
     listed = "\n".join(f"  {Path(path).stem}{kept.get(path, '')}: {why}" for path, why in sorted(failed.items())[:20])

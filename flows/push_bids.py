@@ -117,7 +117,7 @@ def push_bids(
         private: Whether the repo is private. One that is there already and public stops the push; nothing changes it.
         verification: listing: compare every shard's size and sha256 with the Hub's listing. sample: and read some
             shards back, byte for byte. full: and read every shard back.
-        removed: What to do about shards, images and texts that are published and that the dataset no longer has. They
+        removed: What to do about shards, rows and texts that are published and that the dataset no longer has. They
             stay on the Hub until a person decides otherwise. keep: name them in the run's state. ask: also open the
             gate for them, where you decide whether exactly these leave the repo, once for each. ask again: also about
             what somebody decided to keep there; a night that a schedule starts takes it as ask.
@@ -140,7 +140,7 @@ def push_bids(
             how many shards wait for the next run. 0: BIDS_PUSH_MAX_STAGED_BYTES of the worker, or no limit.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
         accept_changes: Only when a push has stopped because too much of what is published is gone or has other bytes,
-            or because what was removed is back, and all of it is meant: the number of images that it named. For one
+            or because what was removed is back, and all of it is meant: the number of files that it named. For one
             run; another night has another number.
     """
     if night := later_night():

@@ -29,9 +29,9 @@ KEPT = 10_000  # files that the artifact names
 
 #: What a published dataset does not hold as files, however much of it is restored.
 NOT_FILES = (
-    "What the repo does not hold as files did not come back: below the root, sidecars, bval, bvec and events.tsv are "
-    "columns of the images, as are the rows of sessions.tsv and scans.tsv; recordings, and what the card says was left "
-    "out, were never published. So this is no whole copy of the source."
+    "What the repo does not hold as files did not come back: below the root, sidecars, bval, bvec and tables such as "
+    "events.tsv are columns of the rows that they describe, as are the rows of sessions.tsv and scans.tsv; what the "
+    "card says was left out was never published. So this is no whole copy of the source."
 )
 
 

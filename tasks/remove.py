@@ -23,6 +23,7 @@ from tasks.record.remote import Remote
 from tasks.record.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
 from tasks.report.evidence import Approval, Fate, Gate, Kept, RemovalPlan, VerificationFailed
 from tasks.values.errors import PushError
+from tasks.values.kinds import noun
 from tasks.values.models import Listing, PublishedShard, PublishedText
 
 
@@ -76,7 +77,7 @@ def plan_removal(
             rows[path] = gone
         else:
             back = "its images are in the dataset again" if not gone else "it is not as the gate showed it"
-            kept.append(Kept(file=path, why=f"{back} ({len(images)} images were approved)"))
+            kept.append(Kept(file=path, why=f"{back} ({len(images)} {noun(images)}s were approved)"))
     return RemovalPlan(
         commit=remote.commit,
         shards={path: file for path, file in leaving.items() if path in approved.shards},

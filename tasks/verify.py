@@ -45,7 +45,7 @@ from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import ShardCheck, VerificationReport
-from tasks.values.kinds import is_image
+from tasks.values.kinds import is_image, noun, recordings
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 
 SAY_EVERY = 10.0  # seconds between lines in the log about the progress
@@ -127,6 +127,7 @@ def verify(
                 size=shard.size,
                 sha256=shard.sha256,
                 rows=shard.rows,
+                recordings=recordings(image.path for image in shard.images),
                 how="read back" if shard.path in read else "listing",
             )
             for shard in sound
@@ -272,7 +273,7 @@ class ReadBack:
                         return f"the {kind} {path} came back with other bytes than its source file has"
                     if kind == "image":
                         self._decode(path, suffix, data)
-        return f"files missing: {', '.join(expected)}" if expected else None
+        return f"{noun(expected)}s missing: {', '.join(expected)}" if expected else None
 
     def _decode(self, path: str, suffix: str, data: pa.Buffer) -> None:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.values.kinds import recording_of
 from tasks.values.models import Image, ShardSpec
 
 
@@ -72,6 +73,25 @@ def image_of(root: Path, path: str, data: bytes, **fields: object) -> Image:
     """An image with these bytes, put at `path`."""
     put(root, path, data)
     return image_at(root, path, **fields)
+
+
+def recorded(root: Path, path: str, data: bytes, **fields: object) -> Image:
+    """A file of a recording with these bytes, put at `path`; where it is in a folder (`*_meg.ds`), a part of that."""
+    put(root, path, data)
+    whole = Path(recording_of(path))
+    *pairs, last = whole.name.split("_")
+    entities = dict(pair.split("-", 1) for pair in pairs)
+    named: dict[str, object] = {
+        "sub": entities.pop("sub"),
+        "ses": entities.pop("ses", None),
+        "datatype": whole.parent.name,
+        "suffix": last.split(".")[0],
+        "entities": entities,
+    }
+    status = (root / path).stat()
+    stat = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino}
+    known: dict[str, object] = {**stat, **named, "dataset": "raw", "kind": "recording", **fields}
+    return Image(path=path, size=status.st_size, **known)  # type: ignore[arg-type]
 
 
 def sparse(root: Path, path: str, size: int) -> Image:

@@ -21,6 +21,7 @@ from tasks.embed import (
     Empty,
     KeyMismatch,
     Missing,
+    NotGzip,
     NotNifti,
     TooLarge,
     Truncated,
@@ -29,9 +30,12 @@ from tasks.embed import (
     embed,
 )
 from tasks.values.models import Image, ImageContent
-from tests.images import image_at, image_of, nifti1, nifti2, put, sparse, zipped
+from tests.images import image_at, image_of, nifti1, nifti2, put, recorded, sparse, zipped
 
 T1W = "sub-1/anat/sub-1_T1w.nii.gz"
+EEG = "sub-1/eeg/sub-1_task-rest_eeg.edf"
+PHYSIO = "sub-1/func/sub-1_task-rest_physio.tsv.gz"
+MEG = "sub-1/meg/sub-1_task-rest_meg.ds"
 
 
 class Collected:
@@ -433,3 +437,94 @@ def test_what_touches_no_byte_is_no_change_while_an_image_is_read(tmp_path: Path
     sink = AfterIt(tmp_path / T1W, harmless)
     assert embed(image, tmp_path, sink).sha256 == hashlib.sha256(data).hexdigest()
     assert (tmp_path / T1W).stat().st_ctime_ns != image.ctime_ns
+
+
+# ---- files of recordings ----
+
+
+@pytest.mark.parametrize("check", ["trailer", "full"])
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        (EEG, bytes(range(256)) * 20),
+        (EEG, b"0"),
+        (PHYSIO, zipped(b"1.0\t2.0\n" * 5000)),
+        (PHYSIO, zipped(b"1.0\n") + zipped(b"2.0\n")),  # two gzip members
+        (f"{MEG}/sub-1_task-rest_meg.meg4", b"MEG42CP\0" + bytes(9000)),
+        (f"{MEG}/inner.gz", b"no gzip, and nobody said so: a name within a recording is the maker's own"),
+        (EEG, zipped(b"a recording that is gzip, with a name that does not say so")),
+    ],
+)
+def test_a_file_of_a_recording_arrives_byte_for_byte_with_its_sha256(
+    tmp_path: Path, check: Any, path: str, data: bytes
+) -> None:
+    content, sent = embedded(tmp_path, recorded(tmp_path, path, data), check)
+    assert sent == data
+    assert content == ImageContent(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), nifti=1)
+
+
+@pytest.mark.parametrize("check", ["trailer", "full"])
+def test_damage_within_a_gzip_table_of_a_recording_is_found_whatever_the_check(tmp_path: Path, check: Any) -> None:
+    data = bytearray(zipped(os.urandom(5000)))
+    data[-6] ^= 1  # of the CRC
+    refused(tmp_path, recorded(tmp_path, PHYSIO, bytes(data)), Corrupt, "damaged gzip stream", "Restore", check=check)
+
+
+@pytest.mark.parametrize("check", ["trailer", "full"])
+@pytest.mark.parametrize("lost", [1, 8, 3000])
+def test_a_gzip_table_of_a_recording_that_was_cut_off_is_truncated(tmp_path: Path, check: Any, lost: int) -> None:
+    data = zipped(os.urandom(5000))[:-lost]
+    refused(tmp_path, recorded(tmp_path, PHYSIO, data), Truncated, "its gzip stream breaks off", check=check)
+
+
+def test_a_recording_named_gz_that_is_no_gzip_is_refused_without_a_word_of_nifti(tmp_path: Path) -> None:
+    recording = recorded(tmp_path, PHYSIO, b"1.0\t2.0\n" * 50)
+    refused(tmp_path, recording, NotGzip, "is not gzip, against its name", "`exclude`")
+    with pytest.raises(NotGzip) as caught:
+        embedded(tmp_path, recording)
+    assert "nifti" not in str(caught.value).lower()
+    assert "image" not in str(caught.value)
+
+
+def test_a_recording_without_bytes_is_empty_and_a_file_within_its_folder_may_be(tmp_path: Path) -> None:
+    refused(tmp_path, recorded(tmp_path, EEG, b""), Empty, "is empty")
+    inside = f"{MEG}/BadChannels"
+    content, sent = embedded(tmp_path, recorded(tmp_path, inside, b""))
+    assert sent == b""
+    assert content == ImageContent(path=inside, size=0, sha256=hashlib.sha256(b"").hexdigest(), nifti=1)
+
+
+def test_a_recording_over_2_gib_is_too_large_and_is_not_told_to_be_nifti(tmp_path: Path) -> None:
+    recording = recorded(tmp_path, EEG, b"")
+    with (tmp_path / EEG).open("r+b") as stream:
+        stream.truncate(2**31)
+    sink = Collected()
+    with pytest.raises(TooLarge, match=r"sub-1_task-rest_eeg\.edf .*2 GiB\. Split it into parts") as caught:
+        embed(replace(recording, size=2**31), tmp_path, sink)
+    assert ".nii" not in str(caught.value)
+    assert sink.data == b""
+
+
+@pytest.mark.parametrize("path", [EEG, PHYSIO, f"{MEG}/sub-1_task-rest_meg.meg4"])
+@pytest.mark.parametrize(
+    ("pointer", "way"),
+    [
+        (b"/annex/objects/SHA256E-s4321--" + b"0" * 64 + b".edf\n", "git annex get"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4321\n", "git lfs pull"),
+    ],
+)
+def test_the_stand_in_of_a_recording_is_unfetched_and_not_its_content(
+    tmp_path: Path, path: str, pointer: bytes, way: str
+) -> None:
+    recording = recorded(tmp_path, path, pointer)
+    refused(tmp_path, recording, Unfetched, way)
+    refused(tmp_path, replace(recording, size=4321), Unfetched, way)
+
+
+def test_the_content_of_a_recording_is_compared_with_its_annex_key(tmp_path: Path) -> None:
+    data = bytes(5000)
+    good = f"MD5E-s{len(data)}--{hashlib.md5(data).hexdigest()}.edf"
+    assert embedded(tmp_path, recorded(tmp_path, EEG, data, annex_key=good))[1] == data
+    for other in (good.replace("s5000", "s5001"), good.replace(hashlib.md5(data).hexdigest(), "0" * 32)):
+        recording = recorded(tmp_path, EEG, data, annex_key=other)
+        refused(tmp_path, recording, KeyMismatch, "git annex fsck", "`git annex add` a changed recording")

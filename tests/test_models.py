@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.values.models import (
+    LAYOUT_VERSION,
     MOST_DAMAGED,
+    WITHOUT_INDEX,
     DatasetIdentity,
     ImageContent,
     ListedFile,
@@ -74,6 +76,30 @@ def test_a_damaged_index_costs_no_shard_and_is_reported() -> None:
     read, damaged = PublicationRecord.read(PublicationRecord().updated([shard]).dump(), b'{"texts": [')
     assert read == PublicationRecord().updated([shard])
     assert damaged == ("index: it cannot be read, and is written anew",)
+
+
+@pytest.mark.parametrize(
+    ("index", "layout"),
+    [
+        pytest.param(b'{"layout": 1, "texts": []}', 1, id="older"),
+        pytest.param(b'{"layout": 3, "texts": {"by": "path"}}', 3, id="newer, with fields of another shape"),
+        pytest.param(b'\xef\xbb\xbf{"layout": 3}', 3, id="newer, with a byte order mark"),
+        pytest.param(b'{"layout": "3"}', LAYOUT_VERSION, id="damaged"),
+        pytest.param(b"{", LAYOUT_VERSION, id="no JSON"),
+        pytest.param(b"", WITHOUT_INDEX, id="none, as early versions left it"),
+    ],
+)
+def test_the_layout_is_read_whatever_else_the_index_holds(index: bytes, layout: int) -> None:
+    shard = PublishedShard(path="data/a/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
+    record, _ = PublicationRecord.read(PublicationRecord().updated([shard]).dump(), index)
+    assert record.layout == layout and sorted(record.shards) == [shard.path]
+    assert PublicationRecord.read(record.dump(), record.dump_index())[0].layout == layout
+    assert record.updated(remove=["bids/README"]).layout == layout  # no shard is written
+    assert record.updated([shard]).layout == LAYOUT_VERSION
+
+
+def test_a_repo_with_nothing_in_it_has_our_layout() -> None:
+    assert PublicationRecord.read(b"")[0].layout == LAYOUT_VERSION
 
 
 LINE = {"path": "data/a/a.parquet", "digest": "a" * 64, "sha256": "b" * 64, "size": 5, "rows": 1, "images": []}

@@ -61,7 +61,7 @@ def why(plan: RemovalPlan, path: str) -> str:
 def test_what_was_shown_approved_and_is_still_no_longer_in_the_dataset_goes() -> None:
     plan = planned()
     assert set(plan.paths) == {ONE, README, "pictures/anat_T1w.png"} and dict(plan.rows) == {TWO: (BOLD,)}
-    assert not plan.kept and plan.images == 1 and plan.commit == HEAD
+    assert not plan.kept and len(plan.inside) == 1 and plan.commit == HEAD
     assert [operation.path_in_repo for operation in deletions(plan, Remote(HEAD, RECORD))] == list(plan.paths)
     assert planned(pictures=("pictures/anat_T1w.png", *FOREIGN)).pictures == ("pictures/anat_T1w.png", "pictures/a.png")
     assert not any(operation.is_folder for operation in deletions(plan, Remote(HEAD, RECORD)))

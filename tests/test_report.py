@@ -214,9 +214,9 @@ def test_a_runs_state_says_what_it_has_verified(checked: VerificationReport, men
     [
         pytest.param(RemovalPlan(commit="c"), "nothing", id="nothing"),
         pytest.param(RemovalPlan(commit="c", shards={"a": FILE, "b": FILE}), "2 shards", id="shards"),
-        pytest.param(RemovalPlan(commit="c", rows={"a": ("i", "j")}), "2 images of 1 shard", id="rows"),
+        pytest.param(RemovalPlan(commit="c", rows={"a": ("i.nii", "j.nii")}), "2 images of 1 shard", id="rows"),
         pytest.param(
-            RemovalPlan(commit="c", shards={"a": FILE}, rows={"b": ("i",)}, texts={"t": FILE}, pictures=("p",)),
+            RemovalPlan(commit="c", shards={"a": FILE}, rows={"b": ("i.nii",)}, texts={"t": FILE}, pictures=("p",)),
             "1 shard, 1 image of 1 shard, 1 text, 1 picture",
             id="all of it",
         ),

@@ -35,6 +35,7 @@ from tasks.transfer import transfer
 from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
+from tests.recorded_dataset import EEG, EMPTY, INNER, MEG4, OTHER_EEG, PHYSIO, RECORDED, with_recordings
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -265,6 +266,42 @@ def test_a_part_comes_by_subject_session_and_datatype_with_the_files_of_the_root
     assert name_of(restore(hub, into, subjects=[str(one.sub)])) == "Restored"
     assert set(files(into)) == {i.path for i in dataset.images if i.sub == one.sub} | set(dataset.texts)
     assert files(into).items() <= wanted.items()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_recordings_come_back_with_their_bytes_the_empty_file_of_a_folder_too(
+    own: Hub, into: Path, tmp_path: Path, staging: Staging, request: pytest.FixtureRequest, large: bool
+) -> None:
+    if large:
+        request.getfixturevalue("streamed")
+    source = with_recordings(tmp_path / "recorded")
+    publish(own, source, staging)
+    state = restore(own, into)
+    assert name_of(state) == "Restored" and files(into) == published_of(source)
+    assert files(into).keys() >= {*RECORDED} and files(into)[EMPTY] == b""
+    assert "recordings, and" not in str(state.message) and "sidecars" in str(state.message)
+    again = restore(own, into)
+    assert name_of(again) == "Restored" and "0 files (0 bytes) restored now" in str(again.message)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        ({"subjects": ["02"], "datatypes": ["meg"]}, {MEG4, EMPTY, INNER}),
+        ({"datatypes": ["meg", "eeg"]}, {MEG4, EMPTY, INNER, EEG, OTHER_EEG}),
+        ({"sessions": ["a"], "datatypes": ["eeg"]}, {EEG}),
+        ({"sessions": ["a"], "datatypes": ["func"]}, {PHYSIO, PHYSIO.replace("_physio.tsv.gz", "_bold.nii.gz")}),
+    ],
+)
+def test_a_part_takes_recordings_by_their_labels_and_files_within_a_folder_by_that_folders(
+    own: Hub, into: Path, tmp_path: Path, staging: Staging, parameters: dict[str, list[str]], wanted: set[str]
+) -> None:
+    source = with_recordings(tmp_path / "recorded")
+    publish(own, source, staging)
+    assert name_of(restore(own, into, **parameters)) == "Restored"
+    assert files(into).keys() - load(source).texts.keys() == wanted
+    nothing = restore(own, into, datatypes=["dwi"])
+    assert "has no file of 'dwi'" in str(nothing.message)
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
+from tasks.load import load
+from tasks.plan import plan
 from tasks.record.remote import Remote
 from tasks.restore import Outcome, groups, restore_shard
 from tasks.restore.pages import NotOfOurs, read_struct
 from tasks.restore.target_folder import MEANWHILE, Into, NotRestored
 from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
+from tasks.stage import stage
+from tasks.values.kinds import is_image
 from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
+from tasks.write import WRITER_SETTINGS
+from tests.layout_1 import as_layout_1, rewritten
+from tests.recorded_dataset import EEG, PHYSIO, T1W, with_recordings
 
 NAME = "sub-1/anat/sub-1_T1w.nii"
 
@@ -65,6 +75,88 @@ def test_a_byte_that_is_another_one_anywhere_costs_files_of_its_shard_and_none_c
         assert {image.path for image in receipt.images} == outcome.restored.keys() | outcome.failures.keys()
 
     try_it()
+
+
+@pytest.fixture
+def recorded(staging: Staging, tmp_path: Path) -> tuple[Path, Receipt, bytes]:
+    """A dataset, and its shard with an image, EEG and physio: its receipt, and its bytes."""
+    source = with_recordings(tmp_path / "recorded")
+    spec = next(spec for spec in plan(load(source), WRITER_SETTINGS) if EEG in {one.path for one in spec.images})
+    receipt = stage(spec, source, staging)
+    return source, receipt, (staging.folder / receipt.file).read_bytes()
+
+
+def restored(data: bytes, receipt: Receipt, into: Path) -> Outcome:
+    """What becomes of the files of a shard that the Hub sends so."""
+    outcome = Outcome()
+    into.mkdir(exist_ok=True)
+    shard = WantedShard(receipt.path, len(data), receipt.images)
+    restore_shard(cast(Hub, LocalHub(data)), "commit", Into(into), shard, outcome)
+    return outcome
+
+
+def with_kind(table: pa.Table, kind: str | None) -> pa.Table:
+    return table.set_column(table.column_names.index("kind"), "kind", pa.array([kind] * table.num_rows, pa.string()))
+
+
+def test_an_image_and_recordings_come_out_of_one_shard_byte_for_byte(
+    recorded: tuple[Path, Receipt, bytes], tmp_path: Path
+) -> None:
+    source, receipt, data = recorded
+    outcome = restored(data, receipt, tmp_path / "back")
+    assert outcome.restored.keys() == {image.path for image in receipt.images} > {EEG, PHYSIO, T1W}
+    assert all((tmp_path / "back" / path).read_bytes() == (source / path).read_bytes() for path in outcome.restored)
+
+
+def test_a_shard_of_layout_1_comes_as_before(recorded: tuple[Path, Receipt, bytes], tmp_path: Path) -> None:
+    source, receipt, data = recorded
+    images = tuple(one for one in receipt.images if is_image(one.path))
+    old = rewritten(data, lambda table: table if pc.all(table["nifti"].is_valid()).as_py() else table.slice(0, 0))
+    outcome = restored(as_layout_1(old), receipt.model_copy(update={"images": images}), tmp_path / "back")
+    assert not outcome.failures and len(outcome.restored) == len(images) == 2
+    assert all((tmp_path / "back" / path).read_bytes() == (source / path).read_bytes() for path in outcome.restored)
+
+
+@pytest.mark.parametrize(
+    ("change", "one_group", "why"),
+    [
+        pytest.param(lambda table: with_kind(table, "sidecar"), False, "a kind that this version", id="unknown kind"),
+        pytest.param(lambda table: with_kind(table, None), False, "a kind that this version", id="no kind"),
+        pytest.param(lambda table: table, True, "several kinds in a row group", id="two kinds in a row group"),
+        pytest.param(lambda table: table.drop_columns(["content"]), False, "content is missing", id="no content"),
+    ],
+)
+def test_a_hostile_shard_is_refused_by_the_names_of_its_files_and_costs_no_file_of_another(
+    recorded: tuple[Path, Receipt, bytes],
+    staged: Callable[[int], list[Receipt]],
+    staging: Staging,
+    tmp_path: Path,
+    change: Callable[[pa.Table], pa.Table],
+    one_group: bool,
+    why: str,
+) -> None:
+    _, receipt, data = recorded
+    outcome = restored(rewritten(data, change, one_group), receipt, tmp_path / "back")
+    assert outcome.failures.keys() == {image.path for image in receipt.images} and not outcome.restored
+    assert all(why in said and "damaged on the Hub, or not of bids-push" in said for said in outcome.failures.values())
+    (other,) = staged(1)
+    assert not restored((staging.folder / other.file).read_bytes(), other, tmp_path / "back").failures
+
+
+def test_a_row_that_says_recording_and_has_no_content_is_refused_and_the_others_of_its_shard_come(
+    recorded: tuple[Path, Receipt, bytes], tmp_path: Path
+) -> None:
+    _, receipt, data = recorded
+
+    def without_content(table: pa.Table) -> pa.Table:
+        if EEG not in table["path"].to_pylist():
+            return table
+        nothing = pa.nulls(table.num_rows, table.schema.field("content").type)
+        return table.set_column(table.column_names.index("content"), table.schema.field("content"), nothing)
+
+    outcome = restored(rewritten(data, without_content), receipt, tmp_path / "back")
+    assert outcome.failures.keys() == {EEG} and not (tmp_path / "back" / EEG).exists()
+    assert outcome.restored.keys() == {image.path for image in receipt.images} - {EEG}
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -1,6 +1,7 @@
+import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,18 @@ from tasks.disk.failed_shards import Cause, staged_copy
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub, TokenRejected, Transient
+from tasks.load import load
+from tasks.plan import plan
 from tasks.record.remote import RECORD, read_remote
 from tasks.report.evidence import VerificationFailed, VerificationReport
+from tasks.stage import stage
 from tasks.transfer import transfer
-from tasks.values.models import PublicationRecord, Receipt
+from tasks.values.models import PublicationRecord, PublishedShard, Receipt
 from tasks.verify import ReadBack, Reading, verify
+from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
+from tests.layout_1 import as_layout_1
+from tests.recorded_dataset import EMPTY, INNER, MEG4, PHYSIO, RECORDED, with_recordings
 
 Staged = Callable[[int], list[Receipt]]
 
@@ -49,6 +56,21 @@ def stored(hub_server: Stack, receipt: Receipt) -> list[Path]:
     """The files of the Hub's store that hold a shard's bytes."""
     files = (Path(top) / name for top, _, names in os.walk(hub_server.folder / "hub") for name in names)
     return [path for path in files if path.stat().st_size == receipt.size and receipt.sha256 in str(path)]
+
+
+@pytest.fixture
+def recorded(hub: Hub, staging: Staging, tmp_path: Path) -> list[Receipt]:
+    """Two published shards with recordings and images in them."""
+    source = with_recordings(tmp_path / "recorded")
+    receipts = [stage(spec, source, staging) for spec in plan(load(source), WRITER_SETTINGS)]
+    publish_as(hub, receipts, [one.operation for one in transfer(hub, staging, receipts)])
+    return receipts
+
+
+def publish_as(hub: Hub, lines: Sequence[PublishedShard], files: list[CommitOperationAdd]) -> None:
+    """Publish shards with these lines in the record, whatever is in the files."""
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
+    commit(hub, read_remote(hub), lines, files, besides)
 
 
 def test_full_reads_every_shard_back_and_decodes_every_image(hub: Hub, published: list[Receipt]) -> None:
@@ -138,6 +160,63 @@ def test_the_slices_show_images_of_different_suffixes(hub: Hub, published: list[
     assert len(slices) >= 3
     assert len({shown.suffix for shown in slices}) == len(slices)
     assert all(shown.png.startswith(b"\x89PNG") for shown in slices)
+
+
+# Recordings, and shards of layout 1.
+
+
+def test_recordings_are_compared_and_only_images_are_decoded_and_counted_as_such(
+    hub: Hub, recorded: list[Receipt]
+) -> None:
+    report = check(hub, recorded).require_good()
+    rows = sum(one.rows for one in recorded)
+    assert rows == len(RECORDED) + 3 and report.images_decoded == 3
+    assert sum(one.recordings for one in report.checks) == len(RECORDED)
+    assert {shown.path.rpartition(".nii")[1] for shown in report.slices} == {".nii"}
+
+
+@pytest.mark.parametrize("level", ["sample", "full"])
+@pytest.mark.parametrize("path", [PHYSIO, MEG4, EMPTY, INNER])
+def test_a_recording_with_other_bytes_than_its_source_fails_with_its_path(
+    hub: Hub, staging: Staging, recorded: list[Receipt], level: str, path: str
+) -> None:
+    """The shard came as it was sent, and what was sent is not what the source had."""
+    lines = []
+    for receipt in recorded:
+        images = (one.model_copy(update={"sha256": "0" * 64}) if one.path == path else one for one in receipt.images)
+        lines.append(receipt.model_copy(update={"images": tuple(images)}))
+    publish_as(hub, [one.line() for one in lines], [one.operation for one in transfer(hub, staging, recorded)])
+    (failure,) = check(hub, lines, level, least=2).failures
+    assert failure.what == f"the recording {path} came back with other bytes than its source file has"
+    assert failure.cause is Cause.CONTENT
+
+
+def test_a_recording_that_is_in_the_record_and_not_in_its_shard_is_missing(
+    hub: Hub, staging: Staging, recorded: list[Receipt]
+) -> None:
+    more = recorded[0].images[0].model_copy(update={"path": "sub-01/ses-a/eeg/sub-01_ses-a_task-more_eeg.edf"})
+    line = recorded[0].model_copy(update={"images": (*recorded[0].images, more)})
+    publish_as(hub, [line.line()], [one.operation for one in transfer(hub, staging, recorded[:1])])
+    (failure,) = check(hub, [line]).failures
+    assert failure.what == f"files missing: {more.path}"
+
+
+def test_a_shard_of_layout_1_is_verified_as_before(hub: Hub, staging: Staging, published: list[Receipt]) -> None:
+    old, shards = [], []
+    for receipt in published:
+        data = as_layout_1((staging.folder / receipt.file).read_bytes())
+        facts = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        old.append(receipt.model_copy(update=facts))
+        shards.append((receipt.path, data))
+    publish_as(hub, [one.line() for one in old], [CommitOperationAdd(*one) for one in shards])
+    report = check(hub, old).require_good()
+    assert report.images_decoded == sum(one.rows for one in old) and len(report.slices) >= 3
+    first = old[0].images[0]
+    images = (first.model_copy(update={"sha256": "0" * 64}), *old[0].images[1:])
+    other = old[0].model_copy(update={"images": images})
+    publish_as(hub, [other.line()], [CommitOperationAdd(*shards[0])])
+    (failure,) = check(hub, [other]).failures
+    assert failure.what == f"the image {first.path} came back with other bytes than its source file has"
 
 
 # A Hub that does not do as it should: by cause, and what to do about it.

@@ -1,4 +1,4 @@
-"""Images whose content is not on this machine: how many, how many bytes, and the one command that fetches all of them.
+"""Files whose content is not on this machine: how many, how many bytes, and the one command that fetches all of them.
 
 A clone by git-annex, DataLad or git LFS has the names of all files, and the content of those that somebody fetched.
 """
@@ -8,8 +8,10 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tasks.values.format import number, size
+from tasks.values.kinds import noun
 from tasks.values.models import Image
 
 FOLDERS_NAMED = 3  # in a command; more subjects than that are `sub-*`
@@ -17,17 +19,19 @@ FOLDERS_NAMED = 3  # in a command; more subjects than that are `sub-*`
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Images whose content is not here."""
+    """Images and files of recordings whose content is not here."""
 
     images: int
     of: int
-    """The number of all images."""
+    """The number of all of them, with those that are here."""
     size: int
     """The bytes that git-annex keys and git LFS pointers state."""
     unsized: int
-    """How many images nothing states the size of."""
+    """How many of them nothing states the size of."""
     commands: tuple[str, ...]
     """The commands that fetch all of them; none if they are links that lead nowhere, of no program that is known."""
+    noun: Literal["image", "file"] = "image"
+    """What all of them are called: images, or files where there are recordings among them."""
 
     def __str__(self) -> str:
         """Return a sentence for people."""
@@ -35,7 +39,7 @@ class Absent:
         way = " and ".join(f"`{command}`" for command in self.commands)
         fetch = f" In the dataset's folder, {way} fetches all of it." if way else " Restore what the links lead to."
         be = "is" if self.images == 1 else "are"
-        return f"{self.images:,} of {number(self.of, 'image')} {be} not on this machine{bytes_of_all}.{fetch}"
+        return f"{self.images:,} of {number(self.of, self.noun)} {be} not on this machine{bytes_of_all}.{fetch}"
 
     def _stated(self) -> str:
         if self.unsized == self.images:
@@ -44,10 +48,10 @@ class Absent:
 
 
 def absent(images: Iterable[Image], root: Path) -> Absent | None:
-    """Return what is said about the images whose content is not here, or None if all of it is.
+    """Return what is said about the files whose content is not here, or None if all of it is.
 
     Args:
-        images: all images of a dataset.
+        images: all images and files of recordings of a dataset.
         root: the dataset's folder.
     """
     images = list(images)
@@ -62,7 +66,8 @@ def absent(images: Iterable[Image], root: Path) -> Absent | None:
     if any(image.annex_key is None and image.size for image in gone):  # a pointer of git LFS states a size
         commands.append("git lfs pull")
     unsized = sum(not image.size for image in gone)
-    return Absent(len(gone), len(images), sum(image.size for image in gone), unsized, tuple(commands))
+    size_of_all, called = sum(image.size for image in gone), noun(image.path for image in images)
+    return Absent(len(gone), len(images), size_of_all, unsized, tuple(commands), called)
 
 
 def _pattern(paths: list[str]) -> str:

@@ -25,7 +25,7 @@ from tasks.commit.batch import Batch, landed
 from tasks.commit.other_files import Besides
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
 from tasks.hub.patience import RETRIES, retry_while_busy
-from tasks.record.remote import Remote, read_remote
+from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
 from tasks.report.sentences import what_was_removed, whose
 from tasks.transfer import Transferred
@@ -73,6 +73,7 @@ def commit(
         ContestedTarget: somebody else committed before us, every time.
         StaleHead: the Hub refuses the head that it names, every time.
         Transient: the Hub could not answer, and the batch has not landed so far.
+        NewerLayout: a newer bids-push has published there meanwhile.
     """
     besides = besides if besides.planned else replace(besides, planned=before.record)
     contested = False
@@ -94,6 +95,7 @@ def commit(
                 return replace(found, contested=True, overtaken=late)
             if isinstance(failure, Transient):
                 raise
+            require_known(hub, found)
             behind = found.commit == before.commit
             contested = contested or not behind
             if behind:

@@ -6,8 +6,9 @@ One pass, in steps that fit into the processor's cache, tells the following:
 - the digest in the git-annex key, if there is one;
 - of an image, whether nibabel can load one with this NIfTI header (in the first step);
 - of an image, whether everything that the header speaks of is there;
-- whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` the stream is not
-  inflated, and only its end is looked at: that finds a file that was cut off, and no damage within.
+- whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` an image's stream is
+  not inflated, and only its end is looked at: that finds a file that was cut off, and no damage within. A recording's
+  always is: no header says how long it has to be, and verification does not decode it.
 
 Before and after, size and mtime must be what the plan saw. If only the ctime has changed after the reading, the bytes
 are read once more and compared: somebody may have set the time back, but a backup that makes hard links changes the
@@ -41,6 +42,7 @@ from tasks.embed.errors import (
     Empty,
     KeyMismatch,
     Missing,
+    NotGzip,
     NotNifti,
     TooLarge,
     Truncated,
@@ -64,6 +66,7 @@ __all__ = [
     "Empty",
     "KeyMismatch",
     "Missing",
+    "NotGzip",
     "NotNifti",
     "TooLarge",
     "Truncated",
@@ -80,7 +83,7 @@ STEP = 256 << 10  # bytes, if an image is inflated apart from its embedding
 
 
 class Sink(Protocol):
-    """A receiver of an image's bytes: `tasks.write.ShardWriter`."""
+    """A receiver of a file's bytes: `tasks.write.ShardWriter`."""
 
     buffer: memoryview
     """A buffer into which the next bytes are read."""
@@ -99,7 +102,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
         image: the image or the file.
         root: the dataset's folder.
         sink: takes the bytes.
-        check: with "trailer", a gzip stream is not inflated, and no CRC is compared.
+        check: with "trailer", the gzip stream of an image is not inflated, and no CRC is compared.
 
     Raises:
         BadImage: one of its kinds. What `sink` has got until then must not be kept.
@@ -126,7 +129,7 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
 
 
 class _Checks:
-    """What is learnt about an image while its bytes go by. `path` is its file."""
+    """What is learnt about a file while its bytes go by. `path` is its file."""
 
     def __init__(self, image: Image, path: Path, check: Check) -> None:
         self._image = image
@@ -136,7 +139,8 @@ class _Checks:
         if self._key.size not in (None, image.size):
             raise against_key(image, f"{self._key.size} bytes", image.size)
         self._digest = self._content if self._key.algorithm in (None, "sha256") else self._key.hasher()
-        self.inflation = Inflation() if check == "full" and _compressed(image) else None
+        inflates = _compressed(image) and (check == "full" or image.kind != "image")
+        self.inflation = Inflation() if inflates else None
         self.header: Header | None = None
         """None until the first step, and for a recording. Its size is that of the inflated file."""
         self.end = b""
@@ -159,7 +163,7 @@ class _Checks:
         self.end = (self.end + bytes(step[-4:]))[-4:]
 
     def require_end(self) -> None:
-        """Check that the gzip stream of a recording is whole, if it is one and was inflated."""
+        """Check that the gzip stream of a recording is whole, if it is one."""
         if self.inflation and not self.inflation.complete:
             raise Truncated(
                 f"{self._image.path} is truncated: its gzip stream breaks off. Restore it{or_get(self._image)}."
@@ -178,9 +182,10 @@ def _compressed(image: Image) -> bool:
 def _require_gzip_as_named(image: Image, start: bytes) -> None:
     """Check that a file is gzip if its name says so, and that an image is none if its name does not."""
     is_gzip = start == GZIP_MAGIC
-    if is_gzip != _compressed(image) and (image.kind == "image" or _compressed(image)):
-        kind = "not gzip" if _compressed(image) else "gzip"
-        raise NotNifti(f"{image.path} is {kind}, against its name. Rename it, or name it in `exclude`.")
+    if is_gzip == _compressed(image) or (image.kind != "image" and is_gzip):
+        return
+    found, error = ("gzip", NotNifti) if is_gzip else ("not gzip", NotNifti if image.kind == "image" else NotGzip)
+    raise error(f"{image.path} is {found}, against its name. Rename it, or name it in `exclude`.")
 
 
 def _header(image: Image, path: Path, start: bytes) -> Header:

@@ -1,4 +1,4 @@
-"""The errors of an image, and what each tells a person to do about it."""
+"""The errors of an image or a file of a recording, and what each tells a person to do about it."""
 
 from pathlib import Path
 
@@ -7,31 +7,35 @@ from tasks.values.models import Image
 
 
 class BadImage(PushError):
-    """An image cannot be published as it is, so its shard is not written."""
+    """An image, or a file of a recording, cannot be published as it is, so its shard is not written."""
 
 
 class Missing(BadImage):
-    """The image is no longer there, or it links to nothing."""
+    """The file is no longer there, or it links to nothing."""
 
 
 class Unfetched(BadImage):
-    """Only the stand-in of git-annex or git LFS for the image is here, not its content."""
+    """Only the stand-in of git-annex or git LFS for the file is here, not its content."""
 
 
 class Unreadable(BadImage):
-    """The image cannot be read: permissions, a failing disk, not a file."""
+    """The file cannot be read: permissions, a failing disk, not a file."""
 
 
 class Empty(BadImage):
-    """The image has no bytes."""
+    """The file has no bytes, and is not a part of a recording that is a folder, where such files are usual."""
 
 
 class TooLarge(BadImage):
-    """The image is over 2 GiB, the most that one cell of a table can hold."""
+    """The file is over 2 GiB, the most that one cell of a table can hold."""
 
 
 class NotNifti(BadImage):
     """The file is not what its name says: it has no NIfTI-1 or NIfTI-2 header, or its suffix is wrong about gzip."""
+
+
+class NotGzip(BadImage):
+    """The file of a recording is named `.gz`, and is no gzip stream."""
 
 
 class Unloadable(BadImage):
@@ -39,7 +43,7 @@ class Unloadable(BadImage):
 
 
 class Truncated(BadImage):
-    """The data ends before the size in the NIfTI header is reached."""
+    """The data ends before the size in the NIfTI header is reached, or a gzip stream breaks off."""
 
 
 class Corrupt(BadImage):
@@ -54,7 +58,7 @@ class KeyMismatch(BadImage):
 
 
 class Changed(BadImage):
-    """The image changed after it was planned, or while it was read."""
+    """The file changed after it was planned, or while it was read."""
 
 
 def absent(image: Image, path: Path) -> BadImage:
@@ -68,7 +72,7 @@ def absent(image: Image, path: Path) -> BadImage:
 
 
 def unfetched(image: Image, holder: str) -> Unfetched:
-    """Return the error for an image of which only the stand-in of `holder` (git-annex or git LFS) is here."""
+    """Return the error for a file of which only the stand-in of `holder` (git-annex or git LFS) is here."""
     way = f"`git lfs pull --include '{image.path}'`" if holder == "git LFS" else get(image)
     return Unfetched(
         f"{image.path} is not fetched: only {holder}'s stand-in is here. In the dataset's folder run {way}."
@@ -76,34 +80,35 @@ def unfetched(image: Image, holder: str) -> Unfetched:
 
 
 def get(image: Image) -> str:
-    """Return the command that fetches an annexed image."""
+    """Return the command that fetches an annexed file."""
     return f"`git annex get '{image.path}'` (or `datalad get '{image.path}'`)"
 
 
 def or_get(image: Image) -> str:
-    """Return how to restore the image, to follow the word "restore"; empty if git-annex does not hold it."""
+    """Return how to restore the file, to follow the word "restore"; empty if git-annex does not hold it."""
     if not image.annex_key:
         return ""
     return f", for example with `git annex fsck '{image.path}'` and then {get(image)}"
 
 
 def unreadable(image: Image, error: OSError) -> Unreadable:
-    """Return the error for an image that the system refused to open or to read."""
+    """Return the error for a file that the system refused to open or to read."""
     return Unreadable(
         f"{image.path} cannot be read ({error.strerror}). Check its disk, and that the user who runs this may read it."
     )
 
 
 def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
-    """Return the error for an image whose size or digest is `found` although its git-annex key says `expected`."""
+    """Return the error for a file whose size or digest is `found` although its git-annex key says `expected`."""
     return KeyMismatch(
         f"{image.path} is not the content that its git-annex key names: {expected} expected, {found} found. In the "
-        f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed image."
+        f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed "
+        f"{image.kind}."
     )
 
 
 def corrupt(image: Image, why: object) -> Corrupt:
-    """Return the error for an image whose gzip stream cannot be inflated."""
+    """Return the error for a file whose gzip stream cannot be inflated."""
     return Corrupt(f"{image.path} is a damaged gzip stream ({why}). Restore it{or_get(image)}.")
 
 

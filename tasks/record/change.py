@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from tasks.bids.annex import identifies_content
 from tasks.bids.names import subject_of
 from tasks.values.errors import PushError
+from tasks.values.kinds import both, noun, recordings
 from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, PublicationRecord, ShardSpec
 
 NAMED = 3  # subjects or images in a sentence
@@ -40,7 +41,7 @@ class Change:
     """How a dataset differs from its published version."""
 
     published_images: int
-    """The number of images in the record."""
+    """The number of images, and files of recordings, in the record."""
     gone: tuple[str, ...] = ()
     """The published images that the dataset no longer has, by their paths in the dataset."""
     other: tuple[str, ...] = ()
@@ -56,6 +57,8 @@ class Change:
     """
     changed_subjects: tuple[str, ...] = ()
     """The other subjects of which published images are gone or have other bytes."""
+    recordings: bool = False
+    """Whether there are files of recordings among all of these, published or changed."""
 
     @property
     def count(self) -> int:
@@ -112,17 +115,18 @@ class Change:
             else "Nothing was staged, sent or removed"
         )
         changed = len(self.gone) + len(self.other)
+        called = "file" if self.recordings else "image"
         lines = [
             f"{begun}: {self._came_back()}."
             if not self.exceeds(part)
-            else f"{begun}: {changed:,} of {self.published_images:,} published images are gone from "
+            else f"{begun}: {changed:,} of {self.published_images:,} published {called}s are gone from "
             f"the dataset or have other bytes, and that is more than {part:.0%} (BIDS_PUSH_MAX_CHANGE).",
             *_named("wholly gone", self.gone_subjects, "subject"),
-            *_named("with images that are gone or have other bytes", self.changed_subjects, "subject"),
-            *_named("gone", self.gone, "image"),
-            *_named("with other bytes", self.other, "image"),
+            *_named(f"with {called}s that are gone or have other bytes", self.changed_subjects, "subject"),
+            *_named("gone", self.gone, called),
+            *_named("with other bytes", self.other, called),
             *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
-            *_named("removed before", tuple(self.back), "image"),
+            *_named("removed before", tuple(self.back), called),
         ]
         if other := self.looks_other():
             lines.append(other)
@@ -137,11 +141,12 @@ class Change:
         return "\n".join(lines)
 
     def _came_back(self) -> str:
-        """Return how many images came back, and since when they must not be there."""
+        """Return how many files came back, and since when they must not be there."""
         days = sorted(set(self.back.values()))
         when = f"on {days[0]}" if len(days) == 1 else f"between {days[0]} and {days[-1]}" if days else ""
+        one = noun(self.back)
         who, are = (
-            ("image that a person has had", "is") if len(self.back) == 1 else ("images that people have had", "are")
+            (f"{one} that a person has had", "is") if len(self.back) == 1 else (f"{one}s that people have had", "are")
         )
         return f"{len(self.back):,} {who} removed from the Hub ({when}) {are} in the dataset again"
 
@@ -201,6 +206,7 @@ def change(
         back=dict(sorted((back or {}).items())),
         gone_subjects=tuple(sorted(with_gone & wholly_gone)),
         changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
+        recordings=noun((*published, *(back or {}))) == "file",
     )
 
 
@@ -229,7 +235,14 @@ def identity_of(dataset: Dataset) -> DatasetIdentity:
     doi = str(dataset.description.get("DatasetDOI") or "").strip()
     subjects = {image.sub for image in dataset.images if image.sub is not None}
     size = sum(image.size for image in dataset.images)
-    return DatasetIdentity(name=dataset.name, doi=doi, subjects=len(subjects), images=len(dataset.images), size=size)
+    return DatasetIdentity(
+        name=dataset.name,
+        doi=doi,
+        subjects=len(subjects),
+        images=len(dataset.images),
+        size=size,
+        recordings=recordings(image.path for image in dataset.images),
+    )
 
 
 def _named(what: str, names: tuple[str, ...], noun: str) -> list[str]:
@@ -242,4 +255,7 @@ def _named(what: str, names: tuple[str, ...], noun: str) -> list[str]:
 
 def _described(dataset: DatasetIdentity) -> str:
     doi = f", DOI {dataset.doi}" if dataset.doi else ""
-    return f"{dataset.name!r}{doi} ({dataset.subjects:,} subjects, {dataset.images:,} images)"
+    files = dataset.recordings
+    # one image is "1 images", as in the records of older versions
+    inside = both(dataset.images - files, files) if files else f"{dataset.images:,} images"
+    return f"{dataset.name!r}{doi} ({dataset.subjects:,} subjects, {inside})"

@@ -13,11 +13,16 @@ from prefect.cache_policies import NO_CACHE
 from tasks.hub.client import Hub
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
 from tasks.record.published import Drift
-from tasks.values.models import Gated, ListedFile, Listing, PublicationRecord
+from tasks.values.errors import PushError
+from tasks.values.models import LAYOUT_VERSION, Gated, ListedFile, Listing, PublicationRecord
 
 RECORD = "bids/shards.jsonl"
 INDEX = "bids/record/index.json"
 CARD = "README.md"
+
+
+class NewerLayout(PushError):
+    """A newer bids-push has published to this target, with shards that this one does not know."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,23 @@ def read_remote(hub: Hub, at: str | None = None) -> Remote:
     return Remote(commit, record, card.decode(errors="replace") if card else None, damaged)
 
 
+def require_known(hub: Hub, remote: Remote) -> Remote:
+    """Return what a target holds if no newer bids-push has published it. A push of ours would undo what that one did.
+
+    Raises:
+        NewerLayout: one has.
+    """
+    if remote.record.layout <= LAYOUT_VERSION:
+        return remote
+    says, ours = remote.record.layout, LAYOUT_VERSION
+    raise NewerLayout(
+        f"{hub.target} was published by a newer bids-push: its record ({INDEX}) says layout {says}, and this version "
+        f"knows {ours} at most. A push from here would put older shards in the place of its own, so no more is sent, "
+        "and nothing is removed. Update bids-push on this machine, and start again. If no newer version has ever "
+        f"published there, somebody has edited `layout` in {INDEX}: correct it on the Hub."
+    )
+
+
 @task(
     name="read-target",
     task_run_name="read what the Hub has",
@@ -61,11 +83,14 @@ def read_target(hub: Hub, write: bool, make: bool, private: bool, gated: Gated =
         make: whether to make a repo that is missing. A target that does not exist holds nothing.
         private: whether the repo must be private.
         gated: how people have to ask for access.
+
+    Raises:
+        NewerLayout: a newer bids-push has published there.
     """
     there = hub.prepare(private, gated, make) if write else hub.exists()
     if not there:
         return Remote("", PublicationRecord()), Listing("", {})
-    remote = read_remote(hub, hub.head(as_spelled=True))
+    remote = require_known(hub, read_remote(hub, hub.head(as_spelled=True)))
     return remote, hub.listing(remote.commit)
 
 
@@ -77,8 +102,12 @@ def read_target(hub: Hub, write: bool, make: bool, private: bool, gated: Gated =
     **RETRIES,
 )
 def read_target_again(hub: Hub) -> tuple[Remote, Listing]:
-    """Read what the target holds by now, after somebody else has committed to it while this run worked."""
-    remote = read_remote(hub)
+    """Read what the target holds by now, after somebody else has committed to it while this run worked.
+
+    Raises:
+        NewerLayout: a newer bids-push has published there by now.
+    """
+    remote = require_known(hub, read_remote(hub))
     return remote, hub.listing(remote.commit)
 
 

@@ -23,6 +23,7 @@ from pathlib import PurePosixPath
 from pydantic import Field
 
 from tasks.values.format import number
+from tasks.values.kinds import counted
 from tasks.values.models import (
     ListedFile,
     Listing,
@@ -74,9 +75,9 @@ class Removals(Value):
     """What is published and no longer in the dataset. It is false if it is empty."""
 
     shards: Mapping[str, tuple[str, ...]] = {}
-    """Path of a shard -> paths of its images."""
+    """Path of a shard -> paths of its images and files of recordings."""
     rows: Mapping[str, tuple[str, ...]] = {}
-    """Path of a shard that is held back -> paths of the images that its new version would no longer have."""
+    """Path of a shard that is held back -> paths of the files that its new version would no longer have."""
     texts: tuple[str, ...] = ()
     published: Mapping[str, PublishedFile] = {}
     """Each file that is named above, as it is published."""
@@ -86,8 +87,13 @@ class Removals(Value):
 
     @property
     def images(self) -> frozenset[str]:
-        """The paths in the dataset of all images that would leave the repo."""
+        """The paths in the dataset of all images and files of recordings that would leave the repo."""
         return frozenset(image for images in (*self.shards.values(), *self.rows.values()) for image in images)
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """The images and files of recordings that would leave as rows of shards which stay."""
+        return tuple(path for of in self.rows.values() for path in of)
 
     @property
     def size(self) -> int:
@@ -144,12 +150,11 @@ class Removals(Value):
         """Return one line that counts the removals and names the first of each kind."""
         parts = []
         if self.shards:
-            inside = number(sum(map(len, self.shards.values())), "image")
+            inside = counted(path for of in self.shards.values() for path in of)
             parts.append(f"{number(len(self.shards), 'shard')} with {inside} ({_names(self.shards)})")
         if self.rows:
-            images = [image for one in self.rows.values() for image in one]
             shards = number(len(self.rows), "shard")
-            parts.append(f"{number(len(images), 'image')} of {shards} held back as published ({_names(images)})")
+            parts.append(f"{counted(self.inside)} of {shards} held back as published ({_names(self.inside)})")
         if self.texts:
             parts.append(f"{number(len(self.texts), 'text')} ({_names(self.texts)})")
         return "; ".join(parts)

@@ -43,6 +43,8 @@ class ShardCheck(Value):
     sha256: str
     rows: int
     how: Literal["listing", "read back"]
+    recordings: int = 0
+    """The number of rows that are files of recordings. The others are images."""
 
 
 class VerificationReport(Value):
@@ -304,7 +306,7 @@ class RemovalPlan(Value):
     pictures: tuple[str, ...] = ()
     """Pictures of the card that show images which leave the repo."""
     rows: Mapping[str, tuple[str, ...]] = {}
-    """Path of a shard -> the images that its new version no longer has."""
+    """Path of a shard -> the images and files of recordings that its new version no longer has."""
     kept: tuple[Kept, ...] = ()
 
     @property
@@ -313,9 +315,9 @@ class RemovalPlan(Value):
         return (*self.shards, *self.texts, *self.pictures)
 
     @property
-    def images(self) -> int:
-        """The number of images that leave as rows of shards which stay."""
-        return sum(map(len, self.rows.values()))
+    def inside(self) -> tuple[str, ...]:
+        """The images and files of recordings that leave as rows of shards which stay."""
+        return tuple(path for of in self.rows.values() for path in of)
 
     def __bool__(self) -> bool:
         return bool(self.shards or self.texts or self.rows)

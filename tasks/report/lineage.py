@@ -76,9 +76,11 @@ def record_publication(
         "commit": report.commit,
         "shards": len(report.checks),
         "bytes": report.size,
-        "images": sum(check.rows for check in report.checks),
+        "images": sum(check.rows - check.recordings for check in report.checks),
         "verified": report.level,
     }
+    if files := sum(check.recordings for check in report.checks):
+        what["files of recordings"] = files
     asset = repo_asset(hub)
 
     @materialize(

@@ -34,8 +34,9 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
+from tasks.values.kinds import both, counted, noun, recordings
 from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
-from tasks.values.models import Dataset, PublicationRecord, Receipt, ShardSpec, Slice
+from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
 from tasks.values.preflight_rules import RULES, Checked, Finding
 
@@ -207,10 +208,10 @@ def how_verified(report: VerificationReport) -> str:
     listed = f"{number(len(report.checks), 'shard')}, {size(report.size)}, match the listing"
     if not report.read_back:
         return listed
-    return (
-        f"{listed}; {report.read_back:,} of them read back byte for byte ({size(report.bytes_read_back)}) and "
-        f"{number(report.images_decoded, 'image')} in them decoded"
-    )
+    read = f"{listed}; {report.read_back:,} of them read back byte for byte ({size(report.bytes_read_back)})"
+    if not report.images_decoded:  # recordings alone: they are compared, and there is nothing to decode
+        return read
+    return f"{read} and {number(report.images_decoded, 'image')} in them decoded"
 
 
 def verified(report: VerificationReport, mended: Sequence[str] = ()) -> str:
@@ -268,13 +269,19 @@ def gate_form(
 def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
     """Return the question about the staged files, which are copies of what the Hub holds."""
     freed = size(sum(receipt.size for receipt in receipts))
-    images = number(sum(receipt.rows for receipt in receipts), "image")
     stale = f" Beside them: {stale_files(gate.stale)}." if gate.stale else ""
     paths = {receipt.path for receipt in receipts}
     return (
-        f"Delete the copies on {cell(where.machine)}, **{freed}** ({number(len(receipts), 'shard')}, {images}), of "
-        f"**[{hub.target}]({hub.url()})**? The Hub keeps them: {_checked(hub, report, paths)}.{stale}"
+        f"Delete the copies on {cell(where.machine)}, **{freed}** ({number(len(receipts), 'shard')}, "
+        f"{_inside(receipts)}), of **[{hub.target}]({hub.url()})**? The Hub keeps them: "
+        f"{_checked(hub, report, paths)}.{stale}"
     )
+
+
+def _inside(receipts: Sequence[Receipt]) -> str:
+    """Return how many images and files of recordings these shards hold."""
+    files = recordings(image.path for receipt in receipts for image in receipt.images)
+    return both(sum(receipt.rows for receipt in receipts) - files, files)
 
 
 def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
@@ -336,12 +343,12 @@ def asked_about(gate: Gate) -> str:
 
 def _counted(removals: Removals) -> str:
     """Return the numbers of removals in a few words: `1 shard, 2 texts`."""
-    counts = {
-        "shard": len(removals.shards),
-        "image": sum(map(len, removals.rows.values())),
-        "text": len(removals.texts),
-    }
-    return ", ".join(number(count, noun) for noun, count in counts.items() if count)
+    counts = [
+        number(len(removals.shards), "shard") if removals.shards else "",
+        counted(removals.inside) if removals.rows else "",
+        number(len(removals.texts), "text") if removals.texts else "",
+    ]
+    return ", ".join(filter(None, counts))
 
 
 def evidence(
@@ -380,7 +387,7 @@ def _staged(evidence: Evidence, leftovers: Leftovers, where: Where | None) -> li
         parts.append(
             f"Staged here, and removed from this machine if you decide `delete`: "
             f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}, with "
-            f"{number(sum(receipt.rows for receipt in receipts), 'image')}. These are copies: the Hub keeps what "
+            f"{_inside(receipts)}. These are copies: the Hub keeps what "
             "it has."
         )
     if evidence.waiting:
@@ -400,7 +407,8 @@ def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
     parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
-        parts += ["## Read back, byte for byte", table(["shard", "size", "images", "sha256"], rows)]
+        what = "files" if any(check.recordings for check in read) else "images"
+        parts += ["## Read back, byte for byte", table(["shard", "size", what, "sha256"], rows)]
     return parts
 
 
@@ -490,11 +498,14 @@ def _named(removals: Removals, report: VerificationReport | None) -> list[str]:
             [path, size(published[path].size), f"{len(of)}", *([how.get(path, "not in this run")] if report else [])]
             for path, of in removals.shards.items()
         ]
-        parts.append(table(["shard", "size", "images", *(["verified by"] if report else [])], rows))
+        inside = noun(path for of in removals.shards.values() for path in of)
+        parts.append(table(["shard", "size", f"{inside}s", *(["verified by"] if report else [])], rows))
     if removals.rows:
         rows = [[image, path, size(published[path].size)] for path, of in removals.rows.items() for image in of]
-        parts.append("Images of shards that are held back: their published version stays unless you decide `remove`.")
-        parts.append(table(["image", "shard", "size of the shard"], rows))
+        one = noun(removals.inside)
+        held = f"{one.capitalize()}s of shards that are held back"
+        parts.append(f"{held}: their published version stays unless you decide `remove`.")
+        parts.append(table([one, "shard", "size of the shard"], rows))
     if removals.texts:
         parts.append(table(["text or table", "size"], [[path, size(published[path].size)] for path in removals.texts]))
     return parts
@@ -513,7 +524,8 @@ def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> 
     if plan.paths:
         parts.append(table(["file"], [[path] for path in plan.paths]))
     if plan.rows:
-        parts.append(table(["image", "shard"], [[image, path] for path, of in plan.rows.items() for image in of]))
+        rows = [[one, path] for path, of in plan.rows.items() for one in of]
+        parts.append(table([noun(plan.inside), "shard"], rows))
     if plan.kept:
         parts += ["## Approved, and not removed", table(["file", "why"], [[kept.file, kept.why] for kept in plan.kept])]
     return "\n\n".join(parts) + "\n"
@@ -523,7 +535,7 @@ def what_was_removed(plan: RemovalPlan) -> str:
     """Return in a phrase what was removed: `2 shards, 1 image of 1 shard, 1 text and 1 picture`."""
     counts = [
         number(len(plan.shards), "shard") if plan.shards else "",
-        f"{number(plan.images, 'image')} of {number(len(plan.rows), 'shard')}" if plan.rows else "",
+        f"{counted(plan.inside)} of {number(len(plan.rows), 'shard')}" if plan.rows else "",
         number(len(plan.texts), "text") if plan.texts else "",
         number(len(plan.pictures), "picture") if plan.pictures else "",
     ]
@@ -697,6 +709,7 @@ def dry_run(
         "## What changed since the last time",
         *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
         cell(other),
+        cell(written_anew(record, work)),
         _changed(work, record, texts),
         f"Texts and tables: {some_of(sorted(texts), 'file')}." if texts else "",
     ]
@@ -710,23 +723,43 @@ def dry_run(
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 
 
+def written_anew(record: PublicationRecord, work: Work) -> str:
+    """Return a sentence about the shards that are written anew because of the layout; empty if there are none.
+
+    Args:
+        record: what was published.
+        work: what is left to do.
+    """
+    known = sum(spec.path in record.shards for spec in work.missing)
+    if record.layout >= LAYOUT_VERSION or not known:
+        return ""
+    return (
+        f"Layout {LAYOUT_VERSION}: what is published has layout {record.layout}, so every shard is written anew once "
+        f"({number(known, 'shard')}); the images' bytes are on the Hub already, and where it stores by Xet they are "
+        "not sent again."
+    )
+
+
 def _not_here(dataset: Dataset) -> list[str]:
-    """Describe the images whose content is not on this machine."""
+    """Describe the files whose content is not on this machine."""
     not_here = absent(dataset.images, Path(dataset.root))
     if not_here is None:
         return []
-    return ["## Not on this machine", f"{not_here} The shard of an image that is not here fails; the others go on."]
+    one = "an image" if not_here.noun == "image" else "a file"
+    return ["## Not on this machine", f"{not_here} The shard of {one} that is not here fails; the others go on."]
 
 
 def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> str:
-    """Describe the shards that are new or differ from the record, with the images that came, went, or may differ."""
+    """Describe the shards that are new or differ from the record, with the files that came, went, or may differ."""
     if not record.shards:
         return "Nothing is published yet: all of it is new."
     rows = []
+    files: set[str] = set()
     for shard in work.missing:
         line = record.shards.get(shard.path)
         before = {image.path for image in line.images} if line else set()
         now = {image.path for image in shard.images}
+        files |= now | before
         what = "new" if line is None else "changed"
         rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
     if not rows and texts:
@@ -736,7 +769,8 @@ def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> s
     gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""
     new = sum(row[1] == "new" for row in rows)
     head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
-    return "\n\n".join([head, table(["shard", "what", "images added", "images gone"], rows)] if rows else [head])
+    one = noun(files)
+    return "\n\n".join([head, table(["shard", "what", f"{one}s added", f"{one}s gone"], rows)] if rows else [head])
 
 
 def _left_out(left_out: Mapping[str, int]) -> list[str]:

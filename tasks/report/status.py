@@ -43,6 +43,7 @@ from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, st
 from tasks.runs.ended_gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
 from tasks.values.format import number, size
+from tasks.values.kinds import counted
 from tasks.values.models import Value, Verification
 
 LAST_RUNS = 10  # runs in the artifact's table
@@ -112,7 +113,7 @@ class TargetStatus(Value):
     to_embed: int = 0
     """Neither staged here nor on the Hub."""
     held: int = 0
-    """On the Hub in a version that has more images than the dataset. They are held back until a person decides."""
+    """On the Hub in a version that has more files than the dataset. They are held back until a person decides."""
     removals: Removals = Removals()
     """What is on the Hub and no longer in the dataset."""
     named: Mapping[str, tuple[str, ...]] = {}
@@ -146,6 +147,8 @@ class StatusBoard:
     """A sentence about what this run has verified."""
     drift: tuple[Drift, ...] = ()
     """What this run found changed on the Hub by somebody else."""
+    anew: str = ""
+    """A sentence about shards that this run writes anew because bids-push lays them out otherwise now."""
     committed: str = ""
     """A sentence about what this run has committed besides shards, if it has committed none of those."""
 
@@ -340,7 +343,7 @@ class StatusBoard:
         unsound = unsound_shards(read_failed(self.staging)[0]) if name_failed else ""
         where = status_at(self.hub.target, self.artifact)
         withdrawn = self.withdrawn(gate, here) if name_withdrawn else ""
-        sentences = (said, self.committed, self.checked, drifted(self.drift), unsound, withdrawn, where)
+        sentences = (said, self.anew, self.committed, self.checked, drifted(self.drift), unsound, withdrawn, where)
         return "\n".join(filter(None, sentences))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
@@ -517,8 +520,8 @@ def _not_staged(known: TargetStatus) -> list[str]:
 def _withdrawn(board: StatusBoard, gate: Gate | None, here: bool) -> list[str]:
     """Describe what is published and no longer in the dataset, and who decides about it."""
     removals = board.known.removals
-    rows = [[Path(path).stem, f"{number(len(images), 'image')}"] for path, images in removals.shards.items()]
-    rows += [[Path(path).stem, f"held back: {image}"] for path, images in removals.rows.items() for image in images]
+    rows = [[Path(path).stem, counted(files)] for path, files in removals.shards.items()]
+    rows += [[Path(path).stem, f"held back: {file}"] for path, files in removals.rows.items() for file in files]
     rows += [[path, "text or table"] for path in removals.texts]
     if not rows:
         return []

@@ -37,6 +37,13 @@ class Row:
     size: int
     sha256: str
     start: int
+    page: int
+    """The first byte of the page that the file is the end of."""
+
+    @property
+    def held(self) -> bool:
+        """Whether its page is large enough to hold the file. That of a null is not."""
+        return self.start > self.page
 
     @property
     def stop(self) -> int:
@@ -73,19 +80,22 @@ class RemoteShard:
             table = parquet.read(["path", "size", "sha256", *([] if layout_1 else ["kind"])], use_threads=False)
         columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
         kinds = ["image"] * table.num_rows if layout_1 else table.column("kind").to_pylist()
+        if not set(kinds) <= CONTENT.keys():
+            raise NotOfOurs("it has rows of a kind that this version of bids-push does not know")
         found = {kind: pages(footer, CONTENT[kind], self.read) for kind in CONTENT if kind in kinds}
         places: list[Page] = []
         first = 0
         for group, length in enumerate(lengths):
             of_group = set(kinds[first : first + length])
-            if len(of_group) != 1:
+            if len(of_group) > 1:
                 raise NotOfOurs("it has rows of several kinds in a row group")
-            places += _single(found[of_group.pop()][group])
+            for kind in of_group:
+                places += _single(found[kind][group])
             first += length
         if len(places) != table.num_rows:
             raise NotOfOurs(f"it has {len(places)} pages of files for {table.num_rows} rows")
         return {
-            path: Row(path, size, sha256, page.start + page.size - size)
+            path: Row(path, size, sha256, page.start + page.size - size, page.start)
             for path, size, sha256, page in zip(*columns, places, strict=True)
         }
 

@@ -13,7 +13,7 @@ from tasks.bids.names import folder_label, parse, subject_of
 from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
-from tasks.values.kinds import recording_of
+from tasks.values.kinds import noun, recording_of
 from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
 from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
@@ -67,27 +67,28 @@ class Subset:
     datatypes: Sequence[str] = ()
 
     def has(self, path: str) -> bool:
-        """Return whether an image is in the subset."""
+        """Return whether an image or a file of a recording is in the subset."""
         return all(_label(what, path) in values for what, values in self._asked().items())
 
     def require(self, paths: Collection[str], where: str) -> None:
-        """Check that each value is that of an image, and that an image has them all.
+        """Check that each value is that of a file, and that a file has them all.
 
         Args:
-            paths: the images.
+            paths: the images and files of recordings.
             where: the repo and the commit, for the message.
 
         Raises:
             BadInput: it is not so. The message has the nearest value that there is.
         """
+        one = noun(paths)
         for what, values in self._asked().items():
             there = sorted({label for path in paths if (label := _label(what, path))})
             for value in values:
                 if value not in there:
-                    raise BadInput(f"{what}: {where} has no image of {value!r}. {_nearest(what, value, there)}")
+                    raise BadInput(f"{what}: {where} has no {one} of {value!r}. {_nearest(what, value, there)}")
         if not any(self.has(path) for path in paths):
             raise BadInput(
-                f"{' and '.join(self._asked())}: {where} has no image of all of these at once. Ask for less."
+                f"{' and '.join(self._asked())}: {where} has no {one} of all of these at once. Ask for less."
             )
 
     def _asked(self) -> dict[str, set[str]]:
@@ -101,7 +102,7 @@ def _bare(what: str, value: str) -> str:
 
 
 def _label(what: str, path: str) -> str | None:
-    """Return an image's subject, session or datatype, or None if it has none."""
+    """Return a file's subject, session or datatype, or None if it has none. Those of a recording are its folder's."""
     if what == "subjects":
         return subject_of(path)
     if what == "sessions":

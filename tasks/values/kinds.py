@@ -42,15 +42,26 @@ def in_recording_folder(path: str) -> bool:
     return any(map(recording_folder, path.split("/")[:-1]))
 
 
+def recordings(paths: Iterable[str]) -> int:
+    """Return how many of these files are files of recordings."""
+    return sum(not is_image(path) for path in paths)
+
+
 def counted(paths: Iterable[str]) -> str:
     """Return how many images and files of recordings these are: `3 images and 1 file of recordings`."""
-    images = files = 0
-    for path in paths:
-        if is_image(path):
-            images += 1
-        else:
-            files += 1
+    paths = list(paths)
+    files = recordings(paths)
+    return both(len(paths) - files, files)
+
+
+def both(images: int, files: int) -> str:
+    """Return these numbers of images and of files of recordings, for people; of the latter only if there are any."""
     if not files:
         return number(images, "image")
     of_recordings = f"{number(files, 'file')} of recordings"
     return f"{number(images, 'image')} and {of_recordings}" if images else of_recordings
+
+
+def noun(paths: Iterable[str]) -> Literal["image", "file"]:
+    """Return what one of these files is called where they are counted or listed together."""
+    return "image" if all(map(is_image, paths)) else "file"

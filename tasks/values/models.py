@@ -260,18 +260,31 @@ class DatasetIdentity(Value):
     doi: str = ""
     subjects: Count
     images: Count
+    """The number of rows: images, and files of recordings."""
     size: Count
-    """Bytes of the images."""
+    """Bytes of the images and recordings."""
+    recordings: Count = 0
+    """The number of `images` that are files of recordings."""
 
 
 class RecordIndex(Value):
     """The record's index, `bids/record/index.json` in the dataset repo: what the record says besides its lines."""
 
     layout: int = LAYOUT_VERSION
+    """The newest layout that a shard of the repo was written with."""
     dataset: DatasetIdentity | None = None
     texts: tuple[PublishedText, ...] = ()
     """Sorted by path."""
 
+
+class _Layout(Value):
+    """What is read of an index first: those of other layouts may have anything else in them."""
+
+    layout: int = LAYOUT_VERSION
+
+
+#: The layout of a repo whose record has no index: an early version has published it.
+WITHOUT_INDEX = 1
 
 MOST_DAMAGED = 20  # mistakes in a record that are named one by one; in a file of another kind every line is one
 
@@ -286,6 +299,8 @@ class PublicationRecord(Value):
     texts: Mapping[str, PublishedText] = {}
     """The texts by path. Empty if the repo was published by a version without the index."""
     dataset: DatasetIdentity | None = None
+    layout: int = LAYOUT_VERSION
+    """The newest layout that a shard of the repo was written with; ours if nothing says otherwise."""
 
     @classmethod
     def read(
@@ -317,7 +332,8 @@ class PublicationRecord(Value):
             damaged.append(f"index: {more} of its texts are named twice, or are none of a dataset's texts")
         if len(damaged) > MOST_DAMAGED:
             damaged[MOST_DAMAGED:] = [f"and {len(damaged) - MOST_DAMAGED:,} more"]
-        return cls(shards=shards, texts=texts, dataset=found.dataset), tuple(damaged)
+        layout = _layout(index) if index or not text else WITHOUT_INDEX
+        return cls(shards=shards, texts=texts, dataset=found.dataset, layout=layout), tuple(damaged)
 
     def dump(self) -> bytes:
         """Return the JSON lines. The same record always gives the same bytes."""
@@ -327,7 +343,10 @@ class PublicationRecord(Value):
     def dump_index(self) -> bytes:
         """Return the index as JSON. The same record always gives the same bytes."""
         texts = tuple(self.texts[path] for path in sorted(self.texts))
-        return RecordIndex(dataset=self.dataset, texts=texts).model_dump_json(indent=1).encode() + b"\n"
+        return (
+            RecordIndex(layout=self.layout, dataset=self.dataset, texts=texts).model_dump_json(indent=1).encode()
+            + b"\n"
+        )
 
     def updated(
         self,
@@ -344,6 +363,7 @@ class PublicationRecord(Value):
             texts: the texts to add or to replace.
             dataset: the dataset's new identity; None keeps the present one.
         """
+        add = tuple(add)
         gone = set(remove)
         shards = {path: shard for path, shard in self.shards.items() if path not in gone}
         kept = {path: text for path, text in self.texts.items() if path not in gone}
@@ -351,7 +371,16 @@ class PublicationRecord(Value):
             shards=shards | {shard.path: shard for shard in add},
             texts=kept | {text.path: text for text in texts},
             dataset=dataset or self.dataset,
+            layout=LAYOUT_VERSION if add else self.layout,
         )
+
+
+def _layout(index: bytes) -> int:
+    """Return the layout that an index names, even if nothing else of it can be read; ours if it names none."""
+    try:
+        return _Layout.model_validate_json(_unmarked(index), strict=True).layout if index else LAYOUT_VERSION
+    except ValidationError:
+        return LAYOUT_VERSION
 
 
 #: The path in a line of the record that may be damaged.
