@@ -1036,6 +1036,19 @@ def test_a_dataset_without_an_image_or_a_recording_says_what_is_in_it(tmp_path: 
         load(tmp_path)
 
 
+def test_sidecars_that_are_not_fetched_are_told_with_the_one_command_for_all_of_them(tmp_path: Path) -> None:
+    link = Link("../../.git/annex/objects/a/b/MD5E-s9--c.tsv/MD5E-s9--c.tsv")
+    files: dict[str, object] = {"sub-01/anat/sub-01_T1w.json": link}
+    for sub in ("01", "02"):
+        eeg = f"sub-{sub}/eeg/sub-{sub}_task-x"
+        files |= {f"{eeg}_eeg.edf": b"1", f"{eeg}_events.tsv": link, f"{eeg}_channels.tsv": link}
+
+    with pytest.raises(UnreadableSidecar, match=r"(?s)5 sidecar.*sub-01_task-x_events\.tsv: not fetched") as told:
+        load(bids.one_subject(tmp_path, files))
+    command = "git annex get --include='*_T1w.json' --or --include='*_channels.tsv' --or --include='*_events.tsv'"
+    assert f"`{command}` fetches all" in str(told.value)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", b"\0\1\2", '{"Name": ' + "[" * 100_000])
 def test_a_description_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | str) -> None:
     with pytest.raises(UnreadableSidecar, match=r"dataset_description\.json"):

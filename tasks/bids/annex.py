@@ -55,11 +55,14 @@ def require_fetched(data: bytes) -> None:
         raise NotFetched(holder)
 
 
+NOT_IN_ANNEX = "not fetched from git-annex: run `git annex get` or `datalad get` on it"
+
+
 def unfetched(error: FileNotFoundError) -> str:
     """Return why a text could not be read and what to do about it. A link without a target counts as git-annex's."""
     if isinstance(error, NotFetched) and error.holder == "git LFS":
         return "not fetched from git LFS: run `git lfs pull`"
-    return "not fetched from git-annex: run `git annex get` or `datalad get` on it"
+    return NOT_IN_ANNEX
 
 
 def lfs_size(data: bytes) -> int | None:

@@ -14,12 +14,13 @@ If many sidecars lie in one folder, they are looked up, and not tried one by one
 by the entities that they name, and an image's own entities say which one of each group can apply.
 """
 
+import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.annex import NOT_IN_ANNEX, require_fetched, unfetched
 from tasks.bids.names import Name, parse
 from tasks.bids.text import NotText, decode, from_json, to_json
 from tasks.load.errors import UnreadableSidecar, listed
@@ -152,9 +153,11 @@ class Sidecars:
         """
         if damaged := self.unreadable.keys() - self._ignored:
             files = [f"{path}: {self.unreadable[path]}" for path in sorted(damaged)]
+            annexed = [path for path in damaged if self.unreadable[path] == NOT_IN_ANNEX]
             raise UnreadableSidecar(
                 f"{len(files)} sidecar(s) cannot be read, so the metadata of the images they apply to is not known:"
-                f"{listed(files)}\nCorrect them, or name them in `exclude` to publish the images without them."
+                f"{listed(files)}{_fetching(annexed)}\nCorrect them, or name them in `exclude` to publish the images "
+                "without them."
             )
 
     def _applicable(self, folder: Folder, name: Name, suffix: str, extension: str) -> Iterator[str]:
@@ -212,6 +215,15 @@ class Sidecars:
         except NotText as error:
             self.unreadable[path] = str(error)
         return None
+
+
+def _fetching(paths: Iterable[str]) -> str:
+    """Return the one command that fetches these files of git-annex and no recording or image, or nothing for none."""
+    endings = sorted({f"*{path[max(path.rfind('_'), path.rfind('/') + 1) :]}" for path in paths})
+    if not endings:
+        return ""
+    every = " --or ".join(f"--include={shlex.quote(ending)}" for ending in endings)
+    return f"\nIn the dataset's folder, `git annex get {every}` fetches all that git-annex has not."
 
 
 def _matching(level: _Level, entities: Mapping[str, str], ignoring: Collection[str] = ()) -> list[str]:
