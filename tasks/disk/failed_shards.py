@@ -67,7 +67,7 @@ WAY_OUT: Mapping[Cause, str] = {
     Cause.OTHER_BYTES: ASK_THE_HUB,
     Cause.NOT_SERVED: ASK_THE_HUB,
     Cause.CONTENT: (
-        "Sending it again is no way out. Mend the image in the dataset (its gzip stream or its header is damaged), and "
+        "Sending it again is no way out. Mend the file in the dataset (its gzip stream or its header is damaged), and "
         "start the run again: it publishes the shard anew."
     ),
 }
