@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -28,8 +29,13 @@ def module_of(file: Path) -> str:
     return ".".join(file.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of(file: Path) -> Iterator[str]:
-    """The modules of ours that a file imports, wherever in it."""
+@cache
+def imports_of(file: Path) -> tuple[str, ...]:
+    """The modules that a file imports, wherever in it."""
+    return tuple(_imports_of(file))
+
+
+def _imports_of(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{name.name}" for name in node.names)
