@@ -4,13 +4,15 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
 
 from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.target import HeldTarget, on_target
 from flows.verify_to_cleanup import leftovers_besides, tail, tail_again
-from tasks.approve import at_its_gate, claim
+from tasks.approve import at_its_gate, claim, read_gate
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
+from tasks.report import sentences
 from tasks.report.evidence import Evidence, copies
 from tasks.runs.this_run import named_for_the_night
 from tasks.values.models import Verification
@@ -48,9 +50,17 @@ def cleanup_staging(
         ]
         leftovers = leftovers_besides(held, on_hub)
         if on_hub or leftovers.stale:
-            claim(held.staging, held.hub.target, held.run)
+            _take_over(held)
         expected = [receipt.line() for receipt in on_hub]
         evidence = Evidence(expected, on_hub, read=(remote.record, listing))
         return tail(held, verification, evidence, leftovers=leftovers)
 
     return on_target(body, repo_id, revision, token_block, staging_root)
+
+
+def _take_over(held: HeldTarget) -> None:
+    """Claim the target's gate, and log which removals are no longer asked about: this run asks about none."""
+    before = read_gate(held.staging)
+    superseded = claim(held.staging, held.hub.target, held.run)
+    if before is not None and before.removals and before.flow_run_name in superseded:
+        get_run_logger().warning("%s", sentences.no_longer_asked(before))

@@ -195,10 +195,7 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    # what the gate showed decides what is asked: an answer that was given before a copy changed is an answer still
-    files, removals = where.files if gate.shown or gate.stale else "", sentences.asked_about(gate)
-    question = Question(text, picture, files, waits, where.expires, removals, bool(gate.stale), bool(gate.shown))
-    approval = ask(hub.target.repo_id, run, question)
+    approval = ask(hub.target.repo_id, run, question_of(gate, text, picture, waits, where))
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
     _note_what_is_kept(held, gate, approval)
     staged = _staged(held, gate, report, receipts, approval)
@@ -208,6 +205,23 @@ def _decide(
     if staged is None or not staged.is_failed() or ended.is_failed():
         return ended
     return staged.model_copy(update={"message": ended.message})  # which says both: what was removed, and what stays
+
+
+def question_of(gate: Gate, text: str, picture: str, waits: str, where: sentences.Where) -> Question:
+    """Return what a person is asked at a gate.
+
+    What the gate showed decides it: an answer that was given before a copy changed is an answer still.
+    """
+    return Question(
+        evidence=text,
+        picture=picture,
+        files=where.files if gate.shown or gate.stale else "",
+        waits=waits,
+        expires=where.expires,
+        removals=sentences.asked_about(gate),
+        stale=bool(gate.stale),
+        copies=bool(gate.shown),
+    )
 
 
 def _note_what_is_kept(held: HeldTarget, gate: Gate, approval: Approval) -> None:

@@ -91,9 +91,10 @@ def at_its_gate(staging: Staging, run: ThisRun) -> Gate | None:
 def superseded_by(name: str) -> str:
     """Return the sentence with which a run ends if another run has taken over its gate."""
     return (
-        f"The newer run {name} publishes to the same target and has taken this gate over: what it sends is not in the "
-        "evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, start "
-        "cleanup-staging/cleanup."
+        f"The newer run {name} works on the same target and has taken this gate over: what it sends or removes is not "
+        "in the evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, start "
+        "cleanup-staging/cleanup. Removals that were asked about here stay on the Hub: the next push with removed=ask "
+        "asks about them again, and cleanup-staging/cleanup never does."
     )
 
 

@@ -184,7 +184,7 @@ def plan_cleanup(
     """
     if approval.decision is not Choice.DELETE:
         raise NotApproved("the decision at the gate was to keep the staged files")
-    if gate.flow_run_id != approval.flow_run_id or gate.opened_at_commit is None:
+    if not gate.is_answered_by(approval):
         raise NotApproved("the gate was not opened by this run, so its approval does not count here")
     verified = {(check.path, check.size, check.sha256) for check in report.checks}
     seen = set(gate.shown)

@@ -60,7 +60,7 @@ def plan_removal(
     """
     if approval.removals is not Fate.REMOVE:
         raise RemovalNotApproved("the decision at the gate was to keep on the Hub what the dataset no longer has")
-    if gate.flow_run_id != approval.flow_run_id or gate.opened_at_commit is None:
+    if not gate.is_answered_by(approval):
         raise RemovalNotApproved("the gate was not opened by this run, so its approval does not count here")
     approved, kept = gate.removals, []
     leaving: dict[str, PublishedFile] = {}

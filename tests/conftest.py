@@ -1,31 +1,26 @@
-"""The ground that the tests stand on: one real local Hub and one real Prefect server for the whole run.
+"""Where the tests' local Hub and Prefect server are, and the environment of all that asks them.
 
-Nothing of bids-push is replaced. The endpoint is fixed before huggingface_hub is imported, because the client reads
-HF_ENDPOINT once. A test gets a repo and a staging folder of its own, so tests do not see each other. The server's
-database is SQLite, or, where the environment has TEST_DATABASE=postgresql, a PostgreSQL of the run's own. Where it has
-TEST_STACK, Hub and server run already, for many runs one after the other (`tests.mutants`), and stay.
+The endpoint is fixed before huggingface_hub is imported, because the client reads HF_ENDPOINT once. The fixtures, and
+the large libraries that they need, come after it, from `tests/fixtures.py`. Where the environment has TEST_STACK, Hub
+and server run already, for many runs one after the other (`tests.mutants`), and stay.
 """
 
 import json
 import os
-import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 
-from deployments import local_stack
-from deployments.local_stack import POOL, Stack, clean_environment
+from deployments.local_stack import Stack, clean_environment
+from tests.lanes import pytest_collection_modifyitems, pytest_ignore_collect, serves_nobody  # noqa: F401 - for every test
 from tests.ports import own_port
 
-_THERE = json.loads(os.environ.get("TEST_STACK", "{}"))  # of a stack that runs: folder, hub_port, prefect_port, token
-_HOME = Path(_THERE.pop("folder", "") or tempfile.mkdtemp(prefix="bids-push-tests-"))
+STANDS = json.loads(os.environ.get("TEST_STACK", "{}"))  # of a stack that runs: folder, hub_port, prefect_port, token
+HOME = Path(STANDS.pop("folder", "") or tempfile.mkdtemp(prefix="bids-push-tests-"))
 STACK = Stack(
-    _HOME,
-    **(_THERE or {"hub_port": own_port(), "prefect_port": own_port()}),
+    HOME,
+    **(STANDS or {"hub_port": own_port(), "prefect_port": own_port()}),
     settings={
         "BIDS_PUSH_BATCH_SHARDS": "4",  # there are commits to be killed between
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "5",  # instead of 15
@@ -38,205 +33,10 @@ for _name in set(os.environ) - set(clean_environment()):
 os.environ |= {name: value for name, value in STACK.environment.items() if name.startswith(("HF_", "PREFECT_", "DO_"))}
 os.environ.pop("HF_TOKEN", None)
 
-from huggingface_hub import constants  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
-from prefect.client.schemas.actions import WorkPoolUpdate  # noqa: E402
-from prefect.events.worker import EventsWorker  # noqa: E402
-from prefect.logging.handlers import APILogWorker  # noqa: E402
-
-from deployments.demo_data import make_dataset  # noqa: E402
-from deployments.runs import runs_of  # noqa: E402
-from tasks.disk.staging import Staging, Target  # noqa: E402
-from tasks.hub.client import Hub  # noqa: E402
-from tasks.load import load  # noqa: E402
-from tasks.plan import plan  # noqa: E402
-from tasks.stage import stage  # noqa: E402
-from tasks.values.models import Receipt, ShardSpec  # noqa: E402
-from tasks.write import WRITER_SETTINGS  # noqa: E402
-from tests import bids_examples  # noqa: E402
-from tests.counted_hub import CountedHub  # noqa: E402
-from tests.lanes import pytest_collection_modifyitems, serves_nobody  # noqa: E402, F401 - for every test
-from tests.planted import plant  # noqa: E402
-from tests.postgres import QUICK, postgres  # noqa: E402
-
-# A busy machine is slow, which says nothing of the code.
-local_stack.START_SECONDS = 400.0
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
-
-_numbers = count(1)
 SESSIONS = 6  # sessions in the tests' dataset: every suffix, and a session with two T1w
 
 
-@pytest.fixture(scope="session")
-def _database() -> Iterator[None]:
-    """The server's database, which outlives the server."""
-    wanted = os.environ.get("TEST_DATABASE", "sqlite")
-    assert wanted in ("sqlite", "postgresql"), f"TEST_DATABASE={wanted}: it is sqlite or postgresql"
-    if wanted == "sqlite":
-        yield
-        return
-    with postgres(**QUICK) as cluster:
-        STACK.database = cluster.connection_url("prefect")
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _stack_ends(_database: None) -> Iterator[None]:
-    yield
-    for worker in (APILogWorker, EventsWorker):  # what they still hold has nowhere to go once the server has ended
-        worker.drain_all(timeout=10)
-    if not _THERE:
-        STACK.stop()
-        shutil.rmtree(_HOME, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def hub_server() -> Stack:
-    """The local Hub, with an account `lab` whose token may write."""
-    if not (_THERE or "hub" in STACK.processes):
-        STACK.start_hub()
-        STACK.token = STACK.make_token("lab")
-    return STACK
-
-
-@pytest.fixture(scope="session")
-def prefect_server(hub_server: Stack) -> Stack:
-    """The same with a Prefect server."""
-    if not (_THERE or "prefect" in STACK.processes):
-        STACK.start_prefect()
-    return STACK
-
-
-@pytest.fixture(scope="session")
-def worker(prefect_server: Stack) -> Stack:
-    """The same with the deployments, a worker and the watch."""
-    if "worker" not in STACK.processes:
-        STACK.deploy()
-        start_runs_at_once(STACK)
-        STACK.start_worker()
-        STACK.start_watch("--every", "1")  # instead of 10
-    return STACK
-
-
-def start_runs_at_once(stack: Stack) -> None:
-    """Have the worker start one process for a run, as a work pool does whose `command` somebody has set.
-
-    Left to itself, Prefect's worker starts two more before it, to find the run's folder and to look after its process.
-    Each imports all of Prefect, and all three are waited for. Those who start a stack of their own have them.
-    """
-    with runs_of(f"{stack.ui}/api") as runs:
-        template = runs.client.read_work_pool(POOL).base_job_template
-        template["variables"]["properties"]["command"]["default"] = f"{sys.executable} -m prefect.engine"
-        runs.client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
-
-
-@pytest.fixture
-def repo_id() -> str:
-    """The name of a repo that does not exist yet, on a Hub that other runs may have used as well."""
-    return f"lab/dataset-{os.getpid()}-{next(_numbers)}"
-
-
-@pytest.fixture
-def hub(hub_server: Stack, repo_id: str) -> Hub:
-    """An empty target of its own."""
-    hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
-    hub.prepare(private=True)
-    return hub
-
-
-@pytest.fixture
-def with_token(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flows that run in this process have its token, as a worker has it."""
-    monkeypatch.setenv("HF_TOKEN", hub_server.token)
-
-
-@pytest.fixture
-def target(prefect_server: Stack, with_token: None, repo_id: str) -> Hub:
-    """A target for them, whose repo does not exist yet."""
-    return Hub(Target(prefect_server.endpoint, repo_id), prefect_server.token)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A staging root that does not exist yet."""
-    return tmp_path / "staging-root"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedHub]:
-    """A local Hub of the module's own, which counts what it is asked and can be made to fail."""
-    hub = CountedHub(tmp_path_factory.mktemp("counted") / "hub")
-    with hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def token(server: CountedHub) -> str:
-    """The token of its account `lab`, which may write."""
-    return server.token("lab")
-
-
-@pytest.fixture
-def counted(server: CountedHub, token: str, repo_id: str) -> Iterator[Hub]:
-    """A target of its own on that Hub, whose repo does not exist yet. In the end the Hub fails no more."""
-    yield Hub(Target(server.endpoint, repo_id), token)
-    if server.process is not None:
-        server.break_on()
-
-
-@pytest.fixture
-def counted_by_flows(counted: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The same, and the flows that run in this process take that Hub for the only one."""
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, counted.target.endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", counted.target.endpoint)
-    monkeypatch.setenv("HF_TOKEN", counted.token)
-    return counted
-
-
-@pytest.fixture(scope="session")
-def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BIDS dataset of six sessions, which no test may change."""
-    folder = tmp_path_factory.mktemp("bids") / "ds004884"
-    make_dataset(folder, sessions=SESSIONS)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole tree of ds004884 with a few bytes in place of each image, which no test may change."""
-    return bids_examples.ds004884(tmp_path_factory.mktemp("whole") / "ds004884")
-
-
-@pytest.fixture
-def own_bids(bids: Path, tmp_path: Path) -> Path:
-    """A copy of it, which the test may change."""
-    return Path(shutil.copytree(bids, tmp_path / "own-bids", copy_function=shutil.copy2))
-
-
-@pytest.fixture(scope="module")
-def planted(bids: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of it with everything in it that should not be published."""
-    folder = tmp_path_factory.mktemp("planted") / "ds004884"
-    shutil.copytree(bids, folder)
-    plant(folder)
-    return folder
-
-
-@pytest.fixture
-def staging(tmp_path: Path) -> Staging:
-    """An empty staging folder."""
-    return Staging(tmp_path / "staging" / "target")
-
-
-@pytest.fixture(scope="session")
-def shards(bids: Path) -> tuple[ShardSpec, ...]:
-    """The plan of the dataset."""
-    return plan(load(bids), WRITER_SETTINGS)
-
-
-@pytest.fixture
-def staged(shards: tuple[ShardSpec, ...], bids: Path, staging: Staging) -> Callable[[int], list[Receipt]]:
-    """Stages the first so many shards for real."""
-    return lambda number: [stage(spec, bids, staging) for spec in shards[:number]]
+def pytest_configure(config: pytest.Config) -> None:
+    """Take up the fixtures, in each process that runs tests: not in the one that hands them out to others."""
+    if config.getoption("dist", "no") == "no":
+        config.pluginmanager.import_plugin("tests.fixtures")

@@ -4,6 +4,8 @@ Nobody marks a test for it. One that uses a fixture which starts a server, a bro
 fixtures are between, is marked `server`. While any other test runs, nothing may listen and no server may be started:
 whoever tries is told so, and the test fails. So no test is in the fast lane by mistake.
 
+A file without a test of the fast lane is not even imported for it.
+
 The files that take longest come first, so that in the end no tester has a long one before it while others have none.
 """
 
@@ -11,6 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,11 +42,57 @@ LONGEST = (
     "tests/test_two_writers.py",
     "tests/test_demo_data.py",
 )
+#: What the command line says after `-m` for the fast lane.
+FAST = "not server and not slow"
+#: The folders whose tests are of a running thing. The few that need no server are not worth what the folders import.
+APART = frozenset({"deployed", "end_to_end"})
+#: The files without a test of the fast lane: `tests/test_lanes.py` looks whether that is still so.
+SERVED = frozenset(
+    {
+        "local_hub/test_accounts.py",
+        "local_hub/test_commits.py",
+        "local_hub/test_datasets.py",
+        "local_hub/test_durability.py",
+        "local_hub/test_faults.py",
+        "local_hub/test_hostile.py",
+        "local_hub/test_lfs.py",
+        "local_hub/test_listing.py",
+        "local_hub/test_pages.py",
+        "local_hub/test_refs.py",
+        "local_hub/test_xet.py",
+        "test_bad_input.py",
+        "test_failing_hub.py",
+        "test_fencing.py",
+        "test_flows.py",
+        "test_lease.py",
+        "test_left_out_flow.py",
+        "test_nothing_is_lost.py",
+        "test_prepare.py",
+        "test_push_again.py",
+        "test_removal_flow.py",
+        "test_removal_gate.py",
+        "test_restore.py",
+        "test_status.py",
+        "test_streaming.py",
+        "test_two_writers.py",
+        "test_verification_nights.py",
+        "test_verify.py",
+        "test_watch.py",
+    }
+)
+TESTS = Path(__file__).parent
 WAY_OUT = "a test of the fast lane needs no server: have it use a fixture that starts one (tests/lanes.py), or none"
 
 _running: list[str] = []
 """The tests that run now, the innermost last; empty for one that may start a server."""
 _hooked: list[bool] = []
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over what has no test of the fast lane, if that lane is asked for."""
+    if config.option.markexpr != FAST or not collection_path.is_relative_to(TESTS):
+        return None
+    return collection_path.relative_to(TESTS).as_posix() in SERVED | APART or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

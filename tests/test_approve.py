@@ -85,9 +85,10 @@ def test_a_run_whose_gate_another_one_has_taken_over_is_told_which_and_where_to_
     with pytest.raises(Superseded) as raised:
         at_its_gate(staging, RETURNED)
     assert str(raised.value) == (
-        "The newer run push theirs publishes to the same target and has taken this gate over: what it sends is not in "
-        "the evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, start "
-        "cleanup-staging/cleanup."
+        "The newer run push theirs works on the same target and has taken this gate over: what it sends or removes is "
+        "not in the evidence shown here. Nothing was deleted. Decide at the gate of that run; if it has opened none, "
+        "start cleanup-staging/cleanup. Removals that were asked about here stay on the Hub: the next push with "
+        "removed=ask asks about them again, and cleanup-staging/cleanup never does."
     )
 
 
@@ -333,7 +334,7 @@ def test_a_run_that_begins_to_publish_takes_over_the_gates_of_its_target_and_of_
     assert read_gate(staging) == claimed
     for one in (oldest, older):
         name, message = one.state()
-        assert name == "Superseded" and message.startswith("The newer run push newer publishes to the same target")
+        assert name == "Superseded" and message.startswith("The newer run push newer works on the same target")
         assert message.endswith(f"\n{STATUS}") and WAITS not in one.read().tags
         assert one.read().state.is_cancelled()  # type: ignore[union-attr]
     for one in (elsewhere, itself):

@@ -11,16 +11,17 @@ from huggingface_hub import CommitOperationDelete
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 
-from deployments.demo_data import make_dataset
+from deployments.demo_data import make_dataset, source
 from deployments.runs import Runs
 from flows.push_bids import push_bids
+from tasks.bids.names import parse
 from tasks.disk.staging import FLUSHED_ABOVE
 from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.remote import read_remote
 from tasks.stage import MOST_TOGETHER, Group, groups
-from tasks.values.models import ShardSpec
+from tasks.values.models import Dataset, Image, ShardSpec
 from tasks.write import WRITER_SETTINGS
 from tests.figures import figures
 
@@ -28,20 +29,39 @@ SMALL, PUBLISHED = 120, 80  # sessions of a dataset, and those of them that stay
 
 
 @pytest.fixture(scope="module")
-def plan_of_902(whole: Path) -> tuple[ShardSpec, ...]:
-    return plan(load(whole), WRITER_SETTINGS)
+def plan_of_902() -> tuple[ShardSpec, ...]:
+    """The plan of ds004884, made from the names of its images alone: groups look at nothing else."""
+    images = tuple(named(image.path) for image in source.images())
+    return plan(Dataset(root="", name="ds004884", description={}, images=images), WRITER_SETTINGS)
 
 
-@pytest.mark.slow
+def named(path: str) -> Image:
+    """An image of a few bytes with this path."""
+    found = parse(path)
+    entities = dict(found.entities)
+    assert found.suffix is not None
+    return Image(
+        path=path,
+        size=11,
+        mtime_ns=0,
+        dataset="lesion_masks" if path.startswith("derivatives/") else "raw",
+        sub=entities.pop("sub"),
+        ses=entities.pop("ses"),
+        datatype=found.datatype,
+        suffix=found.suffix,
+        entities=entities,
+    )
+
+
 def test_every_shard_is_in_one_group_and_a_task_run_stages_about_thirty(plan_of_902: tuple[ShardSpec, ...]) -> None:
     cut = list(groups(plan_of_902))
+    assert len(plan_of_902) == 902
     assert [spec for group in cut for spec in group.specs] == list(plan_of_902)
     assert max(len(group.specs) for group in cut) <= MOST_TOGETHER
     assert 24 < len(cut) < 45
     assert len({group.key for group in cut}) == len({group.label for group in cut}) == len(cut)
 
 
-@pytest.mark.slow
 def test_a_large_shard_is_a_group_of_its_own_and_ends_no_other(plan_of_902: tuple[ShardSpec, ...]) -> None:
     number = 300
     image = replace(plan_of_902[number].images[0], size=FLUSHED_ABOVE + 1)

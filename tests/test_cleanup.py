@@ -278,16 +278,27 @@ def test_a_file_of_another_identity_with_the_same_bytes_goes(staging: Staging, s
     assert files(staging) == set()
 
 
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """An entry for each time that a file is hashed."""
+    hashed: list[None] = []
+    digest = hashlib.file_digest
+
+    def noted(file: Any, algorithm: Any) -> Any:
+        hashed.append(None)
+        return digest(file, algorithm)
+
+    monkeypatch.setattr("hashlib.file_digest", noted)
+    return hashed
+
+
 def test_a_file_that_is_as_it_was_staged_is_not_read_again(
-    staging: Staging, staged: Staged, monkeypatch: pytest.MonkeyPatch
+    staging: Staging, staged: Staged, hashed: list[None]
 ) -> None:
     receipts = staged(2)
     os.utime(staging.folder / receipts[1].file, ns=(1, 1))
-    read = []
-    digest = hashlib.file_digest
-    monkeypatch.setattr("hashlib.file_digest", lambda *given: (read.append(1), digest(*given))[1])  # type: ignore[func-returns-value]
     clean(staging, receipts)
-    assert len(read) == 1 and files(staging) == set()
+    assert len(hashed) == 1 and files(staging) == set()
 
 
 def test_a_file_that_changes_while_it_is_hashed_stays(
@@ -611,18 +622,15 @@ def test_a_stale_shard_is_looked_up_where_its_receipt_says_and_without_one_where
 
 
 def test_a_stale_shard_that_is_as_it_was_staged_is_never_read_and_another_once_a_time(
-    staging: Staging, staged: Staged, monkeypatch: pytest.MonkeyPatch
+    staging: Staging, staged: Staged, hashed: list[None]
 ) -> None:
     receipts = staged(2)
     os.utime(staging.folder / receipts[1].file, ns=(1, 1))
-    read = []
-    digest = hashlib.file_digest
-    monkeypatch.setattr("hashlib.file_digest", lambda *given: (read.append(1), digest(*given))[1])  # type: ignore[func-returns-value]
     hub = head(receipts)
     found = find_leftovers(staging, [], hub)
-    assert len(read) == 1
+    assert len(hashed) == 1
     execute(plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found), hub)
-    assert len(read) == 1 and files(staging) == set()
+    assert len(hashed) == 1 and files(staging) == set()
 
 
 @pytest.mark.parametrize("receipt", ["missing", "damaged"])

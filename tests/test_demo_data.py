@@ -26,16 +26,15 @@ from deployments.demo_data.cut import ordered_sessions
 from deployments.demo_data.deflate import GzipEncoder
 from deployments.demo_data.phantom import T1W, T2W, head_of, paint
 from deployments.demo_data.sizes import default_plan, make_grid
+from tests.conftest import SESSIONS
 
-CUT = 6
+CUT = SESSIONS
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("demo") / "cut"
-    make_dataset(out, sessions=CUT)
-    return out
+def cut(bids: Path) -> Path:
+    return bids
 
 
 def images_in(out: Path) -> list[str]:

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from deployments.gate import readable
+from flows.verify_to_cleanup import question_of
 from tasks.commit import subject_line
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
@@ -25,6 +26,7 @@ from tasks.report.evidence import (
     ShardCheck,
     StagedFile,
     VerificationReport,
+    shown_as,
 )
 from tasks.report.sentences import (
     Where,
@@ -84,6 +86,12 @@ def form(open_gate: Gate, *receipts: Receipt, checked: VerificationReport | None
     return gate_form(HUB, checked or report(STAYS, GOES), receipts, open_gate, WHERE, (), "All of the evidence")
 
 
+def decision_at(open_gate: Gate) -> str:
+    """What stands beside the form's field about staged files."""
+    form = question_of(open_gate, "evidence", "", "It waits.", WHERE).form("")
+    return str(form.model_fields["decision"].description)
+
+
 # The form.
 
 
@@ -98,6 +106,17 @@ def test_the_question_about_staged_files_says_that_they_are_copies_on_which_mach
     )
     assert picture.startswith("\n![slices")
     assert " Beside them: 1 stale file, 3 kB. All of" in form(gate(stale=(STALE,)), receipt())[0]
+
+
+@pytest.mark.parametrize("stale", [(), (STALE,)], ids=["no stale file", "a stale file"])
+def test_the_form_of_a_gate_that_shows_copies_says_that_delete_removes_them(stale: tuple[StagedFile, ...]) -> None:
+    of = gate(shown=(shown_as(receipt()),), stale=stale)
+    assert decision_at(of).startswith("delete: remove the staged copies of what the Hub holds (")
+
+
+def test_the_form_of_a_gate_that_shows_stale_files_alone_speaks_of_no_copies_that_would_be_removed() -> None:
+    said = decision_at(gate(stale=(STALE,)))
+    assert said.startswith("delete: remove the stale files, if you say so below; no staged copy is to be decided about")
 
 
 def test_both_questions_have_a_head_each_with_what_was_verified_for_it_and_no_picture_stands_above_them() -> None:

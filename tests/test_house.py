@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def module_of(file: Path) -> str:
     return ".".join(file.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of(file: Path) -> Iterator[str]:
+@cache
+def imports_of(file: Path) -> tuple[str, ...]:
     """The modules of ours that a file imports, wherever in it."""
-    yield from imports_of_nodes(ast.walk(ast.parse(file.read_text())))
+    return tuple(imports_of_nodes(ast.walk(ast.parse(file.read_text()))))
 
 
 def imports_of_nodes(nodes: Iterable[ast.AST]) -> Iterator[str]:

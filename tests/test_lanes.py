@@ -1,10 +1,11 @@
 """The fast lane has no server, whatever a test of it tries; and what takes long comes first."""
 
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
-from tests.lanes import LONGEST
+from tests.lanes import APART, FAST, LONGEST, SERVED, TESTS
 
 pytest_plugins = ["pytester"]
 
@@ -70,6 +71,27 @@ def test_one_that_asks_and_starts_processes_that_serve_nobody_is_in_the_fast_lan
 
 
 def test_the_files_that_come_first_are_there() -> None:
-    tests = Path(__file__).parent
-    there = {f"{path.parent.name}/{path.name}" for path in tests.rglob("test_*.py")}
+    there = {f"{path.parent.name}/{path.name}" for path in TESTS.rglob("test_*.py")}
     assert set(LONGEST) <= there
+
+
+def test_what_is_passed_over_for_the_fast_lane_is_there() -> None:
+    assert {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*")} >= SERVED | APART
+
+
+@pytest.mark.slow
+def test_no_test_of_the_fast_lane_is_passed_over_with_its_file() -> None:
+    lane = "not slow and not server"  # the same lane in other words, for which nothing is passed over
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", lane]
+    done = subprocess.run([*command, *(TESTS / one for one in SERVED)], capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
+
+
+def test_a_file_that_is_passed_over_for_the_fast_lane_is_not_imported(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers =\n    server: needs a server\n    slow: takes long")
+    pytester.makeconftest(
+        "import tests.lanes\nfrom tests.lanes import pytest_ignore_collect\n\n"
+        "tests.lanes.TESTS = __import__('pathlib').Path(__file__).parent"
+    )
+    pytester.makepyfile(test_flows="raise SystemExit", test_names="def test_it(): ...")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-m", FAST).assert_outcomes(passed=1)

@@ -10,6 +10,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
 from deployments.local_stack import Stack
+from flows.cleanup_staging import cleanup_staging
 from tasks.approve import read_gate
 from tasks.disk.staging import Target
 from tasks.record.kept_removals import read_keepings
@@ -126,6 +127,25 @@ def test_a_gate_that_asks_the_same_stays_open_and_what_was_kept_is_not_asked_aga
     name, message = said(target.answer(last, removals="remove"))
     assert name == "Removed" and "not yet" not in [one.note for one in read_keepings(target.staging)], message
     assert f"of 1 subject ({Path(shard).parent.name})" in message and "history still has it" in message
+
+
+def test_a_cleanup_that_takes_over_a_gate_about_removals_says_so_and_the_next_night_asks_again(
+    target: Gated, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = withdraw(target, tmp_path / "away")
+    image = sorted(target.source.rglob("*_T1w.nii.gz"))[-1]
+    shutil.copyfile(sorted(target.source.rglob("*_T1w.nii.gz"))[0], image)  # its shard is staged and sent
+    gate, before = target.night(), target.files()
+    assert said(gate)[0] == "Suspended" and Path(shard).stem in said(gate)[1] and target.staging.receipts()
+
+    cleanup_staging(target.hub.target.repo_id, verification="listing", staging_root=str(target.root))
+    name, message = said(target.read(gate.id))
+    assert name == "Superseded" and "the next push with removed=ask asks about them again" in message
+    (told,) = [one.getMessage() for one in caplog.records if "waited for a decision about removals" in one.getMessage()]
+    assert gate.name in told and Path(shard).stem in told and "asks about staged files alone" in told
+
+    again = target.night()
+    assert said(again)[0] == "Suspended" and Path(shard).stem in said(again)[1] and target.files() == before
 
 
 def test_what_is_in_the_dataset_again_stays_and_so_does_what_left_it_since(target: Gated, tmp_path: Path) -> None:

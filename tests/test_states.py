@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import flows
@@ -35,6 +36,7 @@ def called(node: ast.AST) -> str | None:
     return getattr(node.func, "id", None) or getattr(node.func, "attr", None)
 
 
+@cache
 def named_states() -> set[str]:
     """Every name that our code gives to a state."""
     return {
@@ -48,6 +50,7 @@ def named_states() -> set[str]:
     }
 
 
+@cache
 def errors() -> set[str]:
     """Every error for people that is ever made: one that only stands above others, and is never made, is none."""
     for package in (tasks, flows):

@@ -230,6 +230,10 @@ class Gate(Value):
     drift: int = 0
     """The number of files that somebody else has changed on the Hub."""
 
+    def is_answered_by(self, approval: "Approval") -> bool:
+        """Return whether an approval was given at this gate, by the run that opened it."""
+        return self.flow_run_id == approval.flow_run_id and self.opened_at_commit is not None
+
 
 def shown_as(receipt: Receipt) -> Shown:
     """Return a staged shard as the gate shows it."""

@@ -341,6 +341,15 @@ def asked_about(gate: Gate) -> str:
     return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}"
 
 
+def no_longer_asked(gate: Gate) -> str:
+    """Return what a run says that takes over a gate about removals, and does not ask about them itself."""
+    return (
+        f"{gate.flow_run_name} waited for a decision about removals on the Hub ({gate.removals.sentence()}). This run "
+        "has taken its gate over and asks about staged files alone. The removals stay on the Hub: the next push with "
+        "removed=ask asks about them again."
+    )
+
+
 def _counted(removals: Removals) -> str:
     """Return the numbers of removals in a few words: `1 shard, 2 texts`."""
     counts = [

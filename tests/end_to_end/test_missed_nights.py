@@ -18,9 +18,9 @@ from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
 
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs, runs_of
-from tests.conftest import start_runs_at_once
 from tests.end_to_end.conftest import GATE_SECONDS, Pushed
 from tests.end_to_end.nights import LOOK_EVERY, NIGHT_SECONDS, Nightly, images_of, images_on, its_own
+from tests.fixtures import start_runs_at_once
 from tests.ports import own_port
 
 KOLKATA, BERLIN = ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin")
