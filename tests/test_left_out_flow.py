@@ -29,7 +29,9 @@ def test_a_repo_without_the_table_gets_it_by_a_night_that_sends_no_shard(
     night = push(own_bids, target, root)
     assert night.type.value == "COMPLETED", night.message
     assert f"Committed without a shard, as {target.head()[:12]}: 1 file ({TABLE})" in (night.message or "")
-    assert b"poster.pdf\t4\tneither an image nor a recording, and in no column\n" in (target.read(TABLE, target.head()) or b"")
+    assert b"poster.pdf\t4\tneither an image nor a recording, and in no column\n" in (
+        target.read(TABLE, target.head()) or b""
+    )
     head = target.head()
     assert push(own_bids, target, root).name == "NothingToPublish"
     assert target.head() == head and shards_on(target) == shards

@@ -19,8 +19,9 @@ root with a dot in its name, and reads a damaged sidecar as an empty one.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -261,32 +262,21 @@ class _Loader:
 
     def _of_file(self, row: Image, path: str) -> Image:
         """Return the row of another file of the same recording."""
-        facts = file_facts(f"{self.source}/{path}")
-        return replace(
-            row,
-            path=path,
-            size=facts.size,
-            mtime_ns=facts.mtime_ns,
-            ctime_ns=facts.ctime_ns,
-            inode=facts.inode,
-            fetched=facts.fetched,
-            annex_key=facts.annex_key,
-        )
+        return replace(row, path=path, **self._facts(path))
+
+    def _facts(self, path: str) -> dict[str, Any]:
+        """Return what is known about a file without reading it, by fields of its row."""
+        return asdict(file_facts(f"{self.source}/{path}"))
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
         """Return a row of the publication without its file's bytes."""
-        facts = file_facts(f"{self.source}/{path}")
         bval = self.sidecars.text(folder, name, ".bval")
         bvec = self.sidecars.text(folder, name, ".bvec")
         metadata, sidecars = self.sidecars.metadata(folder, name)
         events, events_metadata = self._events(folder, name)
         return Image(
             path=path,
-            size=facts.size,
-            mtime_ns=facts.mtime_ns,
-            ctime_ns=facts.ctime_ns,
-            inode=facts.inode,
-            fetched=facts.fetched,
+            **self._facts(path),
             dataset=folder.root.name,
             sub=where.sub,
             ses=where.ses,
@@ -294,7 +284,6 @@ class _Loader:
             suffix=name.suffix or "",
             entities=where.entities,
             extra_entities=where.extra_entities,
-            annex_key=facts.annex_key,
             metadata=metadata,
             sidecars=sidecars,
             bval=bval and bval[1],
