@@ -48,6 +48,9 @@ class NotStaged(PushError):
         self.failures = failures
         """The errors, by the shard's path in the repo."""
 
+    def __repr__(self) -> str:
+        return f"NotStaged({', '.join(self.failures)})"  # Prefect logs it, and a receipt names each file
+
     def __str__(self) -> str:
         first = [str(error) for error in self.failures.values()][:5]
         more = len(self.failures) - len(first)

@@ -63,6 +63,14 @@ def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reas
     ]
 
 
+def test_a_recording_by_its_format_that_its_name_does_not_call_one_is_listed_as_a_recording(tmp_path: Path) -> None:
+    files: dict[str, object] = {"sub-01/eeg/sub-01_rest.edf": b"1", "sub-01/eeg/Sub-01 Task Rest.EDF": b"12"}
+    (first, second) = load(bids.one_subject(tmp_path, files)).unpublished
+
+    assert {first.what, second.what} == {"recording"}
+    assert "its name does not say so (`_eeg`," in first.reason and first.reason == second.reason
+
+
 def test_names_of_hidden_files_and_of_those_in_sourcedata_are_not_in_it(tmp_path: Path) -> None:
     files = {"sourcedata/Doe/Doe.dcm": b"123", "sourcedata/.Doe": b"12", ".git/Doe": b"", "code/.Doe.swp": b""}
     files |= {"sub-01/anat/._sub-01_T1w.nii.gz": b"", "sub-01/anat/.Doe": b"", ".Doe": b""}

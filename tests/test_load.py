@@ -337,6 +337,14 @@ def test_of_electrodes_in_a_space_and_in_none_those_in_none_are_the_column(tmp_p
     assert by_path(load(bids.one_subject(tmp_path, files)))[f"{ieeg}_task-x_ieeg.edf"].electrodes == "name\nown\n"
 
 
+def test_physiology_beside_eeg_has_not_the_channels_of_the_eeg(tmp_path: Path) -> None:
+    eeg = "sub-01/eeg/sub-01_task-x"
+    files: dict[str, object] = {f"{eeg}_eeg.edf": b"0", f"{eeg}_physio.tsv.gz": b"1"}
+    rows = by_path(load(bids.one_subject(tmp_path, files | {f"{eeg}_channels.tsv": [["name"], ["Cz"]]})))
+
+    assert (rows[f"{eeg}_eeg.edf"].channels, rows[f"{eeg}_physio.tsv.gz"].channels) == ("name\nCz\n", None)
+
+
 def test_perfusion_and_pet_images_have_their_tables(tmp_path: Path) -> None:
     files: dict[str, object] = {"sub-01/perf/sub-01_asl.nii.gz": IMAGE, "sub-01/pet/sub-01_pet.nii.gz": IMAGE}
     files |= {"sub-01/perf/sub-01_aslcontext.tsv": [["volume_type"], ["control"]]}

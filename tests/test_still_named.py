@@ -61,3 +61,7 @@ def test_files_that_are_no_texts_name_nobody_and_nobody_is_looked_for_if_nobody_
     table = {"tables/participants.parquet": b"PAR1\0\xff\0sub-02\0\0\1", "bids/participants.tsv": TABLE.encode()}
     assert still_named(frozenset({"sub-02"}), table) == {"bids/participants.tsv": ("sub-02",)}
     assert still_named(frozenset(), table) == {}
+
+
+def test_the_table_of_what_is_left_out_is_made_by_a_push_and_nobody_can_take_a_name_out_of_it() -> None:
+    assert still_named({"sub-02"}, {"bids/left_out.tsv": b"sub-02/anat/sub-02_T1w.nii.gz\t1\tnamed"}) == {}

@@ -59,7 +59,7 @@ from tasks.load.tree import (
 )
 from tasks.values.format import number
 from tasks.values.kinds import Kind, counted, in_recording_folder, is_image
-from tasks.values.left_out import CIFTI, OTHER, What, by_kind, images_by_folder, in_order
+from tasks.values.left_out import CIFTI, NO_SUFFIX, OTHER, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved
 
@@ -146,16 +146,19 @@ def _without_description(source: Path) -> str:
     )
 
 
-#: Why a file that is neither a volume nor a recording is not published, by what it is.
-OF: dict[What, str] = {"image": CIFTI, "other": OTHER}
+#: Why a file that is neither a volume nor a recording by its name is not published, by what it is.
+OF: Mapping[What, str] = {"image": CIFTI, "recording": NO_SUFFIX, "other": OTHER}
 
 
-#: The columns of tables that are joined, by the suffix of an image, or for any recording.
-COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
-    "asl": ("aslcontext",),
-    "m0scan": ("aslcontext",),
-    "pet": ("blood",),
-    "recording": ("channels", "electrodes", "coordsystem"),
+#: The columns of tables that are joined, by kind and suffix. What is recorded beside (`physio`, `stim`) has none.
+COLUMNS_OF: Mapping[tuple[Kind, str], tuple[str, ...]] = {
+    ("image", "asl"): ("aslcontext",),
+    ("image", "m0scan"): ("aslcontext",),
+    ("image", "pet"): ("blood",),
+    **{
+        ("recording", suffix): ("channels", "electrodes", "coordsystem")
+        for suffix in ("eeg", "meg", "ieeg", "emg", "nirs", "motion")
+    },
 }
 
 
@@ -297,9 +300,9 @@ class _Loader:
             kind=kind,
         )
 
-    def _tables(self, folder: Folder, name: Name, kind: Kind) -> dict[str, str | None]:
+    def _tables(self, folder: Folder, name: Name, kind: Kind) -> dict[str, Any]:
         """Return the tables beside an image or a recording that apply to it, by column."""
-        columns = COLUMNS_OF.get("recording" if kind == "recording" else name.suffix or "", ())
+        columns = COLUMNS_OF.get((kind, name.suffix or ""), ())
         return {column: self.sidecars.joined(folder, name, column) for column in columns}
 
     def _events(self, folder: Folder, name: Name) -> tuple[str | None, str | None]:

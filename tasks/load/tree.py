@@ -26,7 +26,7 @@ from tasks.load.errors import UnreadableFolder
 from tasks.load.exclude_include import OUTSIDE, Choice
 from tasks.load.ignored import Ignored
 from tasks.values.kinds import IMAGE_EXTENSIONS, is_image, recording_folder
-from tasks.values.left_out import LeftOut, What, what_is
+from tasks.values.left_out import LeftOut, What, is_recording, what_is
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"
@@ -108,7 +108,7 @@ class Tree:
 
 def looks_like_row(name: str) -> bool:
     """Return whether a file is a NIfTI volume or a recording, judged by its name."""
-    return is_image(name) or what_is(name) == "recording"
+    return is_image(name) or is_recording(name)
 
 
 def is_subject_folder(name: str) -> bool:

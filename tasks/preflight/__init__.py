@@ -108,7 +108,7 @@ def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tup
     return left, checked
 
 
-@task(name="check-headers", task_run_name="check the images' headers", cache_policy=NO_CACHE, persist_result=False)
+@task(name="check-headers", task_run_name="check the files' headers", cache_policy=NO_CACHE, persist_result=False)
 def check_images(shards: Sequence[ShardSpec], source: Path) -> tuple[Finding, ...]:
     """Do `headers_of` as a task, for the images of the shards that are to be published."""
     return headers_of([image for shard in shards for image in shard.images], source)

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from tasks.bids.text import BadTable, NotText, decode, read_table
 from tasks.values.models import ShardSpec
+from tasks.values.our_paths import LEFT_OUT
 
 #: A subject's label as a path or a text has it.
 _LABEL = re.compile(r"(?<![A-Za-z0-9])sub-[A-Za-z0-9+]+")
@@ -49,7 +50,10 @@ def still_named(subjects: Collection[str], texts: Mapping[str, bytes]) -> dict[s
     """
     if not subjects:
         return {}
-    found = ((path, _named_in(data) & set(subjects)) for path, data in sorted(texts.items()))
+    own = (
+        (path, data) for path, data in sorted(texts.items()) if path != f"bids/{LEFT_OUT}"
+    )  # which is made by a push
+    found = ((path, _named_in(data) & set(subjects)) for path, data in own)
     return {path: tuple(sorted(names)) for path, names in found if names}
 
 

@@ -21,6 +21,7 @@ HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
 CIFTI = "CIFTI: only volumes are rows so far"
+NO_SUFFIX = "in a recording's format, and its name does not say so (`_eeg`, `_meg`, ... before the extension)"
 OTHER = "neither an image nor a recording, and in no column"
 
 #: The suffixes of recordings (BIDS specification: EEG, MEG, iEEG, EMG, NIRS, motion, physiological recordings,
@@ -30,6 +31,8 @@ RECORDINGS = frozenset((
     "TEM", "SEM", "uCT", "BF", "DF", "PC", "DIC", "FLUO", "CONF", "PLI", "CARS", "2PE", "MPE", "SR", "NLO", "OCT",
     "SPIM", "XPCT",
 ))  # fmt: skip
+#: The extensions of formats that hold nothing but recordings (BIDS specification, the formats of each datatype).
+FORMATS = (".edf", ".bdf", ".vhdr", ".vmrk", ".fdt", ".fif", ".snirf", ".nwb", ".sqd", ".kdf")
 _LABELLED = re.compile(r"(^|/)(sub|ses)-[^/]+")
 
 
@@ -54,10 +57,15 @@ class LeftOut:
         return f"{self.reason}: {number(self.files, 'file')}" if self.counted else self.reason
 
 
-def what_is(name: str) -> What:
-    """Return what a file that is no image is by its name: a recording, or anything else."""
+def is_recording(name: str) -> bool:
+    """Return whether a file is one of a recording by the suffix of its name, as BIDS has it."""
     stem, dot, extension = name.rpartition("_")[2].partition(".")
-    return "recording" if dot and stem in RECORDINGS and extension.lower() != "json" else "other"
+    return bool(dot) and stem in RECORDINGS and extension.lower() != "json"
+
+
+def what_is(name: str) -> What:
+    """Return what a file that is no image is by its name: a recording, by its suffix or its format, or anything else."""
+    return "recording" if is_recording(name) or name.lower().endswith(FORMATS) else "other"
 
 
 def in_order(entries: Iterable[LeftOut]) -> tuple[LeftOut, ...]:

@@ -24,7 +24,8 @@ def numbers(path: Path) -> Iterator[Said]:
     """Check that a table without names begins with numbers. It says nothing then.
 
     Raises:
-        NotChecked: it begins with words, has nothing in it, or is damaged.
+        NotChecked: it begins with words, or has nothing in it.
+        zlib.error, EOFError: its gzip stream is damaged.
     """
     data = next(_parts(path, START), b"")
     first = data.partition(b"\n")[0].decode("latin-1")
@@ -37,7 +38,8 @@ def messages(path: Path) -> Iterator[Said]:
     """Yield what each line of a table of messages says.
 
     Raises:
-        NotChecked: it has nothing in it, or is damaged.
+        NotChecked: it has nothing in it.
+        zlib.error, EOFError: its gzip stream is damaged.
     """
     rest, empty = "", True
     for data in _parts(path, _MESSAGES):
@@ -65,7 +67,7 @@ def _parts(path: Path, size: int) -> Iterator[bytes]:
             data = inflate.unconsumed_tail or file.read(size)
             if inflate.eof:
                 return
-    raise NotChecked
+    raise EOFError("its gzip stream breaks off")
 
 
 def text_of_numbers(path: Path) -> Iterator[Said]:
