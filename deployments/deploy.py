@@ -165,7 +165,7 @@ def make_pool(client: SyncPrefectClient) -> bool:
 
 def read_deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
     """Return our deployments on the server, by `flow/deployment`."""
-    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    ours = FlowFilter(name=FlowFilterName(any_=[*FLOWS, "restore-bids"]))
     flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=ours)}
     return {f"{flows[found.flow_id]}/{found.name}": found for found in client.read_deployments(flow_filter=ours)}
 

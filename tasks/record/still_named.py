@@ -50,10 +50,8 @@ def still_named(subjects: Collection[str], texts: Mapping[str, bytes]) -> dict[s
     """
     if not subjects:
         return {}
-    own = (
-        (path, data) for path, data in sorted(texts.items()) if path != f"bids/{LEFT_OUT}"
-    )  # which is made by a push
-    found = ((path, _named_in(data) & set(subjects)) for path, data in own)
+    theirs = ((path, data) for path, data in sorted(texts.items()) if path != f"bids/{LEFT_OUT}")  # that one is ours
+    found = ((path, _named_in(data) & set(subjects)) for path, data in theirs)
     return {path: tuple(sorted(names)) for path, names in found if names}
 
 

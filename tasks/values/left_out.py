@@ -64,7 +64,7 @@ def is_recording(name: str) -> bool:
 
 
 def what_is(name: str) -> What:
-    """Return what a file that is no image is by its name: a recording, by its suffix or its format, or anything else."""
+    """Return what a file that is no image is: a recording, by its suffix or its format, or anything else."""
     return "recording" if is_recording(name) or name.lower().endswith(FORMATS) else "other"
 
 
