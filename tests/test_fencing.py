@@ -458,4 +458,4 @@ def test_a_record_larger_than_any_is_named_and_not_read_to_its_end(hub: Hub, mon
     with pytest.raises(OversizedFile, match=f"{RECORD} in .*older version"):
         read_remote(hub)
     by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20)))
-    assert read_remote(hub).record == PublicationRecord()
+    assert not read_remote(hub).record.shards
