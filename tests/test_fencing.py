@@ -27,7 +27,7 @@ from tasks.remove import RemovalRefused
 from tasks.report.evidence import RemovalPlan
 from tasks.runs.lease import TargetLost
 from tasks.transfer import transfer
-from tasks.values.models import DatasetIdentity, PublicationRecord, Receipt
+from tasks.values.models import DatasetIdentity, Receipt
 from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]

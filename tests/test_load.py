@@ -383,6 +383,14 @@ def test_what_says_what_the_arrays_of_a_zarr_are_is_a_row_although_it_is_hidden(
     assert dataset.left_out == {"hidden files and folders, such as .git": 2}
 
 
+def test_empty_files_are_told_before_anything_is_staged_but_for_those_of_a_recordings_folder(tmp_path: Path) -> None:
+    meg = "sub-01/meg/sub-01_task-x_meg.ds"
+    files: dict[str, object] = {"sub-01/eeg/sub-01_eeg.edf": b"", f"{meg}/BadChannels": b"", f"{meg}/a.meg4": b"1"}
+    (sentence,) = load(bids.one_subject(tmp_path, files)).told
+
+    assert "shards they are in fail: 1 file (sub-01/eeg/sub-01_eeg.edf)" in sentence
+
+
 def test_a_dataset_of_recordings_alone_is_loaded(tmp_path: Path) -> None:
     files: dict[str, object] = {
         "dataset_description.json": bids.description(),

@@ -203,7 +203,7 @@ class _Loader:
             sessions=tuple(self.tables.sessions),
             unpublished=in_order(self.left_out),
             notes=tuple(self._notes()),
-            told=tuple(self.choice.told()),
+            told=(*self.choice.told(), *self._empty()),
         )
 
     def _take(self, folder: Folder, name: str) -> None:
@@ -381,6 +381,20 @@ class _Loader:
                 "level; the images there have the metadata of neither."
             )
         return notes
+
+    def _empty(self) -> list[str]:
+        """Return a sentence about files that are empty, which staging refuses, or none."""
+        empty = [
+            image.path
+            for image in self.images
+            if image.fetched and not image.size and not in_recording_folder(image.path)
+        ]
+        if not empty:
+            return []
+        return [
+            f"Empty, so that the shards they are in fail: {number(len(empty), 'file')} ({some_of(empty)}). Restore "
+            "them, or name them in `exclude`."
+        ]
 
     def _named_in_bidsignore(self) -> list[str]:
         """Return a sentence about the files that are published although a .bidsignore names them, or none."""
