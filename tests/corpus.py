@@ -37,7 +37,10 @@ HEAD = (
 )
 
 
-_ROW = re.compile(rf"\.nii(\.gz)?$|_({'|'.join(RECORDINGS)})\.(?!json$)[^_]*$")
+_ROW = re.compile(
+    rf"\.nii(\.gz)?$|_({'|'.join(RECORDINGS)})\.(?!json$)[^_]*$|\.(edf|bdf|vhdr|vmrk|fdt|fif|snirf|nwb|sqd|kdf)$",
+    re.IGNORECASE,
+)
 _FOLDER = re.compile(r"_[A-Za-z0-9]+\.(ds|mefd|mff|([^/]*\.)?zarr)/")
 
 
@@ -107,8 +110,8 @@ def rows_below(root: Path) -> Iterator[Path]:
     """Yield the files of the tree, and links, whose names are those of NIfTI files or of recordings."""
     for folder, folders, names in os.walk(root):  # not by what `load` goes by
         folders[:] = [name for name in folders if not name.startswith(".") and name != "sourcedata"]
-        shown = (name for name in names if not name.startswith("."))
         inside = _FOLDER.search(f"{folder}/") is not None
+        shown = (name for name in names if not name.startswith(".") or (inside and name.startswith(".z")))
         yield from (Path(folder, name) for name in shown if inside or _ROW.search(name))
 
 
