@@ -269,9 +269,9 @@ def test_samples_beside_a_header_have_none_and_alone_nobody_knows_what_they_are(
 @pytest.mark.parametrize(
     ("path", "data", "unchecked"),
     [
-        ("sub-01/func/sub-01_task-rest_physio.tsv.gz", gzip.compress(b"0.1\t-2e-3\tn/a\n" * 99999), None),
-        ("sub-01/func/sub-01_task-rest_physio.tsv.gz", gzip.compress(b"cardiac\ttrigger\n1\t2\n"), "physio"),
-        ("sub-01/func/sub-01_task-rest_stim.tsv.gz", gzip.compress(b""), "stim"),
+        ("sub-01/func/sub-01_task-rest_physio.tsv.gz", gzip.compress(b"0.1\t-2e-3\tn/a\n" * 99999, mtime=0), None),
+        ("sub-01/func/sub-01_task-rest_physio.tsv.gz", gzip.compress(b"cardiac\ttrigger\n1\t2\n", mtime=0), "physio"),
+        ("sub-01/func/sub-01_task-rest_stim.tsv.gz", gzip.compress(b"", mtime=0), "stim"),
         ("sub-01/func/sub-01_task-rest_stim.tsv.gz", b"\x1f\x8bnonsense", None),  # staging refuses it
         ("sub-01/motion/sub-01_task-walk_tracksys-a_motion.tsv", b"1.0\t2.0\n", None),
         ("sub-01/motion/sub-01_task-walk_tracksys-a_motion.tsv", b"", "motion"),
