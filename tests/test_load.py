@@ -23,6 +23,7 @@ from tasks.load import (
     load,
 )
 from tasks.load.annex import file_facts
+from tasks.values.kinds import counted
 from tasks.values.models import ENTITIES, Dataset
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Image, Link
@@ -372,6 +373,11 @@ def test_a_recording_that_is_a_folder_has_a_row_a_file_and_is_described_in_the_f
     assert json.loads(first.metadata) == {"a": 1} and json.loads(first.scan)["quality"] == "good"
     assert {(row.metadata, row.scan, row.participant) for row in others} == {(None, None, None)}
     assert [row.size for row in rows.values()] == [(tmp_path / path).stat().st_size for path in rows]
+
+
+def test_a_file_of_a_recordings_folder_is_counted_with_the_recordings_whatever_its_name_is() -> None:
+    top = "sub-01/meg/sub-01_task-x_meg.ds"
+    assert counted([f"{top}/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz"]) == "1 image and 1 file of recordings"
 
 
 def test_what_says_what_the_arrays_of_a_zarr_are_is_a_row_although_it_is_hidden(tmp_path: Path) -> None:
