@@ -283,12 +283,20 @@ def test_tables_without_names_are_numbers(tmp_path: Path, path: str, data: bytes
     assert entries(checked(tmp_path, {path: data})) == ({f"recording-unchecked:{unchecked}"} if unchecked else set())
 
 
+def test_a_damaged_stream_in_a_recordings_folder_is_unchecked_since_staging_takes_it_as_it_is(tmp_path: Path) -> None:
+    path = "sub-01/meg/sub-01_task-rest_meg.mff/notes.tsv.gz"
+    found = entries(checked(tmp_path, {path: b"\x1f\x8bnonsense"}))
+    assert found and all(one.startswith("recording-unchecked") for one in found)
+
+
 def test_messages_of_an_eye_tracker_are_looked_through_to_the_last(tmp_path: Path) -> None:
     path = "sub-01/func/sub-01_task-rest_recording-eye1_physioevents.tsv.gz"
     lines = b"10\tn/a\tblink\tn/a\n" * 80_000
     assert checked(tmp_path, {path: gzip.compress(lines)}) == ()
     found = checked(tmp_path, {path: gzip.compress(lines + b"11\tn/a\tn/a\tDATE: Tue Jul 23 14:21:37 2019")})
     assert entries(found) == headers("eye tracker message")
+    two = gzip.compress(lines) + gzip.compress(b"11\tn/a\tn/a\tDATE: Tue Jul 23 14:21:37 2019")  # two members
+    assert entries(checked(tmp_path, {path: two})) == headers("eye tracker message")
     cut = gzip.compress(np.random.default_rng(1).bytes(9999))[:5000]
     assert "recording-unchecked:physioevents" not in entries(checked(tmp_path, {path: cut}))  # staging refuses it
 

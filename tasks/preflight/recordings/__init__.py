@@ -13,6 +13,7 @@ How it works:
 Nothing that a header says is kept, and no error of a reader is handed on, since it may quote what it met.
 """
 
+import gzip
 import re
 import warnings
 import zlib
@@ -24,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from tasks.bids.annex import stand_in
 from tasks.preflight.recordings import arrays, eeg, meg, micr, texts
 from tasks.preflight.recordings.said import Said, tells
+from tasks.values.kinds import in_recording_folder
 from tasks.values.models import Image
 from tasks.values.preflight_rules import Findings, RuleName
 
@@ -68,8 +70,8 @@ def _in_header(root: Path, path: str) -> Sequence[tuple[RuleName, str]]:
         for one in read(file):
             if tells(one, label):
                 told.add(("recording-header", one.field))
-    except (zlib.error, EOFError):
-        if not path.endswith(".tsv.gz"):  # staging refuses such a stream and says that it is damaged
+    except (gzip.BadGzipFile, zlib.error, EOFError):
+        if not path.endswith(".tsv.gz") or in_recording_folder(path):  # elsewhere staging refuses a damaged stream
             told.add(("recording-unchecked", form))
     except Exception:  # noqa: BLE001 - whatever a reader raises, nobody has seen the whole header
         told.add(("recording-unchecked", form))

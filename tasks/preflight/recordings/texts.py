@@ -4,9 +4,9 @@ Source: BIDS specification, "Physiological recordings", "Motion", "Compressed ta
 line of names, which the JSON beside them has.
 """
 
+import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ def numbers(path: Path) -> Iterator[Said]:
 
     Raises:
         NotChecked: it begins with words, or has nothing in it.
-        zlib.error, EOFError: its gzip stream is damaged.
+        OSError, zlib.error, EOFError: its gzip stream is damaged.
     """
     data = next(_parts(path, START), b"")
     first = data.partition(b"\n")[0].decode("latin-1")
@@ -39,7 +39,7 @@ def messages(path: Path) -> Iterator[Said]:
 
     Raises:
         NotChecked: it has nothing in it.
-        zlib.error, EOFError: its gzip stream is damaged.
+        OSError, zlib.error, EOFError: its gzip stream is damaged.
     """
     rest, empty = "", True
     for data in _parts(path, _MESSAGES):
@@ -52,22 +52,12 @@ def messages(path: Path) -> Iterator[Said]:
 
 
 def _parts(path: Path, size: int) -> Iterator[bytes]:
-    """Yield a file's bytes in parts, inflated if it is deflated."""
+    """Yield a file's bytes in parts, inflated if it is deflated: of every member of its gzip stream."""
     with path.open("rb") as file:
-        data = file.read(size)
-        if data[:2] != _GZIP:
-            while data:
-                yield data
-                data = file.read(size)
-            return
-        inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        while data:
-            if part := inflate.decompress(data, size):
-                yield part
-            data = inflate.unconsumed_tail or file.read(size)
-            if inflate.eof:
-                return
-    raise EOFError("its gzip stream breaks off")
+        zipped = file.read(2) == _GZIP
+    with gzip.open(path) if zipped else path.open("rb") as stream:
+        while data := stream.read(size):
+            yield data
 
 
 def text_of_numbers(path: Path) -> Iterator[Said]:
