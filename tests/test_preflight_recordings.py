@@ -18,7 +18,7 @@ from scipy import io
 
 from tasks.card.body import _allowed
 from tasks.preflight import headers_of
-from tasks.preflight.recordings import format_of
+from tasks.preflight.recordings import format_of, texts
 from tasks.preflight.recordings.said import Kind, Said, tells
 from tasks.report.sentences import findings, stopped
 from tasks.values.models import Image
@@ -283,10 +283,12 @@ def test_tables_without_names_are_numbers(tmp_path: Path, path: str, data: bytes
     assert entries(checked(tmp_path, {path: data})) == ({f"recording-unchecked:{unchecked}"} if unchecked else set())
 
 
-def test_a_damaged_stream_in_a_recordings_folder_is_unchecked_since_staging_takes_it_as_it_is(tmp_path: Path) -> None:
-    path = "sub-01/meg/sub-01_task-rest_meg.mff/notes.tsv.gz"
-    found = entries(checked(tmp_path, {path: b"\x1f\x8bnonsense"}))
-    assert found and all(one.startswith("recording-unchecked") for one in found)
+def test_a_damaged_stream_in_a_recordings_folder_is_unchecked_since_staging_takes_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "sub-01/meg/sub-01_task-rest_meg.mff/notes.tsv.gz"  # read as a table, which no format of ours does so far
+    monkeypatch.setattr("tasks.preflight.recordings.format_of", lambda path, root: ("MFF", texts.numbers))
+    assert entries(checked(tmp_path, {path: b"\x1f\x8bnonsense"})) == {"recording-unchecked:MFF"}
 
 
 def test_messages_of_an_eye_tracker_are_looked_through_to_the_last(tmp_path: Path) -> None:
