@@ -68,7 +68,7 @@ def test_a_recording_by_its_format_that_its_name_does_not_call_one_is_listed_as_
     (first, second) = load(bids.one_subject(tmp_path, files)).unpublished
 
     assert {first.what, second.what} == {"recording"}
-    assert "its name does not say so (`_eeg`," in first.reason and first.reason == second.reason
+    assert "its name does not say so (_eeg," in first.reason and first.reason == second.reason
 
 
 def test_names_of_hidden_files_and_of_those_in_sourcedata_are_not_in_it(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
 CIFTI = "CIFTI: only volumes are rows so far"
-NO_SUFFIX = "in a recording's format, and its name does not say so (`_eeg`, `_meg`, ... before the extension)"
+NO_SUFFIX = "in a recording's format, and its name does not say so (_eeg, _meg, ... before the extension)"
 OTHER = "neither an image nor a recording, and in no column"
 
 #: The suffixes of recordings (BIDS specification: EEG, MEG, iEEG, EMG, NIRS, motion, physiological recordings,
