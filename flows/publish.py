@@ -226,7 +226,7 @@ class Publishing:
 
 def embedded(spec: ShardSpec, receipt: Receipt) -> Iterator[tuple[Image, str]]:
     """Yield each image of a staged shard, with the sha256 that it had."""
-    return zip(spec.images, (content.sha256 for content in receipt.images), strict=True)
+    return zip(spec.rows, (content.sha256 for content in receipt.images), strict=True)
 
 
 def summary(receipts: Sequence[Receipt]) -> str:

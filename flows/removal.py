@@ -89,10 +89,10 @@ def asked_already(held: HeldTarget, asked: Removals) -> bool:
 
 def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
     """Return the dataset with only the images that this run leaves on the Hub. The card shows slices of no others."""
-    images = [image for spec in (*work.done, *work.missing) for image in spec.images]
+    images = [image for spec in (*work.done, *work.missing) for image in spec.rows]
     for spec in work.held_back:
         published = {image.path for image in record.shards[spec.path].images}
-        images += [image for image in spec.images if image.path in published]
+        images += [image for image in spec.rows if image.path in published]
     return replace(dataset, images=tuple(images))
 
 

@@ -1,13 +1,13 @@
-"""Plan: cuts a dataset's images and recordings into shards, each with the digest that decides its bytes.
+"""Plan: cuts a dataset's files into shards, each with the digest that decides its bytes.
 
 There is one shard for each session, or for each subject without sessions. The files of derivatives go with their
-subject's session. Images that belong to no subject have shards of their own: one for each template, and one for the
-group results of each dataset. A shard's name depends only on its own images, so it stays the same when others come and
-go.
+subject's session. What is a subject's and no session's, such as its sessions.tsv, has a shard of its own. Files that
+belong to no subject have shards too: one for each template, and one for the rest of each dataset. A shard's name
+depends only on its own files, so it stays the same when others come and go.
 
-The digest covers everything that decides the shard's bytes and is known without reading an image: the layout's version,
-the writer's settings, the shard's path, and every field of each image except its times, its inode, the names of its
-sidecars, and whether it is fetched. Whether an image still has the content that was published is decided elsewhere, by
+The digest covers everything that decides the shard's bytes and is known without reading a file: the layout's version,
+the writer's settings, the shard's path, and every field of each file except its times, its inode, the names of its
+sidecars, and whether it is fetched. Whether a file still has the content that was published is decided elsewhere, by
 its annex key or its sha256.
 """
 
@@ -22,6 +22,7 @@ from operator import attrgetter
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.values.kinds import DATA, KINDS
 from tasks.values.models import LAYOUT_VERSION, Dataset, Image, ShardSpec
 
 FOLDER = "data"
@@ -30,9 +31,10 @@ MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a
 
 #: Labels that are valid file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
 _PLAIN = re.compile(r"[A-Za-z0-9]+")
-_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars", "fetched")
+_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars", "fetched", "content")
 _FIELDS = tuple(field.name for field in fields(Image) if field.name not in _NOT_IN_DIGEST)
 _values = attrgetter(*_FIELDS)
+_ORDER = {kind: number for number, kind in enumerate(KINDS)}
 
 #: A shard before it has its path: its folder and its name, with the labels unchanged.
 _Key = tuple[tuple[str, str], ...]
@@ -41,15 +43,15 @@ _Key = tuple[tuple[str, str], ...]
 def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
     """Return the shards of a dataset, sorted by path.
 
-    The rows of a shard are sorted by kind (images first), datatype, suffix and path, so that the rows of one suffix lie
-    together.
+    The rows of a shard are sorted by kind (`tasks.values.kinds.KINDS`), datatype, suffix and path, so that the rows of
+    one suffix lie together.
 
     Args:
         dataset: the dataset.
         writer: the writer's settings, JSON values by name.
     """
     groups: dict[_Key, list[Image]] = defaultdict(list)
-    for image in dataset.images:
+    for image in (*dataset.images, *dataset.files):
         groups[_key(image)].append(image)
     settings = json.dumps([LAYOUT_VERSION, writer], sort_keys=True).encode()
     paths = _paths(groups)
@@ -57,9 +59,15 @@ def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...
 
 
 def _shard(path: str, images: list[Image], settings: bytes) -> ShardSpec:
-    rows = tuple(sorted(images, key=lambda image: (image.kind, image.datatype or "", image.suffix, image.path)))
+    rows = sorted(images, key=lambda image: (_ORDER[image.kind], image.datatype or "", image.suffix, image.path))
     name = path.rpartition("/")[2].removesuffix(".parquet")
-    return ShardSpec(name=name, path=path, images=rows, digest=_digest(settings, path, rows))
+    return ShardSpec(
+        name=name,
+        path=path,
+        images=tuple(image for image in rows if image.kind in DATA),
+        files=tuple(image for image in rows if image.kind not in DATA),
+        digest=_digest(settings, path, rows),
+    )
 
 
 def _key(image: Image) -> _Key:
@@ -130,6 +138,8 @@ def _parts(settings: bytes, path: str, images: Iterable[Image]) -> Iterator[byte
                 yield _framed(json.dumps(value, sort_keys=True).encode())
             else:
                 yield _framed(str(value).encode("utf-8", "surrogatepass"))
+        if image.content is not None:
+            yield b"content\n" + _framed(image.content)
 
 
 def _framed(data: bytes) -> bytes:

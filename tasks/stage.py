@@ -102,7 +102,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
 
 def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check, result: str) -> Receipt:
     file = staging.shard_file(spec)
-    groups = list(row_groups(spec.images))
+    groups = list(row_groups(spec.rows))
     contents: dict[int, list[ImageContent]] = {}
     with whole_file(file, durable=spec.size > FLUSHED_ABOVE) as stream:
         writer = ShardWriter(stream)

@@ -45,7 +45,7 @@ from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import ShardCheck, VerificationReport
-from tasks.values.kinds import is_image, noun, recordings
+from tasks.values.kinds import called, is_image, kind_of, noun, recordings
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 
 SAY_EVERY = 10.0  # seconds between lines in the log about the progress
@@ -268,10 +268,9 @@ class ReadBack:
             for group in range(parquet.metadata.num_row_groups):
                 for path, suffix, data in _files(parquet, group):
                     content = expected.pop(path, None)
-                    kind = "image" if is_image(path) else "recording"
                     if content is None or data is None or hashlib.sha256(data).hexdigest() != content.sha256:
-                        return f"the {kind} {path} came back with other bytes than its source file has"
-                    if kind == "image":
+                        return f"the {called(kind_of(path))} {path} came back with other bytes than its source file has"
+                    if is_image(path):
                         self._decode(path, suffix, data)
         return f"{noun(expected)}s missing: {', '.join(expected)}" if expected else None
 

@@ -21,6 +21,7 @@ is embedded or sent because of that. (`contents.sqlite` in the staging root is t
 longer read, because it has no ctime.)
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -101,6 +102,8 @@ class ContentCache:
     def _as_published(self, image: Image, content: ImageContent | None, read: list[tuple[Image, str]]) -> bool:
         if content is None or content.size != image.size:
             return False
+        if image.content is not None:
+            return hashlib.sha256(image.content).hexdigest() == content.sha256
         key = AnnexKey.parse(image.annex_key)
         if key.digest is not None:
             return key.algorithm != "sha256" or key.digest == content.sha256
@@ -115,6 +118,8 @@ class ContentCache:
 
     def _sha256(self, image: Image, read: list[tuple[Image, str]]) -> str | None:
         """Return what `sha256` returns. An image that had to be read for it is added to `read`."""
+        if image.content is not None:
+            return hashlib.sha256(image.content).hexdigest()
         known = self._known.get(image.path)
         if known and known[0] == _stat(image):
             return known[1]
@@ -131,7 +136,7 @@ class ContentCache:
 
     def remember(self, hashed: Iterable[tuple[Image, str]]) -> None:
         """Keep these sha256. Losing them in a crash costs a read, so nothing is flushed to the disk."""
-        new = {image.path: (_stat(image), sha256) for image, sha256 in hashed}
+        new = {image.path: (_stat(image), sha256) for image, sha256 in hashed if image.content is None}
         new = {path: known for path, known in new.items() if self._known.get(path) != known}
         if not new:
             return

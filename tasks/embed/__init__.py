@@ -8,7 +8,9 @@ One pass, in steps that fit into the processor's cache, tells the following:
 - of an image, whether everything that the header speaks of is there;
 - whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` an image's stream is
   not inflated, and only its end is looked at: that finds a file that was cut off, and no damage within. A recording's
-  always is: no header says how long it has to be, and verification does not decode it.
+  always is, and a table's too: no header says how long it has to be, and verification does not decode it.
+
+A file of which the operator has had fields stripped is not read: what is left of it goes to the shard.
 
 Before and after, size and mtime must be what the plan saw. If only the ctime has changed after the reading, the bytes
 are read once more and compared: somebody may have set the time back, but a backup that makes hard links changes the
@@ -96,7 +98,7 @@ class Sink(Protocol):
 
 
 def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageContent:
-    """Send the bytes of an image, or of a file of a recording, to `sink`, and return which bytes they were.
+    """Send the bytes of an image, or of any other file, to `sink`, and return which bytes they were.
 
     Args:
         image: the image or the file.
@@ -107,6 +109,8 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
     Raises:
         BadImage: one of its kinds. What `sink` has got until then must not be kept.
     """
+    if image.content is not None:
+        return _stripped(image, image.content, sink)
     path = root / image.path
     with Source(image, path) as source:
         checks = _Checks(image, path, check)
@@ -128,6 +132,13 @@ def embed(image: Image, root: Path, sink: Sink, check: Check = "full") -> ImageC
     return ImageContent(path=image.path, size=image.size, sha256=checks.sha256, nifti=version)
 
 
+def _stripped(image: Image, content: bytes, sink: Sink) -> ImageContent:
+    """Send the bytes that are published instead of the file's."""
+    sink.begin_file(len(content), image.kind)
+    sink.write(memoryview(content))
+    return ImageContent(path=image.path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
 class _Checks:
     """What is learnt about a file while its bytes go by. `path` is its file."""
 
@@ -139,10 +150,10 @@ class _Checks:
         if self._key.size not in (None, image.size):
             raise against_key(image, f"{self._key.size} bytes", image.size)
         self._digest = self._content if self._key.algorithm in (None, "sha256") else self._key.hasher()
-        inflates = _compressed(image) and (check == "full" or image.kind != "image")
+        inflates = _compressed(image) and bool(image.size) and (check == "full" or image.kind != "image")
         self.inflation = Inflation() if inflates else None
         self.header: Header | None = None
-        """None until the first step, and for a recording. Its size is that of the inflated file."""
+        """None until the first step, and for what is no image. Its size is that of the inflated file."""
         self.end = b""
         """The last four bytes so far."""
 
@@ -163,7 +174,7 @@ class _Checks:
         self.end = (self.end + bytes(step[-4:]))[-4:]
 
     def require_end(self) -> None:
-        """Check that the gzip stream of a recording is whole, if it is one."""
+        """Check that the gzip stream of a file that is no image is whole, if it is one."""
         if self.inflation and not self.inflation.complete:
             raise Truncated(
                 f"{self._image.path} is truncated: its gzip stream breaks off. Restore it{or_get(self._image)}."
@@ -176,12 +187,15 @@ class _Checks:
 
 
 def _compressed(image: Image) -> bool:
-    return image.path.endswith(".gz") and not in_recording_folder(image.path)
+    """Return whether a file has to be gzip by its name. Nothing is known of the formats of files that are `other`."""
+    return image.path.endswith(".gz") and image.kind != "other" and not in_recording_folder(image.path)
 
 
 def _require_gzip_as_named(image: Image, start: bytes) -> None:
     """Check that a file is gzip if its name says so, and that an image is none if its name does not."""
     is_gzip = start == GZIP_MAGIC
+    if image.kind == "other" or (not image.size and image.kind != "image"):
+        return
     if is_gzip == _compressed(image) or (image.kind != "image" and is_gzip):
         return
     found, error = ("gzip", NotNifti) if is_gzip else ("not gzip", NotNifti if image.kind == "image" else NotGzip)

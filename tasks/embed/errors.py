@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tasks.values.errors import PushError
+from tasks.values.kinds import called
 from tasks.values.models import Image
 
 
@@ -103,7 +104,7 @@ def against_key(image: Image, expected: str, found: object) -> KeyMismatch:
     return KeyMismatch(
         f"{image.path} is not the content that its git-annex key names: {expected} expected, {found} found. In the "
         f"dataset's folder run `git annex fsck '{image.path}'`, then {get(image)}; or `git annex add` a changed "
-        f"{image.kind}."
+        f"{called(image.kind)}."
     )
 
 

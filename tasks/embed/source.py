@@ -15,7 +15,7 @@ from typing import Self
 
 from tasks.bids.annex import LONGEST_POINTER, stand_in
 from tasks.embed.errors import Changed, Empty, TooLarge, Unreadable, absent, or_get, unfetched, unreadable
-from tasks.values.kinds import in_recording_folder
+from tasks.values.kinds import called, in_recording_folder, is_data
 from tasks.values.models import Image
 from tasks.write import LARGEST_FILE
 
@@ -52,8 +52,10 @@ class Source:
         image = self._image
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(f"{image.path} is not a file. Put the {image.kind} there, or name it in `exclude`.")
-        if status.st_size == 0 and not in_recording_folder(image.path):
+            raise Unreadable(
+                f"{image.path} is not a file. Put the {called(image.kind)} there, or name it in `exclude`."
+            )
+        if status.st_size == 0 and is_data(image.path) and not in_recording_folder(image.path):
             raise Empty(f"{image.path} is empty. Restore it from where the dataset came from{or_get(image)}.")
         if status.st_size > LARGEST_FILE:
             smaller = "Compress it (.nii.gz), split" if image.kind == "image" else "Split"

@@ -1,14 +1,14 @@
-"""Load: turns a folder into a `Dataset`, with all of its images and recordings and everything that describes them.
+"""Load: turns a folder into a `Dataset`, with all of its files and, for images and recordings, what describes them.
 
 How it works:
 
 1. `tree` walks the folder once, sets aside hidden files, those outside of the dataset proper and what the operator
    excludes (`exclude_include`), and finds the roots of derivatives and nested datasets.
 2. `tables` reads participants, sessions and scans.
-3. `names` says what each file is: an image, a recording, a metadata file, or something that is not published as a row.
+3. `rows` says what each file is: an image, a recording, a file beside them (a sidecar, a table, ...), or something
+   that is not published as a row.
 4. `sidecars` gives each of them its metadata by the inheritance principle; `annex` gives it its key, size and time.
-5. Every file is accounted for: it is a row, is used for one, is carried as a text, or stands in `unpublished` with the
-   reason. At the end all folders are listed once more. They must hold exactly the images and recordings that were
+5. Every file is accounted for: it is a row, is carried as a text, or stands in `unpublished` with the reason. At the end all folders are listed once more. They must hold exactly the images and recordings that were
    accounted for.
 
 A recording that is a folder has a row for each of its files, and what describes it stands in the first of them.
@@ -42,7 +42,7 @@ from tasks.load.errors import (
     listed,
 )
 from tasks.load.exclude_include import Choice
-from tasks.load.rows import Place, place, why_not
+from tasks.load.rows import Place, place, place_of_other, why_not
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
 from tasks.load.texts import is_text, read_text
@@ -58,8 +58,8 @@ from tasks.load.tree import (
     what_it_is,
 )
 from tasks.values.format import number
-from tasks.values.kinds import Kind, counted, in_recording_folder, is_image
-from tasks.values.left_out import CIFTI, NO_SUFFIX, OTHER, What, by_kind, images_by_folder, in_order
+from tasks.values.kinds import Kind, counted, in_recording_folder, is_image, kind_of
+from tasks.values.left_out import What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved
 
@@ -146,10 +146,6 @@ def _without_description(source: Path) -> str:
     )
 
 
-#: Why a file that is neither a volume nor a recording by its name is not published, by what it is.
-OF: Mapping[What, str] = {"image": CIFTI, "recording": NO_SUFFIX, "other": OTHER}
-
-
 #: The columns of tables that are joined, by kind and suffix. What is recorded beside (`physio`, `stim`) has none.
 COLUMNS_OF: Mapping[tuple[Kind, str], tuple[str, ...]] = {
     ("image", "asl"): ("aslcontext",),
@@ -177,8 +173,11 @@ class _Loader:
         self.images: list[Image] = []
         self._ignored = frozenset(self.tree.ignored)
         self._pending: list[tuple[Folder, str, Name, Place, Kind]] = []
-        self._rest: dict[str, tuple[str, str]] = {}
-        """Files that are neither rows nor texts: path -> kind, and why it is not published if no row uses it."""
+        self.files: list[Image] = []
+        self._rest: dict[str, tuple[Folder, Name, str]] = {}
+        """Files that are neither images nor recordings nor texts: path -> its folder, its name, and why it is no text
+        although its place and its name are those of one.
+        """
         self._not_rows = self.tree.kept_out
 
     def dataset(self) -> Dataset:
@@ -190,7 +189,7 @@ class _Loader:
         for recording in self.tree.recordings:
             rows += self._parts(recording)
         self.images = sorted(rows, key=lambda image: image.path)
-        self._leave_the_rest()
+        self._take_the_rest()
         self.sidecars.require_sound()
         self._require_complete()
         return Dataset(
@@ -198,6 +197,7 @@ class _Loader:
             name=self.name,
             description=self.description,
             images=tuple(self.images),
+            files=tuple(sorted(self.files, key=lambda file: file.path)),
             texts=self.texts,
             participants=tuple(self.tables.participants),
             sessions=tuple(self.tables.sessions),
@@ -222,8 +222,8 @@ class _Loader:
         no_text = self._carry(path) if is_text(folder, name) else ""
         if parsed.extension in SIDECAR_EXTENSIONS and parsed.suffix:
             self.sidecars.add(folder, path, parsed)
-        if path not in self.texts and path not in self.tables.used:
-            self._rest[path] = parsed.kind, no_text or OF[what_it_is(name)]
+        if path not in self.texts:
+            self._rest[path] = folder, parsed, no_text
 
     def _carry(self, path: str) -> str:
         """Add a file to the texts, or return why it is not published as it is."""
@@ -235,15 +235,32 @@ class _Loader:
         self.texts[path] = data
         return ""
 
-    def _leave_the_rest(self) -> None:
-        """Leave out the files that are neither rows nor texts, and of which no row has the content."""
+    def _take_the_rest(self) -> None:
+        """Make a row of each file that is neither an image nor a recording nor a text, or leave it out."""
         set_aside = self.sidecars.set_aside()
-        for path, (kind, why) in self._rest.items():
+        for path, (folder, name, no_text) in self._rest.items():
+            found = place_of_other(folder, name, path, no_text, self.choice.names(path))
             if path in set_aside:
-                self._leave(path, "it cannot be read", kind)
-            elif path not in self.sidecars.used:
-                passed_over = why == OTHER and path in self.sidecars.passed_over
-                self._leave(path, "another one of its level is meant, or nobody can know" if passed_over else why, kind)
+                self._leave(path, "it cannot be read", name.kind)
+            elif isinstance(found, str):
+                self._leave(path, found, name.kind)
+            else:
+                self.files.append(self._file(folder, path, name, found))
+
+    def _file(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
+        """Return the row of a file beside images and recordings. Nothing is joined to it."""
+        return Image(
+            path=path,
+            **self._facts(path),
+            dataset=folder.root.name,
+            sub=where.sub,
+            ses=where.ses,
+            datatype=name.datatype,
+            suffix=name.suffix or "",
+            entities=where.entities,
+            extra_entities=where.extra_entities,
+            kind=kind_of(path),
+        )
 
     def _leave(self, path: str, reason: str, kind: str, what: What | None = None) -> None:
         self.left_out.append(left_out(str(self.source), path, reason, kind, what))
@@ -399,7 +416,7 @@ class _Loader:
     def _named_in_bidsignore(self) -> list[str]:
         """Return a sentence about the files that are published although a .bidsignore names them, or none."""
         rows = [image for image in self.images if image.path in self._ignored]
-        published = self.texts.keys() | self.tables.used | (self.sidecars.used - self.sidecars.set_aside())
+        published = self.texts.keys() | {file.path for file in self.files}
         others = published.intersection(self._ignored)
         if not (rows or others):
             return []
@@ -417,13 +434,13 @@ def load_dataset(source: Path, exclude: Sequence[str] = (), include: Sequence[st
     """Do `load` as a task, and log what was found and what is left out: images first, by their folders."""
     dataset = load(source, exclude, include)
     log = get_run_logger()
-    log.info("%s: %s in %s.", dataset.name, counted(image.path for image in dataset.images), dataset.root)
+    log.info("%s: %s in %s.", dataset.name, counted(row.path for row in dataset.rows), dataset.root)
     for (reason, folder), count in images_by_folder(dataset.unpublished).items():
         log.warning("Left out of %s: %s: %s", folder, number(count, "image"), reason)
     for kind, count in by_kind(one for one in dataset.unpublished if one.what != "image").items():
         log.warning("Left out: %s: %s", number(count, "file"), kind)
     for sentence in (*dataset.notes, *dataset.told):
         log.warning("%s", sentence)
-    if not_here := absent(dataset.images, source):
+    if not_here := absent(dataset.rows, source):
         log.warning("%s", not_here)
     return dataset

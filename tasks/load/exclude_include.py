@@ -3,6 +3,9 @@
 Patterns are relative to the dataset's root. Of the patterns of one list the last one that matches a file counts, as in
 a .gitignore (`!sub-01/` takes something out of the list again). `include` wins over `exclude`.
 
+What BIDS has no name for, and what is in a format that nobody looks through before publication, is published only if
+`include` names it, by a wildcard or not (`*.html`).
+
 What is not published by default (hidden files, `sourcedata`, `code`, `stimuli`) comes back only by a pattern that names
 it: `.heudiconv/`, `sourcedata/sub-01/`. A wildcard does not reach it, so that `*.nii.gz` publishes nothing of `.git`.
 """
@@ -53,6 +56,10 @@ class Choice:
     def brings_back(self, path: str, hidden: bool) -> bool:
         """Return whether a file is published that is not published by default, since it is hidden or outside."""
         return self._any[1] and (self._of_hidden if hidden else self._of_outside).has(path)
+
+    def names(self, path: str) -> bool:
+        """Return whether `include` names a file, by a wildcard or not."""
+        return self._any[1] and self._included.has(path)
 
     def reaches(self, folder: str) -> bool:
         """Return whether a pattern of `include` names a folder that is not published by default."""

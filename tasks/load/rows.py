@@ -1,10 +1,12 @@
-"""Which images and recordings are rows: whether BIDS names them so, and to which subject and session they belong."""
+"""Which files are rows: whether BIDS names them so, and to which subject and session they belong."""
 
 from dataclasses import dataclass
 
 from tasks.bids.names import WORD, Name, folder_label
+from tasks.load.texts import TOO_LARGE
 from tasks.load.tree import Folder
-from tasks.values.kinds import IMAGE_EXTENSIONS, Kind
+from tasks.values.kinds import IMAGE_EXTENSIONS, Kind, kind_of
+from tasks.values.left_out import NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH, what_is
 from tasks.values.models import ENTITIES
 
 UNNAMED = "without a BIDS name"
@@ -14,13 +16,16 @@ CONTRADICTION = "whose name and folder contradict each other"
 _OF_ONE = {UNNAMED: "whose name is none of BIDS"}
 _A = {"image": "an image", "recording": "a recording"}
 
+#: What the check before publication looks through, besides sidecars and tables: surfaces and grey-ordinates.
+LOOKED_THROUGH = (".gii", ".nii")
+
 _KNOWN = frozenset((*ENTITIES, "sub", "ses"))
 _COLUMNS = frozenset(ENTITIES)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whose image or recording it is, and its entities: those with a column, and the others."""
+    """Whose file it is, and its entities: those with a column, and the others."""
 
     sub: str | None
     ses: str | None
@@ -45,8 +50,7 @@ def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
         or not name.entities
     ):
         return UNNAMED
-    inside = folder.path[len(folder.root.path) :].lstrip("/").split("/")
-    folder_sub, folder_ses = folder_label(inside, "sub"), folder_label(inside, "ses")
+    folder_sub, folder_ses = _labels(folder)
     sub, ses = name.entities.get("sub"), name.entities.get("ses")
     if folder_sub is None and not folder.root.derivative:
         return OUTSIDE_SUBJECTS
@@ -54,10 +58,45 @@ def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
         return UNNAMED
     if (folder_sub or sub) != sub or (folder_ses and ses and folder_ses != ses):
         return CONTRADICTION
+    return _place(sub, ses or folder_ses, name)
+
+
+def place_of_other(folder: Folder, name: Name, path: str, no_text: str, included: bool) -> Place | str:
+    """Return whose file this is, which is neither an image nor a recording, or the reason if it is no row.
+
+    Args:
+        folder: its folder.
+        name: its name.
+        path: its path.
+        no_text: why it is no text, although its place and its name are those of one; empty for other files.
+        included: whether `include` names it. Then it is a row whatever its name and format are, unless it is a text
+            that cannot be one.
+    """
+    found = place(folder, name, kind_of(path))
+    if no_text == TOO_LARGE and kind_of(path) in ("sidecar", "table"):
+        return _place(*_labels(folder), name)
+    if no_text:
+        return no_text
+    if what_is(path) == "recording" and not included:
+        return NO_SUFFIX
+    if included:
+        return found if isinstance(found, Place) else _place(*_labels(folder), name)
+    if isinstance(found, str):
+        return NO_NAME
+    return found if kind_of(path) in ("sidecar", "table") or path.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
+
+
+def _labels(folder: Folder) -> tuple[str | None, str | None]:
+    """Return the subject and the session in whose folders, within its dataset, a folder is."""
+    inside = folder.path[len(folder.root.path) :].lstrip("/").split("/")
+    return folder_label(inside, "sub"), folder_label(inside, "ses")
+
+
+def _place(sub: str | None, ses: str | None, name: Name) -> Place:
     rest = {key: value for key, value in name.entities.items() if key not in ("sub", "ses") and value}
     return Place(
         sub=sub,
-        ses=ses or folder_ses,
+        ses=ses,
         entities={key: value for key, value in rest.items() if key in _COLUMNS},
         extra_entities={key: value for key, value in rest.items() if key not in _COLUMNS},
     )

@@ -12,6 +12,7 @@ from tasks.load.tree import Folder
 from tasks.values.format import size
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
+TOO_LARGE = f"larger than {size(MAX_TEXT)}, as no text should be"
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")
 _NAMES = ("README", "CHANGES", "LICENSE", "LICENCE", "COPYING", "CITATION", "AUTHORS", "NOTICE")
 _PHENOTYPE = "phenotype"
@@ -27,7 +28,7 @@ def read_text(path: Path) -> bytes | str:
     """Return the bytes of a text, or why it cannot be published as it is."""
     try:
         if path.stat().st_size > MAX_TEXT:
-            return f"larger than {size(MAX_TEXT)}, as no text should be"
+            return TOO_LARGE
         data = path.read_bytes()
         require_fetched(data)
         decode(data)

@@ -6,7 +6,7 @@ is staged or sent, whatever `removed` says. To go on, a person gives the exact n
 right one night is wrong the next, so it cannot be left on.
 
 Images are compared, path by path, with the lines of the record. A new image is no change, and neither is a new name of
-the dataset, nor new sidecars. An image whose bytes cannot be read (not fetched, a bad disk) is not known to differ:
+the dataset, nor other sidecars and tables. An image whose bytes cannot be read (not fetched, a bad disk) is not known to differ:
 staging says what is wrong with it, and its published version stays.
 
 An image that a person has had removed from the Hub, and that is in the dataset again, stops a run too, even a single
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tasks.bids.annex import identifies_content
 from tasks.bids.names import subject_of
 from tasks.values.errors import PushError
-from tasks.values.kinds import both, noun, recordings
+from tasks.values.kinds import both, is_data, noun, recordings
 from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, PublicationRecord, ShardSpec
 
 NAMED = 3  # subjects or images in a sentence
@@ -185,7 +185,7 @@ def change(
     other: list[str] = []
     for path, line in record.shards.items():
         same_digest = digests.get(path) == line.digest
-        for content in line.images:
+        for content in filter(_is_data, line.images):
             published.add(content.path)
             image = now.get(content.path)
             if image is None:
@@ -208,6 +208,10 @@ def change(
         changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
         recordings=noun((*published, *(back or {}))) == "file",
     )
+
+
+def _is_data(content: ImageContent) -> bool:
+    return is_data(content.path)
 
 
 def _wholly_gone(published: Collection[str], gone: Collection[str]) -> set[str]:

@@ -146,16 +146,16 @@ def decide(
             line is not None
             and line.digest == spec.digest
             and disagreement(line, listing) is None
-            and unchanged(spec.images, line.images)
+            and unchanged(spec.rows, line.images)
         ):
             done.append(spec)
             continue
-        if line is not None and line.digest == spec.digest and _images_of(line) != _images_of(spec):
+        if line is not None and line.digest == spec.digest and _paths(line.images) != _paths(spec.rows):
             edited.append(
                 Drift(spec.path, "its line in the record was edited: the shard is published anew, with its line")
             )
         receipt = staged(spec)
-        intact = receipt is not None and unchanged(spec.images, receipt.images)
+        intact = receipt is not None and unchanged(spec.rows, receipt.images)
         (send if intact else stage).append(spec)
     lost = lost_lines(plan, record, listing, texts)
     drift = _drift(record, listing, {spec.path for spec in plan}, lost)
@@ -164,9 +164,9 @@ def decide(
     return Work(tuple(done), tuple(send), tuple(stage), drift, removals, tuple(held_back), lost)
 
 
-def _images_of(shard: PublishedShard | ShardSpec) -> list[str]:
-    """Return the paths of a shard's images. They are a part of what its digest is over."""
-    return sorted(image.path for image in shard.images)
+def _paths(rows: Iterable[Image | ImageContent]) -> list[str]:
+    """Return the paths of a shard's files. They are a part of what its digest is over."""
+    return sorted(row.path for row in rows)
 
 
 def _drift(

@@ -213,7 +213,7 @@ def find_removals(
 
 def rows_gone(spec: ShardSpec, line: PublishedShard) -> tuple[str, ...]:
     """Return the images of a published shard that its new version would no longer have."""
-    now = {image.path for image in spec.images}
+    now = {image.path for image in spec.rows}
     return tuple(image.path for image in line.images if image.path not in now)
 
 

@@ -34,7 +34,7 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
-from tasks.values.kinds import both, counted, noun, recordings
+from tasks.values.kinds import counted, noun
 from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
 from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
@@ -280,8 +280,7 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], g
 
 def _inside(receipts: Sequence[Receipt]) -> str:
     """Return how many images and files of recordings these shards hold."""
-    files = recordings(image.path for receipt in receipts for image in receipt.images)
-    return both(sum(receipt.rows for receipt in receipts) - files, files)
+    return counted(image.path for receipt in receipts for image in receipt.images)
 
 
 def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
@@ -767,7 +766,7 @@ def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> s
     for shard in work.missing:
         line = record.shards.get(shard.path)
         before = {image.path for image in line.images} if line else set()
-        now = {image.path for image in shard.images}
+        now = {image.path for image in shard.rows}
         files |= now | before
         what = "new" if line is None else "changed"
         rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])

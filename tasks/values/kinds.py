@@ -1,14 +1,28 @@
-"""The kinds of rows: which files are images, which are recordings, and how both are counted for people."""
+"""The kinds of rows: what a file is by its path alone, and how files are counted for people.
+
+Anybody can tell the kind of a file by its path, so no record has to say it.
+"""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
 from tasks.values.format import number
+from tasks.values.left_out import is_recording
 
-#: What a row's file is: a NIfTI volume, whose bytes are in the column `nifti`, or a part of a recording, whose bytes
-#: are in `content`.
-Kind = Literal["image", "recording"]
+#: What a row's file is: a NIfTI volume, whose bytes are in the column `nifti`; or a part of a recording, a sidecar, a
+#: table or any other file, whose bytes are in `content`. A shard has its rows in this order.
+Kind = Literal["image", "recording", "sidecar", "table", "other"]
+KINDS: tuple[Kind, ...] = ("image", "recording", "sidecar", "table", "other")
+#: The kinds that a dataset is about; the other files are beside them.
+DATA: frozenset[Kind] = frozenset(("image", "recording"))
+
+#: The extensions of metadata files and of tables (BIDS specification, "Metadata files", "Tabular files").
+_BY_EXTENSION: dict[str, Kind] = {
+    ".json": "sidecar", ".bval": "sidecar", ".bvec": "sidecar",
+    ".tsv": "table", ".tsv.gz": "table", ".csv": "table",
+}  # fmt: skip
 
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 #: CIFTI-2 (surfaces and grey-ordinates in a NIfTI-2 container) ends in .nii and is no volume.
@@ -42,24 +56,49 @@ def in_recording_folder(path: str) -> bool:
     return any(map(recording_folder, path.split("/")[:-1]))
 
 
+def kind_of(path: str) -> Kind:
+    """Return what a file is, by its path in the dataset."""
+    if is_image(path):
+        return "image"
+    name = path.rpartition("/")[2].lower()
+    if in_recording_folder(path) or is_recording(path.rpartition("/")[2]):
+        return "recording"
+    return next((kind for extension, kind in _BY_EXTENSION.items() if name.endswith(extension)), "other")
+
+
+def called(kind: Kind) -> str:
+    """Return what one file of a kind is called in a sentence about it."""
+    return "file" if kind == "other" else kind
+
+
+def is_data(path: str) -> bool:
+    """Return whether a file is what the dataset is about, an image or a part of a recording, and not beside it."""
+    return kind_of(path) in DATA
+
+
 def recordings(paths: Iterable[str]) -> int:
     """Return how many of these files are files of recordings."""
-    return sum(not is_image(path) for path in paths)
+    return sum(kind_of(path) == "recording" for path in paths)
 
 
 def counted(paths: Iterable[str]) -> str:
-    """Return how many images and files of recordings these are: `3 images and 1 file of recordings`."""
-    paths = list(paths)
-    files = recordings(paths)
-    return both(len(paths) - files, files)
+    """Return how many files of each sort these are: `3 images, 1 file of recordings and 5 other files`."""
+    kinds = Counter(map(kind_of, paths))
+    return both(kinds["image"], kinds["recording"], kinds.total() - kinds["image"] - kinds["recording"])
 
 
-def both(images: int, files: int) -> str:
-    """Return these numbers of images and of files of recordings, for people; of the latter only if there are any."""
-    if not files:
-        return number(images, "image")
-    of_recordings = f"{number(files, 'file')} of recordings"
-    return f"{number(images, 'image')} and {of_recordings}" if images else of_recordings
+def both(images: int, files: int, others: int = 0) -> str:
+    """Return these numbers for people; only those that are not 0, or that of images if all are.
+
+    Args:
+        images: the number of images.
+        files: the number of files of recordings.
+        others: the number of files beside them.
+    """
+    parts = [number(images, "image")] if images or not (files or others) else []
+    parts += [f"{number(files, 'file')} of recordings"] if files else []
+    parts += [number(others, "other file" if parts else "file")] if others else []
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def noun(paths: Iterable[str]) -> Literal["image", "file"]:

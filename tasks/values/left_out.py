@@ -20,9 +20,9 @@ ORDER: tuple[What, ...] = ("image", "recording", "other")
 HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
-CIFTI = "CIFTI: only volumes are rows so far"
 NO_SUFFIX = "in a recording's format, and its name does not say so (_eeg, _meg, ... before the extension)"
-OTHER = "neither an image nor a recording, and in no column"
+NO_NAME = "its name or place is none of BIDS; `include` publishes it all the same"
+NOT_LOOKED_THROUGH = "in a format that is not looked through before publication; `include` publishes it all the same"
 
 #: The suffixes of recordings (BIDS specification: EEG, MEG, iEEG, EMG, NIRS, motion, physiological recordings,
 #: microscopy). A JSON file with such a suffix describes one.

@@ -58,7 +58,7 @@ Gated = Literal["no", "auto", "manual"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of the dataset, or one file of a recording: a row of the publication without the file's bytes.
+    """One file of the dataset, most often an image: a row of the publication without the file's bytes.
 
     `path` is relative to the dataset's root, so the path of a derivative's image begins with `derivatives/`. Entities
     are text, never numbers: `run-01` is "01". JSON and TSV stay text, as they are in the source.
@@ -112,6 +112,8 @@ class Image:
     fetched: bool = True
     """Whether the content was on this machine when the dataset was loaded. It is in no digest."""
     kind: Kind = "image"
+    content: bytes | None = None
+    """The bytes that are published instead of the file's, since fields were stripped from it. None: the file's own."""
 
 
 def undescribed(image: Image) -> Image:
@@ -130,6 +132,8 @@ class Dataset:
     """dataset_description.json."""
     images: tuple[Image, ...]
     """Images and the files of recordings, sorted by path."""
+    files: tuple[Image, ...] = ()
+    """The other files that are rows, sorted by path: sidecars, tables, and more. None of the texts is among them."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     """The dataset's own small files, published as they are under `bids/`: path in the dataset -> bytes."""
     participants: tuple[Mapping[str, str | None], ...] = ()
@@ -140,6 +144,11 @@ class Dataset:
     """Sentences for a person to read before the dataset is published, for example that it has no participants.tsv."""
     told: tuple[str, ...] = ()
     """Sentences for the operator alone, for example that a pattern of `exclude` matches nothing."""
+
+    @property
+    def rows(self) -> tuple[Image, ...]:
+        """All files that are rows."""
+        return self.images + self.files
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -156,18 +165,26 @@ class ShardSpec:
     path: str
     """The path in the repo, for example `data/sub-M2001/sub-M2001_ses-1253.parquet`."""
     images: tuple[Image, ...]
+    """Images and the files of recordings."""
     digest: str
+    files: tuple[Image, ...] = ()
+    """The files beside them."""
+
+    @property
+    def rows(self) -> tuple[Image, ...]:
+        """All of its files, in the order of its rows."""
+        return self.images + self.files
 
     @property
     def size(self) -> int:
-        """The bytes of its images. The shard itself is a little larger."""
-        return sum(image.size for image in self.images)
+        """The bytes of its files. The shard itself is a little larger."""
+        return sum(image.size for image in self.rows)
 
     @property
     def room(self) -> int:
         """The most bytes that the shard and its receipt can take on the disk."""
-        texts = sum(len(text) for image in self.images for text in _texts(image) if text)
-        return self.size + 4 * texts + ROW_OVERHEAD * (len(self.images) + 1)
+        texts = sum(len(text) for image in self.rows for text in _texts(image) if text)
+        return self.size + 4 * texts + ROW_OVERHEAD * (len(self.rows) + 1)
 
 
 def _texts(image: Image) -> tuple[str | None, ...]:
@@ -184,7 +201,7 @@ class Value(BaseModel):
 
 
 class ImageContent(Value):
-    """The bytes that an image, or a file of a recording, had when it was embedded."""
+    """The bytes that an image, or any other file that is a row, had when it was embedded."""
 
     path: str
     size: Count
@@ -194,7 +211,7 @@ class ImageContent(Value):
 
 
 class PublishedShard(Value):
-    """One line of the publication record: a shard, and the images in it."""
+    """One line of the publication record: a shard, and the files in it, which are `images` whatever they are."""
 
     path: str
     digest: Sha256

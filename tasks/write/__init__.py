@@ -7,7 +7,7 @@ shard is known when the last byte is written. The same rows give the same bytes,
 How the file is laid out:
 
     PAR1
-    files               of every row group, the largest first: nifti.bytes of images, content of recordings. One data
+    files               of every row group, the largest first: nifti.bytes of images, content of all else. One data
                         page a file, which is header, definition level, length, the file's bytes as they are
     every other column  row group by row group, one data page a column: here because the files' sha256 is known now
     offset indexes      where each page is
@@ -15,7 +15,8 @@ How the file is laid out:
     footer's length, PAR1
 
 The row groups stand in the footer in the order of the rows. Their column chunks may be anywhere (parquet-format,
-"README.md", row group). A row group is a run of files of one kind, dataset, datatype and suffix (`row_groups`).
+"README.md", row group). A row group is a run of images or recordings of one dataset, datatype and suffix, or holds the
+files beside them (`row_groups`).
 
 Everything that is not a file's bytes is together at the end, so that one small read besides the footer's gets it for
 all rows. The small files are near the end too. `datasets` streams through a buffer that reads 5 MiB more than asked,
@@ -29,7 +30,7 @@ from itertools import chain, groupby
 from struct import pack
 from typing import BinaryIO
 
-from tasks.values.kinds import Kind
+from tasks.values.kinds import DATA, Kind
 from tasks.values.models import Image
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
 from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
@@ -69,12 +70,14 @@ WRITE_OUT = 8 << 20  # bytes after which the disk begins to write: otherwise the
 
 
 def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
-    """Cut images and files of recordings into row groups, in their order.
+    """Cut files into row groups, in their order.
 
-    A row group holds one kind, dataset, datatype and suffix, so that a reader of `anat_T1w` skips every other row group
-    by its statistics. It holds no more than `ROW_GROUP_BYTES`, unless a single file is larger.
+    A row group of images or recordings holds one kind, dataset, datatype and suffix, so that a reader of `anat_T1w`
+    skips every other row group by its statistics. The files beside them, small and of many suffixes, are together: each
+    row group has a price in every column. A row group holds no more than `ROW_GROUP_BYTES`, unless a single file is
+    larger.
     """
-    for _, run in groupby(images, key=lambda image: (image.kind, image.dataset, image.datatype, image.suffix)):
+    for _, run in groupby(images, key=_run):
         group: list[Image] = []
         held = 0
         for image in run:
@@ -84,6 +87,11 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
             group.append(image)
             held += image.size
         yield tuple(group)
+
+
+def _run(image: Image) -> tuple[str | None, ...]:
+    """Return what the files of a row group have in common."""
+    return (image.kind, image.dataset, image.datatype, image.suffix) if image.kind in DATA else ()
 
 
 def writing_order(groups: Sequence[Sequence[Image]]) -> list[int]:
@@ -153,7 +161,7 @@ class ShardWriter:
         self.write(header + before)
 
     def end_row_group(self, number: int, rows: Sequence[Row]) -> None:
-        """End a row group: it has the files since the last one, all of one kind.
+        """End a row group: it has the files since the last one, all of them with their bytes in one column.
 
         Args:
             number: the number of the row group, from 0.
@@ -203,5 +211,5 @@ class ShardWriter:
 
 
 def _content_of(rows: Sequence[Row]) -> Leaf:
-    """Return the column that the bytes of these rows' files are in. All of them are of one kind."""
+    """Return the column that the bytes of these rows' files are in. It is the same for all of them."""
     return next(leaf for kind, leaf in BYTES_OF.items() if kind == rows[0]["kind",])

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 from tasks.write import thrift
 from tasks.write.pages import BYTE_ARRAY, INT64, PLAIN, RLE, UNCOMPRESSED, Chunk
-from tasks.write.schema import COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, RECORDING_BYTES, Leaf
+from tasks.write.schema import COLUMNS, HUGGINGFACE, IMAGE_BYTES, LEAVES, OTHER_BYTES, Leaf
 
 CREATED_BY = "bids-push"
 FORMAT_VERSION = 1  # of the Parquet format: nothing that came with 2 is used
@@ -68,7 +68,7 @@ def _schema() -> thrift.Value:
             children = sum(other.path[0] == leaf.path[0] for other in LEAVES)
             group = {3: thrift.i32(OPTIONAL), 4: thrift.binary(leaf.path[0]), 5: thrift.i32(children)}
             elements.append(thrift.struct(group))
-        text = leaf not in (IMAGE_BYTES, RECORDING_BYTES) and leaf.path != ("size",)
+        text = leaf not in (IMAGE_BYTES, OTHER_BYTES) and leaf.path != ("size",)
         element = {
             1: _type(leaf),
             3: thrift.i32(OPTIONAL),

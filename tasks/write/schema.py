@@ -1,7 +1,7 @@
 """The columns of a published dataset: one schema for any BIDS dataset, and a file's row in it.
 
 There are few types: text, one 64-bit number (`size`), bytes (`content`), and the struct of `datasets`' Nifti feature. A
-row has its file's bytes in `nifti` if it is an image, and in `content` if it is a part of a recording. Each column is
+row has its file's bytes in `nifti` if it is an image, and in `content` if it is anything else. Each column is
 nullable, as in `datasets`' own files. The file has no `ARROW:schema` entry. These Parquet types map to exactly these
 Arrow types without it, and the bytes of the entry would depend on a library.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tasks.values.kinds import Kind
+from tasks.values.kinds import KINDS, Kind
 from tasks.values.models import DESCRIPTIONS, ENTITIES, Image
 
 _TEXTS = ("extra_entities", "path")
@@ -67,9 +67,9 @@ class Leaf:
 
 
 IMAGE_BYTES = Leaf(("nifti", "bytes"))
-RECORDING_BYTES = Leaf(("content",))
+OTHER_BYTES = Leaf(("content",))
 #: Where the bytes of a row's file are, by its kind.
-BYTES_OF: Mapping[Kind, Leaf] = {"image": IMAGE_BYTES, "recording": RECORDING_BYTES}
+BYTES_OF: Mapping[Kind, Leaf] = {kind: IMAGE_BYTES if kind == "image" else OTHER_BYTES for kind in KINDS}
 LEAVES = tuple(
     leaf
     for column in COLUMNS
