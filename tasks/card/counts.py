@@ -11,7 +11,7 @@ from functools import cached_property
 
 from tasks.bids.names import folder_label, parse
 from tasks.values.format import number
-from tasks.values.kinds import Kind, is_image, recording_of
+from tasks.values.kinds import Kind, is_data, kind_of, recording_of
 from tasks.values.models import ENTITIES, Dataset, Image, ImageContent, PublicationRecord
 
 #: A part of a recording that is too long for one file (BIDS specification, appendix "Entities", `split`).
@@ -69,13 +69,19 @@ class PublishedRows:
     """How many of `rows` the dataset no longer has: nobody has approved that they are removed from the Hub."""
     nifti2: frozenset[str] = frozenset()
     """The paths of the images in NIfTI-2."""
+    beside: int = 0
+    """The number of files beside them that are on the Hub: sidecars, tables and others."""
     word: str = "image"
     """What a row is called, here and in the dataset: an image, or a file if there are recordings."""
 
     @classmethod
     def of(cls, dataset: Dataset, record: PublicationRecord) -> "PublishedRows":
         """Return the rows that are in the record, those that the dataset no longer has included."""
-        contents = {content.path: content for path in sorted(record.shards) for content in record.shards[path].images}
+        all_contents = (content for path in sorted(record.shards) for content in record.shards[path].images)
+        contents = {content.path: content for content in all_contents}
+        beside = [path for path in contents if not is_data(path)]
+        for path in beside:
+            del contents[path]
         here = [image for image in dataset.images if image.path in contents]
         lacking = contents.keys() - {image.path for image in here}
         kept = [_from_its_path(contents[path], dataset) for path in lacking]
@@ -86,6 +92,7 @@ class PublishedRows:
             planned=len(dataset.images),
             kept=len(kept),
             nifti2=frozenset(path for path, content in contents.items() if content.nifti == 2),
+            beside=len(beside),
             word="image" if all(row.kind == "image" for row in (*rows, *dataset.images)) else "file",
         )
 
@@ -170,7 +177,7 @@ def _from_its_path(content: ImageContent, dataset: Dataset) -> Image:
         datatype=name.datatype if name.suffix else None,
         suffix=name.suffix or "",
         entities={key: value for key, value in name.entities.items() if key in ENTITIES and value},
-        kind="image" if is_image(content.path) else "recording",
+        kind=kind_of(content.path),
     )
 
 

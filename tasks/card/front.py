@@ -13,8 +13,11 @@ import yaml  # type: ignore[import-untyped]
 from tasks.bids.licence import UNKNOWN, licence
 from tasks.card.counts import PublishedRows
 from tasks.values.errors import PushError
+from tasks.values.kinds import DATA, KINDS
 from tasks.values.models import Dataset
 
+FILES = "files"  # the config of the files beside images and recordings
+BESIDE = tuple(kind for kind in KINDS if kind not in DATA)
 SHARDS = "data/**/*.parquet"
 PARTICIPANTS = "tables/participants.parquet"
 SESSIONS = "tables/sessions.parquet"
@@ -61,20 +64,23 @@ def _tags(published: PublishedRows) -> list[str]:
 
 
 def _configs(dataset: Dataset, published: PublishedRows) -> list[dict[str, object]]:
-    """Return one config for all images, one for each kind of image and of recording, and the tables.
+    """Return one config for all images, one for each kind of image and of recording, the files beside, and the tables.
 
     The kinds are filters over the same files. `default` is over all files if there are no images, or nothing else: a
     filter that lets everything through would keep `datasets` from reading a shard of layout 1, which has no `kind`.
     """
     default: dict[str, object] = {"config_name": "default", "data_files": SHARDS}
-    if len({group.kind for group in published.groups}) > 1:  # `datasets` must not decode a row without an image
+    if published.beside or len({group.kind for group in published.groups}) > 1:
+        # `datasets` must not decode a row without an image
         default["filters"] = [["kind", "==", "image"]]
     configs = [default]
     names = Counter(group.name for group in published.configs)
     for group, name in published.configs.items():
-        kind = [["kind", "==", group.kind]] if names[group.name] > 1 else []
+        kind = [["kind", "==", group.kind]] if published.beside or names[group.name] > 1 else []
         filters = [*kind, ["datatype", "==", group.datatype], ["suffix", "==", group.suffix]]
         configs.append({"config_name": name, "data_files": SHARDS, "filters": filters})
+    if published.beside:
+        configs.append({"config_name": FILES, "data_files": SHARDS, "filters": [["kind", "in", list(BESIDE)]]})
     for name, path, rows in (
         ("participants", PARTICIPANTS, dataset.participants),
         ("sessions", SESSIONS, dataset.sessions),
@@ -146,7 +152,7 @@ def _is_ours(config: object, names: set[object]) -> bool:
     filtered = [item[:2] for item in config.get("filters") or [] if isinstance(item, list)]
     if filtered[:1] == [["kind", "=="]]:
         filtered = filtered[1:]
-    ours = config.get("data_files") == SHARDS and filtered == [["datatype", "=="], ["suffix", "=="]]
+    ours = config.get("data_files") == SHARDS and filtered in ([["datatype", "=="], ["suffix", "=="]], [["kind", "in"]])
     return ours or config.get("data_files") in (PARTICIPANTS, SESSIONS)
 
 

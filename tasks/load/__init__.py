@@ -8,8 +8,8 @@ How it works:
 3. `rows` says what each file is: an image, a recording, a file beside them (a sidecar, a table, ...), or something
    that is not published as a row.
 4. `sidecars` gives each of them its metadata by the inheritance principle; `annex` gives it its key, size and time.
-5. Every file is accounted for: it is a row, is carried as a text, or stands in `unpublished` with the reason. At the end all folders are listed once more. They must hold exactly the images and recordings that were
-   accounted for.
+5. Every file is accounted for: it is a row, is carried as a text, or stands in `unpublished` with the reason. At the
+   end all folders are listed once more. They must hold exactly the images and recordings that were accounted for.
 
 A recording that is a folder has a row for each of its files, and what describes it stands in the first of them.
 
@@ -55,7 +55,6 @@ from tasks.load.tree import (
     left_out,
     looks_like_row,
     walk,
-    what_it_is,
 )
 from tasks.values.format import number
 from tasks.values.kinds import Kind, counted, in_recording_folder, is_image, kind_of

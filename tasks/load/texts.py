@@ -1,14 +1,14 @@
 """The dataset's own small files, published as they are: what a reader of the dataset should find beside the shards.
 
 These are the files at a root (README, CHANGES, LICENSE, dataset_description.json, participants.tsv and .json,
-root-level sidecars and tables) and those in `phenotype/` (BIDS specification, "Modality agnostic files").
+.bidsignore, root-level sidecars and tables) and those in `phenotype/` (BIDS specification, "Modality agnostic files").
 """
 
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched
 from tasks.bids.text import NotText, decode
-from tasks.load.tree import Folder
+from tasks.load.tree import IGNORE_FILE, Folder
 from tasks.values.format import size
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
@@ -21,7 +21,7 @@ _PHENOTYPE = "phenotype"
 def is_text(folder: Folder, name: str) -> bool:
     """Return whether a file is published as it is, judged by its place and name."""
     inside = folder.path[len(folder.root.path) :].lstrip("/")
-    return inside in ("", _PHENOTYPE) and (name in _NAMES or name.lower().endswith(_EXTENSIONS))
+    return inside in ("", _PHENOTYPE) and (name in _NAMES or name.lower().endswith(_EXTENSIONS) or name == IGNORE_FILE)
 
 
 def read_text(path: Path) -> bytes | str:

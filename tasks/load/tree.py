@@ -10,7 +10,7 @@ Some files are listed as left out and not indexed: those in folders that BIDS ke
 Names of hidden files, and of those in `sourcedata`, are not given: their folder stands for them, with a count.
 
 What .bidsignore names is indexed like any other file, and noted: it silences the validator, and people publish those
-files. It has the rules of .gitignore, and is relative to its own root.
+files. It has the rules of .gitignore, and is relative to its own root. It is a file of BIDS', and published itself.
 """
 
 import os
@@ -192,7 +192,8 @@ class _Walker:
 
     def _take(self, folder: Folder, name: str, ignored: list[tuple[str, Ignored]]) -> None:
         """Index a file, or leave it out."""
-        path, kept_out, hidden = folder.below(name), folder.kept_out, name.startswith(".")
+        path, kept_out = folder.below(name), folder.kept_out
+        hidden = name.startswith(".") and not (name == IGNORE_FILE and folder.path == folder.root.path)
         self.choice.see(path)
         if hidden and not self.choice.brings_back(path, hidden=True):
             self._leave_unnamed(kept_out if kept_out and kept_out.unnamed else _hidden_in(folder.path), path)

@@ -6,8 +6,8 @@ is staged or sent, whatever `removed` says. To go on, a person gives the exact n
 right one night is wrong the next, so it cannot be left on.
 
 Images are compared, path by path, with the lines of the record. A new image is no change, and neither is a new name of
-the dataset, nor other sidecars and tables. An image whose bytes cannot be read (not fetched, a bad disk) is not known to differ:
-staging says what is wrong with it, and its published version stays.
+the dataset, nor other sidecars and tables. An image whose bytes cannot be read (not fetched, a bad disk) is not known
+to differ: staging says what is wrong with it, and its published version stays.
 
 An image that a person has had removed from the Hub, and that is in the dataset again, stops a run too, even a single
 one (`tasks.record.removed_before`).
