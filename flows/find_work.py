@@ -217,7 +217,7 @@ def changed_since(
     A run that carries out an approved removal publishes nothing that came back, so it asks about nothing such.
     """
     decided = settled(held, approved, record)
-    back = {} if approved else read_removed(held.staging).back(dataset.images, record)
+    back = {} if approved else read_removed(held.staging).back(dataset.rows, record)
     return change(dataset, shards, record, contents.sha256, decided, back)
 
 
@@ -245,7 +245,7 @@ def accept(held: HeldTarget, changed: Change, number: int, remote: Remote, datas
     if after != before:
         write_accepted(held.staging, after)
     removed = read_removed(held.staging)
-    if (left := removed.after(dataset.images, remote.record)) != removed:
+    if (left := removed.after(dataset.rows, remote.record)) != removed:
         write_removed(held.staging, left)
 
 

@@ -18,7 +18,7 @@ from year.oracle import Asked, Disagreement, Gate, Oracle, Removals, Seen
 from year.repo import CARD, INDEX, RECORD, Head
 from year.rig import rig
 from year.script import EVENTS
-from year.world import Dataset, World, sha256
+from year.world import Dataset, World, is_image, sha256
 
 SEED = 56  # of the first 60, the one whose month has the most kinds of events: 32 of 40
 KINDS = 28  # of events, at least, and among the states
@@ -44,7 +44,9 @@ def shard(dataset: Dataset, path: str) -> bytes:
             "path": image,
             "size": len(dataset.files[image]),
             "sha256": row.sha256,
-            "nifti": {"bytes": dataset.files[image], "path": image},
+            "kind": "image" if is_image(image) else "sidecar",
+            "nifti": {"bytes": dataset.files[image], "path": image} if is_image(image) else None,
+            "content": None if is_image(image) else dataset.files[image],
             "metadata": row.metadata,
             "participant": row.participant,
         }

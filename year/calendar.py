@@ -141,8 +141,7 @@ class Year:
             source = night.source
             dataset = self.scene.another.dataset if source == self.scene.another.root else None
         removed = self.scene.removed
-        hub = "ignores" if night.hub == "well" and self.scene.undo else night.hub
-        asked = Asked(dataset, removed, night.verification, hub=hub)
+        asked = Asked(dataset, removed, night.verification, hub=night.hub, ignores=bool(self.scene.undo))
         seen, run = self.push(source, asked, night)
         if seen.state in STOPPED and not (night.unmounted or night.source):
             assert dataset is not None

@@ -6,7 +6,8 @@ published, what had to stay, and what might go; everything on the Hub is compare
 of bids-push's own code is asked. On the first disagreement it raises `Disagreement`, in a sentence.
 
 Words: a *removal* is something that the record says was published and that the dataset has no more: a whole shard, an
-image (a row of a shard), a text. It is a tuple: ("shard", path), ("row", shard's path, image's path), ("text", path).
+image or a sidecar (a row of a shard), a text. It is a tuple: ("shard", path), ("row", shard's path, file's path),
+("text", path). An image that has changed or gone counts towards too much of a change, a sidecar does not.
 """
 
 import io
@@ -19,7 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from year.repo import CARD, INDEX, RECORD, Head, Line
-from year.world import Dataset, Row, sha256
+from year.world import Dataset, Row, is_image, sha256
 
 MAX_CHANGE = 0.10  # of the published images that may be gone or other without a word (the default)
 BATCH = 5  # shards in a commit, as the rig sets it
@@ -77,8 +78,9 @@ class Asked:
     verification: str = "sample"
     accept_changes: int = 0
     hub: str = "well"
-    """`well` (also where it fails now and then), `away`, `lies` (sends other bytes for shards), `ignores` (has rules by
-    which it does not take shards)."""
+    """`well` (also where it fails now and then), `away`, `lies` (sends other bytes for shards)."""
+    ignores: bool = False
+    """Whether the repo has rules by which the Hub does not take shards."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Oracle:
     maybe: dict[str, str] = field(default_factory=dict)
     """Those of a run that was killed, or lost the Hub, before it could be seen whether it remembers them."""
     removed: set[str] = field(default_factory=set)
-    """Images that left the repo by a decision, and were not published again since."""
+    """Images and sidecars that left the repo by a decision, and were not published again since."""
     takes_over: bool = False
     """Whether the last push had a reason to take an open gate over."""
     without: frozenset[str] = frozenset()
@@ -204,7 +206,7 @@ class Oracle:
         other = self._asks(asked, want, seen.before) and not self._shown(want, seen.before)
         self.takes_over = bool(want.todo or seen.killed or not same(seen.before, seen.after) or other)
         self._accept(seen, asked, many)
-        self.removed -= asked.dataset.images.keys() & images_of(seen.before).keys()
+        self.removed -= asked.dataset.rows.keys() & rows_of(seen.before).keys()
         self._published(seen, asked, want)
         self._staged_for(seen, want)
         if not seen.killed:
@@ -240,12 +242,12 @@ class Oracle:
         return gone + sum(image in now and now[image] != digest for image, digest in published.items())
 
     def back(self, before: Head, dataset: Dataset) -> set[str]:
-        """Return the images of the dataset that left the repo by a decision, or whose whole subject did."""
-        published = images_of(before)
+        """Return the files of the dataset that left the repo by a decision, or whose whole subject did."""
+        published = rows_of(before)
         whole = {image.split("/")[0] for image in self.removed} - {image.split("/")[0] for image in published}
         return {
             image
-            for image in dataset.images
+            for image in dataset.rows
             if image not in published and (image in self.removed or image.split("/")[0] in whole)
         }
 
@@ -264,8 +266,7 @@ class Oracle:
         """Note what was accepted to be gone. It is not asked about again as long as it is gone."""
         assert asked.dataset is not None
         now = asked.dataset.images
-        lines = ours(seen.before.record).values()
-        gone = {image: digest for line in lines for image, digest in line.images.items() if image not in now}
+        gone = {image: digest for image, digest in images_of(seen.before).items() if image not in now}
         decided = self.kept.images | (self.gate.removals.images if self.gate else frozenset())
         given = bool(many) and asked.accept_changes == many
         accepted = {image: digest for image, digest in gone.items() if given and image not in decided}
@@ -359,7 +360,8 @@ class Oracle:
         changed = [path for path, data in seen.after.files.items() if seen.before.files.get(path) != data]
         allowed = sum(len(seen.after.files[path]) * OVERHEAD + PER_FILE for path in changed)
         agree(seen.content <= allowed, f"{seen.content} bytes of content sent for {len(changed)} changed files")
-        if self.quiet is not None and self.quiet.files == asked.dataset.files and asked.hub == "well":  # type: ignore[union-attr]
+        still = self.quiet is not None and asked.dataset is not None and self.quiet.files == asked.dataset.files
+        if still and asked.hub == "well" and not asked.ignores:
             agree(same(seen.before, seen.after) and not seen.commits, "a commit, although nothing was changed")
         most = math.ceil(len(want.todo) / BATCH) + 2
         agree(seen.commits <= most, f"{seen.commits} commits for {len(want.todo)} shards")
@@ -414,7 +416,7 @@ class Oracle:
                 agree(named(removal, seen.evidence), f"the gate does not name {removal}")
 
     def _states(self, seen: Seen, asked: Asked, want: "Want") -> Collection[str]:
-        if asked.hub == "ignores" and want.todo - want.broken:
+        if asked.ignores and want.todo - want.broken:
             return NOT_TAKEN
         if want.broken:
             return {"ShardsFailed"} | ({"VerificationFailed"} if asked.hub == "lies" or self.failed else set())
@@ -670,9 +672,14 @@ def images_in(removal: Removal, before: Head) -> Collection[str]:
     return {removal[2]} if removal[0] == "row" else ()
 
 
+def rows_of(head: Head) -> dict[str, str]:
+    """Return the images and sidecars that the record says are published: path -> sha256."""
+    return {path: digest for line in ours(head.record).values() for path, digest in line.images.items()}
+
+
 def images_of(head: Head) -> dict[str, str]:
     """Return the images that the record says are published: path -> sha256."""
-    return {image: digest for line in ours(head.record).values() for image, digest in line.images.items()}
+    return {path: digest for path, digest in rows_of(head).items() if is_image(path)}
 
 
 def ours(record: Mapping[str, Line]) -> dict[str, Line]:

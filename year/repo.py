@@ -33,7 +33,7 @@ class Line:
     size: int
     rows: int
     images: Mapping[str, str]
-    """The sha256 of each image, by its path."""
+    """The sha256 of each file in the shard, by its path."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Head:
 
 
 def rows_of(data: bytes) -> dict[str, Row] | None:
-    """Return the rows of a shard by their images' paths, or None if the bytes are no shard."""
+    """Return the rows of a shard by their files' paths, or None if the bytes are no shard."""
     key = sha256(data)
     if key not in _rows:
         _rows[key] = _read_rows(data)
@@ -99,7 +99,7 @@ def _read_rows(data: bytes) -> dict[str, Row] | None:
         return None
     rows = {}
     for row in table.to_pylist():
-        content = row["nifti"]["bytes"]
+        content = row["nifti"]["bytes"] if row["kind"] == "image" else row["content"]
         assert row["size"] == len(content) and row["sha256"] == sha256(content), f"{row['path']}: size or sha256 column"
         participant = json.loads(row["participant"] or "{}")
         participant.pop("participant_id", None)

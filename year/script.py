@@ -194,6 +194,15 @@ def sidecar_edited(scene: Scene, night: Night) -> str | None:
     return path
 
 
+def sidecar_taken_out(scene: Scene, night: Night) -> str | None:
+    paths = sorted(p for p in scene.world.files if p.startswith("sub-") and p.endswith(".json"))
+    if not paths:
+        return None
+    path = scene.draw.choice(paths)
+    scene.world.take(path, [path])
+    return path
+
+
 def participants_edited(scene: Scene, night: Night) -> str | None:
     sub = scene.draw.choice(scene.world.subjects)
     scene.world.people[sub]["age"] = str(scene.draw.randrange(20, 89))
@@ -440,6 +449,7 @@ EVENTS: dict[str, tuple[int, Event]] = {
     "image taken out": (5, image_taken_out),
     "something returns": (5, thing_returns),
     "sidecar edited": (5, sidecar_edited),
+    "sidecar taken out": (2, sidecar_taken_out),
     "participants edited": (4, participants_edited),
     "text edited": (4, text_edited),
     "text withdrawn": (4, text_withdrawn),

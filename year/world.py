@@ -23,6 +23,7 @@ SHAPE = (12, 12, 10)  # voxels of an image: some kB
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
 IMAGE = re.compile(r"(?P<sub>sub-[A-Za-z0-9]+)/(?:(?P<ses>ses-[A-Za-z0-9]+)/)?[a-z]+/[^/]+\.nii\.gz")
+ROW = re.compile(IMAGE.pattern.replace("nii\\.gz", "(?:nii\\.gz|json)"))
 
 
 def sha256(data: bytes) -> str:
@@ -32,13 +33,13 @@ def sha256(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a shard, as far as it says something of an image that is judged."""
+    """A row of a shard, an image or a sidecar, as far as it says something that is judged."""
 
     sha256: str
     metadata: str
-    """The sidecars that apply, merged: JSON with sorted keys."""
+    """Of an image, the sidecars that apply, merged: JSON with sorted keys."""
     participant: str
-    """The subject's row of the participants table, likewise, without its name."""
+    """Of an image, the subject's row of the participants table, likewise, without its name."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,28 @@ class Dataset:
 
     @cached_property
     def shards(self) -> dict[str, dict[str, Row]]:
-        """The rows of each shard that a publication of it has: the shard's path in the repo -> image path -> row."""
+        """The rows of each shard that a publication of it has: the shard's path in the repo -> file's path -> row."""
         shards: dict[str, dict[str, Row]] = {}
         people = self.people
         for path, data in sorted(self.files.items()):
-            if found := IMAGE.fullmatch(path):
+            if found := ROW.fullmatch(path):
                 sub, ses = found["sub"], found["ses"]
                 shard = f"data/{sub}/{'_'.join(filter(None, (sub, ses)))}.parquet"
-                participant = as_json(people.get(sub, {}))
-                shards.setdefault(shard, {})[path] = Row(sha256(data), as_json(self.metadata(path)), participant)
+                row = Row(sha256(data), as_json({}), as_json({}))
+                if is_image(path):
+                    row = Row(row.sha256, as_json(self.metadata(path)), as_json(people.get(sub, {})))
+                shards.setdefault(shard, {})[path] = row
         return shards
+
+    @cached_property
+    def rows(self) -> dict[str, str]:
+        """The sha256 of each image and of each sidecar in a subject's folder, by its path."""
+        return {path: row.sha256 for rows in self.shards.values() for path, row in rows.items()}
 
     @cached_property
     def images(self) -> dict[str, str]:
         """The sha256 of each image, by its path."""
-        return {path: row.sha256 for rows in self.shards.values() for path, row in rows.items()}
+        return {path: digest for path, digest in self.rows.items() if is_image(path)}
 
     @cached_property
     def people(self) -> dict[str, dict[str, str]]:
@@ -89,16 +97,22 @@ class Dataset:
 
     @cached_property
     def left_out(self) -> list[str]:
-        """The files that are neither images nor texts nor sidecars of an image, sorted."""
-        used = {f"{image.removesuffix('.nii.gz')}.json" for image in self.images}
-        return sorted(path for path in self.files if path not in self.images and path not in used and not is_text(path))
+        """The files that are neither rows nor texts, sorted."""
+        return sorted(path for path in self.files if path not in self.rows and not is_text(path))
 
     def broken(self, path: str) -> bool:
-        """Return whether an image cannot be read to its end."""
+        """Return whether a file is an image that cannot be read to its end."""
+        if not is_image(path):
+            return False
         try:
             return len(gzip.decompress(self.files[path])) != 352 + 2 * SHAPE[0] * SHAPE[1] * SHAPE[2]
         except (OSError, EOFError, zlib.error):
             return True
+
+
+def is_image(path: str) -> bool:
+    """Return whether a file is an image."""
+    return path.endswith(".nii.gz")
 
 
 def is_text(path: str) -> bool:
