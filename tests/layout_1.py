@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd
 
@@ -19,8 +21,11 @@ from tasks.plan import plan
 from tasks.record.change import identity_of
 from tasks.record.remote import INDEX, read_remote
 from tasks.stage import stage
+from tasks.values.kinds import is_image
 from tasks.values.models import PublishedShard
 from tasks.write import WRITER_SETTINGS
+
+Line = TypeVar("Line", bound=PublishedShard)
 
 CARD = "---\nlicense: cc0-1.0\n---\n"
 
@@ -44,8 +49,20 @@ def rewritten(shard: bytes, change: Callable[[pa.Table], pa.Table], one_group: b
 
 
 def as_layout_1(shard: bytes) -> bytes:
-    """A shard without the columns of layout 2."""
-    return rewritten(shard, lambda table: table.drop_columns([name for name in table.column_names if name in NEW]))
+    """A shard without the columns of layout 2, and without the rows that are no images."""
+    return rewritten(shard, _images_alone)
+
+
+def _images_alone(table: pa.Table) -> pa.Table:
+    images = table.filter(pc.equal(table["kind"], "image"))
+    return images.drop_columns([name for name in table.column_names if name in NEW])
+
+
+def line_of_layout_1(line: Line, data: bytes) -> Line:
+    """The line of a shard that became these bytes by `as_layout_1`."""
+    images = tuple(one for one in line.images if is_image(one.path))
+    facts = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "rows": len(images), "images": images}
+    return line.model_copy(update=facts)
 
 
 def publish_as_layout_1(hub: Hub, source: Path, staging: Staging) -> dict[str, PublishedShard]:
@@ -63,8 +80,7 @@ def publish_as_layout_1(hub: Hub, source: Path, staging: Staging) -> dict[str, P
         receipt = stage(spec, source, staging)
         data = as_layout_1((staging.folder / receipt.file).read_bytes())
         digest = hashlib.sha256(b"layout 1" + spec.digest.encode()).hexdigest()
-        changed = {"digest": digest, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        lines[spec.path] = receipt.line().model_copy(update=changed)
+        lines[spec.path] = line_of_layout_1(receipt.line(), data).model_copy(update={"digest": digest})
         files.append(CommitOperationAdd(spec.path, data))
     texts = side_files(dataset)
     besides = Besides(lambda record, existing: CARD, texts, as_recorded(texts), identity_of(dataset))

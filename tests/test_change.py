@@ -486,7 +486,7 @@ def test_what_is_gone_and_was_confirmed_with_what_is_back_is_not_counted_again(
     root, (one, other, *_) = tmp_path / "staging-root", sorted(bids.glob("sub-*"))
     push(bids, target, root)
     make(bids, ["N1"], study=2)
-    back = [image.relative_to(bids).as_posix() for image in images_of(bids) if "sub-N1" in image.parts]
+    back = [file.relative_to(bids).as_posix() for file in (bids / "sub-N1").rglob("*.*")]
     write_removed(Staging.of(root, target.target), RemovedBefore(images=dict.fromkeys(back, "2026-11-20")))
     shutil.rmtree(one)
     stopped = push(bids, target, root)

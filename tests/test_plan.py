@@ -47,7 +47,8 @@ def digest(one: Image, writer: dict[str, object] = WRITER) -> str:
 def test_a_session_is_a_shard_and_a_subject_without_sessions_is_one(tmp_path: Path) -> None:
     planned = plan(load(bids.two_sessions(tmp_path)), WRITER)
 
-    assert [(shard.path, shard.name, [one.path.rpartition("/")[2] for one in shard.images]) for shard in planned] == [
+    assert [(shard.path, shard.name, [one.path.rpartition("/")[2] for one in shard.rows]) for shard in planned] == [
+        ("data/sub-01/sub-01.parquet", "sub-01", ["sub-01_sessions.tsv"]),
         (
             "data/sub-01/sub-01_ses-a.parquet",
             "sub-01_ses-a",
@@ -55,6 +56,10 @@ def test_a_session_is_a_shard_and_a_subject_without_sessions_is_one(tmp_path: Pa
                 "sub-01_ses-a_T1w.nii.gz",
                 "sub-01_ses-a_desc-lesion_mask.nii.gz",
                 "sub-01_ses-a_task-rest_bold.nii.gz",
+                "sub-01_ses-a_T1w.json",
+                "sub-01_ses-a_desc-lesion_mask.json",
+                "sub-01_ses-a_task-rest_bold.json",
+                "sub-01_ses-a_scans.tsv",
             ],
         ),
         ("data/sub-01/sub-01_ses-b.parquet", "sub-01_ses-b", ["sub-01_ses-b_T1w.nii"]),
@@ -246,4 +251,4 @@ shards = plan(load(Path(sys.argv[1])), {})
 print(len(shards), sum(".json" in path for path in opened) > 0, sum(".nii" in path for path in opened))
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
-    assert done.stdout == "3 True 0\n"
+    assert done.stdout == "4 True 0\n"

@@ -44,7 +44,9 @@ class ShardCheck(Value):
     rows: int
     how: Literal["listing", "read back"]
     recordings: int = 0
-    """The number of rows that are files of recordings. The others are images."""
+    """The number of rows that are files of recordings."""
+    beside: int = 0
+    """The number of rows that are files beside images and recordings. The rest are images."""
 
 
 class VerificationReport(Value):
@@ -310,7 +312,7 @@ class RemovalPlan(Value):
     pictures: tuple[str, ...] = ()
     """Pictures of the card that show images which leave the repo."""
     rows: Mapping[str, tuple[str, ...]] = {}
-    """Path of a shard -> the images and files of recordings that its new version no longer has."""
+    """Path of a shard -> the files that its new version no longer has."""
     kept: tuple[Kept, ...] = ()
 
     @property
@@ -320,7 +322,7 @@ class RemovalPlan(Value):
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """The images and files of recordings that leave as rows of shards which stay."""
+        """The files that leave as rows of shards which stay."""
         return tuple(path for of in self.rows.values() for path in of)
 
     def __bool__(self) -> bool:

@@ -34,7 +34,7 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
-from tasks.values.kinds import counted, noun
+from tasks.values.kinds import DATA, counted, noun
 from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
 from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
@@ -46,6 +46,7 @@ NEXT_WAVE = "start push-bids again once they are gone, or leave it to the nightl
 NAMED = 3  # shards, subjects or files in a sentence
 LONGEST_NOTE = 120  # characters of a person's note in a sentence
 ASK_AGAIN = 'To be asked about that again, start push-bids/manual with removed="ask again".'
+BESIDE = "sidecars, tables and others"  # in a table of suffixes
 LISTED = 50  # rows of a list in an artifact; a longer one says how many more there are
 
 
@@ -209,7 +210,7 @@ def how_verified(report: VerificationReport) -> str:
     if not report.read_back:
         return listed
     read = f"{listed}; {report.read_back:,} of them read back byte for byte ({size(report.bytes_read_back)})"
-    if not report.images_decoded:  # recordings alone: they are compared, and there is nothing to decode
+    if not report.images_decoded:  # only images are decoded; all other files are compared
         return read
     return f"{read} and {number(report.images_decoded, 'image')} in them decoded"
 
@@ -279,7 +280,7 @@ def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], g
 
 
 def _inside(receipts: Sequence[Receipt]) -> str:
-    """Return how many images and files of recordings these shards hold."""
+    """Return how many images, files of recordings and other files these shards hold."""
     return counted(image.path for receipt in receipts for image in receipt.images)
 
 
@@ -415,7 +416,7 @@ def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
     parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
-        what = "files" if any(check.recordings for check in read) else "images"
+        what = "files" if any(check.recordings or check.beside for check in read) else "images"
         parts += ["## Read back, byte for byte", table(["shard", "size", what, "sha256"], rows)]
     return parts
 
@@ -698,11 +699,15 @@ def dry_run(
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for image in (image for shard in work.missing for image in shard.images):
-        rows[image.suffix] += 1
-        sizes[image.suffix] += image.size
+    rows_there[BESIDE] = len(dataset.files)
+    for image in (image for shard in work.missing for image in shard.rows):
+        what = image.suffix if image.kind in DATA else BESIDE
+        rows[what] += 1
+        sizes[what] += image.size
     by_suffix = [
-        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"] for suffix, count in rows_there.most_common()
+        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"]
+        for suffix, count in rows_there.most_common()
+        if count
     ]
     verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
     parts = [
