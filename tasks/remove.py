@@ -72,11 +72,11 @@ def plan_removal(
             kept.append(Kept(file=path, why=why))
     rows = {}
     for path, images in approved.rows.items():
-        line, gone = remote.record.shards.get(path), now.rows.get(path, ())
-        if line is not None and gone and approved.allows(path, gone, line):
-            rows[path] = gone
+        if path in now.rows and approved.allows(path, now):
+            rows[path] = now.rows[path]
         else:
-            back = "its images are in the dataset again" if not gone else "it is not as the gate showed it"
+            back = f"its {noun(images)}s are in the dataset again"
+            back = "it is not as the gate showed it" if path in now.rows else back
             kept.append(Kept(file=path, why=f"{back} ({len(images)} {noun(images)}s were approved)"))
     return RemovalPlan(
         commit=remote.commit,

@@ -286,13 +286,21 @@ def test_a_line_without_a_file_or_of_no_file_of_ours_hides_no_removal_after_it_a
 
 
 def test_only_rows_that_were_all_approved_of_the_very_shard_may_go() -> None:
-    now = line(ONE, T1W, BOLD)
-    approved = removals(rows={ONE: (T1W, BOLD)})
-    assert approved.allows(ONE, (T1W,), now) and approved.allows(ONE, (T1W, BOLD), now)
-    assert not approved.allows(ONE, (T1W, "sub-1/anat/sub-1_T2w.nii.gz"), now)
-    assert not approved.allows(ONE, (T1W,), line(ONE, T1W, BOLD, sha256="0" * 64))
-    assert not approved.allows(TWO, (T1W,), line(TWO, T1W)) and not Removals().allows(ONE, (T1W,), now)
-    assert not removals({ONE: (T1W, BOLD)}).allows(ONE, (T1W,), now)  # the whole shard is another question
+    one, both = removals(rows={ONE: (T1W,)}), removals(rows={ONE: (T1W, BOLD)})
+    assert both.allows(ONE, one) and both.allows(ONE, both) and not one.allows(ONE, both)
+    assert not both.allows(TWO, removals(rows={TWO: (T1W,)})) and not Removals().allows(ONE, one)
+    assert not removals({ONE: (T1W, BOLD)}).allows(ONE, one)  # the whole shard is another question
+
+
+def test_rows_of_a_shard_that_somebody_has_overwritten_since_are_another_question() -> None:
+    record = record_of([line(ONE, T1W, BOLD)])
+    plan = (spec("sub-1", T1W),)
+    approved = find_removals(plan, record, listing_of(record), ())
+    assert approved.rows == {ONE: (BOLD,)} and approved.allows(ONE, approved)
+    theirs = Listing("d" * 40, {ONE: ListedFile(ONE, 9, "0" * 64)})
+    now = find_removals(plan, record, theirs, ())
+    assert now.rows == approved.rows and not approved.allows(ONE, now)
+    assert now.allows(ONE, find_removals(plan, record, theirs, ()))  # asked about what is there now, it may go
 
 
 def test_of_what_is_to_be_decided_exactly_what_was_decided_is_left_out() -> None:

@@ -135,11 +135,7 @@ def decide(
     approved = approved or Removals()
     for spec in plan:
         line = record.shards.get(spec.path)
-        if (
-            line is not None
-            and spec.path in removals.rows
-            and not approved.allows(spec.path, removals.rows[spec.path], line)
-        ):
+        if spec.path in removals.rows and not approved.allows(spec.path, removals):
             held_back.append(spec)
             continue
         if (

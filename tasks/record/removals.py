@@ -80,7 +80,9 @@ class Removals(Value):
     """Path of a shard that is held back -> paths of the files that its new version would no longer have."""
     texts: tuple[str, ...] = ()
     published: Mapping[str, PublishedFile] = {}
-    """Each file that is named above, as it is published."""
+    """Each file that is named above, as it is published. A shard that would lose rows is as the repo holds it: somebody
+    else may have changed it, and what a person approves is about the shard that they are shown.
+    """
 
     def __bool__(self) -> bool:
         return bool(self.shards or self.rows or self.texts)
@@ -136,15 +138,15 @@ class Removals(Value):
             published={**self.published, **other.published},
         )
 
-    def allows(self, path: str, images: Iterable[str], line: PublishedShard) -> bool:
-        """Return whether these rows of a shard are all named here, and the shard is still the one that was meant.
+    def allows(self, path: str, now: "Removals") -> bool:
+        """Return whether all rows that a shard would lose are named here, and it is still the shard that was meant.
 
         Args:
             path: the shard's path in the repo.
-            images: the paths of the images in these rows.
-            line: the shard's present line in the record.
+            now: what would go now.
         """
-        return set(images) <= set(self.rows.get(path, ())) and self.published.get(path) == as_file(line)
+        named = set(now.rows[path]) <= set(self.rows.get(path, ()))
+        return named and self.published.get(path) == now.published[path]
 
     def sentence(self) -> str:
         """Return one line that counts the removals and names the first of each kind."""
@@ -208,7 +210,13 @@ def find_removals(
     named: dict[str, PublishedShard | PublishedText] = {path: record.shards[path] for path in (*shards, *rows)}
     named |= {path: record.texts[path] for path in gone_texts}
     published = {path: as_file(line) for path, line in named.items()}
+    published |= {path: _as_listed(listing.files[path], record.shards[path]) for path in rows}
     return Removals(shards=shards, rows=rows, texts=gone_texts, published=published)
+
+
+def _as_listed(listed: ListedFile, line: PublishedShard) -> PublishedFile:
+    """Return a shard as the repo holds it. The listing of a file that is not in LFS has no sha256: then as recorded."""
+    return PublishedFile(size=listed.size, sha256=listed.sha256) if listed.sha256 else as_file(line)
 
 
 def rows_gone(spec: ShardSpec, line: PublishedShard) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -132,7 +133,7 @@ def images_on(hub: Hub) -> dict[str, str]:
     head = hub.head()
     for path in shards_on(hub):
         rows = pq.read_table(io.BytesIO(hub.read(path, head) or b""), columns=["path", "nifti"])
-        for row in rows.to_pylist():
+        for row in filter(itemgetter("nifti"), rows.to_pylist()):
             assert row["path"] not in found, f"{row['path']} is in two shards"
             found[row["path"]] = hashlib.sha256(row["nifti"]["bytes"]).hexdigest()
     return found
