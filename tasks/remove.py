@@ -72,7 +72,7 @@ def plan_removal(
             kept.append(Kept(file=path, why=why))
     rows = {}
     for path, images in approved.rows.items():
-        if path in now.rows and approved.allows(path, now):
+        if path in now.rows and path in remote.record.shards and approved.allows(path, now):
             rows[path] = now.rows[path]
         else:
             back = f"its {noun(images)}s are in the dataset again"
