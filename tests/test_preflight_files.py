@@ -1,6 +1,7 @@
 """Preflight of files beside images: sidecars, tables and surfaces are looked through, and stripped, as files too."""
 
 import gzip
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 from tasks.card.body import _allowed
 from tasks.disk.content_cache import ContentCache
 from tasks.disk.staging import Staging
+from tasks.embed import Changed
 from tasks.load import load
 from tasks.load.rows import LOOKED_THROUGH
 from tasks.plan import plan
@@ -402,6 +404,20 @@ def test_a_damaged_or_absent_table_is_left_to_staging_and_not_left_out(tmp_path:
     files = {DEFLATED: zipped("csf\tdob\n" + os.urandom(4000).hex() + "\n")[:-900], SIDECAR: link}
     dataset, _ = check(load(bids.one_subject(tmp_path, files)), Statement("no faces", (), ("dob",)))
     assert {file.path for file in dataset.files} == {DEFLATED, SIDECAR}
+
+
+def test_a_sidecar_that_is_fetched_after_strip_has_looked_for_it_is_not_published_with_the_field(
+    tmp_path: Path,
+) -> None:
+    data = b'{"dob": "1960-01-02"}'
+    pointer = f"/annex/objects/MD5-s{len(data)}--{hashlib.md5(data).hexdigest()}\n"
+    root = bids.one_subject(tmp_path / "bids", {SIDECAR: pointer})
+    times = (root / SIDECAR).stat()
+    dataset, _ = check(load(root), Statement("no faces", (), ("dob",)))
+    (root / SIDECAR).write_bytes(data)
+    os.utime(root / SIDECAR, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(Changed, match=SIDECAR):
+        staged(dataset, tmp_path / "staging")
 
 
 def test_a_field_that_only_a_file_beside_the_images_has_counts_as_found(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, cast
 
+from tasks.bids.annex import stand_in
 from tasks.bids.text import LINE_END, NotText, decode
 from tasks.preflight.description import of_a_visit
 from tasks.preflight.fields import check_json
@@ -42,6 +43,7 @@ LARGE = 1 << 20  # bytes: of files that are larger, one at a time is in memory
 MAX_WHOLE = 64 << 20  # bytes of a file that has to be in memory as a whole; no JSON of BIDS has a tenth of it
 PORTION = 8 << 20  # bytes of a table that are looked through at a time
 STEP = 256 << 10  # bytes of an XML text
+START = 1024  # bytes by which the stand-in of a file that is not fetched is known
 
 
 def check_beside(files: Iterable[Image], root: Path, found: Findings) -> None:
@@ -53,7 +55,7 @@ def check_beside(files: Iterable[Image], root: Path, found: Findings) -> None:
             return _broken(file, root)
 
     with ThreadPoolExecutor(READERS) as readers:
-        for findings in readers.map(broken, (file for file in files if file.fetched or file.content is not None)):
+        for findings in readers.map(broken, files):
             found.add_all(findings)
 
 
@@ -65,7 +67,9 @@ def _broken(file: Image, root: Path) -> tuple[Finding, ...]:
     found = Findings()
     try:
         with BytesIO(file.content) if file.content is not None else (root / file.path).open("rb") as stream:
-            look(file, stream, found)
+            if not stand_in(stream.read(START)):
+                stream.seek(0)
+                look(file, stream, found)
     except NotReadable as error:
         found.add("unreadable", str(error), file.path)
     except NotText as error:

@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
+from tasks.bids.annex import stand_in
 from tasks.bids.text import LINE_END, MISSING, NotText, Row, columns_of, decode, to_json
 from tasks.preflight.description import OF_BIDS
 from tasks.preflight.fields import is_description, names_in, parsed
@@ -41,6 +42,8 @@ _READ = ("json", "tsv", "csv")
 READERS = 8  # threads: the time is spent waiting for the disk
 MAX_WHOLE = 64 << 20  # bytes of a file, inflated: it is held in memory, and so is what is left of it
 MAX_SEARCHED = 64 << 10  # bytes of a file that strip does not change, and in which a name is looked for
+START = 1024  # bytes by which the stand-in of a file that is not fetched is known
+NEVER = 0  # ns: the time of modification that no file has
 STORED = 65535  # bytes of a block of a gzip stream that is not deflated (RFC 1951, 3.2.4)
 
 
@@ -208,18 +211,24 @@ def _described(description: Mapping[str, object], fields: _Fields) -> dict[str, 
 def _file(file: Image, root: Path, fields: _Fields) -> Image | None:
     """Return a file beside images and recordings without the fields, or None if it may have them and cannot be read.
 
-    One that is not fetched, or of which the gzip stream is damaged, stays as it is: it cannot be staged.
+    One that is not fetched, or of which the gzip stream is damaged, stays as it is: it cannot be staged. If it is
+    fetched meanwhile, staging takes it for one that has changed, and does not publish what nobody has stripped.
     """
     name = file.path.lower().removesuffix(".gz")
-    if file.kind not in ("sidecar", "table") or not name.endswith(_READ) or not file.fetched:
+    if file.kind not in ("sidecar", "table") or not name.endswith(_READ):
         return file
     zipped = file.path.lower().endswith(".gz")
     try:
         with (root / file.path).open("rb") as stream:
+            if stand_in(stream.read(START)):
+                return replace(file, mtime_ns=NEVER)
+            stream.seek(0)
             inflated = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if zipped else stream
             data = inflated.read(MAX_WHOLE + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         return file
+    except FileNotFoundError:
+        return replace(file, mtime_ns=NEVER)
     except OSError:
         return None
     if len(data) > MAX_WHOLE:

@@ -91,7 +91,7 @@ RULES: dict[RuleName, Rule] = {
         'Hub documentation, "Licenses"',
     ),
     "unreadable": Rule(
-        "tables and JSON that cannot be read, so nobody has looked for people in them",
+        "tables, JSON and surfaces that cannot be read, so nobody has looked for people in them",
         "Mend the file at the line that is named, or name the file in exclude to leave it out. If it has to stay as it "
         "is, look through it yourself, and allow it.",
         'BIDS specification, "Tabular files" and "Key-value files (dictionaries)"',
@@ -134,9 +134,9 @@ RULES: dict[RuleName, Rule] = {
         f"{_DICOM}, option Clean Descriptors",
     ),
     "header-text": Rule(
-        "free text in NIfTI headers: it may hold names",
-        "Look at it (nibabel: header['descrip']), and write the images without it if it does.",
-        f"{_NIFTI}: data_type, db_name, descrip, aux_file, intent_name",
+        "free text in NIfTI headers and in the metadata of surfaces: it may hold names",
+        "Look at it (nibabel: header['descrip']; of surfaces, meta), and write the files without it if it does.",
+        f"{_NIFTI}: data_type, db_name, descrip, aux_file, intent_name; GIFTI 1.0 and CIFTI-2: MetaData",
     ),
     "header-extension": Rule(
         "extensions of NIfTI headers: they may hold names",
@@ -145,7 +145,7 @@ RULES: dict[RuleName, Rule] = {
     ),
 }
 STOPS: tuple[Stop, ...] = get_args(Stop)
-#: Rules about the headers of images and recordings. Only those that a run is about to publish are looked at.
+#: Rules about the headers of images, recordings and surfaces. Only those that a run is about to publish are looked at.
 OF_HEADERS = frozenset(("dicom-header", "recording-header", "recording-unchecked", "header-text", "header-extension"))
 #: Rules that stop a push, and that sidecars and tables may break which no image uses. Of those files too, only the ones
 #: that a run is about to publish are looked at.
