@@ -76,7 +76,9 @@ def grey(pairs: dict[str, str], descrip: str = "") -> bytes:
     image = Cifti2Image(np.zeros((1, 4), np.float32), header)
     image.nifti_header["descrip"] = descrip.encode()
     image.update_headers()
-    return bytes(image.to_bytes())
+    data = bytearray(image.to_bytes())
+    data[508:524] = b"ConnDenseScalar\0"  # the field intent_name as CIFTI-2 has it, and nibabel leaves empty
+    return bytes(data)
 
 
 # --- what is found ---

@@ -36,7 +36,8 @@ _HARMLESS = re.compile(
     r"(?:FSL ?)?\d+(?:\.\d+)+(?:[:+-][0-9a-f.]+)?"  # FSL, FreeSurfer
     r"|(?:TE|Time|phase|mb|dwell|PE|TR|TI|FA|te|b)=[-+\d.]+(?:[; ]+(?:TE|Time|phase|mb|dwell|PE|TR|TI|FA|te|b)=[-+\d.]+)*"  # dcm2niix  # noqa: E501
     r"|spm(?:\d+)? ?- ?[a-z -]+|SPM(?:\d+)? compatible|4D image|3D image"
-    r"|FreeSurfer(?: [A-Z][a-z]{2} [ \d]\d \d{4})?|nibabel|ITK|dsr|mat|Mask|mask",
+    r"|FreeSurfer(?: [A-Z][a-z]{2} [ \d]\d \d{4})?|nibabel|ITK|dsr|mat|Mask|mask"
+    r"|Conn(?:Dense|Parcel|PP|Unknown)[A-Za-z]*",  # the intents of CIFTI-2
 )
 _CODES = {2: "DICOM", 4: "AFNI", 6: "comment", 8: "XCEDE", 10: "JIM", 12: "workflow", 14: "FreeSurfer", 16: "pypickle",
           18: "MiND", 32: "CIFTI", 40: "eval", 42: "MATLAB", 44: "quantiphyse", 46: "MRS"}  # fmt: skip
