@@ -124,9 +124,11 @@ def push_bids(
         exclude: Patterns of files that are not published, as a .gitignore has them, relative to source, such as
             sub-07/, *_T2w.nii.gz or /derivatives/old/. What is published already and is named here is a removal.
         include: Patterns of files that are published although exclude names them, or although they are hidden or in
-            sourcedata, code or stimuli. What is hidden or there comes back only by a pattern that names the folder.
-        strip: Fields of sidecars and columns of tables that are left out of what is published. The source is not
-            touched.
+            sourcedata, code or stimuli, or of a name or format that BIDS has not. What is hidden or in such a folder
+            comes back only by a pattern that names the folder. The check does not look into a file of a format that it
+            does not know: to name it here is to say that you have.
+        strip: Fields of sidecars and columns of tables that are left out of what is published, of the files themselves
+            too. The source is not touched.
         allow: What would stop this push, and you lift. personal-data:name lifts the findings of that rule in that
             field, personal-data alone all that it finds; what stops the push names the entry that lifts it. What was
             lifted stands on the card and in the run, an entry that lifts nothing in the run. Lift unreadable only for

@@ -54,6 +54,8 @@ def plant(root: Path) -> None:
     rest = ("InstitutionName", "InstitutionAddress", "DeviceSerialNumber", "StationName", "ProtocolName",
             "ImageComments", "ProcedureStepDescription")  # fmt: skip
     _add(sidecars[3], {name: of[name] for name in rest})
+    of_no_image = sidecars[0].with_name(sidecars[0].name.replace(".json", "").rpartition("_")[0] + "_PDT2.json")
+    of_no_image.write_text(json.dumps({"PatientName": of["PatientName"]}))
     _add(root / "dataset_description.json", {"License": of["License"]})
     _plant_tables(root, of)
     first, second, *_ = sorted(root.glob("sub-*/ses-*/anat/*.nii.gz"))

@@ -42,7 +42,9 @@ def found(root: Path, statement: Statement = STATED) -> dict[tuple[str, str], Fi
 
 def everything(dataset: Dataset) -> str:
     """All that would be published of a dataset but its images."""
-    rows = [repr(image) for image in dataset.images]
+    rows = [repr(row) for row in dataset.rows]
+    files = [file.content or Path(dataset.root, file.path).read_bytes() for file in dataset.files]
+    rows += [gzip.decompress(data).decode() if data[:2] == b"\x1f\x8b" else data.decode("latin-1") for data in files]
     return "\n".join([*rows, *(data.decode("latin-1") for data in side_files(dataset).values())])
 
 
@@ -80,7 +82,7 @@ def test_without_the_statement_it_stops_and_says_what_to_give(whole: Path) -> No
 
 def test_everything_that_was_planted_is_found_and_named_without_its_value(planted: Path) -> None:
     dataset, result = check(load(planted), STATED)
-    findings = [*result.findings, *headers_of(dataset.images, planted)]
+    findings = result.with_more(headers_of(dataset.rows, planted)).findings
 
     assert PLANTED.keys() <= {(one.rule, one.field) for one in findings}
     extra = {(one.rule, one.field) for one in findings} - PLANTED.keys()
@@ -105,6 +107,7 @@ def test_what_was_planted_is_found_in_its_file(planted: Path) -> None:
 def test_what_is_stripped_is_nowhere_in_what_would_be_published_and_is_no_finding(planted: Path) -> None:
     fields = {field for (rule, field) in PLANTED if rule not in ("header-text", "header-extension", "licence-unknown")}
     dataset, result = check(load(planted), Statement("no faces", (), tuple(fields)))
+    assert not {one.rule for one in headers_of(dataset.files, planted)} - {"free-text"}
 
     assert {one.rule for one in result.findings} == {"free-text", "licence-unknown"}
     assert {one.field for one in result.warnings} == {"SeriesDescription"}

@@ -4,7 +4,6 @@ It also says what was stated when it was published: about faces, what was left o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
 from tasks.bids.text import NotText, columns_of, decode, from_json
@@ -16,7 +15,7 @@ from tasks.values.format import number, size
 from tasks.values.left_out import by_kind, by_reason
 from tasks.values.models import ENTITIES, Dataset
 from tasks.values.our_paths import LEFT_OUT
-from tasks.values.preflight_rules import OF_HEADERS, RULES, Checked, Defacing, RuleName
+from tasks.values.preflight_rules import RULES, Checked, Defacing, RuleName
 
 MAX_README = 20_000  # characters of the dataset's README on the card; the whole file is under bids/
 MAX_KINDS = 30  # kinds of files left out on the card: a FreeSurfer folder alone has dozens
@@ -188,16 +187,9 @@ def _stated(checked: Checked, published: PublishedRows) -> str:
 
 
 def _allowed(checked: Checked) -> dict[RuleName, set[str]]:
-    """Return the rules that were lifted, each with the fields.
-
-    What was lifted in headers of images is found only in the run that publishes them, and the card has to be the same
-    every night. So it has the operator's own words.
-    """
-    found = [(one.rule, one.field) for one in checked.lifted if one.rule not in OF_HEADERS]
-    words = (entry.partition(":") for entry in checked.statement.allow)
-    found += [(cast(RuleName, rule), field) for rule, _, field in words if rule in OF_HEADERS]
+    """Return the rules that were lifted, each with the fields. The card has to be the same every night."""
     allowed: dict[RuleName, set[str]] = {}
-    for rule, field in found:
+    for rule, field in checked.lifted_every_night:
         allowed.setdefault(rule, set()).update({field} if field else ())
     return allowed
 

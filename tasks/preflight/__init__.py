@@ -8,8 +8,8 @@ How it works:
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
-4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, and of
-   no others.
+4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, and
+   `beside` looks through the sidecars, tables and surfaces beside them. No other file is opened.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
 see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
+from tasks.preflight.beside import check_beside
 from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
@@ -31,7 +32,7 @@ from tasks.preflight.recordings import check_recordings
 from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity
-from tasks.values.kinds import is_image
+from tasks.values.kinds import KINDS, Kind, kind_of
 from tasks.values.models import Dataset, Image, ShardSpec
 from tasks.values.preflight_rules import Checked, Finding, Findings, PreflightStopped, Statement
 
@@ -78,7 +79,8 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
                 found.add("defacing", "", image.path)
     if validate:
         check_validity(Path(dataset.root), found)
-    return dataset, Checked(statement, found.grouped(), unstripped)
+    in_part = any(file.kind in ("sidecar", "table") for file in dataset.files)
+    return dataset, Checked(statement, found.grouped(), unstripped, in_part)
 
 
 def shows_a_head(image: Image) -> bool:
@@ -91,11 +93,18 @@ def shows_a_head(image: Image) -> bool:
     )
 
 
-def headers_of(images: Sequence[Image], source: Path) -> tuple[Finding, ...]:
-    """Return what the headers of these images and recordings hold besides the image or the samples."""
+def headers_of(rows: Sequence[Image], source: Path) -> tuple[Finding, ...]:
+    """Return what the headers of these images and recordings hold besides the image or the samples.
+
+    Of the files beside them it is what is found anywhere in the file.
+    """
     found = Findings()
-    check_headers([image for image in images if is_image(image.path)], source, found)
-    check_recordings([image for image in images if not is_image(image.path)], source, found)
+    of_kind: dict[Kind, list[Image]] = {kind: [] for kind in KINDS}
+    for row in rows:
+        of_kind[kind_of(row.path)].append(row)
+    check_headers(of_kind["image"], source, found)
+    check_recordings(of_kind["recording"], source, found)
+    check_beside([*of_kind["sidecar"], *of_kind["table"], *of_kind["other"]], source, found)
     return found.grouped()
 
 
@@ -110,5 +119,5 @@ def check_dataset(dataset: Dataset, statement: Statement, validate: bool) -> tup
 
 @task(name="check-headers", task_run_name="check the files' headers", cache_policy=NO_CACHE, persist_result=False)
 def check_images(shards: Sequence[ShardSpec], source: Path) -> tuple[Finding, ...]:
-    """Do `headers_of` as a task, for the images of the shards that are to be published."""
-    return headers_of([image for shard in shards for image in shard.images], source)
+    """Do `headers_of` as a task, for the files of the shards that are to be published."""
+    return headers_of([row for shard in shards for row in shard.rows], source)

@@ -22,6 +22,7 @@ from tasks.preflight.names import (
     rule_of,
     says_nothing,
 )
+from tasks.preflight.nearest import nearest
 from tasks.preflight.readable import NotReadable, read_json
 from tasks.values.models import Dataset, Image
 from tasks.values.preflight_rules import Findings, RuleName
@@ -56,14 +57,14 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
             for image in images:
                 for file in files.with_field(image, name):
                     found.add(rule, name, file)
-    for column, ending in (("events_metadata", "events.json"), ("coordsystem", "coordsystem.json")):
+    for column, ending in (("events_metadata", "*events.json"), ("coordsystem", "*coordsystem.json")):
         of_column = {text: image for image in dataset.images if (text := getattr(image, column))}
         for text, image in of_column.items():
             for rule, name in set(broken_by(json.loads(text))):
-                found.add(rule, name, files.beside(image, ending))
+                found.add(rule, name, nearest(Path(dataset.root), image, ending))
     for path, data in dataset.texts.items():
         if path.lower().endswith(".json") and not is_description(path):
-            _check_text(path, data, found)
+            check_json(path, data, found)
 
 
 def is_description(path: str) -> bool:
@@ -71,7 +72,7 @@ def is_description(path: str) -> bool:
     return path.rpartition("/")[2] == _DESCRIPTION
 
 
-def _check_text(path: str, data: bytes, found: Findings) -> None:
+def check_json(path: str, data: bytes, found: Findings) -> None:
     """Look through one JSON text."""
     try:
         broken = set(broken_by(read_json(data, every=True)))
@@ -143,9 +144,15 @@ class _Files:
         self._fields = lru_cache(maxsize=256)(self._fields_of)
 
     def with_field(self, image: Image, name: str) -> Iterator[str]:
-        """Yield the sidecars of an image that have the field: the shared ones, or else its own."""
+        """Yield the sidecars of an image that have the field: the shared ones, or else its own.
+
+        Its own is not read if it is the only one that can have the field.
+        """
         shared = [path for path in image.sidecars if self._users[path] > 1 and name in self._fields(path)]
-        yield from shared or [image.sidecars[0] if image.sidecars else image.path]
+        own = [path for path in image.sidecars if self._users[path] == 1]
+        if not shared and len(own) > 1:
+            shared = [path for path in own if name in self._fields(path)]
+        yield from shared or [(own or image.sidecars or [image.path])[0]]
 
     def _fields_of(self, path: str) -> frozenset[str]:
         try:
@@ -153,11 +160,6 @@ class _Files:
         except OSError:
             return frozenset()
         return frozenset(names_in(value))
-
-    def beside(self, image: Image, ending: str) -> str:
-        """Return the image's own file with another ending (`events.json`) if there is one, else the image."""
-        own = f"{image.path.rpartition('_')[0]}_{ending}"
-        return own if (self._root / own).is_file() else image.path
 
 
 def names_in(value: object) -> Iterator[str]:

@@ -64,7 +64,7 @@ NAMES = frozenset(
 #: The suffixes of tables that are not about people (BIDS specification, "Schema").
 _NOT_OF_PEOPLE = frozenset(
     ("events", "channels", "electrodes", "optodes", "dseg", "probseg", "mask", "aslcontext", "blood", "physio", "stim",
-     "physioevents", "timeseries", "regressors", "mixing", "motion", "relmat", "connectivity", "model", "spikes")
+     "physioevents", "beh", "timeseries", "regressors", "mixing", "motion", "relmat", "connectivity", "model", "spikes")
 )  # fmt: skip
 #: DICOM's group of the patient (PS3.6, "Registry of DICOM Data Elements"), as DICOM in JSON names its elements. Age,
 #: sex, size and weight are no names.

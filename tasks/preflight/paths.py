@@ -34,7 +34,7 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def check_paths(dataset: Dataset, published: Dataset, found: Findings) -> None:
-    """Look through the paths of images and texts.
+    """Look through the paths of all files that are rows, and of texts.
 
     Args:
         dataset: the dataset as it was loaded.
@@ -42,7 +42,7 @@ def check_paths(dataset: Dataset, published: Dataset, found: Findings) -> None:
         found: where to note what is found.
     """
     names = _names_of(dataset)
-    for path in (*(image.path for image in published.images), *published.texts):
+    for path in (*(row.path for row in published.rows), *published.texts):
         for what, shown in _in_path(path, names):
             found.add("personal-path", what, shown)
 

@@ -24,6 +24,9 @@ _A_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 #: What bval and bvec files hold (BIDS specification, "Diffusion imaging data"); some programs write commas.
 _NUMBERS = re.compile(r"(?:[-+\d.,;\s]|e[-+]?\d|nan|inf)*", re.IGNORECASE)
 
+#: The same of a table, in which a value may be missing, or be whether something is so.
+_VALUES = re.compile(r"(?:[-+\d.,;\s]++|e[-+]?\d|nan|inf|n/a|true|false)*", re.IGNORECASE)
+
 
 class NotReadable(ValueError):
     """A text cannot be read as what its name says. The message says why, without a value of it."""
@@ -80,8 +83,13 @@ def read_rows(path: str, data: bytes) -> list[Row]:
     return read_table(text)
 
 
-def no_table(text: str) -> str | None:
-    """Return why the columns of a tab-separated table are not certain, or None if they are."""
+def no_table(text: str, before: int = 0) -> str | None:
+    """Return why the columns of a tab-separated table are not certain, or None if they are.
+
+    Args:
+        text: the table, or its first line and a part of the others.
+        before: how many lines of the file stand between the first and the others.
+    """
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")  # faster than LINE_END
     head = lines[0].rstrip("\t")
     tabs = head.count("\t")
@@ -94,7 +102,7 @@ def no_table(text: str) -> str | None:
             continue
         cells = line.split("\t")
         if len(cells) < tabs + 1 or any(cell.strip() for cell in cells[tabs + 1 :]):
-            return _other_length(number, len(cells), tabs + 1)
+            return _other_length(number + before, len(cells), tabs + 1)
     return None
 
 
@@ -143,8 +151,22 @@ def _other_length(line: int, cells: int, columns: int) -> str:
 
 def no_numbers(text: str) -> str | None:
     """Return why a text is not the numbers of a bval or bvec file, or None if it is."""
+    return _not_alone(_NUMBERS, text)
+
+
+def no_values_but_numbers(text: str, before: int = 0) -> str | None:
+    """Return why a table without names of columns has not numbers alone, or None if it has.
+
+    Args:
+        text: the table, or a part of its lines.
+        before: how many lines of the file stand before them.
+    """
+    return _not_alone(_VALUES, text, before)
+
+
+def _not_alone(numbers: re.Pattern[str], text: str, before: int = 0) -> str | None:
     text = text.removeprefix("\ufeff")
-    if _NUMBERS.fullmatch(text):
+    if numbers.fullmatch(text):
         return None
-    number = next(number for number, line in enumerate(LINE_END.split(text), start=1) if not _NUMBERS.fullmatch(line))
-    return f"line {number:,}: not numbers alone"
+    number = next(number for number, line in enumerate(LINE_END.split(text), start=1) if not numbers.fullmatch(line))
+    return f"line {before + number:,}: not numbers alone"

@@ -1,23 +1,30 @@
 """Strip: leaves fields that the operator named out of everything that is published. The source is never touched.
 
 A field is a key of a JSON object at any depth, or a column of a table. It is taken out of the metadata of the images,
-of the rows of tables that they carry, and of the dataset's own texts, so that a sidecar published under `bids/` does
-not say what the metadata column leaves out. The fields that BIDS gives dataset_description.json stay, because they are
-about the dataset. Where a field is named and not taken out, that is said.
+of the rows of tables that they carry, of the dataset's own texts, and of the sidecars and tables that are rows, so that
+no file says what the metadata column leaves out. A file that has none of the fields keeps its own bytes. The fields
+that BIDS gives dataset_description.json stay, because they are about the dataset. Where a field is named and not taken
+out, that is said.
 
 Spaces around a name, and several in it, are no matter: findings show names without them.
 """
 
 import csv
+import gzip
 import io
 import json
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, cast
 
-from tasks.bids.text import MISSING, NotText, Row, columns_of, decode, to_json
+from tasks.bids.annex import stand_in
+from tasks.bids.text import LINE_END, MISSING, NotText, Row, columns_of, decode, to_json
 from tasks.preflight.description import OF_BIDS
 from tasks.preflight.fields import is_description, names_in, parsed
 from tasks.preflight.readable import NotReadable, read_json
@@ -29,9 +36,15 @@ from tasks.values.preflight_rules import SHOWN, one_line
 
 #: Columns by which a row is found (BIDS specification, "Data summary files").
 NEEDED = ("participant_id", "session_id", "filename")
-LEFT_OUT = "texts that cannot be read, and name a field that is stripped"
-#: Texts that are looked through as JSON or as tables.
+LEFT_OUT = "files that cannot be read, and may have a field that is stripped"
+#: Files that are looked through as JSON or as tables.
 _READ = ("json", "tsv", "csv")
+READERS = 8  # threads: the time is spent waiting for the disk
+MAX_WHOLE = 64 << 20  # bytes of a file, inflated: it is held in memory, and so is what is left of it
+MAX_SEARCHED = 64 << 10  # bytes of a file that strip does not change, and in which a name is looked for
+START = 1024  # bytes by which the stand-in of a file that is not fetched is known
+NEVER = 0  # ns: the time of modification that no file has
+STORED = 65535  # bytes of a block of a gzip stream that is not deflated (RFC 1951, 3.2.4)
 
 
 class _Fields:
@@ -75,10 +88,18 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
         for path, data in texts.items()
         if data is None
     ]
+    with ThreadPoolExecutor(READERS) as readers:
+        files = list(readers.map(lambda file: _file(file, Path(dataset.root), fields), dataset.files))
+    gone += [
+        LeftOut(file.path, "other", "cannot be read, and may have a field that is stripped", LEFT_OUT, file.size)
+        for file, kept in zip(dataset.files, files, strict=True)
+        if kept is None
+    ]
     left = replace(
         dataset,
         description=_described(dataset.description, fields),
         images=tuple(_image(image, of_json, of_table) for image in dataset.images),
+        files=tuple(file for file in files if file is not None),
         texts={path: data for path, data in texts.items() if data is not None},
         participants=_rows(dataset.participants, fields),
         sessions=_rows(dataset.sessions, fields),
@@ -101,7 +122,7 @@ def _unstripped(left: Dataset, fields: _Fields) -> Iterator[str]:
 
 
 def _where_left(left: Dataset, name: str) -> list[str]:
-    """Return the texts that strip does not change, and that have the name as a word or as a field of BIDS'."""
+    """Return the texts and small files that strip does not change, with the name as a word or as a field of BIDS'."""
     spelled = r"\s+".join(map(re.escape, name.split()))
     word = re.compile(rf"(?<!\w){spelled}(?!\w)")
     places = []
@@ -111,7 +132,21 @@ def _where_left(left: Dataset, name: str) -> list[str]:
         else:
             found = not path.lower().endswith(_READ) and word.search(decode(data)) is not None
         places += [path] if found else []
+    root = Path(left.root)
+    places += [file.path for file in left.files if _is_searched(file) and word.search(_words_of(root / file.path))]
     return sorted(places)
+
+
+def _is_searched(file: Image) -> bool:
+    return file.kind == "other" and file.fetched and file.size <= MAX_SEARCHED
+
+
+def _words_of(path: Path) -> str:
+    """Return the text of a file, or nothing if it is none, or cannot be read: staging names it."""
+    try:
+        return decode(path.read_bytes())
+    except (OSError, NotText):
+        return ""
 
 
 def _image(image: Image, of_json: Callable[[str], str], of_table: Callable[[str], str]) -> Image:
@@ -173,8 +208,62 @@ def _described(description: Mapping[str, object], fields: _Fields) -> dict[str, 
     }
 
 
+def _file(file: Image, root: Path, fields: _Fields) -> Image | None:
+    """Return a file beside images and recordings without the fields, or None if it may have them and cannot be read.
+
+    One that is not fetched, or of which the gzip stream is damaged, stays as it is: it cannot be staged. If it is
+    fetched meanwhile, staging takes it for one that has changed, and does not publish what nobody has stripped.
+    """
+    name = file.path.lower().removesuffix(".gz")
+    if file.kind not in ("sidecar", "table") or not name.endswith(_READ):
+        return file
+    zipped = file.path.lower().endswith(".gz")
+    try:
+        with (root / file.path).open("rb") as stream:
+            if stand_in(stream.read(START)):
+                return replace(file, mtime_ns=NEVER)
+            stream.seek(0)
+            inflated = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if zipped else stream
+            data = inflated.read(MAX_WHOLE + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return file
+    except FileNotFoundError:
+        return replace(file, mtime_ns=NEVER)
+    except OSError:
+        return None
+    if len(data) > MAX_WHOLE:
+        return None if name.endswith("json") or _head_may_have(data, fields) else file
+    left = _text(name, data, fields)
+    if left is None or left is data:
+        return None if left is None else file
+    content = _stored(left) if zipped else left
+    return replace(file, content=content, size=len(content))
+
+
+def _head_may_have(data: bytes, fields: _Fields) -> bool:
+    """Return whether the first line of a table may name one of the fields."""
+    try:
+        return fields.may_be_in(LINE_END.split(decode(data), maxsplit=1)[0])
+    except NotText:
+        return True
+
+
+def _stored(data: bytes) -> bytes:
+    """Return a gzip stream of a file that holds its bytes as they are (RFC 1952).
+
+    What a compressor makes of them depends on its version, and another version would then be a change of the dataset.
+    """
+    parts = [data[start : start + STORED] for start in range(0, len(data), STORED)] or [b""]
+    blocks = [
+        struct.pack("<BHH", number == len(parts), len(part), len(part) ^ 0xFFFF) + part
+        for number, part in enumerate(parts, start=1)
+    ]
+    head, end = b"\x1f\x8b\x08" + bytes(6) + b"\xff", struct.pack("<2I", zlib.crc32(data), len(data) & 0xFFFFFFFF)
+    return head + b"".join(blocks) + end
+
+
 def _text(path: str, data: bytes, fields: _Fields) -> bytes | None:
-    """Return a text of the dataset without the fields, or None if it may have them and cannot be read."""
+    """Return a text without the fields, or None if it may have them and cannot be read. Without any it is the same."""
     ending = path.rpartition(".")[2].lower()
     try:
         text = decode(data)
@@ -196,7 +285,11 @@ def _json_text(path: str, data: bytes, fields: _Fields) -> bytes | None:
         left: object = _described(value, fields)
     else:
         left = _pruned(value, fields)
-    return json.dumps(left, indent=4, ensure_ascii=False).encode()
+    text = json.dumps(left, indent=4, ensure_ascii=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write and UTF-8 cannot
+        return json.dumps(left, indent=4).encode()
 
 
 def _table_text(path: str, data: bytes, fields: _Fields) -> bytes | None:

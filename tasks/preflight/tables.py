@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tasks.bids.text import Row, columns_of, decode, read_table, to_json
 from tasks.preflight.fields import parsed
@@ -23,8 +23,9 @@ from tasks.preflight.names import (
     years_in_name,
     years_of,
 )
+from tasks.preflight.nearest import nearest
 from tasks.preflight.readable import NotReadable, no_numbers, no_table, read_rows
-from tasks.values.models import Dataset, Image
+from tasks.values.models import Dataset
 from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
@@ -37,13 +38,13 @@ _GRADIENTS = (".bval", ".bvec")
 
 def check_tables(dataset: Dataset, found: Findings) -> None:
     """Look through every table that would be published, as rows of the images or as a text."""
-    _check(PARTICIPANTS, dataset.participants, _units(dataset, PARTICIPANTS), found)
+    check_rows(PARTICIPANTS, dataset.participants, _units(dataset, PARTICIPANTS), found)
     by_file: dict[str, list[Row]] = {}
     for row in dataset.sessions:
         subject = row.get("participant_id")
         by_file.setdefault(f"{subject}/{subject}_sessions.tsv", []).append(row)
     for path, rows in by_file.items():
-        _check(path, rows, {}, found)
+        check_rows(path, rows, {}, found)
     for path, data in dataset.texts.items():
         if path.lower().endswith((".tsv", ".csv")):
             _check_text(path, data, dataset, found)
@@ -63,7 +64,7 @@ def _check_text(path: str, data: bytes, dataset: Dataset, found: Findings) -> No
         found.add("unreadable", str(error), path)
         return
     if path != PARTICIPANTS or not dataset.participants:
-        _check(path, rows, _units(dataset, path), found, of_people=is_about_people(path))
+        check_rows(path, rows, _units(dataset, path), found, of_people=is_about_people(path))
 
 
 def rows_of(path: str, data: bytes) -> list[Row] | None:
@@ -83,7 +84,9 @@ def _units(dataset: Dataset, path: str) -> dict[str, float]:
     return {name: years_of(str(entry["Units"])) for name, entry in entries.items() if entry.get("Units")}
 
 
-def _check(path: str, rows: Sequence[Row], units: Mapping[str, float], found: Findings, of_people: bool = True) -> None:
+def check_rows(
+    path: str, rows: Sequence[Row], units: Mapping[str, float], found: Findings, of_people: bool = True
+) -> None:
     """Look through one table, column by column."""
     for column in columns_of(rows):
         values = [value for row in rows if (value := row.get(column)) is not None]
@@ -102,7 +105,7 @@ def _check(path: str, rows: Sequence[Row], units: Mapping[str, float], found: Fi
 
 def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
     """Look through the rows of scans tables, and the rows of people and visits of derivatives and nested datasets."""
-    files = _Tables(Path(dataset.root))
+    root = Path(dataset.root)
     seen = {to_json(row) for row in dataset.participants}  # these are looked at as tables
     seen.update(to_json({name: row[name] for name in row if name != "participant_id"}) for row in dataset.sessions)
     for image in dataset.images:
@@ -114,9 +117,9 @@ def _check_rows_of_images(dataset: Dataset, found: Findings) -> None:
                 continue
             seen.add(text)
             broken = Findings()
-            _check("", [json.loads(text)], {}, broken)
+            check_rows("", [json.loads(text)], {}, broken)
             for finding in broken.grouped():
-                found.add(finding.rule, finding.field, files.above(image, name))
+                found.add(finding.rule, finding.field, nearest(root, image, name))
 
 
 def _check_beside(dataset: Dataset, column: str, found: Findings) -> None:
@@ -124,59 +127,41 @@ def _check_beside(dataset: Dataset, column: str, found: Findings) -> None:
 
     Most files have one of a few texts, and each text is looked at once.
     """
-    files = _Tables(Path(dataset.root))
+    root = Path(dataset.root)
     judged: dict[str, tuple[Finding, ...]] = {}
     for image in dataset.images:
         text = getattr(image, column)
         if text is None:
             continue
         if text not in judged:
-            judged[text] = _broken(text)
+            judged[text] = broken_by_table(text, of_people=False)
         for broken in judged[text]:
-            found.add(broken.rule, broken.field, files.above(image, f"*_{column}.tsv"))
+            found.add(broken.rule, broken.field, nearest(root, image, f"*_{column}.tsv"))
 
 
-def _broken(text: str) -> tuple[Finding, ...]:
+def broken_by_table(text: str, of_people: bool, before: int = 0) -> tuple[Finding, ...]:
+    """Return what is found in a tab-separated table. Its cells are looked at only if a column or a date asks for it.
+
+    Args:
+        text: the table, or its first line and a part of the others.
+        of_people: whether its rows are about people.
+        before: how many lines of the file stand between the first and the others.
+    """
     broken = Findings()
-    head = re.split(r"[\r\n]", text, maxsplit=1)[0].split("\t")
-    asks = any(rule_of(name.strip(), of_people=False) or names_a_date(name.strip()) for name in head)
-    if why := no_table(text):
+    head = [name.strip() for name in re.split(r"[\r\n]", text, maxsplit=1)[0].split("\t")]
+    asks = any(rule_of(name, of_people) or names_a_date(name) or names_an_age(name) for name in head)
+    if why := no_table(text, before):
         broken.add("unreadable", why, "")
     elif asks or any(pattern.search(text) for pattern in _LOOKS_LIKE_A_DATE):
-        _check("", read_table(text), {}, broken, of_people=False)
+        check_rows("", read_table(text), {}, broken, of_people)
     return broken.grouped()
 
 
 def _check_gradients(dataset: Dataset, found: Findings) -> None:
     """Check that the b-values and directions of images are numbers, so that they say nothing else."""
-    files = _Tables(Path(dataset.root))
+    root = Path(dataset.root)
     reason = lru_cache(maxsize=None)(no_numbers)
     for image in dataset.images:
         for text, ending in ((image.bval, "bval"), (image.bvec, "bvec")):
             if text is not None and (why := reason(text)):
-                found.add("unreadable", why, files.above(image, f"*{image.suffix}.{ending}"))
-
-
-class _Tables:
-    """Finds the file that a row of an image comes from. It is looked for only if something was found in the row."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def above(self, image: Image, pattern: str) -> str:
-        """Return the nearest table of that name that is about the image, in its folder or above.
-
-        If there is none, return the image.
-        """
-        for folder in PurePosixPath(image.path).parents:
-            names = sorted(path.name for path in (self._root / folder).glob(pattern))
-            about = [name for name in names if _is_about(name, image)]
-            if about:
-                return (folder / about[0]).as_posix()
-        return image.path
-
-
-def _is_about(table: str, image: Image) -> bool:
-    """Return whether each entity in a table's name is one of the image's."""
-    own = set(image.path.rpartition("/")[2].split("_"))
-    return all(part in own for part in table.split("_")[:-1])
+                found.add("unreadable", why, nearest(root, image, f"*{image.suffix}.{ending}"))

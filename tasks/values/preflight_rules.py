@@ -4,9 +4,10 @@ A finding says where something is (files, field) and which rule it breaks. It ne
 into logs, artifacts and states, and these are no place for what must not be published.
 """
 
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -90,7 +91,7 @@ RULES: dict[RuleName, Rule] = {
         'Hub documentation, "Licenses"',
     ),
     "unreadable": Rule(
-        "tables and JSON that cannot be read, so nobody has looked for people in them",
+        "tables, JSON and surfaces that cannot be read, so nobody has looked for people in them",
         "Mend the file at the line that is named, or name the file in exclude to leave it out. If it has to stay as it "
         "is, look through it yourself, and allow it.",
         'BIDS specification, "Tabular files" and "Key-value files (dictionaries)"',
@@ -133,9 +134,9 @@ RULES: dict[RuleName, Rule] = {
         f"{_DICOM}, option Clean Descriptors",
     ),
     "header-text": Rule(
-        "free text in NIfTI headers: it may hold names",
-        "Look at it (nibabel: header['descrip']), and write the images without it if it does.",
-        f"{_NIFTI}: data_type, db_name, descrip, aux_file, intent_name",
+        "free text in NIfTI headers and in the metadata of surfaces: it may hold names",
+        "Look at it (nibabel: header['descrip']; of surfaces, meta), and write the files without it if it does.",
+        f"{_NIFTI}: data_type, db_name, descrip, aux_file, intent_name; GIFTI 1.0 and CIFTI-2: MetaData",
     ),
     "header-extension": Rule(
         "extensions of NIfTI headers: they may hold names",
@@ -144,8 +145,11 @@ RULES: dict[RuleName, Rule] = {
     ),
 }
 STOPS: tuple[Stop, ...] = get_args(Stop)
-#: Rules about the headers of images and recordings. Only those that a run is about to publish are looked at.
+#: Rules about the headers of images, recordings and surfaces. Only those that a run is about to publish are looked at.
 OF_HEADERS = frozenset(("dicom-header", "recording-header", "recording-unchecked", "header-text", "header-extension"))
+#: Rules that stop a push, and that sidecars and tables may break which no image uses. Of those files too, only the ones
+#: that a run is about to publish are looked at.
+OF_FILES = frozenset(("personal-data", "unique-identifier", "date", "age-over-89", "unreadable"))
 
 
 def as_entry(text: str) -> str:
@@ -184,6 +188,8 @@ class Finding:
     """The first few, relative to the dataset's root."""
     count: int
     """The number of all files that have it."""
+    every: frozenset[str] = dataclasses.field(default=frozenset(), repr=False, compare=False)
+    """All files that have it, so that one that is found twice counts once."""
 
     @property
     def stops(self) -> bool:
@@ -211,11 +217,19 @@ class Findings:
         """Note that a file breaks a rule in a field."""
         self._files.setdefault((rule, one_line(field)), set()).add(file)
 
+    def add_all(self, findings: Iterable[Finding]) -> None:
+        """Note what was found before."""
+        for one in findings:
+            self._files.setdefault((one.rule, one.field), set()).update(one.every or one.files)
+
     def grouped(self) -> tuple[Finding, ...]:
         """Return one finding for each rule and field, those that stop a push first."""
         order = list(RULES)
         found = sorted(self._files.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
-        return tuple(Finding(rule, name, tuple(sorted(files)[:SHOWN]), len(files)) for (rule, name), files in found)
+        return tuple(
+            Finding(rule, name, tuple(sorted(files)[:SHOWN]), len(files), frozenset(files))
+            for (rule, name), files in found
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +254,10 @@ class Checked:
     findings: tuple[Finding, ...] = ()
     unstripped: tuple[str, ...] = ()
     """Sentences about fields that `strip` names, and that are nowhere, or stand where it does not reach."""
+    in_part: bool = False
+    """Whether there are sidecars and tables that only a run looks at that is about to publish them."""
+    later: frozenset[tuple[RuleName, str]] = frozenset()
+    """The rules and fields that were found in no other files than those."""
 
     @property
     def stops(self) -> tuple[Finding, ...]:
@@ -252,14 +270,33 @@ class Checked:
         return tuple(one for one in self.findings if self.statement.lifts(one))
 
     @property
+    def lifted_every_night(self) -> tuple[tuple[RuleName, str], ...]:
+        """The rules that are lifted, each with a field or "" for all fields, the same in each run on the same dataset.
+
+        What only a run finds that publishes the file is not there in the next. Of such rules these are the operator's
+        own words.
+        """
+        found = [(one.rule, one.field) for one in self.lifted]
+        words = (entry.partition(":") for entry in self.statement.allow)
+        said = [(cast(RuleName, rule), name) for rule, _, name in words if rule in self._looked_for_in_part]
+        return (*(one for one in found if one[0] not in OF_HEADERS and one not in self.later), *said)
+
+    @property
     def idle(self) -> tuple[str, ...]:
         """The entries of `allow` that lift nothing: nothing was found, or the field is spelt otherwise.
 
-        An entry about headers of images is none of them, because a night with nothing to publish looks at no header.
+        An entry about headers of images is none of them, because a night with nothing to publish looks at no header. So
+        it is with one about sidecars and tables, unless something stops the push, and may be what the entry meant.
         """
         lifted = {name for one in self.lifted for name in (one.rule, one.entry)}
-        entries = (entry for entry in self.statement.allow if entry.partition(":")[0] not in OF_HEADERS)
+        passed_over = OF_HEADERS if self.stops else self._looked_for_in_part
+        entries = (entry for entry in self.statement.allow if entry.partition(":")[0] not in passed_over)
         return tuple(entry for entry in entries if entry not in lifted)
+
+    @property
+    def _looked_for_in_part(self) -> frozenset[str]:
+        """The rules of which a run that publishes nothing does not find all that there is."""
+        return OF_HEADERS | OF_FILES if self.in_part else OF_HEADERS
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
@@ -267,5 +304,8 @@ class Checked:
         return tuple(one for one in self.findings if not one.stops)
 
     def with_more(self, findings: Iterable[Finding]) -> "Checked":
-        """Return a copy with later findings added."""
-        return Checked(self.statement, (*self.findings, *findings), self.unstripped)
+        """Return a copy with later findings added. A file that has been found before counts once."""
+        findings, known, found = tuple(findings), {(one.rule, one.field) for one in self.findings}, Findings()
+        found.add_all((*self.findings, *findings))
+        later = self.later.union((one.rule, one.field) for one in findings) - (known - self.later)
+        return replace(self, findings=found.grouped(), later=later)

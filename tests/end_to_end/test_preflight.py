@@ -104,7 +104,7 @@ def test_a_dry_run_shows_all_of_it_and_publishes_nothing(planted: Path, target: 
     assert state.name == "DryRun" and "The push would stop: age-over-89" in (state.message or "")
     (shown,) = (data for key, data in artifacts(state).items() if key.startswith("dry-run-"))
     assert all(f"`{field}`" in shown for _, field in PLANTED)
-    assert "6 shards of 6" in shown and "| T1w | " in shown and "all of it is new" in shown
+    assert "7 shards of 7" in shown and "| T1w | " in shown and "all of it is new" in shown
     assert told([("artifact", shown.encode()), *left_behind(tmp_path / "root")]) == []
     assert not target.exists()
 

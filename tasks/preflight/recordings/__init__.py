@@ -130,7 +130,7 @@ def _in_folder(folder: str, name: str) -> tuple[str, Reader | None] | None:
     if folder.endswith(".mff"):
         xml = partial(texts.xml_text, "MFF") if name.lower().endswith((".xml", ".txt")) else None
         return "MFF", _nothing if _MFF_SAMPLES.fullmatch(name) else xml
-    return ("BTi", None) if folder.endswith("_meg") else None
+    return None
 
 
 def _of_zarr(name: str) -> Reader | None:
