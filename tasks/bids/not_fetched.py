@@ -19,9 +19,9 @@ FOLDERS_NAMED = 3  # in a command; more subjects than that are `sub-*`
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Images and files of recordings whose content is not here."""
+    """Files whose content is not here."""
 
-    images: int
+    files: int
     of: int
     """The number of all of them, with those that are here."""
     size: int
@@ -31,43 +31,43 @@ class Absent:
     commands: tuple[str, ...]
     """The commands that fetch all of them; none if they are links that lead nowhere, of no program that is known."""
     noun: Literal["image", "file"] = "image"
-    """What all of them are called: images, or files where there are recordings among them."""
+    """What all of them are called: images, or files where there are others among them."""
 
     def __str__(self) -> str:
         """Return a sentence for people."""
         bytes_of_all = f" ({self._stated()})"
         way = " and ".join(f"`{command}`" for command in self.commands)
         fetch = f" In the dataset's folder, {way} fetches all of it." if way else " Restore what the links lead to."
-        be = "is" if self.images == 1 else "are"
-        return f"{self.images:,} of {number(self.of, self.noun)} {be} not on this machine{bytes_of_all}.{fetch}"
+        be = "is" if self.files == 1 else "are"
+        return f"{self.files:,} of {number(self.of, self.noun)} {be} not on this machine{bytes_of_all}.{fetch}"
 
     def _stated(self) -> str:
-        if self.unsized == self.images:
+        if self.unsized == self.files:
             return "of unknown size"
         return f"{size(self.size)}{f', and {self.unsized:,} of unknown size' if self.unsized else ''}"
 
 
-def absent(images: Iterable[Image], root: Path) -> Absent | None:
+def absent(rows: Iterable[Image], root: Path) -> Absent | None:
     """Return what is said about the files whose content is not here, or None if all of it is.
 
     Args:
-        images: all images and files of recordings of a dataset.
+        rows: all files that are rows. Each of them counts: the shard of one that is not here fails.
         root: the dataset's folder.
     """
-    images = list(images)
-    gone = [image for image in images if not image.fetched]
+    rows = list(rows)
+    gone = [row for row in rows if not row.fetched]
     if not gone:
         return None
-    annexed = [image.path for image in gone if image.annex_key is not None]
+    annexed = [row.path for row in gone if row.annex_key is not None]
     commands = []
     if annexed:
         program = "datalad" if (root / ".datalad").is_dir() else "git annex"
         commands.append(f"{program} get {_pattern(annexed)}")
-    if any(image.annex_key is None and image.size for image in gone):  # a pointer of git LFS states a size
+    if any(row.annex_key is None and row.size for row in gone):  # a pointer of git LFS states a size
         commands.append("git lfs pull")
-    unsized = sum(not image.size for image in gone)
-    size_of_all, called = sum(image.size for image in gone), noun(image.path for image in images)
-    return Absent(len(gone), len(images), size_of_all, unsized, tuple(commands), called)
+    unsized = sum(not row.size for row in gone)
+    size_of_all, called = sum(row.size for row in gone), noun(row.path for row in rows)
+    return Absent(len(gone), len(rows), size_of_all, unsized, tuple(commands), called)
 
 
 def _pattern(paths: list[str]) -> str:
