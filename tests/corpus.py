@@ -5,8 +5,8 @@ content need not be there. Each dataset is loaded and checked as a push does it;
 
 - images, recordings: rows that would be published; a recording that is a folder has a row for each of its files,
 - walked: files of both kinds that a plain walk of the tree finds, without hidden files and sourcedata,
-- left out: those of both kinds that are not published, with the reason in bids/left_out.tsv; they and the rows are what
-  was walked,
+- left out: those of both kinds that are not published, with the reason in bids/left_out.tsv; they and the rows of both
+  kinds are what was walked, but for CIFTI, which ends in .nii and is among the others,
 - sidecars, tables, others: rows beside them,
 - texts: files that are published as they are, below bids/,
 - other: other files that are left out,

@@ -5,15 +5,17 @@ A clone by git-annex, DataLad or git LFS has the names of all files, and the con
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tasks.values.format import number, size
-from tasks.values.kinds import noun
 from tasks.values.models import Image
 
+Sort = Literal["image", "recording", "other"]
+SORTS: tuple[Sort, ...] = ("image", "recording", "other")
 FOLDERS_NAMED = 3  # in a command; more subjects than that are `sub-*`
 
 
@@ -21,17 +23,24 @@ FOLDERS_NAMED = 3  # in a command; more subjects than that are `sub-*`
 class Absent:
     """Files whose content is not here."""
 
-    files: int
-    of: int
-    """The number of all of them, with those that are here."""
+    of: tuple[tuple[Sort, int, int], ...]
+    """Of each sort of which some are not here: how many are not, and how many there are."""
     size: int
     """The bytes that git-annex keys and git LFS pointers state."""
     unsized: int
     """How many of them nothing states the size of."""
     commands: tuple[str, ...]
     """The commands that fetch all of them; none if they are links that lead nowhere, of no program that is known."""
-    noun: Literal["image", "file"] = "image"
-    """What all of them are called: images, or files where there are others among them."""
+
+    @property
+    def files(self) -> int:
+        """How many are not here."""
+        return sum(gone for _, gone, _ in self.of)
+
+    @property
+    def noun(self) -> Literal["image", "file"]:
+        """What one of them is called: an image, or a file where there are others among them."""
+        return "image" if all(sort == "image" for sort, _, _ in self.of) else "file"
 
     def __str__(self) -> str:
         """Return a sentence for people."""
@@ -39,7 +48,9 @@ class Absent:
         way = " and ".join(f"`{command}`" for command in self.commands)
         fetch = f" In the dataset's folder, {way} fetches all of it." if way else " Restore what the links lead to."
         be = "is" if self.files == 1 else "are"
-        return f"{self.files:,} of {number(self.of, self.noun)} {be} not on this machine{bytes_of_all}.{fetch}"
+        parts = [f"{gone:,} of {_all(sort, of)}" for sort, gone, of in self.of]
+        which = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+        return f"{which} {be} not on this machine{bytes_of_all}.{fetch}"
 
     def _stated(self) -> str:
         if self.unsized == self.files:
@@ -65,9 +76,20 @@ def absent(rows: Iterable[Image], root: Path) -> Absent | None:
         commands.append(f"{program} get {_pattern(annexed)}")
     if any(row.annex_key is None and row.size for row in gone):  # a pointer of git LFS states a size
         commands.append("git lfs pull")
-    unsized = sum(not row.size for row in gone)
-    size_of_all, called = sum(row.size for row in gone), noun(row.path for row in rows)
-    return Absent(len(gone), len(rows), size_of_all, unsized, tuple(commands), called)
+    lacking, there = (Counter(map(_sort, some)) for some in (gone, rows))
+    of = tuple((sort, lacking[sort], there[sort]) for sort in SORTS if lacking[sort])
+    return Absent(of, sum(row.size for row in gone), sum(not row.size for row in gone), tuple(commands))
+
+
+def _sort(row: Image) -> Sort:
+    return row.kind if row.kind == "image" or row.kind == "recording" else "other"
+
+
+def _all(sort: Sort, count: int) -> str:
+    """Return how many files of a sort there are, for people."""
+    if sort == "image":
+        return number(count, "image")
+    return f"{number(count, 'file')} of recordings" if sort == "recording" else f"{count:,} sidecars, tables and others"
 
 
 def _pattern(paths: list[str]) -> str:

@@ -73,9 +73,9 @@ def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted:
             of another row.
     """
     looked_through = kind in ("sidecar", "table")
-    if no_text:  # of what is not here only a shard can say so, and how to fetch it
-        row = wanted or no_text == NOT_FETCHED or (looked_through and no_text in (TOO_LARGE, TAKEN))
-        return _place(*_labels(folder), name) if row else no_text
+    if no_text:  # a shard takes it, or says that it is not here and how to fetch it
+        sound = looked_through and no_text in (TOO_LARGE, NOT_FETCHED, TAKEN)
+        return _place(*_labels(folder), name) if wanted or sound else no_text
     found = place(folder, name, kind)
     if wanted:
         return found if isinstance(found, Place) else _place(*_labels(folder), name)
