@@ -185,9 +185,10 @@ def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec], record: Publi
     shards = [spec for spec in shards if spec.images]
     if not_here is None or any(all(row.fetched for row in spec.rows) for spec in shards):
         return None
+    each = f"Each of the {number(len(shards), 'shard')}" if len(shards) > 1 else "The one shard"
     return NothingFetched(
-        f"Nothing was made or sent: {not_here} Each of the {number(len(shards), 'shard')} lacks some of them, and "
-        "nothing of the dataset is published yet. Fetch them, and start again."
+        f"Nothing was made or sent: {not_here} {each} with images or recordings lacks some of them, and nothing "
+        "of the dataset is published yet. Fetch them, and start again."
     )
 
 
