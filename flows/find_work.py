@@ -177,13 +177,18 @@ def require_allowed(held: HeldTarget, checked: Checked) -> None:
 
 
 def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec], record: PublicationRecord) -> NothingFetched | None:
-    """Return an error if nothing is published, and each shard has an image whose content is not here."""
-    not_here = None if record.shards else absent(dataset.images, Path(dataset.root))
-    if not_here is None or any(all(image.fetched for image in spec.images) for spec in shards):
+    """Return an error if nothing is published, and each shard of images or recordings lacks content that is not here.
+
+    Shards of sidecars and tables alone do not count: git has these even where it has nothing else.
+    """
+    not_here = None if record.shards else absent(dataset.rows, Path(dataset.root))
+    shards = [spec for spec in shards if spec.images]
+    if not_here is None or any(all(row.fetched for row in spec.rows) for spec in shards):
         return None
+    each = f"Each of the {number(len(shards), 'shard')}" if len(shards) > 1 else "The one shard"
     return NothingFetched(
-        f"Nothing was made or sent: {not_here} Each of the {number(len(shards), 'shard')} lacks some of them, and "
-        "nothing of the dataset is published yet. Fetch them, and start again."
+        f"Nothing was made or sent: {not_here} {each} with images or recordings lacks some of them, and nothing "
+        "of the dataset is published yet. Fetch them, and start again."
     )
 
 

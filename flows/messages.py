@@ -200,7 +200,7 @@ def show_dry_run(
         missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
     stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
     stopped += f"\n{sentences.idle(checked)}" if checked.idle else ""
-    not_here = absent(dataset.images, Path(dataset.root))
+    not_here = absent(dataset.rows, Path(dataset.root))
     stopped += f"\n{not_here}" if not_here and str(not_here) not in stopped else ""
     return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{f' {other}' if other else ''}{stopped}")
 

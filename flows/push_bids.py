@@ -221,7 +221,7 @@ def publish(
         return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
     if failed:
         earlier = earlier_of(failed, after.record, found.listing)
-        not_here = absent(found.dataset.images, found.folder)
+        not_here = absent(found.dataset.rows, found.folder)
         return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier, not_here))
     return tail(held, order.verification, evidence)
 

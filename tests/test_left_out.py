@@ -19,6 +19,7 @@ from tasks.load import EmptyDataset, load
 from tasks.record.published import Work
 from tasks.report.sentences import dry_run
 from tasks.values.errors import BadInput
+from tasks.values.left_out import CONTRADICTS, NO_NAME, NOT_LOOKED_THROUGH
 from tasks.values.models import Dataset, PublicationRecord
 from tasks.values.preflight_rules import Checked
 from tests import bids_examples as bids
@@ -45,21 +46,21 @@ def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reas
         "poster.pdf": b"%PDF",
         "code/run.py": "print()",
         "sub-01/anat/foo.nii": b"12345",
-        "sub-01/func/sub-01_task-x_bold.dtseries.nii": b"12",
+        "sub-01/anat/sub-02_T1w.json": "{}",
         "sub-01/eeg/foo_eeg.vhdr": b"123",
-        "sub-01/eeg/sub-01_task-x_eeg.json": "{}",
+        "sub-01/eeg/eeg.json": "{ }",
+        "sub-01/eeg/sub-01_photo.jpg": b"a face",
         "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"1",
-        "left_out.tsv": "theirs",
     }
     assert rows_of(load(bids.one_subject(tmp_path, files))) == [
         ("sub-01/anat/foo.nii", "5", "an image whose name is none of BIDS"),
-        ("sub-01/func/sub-01_task-x_bold.dtseries.nii", "2", "CIFTI: only volumes are rows so far"),
         ("sub-01/eeg/foo_eeg.vhdr", "3", "a recording whose name is none of BIDS"),
         ("sub-01/meg/sub-02_task-x_meg.ds/a.meg4", "1", "a recording whose name and folder contradict each other"),
         ("code/run.py", "7", "in code/"),
-        ("left_out.tsv", "6", "its place in the repo is taken by a file that a push writes"),
-        ("poster.pdf", "4", "neither an image nor a recording, and in no column"),
-        ("sub-01/eeg/sub-01_task-x_eeg.json", "2", "neither an image nor a recording, and in no column"),
+        ("poster.pdf", "4", NO_NAME),
+        ("sub-01/anat/sub-02_T1w.json", "2", CONTRADICTS),
+        ("sub-01/eeg/eeg.json", "3", NO_NAME),
+        ("sub-01/eeg/sub-01_photo.jpg", "6", NOT_LOOKED_THROUGH),
     ]
 
 
@@ -85,17 +86,14 @@ def test_names_of_hidden_files_and_of_those_in_sourcedata_are_not_in_it(tmp_path
     ]
 
 
-def test_a_sidecar_is_in_it_only_if_no_row_has_its_content(tmp_path: Path) -> None:
+def test_a_sidecar_that_applies_to_nothing_is_not_in_it_but_a_row(tmp_path: Path) -> None:
     files = {"sub-01/anat/sub-01_acq-a_desc-x_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {"EchoTime": 1}}
     files |= {"sub-01/anat/sub-01_acq-a_T1w.json": {}, "sub-01/anat/sub-01_desc-x_T1w.json": {}}
     files |= {"sub-01/sub-01_scans.tsv": [["filename"], ["anat/sub-01_T1w.nii.gz"]], "sub-01/sub-01_scans.json": {}}
     dataset = load(bids.one_subject(tmp_path, files))
 
-    assert {path: reason for path, _, reason in rows_of(dataset)} == {
-        "sub-01/anat/sub-01_acq-a_T1w.json": "another one of its level is meant, or nobody can know",
-        "sub-01/anat/sub-01_desc-x_T1w.json": "another one of its level is meant, or nobody can know",
-        "sub-01/sub-01_scans.json": "neither an image nor a recording, and in no column",
-    }
+    assert not rows_of(dataset)
+    assert {file.path for file in dataset.files} == files.keys() - {"sub-01/anat/sub-01_acq-a_desc-x_T1w.nii.gz"}
 
 
 def test_the_table_is_the_same_whether_content_was_fetched_or_not(tmp_path: Path) -> None:
@@ -217,27 +215,30 @@ def test_every_file_is_published_or_listed_and_none_is_both(tmp_path: Path) -> N
 
     every = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     listed = {path for path, _, _ in rows_of(dataset)}
-    published = {image.path for image in dataset.images} | dataset.texts.keys()
-    in_columns = {path for image in dataset.images for path in image.sidecars} - dataset.texts.keys()
-    tables = {path for path in every if path.endswith(("_scans.tsv", "_sessions.tsv"))}
-    assert listed | published | in_columns | tables == every
-    assert not listed & (published | in_columns | tables)
+    published = {row.path for row in dataset.rows} | dataset.texts.keys()
+    assert listed | published == every and not listed & published
 
 
 def test_the_dry_run_counts_every_image_by_reason_and_folder_and_then_the_rest(tmp_path: Path) -> None:
     files: dict[str, object] = {f"sub-01/anat/old{number}/foo.nii.gz": IMAGE for number in range(60)}
     files |= {f"sub-{number}/func/bar.nii.gz": IMAGE for number in range(10, 22)}
     files |= {f"sub-01/anat/{number}.x{number}": b"1" for number in range(70)}
+    surfaces = {f"derivatives/freesurfer/sub-{number}/surf/lh.pial": b"12" for number in range(10, 22)}
+    files |= {**surfaces, "derivatives/freesurfer/sub-10/stats/aseg.stats": "1"}
     dataset = load(bids.one_subject(tmp_path, files), exclude=["nothing"])
     hub = Hub(Target("https://hub.example", "lab/some"), "")
     text = dry_run(hub, dataset, (), Work((), (), (), ()), PublicationRecord(), Checked())
 
     assert "72 images:" in text and "| an image whose name is none of BIDS | sub-*/func/ | 12 |" in text
     assert all(f"| sub-*/anat/old{number}/ | 1 |" in text for number in range(60))
-    assert (
-        "70 other files:" in text
-        and "| neither an image nor a recording, and in no column | 0 | 70 | 70 bytes |" in text
-    )
+    reason = NO_NAME.replace("`", "'")
+    assert "83 other files:" in text and f"| {reason} | 0 | 83 | 95 bytes |" in text
+    folders = [line for line in text.splitlines() if line.startswith(f"| {reason} | ") and line.count("|") == 4]
+    assert folders == [
+        f"| {reason} | sub-*/anat/ | 70 |",
+        f"| {reason} | derivatives/freesurfer/sub-*/surf/ | 12 |",
+        f"| {reason} | derivatives/freesurfer/sub-*/stats/ | 1 |",
+    ]
     assert "exclude: 'nothing' matches none" in text and "There is no participants.tsv" in text
 
 

@@ -261,11 +261,11 @@ def test_what_is_no_row_is_counted_by_kind(tmp_path: Path) -> None:
         bids.one_subject(
             tmp_path,
             {
-                "sub-01/eeg/sub-01_task-x_eeg.json": {},
-                "sub-01/eeg/sub-01_task-x_channels.tsv": "name\n",
+                "sub-01/eeg/eeg.json": {},
+                "sub-01/eeg/channels.tsv": "name\n",
                 "sub-01/eeg/foo_eeg.edf": b"\0",
-                "sub-01/anat/sub-01_hemi-L_pial.surf.gii": "<GIFTI/>",
-                "sub-01/func/sub-01_task-x_bold.dtseries.nii": b"CIFTI",
+                "sub-01/anat/lh.pial.surf.gii": "<GIFTI/>",
+                "sub-01/func/sub-01_desc-report_bold.html": "<html>",
                 "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"\0",
                 "sub-01/meg/sub-02_task-x_meg.ds/b.res4": b"\0",
                 "sub-01/anat/notes.pdf": b"%PDF",
@@ -276,10 +276,10 @@ def test_what_is_no_row_is_counted_by_kind(tmp_path: Path) -> None:
     )
     assert dataset.left_out == {
         "recordings without a BIDS name": 1,
-        "*_eeg.json": 1,
-        "*_channels.tsv": 1,
-        "*_pial.surf.gii": 1,
-        "*_bold.dtseries.nii": 1,
+        "*.json": 1,
+        "*.tsv": 1,
+        "*.gii": 1,
+        "*_bold.html": 1,
         "recordings whose name and folder contradict each other": 2,
         "*.pdf": 1,
         "*.label": 1,
@@ -327,7 +327,9 @@ def test_electrodes_in_two_spaces_are_no_column_and_that_is_noted(tmp_path: Path
     assert any(
         "space-ACPC_electrodes.tsv and" in note and "their column is empty there" in note for note in dataset.notes
     )
-    assert dataset.left_out == {"*_electrodes.tsv": 2}
+    assert {file.path for file in dataset.files} == {
+        f"{ieeg}_space-{space}_electrodes.tsv" for space in ("ACPC", "MNI")
+    }
 
 
 def test_of_electrodes_in_a_space_and_in_none_those_in_none_are_the_column(tmp_path: Path) -> None:
@@ -418,9 +420,9 @@ def test_a_recording_that_comes_while_the_tree_is_indexed_is_noticed(
 ) -> None:
     root = bids.one_subject(tmp_path, {"sub-01/eeg/sub-01_eeg.edf": b"1"})
 
-    def read(path: str) -> Any:
+    def read(path: str, was_read: bool) -> Any:
         (root / "sub-01/eeg/sub-01_task-new_eeg.edf").write_bytes(b"2")
-        return file_facts(path)
+        return file_facts(path, was_read)
 
     monkeypatch.setattr("tasks.load.file_facts", read)
     with pytest.raises(IncompleteIndex, match=r"sub-01_task-new_eeg\.edf: new"):
@@ -470,7 +472,8 @@ def test_what_bidsignore_names_is_published_and_told_by_the_rules_of_gitignore_f
     assert len(dataset.images) == 6 and "README" in dataset.texts
     (note,) = [note for note in dataset.notes if "bidsignore" in note]
     assert "3 images and 1 other file (derivatives/d/sub-01/anat/sub-01_T1w.nii.gz, sub-02/anat/sub-02_T2w" in note
-    assert dataset.left_out == {"*.tsv": 1, "hidden files and folders, such as .git": 2}
+    assert dataset.left_out == {"*.tsv": 1}
+    assert {".bidsignore", "derivatives/d/.bidsignore"} <= dataset.texts.keys()
 
 
 @pytest.mark.parametrize(
@@ -894,10 +897,10 @@ def test_all_unreadable_sidecars_are_named_at_once(tmp_path: Path) -> None:
     assert "sub-10_T1w.json" in str(error.value) and "... and 4 more" in str(error.value)
 
 
-def test_a_broken_sidecar_that_applies_to_no_image_is_counted_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_broken_sidecar_that_applies_to_no_image_does_not_stop_loading(tmp_path: Path) -> None:
     dataset = load(bids.one_subject(tmp_path, {"sub-01/eeg/sub-01_eeg.json": "{"}))
 
-    assert dataset.left_out == {"*_eeg.json": 1}
+    assert [(file.path, file.kind) for file in dataset.files] == [("sub-01/eeg/sub-01_eeg.json", "sidecar")]
 
 
 # --- participants, sessions, scans, phenotype ---
@@ -1014,7 +1017,8 @@ def test_the_datasets_own_texts_are_carried_byte_for_byte(tmp_path: Path) -> Non
 
     assert dataset.texts.keys() == texts.keys() | {"dataset_description.json"}
     assert {path: dataset.texts[path] for path in texts} == texts
-    assert dataset.left_out == {"*.pdf": 1, "*.tsv": 1, "files without an extension": 1, "*.txt": 1}
+    assert dataset.left_out == {"*.pdf": 1, "files without an extension": 1, "*.txt": 1}
+    assert [(file.path, file.kind, file.sub) for file in dataset.files] == [("huge.tsv", "table", None)]
 
 
 # --- what is no dataset ---
@@ -1054,7 +1058,9 @@ def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path: Path) -> Non
 def test_a_dataset_without_an_image_or_a_recording_says_what_is_in_it(tmp_path: Path) -> None:
     bids.write(tmp_path, {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_eeg.json": b"{}"})
 
-    with pytest.raises(EmptyDataset, match=r"(?s)without an image or a recording.*1 \*_eeg.json"):
+    (tmp_path / "poster.pdf").touch()
+    says = r"(?s)without an image or a recording.*\n  1 file that would be published beside them\n  1 \*\.pdf"
+    with pytest.raises(EmptyDataset, match=says):
         load(tmp_path)
 
 
@@ -1128,7 +1134,8 @@ def test_ds004884_is_loaded_whole(whole: tuple[Path, Dataset]) -> None:
     assert sum(image.events is not None for image in dataset.images) == 894
     assert sum(image.bval is not None and image.bvec is not None for image in dataset.images) == 2089
     assert (len({i.sub for i in dataset.images}), len({(i.sub, i.ses) for i in dataset.images})) == (230, 902)
-    assert (dataset.left_out, dataset.notes) == ({"hidden files and folders, such as .git": 1}, ())  # .bidsignore
+    assert Counter(file.kind for file in dataset.files) == {"sidecar": 9342}
+    assert (dataset.left_out, dataset.notes) == ({}, ())
 
 
 @pytest.mark.slow

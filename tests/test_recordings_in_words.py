@@ -115,9 +115,11 @@ def test_another_dataset_is_described_by_its_images_and_recordings(dataset: Data
     assert "'A small dataset' (2 subjects, 3 images and 6 files of recordings)" in said
 
 
-def test_what_is_not_here_is_counted_in_files_where_there_are_recordings(dataset: Dataset) -> None:
+def test_what_is_not_here_is_counted_by_its_sort(dataset: Dataset) -> None:
     images = [replace(one, fetched=one.path not in (EEG, T1W)) for one in dataset.images]
-    assert str(absent(images, Path(dataset.root))).startswith("2 of 9 files are not on this machine")
+    assert str(absent(images, Path(dataset.root))).startswith(
+        "1 of 3 images and 1 of 6 files of recordings are not on this"
+    )
     alone = [one for one in images if one.kind == "image"]
     assert str(absent(alone, Path(dataset.root))).startswith("1 of 3 images is not on this machine")
 

@@ -19,7 +19,7 @@ root with a dot in its name, and reads a damaged sidecar as an empty one.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name, parse
 from tasks.bids.not_fetched import absent
 from tasks.bids.text import NotText, decode, from_json
-from tasks.load.annex import file_facts
+from tasks.load.annex import FACTS, file_facts
 from tasks.load.errors import (
     EmptyDataset,
     IncompleteIndex,
@@ -45,7 +45,7 @@ from tasks.load.exclude_include import Choice
 from tasks.load.rows import Place, place, place_of_other, why_not
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
-from tasks.load.texts import is_text, read_text
+from tasks.load.texts import TAKEN, is_text, read_text
 from tasks.load.tree import (
     DESCRIPTION,
     RAW,
@@ -227,7 +227,7 @@ class _Loader:
     def _carry(self, path: str) -> str:
         """Add a file to the texts, or return why it is not published as it is."""
         if is_reserved(path):
-            return "its place in the repo is taken by a file that a push writes"
+            return TAKEN
         data = read_text(self.source / path)
         if isinstance(data, str):
             return data
@@ -238,19 +238,20 @@ class _Loader:
         """Make a row of each file that is neither an image nor a recording nor a text, or leave it out."""
         set_aside = self.sidecars.set_aside()
         for path, (folder, name, no_text) in self._rest.items():
-            found = place_of_other(folder, name, path, no_text, self.choice.names(path))
+            kind, wanted = kind_of(path), path in self.sidecars.used or self.choice.names(path)
+            found = place_of_other(folder, name, kind, no_text, wanted)
             if path in set_aside:
                 self._leave(path, "it cannot be read", name.kind)
             elif isinstance(found, str):
                 self._leave(path, found, name.kind)
             else:
-                self.files.append(self._file(folder, path, name, found))
+                self.files.append(self._file(folder, path, name, found, kind))
 
-    def _file(self, folder: Folder, path: str, name: Name, where: Place) -> Image:
+    def _file(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
         """Return the row of a file beside images and recordings. Nothing is joined to it."""
         return Image(
             path=path,
-            **self._facts(path),
+            **self._facts(path, was_read=self.sidecars.was_read(path)),
             dataset=folder.root.name,
             sub=where.sub,
             ses=where.ses,
@@ -258,7 +259,7 @@ class _Loader:
             suffix=name.suffix or "",
             entities=where.entities,
             extra_entities=where.extra_entities,
-            kind=kind_of(path),
+            kind=kind,
         )
 
     def _leave(self, path: str, reason: str, kind: str, what: What | None = None) -> None:
@@ -283,9 +284,10 @@ class _Loader:
         """Return the row of another file of the same recording."""
         return replace(row, path=path, **self._facts(path))
 
-    def _facts(self, path: str) -> dict[str, Any]:
+    def _facts(self, path: str, was_read: bool = False) -> dict[str, Any]:
         """Return what is known about a file without reading it, by fields of its row."""
-        return asdict(file_facts(f"{self.source}/{path}"))
+        facts = file_facts(f"{self.source}/{path}", was_read)
+        return {field: getattr(facts, field) for field in FACTS}
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
         """Return a row of the publication without its file's bytes."""
@@ -343,7 +345,8 @@ class _Loader:
             IncompleteIndex: the tree holds others.
         """
         if not self.images:
-            kinds = [f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items()]
+            beside = [f"{number(len(self.files), 'file')} that would be published beside them"] if self.files else []
+            kinds = [*beside, *(f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items())]
             raise EmptyDataset(
                 f"{self.source} is a BIDS dataset without an image or a recording to publish (in a sub- folder, named "
                 f"as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
@@ -414,17 +417,13 @@ class _Loader:
 
     def _named_in_bidsignore(self) -> list[str]:
         """Return a sentence about the files that are published although a .bidsignore names them, or none."""
-        rows = [image for image in self.images if image.path in self._ignored]
-        published = self.texts.keys() | {file.path for file in self.files}
-        others = published.intersection(self._ignored)
-        if not (rows or others):
+        images = self._ignored.intersection(image.path for image in self.images)
+        others = self._ignored.intersection((*self.texts, *(file.path for file in self.files)))
+        if not (images or others):
             return []
-        counts = [counted(image.path for image in rows)] if rows else []
-        counts += [number(len(others), "other file")] if others else []
-        first = some_of([image.path for image in rows] or others)
         return [
             f"Published although .bidsignore names them, which only keeps the validator from looking at them: "
-            f"{' and '.join(counts)} ({first}). To leave files out, name them in `exclude`."
+            f"{counted((*images, *others))} ({some_of(images or others)}). To leave files out, name them in `exclude`."
         ]
 
 

@@ -8,7 +8,7 @@ fetched, it looks like any other file, and has no key here.
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from tasks.bids.annex import POINTER_MARK, AnnexKey, lfs_size, pointer_key
 
@@ -29,8 +29,17 @@ class FileFacts:
     inode: int = 0
 
 
-def file_facts(path: str) -> FileFacts:
-    """Return size, times, inode and annex key of a file. A file that is missing or not fetched is no error here."""
+#: The names of what is known.
+FACTS = tuple(field.name for field in fields(FileFacts))
+
+
+def file_facts(path: str, was_read: bool = False) -> FileFacts:
+    """Return size, times, inode and annex key of a file. A file that is missing or not fetched is no error here.
+
+    Args:
+        path: the file.
+        was_read: whether it was read in this load, and is no stand-in. Then it is not opened to find that out.
+    """
     try:
         own = os.lstat(path)
     except FileNotFoundError:  # gone since the walk; the index is compared with the tree at the end
@@ -46,7 +55,7 @@ def file_facts(path: str) -> FileFacts:
             found = None
     if found is None:
         return FileFacts(AnnexKey.parse(key).size or 0, own.st_mtime_ns, key, fetched=False)
-    if key is None and len(POINTER_MARK) < found.st_size <= MAX_POINTER:
+    if key is None and not was_read and len(POINTER_MARK) < found.st_size <= MAX_POINTER:
         start = _start(path)
         key = pointer_key(start)
         size = AnnexKey.parse(key).size or 0 if key else lfs_size(start)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from tasks.bids.names import WORD, Name, folder_label
-from tasks.load.texts import TOO_LARGE
+from tasks.load.texts import NOT_FETCHED, TAKEN, TOO_LARGE
 from tasks.load.tree import Folder
-from tasks.values.kinds import IMAGE_EXTENSIONS, Kind, kind_of
-from tasks.values.left_out import NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH, what_is
+from tasks.values.kinds import IMAGE_EXTENSIONS, Kind
+from tasks.values.left_out import CONTRADICTS, NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH, what_is
 from tasks.values.models import ENTITIES
 
 UNNAMED = "without a BIDS name"
@@ -61,29 +61,29 @@ def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
     return _place(sub, ses or folder_ses, name)
 
 
-def place_of_other(folder: Folder, name: Name, path: str, no_text: str, included: bool) -> Place | str:
+def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted: bool) -> Place | str:
     """Return whose file this is, which is neither an image nor a recording, or the reason if it is no row.
 
     Args:
         folder: its folder.
         name: its name.
-        path: its path.
+        kind: what it is.
         no_text: why it is no text, although its place and its name are those of one; empty for other files.
-        included: whether `include` names it. Then it is a row whatever its name and format are, unless it is a text
-            that cannot be one.
+        wanted: whether it is a row whatever its name and format are, as `include` names it, or as its content is a part
+            of another row.
     """
-    found = place(folder, name, kind_of(path))
-    if no_text == TOO_LARGE and kind_of(path) in ("sidecar", "table"):
-        return _place(*_labels(folder), name)
-    if no_text:
-        return no_text
-    if what_is(path) == "recording" and not included:
-        return NO_SUFFIX
-    if included:
+    looked_through = kind in ("sidecar", "table")
+    if no_text:  # a shard takes it, or says that it is not here and how to fetch it
+        sound = looked_through and no_text in (TOO_LARGE, NOT_FETCHED, TAKEN)
+        return _place(*_labels(folder), name) if wanted or sound else no_text
+    found = place(folder, name, kind)
+    if wanted:
         return found if isinstance(found, Place) else _place(*_labels(folder), name)
+    if what_is(name.extension) == "recording":
+        return NO_SUFFIX
     if isinstance(found, str):
-        return NO_NAME
-    return found if kind_of(path) in ("sidecar", "table") or path.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
+        return CONTRADICTS if found == CONTRADICTION else NO_NAME
+    return found if looked_through or name.extension.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
 
 
 def _labels(folder: Folder) -> tuple[str | None, str | None]:

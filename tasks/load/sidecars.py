@@ -60,8 +60,7 @@ class Sidecars:
         self.source = source
         self._ignored = frozenset(ignored)
         self.used: set[str] = set()
-        self.passed_over: set[str] = set()
-        """Sidecars that apply to an image, and that another one of their level was taken for."""
+        """Files of which the content is in a row."""
         self.unreadable: dict[str, str] = {}
         self.ambiguous: dict[str, None] = {}
         """Sidecars of one level of which none is meant, as a text."""
@@ -141,6 +140,10 @@ class Sidecars:
         least = [path for path in found if named[path] == min(named.values())]
         return least[0] if len(least) == 1 else None
 
+    def was_read(self, path: str) -> bool:
+        """Return whether this file applies to an image or a recording, and could be read."""
+        return path in self.used and path not in self.unreadable
+
     def set_aside(self) -> frozenset[str]:
         """Return the sidecars that apply, cannot be read, and are named by a .bidsignore."""
         return self._ignored.intersection(self.unreadable)
@@ -170,7 +173,6 @@ class Sidecars:
                 found = _matching(level, name.entities)
                 taken = self._preferred(found) if len(found) > 1 else found
                 self.used.update(taken)
-                self.passed_over.update(path for path in found if path not in taken)
                 yield from taken
             at = at.parent
 

@@ -13,6 +13,8 @@ from tasks.values.format import size
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
 TOO_LARGE = f"larger than {size(MAX_TEXT)}, as no text should be"
+NOT_FETCHED = "not fetched"
+TAKEN = "its place in the repo is taken by a file that a push writes"
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")
 _NAMES = ("README", "CHANGES", "LICENSE", "LICENCE", "COPYING", "CITATION", "AUTHORS", "NOTICE")
 _PHENOTYPE = "phenotype"
@@ -33,7 +35,7 @@ def read_text(path: Path) -> bytes | str:
         require_fetched(data)
         decode(data)
     except FileNotFoundError:
-        return "not fetched"
+        return NOT_FETCHED
     except OSError:
         return "it cannot be read"
     except NotText:

@@ -35,7 +35,7 @@ from tasks.report.evidence import (
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
 from tasks.values.kinds import DATA, counted, noun
-from tasks.values.left_out import LeftOut, by_kind, by_reason, images_by_folder
+from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
 from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
 from tasks.values.preflight_rules import RULES, Checked, Finding
@@ -755,7 +755,7 @@ def written_anew(record: PublicationRecord, work: Work) -> str:
 
 def _not_here(dataset: Dataset) -> list[str]:
     """Describe the files whose content is not on this machine."""
-    not_here = absent(dataset.images, Path(dataset.root))
+    not_here = absent(dataset.rows, Path(dataset.root))
     if not_here is None:
         return []
     one = "an image" if not_here.noun == "image" else "a file"
@@ -793,7 +793,10 @@ def _left_out(left_out: Mapping[str, int]) -> list[str]:
 
 
 def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
-    """Describe the files of the dataset that are not published: the images by folder, all of them, then the rest."""
+    """Describe the files of the dataset that are not published: the images by folder, all of them, then the rest.
+
+    Of the rest, the folders in which most is left out come first.
+    """
     if not unpublished:
         return []
     images = images_by_folder(unpublished)
@@ -809,6 +812,8 @@ def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
     if sums:
         head = ["reason", "recordings", "other files", "size"]
         parts += [f"{number(sum(one.files for one in rest), 'other file')}:", table(head, sums, whole=True)]
+        folders = sorted(by_folder(rest).items(), key=lambda of: -of[1])
+        parts += [table(["reason", "folder", "files"], [[*where, f"{count:,}"] for where, count in folders])]
         parts += [table(["kind", "files"], [[kind, f"{count:,}"] for kind, count in by_kind(rest).items()])]
     return [*parts, f"Each with its size and the reason: `bids/{LEFT_OUT}` in the repo, once it is published."]
 

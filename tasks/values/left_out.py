@@ -21,6 +21,7 @@ HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
 NO_SUFFIX = "in a recording's format, and its name does not say so (_eeg, _meg, ... before the extension)"
+CONTRADICTS = "its name and its folder contradict each other; `include` publishes it all the same"
 NO_NAME = "its name or place is none of BIDS; `include` publishes it all the same"
 NOT_LOOKED_THROUGH = "in a format that is not looked through before publication; `include` publishes it all the same"
 
@@ -109,11 +110,18 @@ def by_reason(entries: Iterable[LeftOut]) -> dict[str, Sum]:
 
 
 def images_by_folder(entries: Iterable[LeftOut]) -> Mapping[tuple[str, str], int]:
-    """Return how many images each reason leaves out in each folder: (reason, folder) -> number, sorted.
+    """Return how many images each reason leaves out in each folder: (reason, folder) -> number, sorted."""
+    return by_folder(one for one in entries if one.what == "image")
+
+
+def by_folder(entries: Iterable[LeftOut]) -> Mapping[tuple[str, str], int]:
+    """Return how many of these files each reason leaves out in each folder: (reason, folder) -> number, sorted.
 
     The folders of subjects and sessions are taken together: `sub-*/ses-*/anat/`.
     """
-    counts = Counter((one.reason, _folder(one.path)) for one in entries if one.what == "image")
+    counts: Counter[tuple[str, str]] = Counter()
+    for one in entries:
+        counts[one.reason, _folder(one.path)] += one.files
     return dict(sorted(counts.items()))
 
 

@@ -135,7 +135,8 @@ def images_on(hub: Hub) -> dict[str, str]:
         rows = pq.read_table(io.BytesIO(hub.read(path, head) or b""), columns=["path", "nifti"])
         for row in filter(itemgetter("nifti"), rows.to_pylist()):
             assert row["path"] not in found, f"{row['path']} is in two shards"
-            found[row["path"]] = hashlib.sha256(row["nifti"]["bytes"]).hexdigest()
+            if row["nifti"]:
+                found[row["path"]] = hashlib.sha256(row["nifti"]["bytes"]).hexdigest()
     return found
 
 
