@@ -89,7 +89,7 @@ def load(source: Path, exclude: Sequence[str] = (), include: Sequence[str] = ())
     Raises:
         BadInput: a pattern cannot be read.
         NotABidsDataset: there is no such folder, or no dataset_description.json in it.
-        EmptyDataset: there is neither an image nor a recording in it.
+        EmptyDataset: there is no file in it that would be a row.
         UnreadableFolder: a folder cannot be listed.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         UnreadableTable: participants.tsv, a sessions table or a scans table is not fetched or cannot be opened.
@@ -341,15 +341,14 @@ class _Loader:
         """Check that the tree holds exactly the images and recordings that are rows, or are listed as left out.
 
         Raises:
-            EmptyDataset: there is neither an image nor a recording to publish.
+            EmptyDataset: there is no file to publish as a row.
             IncompleteIndex: the tree holds others.
         """
-        if not self.images:
-            beside = [f"{number(len(self.files), 'file')} that would be published beside them"] if self.files else []
-            kinds = [*beside, *(f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items())]
+        if not (self.images or self.files):
+            kinds = [f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items()]
             raise EmptyDataset(
-                f"{self.source} is a BIDS dataset without an image or a recording to publish (in a sub- folder, named "
-                f"as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
+                f"{self.source} is a BIDS dataset without an image, a recording or any other file to publish (in a "
+                f"sub- folder, named as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
             )
         known = self._not_rows.union(image.path for image in self.images)
         known -= {image.path for image in self.images if in_recording_folder(image.path)}
@@ -372,6 +371,10 @@ class _Loader:
     def _notes(self) -> list[str]:
         """Return sentences that a person should know about this dataset."""
         notes = [*self.tree.notes, *self._named_in_bidsignore(), *self.tables.notes]
+        if not self.images:
+            notes.append(
+                "There is neither an image nor a recording to publish: all rows are sidecars, tables and others."
+            )
         subjects = {f"sub-{image.sub}" for image in self.images if image.sub is not None and image.dataset == RAW}
         if not any(PARTICIPANTS in folder.files for folder in self.folders if not folder.path):
             notes.append("There is no participants.tsv: the column `participant` is empty.")

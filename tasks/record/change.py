@@ -6,8 +6,9 @@ is staged or sent, whatever `removed` says. To go on, a person gives the exact n
 right one night is wrong the next, so it cannot be left on.
 
 Images are compared, path by path, with the lines of the record. A new image is no change, and neither is a new name of
-the dataset, nor other sidecars and tables. An image whose bytes cannot be read (not fetched, a bad disk) is not known
-to differ: staging says what is wrong with it, and its published version stays.
+the dataset. Other sidecars and tables are none either, unless nothing but such files is published. An image whose bytes
+cannot be read (not fetched, a bad disk) is not known to differ: staging says what is wrong with it, and its published
+version stays.
 
 An image that a person has had removed from the Hub, and that is in the dataset again, stops a run too, even a single
 one (`tasks.record.removed_before`).
@@ -178,14 +179,17 @@ def change(
         settled: published images that a person has decided about, or is being asked about. They do not count as gone.
         back: images that were removed from the Hub and are in the dataset again: path -> the day of the removal.
     """
-    now = {image.path: image for image in dataset.images}
+    now = {image.path: image for image in dataset.rows}
+    of_data = any(is_data(content.path) for line in record.shards.values() for content in line.images)
     digests = {spec.path: spec.digest for spec in shards}
     published: set[str] = set()
     gone: list[str] = []
     other: list[str] = []
     for path, line in record.shards.items():
         same_digest = digests.get(path) == line.digest
-        for content in filter(_is_data, line.images):
+        for content in line.images:
+            if of_data and not is_data(content.path):
+                continue
             published.add(content.path)
             image = now.get(content.path)
             if image is None:
@@ -208,10 +212,6 @@ def change(
         changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
         recordings=noun((*published, *(back or {}))) == "file",
     )
-
-
-def _is_data(content: ImageContent) -> bool:
-    return is_data(content.path)
 
 
 def _wholly_gone(published: Collection[str], gone: Collection[str]) -> set[str]:
