@@ -1055,11 +1055,28 @@ def test_a_folder_of_datasets_is_told_to_push_one_of_them(tmp_path: Path) -> Non
         load(tmp_path)
 
 
+def test_a_dataset_of_tables_alone_is_loaded_and_noted_as_such(tmp_path: Path) -> None:
+    table = "sub-01/beh/sub-01_task-stroop_beh.tsv"
+    bids.write(tmp_path, {"dataset_description.json": bids.description(), table: b"trial\tspeed\n1\t2\n"})
+    dataset = load(tmp_path)
+    assert not dataset.images and [(file.path, file.kind, file.sub) for file in dataset.files] == [
+        (table, "table", "01")
+    ]
+    assert any(note.startswith("There is neither an image nor a recording") for note in dataset.notes)
+
+
+def test_a_derivative_of_sidecars_alone_is_loaded(tmp_path: Path) -> None:
+    """As MRIQC's: its measures are JSON files."""
+    description = {**bids.description(), "DatasetType": "derivative"}
+    bids.write(tmp_path, {"dataset_description.json": description, "sub-01/anat/sub-01_T1w.json": {"cnr": 3.1}})
+    assert [file.path for file in load(tmp_path).files] == ["sub-01/anat/sub-01_T1w.json"]
+
+
 def test_a_dataset_without_an_image_or_a_recording_says_what_is_in_it(tmp_path: Path) -> None:
     bids.write(tmp_path, {"dataset_description.json": bids.description(), "sub-01/eeg/sub-01_eeg.json": b"{}"})
 
     (tmp_path / "poster.pdf").touch()
-    says = r"(?s)without an image or a recording.*\n  1 file that would be published beside them\n  1 \*\.pdf"
+    says = r"(?s)without an image, a recording or a table.*\n  1 sidecar of files that are not here\n  1 \*\.pdf"
     with pytest.raises(EmptyDataset, match=says):
         load(tmp_path)
 

@@ -89,7 +89,7 @@ def load(source: Path, exclude: Sequence[str] = (), include: Sequence[str] = ())
     Raises:
         BadInput: a pattern cannot be read.
         NotABidsDataset: there is no such folder, or no dataset_description.json in it.
-        EmptyDataset: there is no file in it that would be a row.
+        EmptyDataset: there is no file in it that would be a row, or sidecars alone.
         UnreadableFolder: a folder cannot be listed.
         UnreadableSidecar: a sidecar that applies to an image cannot be read, or is no JSON object.
         UnreadableTable: participants.tsv, a sessions table or a scans table is not fetched or cannot be opened.
@@ -341,14 +341,15 @@ class _Loader:
         """Check that the tree holds exactly the images and recordings that are rows, or are listed as left out.
 
         Raises:
-            EmptyDataset: there is no file to publish as a row.
+            EmptyDataset: there is no file to publish as a row, or there are sidecars alone, of files that are missing.
             IncompleteIndex: the tree holds others.
         """
-        if not (self.images or self.files):
-            kinds = [f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items()]
+        if not self.images and all(file.kind == "sidecar" and file.dataset == RAW for file in self.files):
+            beside = [f"{number(len(self.files), 'sidecar')} of files that are not here"] if self.files else []
+            kinds = [*beside, *(f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items())]
             raise EmptyDataset(
-                f"{self.source} is a BIDS dataset without an image, a recording or any other file to publish (in a "
-                f"sub- folder, named as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
+                f"{self.source} is a BIDS dataset without an image, a recording or a table to publish (in a sub- "
+                f"folder, named as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
             )
         known = self._not_rows.union(image.path for image in self.images)
         known -= {image.path for image in self.images if in_recording_folder(image.path)}
