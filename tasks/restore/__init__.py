@@ -197,13 +197,14 @@ def restore_texts(hub: Hub, commit: str, into: Into, wanted: Wanted, outcome: Ou
     for path, listed in wanted.texts.items():
         if not outcome.knows(path):
             with outcome.naming(path):
-                work = partial(_restore_text, hub, commit, into, path, listed, outcome)
+                work = partial(restore_text, hub, commit, into, path, listed, outcome)
                 retry_while_busy(work, get_run_logger().warning)
     into.flush(wanted.texts)
     return outcome
 
 
-def _restore_text(hub: Hub, commit: str, into: Into, path: str, listed: ListedFile, outcome: Outcome) -> None:
+def restore_text(hub: Hub, commit: str, into: Into, path: str, listed: ListedFile, outcome: Outcome) -> None:
+    """Restore a text that is not there yet. Arguments and errors are those of `restore_group`."""
     if into.has(path, listed.size, lambda stream: listed.holds(stream.read())):
         outcome.there[path] = listed.size
         return
