@@ -26,6 +26,7 @@ from tasks.restore.pages import NotOfOurs, read_struct
 from tasks.restore.target_folder import MEANWHILE, Into
 from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
 from tasks.stage import stage
+from tasks.values.errors import BadInput
 from tasks.values.kinds import is_image
 from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
 from tasks.write import WRITER_SETTINGS
@@ -230,6 +231,68 @@ def test_a_derivatives_images_belong_to_their_subject_too() -> None:
     published = remote_of(a=[raw, derived], b=[other])
     assert [path for path, _ in wanted(*published, Subset(subjects=["1"]), "x").sizes()] == [raw, derived]
     assert [path for path, _ in wanted(*published, Subset(datatypes=["func"]), "x").sizes()] == [other]
+
+
+#: What is published of two subjects, one with two sessions, and of nobody.
+PUBLISHED = [
+    SESSIONS := "sub-1/sub-1_sessions.tsv",
+    SUBJECTS_BOLD := "sub-1/sub-1_task-x_bold.json",
+    SCANS_A := "sub-1/ses-a/sub-1_ses-a_scans.tsv",
+    T1W_A := "sub-1/ses-a/anat/sub-1_ses-a_T1w.nii.gz",
+    JSON_A := "sub-1/ses-a/anat/sub-1_ses-a_T1w.json",
+    BOLD_A := "sub-1/ses-a/func/sub-1_ses-a_task-x_bold.nii.gz",
+    SCANS_B := "sub-1/ses-b/sub-1_ses-b_scans.tsv",
+    BEH_B := "sub-1/ses-b/beh/sub-1_ses-b_task-y_beh.tsv",
+    SESSIONS_2 := "sub-2/sub-2_sessions.tsv",
+    T1W_2 := "sub-2/ses-c/anat/sub-2_ses-c_T1w.nii.gz",
+    FLAT := "derivatives/flat/sub-1_ses-a_desc-x_mask.nii.gz",
+    FLAT_JSON := "derivatives/flat/sub-2_ses-c_desc-x_mask.json",
+    GROUP := "derivatives/flat/group/desc-y_stat.tsv",
+    TEMPLATE := "derivatives/flat/tpl-X/tpl-X_T1w.nii.gz",
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"subjects": ["1"]}, {*PUBLISHED} - {SESSIONS_2, T1W_2, FLAT_JSON, TEMPLATE}),
+        ({"sessions": ["a"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_A, T1W_A, JSON_A, BOLD_A, FLAT, GROUP}),
+        ({"sessions": ["b"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_B, BEH_B, GROUP}),
+        ({"datatypes": ["anat"], "sessions": ["ses-c"]}, {SESSIONS_2, T1W_2, FLAT_JSON, GROUP}),
+        ({"datatypes": ["beh"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_B, BEH_B, GROUP}),
+        ({"subjects": ["1"], "datatypes": ["func"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_A, BOLD_A, GROUP}),
+        ({"paths": ["*_T1w.*"]}, {T1W_A, JSON_A, T1W_2, TEMPLATE}),
+        ({"paths": ["sub-1", "/derivatives/*/group/", "!sub-*.tsv"]}, {SUBJECTS_BOLD, T1W_A, JSON_A, BOLD_A, GROUP}),
+        ({"sessions": ["a"], "paths": ["anat/", "*_sessions.tsv"]}, {SESSIONS, T1W_A, JSON_A}),
+        ({"paths": ["/participants.tsv"]}, set()),
+    ],
+)  # fmt: skip
+def test_a_part_has_the_files_beside_too_and_those_above_what_is_asked_for(
+    asked: dict[str, list[str]], found: set[str]
+) -> None:
+    assert set(Subset(**asked).of(PUBLISHED, ["participants.tsv"], "lab/x")) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"datatypes": ["pet"]}, "datatypes: lab/x has no file of 'pet'. The nearest one is 'beh', of 3 datatypes."),
+        ({"sessions": ["b"], "datatypes": ["anat"]}, "sessions and datatypes: lab/x has no file of all of these"),
+        ({"subjects": ["2"], "paths": ["participants.tsv"]}, "subjects and paths: lab/x has no file of all of these"),
+        ({"paths": ["sub-1/ses-a/anat/sub-1_ses-a_T1W.json"]}, f"The nearest path is '{JSON_A}'"),
+        ({"paths": ["!sub-3/", "*"]}, "has no file that '!sub-3/' matches"),
+        ({"paths": ["~/data"]}, "leads out of the dataset"),
+    ],
+)  # fmt: skip
+def test_a_part_that_has_no_file_is_told_with_what_there_is(asked: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(BadInput) as told:
+        Subset(**asked).of(PUBLISHED, ["participants.tsv"], "lab/x")
+    assert said in str(told.value)
+
+
+def test_a_repo_without_sidecars_as_files_is_known_as_one_that_an_older_version_may_have_published() -> None:
+    assert not wanted(*remote_of(a=[T1W_A, BOLD_A]), Subset(), "x").beside
+    assert wanted(*remote_of(a=[T1W_A, JSON_A]), Subset(paths=["*.nii.gz"]), "x").beside
 
 
 def test_small_shards_are_restored_together_and_a_large_one_alone() -> None:

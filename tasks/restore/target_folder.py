@@ -23,14 +23,14 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self
 
 from tasks.disk.staging import NO_ROOM, CannotWrite, DiskFull
 from tasks.disk.untrusted import opened
@@ -46,9 +46,6 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 TOGETHER = 32  # files that wait for each other: each holds two of the 256 or more files that a process may have open
 TOGETHER_BYTES = 8 << 20  # bytes of files that wait for each other: a larger file is worth a flush of its own
 FLUSHES = 16  # flushes at the same time
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 MEANWHILE = "something got this name while it was fetched. It was left as it is: start again, which compares the two"
 OTHER_BYTES = "a file with other bytes is there already. It was left as it is: move it away, and start again"
@@ -196,7 +193,8 @@ class Into:
 
     def flush(self, paths: Iterable[str]) -> None:
         """Flush the folders of these files, so that their names survive a power cut."""
-        _at_once(self._flush_folder, {path.rpartition("/")[0] for path in paths})
+        with ThreadPoolExecutor(FLUSHES) as pool:
+            list(pool.map(self._flush_folder, {path.rpartition("/")[0] for path in paths}))
 
     def _flush_folder(self, folder: str) -> None:
         with suppress(OSError), opened(self.folder, folder.split("/") if folder else ()) as parent:
@@ -285,6 +283,7 @@ class Arrivals:
         """
         self._into, self._naming, self._restored = into, naming, restored
         self._waiting: list[Unnamed] = []
+        self._pool = ThreadPoolExecutor(FLUSHES)
 
     def put(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> None:
         """Write a file. It has its name in the end, and perhaps sooner.
@@ -304,12 +303,16 @@ class Arrivals:
         with ExitStack() as closing:
             for file in files:
                 closing.callback(file.close)
-            for file, error in zip(files, _at_once(Unnamed.flush, files), strict=True):
+            for file, error in zip(files, self._flushed(files), strict=True):
                 with self._naming(file.path), self._into.writing():
                     if error:
                         raise error
                     file.take_name()
                     self._restored(file.path, file.size)
+
+    def _flushed(self, files: Sequence[Unnamed]) -> Iterable[OSError | None]:
+        """Flush these files, and return for each why that failed, if it did."""
+        return map(Unnamed.flush, files) if len(files) < 2 else self._pool.map(Unnamed.flush, files)
 
     def __enter__(self) -> Self:
         return self
@@ -317,15 +320,8 @@ class Arrivals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._give_names()
-
-
-def _at_once(work: Callable[[_Item], _Result], items: Collection[_Item]) -> list[_Result]:
-    """Do something that waits for the disk with all of these at the same time, and return what came of it."""
-    if len(items) < 2:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(min(FLUSHES, len(items))) as pool:
-        return list(pool.map(work, items))
+        with self._pool:
+            self._give_names()
 
 
 def has_sha256(sha256: str) -> Callable[[BufferedReader], bool]:
