@@ -14,9 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from huggingface_hub import CommitOperationAdd
 from prefect.client.schemas.objects import State
 
+from deployments.commands import bids_push
 from deployments.local_stack import REPO
 from flows.restore_bids import restore_bids
 from tasks.disk.staging import Staging, Target
@@ -222,6 +224,18 @@ def test_a_part_comes_by_subject_session_and_datatype_with_the_files_of_the_root
     assert name_of(restore(hub, into, subjects=[str(one.sub)])) == "Restored"
     assert set(files(into)) == {i.path for i in dataset.rows if i.sub == one.sub} | set(dataset.texts)
     assert files(into).items() <= wanted.items()
+
+
+def test_a_part_comes_by_patterns_from_the_flow_and_from_the_command_line(hub: Hub, bids: Path, into: Path) -> None:
+    dataset = load(bids)
+    one = next(row.path for row in dataset.rows if row.suffix == "bold" and row.kind == "image")
+    assert name_of(restore(hub, into, paths=["*_bold.*", "!*.json", "!derivatives/"])) == "Restored"
+    assert set(files(into)) == {row.path for row in dataset.images if row.suffix == "bold"} | set(dataset.texts)
+    shutil.rmtree(into)
+    done = CliRunner().invoke(bids_push, ["restore", hub.target.repo_id, str(into), "--path", one, "--path", "*.bval"])
+    assert done.exit_code == 0, done.output
+    found = {row.path for row in dataset.rows if row.path == one or row.path.endswith(".bval")}
+    assert set(files(into)) == found | set(dataset.texts)
 
 
 @pytest.mark.parametrize("large", [False, True])

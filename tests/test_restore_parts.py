@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -107,6 +108,17 @@ def test_an_image_and_recordings_come_out_of_one_shard_byte_for_byte(
     outcome = restored(data, receipt, tmp_path / "back")
     assert outcome.restored.keys() == {image.path for image in receipt.images} > {EEG, PHYSIO, T1W}
     assert all((tmp_path / "back" / path).read_bytes() == (source / path).read_bytes() for path in outcome.restored)
+
+
+def test_a_sidecar_with_fields_stripped_comes_as_it_was_published(staging: Staging, tmp_path: Path) -> None:
+    source, left = with_recordings(tmp_path / "recorded"), b'{"TaskName": "rest"}'
+    (spec,) = (spec for spec in plan(load(source), WRITER_SETTINGS) if T1W in {one.path for one in spec.images})
+    sidecar = EEG.replace(".edf", ".json")
+    stripped = [replace(one, content=left, size=len(left)) if one.path == sidecar else one for one in spec.files]
+    receipt = stage(replace(spec, files=tuple(stripped)), source, staging)
+    outcome = restored((staging.folder / receipt.file).read_bytes(), receipt, tmp_path / "back")
+    assert outcome.restored[sidecar] == len(left) and (tmp_path / "back" / sidecar).read_bytes() == left
+    assert (source / sidecar).read_bytes() != left
 
 
 def test_a_shard_of_layout_1_comes_as_before(recorded: tuple[Path, Receipt, bytes], tmp_path: Path) -> None:
