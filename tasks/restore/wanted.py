@@ -63,6 +63,10 @@ class Wanted:
             yield path, text.size
 
 
+#: A file's labels, in the order in which they are asked for.
+_Labels = tuple[str | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Subset:
     """The part of a dataset that is wanted. What is empty is not asked about."""
@@ -89,9 +93,10 @@ class Subset:
                 one that there is.
         """
         asked = self._asked()
-        self._require_labels(paths, where)
+        labels = {path: tuple(_label(what, path) for what in asked) for path in paths} if asked else {}
+        self._require_labels(labels, where)
         self._require_patterns([*paths, *texts], where)
-        found = _with_those_above(asked, paths) if asked else paths
+        found = _with_those_above(labels, list(asked.values())) if asked else paths
         if not self.paths:
             return found
         named = Ignored(self.paths)
@@ -100,17 +105,17 @@ class Subset:
             raise BadInput(_not_at_once([*asked, "paths"], paths, where))
         return found
 
-    def _require_labels(self, paths: Collection[str], where: str) -> None:
-        """Check that each label is that of a file, and that a file has them all."""
+    def _require_labels(self, labels: Mapping[str, _Labels], where: str) -> None:
+        """Check that each label that is asked for is that of a file, and that a file has them all."""
         asked = self._asked()
-        for what, values in asked.items():
-            there = sorted({label for path in paths if (label := _label(what, path))})
+        for at, (what, values) in enumerate(asked.items()):
+            there = sorted({label for of_file in labels.values() if (label := of_file[at])})
             for value in values:
                 if value not in there:
                     nearest = _nearest(what, value, there)
-                    raise BadInput(f"{what}: {where} has no {noun(paths)} of {value!r}. {nearest}")
-        if asked and not any(_has_all(asked, path) for path in paths):
-            raise BadInput(_not_at_once(list(asked), paths, where))
+                    raise BadInput(f"{what}: {where} has no {noun(labels)} of {value!r}. {nearest}")
+        if asked and not any(_has_all(of_file, list(asked.values())) for of_file in labels.values()):
+            raise BadInput(_not_at_once(list(asked), labels, where))
 
     def _require_patterns(self, paths: Sequence[str], where: str) -> None:
         """Check that each pattern can be read, and is that of a file."""
@@ -129,19 +134,18 @@ class Subset:
         return {what: {_bare(what, value) for value in values} for what, values in asked.items() if values}
 
 
-def _has_all(asked: Mapping[str, Collection[str]], path: str) -> bool:
+def _has_all(labels: _Labels, asked: Sequence[Collection[str]]) -> bool:
     """Return whether a file has a label of each that is asked for."""
-    return all(_label(what, path) in values for what, values in asked.items())
+    return all(label in values for label, values in zip(labels, asked, strict=True))
 
 
-def _with_those_above(asked: Mapping[str, Collection[str]], paths: Collection[str]) -> set[str]:
+def _with_those_above(labels: Mapping[str, _Labels], asked: Sequence[Collection[str]]) -> set[str]:
     """Return the files that have all labels, and the sidecars, tables and others that lie above them."""
-    found = {path for path in paths if _has_all(asked, path)}
+    found = {path for path, of_file in labels.items() if _has_all(of_file, asked)}
     places = {place for path in found for sub, ses in [_place(path)] for place in ((sub, ses), (sub, None))}
-    for path in paths:
+    for path, of_file in labels.items():
         if path not in found and not is_data(path):
-            labels = ((_label(what, path), values) for what, values in asked.items())
-            lies_above = all(label is None or label in values for label, values in labels)
+            lies_above = all(label is None or label in values for label, values in zip(of_file, asked, strict=True))
             if lies_above and (_place(path)[0] is None or _place(path) in places):
                 found.add(path)
     return found
@@ -163,11 +167,13 @@ def _bare(what: str, value: str) -> str:
 
 def _label(what: str, path: str) -> str | None:
     """Return a file's subject, session or datatype, or None if it has none. Those of a recording are its folder's."""
+    whole = recording_of(path)
     if what == "datatypes":
-        return parse(recording_of(path)).datatype
+        return parse(whole).datatype
+    *folders, name = whole.split("/")
     entity = {"subjects": "sub", "sessions": "ses"}[what]
     # in some derivatives the name alone says it
-    return folder_label(path.split("/")[:-1], entity) or parse(recording_of(path)).entities.get(entity) or None
+    return folder_label(folders, entity) or folder_label(name.partition(".")[0].split("_"), entity)
 
 
 def _nearest(what: str, value: str, there: Sequence[str]) -> str:
