@@ -114,6 +114,9 @@ def gate(
 @click.option("--subject", "subjects", multiple=True, metavar="SUB", help="Only this subject. May be repeated.")
 @click.option("--session", "sessions", multiple=True, metavar="SES", help="Only this session. May be repeated.")
 @click.option("--datatype", "datatypes", multiple=True, metavar="TYPE", help="Only this one, for example anat.")
+@click.option(
+    "--path", "paths", multiple=True, metavar="PATTERN", help="Only what it names, as in a .gitignore: 'sub-01/'."
+)
 def restore(
     repo: str,
     into: Path,
@@ -121,6 +124,7 @@ def restore(
     subjects: tuple[str, ...],
     sessions: tuple[str, ...],
     datatypes: tuple[str, ...],
+    paths: tuple[str, ...],
 ) -> None:
     """Bring a published dataset back into a folder.
 
@@ -130,7 +134,7 @@ def restore(
     """
     from deployments import restore as done
 
-    raise SystemExit(done.main(done.Given(repo, into, revision, subjects, sessions, datatypes)))
+    raise SystemExit(done.main(done.Given(repo, into, revision, subjects, sessions, datatypes, paths)))
 
 
 @bids_push.command(context_settings=HELP)

@@ -31,6 +31,7 @@ class Given:
     subjects: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     datatypes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 def main(given: Given) -> int:
@@ -39,7 +40,7 @@ def main(given: Given) -> int:
     Returns:
         The exit code: 0 if all of it is restored, else 1.
     """
-    lists = [list(values) for values in (given.subjects, given.sessions, given.datatypes)]
+    lists = [list(values) for values in (given.subjects, given.sessions, given.datatypes, given.paths)]
     try:
         with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTS}):
             state = restore_bids(given.repo, str(given.into), given.revision, *lists, return_state=True)

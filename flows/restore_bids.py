@@ -22,8 +22,8 @@ from tasks.values.errors import PushError
 #: the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=4))
 
-#: A list that may stay empty. The form sends an empty list as nothing.
-Labels = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
+#: A list of texts that may stay empty. The form sends an empty list as nothing.
+Texts = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
 
 
 @flow(
@@ -36,9 +36,10 @@ def restore_bids(
     repo_id: RepoId,
     into: str,
     revision: Revision = "main",
-    subjects: Labels = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
-    sessions: Labels = [],  # noqa: B006
-    datatypes: Labels = [],  # noqa: B006
+    subjects: Texts = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
+    sessions: Texts = [],  # noqa: B006
+    datatypes: Texts = [],  # noqa: B006
+    paths: Texts = [],  # noqa: B006
     token_block: BlockName = "",
 ) -> State:
     """Bring a published dataset, or a part of it, back from the Hub into a folder, each file checked by its sha256.
@@ -53,13 +54,15 @@ def restore_bids(
         subjects: Only these subjects, as sub-01 or 01. Empty: all. Files at the dataset's root always come.
         sessions: Only these sessions, as ses-1 or 1. Empty: all.
         datatypes: Only these datatypes, for example anat. Empty: all.
+        paths: Only the files that these patterns name, as .gitignore has them, relative to the dataset's root: sub-01/,
+            *_T1w.nii.gz, derivatives/fmriprep/. One with ! before it takes files out again. Empty: all.
         token_block: The name of a Prefect Secret block that holds the Hub's token. Empty: HF_TOKEN of the worker.
     """
     try:
         hub, folder, steps = connect(repo_id, revision, token_block, to_read=True), folder_of(into), Steps()
         remote, listing = steps.take(read_published, hub)
         where = f"{hub.target} (commit {remote.commit[:12]})"
-        files = wanted(remote, listing, Subset(subjects, sessions, datatypes), where)
+        files = wanted(remote, listing, Subset(subjects, sessions, datatypes, paths), where)
         steps.take(look_at, folder, quoted(files))
         restoring = Restoring(hub, remote, folder, files, where, steps)
         return restoring.done()

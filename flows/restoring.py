@@ -27,11 +27,15 @@ from tasks.values.format import number, size
 SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
 KEPT = 10_000  # files that the artifact names
 
-#: What a published dataset does not hold as files, however much of it is restored.
+#: What does not come back, however much of a dataset is restored, and where that is said.
 NOT_FILES = (
-    "What the repo does not hold as files did not come back: below the root, sidecars, bval, bvec and tables such as "
-    "events.tsv are columns of the rows that they describe, as are the rows of sessions.tsv and scans.tsv; what the "
-    "card says was left out was never published. So this is no whole copy of the source."
+    "What is not in the repo did not come back: the files that its bids/left_out.tsv lists with the reason each, such "
+    "as hidden ones and sourcedata, and fields that the push has stripped, which the card names."
+)
+#: The same of a repo that no version since 0.8 has published to.
+NO_FILES_BESIDE = (
+    "Below the root it holds neither sidecars nor tables as files. If the dataset has any, they are there after the "
+    "next push with bids-push 0.8 or newer."
 )
 
 
@@ -74,7 +78,8 @@ class Restoring:
         for outcome in self.outcomes:
             failures |= outcome.failures
         if not failures:
-            return Completed(name="Restored", message=f"{self._sentence()} {NOT_FILES}")
+            said = (self._sentence(), NOT_FILES, *(() if self.wanted.beside else (NO_FILES_BESIDE,)))
+            return Completed(name="Restored", message=" ".join(said))
         rows = [{"file": path, "why": why} for path, why in sorted(failures.items())[:KEPT]]
         create_table_artifact(rows, key="not-restored", description=f"{number(len(failures), 'file')} not restored")
         raise NotAllRestored(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
 
-from tasks.load.ignored import Ignored
+from tasks.bids.ignored import Ignored
 
 NAMES = st.sampled_from(["sub-01", "sub-02", "anat", "a.nii.gz", "b", "a", "x y", "ä", "#c", "!d"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)

@@ -126,10 +126,10 @@ def test_what_is_not_here_is_counted_by_its_sort(dataset: Dataset) -> None:
 
 def test_a_part_that_nothing_is_in_is_told_of_files_where_there_are_recordings() -> None:
     with pytest.raises(BadInput, match="lab/x has no file of 'dwi'"):
-        Subset(datatypes=["dwi"]).require([T1W, EEG], "lab/x")
+        Subset(datatypes=["dwi"]).of([T1W, EEG], (), "lab/x")
     with pytest.raises(BadInput, match="lab/x has no image of 'dwi'"):
-        Subset(datatypes=["dwi"]).require([T1W], "lab/x")
-    Subset(subjects=["02"], datatypes=["meg"]).require([T1W, EMPTY], "lab/x")
+        Subset(datatypes=["dwi"]).of([T1W], (), "lab/x")
+    assert Subset(subjects=["02"], datatypes=["meg"]).of([T1W, EMPTY], (), "lab/x") == {EMPTY}
 
 
 def test_a_dry_run_counts_files_added_and_says_that_shards_are_written_anew_for_the_layout(dataset: Dataset) -> None:

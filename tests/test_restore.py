@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,61 +14,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from huggingface_hub import CommitOperationAdd
 from prefect.client.schemas.objects import State
 
+from deployments.commands import bids_push
 from deployments.local_stack import REPO
 from flows.restore_bids import restore_bids
-from tasks.card import side_files
-from tasks.commit import commit
-from tasks.commit.other_files import Besides, as_recorded
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.load import load
-from tasks.plan import plan
-from tasks.record.remote import RECORD, Remote, read_remote
+from tasks.record.remote import RECORD, read_remote
 from tasks.restore import shard as shards_of
 from tasks.restore.target_folder import TEMPORARY
-from tasks.stage import stage
-from tasks.transfer import transfer
-from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
 from tests.recorded_dataset import EEG, EMPTY, INNER, MEG4, OTHER_EEG, PHYSIO, RECORDED, with_recordings
+from tests.way_back import RESTORE, files, publish
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-#: Restores everything without Prefect, file by file, and says when it begins.
-RESTORE = """
-import sys
-from pathlib import Path
-from tasks.disk.staging import Target
-from tasks.hub.client import Hub
-from tasks.record.remote import read_remote
-from tasks.restore import Outcome, restore_shard
-from tasks.restore.target_folder import Into
-from tasks.restore.wanted import Subset, wanted
-endpoint, repo, token, folder = sys.argv[1:]
-hub, into = Hub(Target(endpoint, repo), token), Into(Path(folder))
-remote = read_remote(hub)
-files = wanted(remote, hub.listing(remote.commit), Subset(), repo)
-into.prepare()
-print("begins", flush=True)
-for shard in files.shards:
-    restore_shard(hub, remote.commit, into, shard, Outcome())
-"""
-
-
-def publish(hub: Hub, source: Path, staging: Staging) -> str:
-    """Publish a dataset as a push does, without a flow, and return the commit."""
-    dataset = load(source)
-    texts = side_files(dataset)
-    receipts = [stage(spec, source, staging) for spec in plan(dataset, WRITER_SETTINGS)]
-    sent = [one.operation for one in transfer(hub, staging, receipts)]
-    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", texts, as_recorded(texts))
-    after = commit(hub, read_remote(hub), [one.line() for one in receipts], sent, besides)
-    assert isinstance(after, Remote)
-    return after.commit
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +79,10 @@ def name_of(state: State[Any]) -> str:
     return state.name or ""
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, those with hidden names too."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-
 def published_of(bids: Path) -> dict[str, bytes]:
-    """The images and texts of a dataset, which are what is published as files."""
+    """The rows and texts of a dataset, which are what is published as files."""
     dataset = load(bids)
-    return {path: (bids / path).read_bytes() for path in [*(one.path for one in dataset.images), *dataset.texts]}
+    return {path: (bids / path).read_bytes() for path in [*(one.path for one in dataset.rows), *dataset.texts]}
 
 
 def not_restored(state: State[Any]) -> dict[str, str]:
@@ -139,7 +96,7 @@ def fetched(server: CountedHub, since: int) -> int:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_every_image_and_text_comes_back_with_its_bytes(
+def test_every_file_that_is_published_comes_back_with_its_bytes(
     hub: Hub, bids: Path, into: Path, large: bool, request: pytest.FixtureRequest
 ) -> None:
     if large:
@@ -147,7 +104,8 @@ def test_every_image_and_text_comes_back_with_its_bytes(
     state = restore(hub, into)
     assert name_of(state) == "Restored"
     assert files(into) == published_of(bids)
-    assert "sidecars" in (state.message or "") and "no whole copy" in (state.message or "")
+    assert any(path.endswith("_bold.json") for path in files(into)) and any(into.rglob("*.bvec"))
+    assert "bids/left_out.tsv" in (state.message or "") and "0.8" not in (state.message or "")
 
 
 def test_what_is_there_is_not_fetched_again(hub: Hub, server: CountedHub, bids: Path, into: Path) -> None:
@@ -261,11 +219,23 @@ def test_a_part_comes_by_subject_session_and_datatype_with_the_files_of_the_root
     one = next(image for image in dataset.images if image.datatype == "anat" and image.dataset == "raw")
     parameters = {"subjects": [f"sub-{one.sub}"], "sessions": [one.ses], "datatypes": ["anat"]}
     assert name_of(restore(hub, into, **parameters)) == "Restored"
-    mine = {i.path for i in dataset.images if (i.sub, i.ses, i.datatype) == (one.sub, one.ses, "anat")}
+    mine = {i.path for i in dataset.rows if (i.sub, i.ses, i.datatype) == (one.sub, one.ses, "anat")}
     assert mine and set(files(into)) == mine | set(dataset.texts)
     assert name_of(restore(hub, into, subjects=[str(one.sub)])) == "Restored"
-    assert set(files(into)) == {i.path for i in dataset.images if i.sub == one.sub} | set(dataset.texts)
+    assert set(files(into)) == {i.path for i in dataset.rows if i.sub == one.sub} | set(dataset.texts)
     assert files(into).items() <= wanted.items()
+
+
+def test_a_part_comes_by_patterns_from_the_flow_and_from_the_command_line(hub: Hub, bids: Path, into: Path) -> None:
+    dataset = load(bids)
+    one = next(row.path for row in dataset.rows if row.suffix == "bold" and row.kind == "image")
+    assert name_of(restore(hub, into, paths=["*_bold.*", "!*.json", "!derivatives/"])) == "Restored"
+    assert set(files(into)) == {row.path for row in dataset.images if row.suffix == "bold"} | set(dataset.texts)
+    shutil.rmtree(into)
+    done = CliRunner().invoke(bids_push, ["restore", hub.target.repo_id, str(into), "--path", one, "--path", "*.bval"])
+    assert done.exit_code == 0, done.output
+    found = {row.path for row in dataset.rows if row.path == one or row.path.endswith(".bval")}
+    assert set(files(into)) == found | set(dataset.texts)
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -279,18 +249,21 @@ def test_recordings_come_back_with_their_bytes_the_empty_file_of_a_folder_too(
     state = restore(own, into)
     assert name_of(state) == "Restored" and files(into) == published_of(source)
     assert files(into).keys() >= {*RECORDED} and files(into)[EMPTY] == b""
-    assert "recordings, and" not in str(state.message) and "sidecars" in str(state.message)
     again = restore(own, into)
     assert name_of(again) == "Restored" and "0 files (0 bytes) restored now" in str(again.message)
+
+
+BESIDE_EEG = {EEG.replace("_eeg.edf", "_eeg.json"), EEG.replace("_eeg.edf", "_channels.tsv")}
+OF_FUNC = {PHYSIO, PHYSIO.replace(".tsv.gz", ".json"), PHYSIO.replace("_physio.tsv.gz", "_bold.nii.gz")}
 
 
 @pytest.mark.parametrize(
     ("parameters", "wanted"),
     [
         ({"subjects": ["02"], "datatypes": ["meg"]}, {MEG4, EMPTY, INNER}),
-        ({"datatypes": ["meg", "eeg"]}, {MEG4, EMPTY, INNER, EEG, OTHER_EEG}),
-        ({"sessions": ["a"], "datatypes": ["eeg"]}, {EEG}),
-        ({"sessions": ["a"], "datatypes": ["func"]}, {PHYSIO, PHYSIO.replace("_physio.tsv.gz", "_bold.nii.gz")}),
+        ({"datatypes": ["meg", "eeg"]}, {MEG4, EMPTY, INNER, EEG, *BESIDE_EEG, OTHER_EEG}),
+        ({"sessions": ["a"], "datatypes": ["eeg"]}, {EEG, *BESIDE_EEG}),
+        ({"sessions": ["a"], "datatypes": ["func"]}, OF_FUNC),
     ],
 )
 def test_a_part_takes_recordings_by_their_labels_and_files_within_a_folder_by_that_folders(
@@ -311,6 +284,12 @@ def test_a_part_takes_recordings_by_their_labels_and_files_within_a_folder_by_th
         ({"datatypes": ["fnuc"]}, "The nearest one is 'func'"),
         ({"sessions": ["ses-99999"]}, "The nearest one is"),
         ({"subjects": ["M2012"], "sessions": ["2085"]}, "all of these at once"),
+        ({"subjects": ["M2012"], "paths": ["*_ses-2085_*"]}, "subjects and paths: "),
+        ({"paths": ["*_bold.json", "sub-M2O12/"]}, "no file that 'sub-M2O12/' matches"),
+        ({"paths": ["sub-M2O12/"]}, "The nearest path is 'sub-M2012'"),
+        ({"paths": ["!*.json"]}, "only take files out again"),
+        ({"paths": ["../x"]}, "leads out of the dataset"),
+        ({"paths": [" "]}, "it is empty"),
     ],
 )
 def test_a_part_that_is_nothing_is_told_before_anything_is_written(
@@ -457,7 +436,7 @@ def test_killed_at_any_instant_it_goes_on_and_leaves_nothing_half(
     wanted, dice = published_of(bids), random.Random(13)
     server.break_on({"fault": "slow", "path": "/resolve/.*/data/", "times": -1, "delay": 0.1})
     for _ in range(6):
-        command = [sys.executable, "-c", RESTORE, hub.target.endpoint, hub.target.repo_id, hub.token, str(into)]
+        command = [*RESTORE, hub.target.endpoint, hub.target.repo_id, hub.token, str(into)]
         with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None and process.stdout.readline() == "begins\n"
             time.sleep(dice.uniform(0, 0.8))

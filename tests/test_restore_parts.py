@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -23,9 +24,10 @@ from tasks.plan import plan
 from tasks.record.remote import Remote
 from tasks.restore import Outcome, groups, restore_shard
 from tasks.restore.pages import NotOfOurs, read_struct
-from tasks.restore.target_folder import MEANWHILE, Into, NotRestored
+from tasks.restore.target_folder import MEANWHILE, Into
 from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
 from tasks.stage import stage
+from tasks.values.errors import BadInput
 from tasks.values.kinds import is_image
 from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
 from tasks.write import WRITER_SETTINGS
@@ -108,6 +110,17 @@ def test_an_image_and_recordings_come_out_of_one_shard_byte_for_byte(
     assert all((tmp_path / "back" / path).read_bytes() == (source / path).read_bytes() for path in outcome.restored)
 
 
+def test_a_sidecar_with_fields_stripped_comes_as_it_was_published(staging: Staging, tmp_path: Path) -> None:
+    source, left = with_recordings(tmp_path / "recorded"), b'{"TaskName": "rest"}'
+    (spec,) = (spec for spec in plan(load(source), WRITER_SETTINGS) if T1W in {one.path for one in spec.images})
+    sidecar = EEG.replace(".edf", ".json")
+    stripped = [replace(one, content=left, size=len(left)) if one.path == sidecar else one for one in spec.files]
+    receipt = stage(replace(spec, files=tuple(stripped)), source, staging)
+    outcome = restored((staging.folder / receipt.file).read_bytes(), receipt, tmp_path / "back")
+    assert outcome.restored[sidecar] == len(left) and (tmp_path / "back" / sidecar).read_bytes() == left
+    assert (source / sidecar).read_bytes() != left
+
+
 def test_a_shard_of_layout_1_comes_as_before(recorded: tuple[Path, Receipt, bytes], tmp_path: Path) -> None:
     source, receipt, data = recorded
     images = tuple(one for one in receipt.images if is_image(one.path))
@@ -120,9 +133,9 @@ def test_a_shard_of_layout_1_comes_as_before(recorded: tuple[Path, Receipt, byte
 @pytest.mark.parametrize(
     ("change", "one_group", "why"),
     [
-        pytest.param(lambda table: with_kind(table, "sidecar"), False, "a kind that this version", id="unknown kind"),
+        pytest.param(lambda table: with_kind(table, "surface"), False, "a kind that this version", id="unknown kind"),
         pytest.param(lambda table: with_kind(table, None), False, "a kind that this version", id="no kind"),
-        pytest.param(lambda table: table, True, "several kinds in a row group", id="two kinds in a row group"),
+        pytest.param(lambda table: table, True, "images and other files in a row group", id="two columns"),
         pytest.param(lambda table: table.drop_columns(["content"]), False, "content is missing", id="no content"),
     ],
 )
@@ -173,8 +186,10 @@ def test_what_comes_to_be_there_while_a_file_is_fetched_stays(
         yield b"theirs"
         (tmp_path / NAME).write_bytes(b"mine")
 
-    with pytest.raises(NotRestored, match=MEANWHILE):
-        Into(tmp_path).put(NAME, 6, hashlib.sha256(b"theirs").hexdigest(), chunks())
+    outcome = Outcome()
+    with outcome.arrivals(Into(tmp_path)) as arrivals:
+        arrivals.put(NAME, 6, hashlib.sha256(b"theirs").hexdigest(), chunks())
+    assert outcome.failures == {NAME: MEANWHILE} and not outcome.restored
     assert [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] == [b"mine"]
 
 
@@ -228,6 +243,68 @@ def test_a_derivatives_images_belong_to_their_subject_too() -> None:
     published = remote_of(a=[raw, derived], b=[other])
     assert [path for path, _ in wanted(*published, Subset(subjects=["1"]), "x").sizes()] == [raw, derived]
     assert [path for path, _ in wanted(*published, Subset(datatypes=["func"]), "x").sizes()] == [other]
+
+
+#: What is published of two subjects, one with two sessions, and of nobody.
+PUBLISHED = [
+    SESSIONS := "sub-1/sub-1_sessions.tsv",
+    SUBJECTS_BOLD := "sub-1/sub-1_task-x_bold.json",
+    SCANS_A := "sub-1/ses-a/sub-1_ses-a_scans.tsv",
+    T1W_A := "sub-1/ses-a/anat/sub-1_ses-a_T1w.nii.gz",
+    JSON_A := "sub-1/ses-a/anat/sub-1_ses-a_T1w.json",
+    BOLD_A := "sub-1/ses-a/func/sub-1_ses-a_task-x_bold.nii.gz",
+    SCANS_B := "sub-1/ses-b/sub-1_ses-b_scans.tsv",
+    BEH_B := "sub-1/ses-b/beh/sub-1_ses-b_task-y_beh.tsv",
+    SESSIONS_2 := "sub-2/sub-2_sessions.tsv",
+    T1W_2 := "sub-2/ses-c/anat/sub-2_ses-c_T1w.nii.gz",
+    FLAT := "derivatives/flat/sub-1_ses-a_desc-x_mask.nii.gz",
+    FLAT_JSON := "derivatives/flat/sub-2_ses-c_desc-x_mask.json",
+    GROUP := "derivatives/flat/group/desc-y_stat.tsv",
+    TEMPLATE := "derivatives/flat/tpl-X/tpl-X_T1w.nii.gz",
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"subjects": ["1"]}, {*PUBLISHED} - {SESSIONS_2, T1W_2, FLAT_JSON, TEMPLATE}),
+        ({"sessions": ["a"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_A, T1W_A, JSON_A, BOLD_A, FLAT, GROUP}),
+        ({"sessions": ["b"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_B, BEH_B, GROUP}),
+        ({"datatypes": ["anat"], "sessions": ["ses-c"]}, {SESSIONS_2, T1W_2, FLAT_JSON, GROUP}),
+        ({"datatypes": ["beh"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_B, BEH_B, GROUP}),
+        ({"subjects": ["1"], "datatypes": ["func"]}, {SESSIONS, SUBJECTS_BOLD, SCANS_A, BOLD_A, GROUP}),
+        ({"paths": ["*_T1w.*"]}, {T1W_A, JSON_A, T1W_2, TEMPLATE}),
+        ({"paths": ["sub-1", "/derivatives/*/group/", "!sub-*.tsv"]}, {SUBJECTS_BOLD, T1W_A, JSON_A, BOLD_A, GROUP}),
+        ({"sessions": ["a"], "paths": ["anat/", "*_sessions.tsv"]}, {SESSIONS, T1W_A, JSON_A}),
+        ({"paths": ["/participants.tsv"]}, set()),
+    ],
+)  # fmt: skip
+def test_a_part_has_the_files_beside_too_and_those_above_what_is_asked_for(
+    asked: dict[str, list[str]], found: set[str]
+) -> None:
+    assert set(Subset(**asked).of(PUBLISHED, ["participants.tsv"], "lab/x")) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"datatypes": ["pet"]}, "datatypes: lab/x has no file of 'pet'. The nearest one is 'beh', of 3 datatypes."),
+        ({"sessions": ["b"], "datatypes": ["anat"]}, "sessions and datatypes: lab/x has no file of all of these"),
+        ({"subjects": ["2"], "paths": ["participants.tsv"]}, "subjects and paths: lab/x has no file of all of these"),
+        ({"paths": ["sub-1/ses-a/anat/sub-1_ses-a_T1W.json"]}, f"The nearest path is '{JSON_A}'"),
+        ({"paths": ["!sub-3/", "*"]}, "has no file that '!sub-3/' matches"),
+        ({"paths": ["~/data"]}, "leads out of the dataset"),
+    ],
+)  # fmt: skip
+def test_a_part_that_has_no_file_is_told_with_what_there_is(asked: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(BadInput) as told:
+        Subset(**asked).of(PUBLISHED, ["participants.tsv"], "lab/x")
+    assert said in str(told.value)
+
+
+def test_a_repo_without_sidecars_as_files_is_known_as_one_that_an_older_version_may_have_published() -> None:
+    assert not wanted(*remote_of(a=[T1W_A, BOLD_A]), Subset(), "x").beside
+    assert wanted(*remote_of(a=[T1W_A, JSON_A]), Subset(paths=["*.nii.gz"]), "x").beside
 
 
 def test_small_shards_are_restored_together_and_a_large_one_alone() -> None:

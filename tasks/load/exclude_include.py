@@ -10,13 +10,11 @@ What is not published by default (hidden files, `sourcedata`, `code`, `stimuli`)
 it: `.heudiconv/`, `sourcedata/sub-01/`. A wildcard does not reach it, so that `*.nii.gz` publishes nothing of `.git`.
 """
 
-import re
 from collections.abc import Sequence
 
 from pathspec import GitIgnoreSpec
 
-from tasks.load.ignored import Ignored
-from tasks.values.errors import BadInput
+from tasks.bids.ignored import Ignored, require_pattern
 
 #: Folders at a root that BIDS keeps out of the dataset proper (BIDS specification, "Source vs. raw vs. derived data").
 OUTSIDE = ("sourcedata", "code", "stimuli")
@@ -33,7 +31,7 @@ class Choice:
         """
         for parameter, patterns in (("exclude", exclude), ("include", include)):
             for pattern in patterns:
-                _require(parameter, pattern)
+                require_pattern(parameter, pattern)
         self._excluded, self._included = Ignored(exclude), Ignored(include)
         self._any = bool(exclude), bool(include)
         taken_back = [pattern for pattern in include if pattern.startswith("!")]
@@ -82,27 +80,3 @@ class Choice:
 
 def _names_hidden(pattern: str) -> bool:
     return any(part.startswith(".") for part in pattern.split("/"))
-
-
-def _require(parameter: str, pattern: str) -> None:
-    """Check that a pattern can be used.
-
-    Raises:
-        BadInput: it cannot.
-    """
-    said = f"{parameter}: {pattern!r} cannot be used"
-    if not pattern.strip() or pattern.startswith("#"):
-        raise BadInput(f"{said}: it is empty, or a comment. Take it out of the list.")
-    if re.search(r"[\r\n\0]", pattern):
-        raise BadInput(f"{said}: it has more than one line. Give each pattern as an entry of its own.")
-    if ".." in pattern.split("/") or pattern.startswith("~"):
-        raise BadInput(f"{said}: it leads out of the dataset. Give a pattern relative to the dataset's root.")
-    try:
-        read = GitIgnoreSpec.from_lines([pattern]).patterns[0].regex is not None
-    except (ValueError, re.error):
-        read = False
-    if not read:
-        raise BadInput(
-            f"{said}: it is no pattern as a .gitignore has them (https://git-scm.com/docs/gitignore), such as "
-            "sub-01/, *_T2w.nii.gz or derivatives/old/."
-        )

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched, unfetched
+from tasks.bids.ignored import Ignored
 from tasks.bids.text import decode
 from tasks.load.annex import content_size
 from tasks.load.errors import UnreadableFolder
 from tasks.load.exclude_include import OUTSIDE, Choice
-from tasks.load.ignored import Ignored
 from tasks.values.kinds import IMAGE_EXTENSIONS, is_image, recording_folder
 from tasks.values.left_out import LeftOut, What, is_recording, what_is
 

@@ -3,7 +3,7 @@
 How it works: the record says which files each shard has (`wanted`). What is there already with the right bytes is kept,
 and a shard of which all is there is not fetched. Of any other shard the end is fetched, which says where each file is
 in it (`shard`, `pages`), and then the files that are missing, as streams. A file's bytes go through a sha256 into a
-temporary file beside its place, and get their name only if they are right (`target_folder`).
+temporary file beside its place, and get their name only if they are right and on the disk (`target_folder`).
 
 One file that cannot be restored costs no other: it is named, with the reason. What stops everything is the Hub that
 does not answer, and a disk that is full; the next run goes on from there.
@@ -25,7 +25,7 @@ from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START, retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.restore.pages import NotOfOurs
 from tasks.restore.shard import RemoteShard, Row
-from tasks.restore.target_folder import Into, NotRestored, has_sha256
+from tasks.restore.target_folder import Arrivals, Into, NotRestored, has_sha256
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
 from tasks.values.format import number
@@ -65,6 +65,10 @@ class Outcome:
             self._fail(paths, str(error))
         except OSError as error:
             self._fail(paths, f"the system refuses to read or write it: {error.strerror or error}")
+
+    def arrivals(self, into: Into) -> Arrivals:
+        """Return what takes files for a folder, and notes here what became of each."""
+        return Arrivals(into, self.naming, self.restored.__setitem__)
 
     def _fail(self, paths: Sequence[str], why: str) -> None:
         self.failures |= {path: why for path in paths if not self.knows(path)}
@@ -171,10 +175,9 @@ def _fetch(remote: RemoteShard, into: Into, missing: dict[str, ImageContent], ou
     """Write the missing files of a shard."""
     with outcome.naming(*missing):
         rows = [_row(remote, file, outcome) for file in missing.values()]
-        for row, chunks in remote.contents(row for row in rows if row):
-            with outcome.naming(row.path):
-                into.put(row.path, row.size, row.sha256, chunks)
-                outcome.restored[row.path] = row.size
+        with outcome.arrivals(into) as arrivals:
+            for row, chunks in remote.contents(row for row in rows if row):
+                arrivals.put(row.path, row.size, row.sha256, chunks)
         into.flush(missing)
 
 
@@ -194,21 +197,22 @@ def restore_texts(hub: Hub, commit: str, into: Into, wanted: Wanted, outcome: Ou
     for path, listed in wanted.texts.items():
         if not outcome.knows(path):
             with outcome.naming(path):
-                work = partial(_restore_text, hub, commit, into, path, listed, outcome)
+                work = partial(restore_text, hub, commit, into, path, listed, outcome)
                 retry_while_busy(work, get_run_logger().warning)
     into.flush(wanted.texts)
     return outcome
 
 
-def _restore_text(hub: Hub, commit: str, into: Into, path: str, listed: ListedFile, outcome: Outcome) -> None:
+def restore_text(hub: Hub, commit: str, into: Into, path: str, listed: ListedFile, outcome: Outcome) -> None:
+    """Restore a text that is not there yet. Arguments and errors are those of `restore_group`."""
     if into.has(path, listed.size, lambda stream: listed.holds(stream.read())):
         outcome.there[path] = listed.size
         return
     data = hub.read(listed.path, commit)
     if data is None or not listed.holds(data):
         raise NotRestored("the Hub sends other bytes than it lists")
-    into.put(path, len(data), hashlib.sha256(data).hexdigest(), [data])
-    outcome.restored[path] = len(data)
+    with outcome.arrivals(into) as arrivals:
+        arrivals.put(path, len(data), hashlib.sha256(data).hexdigest(), [data])
 
 
 class NotAllRestored(PushError):

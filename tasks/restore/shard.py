@@ -19,14 +19,15 @@ import pyarrow.parquet as pq
 from tasks.hub.client import Hub
 from tasks.restore.pages import ENDING, NotOfOurs, Page, footer_size, pages
 from tasks.restore.wanted import WantedShard
-from tasks.values.kinds import Kind
+from tasks.values.kinds import KINDS, Kind
 
 TAIL = 512 << 10  # bytes at the end of a shard that are fetched first: more than the footer and the texts of a session
 BLOCK = 256 << 10  # bytes that are fetched at least where more is needed before the end
 MOST = 64 << 20  # bytes that are ever read into memory at once; no footer or column of texts of ours comes near
 GAP = 64 << 10  # bytes between two files that are rather fetched than asked around: a request takes longer
+IMAGE_BYTES, OTHER_BYTES = ("nifti", "bytes"), ("content",)
 #: The columns that hold the files' bytes, by the kind of the row. A shard of layout 1 has images alone, and no kinds.
-CONTENT: Mapping[Kind, tuple[str, ...]] = {"image": ("nifti", "bytes"), "recording": ("content",)}
+CONTENT: Mapping[Kind, tuple[str, ...]] = {kind: IMAGE_BYTES if kind == "image" else OTHER_BYTES for kind in KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,19 @@ class RemoteShard:
             lengths = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
             table = parquet.read(["path", "size", "sha256", *([] if layout_1 else ["kind"])], use_threads=False)
         columns = [table.column(name).to_pylist() for name in ("path", "size", "sha256")]
-        kinds = ["image"] * table.num_rows if layout_1 else table.column("kind").to_pylist()
+        kinds: list[Kind] = ["image"] * table.num_rows if layout_1 else table.column("kind").to_pylist()
         if not set(kinds) <= CONTENT.keys():
             raise NotOfOurs("it has rows of a kind that this version of bids-push does not know")
-        found = {kind: pages(footer, CONTENT[kind], self.read) for kind in CONTENT if kind in kinds}
+        columns_of = [CONTENT[kind] for kind in kinds]
+        found = {column: pages(footer, column, self.read) for column in sorted(set(columns_of))}
         places: list[Page] = []
         first = 0
         for group, length in enumerate(lengths):
-            of_group = set(kinds[first : first + length])
+            of_group = set(columns_of[first : first + length])
             if len(of_group) > 1:
-                raise NotOfOurs("it has rows of several kinds in a row group")
-            for kind in of_group:
-                places += _single(found[kind][group])
+                raise NotOfOurs("it has images and other files in a row group")
+            for column in of_group:
+                places += _single(found[column][group])
             first += length
         if len(places) != table.num_rows:
             raise NotOfOurs(f"it has {len(places)} pages of files for {table.num_rows} rows")

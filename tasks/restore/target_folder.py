@@ -4,6 +4,10 @@ A file is written under a temporary name beside its place, hashed on the way, fl
 the bytes that it should have. Its name is given by a hard link, which fails where something has that name by then;
 a rename would replace it. So nothing of the user's is ever overwritten, however late it came.
 
+A dataset has thousands of small files, and to flush one takes longer than all the rest of it. So small files wait for
+each other under their temporary names, are flushed at the same time, which a disk does in a few writes, and then get
+their names (`Arrivals`).
+
 Each folder on the way is opened with O_NOFOLLOW, relative to the one before, so no link leads out of the folder. The
 folder itself may be reached through a link, since a person has named it.
 
@@ -19,12 +23,14 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from tasks.disk.staging import NO_ROOM, CannotWrite, DiskFull
 from tasks.disk.untrusted import opened
@@ -36,6 +42,10 @@ _EXISTING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 #: What the system says where a file system has no hard links, as on a USB stick.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+TOGETHER = 32  # files that wait for each other: each holds two of the 256 or more files that a process may have open
+TOGETHER_BYTES = 8 << 20  # bytes of files that wait for each other: a larger file is worth a flush of its own
+FLUSHES = 16  # flushes at the same time
 
 MEANWHILE = "something got this name while it was fetched. It was left as it is: start again, which compares the two"
 OTHER_BYTES = "a file with other bytes is there already. It was left as it is: move it away, and start again"
@@ -83,7 +93,7 @@ class Into:
             raise DiskFull(
                 f"the files that are missing in {self.folder} have {sized(needed)}, and its disk has {sized(free)} "
                 "free. Nothing was written. Make room there, name a folder on a larger disk in `into`, or restore a "
-                "part: subjects, sessions or datatypes."
+                "part: subjects, sessions, datatypes or paths."
             )
 
     def _taken(self, path: str) -> bool:
@@ -135,34 +145,15 @@ class Into:
             return False
         return True
 
-    def put(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write a file.
-
-        Args:
-            path: its path.
-            size: its bytes.
-            sha256: of its bytes.
-            chunks: its bytes as they come.
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Have a full disk told as such.
 
         Raises:
-            NotRestored: other bytes came, or something has this path by now.
-            DiskFull: they do not fit.
-            OSError: the system does not let it be written.
+            DiskFull: the block says that there is no room.
         """
         try:
-            with self._place(path, make=True) as (parent, name), _temporary(parent) as (temporary, stream):
-                digest, came = hashlib.sha256(), 0
-                for chunk in chunks:
-                    digest.update(chunk)
-                    came += stream.write(chunk)
-                if (came, digest.hexdigest()) != (size, sha256):
-                    raise NotRestored(
-                        f"the Hub sends other bytes than were published: {came} bytes, sha256 "
-                        f"{digest.hexdigest()[:12]}, where {size} bytes, sha256 {sha256[:12]}, were published"
-                    )
-                stream.flush()
-                os.fsync(stream.fileno())
-                _give_name(parent, temporary, name)
+            yield
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise DiskFull(
@@ -171,11 +162,43 @@ class Into:
                 ) from error
             raise
 
+    def write(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> "Unnamed":
+        """Write a file under a temporary name, and return it. Whoever has it must close it.
+
+        Args:
+            path: its path.
+            size: its bytes.
+            sha256: of its bytes.
+            chunks: its bytes as they come.
+
+        Raises:
+            NotRestored: other bytes came.
+            DiskFull: they do not fit.
+            OSError: the system does not let it be written.
+        """
+        with self.writing(), ExitStack() as made:
+            parent, name = made.enter_context(self._place(path, make=True))
+            temporary, stream = made.enter_context(_temporary(parent))
+            digest, came = hashlib.sha256(), 0
+            for chunk in chunks:
+                digest.update(chunk)
+                came += stream.write(chunk)
+            if (came, digest.hexdigest()) != (size, sha256):
+                raise NotRestored(
+                    f"the Hub sends other bytes than were published: {came} bytes, sha256 "
+                    f"{digest.hexdigest()[:12]}, where {size} bytes, sha256 {sha256[:12]}, were published"
+                )
+            stream.flush()
+            return Unnamed(path, size, stream, parent, temporary, name, made.pop_all())
+
     def flush(self, paths: Iterable[str]) -> None:
         """Flush the folders of these files, so that their names survive a power cut."""
-        for folder in {path.rpartition("/")[0] for path in paths}:
-            with suppress(OSError), opened(self.folder, folder.split("/") if folder else ()) as parent:
-                os.fsync(parent)
+        with ThreadPoolExecutor(FLUSHES) as pool:
+            list(pool.map(self._flush_folder, {path.rpartition("/")[0] for path in paths}))
+
+    def _flush_folder(self, folder: str) -> None:
+        with suppress(OSError), opened(self.folder, folder.split("/") if folder else ()) as parent:
+            os.fsync(parent)
 
     @contextmanager
     def _place(self, path: str, make: bool = False) -> Iterator[tuple[int, str]]:
@@ -204,6 +227,101 @@ class Into:
             yield descriptor, name
         finally:
             os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Unnamed:
+    """A file that has come whole, under its temporary name."""
+
+    path: str
+    size: int
+    _stream: BinaryIO
+    _parent: int
+    _temporary: str
+    _name: str
+    _made: ExitStack
+
+    def flush(self) -> OSError | None:
+        """Write its bytes to the disk, and return why that failed, if it did."""
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            return error
+        return None
+
+    def take_name(self) -> None:
+        """Have it get its name.
+
+        Raises:
+            NotRestored: something has it by now.
+        """
+        _give_name(self._parent, self._temporary, self._name)
+
+    def close(self) -> None:
+        """Let go of it. Its temporary name goes, and so do its bytes if it has no other."""
+        self._made.close()
+
+
+class Arrivals:
+    """Files that come one after the other. Small ones are flushed together before they get their names.
+
+    Used with `with`: at its end all have their names, also where the block ends with an error.
+    """
+
+    def __init__(
+        self,
+        into: Into,
+        naming: Callable[[str], AbstractContextManager[None]],
+        restored: Callable[[str, int], None],
+    ) -> None:
+        """Take files.
+
+        Args:
+            into: the folder.
+            naming: surrounds what is done for the file of this path; it may swallow that one file's errors.
+            restored: is told the path and the bytes of each file that has its name.
+        """
+        self._into, self._naming, self._restored = into, naming, restored
+        self._waiting: list[Unnamed] = []
+        self._pool = ThreadPoolExecutor(FLUSHES)
+
+    def put(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> None:
+        """Write a file. It has its name in the end, and perhaps sooner.
+
+        Arguments and errors are those of `Into.write`, but for those that `naming` swallows. One more error:
+
+        Raises:
+            NotRestored: something has the path of one of the files by now.
+        """
+        with self._naming(path):
+            self._waiting.append(self._into.write(path, size, sha256, chunks))
+        if len(self._waiting) == TOGETHER or sum(file.size for file in self._waiting) >= TOGETHER_BYTES:
+            self._give_names()
+
+    def _give_names(self) -> None:
+        files, self._waiting = self._waiting, []
+        with ExitStack() as closing:
+            for file in files:
+                closing.callback(file.close)
+            for file, error in zip(files, self._flushed(files), strict=True):
+                with self._naming(file.path), self._into.writing():
+                    if error:
+                        raise error
+                    file.take_name()
+                    self._restored(file.path, file.size)
+
+    def _flushed(self, files: Sequence[Unnamed]) -> Iterable[OSError | None]:
+        """Flush these files, and return for each why that failed, if it did."""
+        return map(Unnamed.flush, files) if len(files) < 2 else self._pool.map(Unnamed.flush, files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._pool:
+            self._give_names()
 
 
 def has_sha256(sha256: str) -> Callable[[BufferedReader], bool]:

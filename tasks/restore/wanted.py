@@ -6,14 +6,15 @@ name, and costs no other file.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from tasks.bids.names import folder_label, parse, subject_of
+from tasks.bids.ignored import Ignored, require_pattern
+from tasks.bids.names import folder_label, parse
 from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
-from tasks.values.kinds import noun, recording_of
+from tasks.values.kinds import is_data, noun, recording_of
 from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
 from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
@@ -23,6 +24,8 @@ NOT_IN_REPO = "its shard is not in the repo at this commit"
 TOO_LARGE = "the record says that it is larger than its shard"
 TWICE = "another file of the repo has this path too, with other bytes; that one was taken"
 A_FOLDER = "it is the folder of another file of the repo"
+
+COMPARED = 20_000  # paths that a pattern without a match is compared with: a second or two
 
 
 class NothingPublished(PushError):
@@ -48,6 +51,8 @@ class Wanted:
     """The texts: path -> the file in the repo."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """What cannot be restored, and why."""
+    beside: bool = True
+    """Whether the repo has sidecars, tables or others as rows. One that a version before 0.8 has published has none."""
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield the path and the bytes of each file."""
@@ -58,6 +63,10 @@ class Wanted:
             yield path, text.size
 
 
+#: A file's labels, in the order in which they are asked for.
+_Labels = tuple[str | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Subset:
     """The part of a dataset that is wanted. What is empty is not asked about."""
@@ -65,35 +74,90 @@ class Subset:
     subjects: Sequence[str] = ()
     sessions: Sequence[str] = ()
     datatypes: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    """Patterns as .gitignore has them."""
 
-    def has(self, path: str) -> bool:
-        """Return whether an image or a file of a recording is in the subset."""
-        return all(_label(what, path) in values for what, values in self._asked().items())
+    def of(self, paths: Collection[str], texts: Collection[str], where: str) -> Collection[str]:
+        """Return the files of the subset: with the labels, or above those that have them; and named by the patterns.
 
-    def require(self, paths: Collection[str], where: str) -> None:
-        """Check that each value is that of a file, and that a file has them all.
+        A sidecar or a table that lies above the level which is asked for applies to what is below it, as sessions.tsv
+        does to each session. So it comes along with its subject and session, and with any if it is nobody's.
 
         Args:
-            paths: the images and files of recordings.
-            where: the repo and the commit, for the message.
+            paths: all files that are rows.
+            texts: the dataset's own texts, which come in any case. A pattern may name one.
+            where: the repo and the commit, for messages.
 
         Raises:
-            BadInput: it is not so. The message has the nearest value that there is.
+            BadInput: a value or a pattern is that of no file, or nothing has all of them. The message has the nearest
+                one that there is.
         """
-        one = noun(paths)
-        for what, values in self._asked().items():
-            there = sorted({label for path in paths if (label := _label(what, path))})
+        asked = self._asked()
+        labels = {path: tuple(_label(what, path) for what in asked) for path in paths} if asked else {}
+        self._require_labels(labels, where)
+        self._require_patterns([*paths, *texts], where)
+        found = _with_those_above(labels, list(asked.values())) if asked else paths
+        if not self.paths:
+            return found
+        named = Ignored(self.paths)
+        found = {path for path in found if named.has(path)}
+        if not found and not (any(map(named.has, texts)) and not asked):
+            raise BadInput(_not_at_once([*asked, "paths"], paths, where))
+        return found
+
+    def _require_labels(self, labels: Mapping[str, _Labels], where: str) -> None:
+        """Check that each label that is asked for is that of a file, and that a file has them all."""
+        asked = self._asked()
+        for at, (what, values) in enumerate(asked.items()):
+            there = sorted({label for of_file in labels.values() if (label := of_file[at])})
             for value in values:
                 if value not in there:
-                    raise BadInput(f"{what}: {where} has no {one} of {value!r}. {_nearest(what, value, there)}")
-        if not any(self.has(path) for path in paths):
-            raise BadInput(
-                f"{' and '.join(self._asked())}: {where} has no {one} of all of these at once. Ask for less."
-            )
+                    nearest = _nearest(what, value, there)
+                    raise BadInput(f"{what}: {where} has no {noun(labels)} of {value!r}. {nearest}")
+        if asked and not any(_has_all(of_file, list(asked.values())) for of_file in labels.values()):
+            raise BadInput(_not_at_once(list(asked), labels, where))
+
+    def _require_patterns(self, paths: Sequence[str], where: str) -> None:
+        """Check that each pattern can be read, and is that of a file."""
+        for pattern in self.paths:
+            require_pattern("paths", pattern)
+            if not any(map(Ignored([pattern.removeprefix("!")]).has, paths)):
+                raise BadInput(
+                    f"paths: {where} has no file that {pattern!r} matches. A pattern is as in a .gitignore, relative "
+                    f"to the dataset's root, such as sub-01/ or *_T1w.nii.gz.{_nearest_path(pattern, paths)}"
+                )
+        if self.paths and all(pattern.startswith("!") for pattern in self.paths):
+            raise BadInput("paths: all of these only take files out again (!). Name what is wanted before them, as *.")
 
     def _asked(self) -> dict[str, set[str]]:
         asked = {"subjects": self.subjects, "sessions": self.sessions, "datatypes": self.datatypes}
         return {what: {_bare(what, value) for value in values} for what, values in asked.items() if values}
+
+
+def _has_all(labels: _Labels, asked: Sequence[Collection[str]]) -> bool:
+    """Return whether a file has a label of each that is asked for."""
+    return all(label in values for label, values in zip(labels, asked, strict=True))
+
+
+def _with_those_above(labels: Mapping[str, _Labels], asked: Sequence[Collection[str]]) -> set[str]:
+    """Return the files that have all labels, and the sidecars, tables and others that lie above them."""
+    found = {path for path, of_file in labels.items() if _has_all(of_file, asked)}
+    places = {place for path in found for sub, ses in [_place(path)] for place in ((sub, ses), (sub, None))}
+    for path, of_file in labels.items():
+        if path not in found and not is_data(path):
+            lies_above = all(label is None or label in values for label, values in zip(of_file, asked, strict=True))
+            if lies_above and (_place(path)[0] is None or _place(path) in places):
+                found.add(path)
+    return found
+
+
+def _place(path: str) -> tuple[str | None, str | None]:
+    """Return whose file it is: subject and session."""
+    return _label("subjects", path), _label("sessions", path)
+
+
+def _not_at_once(asked: Sequence[str], paths: Collection[str], where: str) -> str:
+    return f"{' and '.join(asked)}: {where} has no {noun(paths)} of all of these at once. Ask for less."
 
 
 def _bare(what: str, value: str) -> str:
@@ -103,11 +167,13 @@ def _bare(what: str, value: str) -> str:
 
 def _label(what: str, path: str) -> str | None:
     """Return a file's subject, session or datatype, or None if it has none. Those of a recording are its folder's."""
-    if what == "subjects":
-        return subject_of(path)
-    if what == "sessions":
-        return folder_label(path.split("/")[:-1], "ses")
-    return parse(recording_of(path)).datatype
+    whole = recording_of(path)
+    if what == "datatypes":
+        return parse(whole).datatype
+    *folders, name = whole.split("/")
+    entity = {"subjects": "sub", "sessions": "ses"}[what]
+    # in some derivatives the name alone says it
+    return folder_label(folders, entity) or folder_label(name.partition(".")[0].split("_"), entity)
 
 
 def _nearest(what: str, value: str, there: Sequence[str]) -> str:
@@ -117,8 +183,17 @@ def _nearest(what: str, value: str, there: Sequence[str]) -> str:
     return f"The nearest one is {nearest[0]!r}, of {number(len(there), what.removesuffix('s'))}."
 
 
+def _nearest_path(pattern: str, paths: Sequence[str]) -> str:
+    """Return a sentence about the file or folder whose path, or name, is most like a pattern; empty if none is."""
+    asked = pattern.removeprefix("!").strip("/")
+    whole = "/" in asked
+    there = {one if whole else one.rpartition("/")[2] for path in paths for one in (path, *_parents(path))}
+    nearest = get_close_matches(asked, sorted(there)[:COMPARED], n=1)
+    return f" The nearest path is {nearest[0]!r}." if nearest else ""
+
+
 def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Wanted:
-    """Return the files to restore: the images and recordings of the subset, and every text.
+    """Return the files to restore: the rows of the subset, and every text.
 
     Args:
         remote: the record, at one commit.
@@ -128,7 +203,7 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
 
     Raises:
         NothingPublished: there is no record, or it names nothing.
-        BadInput: a value of the subset matches nothing.
+        BadInput: a value or a pattern of the subset matches nothing.
     """
     record = remote.record
     if not (record.shards or record.texts or remote.damaged):
@@ -136,13 +211,15 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
             f"{where} holds no dataset that bids-push has published: there is no publication record in it. Check the "
             "repo's name and the revision; a repo of another tool is downloaded with `hf download`."
         )
-    subset.require([image.path for shard in record.shards.values() for image in shard.images], where)
-    plan = _Plan({"the publication record": _damage(remote.damaged)} if remote.damaged else {})
-    shards = [plan.shard(record.shards[path], listing, subset) for path in sorted(record.shards)]
     own = record.texts or listing.files  # the records of older versions name no texts
     texts = {path.removeprefix(TEXTS): path for path in sorted(own) if _is_of_the_dataset(path)}
+    rows = [image.path for shard in record.shards.values() for image in shard.images]
+    chosen = frozenset(subset.of(rows, texts.keys(), where))
+    plan = _Plan({"the publication record": _damage(remote.damaged)} if remote.damaged else {})
+    shards = [plan.shard(record.shards[path], listing, chosen) for path in sorted(record.shards)]
     found = {name: file for name, path in texts.items() if (file := plan.text(name, listing.files.get(path)))}
-    return plan.without_folders([shard for shard in shards if shard.files], found)
+    files = plan.without_folders([shard for shard in shards if shard.files], found)
+    return replace(files, beside=not all(map(is_data, rows)))
 
 
 def _is_of_the_dataset(path: str) -> bool:
@@ -163,10 +240,10 @@ class _Plan:
     taken: dict[str, str] = field(default_factory=dict)
     """Path -> the sha256 or git's id of the file that takes it."""
 
-    def shard(self, line: PublishedShard, listing: Listing, subset: Subset) -> WantedShard:
-        """Return a shard with those of its files that are wanted and can be had."""
+    def shard(self, line: PublishedShard, listing: Listing, chosen: Collection[str]) -> WantedShard:
+        """Return a shard with those of its files that are wanted (`chosen`) and can be had."""
         listed = listing.files.get(line.path)
-        files = [image for image in line.images if subset.has(image.path)]
+        files = [image for image in line.images if image.path in chosen]
         if listed is None:
             self.refused |= {image.path: NOT_IN_REPO for image in files}
             return WantedShard(line.path, 0, ())

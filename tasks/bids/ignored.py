@@ -1,12 +1,15 @@
-"""What a list of patterns names, as a .gitignore does: the lines of a .bidsignore, or what an operator leaves out.
+"""What a list of patterns names, as a .gitignore does: the lines of a .bidsignore, or what a person asks for.
 
 Some datasets name their files one by one, in thousands of lines. Such a line is looked up. Only lines with a pattern
 are tried on every file. Where a line takes something back in (`!`), the order matters, so all of them are tried.
 """
 
+import re
 from collections.abc import Iterable
 
 from pathspec import GitIgnoreSpec
+
+from tasks.values.errors import BadInput
 
 _OF_PATTERNS = frozenset("*?[]\\!#")
 
@@ -42,3 +45,31 @@ def _names_a_path(line: str) -> bool:
     A name without a slash is one at any depth, and a slash at the end is for folders alone.
     """
     return "/" in line and not line.endswith("/") and line == line.strip() and not _OF_PATTERNS.intersection(line)
+
+
+def require_pattern(parameter: str, pattern: str) -> None:
+    """Check that a pattern which a person has typed can be used.
+
+    Args:
+        parameter: the parameter of the flow that it stands in, for the message.
+        pattern: the pattern.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    said = f"{parameter}: {pattern!r} cannot be used"
+    if not pattern.strip() or pattern.startswith("#"):
+        raise BadInput(f"{said}: it is empty, or a comment. Take it out of the list.")
+    if re.search(r"[\r\n\0]", pattern):
+        raise BadInput(f"{said}: it has more than one line. Give each pattern as an entry of its own.")
+    if ".." in pattern.split("/") or pattern.startswith("~"):
+        raise BadInput(f"{said}: it leads out of the dataset. Give a pattern relative to the dataset's root.")
+    try:
+        read = GitIgnoreSpec.from_lines([pattern]).patterns[0].regex is not None
+    except (ValueError, re.error):
+        read = False
+    if not read:
+        raise BadInput(
+            f"{said}: it is no pattern as a .gitignore has them (https://git-scm.com/docs/gitignore), such as "
+            "sub-01/, *_T2w.nii.gz or derivatives/old/."
+        )
