@@ -1,11 +1,13 @@
-"""The card's lines of code: how to load the images and the recordings of this dataset. They run as they stand."""
+"""The card's lines of code: how to load what is in this dataset. They run as they stand."""
 
+import re
 from collections.abc import Sequence
 
 from tasks.card import markdown as md
 from tasks.card.counts import Group, PublishedRows, recording_name
+from tasks.card.front import FILES
 from tasks.values.format import number, size
-from tasks.values.kinds import recording_of
+from tasks.values.kinds import kind_of, recording_of
 from tasks.values.models import Image
 
 LARGEST_DECODED = 100_000_000  # bytes of the largest image that `datasets` decodes within 2 GB, whatever is in it
@@ -26,10 +28,14 @@ OF_MNE = ("eeg", "meg", "ieeg", "nirs", "emg")
 OPENED_BY_MNE = (".vhdr", ".edf", ".bdf", ".set", ".fif", ".snirf", ".ds", ".mefd", ".mff", ".con", ".sqd", ".kdf")
 
 
+#: A path that a string of Python and Markdown leave unchanged: anybody may have written it into the record.
+_SAFE = re.compile(r"[\w./+@=,~-]+")
+
+
 def load(repo_id: str, published: PublishedRows) -> str:
     """Return how to load what is published, by configs that exist."""
     if not published.rows:
-        return "Nothing is published yet."
+        return "No image and no recording is published yet."
     parts = [
         _images(repo_id, published) if published.images else "",
         _recordings(repo_id, published),
@@ -54,7 +60,7 @@ print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
-# all of them on your disk: the Parquet files of every config are downloaded ({size(published.count().size)})
+# all of them on your disk: the Parquet files of every config are downloaded ({size(published.size)})
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1, fragment_scan_options=scan)
 ```
 
@@ -184,19 +190,50 @@ print(name, raw.info["sfreq"], raw.ch_names)
 ```"""
 
 
+def tree(repo_id: str, published: PublishedRows) -> str:
+    """Return how to have the dataset's files back, all of them and a single one beside images and recordings."""
+    if not (published.rows or published.beside):
+        return ""
+    restore = (
+        f"With bids-push, {md.code(f'bids-push restore {repo_id} FOLDER')} puts every file that is published here "
+        "where it was in the BIDS tree, or those of a subject, session or datatype, and checks each by its sha256."
+    )
+    return f"{restore}\n\n{_file(repo_id, published)}" if published.beside else restore
+
+
+def _file(repo_id: str, published: PublishedRows) -> str:
+    """Return how to read a file beside images and recordings: the first that is served and is a text, if there is one.
+
+    The small files of a shard are in one row group, so nothing is won by fetching them one by one.
+    """
+    texts = (path for path in published.beside if kind_of(path) != "other" and not path.endswith(".gz"))
+    text = next(filter(_SAFE.fullmatch, texts), None)
+    if text:
+        read = f"""row = next(row for row in files if row["path"] == "{text}")
+print(row["content"].decode())"""
+    else:
+        read = """row = next(iter(files))
+print(row["path"], len(row["content"]))"""
+    return f"""The sidecars that apply to a file are in the columns of its row, merged. As they are in the tree, they \
+and the tables are rows of the config `{FILES}`:
+
+```python
+from datasets import load_dataset
+
+files = load_dataset("{repo_id}", "{FILES}", split="train", streaming=True)
+{read}
+```"""
+
+
 def _configs(published: PublishedRows) -> str:
     """Return which configs there are; empty if there is `default` alone."""
     images, recordings = (
         ", ".join(md.code(name) for group, name in published.configs.items() if group.kind == kind)
         for kind in ("image", "recording")
     )
-    if images and recordings:
-        return (
-            f"The configs are `default` (every image), one for each kind of image ({images}), and one for each kind of "
-            f"recording ({recordings})."
-        )
-    if images:
-        return f"The configs are `default` (every image) and one for each kind of image: {images}."
-    every = "every image" if published.images else "every file"
-    kinds = f"one for each kind of recording: {recordings}"
-    return f"The configs are `default` ({every}) and {kinds}." if recordings else ""
+    configs = [f"`default` ({'every image' if published.images else 'every file of a recording'})"]
+    configs += [f"one for each kind of image ({images})"] if images else []
+    configs += [f"one for each kind of recording ({recordings})"] if recordings else []
+    configs += [f"`{FILES}` (sidecars, tables and other files of the BIDS tree)"] if published.beside else []
+    *most, last = configs
+    return f"The configs are {', '.join(most)} and {last}." if most else ""
