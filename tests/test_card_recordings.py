@@ -20,6 +20,7 @@ from huggingface_hub import DatasetCard
 from tasks.card import About, Pictures, card, draw
 from tasks.load import load
 from tasks.plan import plan
+from tasks.values.models import PublicationRecord
 from tasks.values.preflight_rules import Checked, Statement
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE
@@ -304,6 +305,30 @@ def test_a_card_of_images_and_recordings_has_lines_for_both_and_they_run(
     assert len(blocks) == 4
     assert run(blocks[0])["row"]["nifti"].shape == IMAGE.shape
     assert run(blocks[2])["raw"].ch_names == list(CHANNELS)
+
+
+def test_the_lines_for_a_file_beside_print_a_text_where_there_is_one_and_else_how_many_bytes_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    surface = {"sub-01/anat/sub-01_hemi-L_pial.surf.gii": b"<GIFTI/>"}
+    for name, more, said in (
+        ("text", surface | {"sub-01/anat/sub-01_T1w.json": b'{"EchoTime": 0.003}'}, '{"EchoTime": 0.003}\n'),
+        ("other", surface, "8\n"),
+    ):
+        publish(bids.one_subject(tmp_path / name, more), tmp_path / f"{name}-repo")
+        run(code_on((tmp_path / f"{name}-repo" / "README.md").read_text())[-1])
+        assert capsys.readouterr().out == said
+
+
+def test_a_path_that_somebody_wrote_into_the_record_is_in_no_line_of_code(tmp_path: Path) -> None:
+    dataset = load(bids.one_subject(tmp_path))
+    (line,) = published(*plan(dataset, {})).shards.values()
+    theirs = line.images[0].model_copy(update={"path": 'a")\n```\n# mine\n.json'})
+    record = PublicationRecord().updated([line.model_copy(update={"images": (*line.images, theirs)})])
+    text = card(dataset, REPO, record, None)
+
+    assert "mine" not in text and len(code_on(text)) == 2
+    assert "rows of the config `files`, their bytes in `content`" in text
 
 
 @pytest.mark.parametrize("path", ["func/sub-01_task-x_physio.tsv.gz", "ieeg/sub-01_task-x_ieeg.nwb"])

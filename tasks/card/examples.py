@@ -202,26 +202,27 @@ def tree(repo_id: str, published: PublishedRows) -> str:
 
 
 def _file(repo_id: str, published: PublishedRows) -> str:
-    """Return how to read a file beside images and recordings: the first that is served and is a text, if there is one.
+    """Return how to read one of the files beside images and recordings: a text, if there is one.
 
-    The small files of a shard are in one row group, so nothing is won by fetching them one by one.
+    It is asked for by its path, so that nothing else is fetched. Who breaks off a stream of all of them instead has
+    pyarrow reading ahead when Python ends, which may then crash or never end.
     """
-    texts = (path for path in published.beside if kind_of(path) != "other" and not path.endswith(".gz"))
-    text = next(filter(_SAFE.fullmatch, texts), None)
-    if text:
-        read = f"""row = next(row for row in files if row["path"] == "{text}")
-print(row["content"].decode())"""
-    else:
-        read = """row = next(iter(files))
-print(row["path"], len(row["content"]))"""
+    paths = [path for path in published.beside if _SAFE.fullmatch(path)]
+    text = next((path for path in paths if kind_of(path) != "other" and not path.endswith(".gz")), None)
+    path = text or next(iter(paths), None)
+    if path is None:
+        return f"Sidecars, tables and other files are rows of the config {md.code(FILES)}, their bytes in `content`."
+    read = 'row["content"].decode()' if text else 'len(row["content"])'
     return f"""The sidecars that apply to a file are in the columns of its row, merged. As they are in the tree, they \
 and the tables are rows of the config `{FILES}`:
 
 ```python
 from datasets import load_dataset
 
-files = load_dataset("{repo_id}", "{FILES}", split="train", streaming=True)
-{read}
+wanted = [("path", "==", "{path}")]
+files = load_dataset("{repo_id}", "{FILES}", split="train", streaming=True, filters=wanted)
+for row in files:
+    print({read})
 ```"""
 
 
