@@ -27,7 +27,7 @@ SESSIONS = "tables/sessions.parquet"
 #: physiological recording beside images (`func_physio`) is no MRI.
 _OF_IMAGES = {"mri": {"anat", "dwi", "fmap", "func", "perf"}, "pet": {"pet"}, "mrs": {"mrs"}}
 _OF_ANY = {name: {name} for name in ("eeg", "meg", "ieeg", "emg", "nirs", "motion")} | {"microscopy": {"micr"}}
-#: The Hub's size categories by their upper bounds, in rows of `default`.
+#: The Hub's size categories by their upper bounds, in images and files of recordings.
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -41,7 +41,7 @@ class UnreadableCard(PushError):
 def front_matter(dataset: Dataset, published: PublishedRows) -> dict[str, object]:
     """Return our keys of the YAML, and their values."""
     terms = licence(dataset.description.get("License"))
-    rows = len(published.rows)  # those of `default`: a sidecar is no example to learn from
+    rows = len(published.rows)  # without sidecars, which are no examples to learn from
     front: dict[str, object] = {"license": terms.identifier}
     if terms.name:
         front["license_name"] = terms.name
