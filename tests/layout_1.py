@@ -1,7 +1,8 @@
-"""Shards and repos as layout 1 had them: images alone, with neither `kind` nor `content`."""
+"""Repos as earlier versions made them: of layout 1, with neither `kind` nor `content`; and with images alone."""
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -56,20 +57,28 @@ def publish_as_layout_1(hub: Hub, source: Path, staging: Staging) -> dict[str, P
         source: the dataset's folder.
         staging: a folder to make the shards in.
     """
+    lines = publish_as_before_0_8(hub, source, staging, as_layout_1)
+    say_layout(hub, 1, hub.head())
+    return lines
+
+
+def publish_as_before_0_8(
+    hub: Hub, source: Path, staging: Staging, change: Callable[[bytes], bytes] = bytes
+) -> dict[str, PublishedShard]:
+    """Publish a dataset without the files beside its images, with each shard changed; the lines of the record."""
     hub.prepare(private=True)
     dataset = load(source)
     lines, files = {}, []
-    for spec in plan(dataset, WRITER_SETTINGS):
+    for spec in plan(replace(dataset, files=()), WRITER_SETTINGS):
         receipt = stage(spec, source, staging)
-        data = as_layout_1((staging.folder / receipt.file).read_bytes())
-        digest = hashlib.sha256(b"layout 1" + spec.digest.encode()).hexdigest()
+        data = change((staging.folder / receipt.file).read_bytes())
+        digest = hashlib.sha256(b"before 0.8" + spec.digest.encode()).hexdigest()
         changed = {"digest": digest, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         lines[spec.path] = receipt.line().model_copy(update=changed)
         files.append(CommitOperationAdd(spec.path, data))
     texts = side_files(dataset)
     besides = Besides(lambda record, existing: CARD, texts, as_recorded(texts), identity_of(dataset))
-    made = commit(hub, read_remote(hub), list(lines.values()), files, besides)
-    say_layout(hub, 1, made.commit)
+    commit(hub, read_remote(hub), list(lines.values()), files, besides)
     return lines
 
 
