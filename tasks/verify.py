@@ -45,7 +45,7 @@ from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import ShardCheck, VerificationReport
-from tasks.values.kinds import called, is_image, kind_of, noun, recordings
+from tasks.values.kinds import called, is_data, is_image, kind_of, noun, recordings
 from tasks.values.models import Listing, PublicationRecord, PublishedShard, Slice, Verification
 
 SAY_EVERY = 10.0  # seconds between lines in the log about the progress
@@ -128,6 +128,7 @@ def verify(
                 sha256=shard.sha256,
                 rows=shard.rows,
                 recordings=recordings(image.path for image in shard.images),
+                beside=sum(not is_data(image.path) for image in shard.images),
                 how="read back" if shard.path in read else "listing",
             )
             for shard in sound

@@ -44,7 +44,14 @@ class ShardCheck(Value):
     rows: int
     how: Literal["listing", "read back"]
     recordings: int = 0
-    """The number of rows that are files of recordings. The others are images."""
+    """The number of rows that are files of recordings."""
+    beside: int = 0
+    """The number of rows that are other files, beside images and recordings."""
+
+    @property
+    def images(self) -> int:
+        """The number of rows that are images."""
+        return self.rows - self.recordings - self.beside
 
 
 class VerificationReport(Value):
