@@ -45,8 +45,13 @@ def rewritten(shard: bytes, change: Callable[[pa.Table], pa.Table], one_group: b
 
 
 def as_layout_1(shard: bytes) -> bytes:
-    """A shard without the columns of layout 2."""
-    return rewritten(shard, lambda table: table.drop_columns([name for name in table.column_names if name in NEW]))
+    """A shard without the columns of layout 2, with the images alone."""
+
+    def of_images(table: pa.Table) -> pa.Table:
+        images = table.filter(table["nifti"].is_valid())
+        return images.drop_columns([name for name in table.column_names if name in NEW])
+
+    return rewritten(shard, of_images)
 
 
 def publish_as_layout_1(hub: Hub, source: Path, staging: Staging) -> dict[str, PublishedShard]:

@@ -22,6 +22,7 @@ from tasks.record.remote import RECORD, read_remote
 from tasks.report.evidence import VerificationFailed, VerificationReport
 from tasks.stage import stage
 from tasks.transfer import transfer
+from tasks.values.kinds import is_image
 from tasks.values.models import PublicationRecord, PublishedShard, Receipt
 from tasks.verify import ReadBack, Reading, verify
 from tasks.write import WRITER_SETTINGS
@@ -77,7 +78,7 @@ def test_full_reads_every_shard_back_and_decodes_every_image(hub: Hub, published
     report = check(hub, published).require_good()
     assert report.commit == hub.head()
     assert {one.path for one in report.checks if one.how == "read back"} == {r.path for r in published}
-    assert report.images_decoded == sum(r.rows for r in published)
+    assert report.images_decoded == sum(is_image(one.path) for r in published for one in r.images) > 0
     assert report.bytes_read_back == sum(r.size for r in published)
 
 
@@ -170,8 +171,11 @@ def test_recordings_are_compared_and_only_images_are_decoded_and_counted_as_such
 ) -> None:
     report = check(hub, recorded).require_good()
     rows = sum(one.rows for one in recorded)
-    assert rows == len(RECORDED) + 3 and report.images_decoded == 3
+    sidecars_and_tables = 3
+    assert rows == len(RECORDED) + sidecars_and_tables + 3 and report.images_decoded == 3
     assert sum(one.recordings for one in report.checks) == len(RECORDED)
+    assert sum(one.beside for one in report.checks) == sidecars_and_tables
+    assert sum(one.images for one in report.checks) == 3
     assert {shown.path.rpartition(".nii")[1] for shown in report.slices} == {".nii"}
 
 
@@ -205,7 +209,8 @@ def test_a_shard_of_layout_1_is_verified_as_before(hub: Hub, staging: Staging, p
     old, shards = [], []
     for receipt in published:
         data = as_layout_1((staging.folder / receipt.file).read_bytes())
-        facts = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        images = tuple(one for one in receipt.images if is_image(one.path))
+        facts = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "rows": len(images), "images": images}
         old.append(receipt.model_copy(update=facts))
         shards.append((receipt.path, data))
     publish_as(hub, [one.line() for one in old], [CommitOperationAdd(*one) for one in shards])
