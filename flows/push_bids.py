@@ -123,10 +123,10 @@ def push_bids(
             what somebody decided to keep there; a night that a schedule starts takes it as ask.
         exclude: Patterns of files that are not published, as a .gitignore has them, relative to source, such as
             sub-07/, *_T2w.nii.gz or /derivatives/old/. What is published already and is named here is a removal.
-        include: Patterns of files that are published although exclude names them, or although they are hidden or in
-            sourcedata, code or stimuli, or of a name or format that BIDS has not. What is hidden or in such a folder
-            comes back only by a pattern that names the folder. The check does not look into a file of a format that it
-            does not know: to name it here is to say that you have.
+        include: Patterns of files that are published although exclude names them; although BIDS has no name for them
+            or their format is not looked through, such as *.html: to name one is to say that you have looked; or
+            although they are hidden or in sourcedata, code or stimuli. What is hidden or there comes back only by a
+            pattern that names the folder.
         strip: Fields of sidecars and columns of tables that are left out of what is published, of the files themselves
             too. The source is not touched.
         allow: What would stop this push, and you lift. personal-data:name lifts the findings of that rule in that

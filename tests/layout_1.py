@@ -1,13 +1,13 @@
-"""Shards and repos as layout 1 had them: images alone, with neither `kind` nor `content`."""
+"""Repos as earlier versions made them: of layout 1, with neither `kind` nor `content`; and with images alone."""
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd
 
@@ -21,7 +21,6 @@ from tasks.plan import plan
 from tasks.record.change import identity_of
 from tasks.record.remote import INDEX, read_remote
 from tasks.stage import stage
-from tasks.values.kinds import is_image
 from tasks.values.models import PublishedShard
 from tasks.write import WRITER_SETTINGS
 
@@ -49,20 +48,13 @@ def rewritten(shard: bytes, change: Callable[[pa.Table], pa.Table], one_group: b
 
 
 def as_layout_1(shard: bytes) -> bytes:
-    """A shard without the columns of layout 2, and without the rows that are no images."""
-    return rewritten(shard, _images_alone)
+    """A shard without the columns of layout 2, with the images alone."""
 
+    def of_images(table: pa.Table) -> pa.Table:
+        images = table.filter(table["nifti"].is_valid())
+        return images.drop_columns([name for name in table.column_names if name in NEW])
 
-def _images_alone(table: pa.Table) -> pa.Table:
-    images = table.filter(pc.equal(table["kind"], "image"))
-    return images.drop_columns([name for name in table.column_names if name in NEW])
-
-
-def line_of_layout_1(line: Line, data: bytes) -> Line:
-    """The line of a shard that became these bytes by `as_layout_1`."""
-    images = tuple(one for one in line.images if is_image(one.path))
-    facts = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "rows": len(images), "images": images}
-    return line.model_copy(update=facts)
+    return rewritten(shard, of_images)
 
 
 def publish_as_layout_1(hub: Hub, source: Path, staging: Staging) -> dict[str, PublishedShard]:
@@ -73,19 +65,28 @@ def publish_as_layout_1(hub: Hub, source: Path, staging: Staging) -> dict[str, P
         source: the dataset's folder.
         staging: a folder to make the shards in.
     """
+    lines = publish_as_before_0_8(hub, source, staging, as_layout_1)
+    say_layout(hub, 1, hub.head())
+    return lines
+
+
+def publish_as_before_0_8(
+    hub: Hub, source: Path, staging: Staging, change: Callable[[bytes], bytes] = bytes
+) -> dict[str, PublishedShard]:
+    """Publish a dataset without the files beside its images, with each shard changed; the lines of the record."""
     hub.prepare(private=True)
     dataset = load(source)
     lines, files = {}, []
-    for spec in plan(dataset, WRITER_SETTINGS):
+    for spec in plan(replace(dataset, files=()), WRITER_SETTINGS):
         receipt = stage(spec, source, staging)
-        data = as_layout_1((staging.folder / receipt.file).read_bytes())
-        digest = hashlib.sha256(b"layout 1" + spec.digest.encode()).hexdigest()
-        lines[spec.path] = line_of_layout_1(receipt.line(), data).model_copy(update={"digest": digest})
+        data = change((staging.folder / receipt.file).read_bytes())
+        digest = hashlib.sha256(b"before 0.8" + spec.digest.encode()).hexdigest()
+        changed = {"digest": digest, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        lines[spec.path] = receipt.line().model_copy(update=changed)
         files.append(CommitOperationAdd(spec.path, data))
     texts = side_files(dataset)
     besides = Besides(lambda record, existing: CARD, texts, as_recorded(texts), identity_of(dataset))
-    made = commit(hub, read_remote(hub), list(lines.values()), files, besides)
-    say_layout(hub, 1, made.commit)
+    commit(hub, read_remote(hub), list(lines.values()), files, besides)
     return lines
 
 

@@ -43,8 +43,8 @@ def published(*shards: ShardSpec) -> PublicationRecord:
             digest=shard.digest,
             sha256=zero,
             size=1,
-            rows=len(shard.images),
-            images=tuple(ImageContent(path=one.path, size=one.size, sha256=zero) for one in shard.images),
+            rows=len(shard.rows),
+            images=tuple(ImageContent(path=one.path, size=one.size, sha256=zero) for one in shard.rows),
         )
         for shard in shards
     )
@@ -139,15 +139,17 @@ def test_without_a_name_all_images_are_loaded(repo: Path) -> None:
 
 def test_the_lines_of_code_on_the_card_run(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert "streaming=True" in blocks[0] and "writer_batch_size=1" in blocks[1]
-    assert all("fragment_scan_options=scan" in block for block in blocks)
+    assert all("fragment_scan_options=scan" in block for block in blocks[:2])
 
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
-    assert "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz (4, 3, 2)" in capsys.readouterr().out
     assert len(names["images"]) == 3
+    printed = capsys.readouterr().out
+    assert "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz (4, 3, 2)" in printed
+    assert printed.endswith("session_id\tacq_time\nses-a\t1877-01-01\nses-b\tn/a\n\n")  # sub-01_sessions.tsv
 
 
 def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lines_run(
@@ -175,7 +177,7 @@ def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lin
 def test_images_in_nifti_2_are_counted_with_the_class_that_reads_them(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     record = published(*plan(dataset, {}))
-    shard = next(iter(record.shards.values()))
+    shard = record.shards["data/sub-01/sub-01_ses-a.parquet"]
     second = shard.images[0].model_copy(update={"nifti": 2})
     record = record.updated([shard.model_copy(update={"images": (second, *shard.images[1:])})])
     text = card(dataset, REPO, PublicationRecord.read(record.dump())[0], None)
@@ -195,8 +197,14 @@ def test_the_yaml_says_what_the_hub_asks_for(tmp_path: Path) -> None:
     assert data.tags == ["bids", "neuroimaging", "nifti", "mri", "fmri"]
     assert data.size_categories == ["n<1K"]
     configs = {config["config_name"]: config for config in yaml_of(text)["configs"]}
-    assert list(configs) == ["default", "anat_T1w", "anat_mask", "func_bold", "participants", "sessions"]
-    assert configs["anat_T1w"]["filters"] == [["datatype", "==", "anat"], ["suffix", "==", "T1w"]]
+    assert list(configs) == ["default", "anat_T1w", "anat_mask", "func_bold", "files", "participants", "sessions"]
+    assert configs["default"]["filters"] == [["kind", "==", "image"]]
+    assert configs["anat_T1w"]["filters"] == [
+        ["kind", "==", "image"],
+        ["datatype", "==", "anat"],
+        ["suffix", "==", "T1w"],
+    ]
+    assert configs["files"]["filters"] == [["kind", "in", ["sidecar", "table", "other"]]]
 
 
 def record_with(images: int) -> PublicationRecord:
@@ -300,25 +308,26 @@ def test_another_licence_keeps_its_words_and_its_address(tmp_path: Path) -> None
 
 def test_the_card_counts_what_is_published_and_not_what_is_planned(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
-    first, *_ = plan(dataset, {})
+    tables, first, *more = plan(dataset, {})
     text = card(dataset, REPO, published(first), None)
 
     assert "3 images of 1 subject in 1 session," in text
-    assert "**Publication is under way:** 3 of 5 images of the BIDS dataset are here so far." in text
+    assert "**Publication is under way:** 3 of 5 images and 4 of 5 other files of the BIDS dataset are here" in text
     assert [row[3] for row in rows_in(html_of(text))[1:4]] == ["1", "1", "1"]
-    assert "under way" not in card(dataset, REPO, published(*plan(dataset, {})), None)
+    assert "5 of 5 images and 4 of 5 other files" in card(dataset, REPO, published(first, *more), None)
+    assert "under way" not in card(dataset, REPO, published(tables, first, *more), None)
 
 
 def test_the_card_counts_what_the_repo_serves_although_the_dataset_no_longer_has_it(tmp_path: Path) -> None:
     dataset = load(bids.two_sessions(tmp_path))
     record = published(*plan(dataset, {}))
-    less = replace(dataset, images=tuple(one for one in dataset.images if one.sub == "02"))
+    less = replace(dataset, images=tuple(one for one in dataset.images if one.sub == "02"), files=())
     all_of_it, text = card(dataset, REPO, record, None), card(less, REPO, record, None)
 
     assert "5 images of 2 subjects in 2 sessions," in text and "under way" not in text
     assert rows_in(html_of(text)) == rows_in(html_of(all_of_it))
     assert yaml_of(text)["configs"] == yaml_of(all_of_it)["configs"]
-    assert "4 images of them are no longer in the BIDS dataset" in text
+    assert "4 images and 5 other files of what is here are no longer in the BIDS dataset" in text
     assert "no longer" not in all_of_it
 
 
@@ -337,8 +346,9 @@ def test_whatever_paths_somebody_wrote_into_the_record_there_is_a_card(paths: li
     line = PublishedShard(path="data/x/x.parquet", digest="0" * 64, sha256="0" * 64, size=1, rows=1, images=contents)
     text = card(Dataset("/", "none", {}, ()), REPO, PublicationRecord().updated([line]), None)
 
-    counts = PublishedRows.of(Dataset("/", "none", {}, ()), PublicationRecord().updated([line])).count()
-    assert counts.images + counts.files == len(set(paths))
+    rows = PublishedRows.of(Dataset("/", "none", {}, ()), PublicationRecord().updated([line]))
+    counts = rows.count()
+    assert counts.images + counts.files + len(rows.beside) == len(set(paths))
     assert not paths or counts.words() in text
 
 
@@ -509,6 +519,7 @@ def test_our_keys_follow_the_dataset_and_configs_of_kinds_that_are_gone_go(tmp_p
         dataset,
         name="Renamed",
         images=tuple(one for one in dataset.images if one.suffix == "T1w"),
+        files=(),
         description=dict(dataset.description) | {"License": "Custom"},
         sessions=(),
     )
@@ -516,6 +527,7 @@ def test_our_keys_follow_the_dataset_and_configs_of_kinds_that_are_gone_go(tmp_p
 
     assert (front["pretty_name"], front["license"], front["license_name"]) == ("Renamed", "other", "Custom")
     assert [config["config_name"] for config in front["configs"]] == ["default", "anat_T1w", "participants"]
+    assert "filters" not in front["configs"][0]
     back = yaml_of(card(dataset, REPO, published(*plan(dataset, {})), card(less, REPO, published(), first)))
     assert back["license"] == "cc0-1.0" and "license_name" not in back
 
@@ -610,7 +622,7 @@ def test_the_yaml_of_ds004884_follows_the_hubs_rules(whole: Path, hub_server: St
     assert re.fullmatch(r"n<1K|\d+[KMB]<n<\d+[KMB]", *data["size_categories"])
     assert all(isinstance(tag, str) and re.fullmatch(r"[\w-]+", tag) for tag in data["tags"])
     names = [config["config_name"] for config in data["configs"]]
-    assert len(names) == len(set(names)) == 9 and all(re.fullmatch(r"[\w.-]+", name) for name in names)
+    assert len(names) == len(set(names)) == 10 and all(re.fullmatch(r"[\w.-]+", name) for name in names)
     assert {key for config in data["configs"] for key in config} == {"config_name", "data_files", "filters"}
 
 
@@ -632,7 +644,7 @@ def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path: P
     assert "dates later than 1925, so not shifted ones (<code>StudyDate</code>, <code>acq_time</code>)" in html
     assert "Rule <code>defacing</code>" in html
     assert "unreadable" not in html and "personal-data" not in html  # they have lifted nothing
-    assert "<strong>Left out</strong> of the metadata and the tables: <code>Other</code>," in html
+    assert "<strong>Left out</strong> of the metadata, the sidecars and the tables: <code>Other</code>," in html
     assert "Before it was published" not in card_of(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The card of a dataset with recordings: what loads, what the lines of code give, what is counted, how it reads."""
 
+import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import datasets
 import duckdb
 import mne  # type: ignore[import-untyped]
 import numpy as np
+import pandas  # type: ignore[import-untyped]
 import polars
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ from huggingface_hub import DatasetCard
 from tasks.card import About, Pictures, card, draw
 from tasks.load import load
 from tasks.plan import plan
+from tasks.values.models import PublicationRecord
 from tasks.values.preflight_rules import Checked, Statement
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE
@@ -26,6 +29,17 @@ from tests.test_card import REPO, card_of, code_on, html_of, publish, published,
 
 CTF = "sub-01/meg/sub-01_task-rest_meg.ds"
 SPIM = "sub-01/micr/sub-01_sample-A_SPIM"
+#: Files of the same datatypes and suffixes as images and recordings, or of their own; one is empty.
+BESIDE = {
+    "sub-01/anat/sub-01_T1w.json": b'{"EchoTime": 0.003}\n',
+    "sub-01/eeg/sub-01_task-rest_eeg.json": b'{ "TaskName" : "rest" }',
+    "sub-01/eeg/sub-01_task-rest_channels.tsv": b"name\ttype\r\nCz\tEEG\r\n",
+    "sub-01/func/sub-01_task-rest_bold.json": b"{}",
+    "sub-01/func/sub-01_task-rest_physio.json": b'{"StartTime": 0}',
+    "sub-01/func/sub-01_task-rest_events.tsv": b"",
+    "sub-01/anat/sub-01_hemi-L_T1w.surf.gii": b"<GIFTI/>",
+    "sub-01/micr/sub-01_sample-A_SPIM.json": b"{}",
+}
 
 
 def triple(path: str, seed: int = 0) -> dict[str, bytes]:
@@ -52,7 +66,7 @@ def eeg_study(root: Path) -> Path:
 
 
 def both(root: Path) -> Path:
-    """Images and recordings, two of one datatype and suffix among them."""
+    """Images and recordings, two of one datatype and suffix among them, and files of every other kind beside them."""
     return bids.one_subject(
         root,
         {
@@ -62,6 +76,7 @@ def both(root: Path) -> Path:
             f"{SPIM}.ome.tif": b"II*\0",
             "sub-01/func/sub-01_task-rest_bold.nii.gz": IMAGE,
             "sub-01/func/sub-01_task-rest_physio.tsv.gz": bids.nifti(IMAGE, True),
+            **BESIDE,
         },
     )
 
@@ -86,12 +101,13 @@ CONFIGS = {
     "func_physio": {"recording": 1},
     "meg_meg": {"recording": 4},
     "micr_SPIM_recordings": {"recording": 1},
+    "files": {"sidecar": 5, "table": 2, "other": 1},
 }
 
 
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_each_config_loads_the_images_or_the_recordings_of_its_kind(
+def test_each_config_loads_the_files_of_its_kind_and_no_other(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, streaming: bool
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
@@ -104,9 +120,12 @@ def test_each_config_loads_the_images_or_the_recordings_of_its_kind(
             assert row["nifti"].shape == IMAGE.shape and row["content"] is None
         else:
             assert row["content"] == (repo.parent / "bids" / row["path"]).read_bytes() and row["nifti"] is None
+            assert hashlib.sha256(row["content"]).hexdigest() == row["sha256"] and len(row["content"]) == row["size"]
+    if config == "files":
+        assert {row["path"]: row["content"] for row in rows} == BESIDE
 
 
-def test_the_configs_are_those_with_images_before_those_with_recordings(repo: Path) -> None:
+def test_the_configs_are_those_with_images_then_those_with_recordings_then_the_files_beside(repo: Path) -> None:
     assert [config["config_name"] for config in yaml_of((repo / "README.md").read_text())["configs"]] == list(CONFIGS)
 
 
@@ -131,7 +150,22 @@ def test_duckdb_and_polars_find_a_recordings_bytes_and_its_tables(tmp_path: Path
     assert found.rows() == [expected]
 
 
-def test_without_an_image_default_is_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_reader_of_parquet_has_the_files_beside_byte_for_byte(repo: Path) -> None:
+    files, beside = f"{repo}/data/**/*.parquet", ["sidecar", "table", "other"]
+    (one,) = (repo / "data").rglob("*.parquet")
+
+    asked = duckdb.sql(f"select path, content from '{files}' where kind in {tuple(beside)} and nifti is null")
+    assert dict(asked.fetchall()) == BESIDE
+    wanted = polars.scan_parquet(files).filter(polars.col("kind").is_in(beside), polars.col("nifti").is_null())
+    assert dict(wanted.select("path", "content").collect().rows()) == BESIDE
+    table = pandas.read_parquet(one, columns=["path", "content"], filters=[("kind", "in", beside)])
+    assert dict(zip(table["path"], table["content"], strict=True)) == BESIDE
+    rows = pq.read_table(one, filters=[("kind", "in", beside)]).to_pylist()
+    assert {row["path"]: row["content"] for row in rows} == BESIDE
+    assert {row["nifti"] for row in rows} == {row["metadata"] for row in rows} == {None}
+
+
+def test_without_an_image_default_is_every_file_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     publish(eeg_study(tmp_path / "bids"), tmp_path / "repo")
 
@@ -140,22 +174,33 @@ def test_without_an_image_default_is_every_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_with_images_alone_no_filter_asks_for_a_column_that_older_shards_lack(tmp_path: Path) -> None:
-    configs = yaml_of(card_of(bids.two_sessions(tmp_path)))["configs"]
+    configs = yaml_of(card_of(bids.one_subject(tmp_path)))["configs"]
 
     assert "filters" not in configs[0]
     assert all("kind" not in {column for column, *_ in config.get("filters", ())} for config in configs)
 
 
-def test_configs_of_recordings_that_are_gone_go_and_those_of_people_stay(tmp_path: Path) -> None:
+def test_configs_of_rows_that_are_gone_go_and_those_of_people_stay(tmp_path: Path) -> None:
     dataset = load(both(tmp_path))
     first = card(dataset, REPO, published(*plan(dataset, {})), None)
-    theirs = "- config_name: mine\n  data_files: data/**/*.parquet\n  filters:\n  - [kind, ==, recording]\n"
-    edited = first.replace("configs:\n", f"configs:\n{theirs}", 1)
-    less = replace(dataset, images=tuple(one for one in dataset.images if one.datatype == "anat"))
+    theirs = [f"- config_name: {name}\n  data_files: data/**/*.parquet\n  filters:\n  - [kind, {how}]\n"
+              for name, how in (("mine", "==, recording"), ("tables", "in, [table]"))]  # fmt: skip
+    edited = first.replace("configs:\n", f"configs:\n{''.join(theirs)}", 1)
+    less = replace(dataset, images=tuple(one for one in dataset.images if one.datatype == "anat"), files=())
 
     configs = yaml_of(card(less, REPO, published(*plan(less, {})), edited))["configs"]
-    assert [config["config_name"] for config in configs] == ["default", "anat_T1w", "mine"]
+    assert [config["config_name"] for config in configs] == ["default", "anat_T1w", "mine", "tables"]
     assert "filters" not in configs[0]
+
+
+def test_before_the_first_image_the_files_beside_are_the_one_config_of_shards(tmp_path: Path) -> None:
+    dataset = load(bids.two_sessions(tmp_path))
+    tables, *_ = plan(dataset, {})
+    text = card(dataset, REPO, published(tables), card(dataset, REPO, published(*plan(dataset, {})), None))
+
+    assert [config["config_name"] for config in yaml_of(text)["configs"]] == ["files", "participants", "sessions"]
+    assert "No image and no recording is published yet." in text
+    assert "Other files of the BIDS tree are in the config `files`: 1 table (" in text
 
 
 # --- the lines of code ---
@@ -188,7 +233,7 @@ def test_the_cards_lines_open_the_first_recording_with_mne(
     description = {"dataset_description.json": bids.description()}
     root = bids.write(tmp_path / "bids", description | files)  # type: ignore[operator]
     publish(root, tmp_path / "repo")
-    (block,) = code_on((tmp_path / "repo" / "README.md").read_text())
+    block, *_ = code_on((tmp_path / "repo" / "README.md").read_text())
 
     names = run(block)
     (opened,) = [root / path for path in files if path.startswith(f"{name}.") and path.endswith((".edf", ".vhdr"))]
@@ -257,9 +302,33 @@ def test_a_card_of_images_and_recordings_has_lines_for_both_and_they_run(
 ) -> None:
     blocks = code_on((repo / "README.md").read_text())
 
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert run(blocks[0])["row"]["nifti"].shape == IMAGE.shape
     assert run(blocks[2])["raw"].ch_names == list(CHANNELS)
+
+
+def test_the_lines_for_a_file_beside_print_a_text_where_there_is_one_and_else_how_many_bytes_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    surface = {"sub-01/anat/sub-01_hemi-L_pial.surf.gii": b"<GIFTI/>"}
+    for name, more, said in (
+        ("text", surface | {"sub-01/anat/sub-01_T1w.json": b'{"EchoTime": 0.003}'}, '{"EchoTime": 0.003}\n'),
+        ("other", surface, "8\n"),
+    ):
+        publish(bids.one_subject(tmp_path / name, more), tmp_path / f"{name}-repo")
+        run(code_on((tmp_path / f"{name}-repo" / "README.md").read_text())[-1])
+        assert capsys.readouterr().out == said
+
+
+def test_a_path_that_somebody_wrote_into_the_record_is_in_no_line_of_code(tmp_path: Path) -> None:
+    dataset = load(bids.one_subject(tmp_path))
+    (line,) = published(*plan(dataset, {})).shards.values()
+    theirs = line.images[0].model_copy(update={"path": 'a")\n```\n# mine\n.json'})
+    record = PublicationRecord().updated([line.model_copy(update={"images": (*line.images, theirs)})])
+    text = card(dataset, REPO, record, None)
+
+    assert "mine" not in text and len(code_on(text)) == 2
+    assert "rows of the config `files`, their bytes in `content`" in text
 
 
 @pytest.mark.parametrize("path", ["func/sub-01_task-x_physio.tsv.gz", "ieeg/sub-01_task-x_ieeg.nwb"])
@@ -309,8 +378,11 @@ def test_files_under_way_and_withdrawn_are_counted_as_files_where_there_are_reco
     first, second = plan(dataset, {})
     less = replace(dataset, images=tuple(one for one in dataset.images if one.sub == "01"))
 
-    assert "7 of 8 files of the BIDS dataset are here so far" in card(dataset, REPO, published(first), None)
-    assert "1 file of them is no longer in the BIDS dataset" in card(less, REPO, published(first, second), None)
+    assert "8 of 9 files of the BIDS dataset are here so far" in card(dataset, REPO, published(first), None)
+    text = card(less, REPO, published(first, second), None)
+    assert "1 file of what is here is no longer in the BIDS dataset" in text
+    without = card(replace(less, files=()), REPO, published(first, second), None)
+    assert "2 files of what is here are no longer in the BIDS dataset" in without
 
 
 def test_a_recording_that_the_dataset_no_longer_has_is_still_counted_as_one(tmp_path: Path) -> None:

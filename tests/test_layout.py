@@ -15,15 +15,20 @@ from tasks.commit import commit
 from tasks.commit.other_files import Besides
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
+from tasks.load import load
+from tasks.plan import plan
 from tasks.record.kept_removals import Keeping, keep, read_kept
 from tasks.record.published import disagreement
 from tasks.record.remote import INDEX, NewerLayout, read_remote
 from tasks.record.removals import Removals, as_file
+from tasks.stage import stage
 from tasks.transfer import transfer
 from tasks.values.models import LAYOUT_VERSION, PublishedShard, Receipt
-from tests.bids_examples import move_session
+from tasks.write import WRITER_SETTINGS
+from tests.bids_examples import Content, description, move_session, write
 from tests.counted_hub import CountedHub
-from tests.layout_1 import publish_as_layout_1, say_layout
+from tests.layout_1 import publish_as_before_0_8, publish_as_layout_1, say_layout
+from tests.test_streaming import noise
 
 IMAGE_BYTES = 24_000_000  # of 3 sessions: images of some MB, as scanners make them
 ANEW = "Layout 2: what is published has layout 1, so every shard is written anew once"
@@ -41,6 +46,12 @@ def push(source: Path, hub: Hub, root: Path, **parameters: Any) -> State[Any]:
     return push_bids(source, hub.target.repo_id, staging_root=root, return_state=True, **given)
 
 
+def lines_of(source: Path, folder: Path) -> dict[str, PublishedShard]:
+    """The lines that a push of today gives, its shards made in a folder."""
+    made = Staging(folder / "anew")
+    return {spec.path: stage(spec, source, made).line() for spec in plan(load(source), WRITER_SETTINGS)}
+
+
 def lines_on(hub: Hub) -> dict[str, PublishedShard]:
     """The lines of the record, each of which the repo holds."""
     head = hub.head()
@@ -52,12 +63,11 @@ def lines_on(hub: Hub) -> dict[str, PublishedShard]:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_repo_of_layout_1_is_brought_over_once_and_its_images_are_not_sent_again(
-    server: CountedHub, counted_by_flows: Hub, large: Path, staging: Staging, root: Path
+    server: CountedHub, counted_by_flows: Hub, large: Path, staging: Staging, root: Path, tmp_path: Path
 ) -> None:
     hub = counted_by_flows
-    old = publish_as_layout_1(hub, large, staging)
-    new = {receipt.path: receipt.line() for receipt in staging.receipts()}
-    assert lines_on(hub) == old and new.keys() == old.keys() and not set(new.values()) & set(old.values())
+    old, new = publish_as_layout_1(hub, large, staging), lines_of(large, tmp_path)
+    assert lines_on(hub) == old and new.keys() >= old.keys() and not set(new.values()) & set(old.values())
 
     start = len(server.asked())
     state = push(large, hub, root)
@@ -66,7 +76,7 @@ def test_a_repo_of_layout_1_is_brought_over_once_and_its_images_are_not_sent_aga
     assert f"{ANEW} ({len(old)} shards)" in str(state.message)
     assert "not sent again" in str(state.message)
     assert "Changed on the Hub" not in str(state.message) and "No longer in the dataset" not in str(state.message)
-    assert f"Verified (full) at commit {hub.head()[:12]}: {len(old)} shards" in str(state.message)
+    assert f"Verified (full) at commit {hub.head()[:12]}: {len(new)} shards" in str(state.message)
     assert lines_on(hub) == new
     assert read_remote(hub).record.layout == LAYOUT_VERSION
     size = sum(line.size for line in new.values())
@@ -74,6 +84,30 @@ def test_a_repo_of_layout_1_is_brought_over_once_and_its_images_are_not_sent_aga
 
     night = push(large, hub, root)
     assert night.name == "NothingToPublish" and "Layout" not in str(night.message)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_repo_without_sidecars_gets_them_in_one_night_and_its_images_are_not_sent_again(
+    server: CountedHub, counted_by_flows: Hub, staging: Staging, root: Path, tmp_path: Path
+) -> None:
+    image = "sub-0{0}/ses-a/anat/sub-0{0}_ses-a_T1w"
+    files: dict[str, Content] = {"dataset_description.json": description()}
+    for sub in (1, 2, 3):
+        files |= {f"{image.format(sub)}.nii": noise(3_000_352), f"{image.format(sub)}.json": {"EchoTime": sub}}
+        files[f"sub-0{sub}/sub-0{sub}_sessions.tsv"] = [["session_id"], ["ses-a"]]
+    hub, source = counted_by_flows, write(tmp_path / "bids", files)
+    old, new = publish_as_before_0_8(hub, source, staging), lines_of(source, tmp_path)
+    assert [len(line.images) for line in old.values()] == [1, 1, 1]
+    assert [len(line.images) for line in new.values()] == [1, 2] * 3  # a subject's sessions.tsv is in its own shard
+
+    start = len(server.asked())
+    state = push(source, hub, root)
+    assert state.name == "Staged" and "Layout" not in str(state.message), state.message
+    assert "No longer in the dataset" not in str(state.message)
+    assert lines_on(hub) == new and not set(new.values()) & set(old.values())
+    size, sent = sum(line.size for line in new.values()), server.content_received(start)
+    assert 0 < sent < size / 10, f"{sent:,} of {size:,} bytes were sent"
+    assert push(source, hub, root).name == "NothingToPublish"
 
 
 @pytest.mark.usefixtures("prefect_server")

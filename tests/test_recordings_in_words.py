@@ -1,4 +1,4 @@
-"""Wherever rows are counted for people, images and files of recordings are told apart; images alone are images."""
+"""Wherever rows are counted for people, images, files of recordings and others are told apart."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,9 +37,12 @@ WHERE = Where(Path("/staging/lab--some"), "scanner-7", datetime(2026, 12, 24, 18
 SHA, SHARD = "0" * 64, "data/sub-01/sub-01_ses-a.parquet"
 FILE = PublishedFile(size=1_000_000, sha256=SHA)
 IMAGES, RECORDINGS = (T1W, T1W.replace("T1w", "T2w")), (EEG, PHYSIO, MEG4)
+BESIDE = (T1W.replace(".nii.gz", ".json"), EEG.replace("_eeg.edf", "_channels.tsv"))
 #: Rows of a shard, and what they are counted as.
 COUNTED = [(IMAGES, "2 images"), (IMAGES[:1] + RECORDINGS, "1 image and 3 files of recordings"),
-           (RECORDINGS, "3 files of recordings")]  # fmt: skip
+           (RECORDINGS, "3 files of recordings"), (IMAGES + BESIDE, "2 images and 2 other files"),
+           (IMAGES[:1] + RECORDINGS + BESIDE, "1 image, 3 files of recordings and 2 other files"),
+           (BESIDE, "2 files")]  # fmt: skip
 
 
 def line_of(paths: tuple[str, ...]) -> PublishedShard:
@@ -52,11 +55,11 @@ def receipt_of(paths: tuple[str, ...]) -> Receipt:
 
 
 def report_of(paths: tuple[str, ...]) -> VerificationReport:
-    files = sum(path in RECORDINGS for path in paths)
-    facts = {"size": 2_000_000, "sha256": SHA, "how": "read back"}
+    files, beside = sum(path in RECORDINGS for path in paths), sum(path in BESIDE for path in paths)
+    facts = {"size": 2_000_000, "sha256": SHA, "how": "read back", "beside": beside}
     check = ShardCheck.model_validate({"path": SHARD, "rows": len(paths), "recordings": files, **facts})
     of = {"repo_id": "lab/some", "revision": "main", "commit": "c" * 40, "level": "sample", "checks": (check,)}
-    decoded = {"images_decoded": len(paths) - files, "bytes_read_back": 2_000_000}
+    decoded = {"images_decoded": check.images, "bytes_read_back": 2_000_000}
     return VerificationReport.model_validate({**of, **decoded})
 
 
@@ -75,10 +78,11 @@ def test_the_gate_and_its_evidence_count_what_is_staged(paths: tuple[str, ...], 
     assert f"| shard | size | {noun(paths)}s | sha256 |" in shown
 
 
-def test_of_a_shard_with_recordings_alone_nothing_is_said_to_be_decoded() -> None:
+def test_of_a_shard_without_images_nothing_is_said_to_be_decoded() -> None:
     read = "1 shard, 2.0 MB, match the listing; 1 of them read back byte for byte (2.0 MB)"
     assert how_verified(report_of(RECORDINGS)) == read
-    assert how_verified(report_of(IMAGES[:1] + RECORDINGS)) == f"{read} and 1 image in them decoded"
+    assert how_verified(report_of(BESIDE)) == read
+    assert how_verified(report_of(IMAGES[:1] + RECORDINGS + BESIDE)) == f"{read} and 1 image in them decoded"
 
 
 @pytest.mark.parametrize(("paths", "words"), COUNTED)

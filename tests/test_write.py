@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from tasks.disk.staging import Staging
 from tasks.stage import stage
+from tasks.values.kinds import Kind
 from tasks.values.models import DESCRIPTIONS, ENTITIES, Image, ShardSpec
 from tasks.write import (
     ARROW_SCHEMA,
@@ -300,6 +301,15 @@ def test_a_row_group_ends_where_its_images_would_be_over_128_mib(sizes: list[int
     cut = list(row_groups(images))
     assert [len(group) for group in cut] == groups
     assert [image for group in cut for image in group] == images
+
+
+def test_sidecars_and_tables_share_a_row_group_and_files_of_other_formats_have_their_own() -> None:
+    kinds: list[Kind] = ["image", "recording", "sidecar", "sidecar", "table", "other", "other"]
+    files = [Image(f"{number}", 1, 0, "raw", "1", None, "func", f"s{number}", kind=kind)
+             for number, kind in enumerate(kinds)]  # fmt: skip
+    assert [[file.kind for file in group] for group in row_groups(files)] == [
+        ["image"], ["recording"], ["sidecar", "sidecar", "table"], ["other", "other"],
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 It also says what was stated when it was published: about faces, what was left out, which rules were lifted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
@@ -10,8 +11,10 @@ from tasks.bids.text import NotText, columns_of, decode, from_json
 from tasks.card import examples
 from tasks.card import markdown as md
 from tasks.card.counts import Counts, PublishedRows
+from tasks.card.front import FILES
 from tasks.card.pictures import Pictures
 from tasks.values.format import number, size
+from tasks.values.kinds import kind_of
 from tasks.values.left_out import by_kind, by_reason
 from tasks.values.models import ENTITIES, Dataset
 from tasks.values.our_paths import LEFT_OUT
@@ -36,14 +39,18 @@ FACES: dict[Defacing, str] = {
 
 #: The columns that every dataset's rows have, with what a reader needs to know. The entities come between them.
 COLUMNS = (
-    ("kind", "`image` (a NIfTI file), or `recording` (a file of a recording: EEG, physiology, microscopy, ...)"),
+    (
+        "kind",
+        "`image` (a NIfTI file), `recording` (a file of a recording: EEG, physiology, microscopy, ...), `sidecar` "
+        "(.json, .bval, .bvec), `table` (.tsv, .tsv.gz, .csv) or `other` (any other file)",
+    ),
     ("dataset", "`raw`, or the name of the derivative"),
     ("sub, ses", "subject and session, as words: `01` stays `01`"),
     ("datatype, suffix", "what it shows or records, such as `anat` and `T1w`, or `eeg` and `eeg`"),
     ("path, size, sha256", "the file in the BIDS dataset: where it was, its bytes, and their checksum"),
     ("nifti", "of images: the file, decoded as a nibabel image; the stored bytes are those of the file"),
-    ("content", "of recordings: the bytes of the file"),
-    ("metadata", "its sidecars, merged by BIDS's inheritance principle: JSON as text"),
+    ("content", "of all but images: the bytes of the file"),
+    ("metadata", "of images and recordings: the sidecars, merged by BIDS's inheritance principle, JSON as text"),
     ("bval, bvec", "of diffusion images: the gradient tables as text"),
     ("events, events_metadata", "of a task: the events.tsv and its sidecar as text"),
     ("aslcontext, blood", "of perfusion and PET images: the table of that name as text"),
@@ -64,6 +71,7 @@ def body(
     parts: list[str] = [_title(dataset, published)]
     sections: tuple[tuple[str, Callable[[], str]], ...] = (
         ("Load it", lambda: examples.load(repo_id, published)),
+        ("As files in the BIDS tree", lambda: examples.tree(repo_id, published)),
         ("What is in it", lambda: _contents(published)),
         ("What it looks like", lambda: _pictures(published, pictures)),
         ("Columns", lambda: _columns(published)),
@@ -91,17 +99,27 @@ def _title(dataset: Dataset, published: PublishedRows) -> str:
         f"{counts.words()}{subjects}{sessions}, {size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, "
         f"{_row(counts)}{_shard(counts)}.",
     ]
-    if published.missing:
+    planned = _told(published, published.planned, published.beside_planned)
+    missing = _told(published, published.missing, published.beside_missing)
+    kept = _told(published, published.kept, published.beside_kept)
+    if any(missing.values()):
+        here = [f"{of - missing[word]:,} of {number(of, word)}" for word, of in planned.items() if of]
         lines.append(
-            f"**Publication is under way:** {published.planned - published.missing:,} of {published.planned:,} "
-            f"{published.word}s of the BIDS dataset are here so far. The figures on this card count what is here."
+            f"**Publication is under way:** {' and '.join(here)} of the BIDS dataset are here so far. The figures on "
+            "this card count what is here."
         )
-    if published.kept:
+    if any(kept.values()):
         lines.append(
-            f"{number(published.kept, published.word)} of them {'is' if published.kept == 1 else 'are'} no longer in "
-            "the BIDS dataset: what was published stays here until a person has decided that it is removed."
+            f"{' and '.join(number(count, word) for word, count in kept.items() if count)} of what is here "
+            f"{'is' if sum(kept.values()) == 1 else 'are'} no longer in the BIDS dataset: what was published stays "
+            "here until a person has decided that it is removed."
         )
     return "\n\n".join(lines)
+
+
+def _told(published: PublishedRows, rows: int, beside: int) -> dict[str, int]:
+    """Return these numbers of rows and of files beside them by what they are called: all are files with recordings."""
+    return {"image": rows, "other file": beside} if published.word == "image" else {"file": rows + beside}
 
 
 def _row(counts: Counts) -> str:
@@ -119,7 +137,10 @@ def _shard(counts: Counts) -> str:
 
 
 def _contents(published: PublishedRows) -> str:
-    """Return a table of the kinds of images and recordings. It has no column that is empty throughout."""
+    """Return a table of the kinds of images and recordings. It has no column that is empty throughout.
+
+    The files beside them are a sentence, since a reader looks for data here.
+    """
     columns: dict[str, list[str]] = {
         name: []
         for name in ("config", "datatype", "suffix", "images", "recordings", "files", "subjects", "sessions", "size")
@@ -135,23 +156,33 @@ def _contents(published: PublishedRows) -> str:
             columns[name].append(f"{count:,}" if count else "")
         columns["size"].append(size(counts.size))
     head = [name for name, cells in columns.items() if any(cells)]
-    if not head:
-        return ""
     right = [index for index, name in enumerate(head) if name not in ("config", "datatype", "suffix")]
-    table = md.table(head, zip(*(columns[name] for name in head), strict=True), right=right)
-    return "\n\n".join([table, *_derivatives(published)])
+    table = md.table(head, zip(*(columns[name] for name in head), strict=True), right=right) if head else ""
+    return "\n\n".join(filter(None, (table, _derivatives(published), _beside(published))))
 
 
-def _derivatives(published: PublishedRows) -> list[str]:
-    """Return a sentence that names the derivatives, if there are any."""
+def _derivatives(published: PublishedRows) -> str:
+    """Return a sentence that names the derivatives; empty if there are none."""
     names = sorted({row.dataset for row in published.rows} - {"raw"})
     if not names:
-        return []
+        return ""
     named = ", ".join(map(md.code, names))
     if any(row.dataset == "raw" for row in published.rows):
-        return [f"Among them are derivatives: {named} (column `dataset`)."]
+        return f"Among them are derivatives: {named} (column `dataset`)."
     what = "a derivative" if len(names) == 1 else "derivatives"
-    return [f"All of it is {what}: {named} (column `dataset`)."]
+    return f"All of it is {what}: {named} (column `dataset`)."
+
+
+def _beside(published: PublishedRows) -> str:
+    """Return a sentence with the number of files beside images and recordings by kind; empty if there are none."""
+    kinds = Counter(map(kind_of, published.beside))
+    if not kinds:
+        return ""
+    counts = [(kinds["sidecar"], "sidecar"), (kinds["table"], "table"), (kinds["other"], "file of another format")]
+    *most, last = [number(count, word) for count, word in counts if count]
+    words = f"{', '.join(most)} and {last}" if most else last
+    held = size(sum(published.beside.values()))
+    return f"Other files of the BIDS tree are in the config {md.code(FILES)}: {words} ({held})."
 
 
 def _pictures(published: PublishedRows, pictures: Pictures) -> str:
@@ -179,7 +210,7 @@ def _stated(checked: Checked, published: PublishedRows) -> str:
     lines = [f"- {FACES[statement.defacing]}"] if of_faces else []
     if statement.strip:
         fields = ", ".join(md.code(name) for name in sorted(statement.strip))
-        lines.append(f"- **Left out** of the metadata and the tables: {fields}.")
+        lines.append(f"- **Left out** of the metadata, the sidecars and the tables: {fields}.")
     for rule, named in sorted(allowed.items()):
         where = f" ({', '.join(map(md.code, sorted(named)))})" if named else ""
         lines.append(f"- **Allowed by the publisher:** {RULES[rule].what}{where}. Rule {md.code(rule)}.")

@@ -1,4 +1,4 @@
-"""What is published: every image and recording that the repo serves, counted from the record.
+"""What is published: every image, recording and other file that the repo serves, counted from the record.
 
 So a half-published dataset has a true card, and so has one that lacks files which the repo still serves.
 """
@@ -6,7 +6,7 @@ So a half-published dataset has a true card, and so has one that lacks files whi
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tasks.bids.names import folder_label, parse
@@ -69,19 +69,25 @@ class PublishedRows:
     """How many of `rows` the dataset no longer has: nobody has approved that they are removed from the Hub."""
     nifti2: frozenset[str] = frozenset()
     """The paths of the images in NIfTI-2."""
-    beside: int = 0
-    """The number of files beside them that are on the Hub: sidecars, tables and others."""
+    beside: Mapping[str, int] = field(default_factory=dict)
+    """The bytes of the files beside them that are on the Hub, by path, in the order in which the repo serves them."""
+    beside_planned: int = 0
+    """The number of files beside them of the dataset, on the Hub or not."""
+    beside_kept: int = 0
+    """How many of `beside` the dataset no longer has."""
     word: str = "image"
     """What a row is called, here and in the dataset: an image, or a file if there are recordings."""
 
     @classmethod
     def of(cls, dataset: Dataset, record: PublicationRecord) -> "PublishedRows":
         """Return the rows that are in the record, those that the dataset no longer has included."""
-        all_contents = (content for path in sorted(record.shards) for content in record.shards[path].images)
-        contents = {content.path: content for content in all_contents}
-        beside = [path for path in contents if not is_data(path)]
-        for path in beside:
-            del contents[path]
+        contents: dict[str, ImageContent] = {}
+        beside: dict[str, int] = {}
+        for content in (content for path in sorted(record.shards) for content in record.shards[path].images):
+            if is_data(content.path):
+                contents[content.path] = content
+            else:
+                beside[content.path] = content.size
         here = [image for image in dataset.images if image.path in contents]
         lacking = contents.keys() - {image.path for image in here}
         kept = [_from_its_path(contents[path], dataset) for path in lacking]
@@ -92,7 +98,9 @@ class PublishedRows:
             planned=len(dataset.images),
             kept=len(kept),
             nifti2=frozenset(path for path, content in contents.items() if content.nifti == 2),
-            beside=len(beside),
+            beside=beside,
+            beside_planned=len(dataset.files),
+            beside_kept=len(beside.keys() - {file.path for file in dataset.files}),
             word="image" if all(row.kind == "image" for row in (*rows, *dataset.images)) else "file",
         )
 
@@ -100,6 +108,16 @@ class PublishedRows:
     def missing(self) -> int:
         """The number of images and files of recordings of the dataset that are not on the Hub yet."""
         return self.planned - (len(self.rows) - self.kept)
+
+    @property
+    def beside_missing(self) -> int:
+        """The number of files beside them of the dataset that are not on the Hub yet."""
+        return self.beside_planned - (len(self.beside) - self.beside_kept)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files that the repo serves."""
+        return sum(self.sizes.values()) + sum(self.beside.values())
 
     @property
     def images(self) -> list[Image]:

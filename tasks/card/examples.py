@@ -1,11 +1,13 @@
-"""The card's lines of code: how to load the images and the recordings of this dataset. They run as they stand."""
+"""The card's lines of code: how to load what is in this dataset. They run as they stand."""
 
+import re
 from collections.abc import Sequence
 
 from tasks.card import markdown as md
 from tasks.card.counts import Group, PublishedRows, recording_name
+from tasks.card.front import FILES
 from tasks.values.format import number, size
-from tasks.values.kinds import recording_of
+from tasks.values.kinds import kind_of, recording_of
 from tasks.values.models import Image
 
 LARGEST_DECODED = 100_000_000  # bytes of the largest image that `datasets` decodes within 2 GB, whatever is in it
@@ -26,10 +28,14 @@ OF_MNE = ("eeg", "meg", "ieeg", "nirs", "emg")
 OPENED_BY_MNE = (".vhdr", ".edf", ".bdf", ".set", ".fif", ".snirf", ".ds", ".mefd", ".mff", ".con", ".sqd", ".kdf")
 
 
+#: A path that a string of Python and Markdown leave unchanged: anybody may have written it into the record.
+_SAFE = re.compile(r"[\w./+@=,~-]+")
+
+
 def load(repo_id: str, published: PublishedRows) -> str:
     """Return how to load what is published, by configs that exist."""
     if not published.rows:
-        return "Nothing is published yet."
+        return "No image and no recording is published yet."
     parts = [
         _images(repo_id, published) if published.images else "",
         _recordings(repo_id, published),
@@ -54,7 +60,7 @@ print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
-# all of them on your disk: the Parquet files of every config are downloaded ({size(published.count().size)})
+# all of them on your disk: the Parquet files of every config are downloaded ({size(published.size)})
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1, fragment_scan_options=scan)
 ```
 
@@ -184,19 +190,51 @@ print(name, raw.info["sfreq"], raw.ch_names)
 ```"""
 
 
+def tree(repo_id: str, published: PublishedRows) -> str:
+    """Return how to have the dataset's files back, all of them and a single one beside images and recordings."""
+    if not (published.rows or published.beside):
+        return ""
+    restore = (
+        f"With bids-push, {md.code(f'bids-push restore {repo_id} FOLDER')} puts every file that is published here "
+        "where it was in the BIDS tree, or those of a subject, session or datatype, and checks each by its sha256."
+    )
+    return f"{restore}\n\n{_file(repo_id, published)}" if published.beside else restore
+
+
+def _file(repo_id: str, published: PublishedRows) -> str:
+    """Return how to read one of the files beside images and recordings: a text, if there is one.
+
+    It is asked for by its path, so that nothing else is fetched. Who breaks off a stream of all of them instead has
+    pyarrow reading ahead when Python ends, which may then crash or never end.
+    """
+    paths = [path for path in published.beside if _SAFE.fullmatch(path)]
+    text = next((path for path in paths if kind_of(path) != "other" and not path.endswith(".gz")), None)
+    path = text or next(iter(paths), None)
+    if path is None:
+        return f"Sidecars, tables and other files are rows of the config {md.code(FILES)}, their bytes in `content`."
+    read = 'row["content"].decode()' if text else 'len(row["content"])'
+    return f"""The sidecars that apply to a file are in the columns of its row, merged. As they are in the tree, they \
+and the tables are rows of the config `{FILES}`:
+
+```python
+from datasets import load_dataset
+
+wanted = [("path", "==", "{path}")]
+files = load_dataset("{repo_id}", "{FILES}", split="train", streaming=True, filters=wanted)
+for row in files:
+    print({read})
+```"""
+
+
 def _configs(published: PublishedRows) -> str:
     """Return which configs there are; empty if there is `default` alone."""
     images, recordings = (
         ", ".join(md.code(name) for group, name in published.configs.items() if group.kind == kind)
         for kind in ("image", "recording")
     )
-    if images and recordings:
-        return (
-            f"The configs are `default` (every image), one for each kind of image ({images}), and one for each kind of "
-            f"recording ({recordings})."
-        )
-    if images:
-        return f"The configs are `default` (every image) and one for each kind of image: {images}."
-    every = "every image" if published.images else "every file"
-    kinds = f"one for each kind of recording: {recordings}"
-    return f"The configs are `default` ({every}) and {kinds}." if recordings else ""
+    configs = [f"`default` ({'every image' if published.images else 'every file of a recording'})"]
+    configs += [f"one for each kind of image ({images})"] if images else []
+    configs += [f"one for each kind of recording ({recordings})"] if recordings else []
+    configs += [f"`{FILES}` (sidecars, tables and other files of the BIDS tree)"] if published.beside else []
+    *most, last = configs
+    return f"The configs are {', '.join(most)} and {last}." if most else ""

@@ -16,7 +16,8 @@ from tasks.values.errors import PushError
 from tasks.values.kinds import DATA, KINDS
 from tasks.values.models import Dataset
 
-FILES = "files"  # the config of the files beside images and recordings
+DEFAULT = "default"  # the config of all images, or of all recordings if there are none
+FILES = "files"  # the config of the files beside them
 BESIDE = tuple(kind for kind in KINDS if kind not in DATA)
 SHARDS = "data/**/*.parquet"
 PARTICIPANTS = "tables/participants.parquet"
@@ -26,7 +27,7 @@ SESSIONS = "tables/sessions.parquet"
 #: physiological recording beside images (`func_physio`) is no MRI.
 _OF_IMAGES = {"mri": {"anat", "dwi", "fmap", "func", "perf"}, "pet": {"pet"}, "mrs": {"mrs"}}
 _OF_ANY = {name: {name} for name in ("eeg", "meg", "ieeg", "emg", "nirs", "motion")} | {"microscopy": {"micr"}}
-#: The Hub's size categories by their upper bounds, in rows.
+#: The Hub's size categories by their upper bounds, in images and files of recordings.
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -40,7 +41,7 @@ class UnreadableCard(PushError):
 def front_matter(dataset: Dataset, published: PublishedRows) -> dict[str, object]:
     """Return our keys of the YAML, and their values."""
     terms = licence(dataset.description.get("License"))
-    rows = len(published.rows)
+    rows = len(published.rows)  # without sidecars, which are no examples to learn from
     front: dict[str, object] = {"license": terms.identifier}
     if terms.name:
         front["license_name"] = terms.name
@@ -50,6 +51,7 @@ def front_matter(dataset: Dataset, published: PublishedRows) -> dict[str, object
     front["tags"] = _tags(published)
     if rows:
         front["size_categories"] = [next((name for bound, name in _SIZES if rows < bound), "10M<n<100M")]
+    if rows or published.beside:
         front["configs"] = _configs(dataset, published)
     return front
 
@@ -66,14 +68,14 @@ def _tags(published: PublishedRows) -> list[str]:
 def _configs(dataset: Dataset, published: PublishedRows) -> list[dict[str, object]]:
     """Return one config for all images, one for each kind of image and of recording, the files beside, and the tables.
 
-    The kinds are filters over the same files. `default` is over all files if there are no images, or nothing else: a
-    filter that lets everything through would keep `datasets` from reading a shard of layout 1, which has no `kind`.
+    The kinds are filters over the same files. `default` is all recordings if there are no images: who loads a dataset
+    by its name alone has what it is about, and no sidecar. It has no filter if there is nothing else: one that lets
+    everything through would keep `datasets` from reading a shard of layout 1, which has no `kind`.
     """
-    default: dict[str, object] = {"config_name": "default", "data_files": SHARDS}
+    default: dict[str, object] = {"config_name": DEFAULT, "data_files": SHARDS}
     if published.beside or len({group.kind for group in published.groups}) > 1:
-        # `datasets` must not decode a row without an image
-        default["filters"] = [["kind", "==", "image"]]
-    configs = [default]
+        default["filters"] = [["kind", "==", "image" if published.images else "recording"]]
+    configs = [default] if published.rows else []
     names = Counter(group.name for group in published.configs)
     for group, name in published.configs.items():
         kind = [["kind", "==", group.kind]] if published.beside or names[group.name] > 1 else []
@@ -152,7 +154,9 @@ def _is_ours(config: object, names: set[object]) -> bool:
     filtered = [item[:2] for item in config.get("filters") or [] if isinstance(item, list)]
     if filtered[:1] == [["kind", "=="]]:
         filtered = filtered[1:]
-    ours = config.get("data_files") == SHARDS and filtered in ([["datatype", "=="], ["suffix", "=="]], [["kind", "in"]])
+    of_kind = filtered == [["datatype", "=="], ["suffix", "=="]]
+    of_all = config.get("config_name") in (DEFAULT, FILES)
+    ours = config.get("data_files") == SHARDS and (of_kind or of_all)
     return ours or config.get("data_files") in (PARTICIPANTS, SESSIONS)
 
 

@@ -46,7 +46,12 @@ class ShardCheck(Value):
     recordings: int = 0
     """The number of rows that are files of recordings."""
     beside: int = 0
-    """The number of rows that are files beside images and recordings. The rest are images."""
+    """The number of rows that are other files, beside images and recordings."""
+
+    @property
+    def images(self) -> int:
+        """The number of rows that are images."""
+        return self.rows - self.recordings - self.beside
 
 
 class VerificationReport(Value):

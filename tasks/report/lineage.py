@@ -76,13 +76,13 @@ def record_publication(
         "commit": report.commit,
         "shards": len(report.checks),
         "bytes": report.size,
-        "images": sum(check.rows - check.recordings - check.beside for check in report.checks),
+        "images": sum(check.images for check in report.checks),
         "verified": report.level,
     }
     if files := sum(check.recordings for check in report.checks):
         what["files of recordings"] = files
-    if files := sum(check.beside for check in report.checks):
-        what["other files"] = files
+    if beside := sum(check.beside for check in report.checks):
+        what["other files"] = beside
     asset = repo_asset(hub)
 
     @materialize(

@@ -416,7 +416,7 @@ def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
     parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
     if read:
         rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
-        what = "files" if any(check.recordings or check.beside for check in read) else "images"
+        what = "images" if all(check.images == check.rows for check in read) else "files"
         parts += ["## Read back, byte for byte", table(["shard", "size", what, "sha256"], rows)]
     return parts
 

@@ -124,7 +124,7 @@ def undescribed(image: Image) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A BIDS dataset as loaded: every image and recording, and what describes them."""
+    """A BIDS dataset as loaded: every file that is published, and what describes the images and recordings."""
 
     root: str
     name: str

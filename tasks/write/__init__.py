@@ -15,8 +15,8 @@ How the file is laid out:
     footer's length, PAR1
 
 The row groups stand in the footer in the order of the rows. Their column chunks may be anywhere (parquet-format,
-"README.md", row group). A row group is a run of images or recordings of one dataset, datatype and suffix, or holds the
-files beside them (`row_groups`).
+"README.md", row group). A row group is a run of images or recordings of one dataset, datatype and suffix, or of files
+beside them (`row_groups`).
 
 Everything that is not a file's bytes is together at the end, so that one small read besides the footer's gets it for
 all rows. The small files are near the end too. `datasets` streams through a buffer that reads 5 MiB more than asked,
@@ -73,9 +73,10 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
     """Cut files into row groups, in their order.
 
     A row group of images or recordings holds one kind, dataset, datatype and suffix, so that a reader of `anat_T1w`
-    skips every other row group by its statistics. The files beside them, small and of many suffixes, are together: each
-    row group has a price in every column. A row group holds no more than `ROW_GROUP_BYTES`, unless a single file is
-    larger.
+    skips every other row group by its statistics. Sidecars and tables, small and of many suffixes, are together: each
+    row group has a price in every column. Files of other formats are apart: `recording` lies between `other` and
+    `table`, so who asks for recordings could not skip a row group that holds both, and a surface may be large. A row
+    group holds no more than `ROW_GROUP_BYTES`, unless a single file is larger.
     """
     for _, run in groupby(images, key=_run):
         group: list[Image] = []
@@ -91,7 +92,9 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
 
 def _run(image: Image) -> tuple[str | None, ...]:
     """Return what the files of a row group have in common."""
-    return (image.kind, image.dataset, image.datatype, image.suffix) if image.kind in DATA else ()
+    if image.kind in DATA:
+        return (image.kind, image.dataset, image.datatype, image.suffix)
+    return ("other",) if image.kind == "other" else ()
 
 
 def writing_order(groups: Sequence[Sequence[Image]]) -> list[int]:
