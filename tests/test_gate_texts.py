@@ -57,7 +57,10 @@ NAMED = {"bids/participants.tsv": ("sub-2",)}
 def receipt(path: str = STAYS) -> Receipt:
     name = Path(path).stem
     of = {"path": path, "name": name, "digest": SHA, "file": f"{name}.parquet", "size": 2_000_000, "sha256": SHA}
-    return Receipt.model_validate({**of, "rows": 3, "images": ()})
+    images = [
+        {"path": f"sub-1/anat/sub-1_{suffix}.nii.gz", "size": 1, "sha256": SHA} for suffix in ("T1w", "T2w", "PDw")
+    ]
+    return Receipt.model_validate({**of, "rows": 3, "images": images})
 
 
 def png() -> bytes:
