@@ -44,11 +44,16 @@ records = st.builds(
 )
 
 
+def apart_from_files(record: PublicationRecord) -> PublicationRecord:
+    """A record without a word about the files that it was read from."""
+    return record.model_copy(update={"files": ()})
+
+
 @pytest.mark.slow
 @given(records)
 def test_a_record_reads_back_as_it_was_written_and_is_written_the_same(record: PublicationRecord) -> None:
     read, damaged = PublicationRecord.read(record.dump(), record.dump_index())
-    assert (read, damaged) == (record, ())
+    assert (apart_from_files(read), damaged) == (record, ())
     assert (read.dump(), read.dump_index()) == (record.dump(), record.dump_index())
 
 
@@ -74,7 +79,7 @@ def test_a_damaged_line_costs_its_own_shard_only_and_is_reported() -> None:
 def test_a_damaged_index_costs_no_shard_and_is_reported() -> None:
     shard = PublishedShard(path="data/a/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
     read, damaged = PublicationRecord.read(PublicationRecord().updated([shard]).dump(), b'{"texts": [')
-    assert read == PublicationRecord().updated([shard])
+    assert apart_from_files(read) == PublicationRecord().updated([shard])
     assert damaged == ("index: it cannot be read, and is written anew",)
 
 
@@ -206,4 +211,5 @@ def assert_ours(text: bytes, index: bytes) -> None:
     read, damaged = PublicationRecord.read(text, index)
     assert all(is_shard(path) and path == one.path for path, one in read.shards.items())
     assert all(is_text(path) for path in read.texts) and all(len(one) < 300 for one in damaged)
-    assert PublicationRecord.read(read.dump(), read.dump_index()) == (read, ())
+    again, damaged = PublicationRecord.read(read.dump(), read.dump_index())
+    assert (apart_from_files(again), damaged) == (apart_from_files(read), ())

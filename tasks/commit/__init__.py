@@ -82,9 +82,10 @@ def commit(
         batch = Batch.of(hub, before, shards, operations, besides, late)
         if late and not batch.any():
             return replace(before, contested=True, overtaken=late)
-        record = batch.record(before)
+        recorded = batch.record(before)
+        record = recorded.record
         card = besides.card_of(record, before.card)
-        everything = batch.operations(hub, record, card)
+        everything = batch.operations(hub, recorded, card)
         fence()
         try:
             made = hub.commit(everything, subject_line(batch.shards, besides.remove), before.commit)

@@ -9,8 +9,9 @@ from tasks.commit.other_files import Besides, holds
 from tasks.hub.client import Hub
 from tasks.hub.repo_rules import require_kept
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
+from tasks.record.segments import RecordChange, change, is_segment
 from tasks.remove import deletions
-from tasks.values.models import PublicationRecord, PublishedShard, PublishedText
+from tasks.values.models import PublishedShard, PublishedText
 
 
 @dataclass(frozen=True)
@@ -72,26 +73,27 @@ class Batch:
         late = self.besides.texts.keys() - self.texts.keys()
         return tuple(text for text in self.besides.recorded if text.path not in late)
 
-    def record(self, before: Remote) -> PublicationRecord:
-        """Return the record that is true after the commit."""
-        return before.record.updated(self.shards, self.forget, self.recorded_texts(), self.besides.dataset)
+    def record(self, before: Remote) -> RecordChange:
+        """Return the record that is true after the commit, and what becomes of its files."""
+        after = before.record.updated(self.shards, self.forget, self.recorded_texts(), self.besides.dataset)
+        touched = {*(shard.path for shard in self.shards), *before.record.shards.keys() & set(self.forget)}
+        return change(before.record, after, touched, anew=bool(before.damaged) or self.besides.record)
 
-    def operations(
-        self, hub: Hub, record: PublicationRecord, card: str
-    ) -> list[CommitOperationAdd | CommitOperationDelete]:
+    def operations(self, hub: Hub, record: RecordChange, card: str) -> list[CommitOperationAdd | CommitOperationDelete]:
         """Return all operations of the commit, after checking that the repo takes their files.
 
         Raises:
             IgnoredByRepo: the repo's .gitignore names one of the texts.
         """
-        files = {**self.texts, RECORD: record.dump(), INDEX: record.dump_index(), CARD: card.encode()}
+        files = {**self.texts, **record.written, INDEX: record.record.dump_index(), CARD: card.encode()}
         written = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())]
         with hub.explained(f"sending {len(written)} texts to {hub.target}"):
             hub.preupload(written)
         require_kept(hub, written, large=False)
         for operation in self.sent:
             operation._remote_oid = None  # of a head long ago: the client would leave out what was there then
-        return [*self.sent, *written, *self.deletions]
+        merged = [CommitOperationDelete(path, is_folder=False) for path in record.merged if is_segment(path)]
+        return [*self.sent, *written, *merged, *self.deletions]
 
 
 def landed(hub: Hub, found: Remote, batch: Batch) -> bool:

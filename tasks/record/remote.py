@@ -13,10 +13,23 @@ from prefect.cache_policies import NO_CACHE
 from tasks.hub.client import Hub
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
 from tasks.record.published import Drift
+from tasks.record.segments import in_order, is_segment
 from tasks.values.errors import PushError
-from tasks.values.models import LAYOUT_VERSION, Gated, ListedFile, Listing, PublicationRecord
+from tasks.values.models import LAYOUT_VERSION, RECORD, Gated, ListedFile, Listing, PublicationRecord, segments_in
 
-RECORD = "bids/shards.jsonl"
+__all__ = [
+    "CARD",
+    "INDEX",
+    "RECORD",
+    "NewerLayout",
+    "Remote",
+    "find_edited",
+    "read_remote",
+    "read_target",
+    "read_target_again",
+    "require_known",
+]
+
 INDEX = "bids/record/index.json"
 CARD = "README.md"
 
@@ -44,9 +57,20 @@ def read_remote(hub: Hub, at: str | None = None) -> Remote:
     """Read the record and the card at the target's head, or at the commit `at`."""
     commit = at or hub.head()
     text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
-    record, damaged = PublicationRecord.read(text or b"", index or b"", lambda paths: hub.listed(paths, commit))
+    segments = {path: hub.read(path, commit) for path in _segments(hub, text, index, commit)}
+    record, damaged = PublicationRecord.read(
+        text or b"", index or b"", lambda paths: hub.listed(paths, commit), segments
+    )
     card = hub.read(CARD, commit)
     return Remote(commit, record, card.decode(errors="replace") if card else None, damaged)
+
+
+def _segments(hub: Hub, text: bytes | None, index: bytes | None, commit: str) -> list[str]:
+    """Return the paths of the record's segments, the oldest first: by the index, or by their names if it is damaged."""
+    named = segments_in(index or b"")
+    if named is not None and all(map(is_segment, named)):
+        return list(dict.fromkeys(named))
+    return in_order(hub.listing(commit).files) if text or index else []
 
 
 def require_known(hub: Hub, remote: Remote) -> Remote:

@@ -292,6 +292,25 @@ class RecordIndex(Value):
     dataset: DatasetIdentity | None = None
     texts: tuple[PublishedText, ...] = ()
     """Sorted by path."""
+    segments: tuple[str, ...] = ()
+    """The files that the record's lines are in besides `bids/shards.jsonl`, the oldest first (`tasks.record.segments`).
+    """
+
+
+class RecordFile(Value):
+    """One of the files that the record's lines are in."""
+
+    path: str
+    size: Count = 0
+    shards: tuple[str, ...] = ()
+    """The paths of the shards that a segment has a line of, sorted; empty for the first file."""
+
+
+class _Removed(Value):
+    """A line of a segment that says that a shard has no line any more."""
+
+    path: str
+    removed: Literal[True]
 
 
 class _Layout(Value):
@@ -303,13 +322,14 @@ class _Layout(Value):
 #: The layout of a repo whose record has no index: an early version has published it.
 WITHOUT_INDEX = 1
 
+RECORD = "bids/shards.jsonl"  # the first of the files that the record's lines are in
 MOST_DAMAGED = 20  # mistakes in a record that are named one by one; in a file of another kind every line is one
 
 
 class PublicationRecord(Value):
     """What is published: the record's index, and one line for each shard.
 
-    The lines are `bids/shards.jsonl` in the dataset repo, sorted by path.
+    The lines are `bids/shards.jsonl` in the dataset repo, sorted by path, and segments beside it if there are many.
     """
 
     shards: Mapping[str, PublishedShard] = {}
@@ -318,10 +338,16 @@ class PublicationRecord(Value):
     dataset: DatasetIdentity | None = None
     layout: int = LAYOUT_VERSION
     """The newest layout that a shard of the repo was written with; ours if nothing says otherwise."""
+    files: tuple[RecordFile, ...] = ()
+    """The files that it was read from, or is written to: the first, and the segments, the oldest first."""
 
     @classmethod
     def read(
-        cls, text: bytes, index: bytes = b"", listed: "Listed" = lambda _: {}
+        cls,
+        text: bytes,
+        index: bytes = b"",
+        listed: "Listed" = lambda _: {},
+        segments: Mapping[str, bytes | None] | None = None,
     ) -> tuple["PublicationRecord", tuple[str, ...]]:
         """Read a record from its JSON lines and its index.
 
@@ -334,11 +360,21 @@ class PublicationRecord(Value):
             index: the index; empty if there is none.
             listed: returns what the repo holds at given paths. It is asked only about shards that have two lines; the
                 line that the repo agrees with counts.
+            segments: the segments' bytes by their paths, the oldest first; None for one that is not there.
 
         Returns:
-            The record, and what is wrong with the two files: `MOST_DAMAGED` mistakes one by one, then their number.
+            The record, and what is wrong with its files: `MOST_DAMAGED` mistakes one by one, then their number.
         """
-        shards, damaged = _read_lines(text, listed)
+        shards, _, damaged = _read_lines(text, listed)
+        files = [RecordFile(path=RECORD, size=len(text))] if text else []
+        for name, data in (segments or {}).items():
+            if data is None:
+                damaged.append(f"{name}: it is not in the repo; its lines are written anew, with their shards")
+                continue
+            newer, removed, wrong = _read_lines(data, listed)
+            shards = {path: one for path, one in shards.items() if path not in removed} | newer
+            damaged += [f"{name}: {what}" for what in wrong]
+            files.append(RecordFile(path=name, size=len(data), shards=tuple(sorted({*newer, *removed}))))
         try:
             found = RecordIndex.model_validate_json(_unmarked(index), strict=True) if index else RecordIndex()
         except ValidationError:
@@ -350,18 +386,29 @@ class PublicationRecord(Value):
         if len(damaged) > MOST_DAMAGED:
             damaged[MOST_DAMAGED:] = [f"and {len(damaged) - MOST_DAMAGED:,} more"]
         layout = _layout(index) if index or not text else WITHOUT_INDEX
-        return cls(shards=shards, texts=texts, dataset=found.dataset, layout=layout), tuple(damaged)
+        record = cls(shards=shards, texts=texts, dataset=found.dataset, layout=layout, files=tuple(files))
+        return record, tuple(damaged)
 
     def dump(self) -> bytes:
-        """Return the JSON lines. The same record always gives the same bytes."""
-        lines = (self.shards[path].model_dump_json(exclude_defaults=True) for path in sorted(self.shards))
-        return b"".join(line.encode() + b"\n" for line in lines)
+        """Return all of the JSON lines. The same record always gives the same bytes."""
+        return self.dump_lines(self.shards)
+
+    def dump_lines(self, paths: Iterable[str]) -> bytes:
+        """Return the JSON lines of these shards. A shard that has none is one that was removed."""
+        return b"".join(self._line(path) for path in sorted(paths))
+
+    def _line(self, path: str) -> bytes:
+        line: Value = self.shards.get(path) or _Removed(path=path, removed=True)
+        return line.model_dump_json(exclude_defaults=True).encode() + b"\n"
 
     def dump_index(self) -> bytes:
         """Return the index as JSON. The same record always gives the same bytes."""
         texts = tuple(self.texts[path] for path in sorted(self.texts))
+        segments = tuple(file.path for file in self.files[1:])
         return (
-            RecordIndex(layout=self.layout, dataset=self.dataset, texts=texts).model_dump_json(indent=1).encode()
+            RecordIndex(layout=self.layout, dataset=self.dataset, texts=texts, segments=segments)
+            .model_dump_json(indent=1, exclude=None if segments else {"segments"})
+            .encode()
             + b"\n"
         )
 
@@ -389,7 +436,16 @@ class PublicationRecord(Value):
             texts=kept | {text.path: text for text in texts},
             dataset=dataset or self.dataset,
             layout=LAYOUT_VERSION if add else self.layout,
+            files=self.files,
         )
+
+
+def segments_in(index: bytes) -> tuple[str, ...] | None:
+    """Return the segments that an index names, or None if it cannot be read. An index that is missing names none."""
+    try:
+        return RecordIndex.model_validate_json(_unmarked(index), strict=True).segments if index else None
+    except ValidationError:
+        return None
 
 
 def _layout(index: bytes) -> int:
@@ -404,9 +460,10 @@ def _layout(index: bytes) -> int:
 _PATH = re.compile(rb'"path"\s*:\s*"([\x20-\x7e]+?)"')
 
 
-def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard], list[str]]:
-    """Return the shards by path, and a sentence for each damaged line."""
+def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard], set[str], list[str]]:
+    """Return the shards by path, the paths that have no line any more, and a sentence for each damaged line."""
     shards: dict[str, PublishedShard] = {}
+    removed: set[str] = set()
     twice: dict[str, list[PublishedShard]] = {}
     damaged: list[str] = []
     for number, line in enumerate(io.BytesIO(_unmarked(text)), start=1):
@@ -415,7 +472,10 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
         try:
             shard = PublishedShard.model_validate_json(line, strict=True)
         except ValidationError:
-            damaged.append(f"line {number}: {_unreadable(line)}")
+            if gone := _removed(line):
+                removed.add(gone)
+            else:
+                damaged.append(f"line {number}: {_unreadable(line)}")
             continue
         if not is_shard(shard.path):
             damaged.append(f"line {number}: its path is none that a shard has")
@@ -429,7 +489,15 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
         file = files.get(path)
         held = [line for line in lines if file and (file.size, file.sha256) == (line.size, line.sha256)]
         shards[path] = (held or lines)[-1]
-    return shards, damaged
+    return shards, removed.difference(shards), damaged
+
+
+def _removed(line: bytes) -> str | None:
+    """Return the path of which a line says that it has none any more, or None if the line says anything else."""
+    try:
+        return _Removed.model_validate_json(line, strict=True).path
+    except ValidationError:
+        return None
 
 
 def _unreadable(line: bytes) -> str:
