@@ -23,7 +23,7 @@ from tasks.embed import Changed
 from tasks.load import load
 from tasks.load.rows import LOOKED_THROUGH
 from tasks.plan import plan
-from tasks.preflight import beside, check, check_images, headers_of
+from tasks.preflight import check, check_images, headers_of
 from tasks.preflight.xml_metadata import metadata
 from tasks.report.sentences import stopped
 from tasks.stage import stage
@@ -180,7 +180,7 @@ def test_the_bytes_of_vertices_cost_no_memory_and_hide_nothing_that_stands_behin
 
 
 def test_every_format_that_is_published_unasked_is_looked_through() -> None:
-    assert set(LOOKED_THROUGH) <= set(beside._LOOKS)
+    assert set(LOOKED_THROUGH) <= set(sidecars_and_tables._LOOKS)
 
 
 def test_a_large_table_is_looked_through_to_its_last_line(tmp_path: Path) -> None:

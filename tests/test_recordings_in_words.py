@@ -144,8 +144,11 @@ def test_a_dry_run_counts_files_added_and_says_that_shards_are_written_anew_for_
     assert "| shard | what | files added | files gone |" in text
     anew = "Layout 2: what is published has layout 1, so every shard is written anew once (1 shard)"
     assert anew in text and written_anew(old, work).startswith(anew)
-    for record, some in ((old.updated([line_of((T1W,))]), work), (old, Work(shards, (), (), ()))):
+    with_files = line_of(tuple(row.path for row in shards[0].rows))
+    for record, some in ((old.updated([with_files]), work), (old, Work(shards, (), (), ()))):
         assert written_anew(record, some) == ""  # brought over already; nothing to do
+    without = written_anew(old.updated([line_of((T1W,))]), work)
+    assert without.startswith("Sidecars and tables are published as files now") and "once (1 shard)" in without
     assert PublicationRecord().layout == LAYOUT_VERSION == 2
 
 

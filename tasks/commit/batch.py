@@ -8,8 +8,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from tasks.commit.other_files import Besides, holds
 from tasks.hub.client import Hub
 from tasks.hub.repo_rules import require_kept
+from tasks.record.record_files import RecordChange, files_to_write, is_segment
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
-from tasks.record.segments import RecordChange, change, is_segment
 from tasks.remove import deletions
 from tasks.values.models import PublishedShard, PublishedText
 
@@ -77,7 +77,7 @@ class Batch:
         """Return the record that is true after the commit, and what becomes of its files."""
         after = before.record.updated(self.shards, self.forget, self.recorded_texts(), self.besides.dataset)
         touched = {*(shard.path for shard in self.shards), *before.record.shards.keys() & set(self.forget)}
-        return change(before.record, after, touched, anew=bool(before.damaged) or self.besides.record)
+        return files_to_write(before.record, after, touched, anew=bool(before.damaged) or self.besides.record)
 
     def operations(self, hub: Hub, record: RecordChange, card: str) -> list[CommitOperationAdd | CommitOperationDelete]:
         """Return all operations of the commit, after checking that the repo takes their files.

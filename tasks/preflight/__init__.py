@@ -9,7 +9,7 @@ How it works:
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
 4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, and
-   `beside` looks through the sidecars, tables and surfaces beside them. No other file is opened.
+   `sidecars_and_tables` looks through the sidecars, tables and surfaces beside them. No other file is opened.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
 see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
@@ -23,12 +23,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.bids.licence import OTHER, UNKNOWN, licence
-from tasks.preflight.beside import check_beside
 from tasks.preflight.description import check_descriptions
 from tasks.preflight.fields import check_fields
 from tasks.preflight.headers import check_headers
 from tasks.preflight.paths import check_paths, hide_in_left_out
 from tasks.preflight.recordings import check_recordings
+from tasks.preflight.sidecars_and_tables import check_beside
 from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
 from tasks.preflight.validator import check_validity

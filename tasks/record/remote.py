@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.hub.client import Hub
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
 from tasks.record.published import Drift
-from tasks.record.segments import in_order, is_segment
+from tasks.record.record_files import in_order, is_segment
 from tasks.values.errors import PushError
 from tasks.values.models import LAYOUT_VERSION, RECORD, Gated, ListedFile, Listing, PublicationRecord, segments_in
 

@@ -34,7 +34,7 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
-from tasks.values.kinds import DATA, counted, noun
+from tasks.values.kinds import DATA, counted, is_data, noun
 from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
 from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
 from tasks.values.our_paths import LEFT_OUT
@@ -737,19 +737,27 @@ def dry_run(
 
 
 def written_anew(record: PublicationRecord, work: Work) -> str:
-    """Return a sentence about the shards that are written anew because of the layout; empty if there are none.
+    """Return a sentence about the shards that are written anew because bids-push is newer; empty if there are none.
 
     Args:
         record: what was published.
         work: what is left to do.
     """
-    known = sum(spec.path in record.shards for spec in work.missing)
-    if record.layout >= LAYOUT_VERSION or not known:
+    known = [(spec, record.shards[spec.path]) for spec in work.missing if spec.path in record.shards]
+    not_sent = "the images' bytes are on the Hub already, and where it stores by Xet they are not sent again."
+    if record.layout < LAYOUT_VERSION and known:
+        return (
+            f"Layout {LAYOUT_VERSION}: what is published has layout {record.layout}, so every shard is written anew "
+            f"once ({number(len(known), 'shard')}); {not_sent}"
+        )
+    if any(not is_data(file.path) for line in record.shards.values() for file in line.images):
+        return ""
+    with_files = sum(bool(spec.files) for spec, _ in known)
+    if not with_files:
         return ""
     return (
-        f"Layout {LAYOUT_VERSION}: what is published has layout {record.layout}, so every shard is written anew once "
-        f"({number(known, 'shard')}); the images' bytes are on the Hub already, and where it stores by Xet they are "
-        "not sent again."
+        "Sidecars and tables are published as files now, and what is published was made by a version before 0.8. So "
+        f"the shards that have some are written anew once ({number(with_files, 'shard')}); {not_sent}"
     )
 
 

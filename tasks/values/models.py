@@ -293,8 +293,7 @@ class RecordIndex(Value):
     texts: tuple[PublishedText, ...] = ()
     """Sorted by path."""
     segments: tuple[str, ...] = ()
-    """The files that the record's lines are in besides `bids/shards.jsonl`, the oldest first (`tasks.record.segments`).
-    """
+    """The files that the record's lines are in besides the first, the oldest first (`tasks.record.record_files`)."""
 
 
 class RecordFile(Value):

@@ -14,8 +14,8 @@ from tasks.commit.other_files import Besides
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.record.drift import drift_around
+from tasks.record.record_files import FAN, WHOLE, RecordChange, files_to_write, in_order, is_segment
 from tasks.record.remote import INDEX, RECORD, read_remote
-from tasks.record.segments import FAN, WHOLE, RecordChange, change, in_order, is_segment
 from tasks.values.models import PublicationRecord, PublishedShard
 
 SMALL = 2_000  # bytes up to which the records of these tests are one file
@@ -56,7 +56,7 @@ class Files:
         """Do what a commit does: on top of what is there."""
         before = self.read()
         after = before.updated(add, remove)
-        self.take(change(before, after, {one.path for one in add} | remove & before.shards.keys(), whole=whole))
+        self.take(files_to_write(before, after, {one.path for one in add} | remove & before.shards.keys(), whole=whole))
 
 
 NUMBERS = st.integers(0, 30)
@@ -111,7 +111,7 @@ def test_a_commit_that_changes_no_line_of_a_large_record_writes_none() -> None:
     for number in range(50):
         files.commit([line(number)])
     before = files.read()
-    made = change(before, before, (), whole=SMALL)
+    made = files_to_write(before, before, (), whole=SMALL)
     assert not made.written and not made.merged and made.record.files == before.files
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_record_is_written_anew_as_one_file() -> None:
         files.commit([line(number)])
     before = files.read()
     assert len(before.files) > 1
-    made = change(before, before, (), anew=True, whole=SMALL)
+    made = files_to_write(before, before, (), anew=True, whole=SMALL)
     assert made.written == {RECORD: before.dump()} and set(made.merged) == {one.path for one in before.files[1:]}
 
 

@@ -61,7 +61,7 @@ class RecordChange:
     """The segments whose lines are in a written file now. They leave the repo with the same commit."""
 
 
-def change(
+def files_to_write(
     before: PublicationRecord,
     after: PublicationRecord,
     touched: Collection[str],
