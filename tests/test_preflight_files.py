@@ -23,7 +23,7 @@ from tasks.embed import Changed
 from tasks.load import load
 from tasks.load.rows import LOOKED_THROUGH
 from tasks.plan import plan
-from tasks.preflight import check, check_images, headers_of
+from tasks.preflight import check, check_images, headers_of, sidecars_and_tables
 from tasks.preflight.xml_metadata import metadata
 from tasks.report.sentences import stopped
 from tasks.stage import stage
