@@ -27,6 +27,7 @@ from tasks.commit.other_files import Besides
 from tasks.hub.client import Hub
 from tasks.record.remote import CARD, read_remote
 from tasks.runs import lease
+from tasks.values.kinds import is_image
 from tasks.values.models import ImageContent, PublicationRecord, PublishedShard, ShardSpec
 from tests.conftest import SESSIONS
 from tests.counted_hub import CountedHub
@@ -126,7 +127,7 @@ def true_record(hub: Hub) -> PublicationRecord:
 
 
 def images(record: PublicationRecord) -> list[ImageContent]:
-    return [image for shard in record.shards.values() for image in shard.images]
+    return [one for shard in record.shards.values() for one in shard.images if is_image(one.path)]
 
 
 # One lease, and a process that was stopped.
