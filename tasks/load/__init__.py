@@ -344,7 +344,8 @@ class _Loader:
             EmptyDataset: there is no file to publish as a row, or there are sidecars alone, of files that are missing.
             IncompleteIndex: the tree holds others.
         """
-        if not self.images and all(file.kind == "sidecar" and file.dataset == RAW for file in self.files):
+        sidecars_alone = all(file.kind == "sidecar" for file in self.files) and not self.folders[0].root.derivative
+        if not (self.images or self.files) or (not self.images and sidecars_alone):
             beside = [f"{number(len(self.files), 'sidecar')} of files that are not here"] if self.files else []
             kinds = [*beside, *(f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items())]
             raise EmptyDataset(
