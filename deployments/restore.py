@@ -44,7 +44,9 @@ def main(given: Given) -> int:
     try:
         with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTS}):
             state = restore_bids(given.repo, str(given.into), given.revision, *lists, return_state=True)
-    except NOT_A_SERVER as error:
+    except (*NOT_A_SERVER, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+            raise
         print(
             f"PREFECT_API_URL: the Prefect server at {PREFECT_API_URL.value()} does not answer ({error}). Correct the "
             "address; or unset it, which needs no server.",

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.connect import source_of
-from flows.messages import say_what_is_there, say_what_is_written_anew, say_what_was_changed, show_findings
+from flows.messages import (
+    say_what_is_not_stripped,
+    say_what_is_there,
+    say_what_is_written_anew,
+    say_what_was_changed,
+    show_findings,
+)
 from flows.removal import settled
 from flows.run_graph import quoted
 from flows.target import HeldTarget
@@ -131,6 +137,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     named = still_named(subjects_gone(work.removals.shards, shards), texts)
     say_what_is_there(held, work, named, there=bool(remote.commit))
     say_what_is_written_anew(held, work, remote.record)
+    say_what_is_not_stripped(held, work, checked)
     work = work if approved is None else work.only(approved)
     if work.missing and not new:
         checked = with_headers(held, order, checked, work.missing, folder)

@@ -71,6 +71,13 @@ def say_what_is_written_anew(held: HeldTarget, work: Work, record: PublicationRe
         get_run_logger().info("%s", held.status.anew)
 
 
+def say_what_is_not_stripped(held: HeldTarget, work: Work, checked: Checked) -> None:
+    """Log, and keep for the run's state, that `strip` does not reach the shards that stay as they were published."""
+    held.status.unstripped = sentences.not_stripped(checked.statement.strip, work)
+    if held.status.unstripped:
+        get_run_logger().warning("%s", held.status.unstripped)
+
+
 def say_what_was_changed(held: HeldTarget, drift: Sequence[Drift]) -> None:
     """Log, and keep for the target's status, what somebody else has changed, before a commit may take its place."""
     for one in drift:
@@ -154,7 +161,7 @@ def show_findings(hub: Hub, checked: Checked) -> None:
     if checked.idle:
         log.warning("%s", sentences.idle(checked))
     if checked.statement.strip:
-        log.info("Stripped from what is published: %s", ", ".join(checked.statement.strip))
+        log.info("Stripped from what this push publishes: %s", ", ".join(checked.statement.strip))
     log.info("Faces: %s.", checked.statement.defacing)
     if checked.findings or checked.idle or checked.unstripped:
         create_markdown_artifact(

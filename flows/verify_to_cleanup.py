@@ -84,7 +84,8 @@ def tail(
     if not (evidence.receipts or evidence.asked):
         leftovers = leftovers or leftovers_besides(held, ())
         if not leftovers.stale:
-            return Completed(name="NothingStaged", message=sentences.nothing_staged(leftovers))
+            looked_in = f"{held.staging.folder} on {socket.gethostname()}"
+            return Completed(name="NothingStaged", message=sentences.nothing_staged(leftovers, looked_in))
     _remember(held.staging, evidence.receipts, report)
     if evidence.expected:
         record_publication(held.hub, report, evidence.source, held.steps.last)

@@ -12,6 +12,8 @@ that
 One commit (`tasks.commit`), made while the run holds its lease, contains the deletions, the record without their lines,
 the card, and new versions of the shards that were held back. What is removed leaves the head; the history of the repo
 keeps it.
+
+The record's own segments go without a question when their lines move to another of its files (`merged_segments`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +21,13 @@ from collections.abc import Mapping, Sequence
 from huggingface_hub import CommitOperationDelete
 
 from tasks.hub.client import Hub
+from tasks.record.record_files import RecordChange, is_segment
 from tasks.record.remote import Remote
 from tasks.record.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
 from tasks.report.evidence import Approval, Fate, Gate, Kept, RemovalPlan, VerificationFailed
 from tasks.values.errors import PushError
 from tasks.values.kinds import noun
-from tasks.values.models import Listing, PublishedShard, PublishedText
+from tasks.values.models import RECORD, Listing, PublishedShard, PublishedText
 
 
 class RemovalNotApproved(PushError):
@@ -132,6 +135,22 @@ def deletions(plan: RemovalPlan, before: Remote) -> list[CommitOperationDelete]:
         if not is_our_picture(path):
             raise RemovalRefused(_refused(f"{path} is no picture of the card"))
     return [CommitOperationDelete(path, is_folder=False) for path in plan.paths]
+
+
+def merged_segments(change: RecordChange) -> list[CommitOperationDelete]:
+    """Return the operations that take away segments of the record whose lines the same commit writes elsewhere.
+
+    Nobody is asked about these: they hold nothing of the dataset, and no line goes with them.
+
+    Raises:
+        RemovalRefused: something else is named, or a line would go. Nothing is removed then.
+    """
+    kept = {path for file in change.record.files[1:] for path in file.shards}
+    whole = RECORD in change.written
+    for file in change.merged:
+        if not is_segment(file.path) or not (whole or kept >= set(file.shards)):
+            raise RemovalRefused(_refused(f"{file.path} is no segment of the record whose lines are written elsewhere"))
+    return [CommitOperationDelete(file.path, is_folder=False) for file in change.merged]
 
 
 def _refused(why: str) -> str:

@@ -113,6 +113,12 @@ def test_any_other_link_to_nothing_is_missing(tmp_path: Path) -> None:
     refused(tmp_path, planned(), Missing, "a link to ../elsewhere.nii.gz")
 
 
+def test_a_dataset_whose_whole_folder_went_away_says_so_and_not_that_a_file_is_missing(tmp_path: Path) -> None:
+    image = image_of(tmp_path / "bids", "sub-1/anat/sub-1_T1w.nii", nifti1())
+    (tmp_path / "bids").rename(tmp_path / "unmounted")
+    refused(tmp_path / "bids", image, Missing, f"the dataset's folder {tmp_path / 'bids'} is gone. Mount")
+
+
 def test_a_pointer_of_an_unlocked_annex_is_unfetched(tmp_path: Path) -> None:
     image = image_of(tmp_path, T1W, b"/annex/objects/SHA256E-s100--" + b"0" * 64 + b".nii.gz\n")
     refused(tmp_path, image, Unfetched, "git annex get")

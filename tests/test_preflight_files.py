@@ -101,6 +101,7 @@ def grey(pairs: dict[str, str], descrip: str = "") -> bytes:
         (SIDECAR, b"", set()),
         (BEH, [["onset", "surname"], ["1", "Doe"]], {("personal-data", "surname")}),
         (BEH, [["onset", "name"], ["1", "dog"]], set()),
+        (BEH, [["participant_id", "name"], ["sub-05", "Roe"]], {("personal-data", "name")}),
         (BEH, [["onset", "age"], ["1", "95"]], {("age-over-89", "age")}),
         (BEH, [["onset", "at"], ["1", "2019-01-02T03:04:05"]], {("date", "at")}),
         (BEH, "onset\tdob\n1\n", {("unreadable", "line 2: 1 cells, and 2 in the first line")}),

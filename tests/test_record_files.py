@@ -16,7 +16,8 @@ from tasks.hub.client import Hub
 from tasks.record.drift import drift_around
 from tasks.record.record_files import FAN, WHOLE, RecordChange, files_to_write, in_order, is_segment
 from tasks.record.remote import INDEX, RECORD, read_remote
-from tasks.values.models import PublicationRecord, PublishedShard
+from tasks.remove import RemovalRefused, merged_segments
+from tasks.values.models import PublicationRecord, PublishedShard, RecordFile
 
 SMALL = 2_000  # bytes up to which the records of these tests are one file
 FIRST, LATER = "bids/record/lines-000001-0.jsonl", "bids/record/lines-000002-0.jsonl"
@@ -40,8 +41,9 @@ class Files:
 
     def take(self, made: RecordChange) -> None:
         """Have a commit do to the files what it is to do."""
-        assert set(made.merged) <= self.there.keys() and not set(made.merged) & made.written.keys()
-        self.there = {path: data for path, data in self.there.items() if path not in made.merged} | made.written
+        merged = {one.path_in_repo for one in merged_segments(made)}
+        assert merged <= self.there.keys() and not merged & made.written.keys()
+        self.there = {path: data for path, data in self.there.items() if path not in merged} | made.written
         self.index = made.record.dump_index()
         self.written += sum(map(len, made.written.values()))
 
@@ -122,7 +124,7 @@ def test_a_damaged_record_is_written_anew_as_one_file() -> None:
     before = files.read()
     assert len(before.files) > 1
     made = files_to_write(before, before, (), anew=True, whole=SMALL)
-    assert made.written == {RECORD: before.dump()} and set(made.merged) == {one.path for one in before.files[1:]}
+    assert made.written == {RECORD: before.dump()} and made.merged == before.files[1:]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,23 @@ def test_a_damaged_record_is_written_anew_as_one_file() -> None:
 )  # fmt: skip
 def test_nothing_but_a_segment_is_taken_for_one(path: str) -> None:
     assert not is_segment(path) and is_segment(FIRST)
+
+
+@pytest.mark.parametrize(
+    "merged",
+    [
+        RecordFile(path="data/sub-1/sub-1.parquet"),
+        RecordFile(path=RECORD),
+        RecordFile(path="bids/record/mine.jsonl"),
+        RecordFile(path=LATER, shards=(line(1).path, line(2).path)),
+    ],
+)
+def test_nothing_leaves_the_repo_but_a_segment_whose_lines_the_commit_writes(merged: RecordFile) -> None:
+    segment = RecordFile(path="bids/record/lines-000003-1.jsonl", shards=(line(1).path,))
+    record = PublicationRecord(files=(RecordFile(path=RECORD), segment))
+    for other in ((), (RecordFile(path=FIRST, shards=(line(1).path,)),)):
+        with pytest.raises(RemovalRefused, match=r"no segment of the record.*Nothing was removed"):
+            merged_segments(RecordChange(record, {segment.path: b""}, (*other, merged)))
 
 
 # On a Hub.

@@ -97,6 +97,29 @@ def test_a_shard_that_would_lose_rows_is_held_back_and_the_others_go_on(
     assert shards_on(target) == after and figures(back).get("shards sent", 0) == 0  # the card alone counts it again
 
 
+def test_a_field_that_is_stripped_and_stays_in_a_shard_that_is_held_back_is_told_until_somebody_has_decided(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    push(own_bids, target, root)
+    gone = sorted(own_bids.glob("sub-*/ses-*/anat/*_T1w.json"))[0]
+    field = next(iter(json.loads(gone.read_text())))
+    gone.unlink()
+    held = f"{gone.parts[-4]}_{gone.parts[-3]}"
+    for _ in range(2):
+        said = push(own_bids, target, root, strip=[field]).message or ""
+        assert (
+            f"strip does not reach 1 shard that must stay as published until somebody decides about what is no longer "
+            f"in the dataset ({held})" in said
+        ), said
+        assert "what is new or changed there waits too" in said
+    still = [path for path in shards_on(target) if field.encode() in (target.read(path, target.head()) or b"")]
+    assert [Path(path).stem for path in still] == [held]
+    card = (target.read("README.md", target.head()) or b"").decode()
+    assert f"`{field}`. What the source no longer has and is still here is as it was published before." in card
+    push(own_bids, target, root)
+    assert "strip does not reach" not in (push(own_bids, target, root).message or "")
+
+
 def test_withdrawn_texts_and_tables_stay_and_are_named(own_bids: Path, target: Hub, root: Path) -> None:
     phenotype = own_bids / "phenotype"
     phenotype.mkdir(exist_ok=True)

@@ -175,7 +175,8 @@ def test_a_sentence_counts_everything_and_names_the_first() -> None:
     said = removals(shards, {TWO: (BOLD,)}, ("bids/phenotype/x.tsv", "tables/participants.parquet")).sentence()
     assert said == (
         "5 shards with 10 images (sub-1, sub-2, sub-3 and 2 more); 1 image of 1 shard held back as published "
-        "(sub-1_task-x_bold.nii.gz); 2 texts (phenotype/x.tsv, tables/participants.parquet)"
+        "(sub-1_task-x_bold.nii.gz); what is new or changed there waits too; 2 texts (phenotype/x.tsv, "
+        "tables/participants.parquet)"
     )
 
 

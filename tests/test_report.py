@@ -135,8 +135,9 @@ def test_what_somebody_else_has_changed_is_named_and_the_rest_counted(paths: str
 )
 def test_a_run_with_nothing_to_ask_about_says_which_only_copies_stay(files: list[str], end: str) -> None:
     copies = tuple(OnlyCopy(file=file, size=1, why="not sent") for file in files)
-    said = nothing_staged(Leftovers(only_copies=copies))
-    assert said.startswith("Nothing is staged here that could go; no gate was opened.") and said.endswith(end)
+    said = nothing_staged(Leftovers(only_copies=copies), "/staging/lab on scanner-7")
+    head = "Nothing is staged in /staging/lab on scanner-7 that could go; no gate was opened."
+    assert said.startswith(head) and said.endswith(end)
 
 
 @pytest.mark.parametrize(

@@ -178,8 +178,9 @@ def _beside(published: PublishedRows) -> str:
     kinds = Counter(map(kind_of, published.beside))
     if not kinds:
         return ""
-    counts = [(kinds["sidecar"], "sidecar"), (kinds["table"], "table"), (kinds["other"], "file of another format")]
-    *most, last = [number(count, word) for count, word in counts if count]
+    counts = [number(kinds[kind], kind) for kind in ("sidecar", "table") if kinds[kind]]
+    counts += [f"{number(kinds['other'], 'file')} of other formats"] if kinds["other"] else []
+    *most, last = counts
     words = f"{', '.join(most)} and {last}" if most else last
     held = size(sum(published.beside.values()))
     return f"Other files of the BIDS tree are in the config {md.code(FILES)}: {words} ({held})."
@@ -210,7 +211,9 @@ def _stated(checked: Checked, published: PublishedRows) -> str:
     lines = [f"- {FACES[statement.defacing]}"] if of_faces else []
     if statement.strip:
         fields = ", ".join(md.code(name) for name in sorted(statement.strip))
-        lines.append(f"- **Left out** of the metadata, the sidecars and the tables: {fields}.")
+        kept = published.kept or published.beside_kept
+        stays = " What the source no longer has and is still here is as it was published before." if kept else ""
+        lines.append(f"- **Left out** of the metadata, the sidecars and the tables: {fields}.{stays}")
     for rule, named in sorted(allowed.items()):
         where = f" ({', '.join(map(md.code, sorted(named)))})" if named else ""
         lines.append(f"- **Allowed by the publisher:** {RULES[rule].what}{where}. Rule {md.code(rule)}.")
@@ -277,7 +280,7 @@ def _left_out(dataset: Dataset) -> str:
         return notes
     reasons = [
         (
-            md.text(reason),
+            md.text(reason.partition("; `")[0]),  # what follows is a way out, for those who publish
             *(f"{count:,}" if count else "" for count in (of.image, of.recording, of.other)),
             size(of.size) if of.size else "",
         )

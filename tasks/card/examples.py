@@ -213,8 +213,8 @@ def _file(repo_id: str, published: PublishedRows) -> str:
     if path is None:
         return f"Sidecars, tables and other files are rows of the config {md.code(FILES)}, their bytes in `content`."
     read = 'row["content"].decode()' if text else 'len(row["content"])'
-    return f"""The sidecars that apply to a file are in the columns of its row, merged. As they are in the tree, they \
-and the tables are rows of the config `{FILES}`:
+    return f"""The sidecars that apply to a file are in the columns of its row, merged. As they are in the tree, those \
+at the root are texts under `bids/`; the others, and tables, are rows of the config `{FILES}`:
 
 ```python
 from datasets import load_dataset

@@ -8,9 +8,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from tasks.commit.other_files import Besides, holds
 from tasks.hub.client import Hub
 from tasks.hub.repo_rules import require_kept
-from tasks.record.record_files import RecordChange, files_to_write, is_segment
+from tasks.record.record_files import RecordChange, files_to_write
 from tasks.record.remote import CARD, INDEX, RECORD, Remote
-from tasks.remove import deletions
+from tasks.remove import deletions, merged_segments
 from tasks.values.models import PublishedShard, PublishedText
 
 
@@ -92,8 +92,7 @@ class Batch:
         require_kept(hub, written, large=False)
         for operation in self.sent:
             operation._remote_oid = None  # of a head long ago: the client would leave out what was there then
-        merged = [CommitOperationDelete(path, is_folder=False) for path in record.merged if is_segment(path)]
-        return [*self.sent, *written, *merged, *self.deletions]
+        return [*self.sent, *written, *merged_segments(record), *self.deletions]
 
 
 def landed(hub: Hub, found: Remote, batch: Batch) -> bool:

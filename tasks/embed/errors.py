@@ -64,6 +64,11 @@ class Changed(BadImage):
 
 def absent(image: Image, path: Path) -> BadImage:
     """Return the error that says why there is nothing to open at `path`."""
+    if not path.is_symlink() and not (folder := path.parents[image.path.count("/")]).is_dir():
+        return Missing(
+            f"{image.path} is not there: the dataset's folder {folder} is gone. Mount its disk, or put the folder "
+            "back, and run again."
+        )
     if not path.is_symlink():
         return Missing(f"{image.path} is not there any more. Restore it, or run again to publish without it.")
     target = path.readlink()

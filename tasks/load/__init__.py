@@ -350,7 +350,8 @@ class _Loader:
             kinds = [*beside, *(f"{count:,} {kind}" for kind, count in by_kind(self.left_out).items())]
             raise EmptyDataset(
                 f"{self.source} is a BIDS dataset without an image, a recording or a table to publish (in a sub- "
-                f"folder, named as BIDS says). What is in it:{listed(kinds or ['nothing else'])}"
+                f"folder, named as BIDS says). If its disk is not mounted, mount it. What is in it:"
+                f"{listed(kinds or ['nothing else'])}"
             )
         known = self._not_rows.union(image.path for image in self.images)
         known -= {image.path for image in self.images if in_recording_folder(image.path)}

@@ -29,6 +29,7 @@ from tasks.values.models import Dataset
 from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
+PERSON = "participant_id"
 #: Dates from 1900 to 2999. Each begins with a digit that is written out, which `re` finds ten times as fast as any
 #: digit: events of EEG may have gigabytes.
 _LOOKS_LIKE_A_DATE = (re.compile(r"19\d\d[-/]\d"), re.compile(r"2\d\d\d[-/]\d"))
@@ -87,8 +88,10 @@ def _units(dataset: Dataset, path: str) -> dict[str, float]:
 def check_rows(
     path: str, rows: Sequence[Row], units: Mapping[str, float], found: Findings, of_people: bool = True
 ) -> None:
-    """Look through one table, column by column."""
-    for column in columns_of(rows):
+    """Look through one table, column by column. One that says of which participant a row is is about people."""
+    columns = columns_of(rows)
+    of_people = of_people or PERSON in columns
+    for column in columns:
         values = [value for row in rows if (value := row.get(column)) is not None]
         rule = rule_of(column, of_people)
         if rule is not None and not all(says_nothing(column, value) for value in values):
@@ -149,6 +152,7 @@ def broken_by_table(text: str, of_people: bool, before: int = 0) -> tuple[Findin
     """
     broken = Findings()
     head = [name.strip() for name in re.split(r"[\r\n]", text, maxsplit=1)[0].split("\t")]
+    of_people = of_people or PERSON in head
     asks = any(rule_of(name, of_people) or names_a_date(name) or names_an_age(name) for name in head)
     if why := no_table(text, before):
         broken.add("unreadable", why, "")

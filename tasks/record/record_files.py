@@ -57,7 +57,7 @@ class RecordChange:
     """The record that is true after it, with the files that it is in."""
     written: dict[str, bytes]
     """Path in the repo -> bytes."""
-    merged: tuple[str, ...] = ()
+    merged: tuple[RecordFile, ...] = ()
     """The segments whose lines are in a written file now. They leave the repo with the same commit."""
 
 
@@ -83,7 +83,7 @@ def files_to_write(
     if anew or first.size + inside <= whole or inside > first.size:
         data = after.dump()
         files = (RecordFile(path=RECORD, size=len(data)),)
-        return RecordChange(_with(after, files), {RECORD: data}, tuple(one.path for one in segments))
+        return RecordChange(_with(after, files), {RECORD: data}, tuple(segments))
     if not touched:
         return RecordChange(_with(after, before.files), {})
     level, paths = 0, set(touched)
@@ -95,9 +95,7 @@ def files_to_write(
     data = after.dump_lines(paths) if merged else lines
     number = 1 + max((_number(one.path) for one in before.files[1:]), default=0)
     made = RecordFile(path=f"bids/record/lines-{number:06d}-{level}.jsonl", size=len(data), shards=tuple(sorted(paths)))
-    return RecordChange(
-        _with(after, (first, *segments, made)), {made.path: data}, tuple(sorted(one.path for one in merged))
-    )
+    return RecordChange(_with(after, (first, *segments, made)), {made.path: data}, tuple(merged))
 
 
 def _newest(segments: list[RecordFile], level: int) -> list[RecordFile]:

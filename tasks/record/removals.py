@@ -156,7 +156,9 @@ class Removals(Value):
             parts.append(f"{number(len(self.shards), 'shard')} with {inside} ({_names(self.shards)})")
         if self.rows:
             shards = number(len(self.rows), "shard")
-            parts.append(f"{counted(self.inside)} of {shards} held back as published ({_names(self.inside)})")
+            names = _names(self.inside)
+            waits = "what is new or changed there waits too"
+            parts.append(f"{counted(self.inside)} of {shards} held back as published ({names}); {waits}")
         if self.texts:
             parts.append(f"{number(len(self.texts), 'text')} ({_names(self.texts)})")
         return "; ".join(parts)

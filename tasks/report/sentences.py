@@ -161,10 +161,10 @@ def some_of(names: Sequence[str], noun: str) -> str:
     return f"{number(len(names), noun)} ({', '.join(names[:NAMED])}{more})"
 
 
-def nothing_staged(leftovers: Leftovers) -> str:
-    """Return the sentence with which a run ends that has nothing to ask about."""
+def nothing_staged(leftovers: Leftovers, folder: str) -> str:
+    """Return the sentence with which a run ends that has nothing to ask about. `folder` is where it looked."""
     only = leftovers.only_copies
-    nothing = "Nothing is staged here that could go; no gate was opened."
+    nothing = f"Nothing is staged in {folder} that could go; no gate was opened."
     if not only:
         return nothing
     stays, them = ("stays", "it") if len(only) == 1 else ("stay", "them")
@@ -608,6 +608,7 @@ def stopped(checked: Checked) -> str:
     return (
         f"Nothing was staged or sent: {number(len(names), 'rule')} stop{'s' if len(names) == 1 else ''} this push.\n"
         + "\n".join(lines)
+        + "\nThere may be more in files that a push reads only after these: a dry run (dry_run) shows all at once."
         + "\nTo publish it all the same, give allow the entry that stands behind a field, or a whole rule "
         f"({', '.join(names)}): the card then says so." + (f"\n{idle(checked)}" if checked.idle else "")
     )
@@ -734,6 +735,24 @@ def dry_run(
     if to_know := (*dataset.told, *dataset.notes):
         parts += ["## To know about the dataset", "\n".join(f"- {cell(sentence)}" for sentence in to_know)]
     return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
+
+
+def not_stripped(fields: Sequence[str], work: Work) -> str:
+    """Return a sentence about shards that stay as they were published, and that `strip` does not reach; or empty.
+
+    Args:
+        fields: the fields that are stripped.
+        work: what is left to do.
+    """
+    paths = sorted({*(spec.path for spec in work.held_back), *work.removals.shards})
+    if not (fields and paths):
+        return ""
+    named = f"{', '.join(Path(path).stem for path in paths[:NAMED])}{', ...' if len(paths) > NAMED else ''}"
+    return (
+        f"strip does not reach {number(len(paths), 'shard')} that must stay as published until somebody decides about "
+        f"what is no longer in the dataset ({named}): a stripped field may still be in there. To decide, run "
+        "push-bids/manual with removed=ask."
+    )
 
 
 def written_anew(record: PublicationRecord, work: Work) -> str:

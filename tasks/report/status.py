@@ -149,6 +149,8 @@ class StatusBoard:
     """What this run found changed on the Hub by somebody else."""
     anew: str = ""
     """A sentence about shards that this run writes anew because bids-push lays them out otherwise now."""
+    unstripped: str = ""
+    """A sentence about shards that `strip` does not reach, because they stay as they were published."""
     committed: str = ""
     """A sentence about what this run has committed besides shards, if it has committed none of those."""
 
@@ -343,8 +345,8 @@ class StatusBoard:
         unsound = unsound_shards(read_failed(self.staging)[0]) if name_failed else ""
         where = status_at(self.hub.target, self.artifact)
         withdrawn = self.withdrawn(gate, here) if name_withdrawn else ""
-        sentences = (said, self.anew, self.committed, self.checked, drifted(self.drift), unsound, withdrawn, where)
-        return "\n".join(filter(None, sentences))
+        here_too = (self.anew, self.unstripped, self.committed, self.checked, drifted(self.drift))
+        return "\n".join(filter(None, (said, *here_too, unsound, withdrawn, where)))
 
     def withdrawn(self, gate: Gate | None, here: bool = False) -> str:
         """Return a sentence about what is published and no longer in the dataset; empty if there is nothing.
