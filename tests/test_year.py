@@ -20,8 +20,8 @@ from year.rig import rig
 from year.script import EVENTS
 from year.world import Dataset, World, is_image, sha256
 
-SEED = 56  # of the first 60, the one whose month has the most kinds of events: 32 of 40
-KINDS = 28  # of events, at least, and among the states
+SEED = 11  # of seven that were tried, the one whose month has all of STATES, and 25 of 41 kinds of events
+KINDS = 25  # of events, at least
 STATES = {"Suspended", "CleanedUp", "Kept", "Removed", "NothingToPublish", "TooMuchChanged", "ShardsFailed"}
 
 
