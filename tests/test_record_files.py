@@ -181,7 +181,7 @@ def paths(hub: Hub) -> set[str]:
     return {path for path in hub.listing(hub.head()).files if path == RECORD or is_segment(path)}
 
 
-def test_a_large_record_is_committed_in_segments_read_back_and_merged_in_the_same_commit(hub: Hub) -> None:
+def test_on_a_hub_a_large_record_is_committed_in_segments_read_back_and_merged_in_the_same_commit(hub: Hub) -> None:
     record = bring(hub, shards(range(8)))
     assert len(hub.read(RECORD, hub.head()) or b"") > WHOLE and paths(hub) == {RECORD}
     first = hub.read(RECORD, hub.head())
@@ -194,7 +194,7 @@ def test_a_large_record_is_committed_in_segments_read_back_and_merged_in_the_sam
     assert paths(hub) == {RECORD} and len(record.shards) == 17 and record.shards[again[0].path] == again[0]
 
 
-def test_an_index_that_cannot_be_read_or_is_gone_costs_no_line(hub: Hub) -> None:
+def test_on_a_hub_an_index_that_cannot_be_read_or_is_gone_costs_no_line(hub: Hub) -> None:
     bring(hub, shards(range(8)))
     whole = bring(hub, shards(range(8, 10)))
     for by_hand in (CommitOperationAdd(INDEX, b"{"), CommitOperationDelete(INDEX)):
@@ -204,7 +204,7 @@ def test_an_index_that_cannot_be_read_or_is_gone_costs_no_line(hub: Hub) -> None
     assert len(record.shards) == 11
 
 
-def test_a_segment_that_somebody_took_away_or_damaged_is_told_and_the_record_is_mended(hub: Hub) -> None:
+def test_on_a_hub_a_segment_that_somebody_took_away_or_damaged_is_told_and_the_record_is_mended(hub: Hub) -> None:
     bring(hub, shards(range(8)))
     bring(hub, shards(range(8, 10)))
     hub.commit([CommitOperationDelete(FIRST)], "By hand", hub.head())
@@ -223,7 +223,7 @@ def test_a_segment_that_somebody_took_away_or_damaged_is_told_and_the_record_is_
     assert len(bring(hub, shards(range(10, 11))).shards) == 11 and paths(hub) == {RECORD}
 
 
-def test_what_an_index_names_that_is_no_segment_is_never_read_or_removed(hub: Hub) -> None:
+def test_on_a_hub_what_an_index_names_that_is_no_segment_is_never_read_or_removed(hub: Hub) -> None:
     bring(hub, shards(range(8)))
     theirs = "bids/record/mine.jsonl"
     index = (hub.read(INDEX, hub.head()) or b"").replace(b"{\n", b'{\n "segments": ["data/sub-1/sub-1.parquet"],\n', 1)
