@@ -55,7 +55,7 @@ GUARDS = {
     "patience": Guards(["tests/test_patience.py"]),
     "published": Guards(["tests/test_published.py"]),
     "removals": Guards(["tests/test_removals.py"]),
-    "remove": Guards(["tests/test_remove.py", "tests/test_record_files.py"], "not on_a_hub"),
+    "remove": Guards(["tests/test_remove.py", "tests/test_record_files.py"], servers=True),
     "record_files": Guards(["tests/test_record_files.py"], "not on_a_hub"),
     "kept_removals": Guards(["tests/test_removals.py"]),
     "removed_before": Guards(["tests/test_removed_before.py"]),

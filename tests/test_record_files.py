@@ -17,7 +17,7 @@ from tasks.record.drift import drift_around
 from tasks.record.record_files import FAN, WHOLE, RecordChange, files_to_write, in_order, is_segment
 from tasks.record.remote import INDEX, RECORD, read_remote
 from tasks.remove import RemovalRefused, merged_segments
-from tasks.values.models import PublicationRecord, PublishedShard, RecordFile
+from tasks.values.models import PublicationRecord, PublishedShard, RecordFile, segments_in
 
 SMALL = 2_000  # bytes up to which the records of these tests are one file
 FIRST, LATER = "bids/record/lines-000001-0.jsonl", "bids/record/lines-000002-0.jsonl"
@@ -46,10 +46,12 @@ class Files:
         self.there = {path: data for path, data in self.there.items() if path not in merged} | made.written
         self.index = made.record.dump_index()
         self.written += sum(map(len, made.written.values()))
+        assert self.read().files == tuple(file for file in made.record.files if file.size)
 
     def read(self) -> PublicationRecord:
         """Read the record as anybody does: by the index."""
-        segments = {path: self.there[path] for path in in_order(self.there)}
+        segments = {path: self.there[path] for path in segments_in(self.index) or ()}
+        assert list(segments) == in_order(self.there)
         record, damaged = PublicationRecord.read(self.there.get(RECORD, b""), self.index, segments=segments)
         assert not damaged and [file.path for file in record.files[1:]] == list(segments)
         return record
@@ -77,6 +79,50 @@ def test_whatever_is_committed_the_files_say_the_same_as_one_file_would(
         assert files.read().shards == should
 
 
+def test_segments_are_in_the_order_of_their_numbers_however_long_these_are() -> None:
+    paths = [
+        f"bids/record/lines-{number}-{level}.jsonl" for number, level in (("000002", 9), ("000010", 0), ("1000000", 1))
+    ]
+    assert in_order([RECORD, *reversed(paths), "bids/record/index.json"]) == paths
+
+
+def test_a_record_is_one_file_up_to_that_size_to_the_byte() -> None:
+    before = Files()
+    before.commit([line(number) for number in range(4)])
+    record = before.read()
+    added = [line(4)]
+    after = record.updated(added)
+    whole = len(record.dump()) + len(after.dump_lines({added[0].path}))
+    made = files_to_write(record, after, {added[0].path}, whole=whole)
+    assert made.written.keys() == {RECORD}
+    made = files_to_write(record, after, {added[0].path}, whole=whole - 1)
+    assert made.written.keys() == {FIRST} and made.record.files[0] == record.files[0]
+
+
+def test_segments_that_hold_more_than_the_first_file_become_it() -> None:
+    """As many bytes as it has may be beside it, and not one more."""
+    files = Files()
+    files.commit([line(number) for number in range(10, 18)], whole=0)
+    for number in range(18, 26):  # each line has the same length
+        files.commit([line(number)], whole=0)
+    assert len(files.read().files) > 1 and len(files.there[RECORD].splitlines()) == 8
+    files.commit([line(26)], whole=0)
+    assert files.there.keys() == {RECORD} and len(files.there[RECORD].splitlines()) == 17
+
+
+def test_eight_segments_of_a_level_become_one_of_the_next() -> None:
+    files = Files()
+    files.commit([line(number) for number in range(100, 300)])
+    seen = []
+    for number in range(66):
+        files.commit([line(number + 10)])
+        seen.append([(file.path[-14:-8], int(file.path[-7])) for file in files.read().files[1:]])
+    levels = [[level for _, level in one] for one in seen]
+    assert levels[0] == [0] and levels[6] == [0] * 7 and levels[7] == [1] and levels[8] == [1, 0]
+    assert levels[55] == [1] * 7 and levels[62] == [1] * 7 + [0] * 7 and levels[63] == [2] and levels[65] == [2, 0, 0]
+    assert [name for name, _ in seen[1]] == ["000001", "000002"]
+
+
 def test_a_record_that_is_small_is_one_file_as_ever() -> None:
     files = Files()
     for number in range(4):
@@ -87,13 +133,13 @@ def test_a_record_that_is_small_is_one_file_as_ever() -> None:
 def test_commits_cost_by_their_batch_and_not_by_the_dataset() -> None:
     """Twice the shards in twice the commits: twice the bytes, and not four times; and few files to read."""
     costs, most = [], 0
-    for commits in (200, 400):
+    for commits in (80, 160):
         files = Files()
         for number in range(commits):
-            files.commit([line(10 * number + one) for one in range(10)])
+            files.commit([line(5 * number + one) for one in range(5)])
             most = max(most, len(files.there))
         size = sum(map(len, files.there.values()))
-        assert len(files.read().shards) == 10 * commits
+        assert len(files.read().shards) == 5 * commits
         costs.append(files.written / size)
     assert costs[1] < 1.5 * costs[0] < 12 and most <= 3 * FAN, (costs, most)
 

@@ -293,6 +293,14 @@ def test_only_rows_that_were_all_approved_of_the_very_shard_may_go() -> None:
     assert not removals({ONE: (T1W, BOLD)}).allows(ONE, one)  # the whole shard is another question
 
 
+def test_rows_of_a_shard_that_is_text_in_git_are_asked_about_as_the_record_has_it() -> None:
+    """The listing has no sha256 of such a file."""
+    record = record_of([line(ONE, T1W, BOLD)])
+    listing = Listing("d" * 40, {ONE: ListedFile(ONE, 9, None, "0" * 40)})
+    removal = find_removals((spec("sub-1", T1W),), record, listing, ())
+    assert removal.rows == {ONE: (BOLD,)} and removal.published == {ONE: as_file(record.shards[ONE])}
+
+
 def test_rows_of_a_shard_that_somebody_has_overwritten_since_are_another_question() -> None:
     record = record_of([line(ONE, T1W, BOLD)])
     plan = (spec("sub-1", T1W),)

@@ -441,7 +441,7 @@ class Oracle:
         elif not same(seen.before, seen.after):
             self.gate = None  # a newer run has published
         if seen.state == "VerificationFailed":
-            self.failed |= {path for path in dataset.shards if stem(path) in seen.message}
+            self.failed |= {path for path in dataset.shards if f"\n  {path}: " in seen.message}
 
     def _written(self, seen: Seen) -> None:
         """Note the record's lines that a run has written. One that it left as a stranger made it is none of them."""
