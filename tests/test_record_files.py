@@ -81,7 +81,7 @@ def test_whatever_is_committed_the_files_say_the_same_as_one_file_would(
 
 def test_segments_are_in_the_order_of_their_numbers_however_long_these_are() -> None:
     paths = [
-        f"bids/record/lines-{number}-{level}.jsonl" for number, level in (("000002", 9), ("000010", 0), ("1000000", 1))
+        f"bids/record/lines-{number}-{level}.jsonl" for number, level in (("000002", 9), ("999999", 0), ("1000000", 1))
     ]
     assert in_order([RECORD, *reversed(paths), "bids/record/index.json"]) == paths
 

@@ -92,7 +92,7 @@ def files_to_write(
         segments, merged = segments[: -len(newest)], [*merged, *newest]
         paths |= {path for one in newest for path in one.shards}
         level += 1
-    data = after.dump_lines(paths) if merged else lines
+    data = after.dump_lines(paths)
     number = 1 + max((_number(one.path) for one in before.files[1:]), default=0)
     made = RecordFile(path=f"bids/record/lines-{number:06d}-{level}.jsonl", size=len(data), shards=tuple(sorted(paths)))
     return RecordChange(_with(after, (first, *segments, made)), {made.path: data}, tuple(merged))
