@@ -26,6 +26,7 @@ from tasks.record.remote import Remote
 from tasks.record.removals import PublishedFile, Removals, as_file, is_our_picture, is_our_shard, is_our_text
 from tasks.report.evidence import Approval, Fate, Gate, Kept, RemovalPlan, VerificationFailed
 from tasks.values.errors import PushError
+from tasks.values.format import number
 from tasks.values.kinds import noun
 from tasks.values.models import RECORD, Listing, PublishedShard, PublishedText
 
@@ -80,7 +81,7 @@ def plan_removal(
         else:
             back = f"its {noun(images)}s are in the dataset again"
             back = "it is not as the gate showed it" if path in now.rows else back
-            kept.append(Kept(file=path, why=f"{back} ({len(images)} {noun(images)}s were approved)"))
+            kept.append(Kept(file=path, why=f"{back} (approved: {number(len(images), noun(images))})"))
     return RemovalPlan(
         commit=remote.commit,
         shards={path: file for path, file in leaving.items() if path in approved.shards},

@@ -37,6 +37,10 @@ SHOWN = Removals(
 )
 
 
+KEEP = "the decision at the gate was to keep on the Hub what the dataset no longer has"
+OTHER_GATE = "the gate was not opened by this run, so its approval does not count here"
+
+
 def planned(
     gate: dict[str, Any] | None = None,
     approval: dict[str, Any] | None = None,
@@ -68,20 +72,21 @@ def test_what_was_shown_approved_and_is_still_no_longer_in_the_dataset_goes() ->
 
 
 @pytest.mark.parametrize(
-    ("gate", "approval"),
+    ("gate", "approval", "says"),
     [
-        ({}, {"removals": "keep"}),
-        ({}, {"removals": None, "decision": "delete"}),
-        ({}, {"flow_run_id": "another"}),
-        ({"flow_run_id": "another"}, {}),
-        ({"opened_at_commit": None}, {}),
+        ({}, {"removals": "keep"}, KEEP),
+        ({}, {"removals": None, "decision": "delete"}, KEEP),
+        ({}, {"flow_run_id": "another"}, OTHER_GATE),
+        ({"flow_run_id": "another"}, {}, OTHER_GATE),
+        ({"opened_at_commit": None}, {}, OTHER_GATE),
     ],
 )
 def test_without_an_approval_at_this_runs_own_open_gate_nothing_is_planned(
-    gate: dict[str, Any], approval: dict[str, Any]
+    gate: dict[str, Any], approval: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(RemovalNotApproved):
+    with pytest.raises(RemovalNotApproved) as refused:
         planned(gate, approval)
+    assert str(refused.value) == says
 
 
 def test_what_the_gate_did_not_show_stays_though_it_is_no_longer_in_the_dataset() -> None:
@@ -93,7 +98,8 @@ def test_what_the_gate_did_not_show_stays_though_it_is_no_longer_in_the_dataset(
 def test_what_came_back_or_was_published_anew_since_stays() -> None:
     back = planned(now=Removals())
     assert not back and not back.paths and len(back.kept) == 3
-    assert "in the dataset again" in why(back, ONE) and "in the dataset again" in why(back, TWO)
+    assert why(back, ONE) == "it is in the dataset again, or somebody else changed it in the repo"
+    assert why(back, TWO) == "its images are in the dataset again (approved: 1 image)"
 
     other = {"sha256": "0" * 64}
     anew = record_of(
@@ -104,12 +110,13 @@ def test_what_came_back_or_was_published_anew_since_stays() -> None:
     now = now.model_copy(update={"rows": {TWO: (BOLD,)}})
     plan = planned(now=now, record=anew, readme="0" * 64)
     assert not plan.paths and not plan.rows
-    assert "other bytes since" in why(plan, ONE) and "other bytes since" in why(plan, README)
+    assert {why(plan, ONE), why(plan, README)} == {"it was published with other bytes since the gate showed it"}
 
 
 def test_rows_go_only_where_all_of_those_that_would_go_were_approved() -> None:
     more = SHOWN.model_copy(update={"rows": {TWO: (BOLD, T1W)}})
-    assert TWO not in planned(now=more).rows and "not as the gate showed" in why(planned(now=more), TWO)
+    assert TWO not in planned(now=more).rows
+    assert why(planned(now=more), TWO) == "it is not as the gate showed it (approved: 1 image)"
     both = {"removals": SHOWN.model_copy(update={"rows": {TWO: (BOLD, T1W)}})}
     assert dict(planned(gate=both).rows) == {TWO: (BOLD,)}  # one image came back: the other goes
     assert TWO not in planned(record=record_of([line(ONE, T1W)], [text(README)])).rows
@@ -119,10 +126,17 @@ def test_what_somebody_replaced_or_took_away_on_the_hub_stays_as_it_is() -> None
     files = dict(listing_of(RECORD).files)
     replaced = Listing(HEAD, files | {ONE: replace(files[ONE], sha256="0" * 64)})
     assert ONE not in planned(listing=replaced).shards
-    assert "other bytes than we published" in why(planned(listing=replaced), ONE)
-    assert "other bytes than we published" in why(planned(readme="0" * 64), README)
+    assert why(planned(listing=replaced), ONE) == "the repo holds other bytes than we published"
+    assert why(planned(readme="0" * 64), README) == "the repo holds other bytes than we published"
     gone = Listing(HEAD, {path: file for path, file in files.items() if path != ONE})
-    assert "gone from the repo already" in why(planned(listing=gone), ONE)
+    assert why(planned(listing=gone), ONE) == "it is gone from the repo already"
+
+
+def test_the_cards_pictures_go_with_a_shard_or_with_rows_and_with_nothing_else() -> None:
+    for only in ({"shards": {ONE: (T1W,)}}, {"rows": {TWO: (BOLD,)}}):
+        asked = Removals(published=SHOWN.published, **only)
+        assert planned(gate={"removals": asked}).pictures == ("pictures/anat_T1w.png",)
+    assert planned(now=Removals()).pictures == ()
 
 
 def test_a_record_without_the_line_removes_nothing() -> None:
@@ -149,8 +163,14 @@ def test_whatever_gate_and_record_say_nothing_foreign_is_planned_nor_carried_out
 
 def test_right_before_the_commit_a_head_that_moved_and_a_line_that_changed_are_refused() -> None:
     plan = planned()
-    with pytest.raises(RemovalRefused, match="somebody else committed"):
+    with pytest.raises(RemovalRefused) as refused:
         deletions(plan, Remote("e" * 40, RECORD))
+    assert str(refused.value) == (
+        "somebody else committed to the repo since it was looked at. Nothing was removed from the Hub. Retry the run, "
+        "which asks again, or leave it to the next night with removed=ask."
+    )
+    with pytest.raises(RemovalRefused, match=r"^data/x\.png is no picture of the card\. Nothing was removed"):
+        deletions(RemovalPlan(commit=HEAD, pictures=("data/x.png",)), Remote(HEAD, RECORD))
     for record in (
         record_of([line(TWO, T1W, BOLD)], [text(README)]),
         record_of([line(ONE, T1W, sha256="0" * 64), line(TWO)], [text(README)]),
@@ -188,6 +208,10 @@ def test_a_removal_is_one_commit_with_the_record_that_is_true_after_it(hub: Hub)
     assert README not in hub.listing(after.commit).files and "bids/by-hand.md" in hub.listing(after.commit).files
     assert read_remote(hub).record.texts == {} and not Besides(card, {}, remove=plan).after_commit().remove
     require_gone(hub, plan, after.commit)
+    require_gone(hub, RemovalPlan(commit=after.commit), after.commit)
+    short = target.commit[:12]
+    with pytest.raises(VerificationFailed, match=f"^1 of 1 files that were removed are in .* at commit {short}: bids/"):
+        require_gone(hub, plan, target.commit)  # of the commit that is asked about, and not of the head
 
     # the same commit again, of whose answer nobody heard: it is recognised, and nothing is committed twice
     again = commit(hub, target, [], [], Besides(card, {}, remove=plan))
