@@ -19,7 +19,7 @@ from scipy import io
 from tasks.card.body import _allowed
 from tasks.preflight import headers_of
 from tasks.preflight.recordings import format_of, texts
-from tasks.preflight.recordings.said import Kind, Said, tells
+from tasks.preflight.recordings.said import Kind, Said, in_value, tells
 from tasks.report.sentences import findings, stopped
 from tasks.values.models import Image
 from tasks.values.preflight_rules import RULES, Checked, Finding, Statement
@@ -426,3 +426,8 @@ def test_no_reader_is_imported_before_a_file_needs_it() -> None:
     code = "import sys, tasks.preflight; print(*{'mne', 'h5py', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_value_that_is_missing_or_a_yes_or_no_says_nothing_of_anybody() -> None:
+    said = in_value("json", {"PatientName": None, "deidentified": True, "of": [{"PatientID": False}, "Doe"]})
+    assert [one.value for one in said] == ["Doe"]

@@ -152,6 +152,7 @@ def test_whatever_gate_and_record_say_nothing_foreign_is_planned_nor_carried_out
     files = {name: ListedFile(name, 9, SHA) for name in names}
     plan = planned({"removals": lies}, now=lies, record=record, listing=Listing(HEAD, files), pictures=tuple(names))
     assert set(plan.paths) <= {"pictures/a.png"}
+    assert {kept.why for kept in plan.kept} == {"it lies in no folder of ours"}
     for name in names:
         for field in ({"shards": {name: lies.published[name]}}, {"texts": {name: lies.published[name]}}):
             with pytest.raises(RemovalRefused):
