@@ -1,5 +1,6 @@
 """Pictures: the card shows an axial slice of each kind of image, made again only when that image has changed."""
 
+import base64
 import hashlib
 import io
 from pathlib import Path
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from tasks.bids.pictures import CARD_HEIGHT, axial_slice
+from tasks.bids.pictures import CARD_HEIGHT, axial_slice, strip
 from tasks.card import About, Pictures, card, draw, pictures_on
 from tasks.card import Picture as OnCard
 from tasks.load import load
 from tasks.plan import plan
-from tasks.values.models import Dataset, Image, ListedFile, Listing
+from tasks.values.models import Dataset, Image, ListedFile, Listing, Slice
 from tests import bids_examples as bids
 from tests.test_card import html_of, published, rows_in
 
@@ -131,3 +132,15 @@ def test_images_of_one_path_are_told_apart_by_their_bytes() -> None:
     there = Pictures({"anat_T1w": OnCard("pictures/anat_T1w.png", image.path, "0" * 12)})
     assert draw(dataset, there, lambda _: "0" * 64, lambda _: None).shown == there.shown
     assert draw(dataset, there, lambda _: "1" * 64, lambda _: None).shown == {}
+
+
+def test_slices_stand_side_by_side_four_pixels_apart_and_fill_their_sheet() -> None:
+    def square(level: int) -> bytes:
+        sink = io.BytesIO()
+        Picture.new("L", (30, 82), level).save(sink, "PNG")
+        return sink.getvalue()
+
+    slices = [Slice(path=f"{name}.nii", suffix=name, png=square(level)) for name, level in (("a", 100), ("b", 200))]
+    sheet = Picture.open(io.BytesIO(base64.b64decode(strip(slices).partition(",")[2])))
+    assert sheet.size == (30 + 4 + 30, 96) and strip([]) == ""
+    assert [sheet.getpixel((x, 50)) for x in (0, 29, 30, 33, 34, 63)] == [100, 100, 0, 0, 200, 200]

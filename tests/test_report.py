@@ -1,5 +1,7 @@
 """What a run leaves for people to read: words, figures and tables, case by case."""
 
+from pathlib import Path
+
 import pytest
 
 from tasks.disk.staging import Target
@@ -22,6 +24,7 @@ from tasks.report.evidence import (
 from tasks.report.sentences import (
     LISTED,
     cell,
+    changed_copies,
     decided,
     drifted,
     evidence,
@@ -273,3 +276,13 @@ def test_a_stale_file_is_told_by_what_it_is(file: str, length: int, words: str) 
     hub = Hub(Target("https://hub.example", "lab/some"), "")
     stale = Leftovers(stale=(StagedFile(file=file, size=length, kind="stale"),))
     assert f"| {words} |" in evidence(hub, report(), Evidence((), ()), stale)
+
+
+def test_staged_files_that_are_no_copies_any_more_are_named_with_what_to_do_and_none_is_no_sentence() -> None:
+    folder = Path("/staging/lab--x")
+    assert changed_copies([], folder) == ""
+    assert changed_copies(["a.parquet"], folder) == (
+        "1 staged file in /staging/lab--x is not what was staged, and stays: a.parquet. bids-push deletes no such "
+        "file. Look at it, and delete it yourself."
+    )
+    assert "2 staged files in /staging/lab--x are not what was staged, and stay: " in changed_copies(["a", "b"], folder)
