@@ -38,10 +38,12 @@ import json, sys
 from datasets import load_dataset
 rows = load_dataset(sys.argv[1], "anat_T1w", split="train", streaming=True)
 first = next(iter(rows))
-everything = load_dataset(sys.argv[1], split="train", streaming=True).remove_columns("nifti")
+images = load_dataset(sys.argv[1], split="train", streaming=True).remove_columns("nifti")
+files = load_dataset(sys.argv[1], "files", split="train", streaming=True).remove_columns("content")
 print(json.dumps({
     "shape": first["nifti"].shape, "sub": first["sub"], "participant": first["participant"],
-    "rows": sum(1 for _ in everything), "T1w": sum(1 for _ in rows.remove_columns("nifti")),
+    "images": sum(1 for _ in images), "files": sum(1 for _ in files),
+    "T1w": sum(1 for _ in rows.remove_columns("nifti")),
 }))
 """
 
@@ -228,7 +230,8 @@ def show(
     """
     left = runs.artifacts(run.id)
     figures = runs.figures(run.id)
-    expect(loaded["rows"] == figures["rows"], f"{loaded['rows']} rows load, {figures['rows']} were staged")
+    rows = loaded["images"] + loaded["files"]
+    expect(rows == figures["rows"], f"{rows} rows load, {figures['rows']} were staged")
     expect(figures["shards sent"] == figures["shards embedded"], "every embedded shard was sent")
     expect(figures["bytes sent"] == staged, f"{figures['bytes sent']} bytes sent, {staged} were staged")
     evidence = next(data for key, data in left.items() if key.startswith("evidence"))
@@ -236,7 +239,7 @@ def show(
     lines: list[tuple[str, object]] = [
         ("sessions", f"{figures['shards sent']:,}"),
         ("shards", f"{figures['shards sent']:,}"),
-        ("rows (images)", f"{loaded['rows']:,}"),
+        ("rows", f"{loaded['images']:,} images, {loaded['files']:,} sidecars and others"),
         ("bytes staged", f"{staged:,}"),
         ("bytes sent", f"{figures['bytes sent']:,} in {figures['commits']} commits"),
         ("verified", next(line for line in evidence.splitlines() if line.startswith("Verified"))),
