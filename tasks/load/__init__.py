@@ -248,7 +248,7 @@ class _Loader:
                 self.files.append(self._file(folder, path, name, found, kind))
 
     def _file(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
-        """Return the row of a file beside images and recordings. Nothing is joined to it."""
+        """Return the row of a file, with nothing joined to it yet."""
         return Image(
             path=path,
             **self._facts(path, was_read=self.sidecars.was_read(path)),
@@ -290,21 +290,13 @@ class _Loader:
         return {field: getattr(facts, field) for field in FACTS}
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
-        """Return a row of the publication without its file's bytes."""
+        """Return the row of an image or a recording, with what describes it."""
         bval = self.sidecars.text(folder, name, ".bval")
         bvec = self.sidecars.text(folder, name, ".bvec")
         metadata, sidecars = self.sidecars.metadata(folder, name)
         events, events_metadata = self._events(folder, name)
-        return Image(
-            path=path,
-            **self._facts(path),
-            dataset=folder.root.name,
-            sub=where.sub,
-            ses=where.ses,
-            datatype=name.datatype,
-            suffix=name.suffix or "",
-            entities=where.entities,
-            extra_entities=where.extra_entities,
+        return replace(
+            self._file(folder, path, name, where, kind),
             metadata=metadata,
             sidecars=sidecars,
             bval=bval and bval[1],
@@ -315,7 +307,6 @@ class _Loader:
             participant=self.tables.participant(folder.root, where.sub),
             session=self.tables.session(folder.root, where.sub, where.ses),
             scan=self.tables.scan(path),
-            kind=kind,
         )
 
     def _tables(self, folder: Folder, name: Name, kind: Kind) -> dict[str, Any]:
