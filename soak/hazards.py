@@ -10,10 +10,11 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 from huggingface_hub import CommitOperationAdd
 
 from deployments.local_stack import wait_until
@@ -118,7 +119,8 @@ def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Referenc
         wait_until("the run holds the target", lambda: holder_of(here) == run, RUN_SECONDS)
         if sleeper.ended(draw.uniform(0.0, 6.0)):
             return []  # it was too fast to be stopped
-        os.kill(pid, signal.SIGSTOP)
+        if not stands_still(pid):
+            return []  # and so was this one: it came to its end at that moment
         try:
             lease_is_over = threading.Event()
             lease_is_over.wait(LEASE_SECONDS + 1)  # by the server's clock, which is this machine's
@@ -138,6 +140,17 @@ def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Referenc
     return [f"{one} (stood still: {state_of(here, run)}, the other: {name})" for one in lost] + expected(
         {"Suspended"}, name
     )
+
+
+def stands_still(pid: int) -> bool:
+    """Stop a process with SIGSTOP, and return whether it stands still. One that has just ended does not."""
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        os.kill(pid, signal.SIGSTOP)
+        process = psutil.Process(pid)
+        ends = psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE
+        wait_until("the process stands still", lambda: process.status() in ends, RUN_SECONDS)
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    return False
 
 
 def holder_of(here: Rig) -> UUID | None:
