@@ -13,7 +13,7 @@ image or a sidecar (a row of a shard), a text. It is a tuple: ("shard", path), (
 import io
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -195,6 +195,7 @@ class Oracle:
             return self._nothing_was_done(seen, NO_DATASET)
         if asked.hub == "away":
             return self._nothing_was_done(seen, HUB_AWAY)
+        seen = replace(seen, before=relied_on(seen.before, asked.dataset))
         want = Want.of(seen.before, asked.dataset, self.lines)
         self._sure(seen, asked)
         many = self.too_many(seen.before, asked.dataset)
@@ -497,7 +498,7 @@ class Oracle:
             agree(dict(seen.staged_before) == dict(seen.staged_after), "a wrong answer removed staged files")
             return
         approved = gate.removals.files if form.get("removals") == "remove" else {}
-        now = removals_of(seen.before, dataset) if dataset is not None else set()
+        now = removals_of(relied_on(seen.before, dataset), dataset) if dataset is not None else set()
         due = {one for one in now & approved.keys() if approved[one] == sha256(seen.before.files[one[1]])}
         self._removed(seen, due, dataset, now)
         left = {one for one in due if seen.before.files.get(one[1]) != seen.after.files.get(one[1])}
@@ -523,6 +524,7 @@ class Oracle:
     ) -> None:
         """Check that nothing has gone but what was approved and is still a removal."""
         before, after = seen.before, seen.after
+        known = relied_on(before, dataset) if dataset is not None else before
         gone = {one[1] for one in approved if one[0] in ("shard", "text")}
         rows = {one[1] for one in approved if one[0] == "row"}
         rows -= {one[1] for one in now if one[0] == "row" and one not in approved}
@@ -542,9 +544,8 @@ class Oracle:
                 raise Disagreement(f"{path} was changed by a decision that was not about it")
         for path in after.record:
             if path in before.record and path not in rows:
-                agree(
-                    after.record[path] == before.record[path], f"the record's line of {path} was changed by a decision"
-                )
+                lines = before.record[path], known.record[path]
+                agree(after.record[path] in lines, f"the record's line of {path} was changed by a decision")
         for path in before.record.keys() - after.record.keys():
             agree(path in gone or path not in before.files, f"the record lost its line of {path} by a decision")
 
@@ -578,7 +579,8 @@ class Oracle:
             if one[0] == "row":
                 assert dataset is not None
                 images = seen.after.record[one[1]].images if one[1] in seen.after.record else {}
-                others = {other for other in removals_of(seen.before, dataset) if other[:2] == one[:2]} - set(due)
+                known = relied_on(seen.before, dataset)
+                others = {other for other in removals_of(known, dataset) if other[:2] == one[:2]} - set(due)
                 agree(one[2] not in images or bool(others), f"{one} was approved, and is still there ({seen.state})")
             else:
                 agree(one[1] not in seen.after.files, f"{one} was approved, and is still there ({seen.state})")
@@ -647,6 +649,23 @@ def published_as_it_is(before: Head, path: str, rows: Mapping[str, Row], lines: 
     if line is None or data is None or line != lines.get(path):
         return False
     return before.shards.get(path) == rows and line.sha256 == sha256(data) and line.size == len(data)
+
+
+def relied_on(before: Head, dataset: Dataset) -> Head:
+    """Return a head with the lines that can be relied on, whatever somebody has edited in the record.
+
+    A shard of the dataset that has no line, or any shard if the record was edited, says itself which files it holds.
+    """
+    corrected = {}
+    for path in before.files:
+        line, own, now = before.record.get(path), before.line_of(path), dataset.shards.get(path)
+        if not is_shard(path) or own is None or (now is None and (line is None or line.sha256 != own.sha256)):
+            continue
+        if line is None and now is not None and not own.images.keys() <= now.keys():
+            corrected[path] = own
+        if line is not None and before.record_was_edited and line.images.keys() != own.images.keys():
+            corrected[path] = own
+    return replace(before, corrected=corrected)
 
 
 def removals_of(before: Head, dataset: Dataset) -> set[Removal]:

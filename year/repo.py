@@ -42,6 +42,8 @@ class Head:
 
     commit: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
+    corrected: Mapping[str, Line] = field(default_factory=dict)
+    """Lines that count instead of the record's own, by path."""
 
     @cached_property
     def shards(self) -> dict[str, dict[str, Row] | None]:
@@ -59,7 +61,21 @@ class Head:
                 lines[line["path"]] = Line(line["digest"], line["sha256"], line["size"], line["rows"], images)
             except (ValueError, KeyError, TypeError):
                 continue
-        return lines
+        return lines | dict(self.corrected)
+
+    @property
+    def record_was_edited(self) -> bool:
+        """Whether the record's lines are others than its index was written with, or it cannot be read."""
+        written = self.index.get("lines_sha256", {}) if INDEX in self.files else {}
+        unreadable = INDEX in self.files and not self.index
+        return unreadable or bool(written and written != {RECORD: sha256(self.files.get(RECORD, b""))})
+
+    def line_of(self, path: str) -> Line | None:
+        """Return the line that a shard would have by its own rows; None if it is none."""
+        rows, data = self.shards.get(path), self.files.get(path, b"")
+        if rows is None:
+            return None
+        return Line("0" * 64, sha256(data), len(data), len(rows), {row: of.sha256 for row, of in rows.items()})
 
     @property
     def record_lines(self) -> int:

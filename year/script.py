@@ -361,7 +361,9 @@ def record_edited(scene: Scene, night: Night) -> str | None:
     lines = scene.head.files[RECORD].splitlines()
     number = scene.draw.randrange(len(lines))
     line = json.loads(lines[number])
-    how = scene.draw.choice(["digest", "sha256", "size", "cut", "taken out", "twice", "foreign", "huge", "emptied"])
+    how = scene.draw.choice(
+        ["digest", "sha256", "size", "cut", "taken out", "twice", "foreign", "huge", "emptied", "unnamed", "unnamed"]
+    )
     if how in ("digest", "sha256"):
         lines[number] = json.dumps(line | {how: "0" * 64}).encode()
     elif how == "size":
@@ -380,6 +382,9 @@ def record_edited(scene: Scene, night: Night) -> str | None:
         lines.append(json.dumps(line | {"path": path, "images": images}).encode())
     elif how == "emptied":
         lines = []
+    elif how == "unnamed":
+        images = line["images"][1:]
+        lines[number] = json.dumps(line | {"images": images, "rows": len(images)}).encode()
     else:
         lines[number] = json.dumps(line | {"note": "x" * 100_000}).encode()
     scene.repo.commit("By hand", {RECORD: b"".join(one + b"\n" for one in lines)})
