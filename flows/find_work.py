@@ -26,6 +26,7 @@ from tasks.load import load_dataset
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
 from tasks.record.accepted import read_accepted, write_accepted
+from tasks.record.ask_shards import ask_shards, corrected, to_ask
 from tasks.record.change import Change, change
 from tasks.record.drift import drift_around, replaced_texts
 from tasks.record.published import Work, decide
@@ -129,8 +130,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         checked = with_headers(held, order, checked, shards, folder)
         remote, listing = read(held, order, make=True)
     contents, texts = ContentCache(staging.folder / CACHE, folder), side_files(dataset)
-    work = decide(shards, remote.record, listing, contents.unchanged, staging.read_whole, texts, approved)
-    work = look_for_changes(held, work, shards, remote, listing, texts)
+    work, remote = compare(held, shards, remote, listing, contents, texts, approved)
     changed = changed_since(held, dataset, shards, remote.record, contents, approved)
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
@@ -197,6 +197,31 @@ def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec], record: Publi
         f"Nothing was made or sent: {not_here} {each} with images or recordings lacks some of them, and nothing "
         "of the dataset is published yet. Fetch them, and start again."
     )
+
+
+def compare(
+    held: HeldTarget,
+    shards: Sequence[ShardSpec],
+    remote: Remote,
+    listing: Listing,
+    contents: ContentCache,
+    texts: Mapping[str, bytes],
+    approved: Removals | None,
+) -> tuple[Work, Remote]:
+    """Work out what is to be done, and name what somebody else has changed.
+
+    Where the record cannot be relied on, shards of the repo are asked what they hold.
+
+    Returns:
+        The work, and what the target holds, with the lines of these shards.
+    """
+    inputs = contents.unchanged, held.staging.read_whole, texts, approved
+    work = decide(shards, remote.record, listing, *inputs)
+    if asked := to_ask(work, remote, listing):
+        lines = held.steps.take(ask_shards, held.hub, asked, listing, number(len(asked), "shard"))
+        remote = corrected(remote, shards, lines)
+        work = decide(shards, remote.record, listing, *inputs)
+    return look_for_changes(held, work, shards, remote, listing, texts), remote
 
 
 def look_for_changes(
@@ -282,9 +307,7 @@ def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[
     if not changed.within(found.changed):
         changed.require(Settings().max_change, order.accept_changes, meanwhile=True)
     rest = [spec for spec in found.shards if spec.path not in waiting]
-    staged = held.staging.read_whole
-    work = decide(rest, remote.record, listing, contents.unchanged, staged, found.texts, found.approved)
-    work = look_for_changes(held, work, found.shards, remote, listing, found.texts)
+    work, remote = compare(held, rest, remote, listing, contents, found.texts, found.approved)
     return work if found.approved is None else work.only(found.approved), remote, listing
 
 

@@ -274,7 +274,8 @@ def besides_shards(order: Order, found: Found) -> Besides:
         dataset=identity_of(found.dataset),
         lost=found.work.lost,
         planned=found.remote.record,
-        record=bool(found.remote.damaged),
+        record=found.remote.to_mend,
+        corrected=found.remote.corrected,
         same_card=same_card,
     )
 

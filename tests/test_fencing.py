@@ -21,7 +21,8 @@ from tasks.hub import client as hub_module
 from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
 from tasks.hub.newest_head import NewestHead
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
-from tasks.record.remote import CARD, INDEX, RECORD, Remote, read_remote
+from tasks.record.ask_shards import NO_DIGEST
+from tasks.record.remote import CARD, INDEX, RECORD, Correction, Remote, read_remote
 from tasks.record.removals import as_file
 from tasks.remove import RemovalRefused
 from tasks.report.evidence import RemovalPlan
@@ -459,3 +460,65 @@ def test_a_record_larger_than_any_is_named_and_not_read_to_its_end(hub: Hub, mon
         read_remote(hub)
     by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20)))
     assert not read_remote(hub).record.shards
+
+
+# Lines that were read from shards, where somebody has edited the record.
+
+
+def with_a_lost_line(hub: Hub, staging: Staging, receipts: list[Receipt]) -> tuple[Remote, Receipt]:
+    """A target whose record lost the line of its first shard, as a run reads it; and that shard."""
+    publish(hub, staging, receipts, besides())
+    lost = receipts[0]
+    text = (hub.read(RECORD, hub.head()) or b"").splitlines(keepends=True)
+    by_hand(hub, CommitOperationAdd(RECORD, b"".join(line for line in text if lost.path.encode() not in line)))
+    remote = read_remote(hub)
+    line = lost.line().model_copy(update={"digest": NO_DIGEST})
+    found = replace(remote, record=remote.record.with_lines([line]), corrected=(Correction(None, line),))
+    return found, lost
+
+
+def mended(remote: Remote) -> Besides:
+    return replace(besides(), record=remote.to_mend, corrected=remote.corrected)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_line_that_was_read_from_its_shard_is_in_the_record_from_the_next_commit_on(
+    hub: Hub, staging: Staging, staged: Staged, meanwhile: bool
+) -> None:
+    before, lost = with_a_lost_line(hub, staging, staged(2))
+    if meanwhile:
+        by_hand(hub, CommitOperationAdd("notes.md", b"so that the first try is refused"))
+    commit(hub, before, (), (), mended(before))
+    after = read_remote(hub)
+    assert after.record.shards[lost.path].digest == NO_DIGEST and not after.to_mend
+    assert len(after.record.shards) == 2
+
+
+def test_a_line_that_somebody_else_has_written_meanwhile_counts_and_not_the_one_that_was_read(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    receipts = staged(2)
+    before, lost = with_a_lost_line(hub, staging, receipts)
+    publish(hub, staging, [lost], besides())
+    commit(hub, before, (), (), mended(before))
+    assert read_remote(hub).record.shards[lost.path] == lost.line()
+
+
+def test_a_shard_that_is_published_has_its_own_line_and_not_the_one_that_was_read(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    receipts = staged(2)
+    before, lost = with_a_lost_line(hub, staging, receipts)
+    publish(hub, staging, [lost], mended(before), before)
+    assert read_remote(hub).record.shards[lost.path] == lost.line()
+
+
+def test_a_commit_whose_answer_was_lost_had_not_landed_if_the_line_that_was_read_is_not_there(
+    server: CountedHub, hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    before, lost = with_a_lost_line(hub, staging, staged(2))
+    server.break_on({"fault": "status", "status": 500, "path": "/commit/", "times": 1})
+    with pytest.raises(Transient):
+        commit(hub, before, (), (), mended(before))
+    commit(hub, before, (), (), mended(before))
+    assert lost.path in read_remote(hub).record.shards

@@ -1,5 +1,6 @@
 """The record survives a round, and whatever somebody makes of its lines: data, reported, and no order."""
 
+import hashlib
 import json
 from collections.abc import Callable
 
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.record.record_files import files_to_write
 from tasks.values.models import (
     LAYOUT_VERSION,
     MOST_DAMAGED,
+    RECORD,
     WITHOUT_INDEX,
     DatasetIdentity,
     ImageContent,
@@ -46,15 +49,21 @@ records = st.builds(
 
 def apart_from_files(record: PublicationRecord) -> PublicationRecord:
     """A record without a word about the files that it was read from."""
-    return record.model_copy(update={"files": ()})
+    return record.model_copy(update={"files": (), "edited": False})
+
+
+def written(record: PublicationRecord) -> tuple[bytes, bytes]:
+    """The lines and the index of a record, as a commit that writes all of it anew has them."""
+    made = files_to_write(PublicationRecord(), record, (), anew=True)
+    return made.written[RECORD], made.record.dump_index()
 
 
 @pytest.mark.slow
 @given(records)
 def test_a_record_reads_back_as_it_was_written_and_is_written_the_same(record: PublicationRecord) -> None:
-    read, damaged = PublicationRecord.read(record.dump(), record.dump_index())
-    assert (apart_from_files(read), damaged) == (record, ())
-    assert (read.dump(), read.dump_index()) == (record.dump(), record.dump_index())
+    read, damaged = PublicationRecord.read(*written(record))
+    assert (apart_from_files(read), damaged, read.edited) == (record, (), False)
+    assert (read.dump(), read.dump_index()) == written(record) == written(read)
 
 
 @pytest.mark.slow
@@ -79,7 +88,7 @@ def test_a_damaged_line_costs_its_own_shard_only_and_is_reported() -> None:
 def test_a_damaged_index_costs_no_shard_and_is_reported() -> None:
     shard = PublishedShard(path="data/a/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
     read, damaged = PublicationRecord.read(PublicationRecord().updated([shard]).dump(), b'{"texts": [')
-    assert apart_from_files(read) == PublicationRecord().updated([shard])
+    assert apart_from_files(read) == PublicationRecord().updated([shard]) and read.edited
     assert damaged == ("index: it cannot be read, and is written anew",)
 
 
@@ -185,6 +194,30 @@ def test_a_mark_and_line_ends_of_another_system_are_no_damage() -> None:
     assert sorted(read.shards) == ["data/a/a.parquet", "data/b/b.parquet"] and damaged == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "edited"),
+    [
+        pytest.param(line(), False, id="as it was written"),
+        pytest.param(line() + line(path="data/b/b.parquet"), True, id="a line more"),
+        pytest.param(line(digest="c" * 64), True, id="another value"),
+        pytest.param(line().replace(b": ", b":"), True, id="another spelling"),
+        pytest.param(b"", True, id="emptied, or taken away"),
+    ],
+)
+def test_lines_that_are_not_those_of_the_index_were_edited_and_are_told(text: bytes, edited: bool) -> None:
+    _, index = written(PublicationRecord.read(line())[0])
+    index = index.replace(hashlib.sha256(PublicationRecord.read(line())[0].dump()).hexdigest().encode(),
+                          hashlib.sha256(line()).hexdigest().encode())  # fmt: skip
+    read, damaged = PublicationRecord.read(text, index)
+    told = ("its lines were edited; they are written anew",) if edited else ()
+    assert (read.edited, damaged) == (edited, told)
+
+
+def test_an_index_of_an_earlier_version_says_nothing_about_edits() -> None:
+    read, damaged = PublicationRecord.read(line(), b'{"layout": 2, "texts": []}')
+    assert not read.edited and not damaged
+
+
 def test_a_file_of_another_kind_is_reported_in_a_few_lines() -> None:
     read, damaged = PublicationRecord.read(b"not a record\n" * 50_000)
     assert not read.shards and len(damaged) == MOST_DAMAGED + 1 and damaged[-1] == "and 49,980 more"
@@ -211,5 +244,5 @@ def assert_ours(text: bytes, index: bytes) -> None:
     read, damaged = PublicationRecord.read(text, index)
     assert all(is_shard(path) and path == one.path for path, one in read.shards.items())
     assert all(is_text(path) for path in read.texts) and all(len(one) < 300 for one in damaged)
-    again, damaged = PublicationRecord.read(read.dump(), read.dump_index())
-    assert (apart_from_files(again), damaged) == (apart_from_files(read), ())
+    again, damaged = PublicationRecord.read(*written(read))
+    assert (apart_from_files(again), damaged, again.edited) == (apart_from_files(read), (), False)

@@ -25,6 +25,8 @@ class Batch:
     """The files that are removed, as a person approved."""
     forget: tuple[str, ...]
     """The lines of the record that are removed, with or without a file."""
+    corrected: tuple[PublishedShard, ...]
+    """Lines for the record that were read from shards, of which nothing else is committed here."""
     besides: Besides
 
     @classmethod
@@ -47,12 +49,18 @@ class Batch:
         lost = [path for path, sha256 in besides.lost.items() if path in lines and lines[path].sha256 == sha256]
         lost = [path for path in lost if path not in late]
         there = hub.listed(lost, before.commit)
+        written = {shard.path for shard in shards} | {one.path_in_repo for one in deleted}
         return cls(
             shards=tuple(shard for shard in shards if shard.path not in late),
             sent=tuple(operation for operation in operations if operation.path_in_repo not in late),
             texts={path: data for path, data in besides.texts.items() if path not in late},
             deletions=deleted,
             forget=(*(one.path_in_repo for one in deleted), *(path for path in lost if path not in there)),
+            corrected=tuple(
+                one.line
+                for one in besides.corrected
+                if one.line.path not in written and before.record.shards.get(one.line.path) in (one.before, one.line)
+            ),
             besides=besides,
         )
 
@@ -75,8 +83,10 @@ class Batch:
 
     def record(self, before: Remote) -> RecordChange:
         """Return the record that is true after the commit, and what becomes of its files."""
-        after = before.record.updated(self.shards, self.forget, self.recorded_texts(), self.besides.dataset)
-        touched = {*(shard.path for shard in self.shards), *before.record.shards.keys() & set(self.forget)}
+        record = before.record.with_lines(self.corrected)
+        after = record.updated(self.shards, self.forget, self.recorded_texts(), self.besides.dataset)
+        lines = (*self.corrected, *self.shards)
+        touched = {*(line.path for line in lines), *before.record.shards.keys() & set(self.forget)}
         return files_to_write(before.record, after, touched, anew=bool(before.damaged) or self.besides.record)
 
     def operations(self, hub: Hub, record: RecordChange, card: str) -> list[CommitOperationAdd | CommitOperationDelete]:
@@ -98,7 +108,7 @@ class Batch:
 def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
     """Return whether the target holds everything that a commit was to bring. Then only the commit's answer was lost."""
     record, besides = found.record, batch.besides
-    if any(record.shards.get(shard.path) != shard for shard in batch.shards):
+    if any(record.shards.get(line.path) != line for line in (*batch.corrected, *batch.shards)):
         return False
     if any(record.texts.get(text.path) != text for text in batch.recorded_texts()):
         return False

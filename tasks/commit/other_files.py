@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import eq
 
-from tasks.record.remote import Remote
+from tasks.record.remote import Correction, Remote
 from tasks.report.evidence import RemovalPlan
 from tasks.values.models import DatasetIdentity, ListedFile, Listing, PublicationRecord, PublishedText
 from tasks.values.our_paths import is_text
@@ -34,8 +34,10 @@ class Besides:
     planned: PublicationRecord | None = None
     """The record that all of this was planned from. None means the record that the first commit is made on."""
     record: bool = False
-    """Whether the record on the Hub has to be written anew because some of its lines are damaged."""
+    """Whether the record on the Hub has to be written anew because some of its lines are damaged or were edited."""
     same_card: SameCard = eq
+    corrected: tuple[Correction, ...] = ()
+    """Lines for the record that were read from shards, in place of lines that somebody edited or took out."""
 
     def any(self, remote: Remote) -> bool:
         """Return whether there is anything to do for the target as it is now."""
@@ -49,7 +51,7 @@ class Besides:
 
     def after_commit(self) -> "Besides":
         """Return what is left after a commit with all of it. The card goes into every commit."""
-        return replace(self, texts={}, remove=None, lost={}, record=False)
+        return replace(self, texts={}, remove=None, lost={}, record=False, corrected=())
 
     def planned_again(self, remote: Remote, texts: Mapping[str, bytes], listing: Listing) -> "Besides":
         """Return the same, planned again from what the target holds by now.
@@ -62,7 +64,14 @@ class Besides:
             listing: every file of the repo.
         """
         texts = outdated(texts, listing)
-        return replace(self, texts=texts, remove=None, planned=remote.record, record=bool(remote.damaged))
+        return replace(
+            self,
+            texts=texts,
+            remove=None,
+            planned=remote.record,
+            record=remote.to_mend,
+            corrected=remote.corrected,
+        )
 
 
 def outdated(texts: Mapping[str, bytes], listing: Listing) -> dict[str, bytes]:

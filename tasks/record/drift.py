@@ -16,6 +16,9 @@ def drift_around(
     What they have done to shards is found where the shards are compared (`tasks.record.published`).
     """
     record = remote.record
+    for one in remote.corrected:
+        was = "was edited" if one.before else "was taken out of the record"
+        yield Drift(one.line.path, f"its line {was}: what the shard holds was read from the shard itself")
     if RECORD in listing.files:
         damaged = "\n".join(remote.damaged)
         for spec in shards:

@@ -82,7 +82,7 @@ def files_to_write(
     inside = sum(segment.size for segment in segments) + len(lines)
     if anew or first.size + inside <= whole or inside > first.size:
         data = after.dump()
-        files = (RecordFile(path=RECORD, size=len(data)),)
+        files = (RecordFile.of(RECORD, data),)
         return RecordChange(_with(after, files), {RECORD: data}, tuple(segments))
     if not touched:
         return RecordChange(_with(after, before.files), {})
@@ -94,7 +94,7 @@ def files_to_write(
         level += 1
     data = after.dump_lines(paths)
     number = 1 + max((_number(one.path) for one in before.files[1:]), default=0)
-    made = RecordFile(path=f"bids/record/lines-{number:06d}-{level}.jsonl", size=len(data), shards=tuple(sorted(paths)))
+    made = RecordFile.of(f"bids/record/lines-{number:06d}-{level}.jsonl", data, paths)
     return RecordChange(_with(after, (first, *segments, made)), {made.path: data}, tuple(merged))
 
 

@@ -15,12 +15,22 @@ from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
 from tasks.record.published import Drift
 from tasks.record.record_files import in_order, is_segment
 from tasks.values.errors import PushError
-from tasks.values.models import LAYOUT_VERSION, RECORD, Gated, ListedFile, Listing, PublicationRecord, segments_in
+from tasks.values.models import (
+    LAYOUT_VERSION,
+    RECORD,
+    Gated,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    segments_in,
+)
 
 __all__ = [
     "CARD",
     "INDEX",
     "RECORD",
+    "Correction",
     "NewerLayout",
     "Remote",
     "find_edited",
@@ -51,6 +61,22 @@ class Remote:
     """Whether somebody else was found to have committed since this was read. There may be more to do by now."""
     overtaken: frozenset[str] = frozenset()
     """Paths that were to be committed and were not: somebody else has published them since they were planned."""
+    corrected: tuple["Correction", ...] = ()
+    """Lines of `record` that are not in the repo's record: they were read from shards (`tasks.record.ask_shards`)."""
+
+    @property
+    def to_mend(self) -> bool:
+        """Whether the record in the repo has to be written anew."""
+        return bool(self.damaged or self.corrected)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A line of the record that says what a shard in the repo holds, where the record's own says something else."""
+
+    before: PublishedShard | None
+    """The line as the record has it; None if it has none."""
+    line: PublishedShard
 
 
 def read_remote(hub: Hub, at: str | None = None) -> Remote:

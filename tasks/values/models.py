@@ -294,6 +294,10 @@ class RecordIndex(Value):
     """Sorted by path."""
     segments: tuple[str, ...] = ()
     """The files that the record's lines are in besides the first, the oldest first (`tasks.record.record_files`)."""
+    lines_sha256: Mapping[str, Sha256] = {}
+    """The sha256 of each file that the lines are in. A file with another one was edited by somebody else. It is empty
+    if a version before 0.9 has written the index.
+    """
 
 
 class RecordFile(Value):
@@ -301,8 +305,16 @@ class RecordFile(Value):
 
     path: str
     size: Count = 0
+    sha256: str = ""
+    """Empty if the file is, or is not there yet."""
     shards: tuple[str, ...] = ()
     """The paths of the shards that a segment has a line of, sorted; empty for the first file."""
+
+    @classmethod
+    def of(cls, path: str, data: bytes, shards: Iterable[str] = ()) -> "RecordFile":
+        """Return the file that has these bytes."""
+        sha256 = hashlib.sha256(data).hexdigest() if data else ""
+        return cls(path=path, size=len(data), sha256=sha256, shards=tuple(sorted(shards)))
 
 
 class _Removed(Value):
@@ -339,6 +351,8 @@ class PublicationRecord(Value):
     """The newest layout that a shard of the repo was written with; ours if nothing says otherwise."""
     files: tuple[RecordFile, ...] = ()
     """The files that it was read from, or is written to: the first, and the segments, the oldest first."""
+    edited: bool = False
+    """Whether somebody else has edited these files: they are not those that the index was written with."""
 
     @classmethod
     def read(
@@ -365,7 +379,7 @@ class PublicationRecord(Value):
             The record, and what is wrong with its files: `MOST_DAMAGED` mistakes one by one, then their number.
         """
         shards, _, damaged = _read_lines(text, listed)
-        files = [RecordFile(path=RECORD, size=len(text))] if text else []
+        files = [RecordFile.of(RECORD, text)] if text else []
         for name, data in (segments or {}).items():
             if data is None:
                 damaged.append(f"{name}: it is not in the repo; its lines are written anew, with their shards")
@@ -373,19 +387,31 @@ class PublicationRecord(Value):
             newer, removed, wrong = _read_lines(data, listed)
             shards = {path: one for path, one in shards.items() if path not in removed} | newer
             damaged += [f"{name}: {what}" for what in wrong]
-            files.append(RecordFile(path=name, size=len(data), shards=tuple(sorted({*newer, *removed}))))
+            files.append(RecordFile.of(name, data, {*newer, *removed}))
         try:
             found = RecordIndex.model_validate_json(_unmarked(index), strict=True) if index else RecordIndex()
         except ValidationError:
             damaged.append("index: it cannot be read, and is written anew")
-            found = RecordIndex()
+            found, edited = RecordIndex(), ["index"]
+        else:
+            edited = _edited(found.lines_sha256, files)
+            if edited and not damaged:  # what is damaged was edited, too, and is told already
+                of = ("" if name == RECORD else f"{name}: " for name in edited)
+                damaged = [f"{name}its lines were edited; they are written anew" for name in of]
         texts = {one.path: one for one in found.texts if is_text(one.path)}
         if more := len(found.texts) - len(texts):
             damaged.append(f"index: {more} of its texts are named twice, or are none of a dataset's texts")
         if len(damaged) > MOST_DAMAGED:
             damaged[MOST_DAMAGED:] = [f"and {len(damaged) - MOST_DAMAGED:,} more"]
         layout = _layout(index) if index or not text else WITHOUT_INDEX
-        record = cls(shards=shards, texts=texts, dataset=found.dataset, layout=layout, files=tuple(files))
+        record = cls(
+            shards=shards,
+            texts=texts,
+            dataset=found.dataset,
+            layout=layout,
+            files=tuple(files),
+            edited=bool(edited),
+        )
         return record, tuple(damaged)
 
     def dump(self) -> bytes:
@@ -404,12 +430,19 @@ class PublicationRecord(Value):
         """Return the index as JSON. The same record always gives the same bytes."""
         texts = tuple(self.texts[path] for path in sorted(self.texts))
         segments = tuple(file.path for file in self.files[1:])
+        lines_sha256 = {file.path: file.sha256 for file in self.files if file.sha256}
         return (
-            RecordIndex(layout=self.layout, dataset=self.dataset, texts=texts, segments=segments)
+            RecordIndex(
+                layout=self.layout, dataset=self.dataset, texts=texts, segments=segments, lines_sha256=lines_sha256
+            )
             .model_dump_json(indent=1, exclude=None if segments else {"segments"})
             .encode()
             + b"\n"
         )
+
+    def with_lines(self, lines: Iterable["PublishedShard"]) -> "PublicationRecord":
+        """Return a copy with these lines for their shards, which are themselves as they were."""
+        return self.model_copy(update={"shards": {**self.shards, **{line.path: line for line in lines}}})
 
     def updated(
         self,
@@ -445,6 +478,21 @@ def segments_in(index: bytes) -> tuple[str, ...] | None:
         return RecordIndex.model_validate_json(_unmarked(index), strict=True).segments if index else None
     except ValidationError:
         return None
+
+
+def _edited(written: Mapping[str, str], files: Iterable[RecordFile]) -> list[str]:
+    """Return the files of the record that are not those, or not there, that the index was written with.
+
+    Args:
+        written: the sha256 of each file by the index; empty if it names none.
+        files: the files that are there.
+    """
+    there = {file.path: file.sha256 for file in files}
+    return (
+        sorted(path for path in written.keys() | there.keys() if written.get(path) != there.get(path))
+        if written
+        else []
+    )
 
 
 def _layout(index: bytes) -> int:

@@ -1,11 +1,13 @@
 """Removals as people decide them: a gate that names what the dataset no longer has, and what becomes of each answer."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import CommitOperationAdd
 from playwright.sync_api import Browser, Page, expect
 
 from deployments.local_stack import Stack
@@ -178,6 +180,38 @@ def test_staged_files_and_removals_are_decided_at_one_gate_from_the_command_line
     assert path_of(shard) not in files_on(gate) and images_on(gate.hub) == images_of(own_bids)
     assert {Path(name).stem.partition(".")[0] for name in gate.shards()} <= {shard}
     assert_it_does_not_come_back_by_itself(night, own_bids, tmp_path / "away", gate, shard)
+
+
+def test_rows_that_somebody_took_out_of_the_record_leave_only_by_the_gate_that_named_them(
+    night: Night, own_bids: Path
+) -> None:
+    first = published(night)
+    one, other = sorted(own_bids.rglob("*_bold.nii.gz"))[:2]
+    shards = {path_of("_".join(image.parts[-4:-2])) for image in (one, other)}
+    one.unlink()
+    take_lines_out(first, shards)
+    gate = night().at_gate()
+    assert one.name in message(gate) and one.name in form_schema(gate)
+    # after the gate was opened, another image goes and is hidden in the same way: nobody has approved that
+    other.unlink()
+    take_lines_out(first, shards)
+    assert gate.runs.decide(gate.run, decision="keep", removals="remove", confirm_repo=gate.repo_id) is None
+    gate.ended()
+    there = {Path(path).name for path in images_on(gate.hub)}
+    assert other.name in there
+    again = night().at_gate()
+    assert other.name in form_schema(again)
+    assert again.runs.decide(again.run, decision="keep", removals="remove", confirm_repo=again.repo_id) is None
+    assert again.ended()[0] == "Removed" and images_on(again.hub) == images_of(own_bids)
+
+
+def take_lines_out(pushed: Pushed, shards: Collection[str]) -> None:
+    """Take the lines of these shards out of the record, as somebody who edits the repo by hand."""
+    hub, head = pushed.hub, pushed.hub.head()
+    lines = (hub.read(RECORD, head) or b"").splitlines(keepends=True)
+    left = [line for line in lines if json.loads(line)["path"] not in shards]
+    assert len(left) == len(lines) - len(shards)
+    hub.commit([CommitOperationAdd(RECORD, b"".join(left))], "By hand", head)
 
 
 def assert_it_does_not_come_back_by_itself(night: Night, bids: Path, away: Path, gate: Pushed, shard: str) -> None:

@@ -1,0 +1,121 @@
+"""What a shard in the repo holds, asked of the shard itself where its line in the record cannot be relied on.
+
+The record says which rows a published shard has, and so which rows would go if the shard was replaced or removed.
+Anybody who may write to the repo may take a line out, or edit one. So before a shard in the repo is replaced, its
+`path` column is read
+
+- if the record has no line for it;
+- if the record was edited: its files are not those that the index was written with. Then the shards are read too that
+  would leave the repo, and those that are held back for some of their rows.
+
+A shard that would lose rows of which the record says nothing gets a line that says so (`Remote.corrected`). From there
+on it is treated as any other: it is held back, and a person is asked. Without an edit by hand, nothing is read.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
+
+from tasks.hub.client import Hub
+from tasks.hub.patience import RETRIES
+from tasks.hub.remote_file import RemoteFile
+from tasks.record.published import Work
+from tasks.record.remote import Correction, Remote
+from tasks.record.removals import is_our_shard
+from tasks.values.models import ImageContent, Listing, PublishedShard, ShardSpec
+
+AT_ONCE = 8  # shards that are read at the same time
+#: In a line that was read from a shard: nobody knows the digest that the shard was made with. No plan has this one, so
+#: such a shard is never taken for one that is published as it is to be.
+NO_DIGEST = "0" * 64
+
+
+def to_ask(work: Work, remote: Remote, listing: Listing) -> tuple[str, ...]:
+    """Return the shards of the repo that may hold rows which the record does not name, and which would go.
+
+    Args:
+        work: what is to be done, by the record alone.
+        remote: the record.
+        listing: what the repo holds.
+    """
+    lines = remote.record.shards
+    paths = {spec.path for spec in work.missing if remote.record.edited or spec.path not in lines}
+    if remote.record.edited:
+        paths |= {spec.path for spec in work.held_back} | work.removals.shards.keys()
+    return tuple(sorted(path for path in paths if path in listing.files and is_our_shard(path)))
+
+
+def read_lines(hub: Hub, paths: Sequence[str], listing: Listing) -> dict[str, PublishedShard]:
+    """Read from shards themselves which files they hold.
+
+    Returns:
+        A line for each shard by its path. One that is no shard of ours has none: it holds no row of ours.
+
+    Raises:
+        Transient: the Hub does not answer.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        found = threads.map(partial(_read_line, hub, listing), paths)
+        return {line.path: line for line in found if line is not None}
+
+
+def _read_line(hub: Hub, listing: Listing, path: str) -> PublishedShard | None:
+    listed = listing.files[path]
+    file = RemoteFile(hub, path, listed.size, listing.commit)
+    try:
+        with pq.ParquetFile(pa.PythonFile(file, mode="r")) as parquet:
+            table = parquet.read(["path", "size", "sha256"], use_threads=False)
+        files = [ImageContent(**row) for row in table.to_pylist()]
+        return PublishedShard(
+            path=path,
+            digest=NO_DIGEST,
+            sha256=listed.sha256 or "",
+            size=listed.size,
+            rows=len(files),
+            images=tuple(files),
+        )
+    except (pa.ArrowException, ValidationError, LookupError, TypeError, ValueError, OSError):
+        return None
+
+
+@task(
+    name="ask-shards",
+    task_run_name="read from {count} on the Hub which rows they hold",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
+def ask_shards(hub: Hub, paths: Sequence[str], listing: Listing, count: str) -> dict[str, PublishedShard]:
+    """Do `read_lines` as a task. `count` says in the UI how many shards they are."""
+    return read_lines(hub, paths, listing)
+
+
+def corrected(remote: Remote, plan: Sequence[ShardSpec], held: Mapping[str, PublishedShard]) -> Remote:
+    """Return what the target holds, with lines that name the rows which the record does not.
+
+    Args:
+        remote: what the target holds, by its record.
+        plan: the shards of the dataset.
+        held: what the shards say themselves.
+    """
+    planned = {spec.path: {row.path for row in spec.rows} for spec in plan}
+    corrections = []
+    for path, line in held.items():
+        before, rows = remote.record.shards.get(path), {file.path for file in line.images}
+        if before is None and rows <= planned.get(path, rows):
+            continue  # nothing would go: the shard is published anew, with its line
+        if before is not None and rows == {file.path for file in before.images}:
+            continue
+        corrections.append(Correction(before, line))
+    return replace(
+        remote,
+        record=remote.record.with_lines(one.line for one in corrections),
+        corrected=tuple(corrections),
+    )

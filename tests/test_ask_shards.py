@@ -1,0 +1,105 @@
+"""Which shards of the repo are asked what they hold, and what the record says then.
+
+The asking itself is in tests/test_edited_record.py.
+"""
+
+from dataclasses import replace
+
+from tasks.record.ask_shards import NO_DIGEST, corrected, to_ask
+from tasks.record.published import Work, decide
+from tasks.record.remote import Correction, Remote
+from tasks.values.models import Listing, PublicationRecord, PublishedShard, ShardSpec
+from tests.test_published import IMAGE, line, listed, listing, spec, with_rows
+
+GONE = "sub-1/anat/sub-1_T2w.nii.gz"
+ONE, TWO, THREE = spec("sub-1"), spec("sub-2"), spec("sub-3")
+
+
+def remote(*lines: PublishedShard, edited: bool = False) -> Remote:
+    """A target with these lines in its record."""
+    return Remote("c" * 40, PublicationRecord().updated(lines).model_copy(update={"edited": edited}))
+
+
+def compared(plan: list[ShardSpec], there: Remote, files: Listing) -> Work:
+    return decide(plan, there.record, files, lambda *_: True, lambda _: None)
+
+
+def asked(plan: list[ShardSpec], there: Remote, files: Listing) -> tuple[str, ...]:
+    return to_ask(compared(plan, there, files), there, files)
+
+
+def held(of: ShardSpec, *paths: str) -> PublishedShard:
+    """What a shard in the repo says of itself."""
+    return with_rows(of, *paths).model_copy(update={"digest": NO_DIGEST})
+
+
+def test_a_shard_in_the_repo_without_a_line_is_asked_and_one_that_is_not_in_the_repo_is_not() -> None:
+    there = remote(line(TWO))
+    assert asked([ONE, TWO, THREE], there, listing(listed(line(ONE)), listed(line(TWO)))) == (ONE.path,)
+
+
+def test_a_file_in_no_place_of_ours_is_never_asked() -> None:
+    odd = replace(ONE, path="data/elsewhere/sub-1.parquet")
+    assert asked([odd], remote(), listing(listed(line(odd)))) == ()
+
+
+def test_nothing_is_asked_of_shards_that_are_replaced_held_back_or_withdrawn_while_the_record_is_as_we_wrote_it() -> (
+    None
+):
+    lines = line(ONE).model_copy(update={"digest": "0" * 64}), with_rows(TWO, IMAGE.path, GONE), line(THREE)
+    files = listing(*map(listed, lines))
+    work = compared([ONE, TWO], remote(*lines), files)
+    assert work.missing == (ONE,) and work.held_back == (TWO,) and list(work.removals.shards) == [THREE.path]
+    assert to_ask(work, remote(*lines), files) == ()
+
+
+def test_all_of_them_are_asked_where_somebody_edited_the_record_and_what_is_done_is_not() -> None:
+    done = spec("sub-4")
+    lines = (
+        line(ONE).model_copy(update={"digest": "0" * 64}),
+        with_rows(TWO, IMAGE.path, GONE),
+        line(THREE),
+        line(done),
+    )
+    files = listing(*map(listed, lines))
+    assert asked([ONE, TWO, done], remote(*lines, edited=True), files) == (ONE.path, TWO.path, THREE.path)
+
+
+def test_a_shard_without_a_line_has_one_if_it_holds_a_row_that_would_go_and_is_held_back_for_it() -> None:
+    files = listing(listed(line(ONE)), listed(line(TWO)))
+    own = {ONE.path: held(ONE, IMAGE.path, GONE), TWO.path: held(TWO, IMAGE.path)}
+    found = corrected(remote(), [ONE, TWO], own)
+    assert found.corrected == (Correction(None, own[ONE.path]),) and found.to_mend
+    assert found.record.shards == {ONE.path: own[ONE.path]}
+    work = compared([ONE, TWO], found, files)
+    assert work.held_back == (ONE,) and work.removals.rows == {ONE.path: (GONE,)} and work.missing == (TWO,)
+
+
+def test_a_line_that_names_other_rows_than_the_shard_holds_is_corrected_in_both_directions() -> None:
+    hidden, made_up = with_rows(ONE, IMAGE.path), with_rows(TWO, IMAGE.path, GONE)
+    own = {ONE.path: held(ONE, IMAGE.path, GONE), TWO.path: held(TWO, IMAGE.path)}
+    found = corrected(remote(hidden, made_up, edited=True), [ONE, TWO], own)
+    assert found.corrected == (Correction(hidden, own[ONE.path]), Correction(made_up, own[TWO.path]))
+    work = compared([ONE, TWO], found, listing(listed(hidden), listed(made_up)))
+    assert work.held_back == (ONE,) and work.missing == (TWO,)
+
+
+def test_a_line_that_names_the_rows_that_the_shard_holds_stays_as_it_is() -> None:
+    lines = with_rows(ONE, IMAGE.path, GONE), line(TWO)
+    there = remote(*lines, edited=True)
+    found = corrected(there, [ONE, TWO], {ONE.path: held(ONE, GONE, IMAGE.path), TWO.path: held(TWO, IMAGE.path)})
+    assert found == there and not found.to_mend
+
+
+def test_a_shard_that_was_asked_and_is_not_planned_is_corrected_by_its_own_rows() -> None:
+    """It is withdrawn: the gate names all that would leave with it."""
+    hidden = line(THREE).model_copy(update={"images": (), "rows": 0})
+    found = corrected(remote(hidden, edited=True), [ONE], {THREE.path: held(THREE, IMAGE.path, GONE)})
+    removals = compared([ONE], found, listing(listed(hidden))).removals
+    assert removals.shards == {THREE.path: (IMAGE.path, GONE)}
+
+
+def test_a_shard_whose_line_was_read_from_itself_is_never_taken_for_one_that_is_published_as_planned() -> None:
+    own = held(ONE, IMAGE.path)
+    there = replace(remote(own), corrected=(Correction(line(ONE), own),))
+    assert compared([ONE], there, listing(listed(own))).missing == (ONE,)
