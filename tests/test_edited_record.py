@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from prefect.client.schemas.objects import State
 
 from tasks.hub.client import Hub
+from tasks.record.ask_shards import read_lines
 from tasks.record.remote import INDEX, RECORD, read_remote
 from tests.bids_examples import move_session
 from tests.counted_hub import CountedHub
@@ -146,6 +147,24 @@ def test_what_is_no_shard_in_the_place_of_one_without_a_line_is_replaced(
     target.commit([CommitOperationAdd(path, b"not a shard" * 1000)], "By hand", target.head())
     assert "held back" not in message(push(own_bids, target, root))
     assert shards_on(target) == before and not read_remote(target).damaged
+
+
+def test_a_shard_that_is_text_in_git_says_what_it_holds_too(own_bids: Path, target: Hub, root: Path) -> None:
+    """Its listing has no sha256."""
+    push(own_bids, target, root)
+    path, before = sorted(shards_on(target).items())[0]
+    data = (sorted(root.rglob(f"{Path(path).stem}.*.parquet"))[0]).read_bytes()
+    target.commit(
+        [CommitOperationAdd(".gitattributes", b"*.parquet -filter text\n"), CommitOperationDelete(path)],
+        "By hand",
+        target.head(),
+    )
+    target.commit([CommitOperationAdd(path, data)], "By hand", target.head())
+    listing = target.listing(target.head())
+    assert listing.files[path].sha256 is None
+    (line,) = read_lines(target, [path], listing).values()
+    assert (line.size, line.sha256) == before
+    assert {file.path for file in line.images} <= {str(one.relative_to(own_bids)) for one in own_bids.rglob("*")}
 
 
 def test_a_dry_run_names_what_an_edited_record_hides_and_leaves_the_record_as_it_is(

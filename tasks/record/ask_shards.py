@@ -76,7 +76,7 @@ def _read_line(hub: Hub, listing: Listing, path: str) -> PublishedShard | None:
         return PublishedShard(
             path=path,
             digest=NO_DIGEST,
-            sha256=listed.sha256 or "",
+            sha256=listed.sha256 or hub.sha256_of(path, listing.commit) or "",
             size=listed.size,
             rows=len(files),
             images=tuple(files),
