@@ -358,7 +358,9 @@ def shard_deleted(scene: Scene, night: Night) -> str | None:
 
 
 def record_edited(scene: Scene, night: Night) -> str | None:
-    lines = scene.head.files[RECORD].splitlines()
+    lines = scene.head.files.get(RECORD, b"").splitlines()
+    if not lines:  # somebody has emptied it, and no run has mended it since
+        return None
     number = scene.draw.randrange(len(lines))
     line = json.loads(lines[number])
     how = scene.draw.choice(
