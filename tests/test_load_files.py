@@ -11,7 +11,7 @@ from flows.find_work import nothing_fetched
 from tasks.bids.not_fetched import absent
 from tasks.load import load
 from tasks.plan import plan
-from tasks.values.left_out import CONTRADICTS, NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH
+from tasks.values.left_out import CONTRADICTS, NO_NAME, NO_SUFFIX, NO_TEXT_THERE, NOT_LOOKED_THROUGH
 from tasks.values.models import Dataset, Image, PublicationRecord
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Content, Link
@@ -101,6 +101,7 @@ def test_each_file_of_any_tree_is_one_of_row_text_and_left_out(
     files = {f"{folder}/{name}{ending}".lstrip("/"): content for (folder, name, ending), content in tree.items()}
     files = {path: content for path, content in files.items() if not path.endswith(described)}
     files = {path: "{}" if path.endswith((".json", ".tsv")) else content for path, content in files.items()}
+    files = {path: "0" if path.endswith(".bval") else content for path, content in files.items()}  # it may apply
     with tempfile.TemporaryDirectory() as folder:
         root = bids.one_subject(Path(folder), {"sub-09/anat/sub-09_T1w.nii.gz": IMAGE, **files})
         dataset = load(root, exclude, ["sub-09/", *include])
@@ -229,7 +230,7 @@ LEFT: dict[str, tuple[Content, str]] = {
     "sub-01/anat/sub-01_photo.jpg": (b"a face", NOT_LOOKED_THROUGH),
     "sub-01/eeg/sub-01_rest.edf": (b"0", NO_SUFFIX),
     "binary.txt": (b"\0\1\2", "not a text, against its name"),
-    "code/run.py": ("print()", "in code/"),
+    "code/lib.so": (b"\x7fELF\0", f"in code/: {NO_TEXT_THERE}"),
 }
 
 

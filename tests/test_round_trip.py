@@ -167,9 +167,14 @@ def empty_and_large(root: Path) -> Path:
     })  # fmt: skip
 
 
-#: Files that are not published unless somebody names them, in the dataset of `outside`.
+#: Files of code and stimuli that are published, as they are texts, in the dataset of `outside`.
+LOOSE = {
+    "code/run.py": b"print()\n", "code/sub-01/analysis.m": b"%\n", "code/Makefile": b"all:\n", "code/empty.R": b"",
+    "code/table.csv": b"a,b\n1,2\n", "stimuli/words/list.txt": "Straße\n".encode(), "derivatives/p/code/p.sh": b"#!\n",
+}  # fmt: skip
+#: Files that are not published unless somebody names them, there too.
 NOT_NAMED = {
-    "code/run.py": b"print()\n", "code/sub-01/analysis.m": b"%\n", "stimuli/face.png": b"\x89PNG",
+    "stimuli/face.png": b"\x89PNG", "code/lib.so": b"\x7fELF\0",
     "sourcedata/sub-01/scan.dcm": b"DICM", ".heudiconv/info.tsv": b"x\n", ".DS_Store": b"\0",
     "sub-01/.anat.swp": b"\0", "sub-01/anat/notes.txt": b"a note\n", "sub-01/anat/sub-01_T1w.pdf": b"%PDF",
     "sub-01/anat/backup/T1w copy.json": b"{}", "docs/protocol.docx": b"PK", "sub-01/anat/sub-01_odd.gz": b"no gzip",
@@ -179,7 +184,8 @@ INCLUDED = ("code/", "stimuli/", "sourcedata/", ".heudiconv/", ".DS_Store", ".an
 
 def outside(root: Path) -> Path:
     """What lies around in a dataset: code, stimuli, source data, hidden files, and files that BIDS has no name for."""
-    return subject(root, {"sub-01/anat/sub-01_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {}, **NOT_NAMED})
+    named: dict[str, Content] = {"sub-01/anat/sub-01_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {}}
+    return subject(root, {**named, **LOOSE, **NOT_NAMED})
 
 
 def many_sidecars(root: Path, many: int = MANY) -> Path:

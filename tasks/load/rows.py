@@ -33,6 +33,10 @@ class Place:
     extra_entities: dict[str, str]
 
 
+#: Of a file that belongs to no subject and has no name of BIDS.
+NOBODYS = Place(None, None, {}, {})
+
+
 def why_not(kind: Kind, reason: str) -> tuple[str, str]:
     """Return why a file is no row, once for it and once for all of them, from a reason of `place`."""
     return f"{_A[kind]} {_OF_ONE.get(reason, reason)}", f"{kind}s {reason}"

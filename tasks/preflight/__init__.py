@@ -2,9 +2,11 @@
 
 How it works:
 
-1. `strip_fields` takes out the fields that the operator named. What is left would be published, and that is checked.
+1. `texts` leaves out what cannot be read of `code` and `stimuli`, and `strip_fields` takes out the fields that the
+   operator named. What is left would be published, and that is checked.
 2. `paths` looks through the names of files, `fields` through the sidecars, `description` through what is no field of
-   BIDS' in dataset_description.json, and `tables` through participants, sessions, scans, phenotype and events. The
+   BIDS' in dataset_description.json, `tables` through participants, sessions, scans, phenotype and events, and `texts`
+   through what is neither. The
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
@@ -12,7 +14,7 @@ How it works:
    `sidecars_and_tables` looks through the sidecars, tables and surfaces beside them. No other file is opened.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
-see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
+see (a face, most names in a README) is for the operator to state. A finding never holds what was found.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ from tasks.preflight.recordings import check_recordings
 from tasks.preflight.sidecars_and_tables import check_beside
 from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
+from tasks.preflight.texts import check_texts, only_readable
 from tasks.preflight.validator import check_validity
 from tasks.values.kinds import KINDS, Kind, kind_of
 from tasks.values.models import Dataset, Image, ShardSpec
@@ -60,7 +63,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
         BadInput: a field cannot be stripped.
         ValidatorMissing, ValidatorCrashed: the validator was asked for.
     """
-    loaded = dataset
+    loaded = only_readable(dataset)
     dataset, unstripped = stripped(loaded, statement.strip)
     found = Findings()
     check_paths(loaded, dataset, found)
@@ -68,6 +71,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
     check_fields(dataset, found)
     check_descriptions(dataset, found)
     check_tables(dataset, found)
+    check_texts(loaded, dataset, found)
     terms = licence(dataset.description.get("License"))
     if terms.identifier == UNKNOWN:
         found.add("licence-missing", "License", DESCRIPTION)
