@@ -56,6 +56,8 @@ NO_TEXTS: dict[str, Content] = {
     "stimuli/face.png": b"\x89PNG",
     "stimuli/drawing.svg": b"<svg/>",
     "stimuli/word.wav": b"RIFF\0\0",
+    "stimuli/brain.nii.gz": IMAGE,
+    "stimuli/sub-01_task-x_stim.dat": b"\x01\x02",
     "stimuli/not_here.png": Link("../.git/annex/objects/a/b/MD5E-s9--0.png/MD5E-s9--0.png"),
     "code/report.html": b"<html/>",
     "code/model.mat": b"MATLAB 5.0 MAT-file \x0b\x00\x01",

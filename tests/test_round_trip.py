@@ -22,7 +22,7 @@ from tasks.hub.client import Hub
 from tasks.restore import shard as shards_of
 from tasks.restore import target_folder
 from tasks.restore.target_folder import TEMPORARY
-from tests.bids_examples import IMAGE, Content, Image, description, two_sessions, write
+from tests.bids_examples import IMAGE, Content, Image, description, nifti, two_sessions, write
 from tests.counted_hub import CountedHub
 from tests.recorded_dataset import with_recordings
 from tests.way_back import RESTORE, back, files, publish
@@ -178,6 +178,10 @@ NOT_NAMED = {
     "sourcedata/sub-01/scan.dcm": b"DICM", ".heudiconv/info.tsv": b"x\n", ".DS_Store": b"\0",
     "sub-01/.anat.swp": b"\0", "sub-01/anat/notes.txt": b"a note\n", "sub-01/anat/sub-01_T1w.pdf": b"%PDF",
     "sub-01/anat/backup/T1w copy.json": b"{}", "docs/protocol.docx": b"PK", "sub-01/anat/sub-01_odd.gz": b"no gzip",
+    "sub-01/anat/T1w copy.nii.gz": nifti(IMAGE, True), "rejected/sub-01_T1w.nii": nifti(IMAGE, False),
+    "sub-01/anat/sub-02_T1w.nii": nifti(Image(2), False), "stimuli/brain.nii.gz": nifti(Image(3), True),
+    "sub-01/anat/sub-01_T1W.NII.GZ": nifti(Image(4), True), "pilot_eeg.vhdr": b"Brain Vision\r\n\0",
+    "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"MEG41CP\0", "sub-01/meg/sub-02_task-x_meg.ds/b": b"",
 }  # fmt: skip
 INCLUDED = ("code/", "stimuli/", "sourcedata/", ".heudiconv/", ".DS_Store", ".anat.swp", "*")
 

@@ -43,7 +43,7 @@ from tasks.load.errors import (
     listed,
 )
 from tasks.load.exclude_include import Choice
-from tasks.load.rows import NOBODYS, Place, place, place_of_other, why_not
+from tasks.load.rows import NOBODYS, Place, place, place_all_the_same, place_of_other, why_not
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.stimuli import left_out_stimuli
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
@@ -192,7 +192,7 @@ class _Loader:
         rows = [self._image(*pending) for pending in self._pending]
         for recording in self.tree.recordings:
             rows += self._parts(recording)
-        self.images = sorted(rows, key=lambda image: image.path)
+        self.images = sorted((*self.images, *rows), key=lambda image: image.path)
         self._take_the_rest()
         self.sidecars.require_sound()
         self._require_complete()
@@ -220,6 +220,8 @@ class _Loader:
             where = place(folder, parsed, kind)
             if isinstance(where, Place):
                 self._pending.append((folder, path, parsed, where, kind))
+            elif self.choice.names(path):
+                self.images.append(self._unnamed(folder, path, parsed, kind))
             else:
                 self._leave(path, *why_not(kind, where))
                 self._not_rows.add(path)
@@ -282,6 +284,15 @@ class _Loader:
             kind=kind,
         )
 
+    def _unnamed(self, folder: Folder, path: str, name: Name, kind: Kind) -> Image:
+        """Return the row of an image or a recording that `include` names, and BIDS does not.
+
+        It has no datatype and no suffix, so it is in no config but that of all images or recordings; and nothing is
+        joined to it, since nobody can know what applies.
+        """
+        row = self._file(folder, path, name, place_all_the_same(folder, name), kind)
+        return replace(row, datatype=None, suffix="")
+
     def _leave(self, path: str, reason: str, kind: str, what: What | None = None) -> None:
         self.left_out.append(left_out(str(self.source), path, reason, kind, what))
 
@@ -291,9 +302,10 @@ class _Loader:
         name = parse(top[len(folder.root.path) :].lstrip("/"))
         where = place(folder, name, "recording")
         if not isinstance(where, Place):
-            for path in recording.files:
+            named = [path for path in recording.files if self.choice.names(path)]
+            for path in sorted({*recording.files} - {*named}):
                 self._leave(path, *why_not("recording", where), "recording")
-            return []
+            return [self._unnamed(folder, path, name, "recording") for path in named]
         if not recording.files:
             return []
         first = replace(self._image(folder, recording.files[0], name, where, "recording"), scan=self.tables.scan(top))

@@ -10,7 +10,8 @@ How it works:
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
-4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, and
+4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, also of
+   those that have the format alone and no name of BIDS, and
    `sidecars_and_tables` looks through the sidecars, tables and surfaces beside them. No other file is opened.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
@@ -36,6 +37,7 @@ from tasks.preflight.tables import check_tables
 from tasks.preflight.texts import check_texts, only_readable
 from tasks.preflight.validator import check_validity
 from tasks.values.kinds import KINDS, Kind, kind_of
+from tasks.values.left_out import what_is
 from tasks.values.models import Dataset, Image, ShardSpec
 from tasks.values.preflight_rules import Checked, Finding, Findings, PreflightStopped, Statement
 
@@ -88,10 +90,13 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
 
 
 def shows_a_head(image: Image) -> bool:
-    """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy."""
+    """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy.
+
+    Of an image without a name of BIDS nobody can know.
+    """
     return (
         image.kind == "image"
-        and image.sub is not None
+        and (image.sub is not None or not image.suffix)
         and image.suffix not in _FACELESS_SUFFIXES
         and image.datatype not in _FACELESS_DATATYPES
     )
@@ -105,7 +110,8 @@ def headers_of(rows: Sequence[Image], source: Path) -> tuple[Finding, ...]:
     found = Findings()
     of_kind: dict[Kind, list[Image]] = {kind: [] for kind in KINDS}
     for row in rows:
-        of_kind[kind_of(row.path)].append(row)
+        kind = kind_of(row.path)
+        of_kind["recording" if kind == "other" and what_is(row.path) == "recording" else kind].append(row)
     check_headers(of_kind["image"], source, found)
     check_recordings(of_kind["recording"], source, found)
     check_beside([*of_kind["sidecar"], *of_kind["table"], *of_kind["other"]], source, found)
