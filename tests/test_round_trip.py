@@ -118,6 +118,7 @@ def derivatives(root: Path) -> Path:
         f"{stem}_hemi-L_space-fsnative_bold.func.gii": "<GIFTI/>", f"{stem}_desc-preproc_bold.nii.gz": IMAGE,
         f"{at}/sub-01/anat/sub-01_hemi-L_pial.surf.gii": "<GIFTI/>",
         f"{at}/sub-01/anat/sub-01_from-T1w_to-MNI_mode-image_xfm.h5": b"\x89HDF",
+        f"{at}/sub-01/func/sub-01_from-bold_to-T1w_mode-image_xfm.txt": "#Insight Transform File V1.0\n#Transform 0\n",
         f"{at}/tpl-MNI/tpl-MNI_T1w.nii.gz": IMAGE, f"{at}/tpl-MNI/tpl-MNI_T1w.json": {},
         f"{at}/derivatives/masks/sub-01/anat/sub-01_mask.nii": IMAGE,
         f"{at}/derivatives/masks/sub-01/anat/sub-01_mask.json": {},

@@ -47,7 +47,7 @@ from tasks.load.rows import NOBODYS, Place, place, place_all_the_same, place_of_
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.stimuli import left_out_stimuli
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
-from tasks.load.texts import NO_TEXT, TAKEN, TOO_LARGE, is_text, read_loose, read_text
+from tasks.load.texts import NO_TEXT, TAKEN, TOO_LARGE, TRANSFORMS, is_text, is_transform, read_loose, read_text
 from tasks.load.tree import (
     DESCRIPTION,
     RAW,
@@ -261,7 +261,8 @@ class _Loader:
         set_aside = self.sidecars.set_aside()
         for path, (folder, name, no_text) in self._rest.items():
             kind, wanted = kind_of(path), path in self.sidecars.used or self.choice.names(path)
-            found = place_of_other(folder, name, kind, no_text, wanted)
+            transform = name.suffix == "xfm" and name.extension in TRANSFORMS and is_transform(self.source / path)
+            found = place_of_other(folder, name, kind, no_text, wanted, looked_through=transform)
             if path in set_aside:
                 self._leave(path, "it cannot be read", name.kind)
             elif isinstance(found, str):

@@ -70,7 +70,9 @@ def place_all_the_same(folder: Folder, name: Name) -> Place:
     return _place(*_labels(folder), name)
 
 
-def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted: bool) -> Place | str:
+def place_of_other(
+    folder: Folder, name: Name, kind: Kind, no_text: str, wanted: bool, looked_through: bool = False
+) -> Place | str:
     """Return whose file this is, which is neither an image nor a recording, or the reason if it is no row.
 
     Args:
@@ -80,10 +82,11 @@ def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted:
         no_text: why it is no text, although its place and its name are those of one; empty for other files.
         wanted: whether it is a row whatever its name and format are, as `include` names it, or as its content is a part
             of another row.
+        looked_through: whether somebody has looked through it, whatever its format is.
     """
-    looked_through = kind in ("sidecar", "table")
+    by_kind = kind in ("sidecar", "table")
     if no_text:  # a shard takes it, or says that it is not here and how to fetch it
-        sound = looked_through and no_text in (TOO_LARGE, NOT_FETCHED, TAKEN)
+        sound = by_kind and no_text in (TOO_LARGE, NOT_FETCHED, TAKEN)
         return place_all_the_same(folder, name) if wanted or sound else no_text
     found = place(folder, name, kind)
     if wanted:
@@ -92,7 +95,7 @@ def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted:
         return NO_SUFFIX
     if isinstance(found, str):
         return CONTRADICTS if found == CONTRADICTION else NO_NAME
-    return found if looked_through or name.extension.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
+    return found if by_kind or looked_through or name.extension.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
 
 
 def _labels(folder: Folder) -> tuple[str | None, str | None]:

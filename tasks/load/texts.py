@@ -37,6 +37,15 @@ _START = 4 << 10  # bytes by which most files that are no text are known
 #: Base64 of data (a figure in a notebook, a picture in a style sheet): no word or number of people is as long.
 _DATA = re.compile(r"[A-Za-z0-9+/]{1000}|(?:[A-Za-z0-9+/]{60,76}\\?[\r]?(?:\n|\\n)){12}")
 
+TRANSFORMS = (".txt", ".mat")  # the extensions of transforms that may be text
+_TRANSFORM = 64 << 10  # bytes of a transform that is written as text: an affine one has a few hundred
+#: What a linear transform is written as: numbers (FSL), and the words that ITK has around them (ITK Software Guide,
+#: "Transform": the transform's class with the type and the dimensions of its numbers).
+_OF_TRANSFORMS = re.compile(
+    r"(?:[-+\d.,;\s]|e[-+]?\d|nan|inf|#Insight Transform File V\d|#Transform \d|(?:Fixed)?Parameters:"
+    r"|Transform: [A-Z][A-Za-z0-9]{0,40}Transform(?:Base)?_(?:double|float)_\d_\d)*"
+)
+
 
 def is_text(folder: Folder, name: str) -> bool:
     """Return whether a file is published as it is, judged by its place and name."""
@@ -83,3 +92,13 @@ def _is_of_letters(data: bytes) -> bool:
     except NotText:
         return False
     return not (_CONTROL.search(text) or _DATA.search(text))
+
+
+def is_transform(path: Path) -> bool:
+    """Return whether a file is a linear transform that is written as text: numbers, and nothing that says more."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_TRANSFORM + 1)
+        return 0 < len(data) <= _TRANSFORM and _OF_TRANSFORMS.fullmatch(decode(data)) is not None
+    except (OSError, NotText):
+        return False
