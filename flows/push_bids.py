@@ -125,8 +125,8 @@ def push_bids(
             sub-07/, *_T2w.nii.gz or /derivatives/old/. What is published already and is named here is a removal.
         include: Patterns of files that are published although exclude names them; although BIDS has no name for them
             or their format is not looked through, such as *.html: to name one is to say that you have looked; or
-            although they are hidden or in sourcedata, code or stimuli. What is hidden or there comes back only by a
-            pattern that names the folder.
+            although they are hidden, in sourcedata, or no text in code or stimuli (a stimulus: see that its licence
+            lets you). What is hidden or there comes back only by a pattern that names the folder.
         strip: Fields of sidecars and columns of tables that are left out of what is published, of the files themselves
             too. The source is not touched.
         allow: What would stop this push, and you lift. personal-data:name lifts the findings of that rule in that

@@ -18,8 +18,8 @@ from tasks.restore.wanted import Subset, wanted
 from tasks.runs.this_run import named_for_the_night
 from tasks.values.errors import PushError
 
-#: Shards that are fetched at the same time. Each thread holds about a megabyte; receiving, hashing and writing release
-#: the GIL.
+#: Groups of shards at the same time, and in each of them `tasks.restore.STREAMS` shards. A shard holds about a
+#: megabyte; receiving, hashing and writing release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=4))
 
 #: A list of texts that may stay empty. The form sends an empty list as nothing.

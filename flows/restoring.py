@@ -8,6 +8,7 @@ from time import monotonic
 from typing import cast
 from uuid import UUID
 
+from prefect import Task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
@@ -88,20 +89,21 @@ class Restoring:
         )
 
     def _restore(self) -> None:
-        texts = Outcome()
-        self.outcomes.append(texts)
-        self.steps.take(restore_texts, self.hub, self.remote.commit, self.into, quoted(self.wanted), quoted(texts))
-        for future in as_completed([self._submit(group) for group in groups(self.wanted.shards)]):
+        submitted = [self._submit(restore_texts, self.wanted)] if self.wanted.texts else []
+        submitted += [self._submit_group(group) for group in groups(self.wanted.shards)]
+        for future in as_completed(submitted):
             future.result()
             self._show()
 
-    def _submit(self, shards: tuple[WantedShard, ...]) -> PrefectFuture[Outcome]:
+    def _submit_group(self, shards: tuple[WantedShard, ...]) -> PrefectFuture[Outcome]:
+        name = Path(shards[0].path).stem
+        return self._submit(restore_group, shards, name if len(shards) == 1 else f"{name} and {len(shards) - 1} more")
+
+    def _submit(self, task: Task[..., Outcome], wanted: object, *label: str) -> PrefectFuture[Outcome]:
         outcome = Outcome()
         self.outcomes.append(outcome)
-        name = Path(shards[0].path).stem
-        label = name if len(shards) == 1 else f"{name} and {len(shards) - 1} more"
-        submit = cast(Callable[..., PrefectFuture[Outcome]], restore_group.submit)  # its overloads know no wait_for
-        arguments = self.hub, self.remote.commit, self.into, quoted(shards), quoted(outcome), label
+        submit = cast(Callable[..., PrefectFuture[Outcome]], task.submit)  # its overloads know no wait_for
+        arguments = self.hub, self.remote.commit, self.into, quoted(wanted), quoted(outcome), *label
         return submit(*arguments, wait_for=list(self.steps.last))
 
     def _show(self) -> None:

@@ -19,7 +19,7 @@ from tasks.load import EmptyDataset, load
 from tasks.record.published import Work
 from tasks.report.sentences import dry_run
 from tasks.values.errors import BadInput
-from tasks.values.left_out import CONTRADICTS, NO_NAME, NOT_LOOKED_THROUGH
+from tasks.values.left_out import BY_INCLUDE, CONTRADICTS, NO_NAME, NO_TEXT_THERE, NOT_LOOKED_THROUGH
 from tasks.values.models import Dataset, PublicationRecord
 from tasks.values.preflight_rules import Checked
 from tests import bids_examples as bids
@@ -44,7 +44,7 @@ def test_a_dataset_of_which_all_is_published_has_a_table_with_its_header_alone(t
 def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reason(tmp_path: Path) -> None:
     files: dict[str, object] = {
         "poster.pdf": b"%PDF",
-        "code/run.py": "print()",
+        "code/lib.so": b"\x7fELF\0\0\0",
         "sub-01/anat/foo.nii": b"12345",
         "sub-01/anat/sub-02_T1w.json": "{}",
         "sub-01/eeg/foo_eeg.vhdr": b"123",
@@ -53,10 +53,14 @@ def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reas
         "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"1",
     }
     assert rows_of(load(bids.one_subject(tmp_path, files))) == [
-        ("sub-01/anat/foo.nii", "5", "an image whose name is none of BIDS"),
-        ("sub-01/eeg/foo_eeg.vhdr", "3", "a recording whose name is none of BIDS"),
-        ("sub-01/meg/sub-02_task-x_meg.ds/a.meg4", "1", "a recording whose name and folder contradict each other"),
-        ("code/run.py", "7", "in code/"),
+        ("sub-01/anat/foo.nii", "5", f"an image whose name is none of BIDS; {BY_INCLUDE}"),
+        ("sub-01/eeg/foo_eeg.vhdr", "3", f"a recording whose name is none of BIDS; {BY_INCLUDE}"),
+        (
+            "sub-01/meg/sub-02_task-x_meg.ds/a.meg4",
+            "1",
+            f"a recording whose name and folder contradict each other; {BY_INCLUDE}",
+        ),
+        ("code/lib.so", "7", f"in code/: {NO_TEXT_THERE}"),
         ("poster.pdf", "4", NO_NAME),
         ("sub-01/anat/sub-02_T1w.json", "2", CONTRADICTS),
         ("sub-01/eeg/eeg.json", "3", NO_NAME),
@@ -229,7 +233,8 @@ def test_the_dry_run_counts_every_image_by_reason_and_folder_and_then_the_rest(t
     hub = Hub(Target("https://hub.example", "lab/some"), "")
     text = dry_run(hub, dataset, (), Work((), (), (), ()), PublicationRecord(), Checked())
 
-    assert "72 images:" in text and "| an image whose name is none of BIDS | sub-*/func/ | 12 |" in text
+    assert "72 images:" in text
+    assert f"| an image whose name is none of BIDS; {BY_INCLUDE} | sub-*/func/ | 12 |".replace("`", "'") in text
     assert all(f"| sub-*/anat/old{number}/ | 1 |" in text for number in range(60))
     reason = NO_NAME.replace("`", "'")
     assert "83 other files:" in text and f"| {reason} | 0 | 83 | 95 bytes |" in text

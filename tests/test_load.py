@@ -444,7 +444,6 @@ def test_folders_outside_the_dataset_proper_are_counted_and_not_indexed(tmp_path
     assert [i.path for i in dataset.images] == [image]
     assert dataset.left_out == {
         "in sourcedata/": 2,
-        "in code/": 1,
         "in stimuli/": 1,
         "hidden files and folders, such as .git": 3,
     }

@@ -11,7 +11,7 @@ from flows.find_work import nothing_fetched
 from tasks.bids.not_fetched import absent
 from tasks.load import load
 from tasks.plan import plan
-from tasks.values.left_out import CONTRADICTS, NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH
+from tasks.values.left_out import CONTRADICTS, NO_NAME, NO_SUFFIX, NO_TEXT_THERE, NOT_LOOKED_THROUGH
 from tasks.values.models import Dataset, Image, PublicationRecord
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Content, Link
@@ -101,6 +101,7 @@ def test_each_file_of_any_tree_is_one_of_row_text_and_left_out(
     files = {f"{folder}/{name}{ending}".lstrip("/"): content for (folder, name, ending), content in tree.items()}
     files = {path: content for path, content in files.items() if not path.endswith(described)}
     files = {path: "{}" if path.endswith((".json", ".tsv")) else content for path, content in files.items()}
+    files = {path: "0" if path.endswith(".bval") else content for path, content in files.items()}  # it may apply
     with tempfile.TemporaryDirectory() as folder:
         root = bids.one_subject(Path(folder), {"sub-09/anat/sub-09_T1w.nii.gz": IMAGE, **files})
         dataset = load(root, exclude, ["sub-09/", *include])
@@ -183,7 +184,7 @@ def test_a_sidecar_that_exclude_names_is_neither_a_row_nor_in_metadata(tmp_path:
     assert reasons(dataset) == {sidecar: "named by `exclude`", "dataset_description.json": "named by `exclude`"}
 
 
-def test_what_fmriprep_writes_is_published_but_its_reports_and_transforms(tmp_path: Path) -> None:
+def test_what_fmriprep_writes_is_published_but_its_reports_and_warps(tmp_path: Path) -> None:
     func, anat = f"{FMRIPREP}/func/sub-01_task-x", f"{FMRIPREP}/anat/sub-01"
     published: dict[str, Content] = {
         f"{func}_desc-confounds_timeseries.tsv": "csf\n0\n",
@@ -192,9 +193,9 @@ def test_what_fmriprep_writes_is_published_but_its_reports_and_transforms(tmp_pa
         f"{func}_space-fsLR_den-91k_bold.json": {},
         f"{func}_hemi-L_space-fsaverage5_bold.func.gii": "<GIFTI/>",
         f"{anat}_hemi-L_pial.surf.gii": "<GIFTI/>",
+        f"{anat}_from-T1w_to-fsnative_mode-image_xfm.txt": "#Insight Transform File V1.0",
     }
     left: dict[str, Content] = {
-        f"{anat}_from-T1w_to-fsnative_mode-image_xfm.txt": "#Insight Transform File V1.0",
         f"{anat}_from-MNI_to-T1w_mode-image_xfm.h5": b"\x89HDF",
         f"{FMRIPREP}/figures/sub-01_task-x_desc-carpetplot_bold.svg": "<svg/>",
         f"{FMRIPREP}/figures/sub-01_desc-about_T1w.html": "<html/>",
@@ -213,6 +214,7 @@ def test_what_fmriprep_writes_is_published_but_its_reports_and_transforms(tmp_pa
     kinds = {path.partition(".")[2]: row.kind for path, row in rows(dataset).items()}
     assert kinds == {
         "tsv": "table", "json": "sidecar", "dtseries.nii": "other", "func.gii": "other", "surf.gii": "other",
+        "txt": "other",
     }  # fmt: skip
     assert reasons(dataset) == {**dict.fromkeys(left, NOT_LOOKED_THROUGH), **dict.fromkeys(unnamed, NO_NAME)}
 
@@ -229,7 +231,7 @@ LEFT: dict[str, tuple[Content, str]] = {
     "sub-01/anat/sub-01_photo.jpg": (b"a face", NOT_LOOKED_THROUGH),
     "sub-01/eeg/sub-01_rest.edf": (b"0", NO_SUFFIX),
     "binary.txt": (b"\0\1\2", "not a text, against its name"),
-    "code/run.py": ("print()", "in code/"),
+    "code/lib.so": (b"\x7fELF\0", f"in code/: {NO_TEXT_THERE}"),
 }
 
 
@@ -329,3 +331,31 @@ def test_what_bidsignore_names_is_told_by_its_sort(tmp_path: Path) -> None:
         f"1 image, 1 file of recordings and 2 other files ({T1W}, sub-01/eeg/sub-01_eeg.edf)"
     )
     assert note("beside", "*.json\n!/*.json\n") == "1 file (sub-01/anat/sub-01_T1w.json)"
+
+
+ITK = (
+    "#Insight Transform File V1.0\n#Transform 0\nTransform: MatrixOffsetTransformBase_double_3_3\n"
+    "Parameters: 0.99 -1.2e-05 0 0 1 0 0 0 1 4.5 -6 7\nFixedParameters: 0 0 0\n"
+)
+FSL = "1  0  0  -12.5\n0  1  0  3e-07\n0  0  1  0\n0  0  0  1\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "is_row"),
+    [
+        ("_xfm.txt", ITK, True),
+        ("_xfm.mat", FSL, True),
+        ("_xfm.mat", b"MATLAB 5.0 MAT-file, written by jdoe\0", False),
+        ("_xfm.txt", ITK.replace("MatrixOffset", "Doe_"), False),
+        ("_xfm.txt", f"# by jdoe\n{FSL}", False),
+        ("_xfm.txt", b"", False),
+        ("_xfm.txt", Link("../../../../.git/annex/objects/a/b/MD5E-s9--0.txt/MD5E-s9--0.txt"), False),
+        ("_bold.txt", FSL, False),
+    ],
+)
+def test_a_transform_that_is_numbers_is_a_row_and_any_other_is_left_out(
+    tmp_path: Path, ending: str, content: Content, is_row: bool
+) -> None:
+    path = f"{FMRIPREP}/anat/sub-01_from-T1w_to-MNI_mode-image{ending}"
+    dataset = load(bids.one_subject(tmp_path, {path: content}))
+    assert (path in rows(dataset), reasons(dataset)) == (is_row, {} if is_row else {path: NOT_LOOKED_THROUGH})

@@ -472,9 +472,9 @@ def test_the_names_of_files_that_are_left_out_stand_in_their_table_without_what_
     people = [["participant_id", "name"], ["sub-01", "John Doe"]]
     files = {
         "participants.tsv": people,
-        "code/of_doe.py": "",
-        "code/me@lab.org": "",
-        "code/a@b.org/for-john_doe@b.org.py": "",
+        "notes/of_doe.py": "",
+        "notes/me@lab.org": "",
+        "notes/a@b.org/for-john_doe@b.org.py": "",
         "sub-01/20190724.pdf": "",
     }
     loaded = bids.one_subject(tmp_path, files)
@@ -482,9 +482,9 @@ def test_the_names_of_files_that_are_left_out_stand_in_their_table_without_what_
     assert not [one for one in found.stops if one.rule == "personal-path"]
     table = side_files(left)["bids/left_out.tsv"].decode()
     assert [line.split("\t")[0] for line in table.splitlines()[1:]] == [
-        "code/(address)",
-        "code/(address)/for-(name)_(address).py",
-        "code/of_(name).py",
+        "notes/(address)",
+        "notes/(address)/for-(name)_(address).py",
+        "notes/of_(name).py",
         "sub-01/(date).pdf",
     ]
 

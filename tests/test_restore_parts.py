@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Barrier
 from typing import Any, cast
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.remote import Remote
-from tasks.restore import Outcome, groups, restore_shard
+from tasks.restore import STREAMS, Outcome, _at_once, groups, restore_shard
 from tasks.restore.pages import NotOfOurs, read_struct
 from tasks.restore.target_folder import MEANWHILE, Into
 from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
@@ -311,3 +312,12 @@ def test_small_shards_are_restored_together_and_a_large_one_alone() -> None:
     sizes = [1, 1, 300 << 20, 1, *[1] * 200]
     shards = [WantedShard(str(number), size, ()) for number, size in enumerate(sizes)]
     assert [len(group) for group in groups(shards)] == [2, 1, 128, 73]
+
+
+def test_shards_of_a_group_are_restored_at_the_same_time() -> None:
+    together = Barrier(STREAMS, timeout=60)  # it breaks, and so does the test, where one waits for the other to end
+
+    def waits(number: int) -> None:
+        together.wait()
+
+    _at_once(waits, range(2 * STREAMS))

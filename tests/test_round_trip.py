@@ -22,7 +22,7 @@ from tasks.hub.client import Hub
 from tasks.restore import shard as shards_of
 from tasks.restore import target_folder
 from tasks.restore.target_folder import TEMPORARY
-from tests.bids_examples import IMAGE, Content, Image, description, two_sessions, write
+from tests.bids_examples import IMAGE, Content, Image, description, nifti, two_sessions, write
 from tests.counted_hub import CountedHub
 from tests.recorded_dataset import with_recordings
 from tests.way_back import RESTORE, back, files, publish
@@ -118,6 +118,7 @@ def derivatives(root: Path) -> Path:
         f"{stem}_hemi-L_space-fsnative_bold.func.gii": "<GIFTI/>", f"{stem}_desc-preproc_bold.nii.gz": IMAGE,
         f"{at}/sub-01/anat/sub-01_hemi-L_pial.surf.gii": "<GIFTI/>",
         f"{at}/sub-01/anat/sub-01_from-T1w_to-MNI_mode-image_xfm.h5": b"\x89HDF",
+        f"{at}/sub-01/func/sub-01_from-bold_to-T1w_mode-image_xfm.txt": "#Insight Transform File V1.0\n#Transform 0\n",
         f"{at}/tpl-MNI/tpl-MNI_T1w.nii.gz": IMAGE, f"{at}/tpl-MNI/tpl-MNI_T1w.json": {},
         f"{at}/derivatives/masks/sub-01/anat/sub-01_mask.nii": IMAGE,
         f"{at}/derivatives/masks/sub-01/anat/sub-01_mask.json": {},
@@ -167,19 +168,29 @@ def empty_and_large(root: Path) -> Path:
     })  # fmt: skip
 
 
-#: Files that are not published unless somebody names them, in the dataset of `outside`.
+#: Files of code and stimuli that are published, as they are texts, in the dataset of `outside`.
+LOOSE = {
+    "code/run.py": b"print()\n", "code/sub-01/analysis.m": b"%\n", "code/Makefile": b"all:\n", "code/empty.R": b"",
+    "code/table.csv": b"a,b\n1,2\n", "stimuli/words/list.txt": "Straße\n".encode(), "derivatives/p/code/p.sh": b"#!\n",
+}  # fmt: skip
+#: Files that are not published unless somebody names them, there too.
 NOT_NAMED = {
-    "code/run.py": b"print()\n", "code/sub-01/analysis.m": b"%\n", "stimuli/face.png": b"\x89PNG",
+    "stimuli/face.png": b"\x89PNG", "code/lib.so": b"\x7fELF\0",
     "sourcedata/sub-01/scan.dcm": b"DICM", ".heudiconv/info.tsv": b"x\n", ".DS_Store": b"\0",
     "sub-01/.anat.swp": b"\0", "sub-01/anat/notes.txt": b"a note\n", "sub-01/anat/sub-01_T1w.pdf": b"%PDF",
     "sub-01/anat/backup/T1w copy.json": b"{}", "docs/protocol.docx": b"PK", "sub-01/anat/sub-01_odd.gz": b"no gzip",
+    "sub-01/anat/T1w copy.nii.gz": nifti(IMAGE, True), "rejected/sub-01_T1w.nii": nifti(IMAGE, False),
+    "sub-01/anat/sub-02_T1w.nii": nifti(Image(2), False), "stimuli/brain.nii.gz": nifti(Image(3), True),
+    "sub-01/anat/sub-01_T1W.NII.GZ": nifti(Image(4), True), "pilot_eeg.vhdr": b"Brain Vision\r\n\0",
+    "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"MEG41CP\0", "sub-01/meg/sub-02_task-x_meg.ds/b": b"",
 }  # fmt: skip
 INCLUDED = ("code/", "stimuli/", "sourcedata/", ".heudiconv/", ".DS_Store", ".anat.swp", "*")
 
 
 def outside(root: Path) -> Path:
     """What lies around in a dataset: code, stimuli, source data, hidden files, and files that BIDS has no name for."""
-    return subject(root, {"sub-01/anat/sub-01_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {}, **NOT_NAMED})
+    named: dict[str, Content] = {"sub-01/anat/sub-01_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {}}
+    return subject(root, {**named, **LOOSE, **NOT_NAMED})
 
 
 def many_sidecars(root: Path, many: int = MANY) -> Path:

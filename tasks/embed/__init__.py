@@ -188,7 +188,7 @@ class _Checks:
 
 def _compressed(image: Image) -> bool:
     """Return whether a file has to be gzip by its name. Nothing is known of the formats of files that are `other`."""
-    return image.path.endswith(".gz") and image.kind != "other" and not in_recording_folder(image.path)
+    return image.path.lower().endswith(".gz") and image.kind != "other" and not in_recording_folder(image.path)
 
 
 def _require_gzip_as_named(image: Image, start: bytes) -> None:

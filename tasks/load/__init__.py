@@ -5,8 +5,9 @@ How it works:
 1. `tree` walks the folder once, sets aside hidden files, those outside of the dataset proper and what the operator
    excludes (`exclude_include`), and finds the roots of derivatives and nested datasets.
 2. `tables` reads participants, sessions and scans.
-3. `rows` says what each file is: an image, a recording, a file beside them (a sidecar, a table, ...), or something
-   that is not published as a row.
+3. `texts` reads the small files that are published as they are, those of `code` and `stimuli` among them. `rows` says
+   what any other file is: an image, a recording, a file beside them (a sidecar, a table, ...), or something that is not
+   published as a row.
 4. `sidecars` gives each of them its metadata by the inheritance principle; `annex` gives it its key, size and time.
 5. Every file is accounted for: it is a row, is carried as a text, or stands in `unpublished` with the reason. At the
    end all folders are listed once more. They must hold exactly the images and recordings that were accounted for.
@@ -18,7 +19,7 @@ root with a dot in its name, and reads a damaged sidecar as an empty one.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ from tasks.load.errors import (
     listed,
 )
 from tasks.load.exclude_include import Choice
-from tasks.load.rows import Place, place, place_of_other, why_not
+from tasks.load.rows import NOBODYS, Place, place, place_all_the_same, place_of_other, why_not
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
+from tasks.load.stimuli import left_out_stimuli
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
-from tasks.load.texts import TAKEN, is_text, read_text
+from tasks.load.texts import NO_TEXT, TAKEN, TOO_LARGE, TRANSFORMS, is_text, is_transform, read_loose, read_text
 from tasks.load.tree import (
     DESCRIPTION,
     RAW,
@@ -58,7 +60,7 @@ from tasks.load.tree import (
 )
 from tasks.values.format import number
 from tasks.values.kinds import Kind, counted, in_recording_folder, is_image, kind_of
-from tasks.values.left_out import What, by_kind, images_by_folder, in_order
+from tasks.values.left_out import NO_TEXT_THERE, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved
 
@@ -169,6 +171,7 @@ class _Loader:
         self.tables = Tables(source, self.folders)
         self.sidecars = Sidecars(source, self.tree.ignored)
         self.texts: dict[str, bytes] = {}
+        self.if_readable: set[str] = set()
         self.images: list[Image] = []
         self._ignored = frozenset(self.tree.ignored)
         self._pending: list[tuple[Folder, str, Name, Place, Kind]] = []
@@ -184,10 +187,12 @@ class _Loader:
         for folder in self.folders:
             for name in folder.files:
                 self._take(folder, name)
+            for name in folder.loose:
+                self._take_loose(folder, name)
         rows = [self._image(*pending) for pending in self._pending]
         for recording in self.tree.recordings:
             rows += self._parts(recording)
-        self.images = sorted(rows, key=lambda image: image.path)
+        self.images = sorted((*self.images, *rows), key=lambda image: image.path)
         self._take_the_rest()
         self.sidecars.require_sound()
         self._require_complete()
@@ -198,6 +203,7 @@ class _Loader:
             images=tuple(self.images),
             files=tuple(sorted(self.files, key=lambda file: file.path)),
             texts=self.texts,
+            if_readable=frozenset(self.if_readable),
             participants=tuple(self.tables.participants),
             sessions=tuple(self.tables.sessions),
             unpublished=in_order(self.left_out),
@@ -214,6 +220,8 @@ class _Loader:
             where = place(folder, parsed, kind)
             if isinstance(where, Place):
                 self._pending.append((folder, path, parsed, where, kind))
+            elif self.choice.names(path):
+                self.images.append(self._unnamed(folder, path, parsed, kind))
             else:
                 self._leave(path, *why_not(kind, where))
                 self._not_rows.add(path)
@@ -224,11 +232,25 @@ class _Loader:
         if path not in self.texts:
             self._rest[path] = folder, parsed, no_text
 
-    def _carry(self, path: str) -> str:
+    def _take_loose(self, folder: Folder, name: str) -> None:
+        """Take a file of `code` or `stimuli` that `include` does not name: a text, or a table too large to be one."""
+        path, kept_out = folder.below(name), folder.kept_out
+        assert kept_out is not None
+        why = self._carry(path, read_loose)
+        if not why:
+            self.if_readable.add(path)
+        elif why == TOO_LARGE and kind_of(path) == "table":
+            parsed = parse(path[len(folder.root.path) :].lstrip("/"))
+            self.files.append(self._file(folder, path, parsed, NOBODYS, "table"))
+        else:
+            reason = f"{kept_out.reason}: {NO_TEXT_THERE if why == NO_TEXT else why}"
+            self._leave(path, reason, kept_out.reason)
+
+    def _carry(self, path: str, read: Callable[[Path], bytes | str] = read_text) -> str:
         """Add a file to the texts, or return why it is not published as it is."""
         if is_reserved(path):
             return TAKEN
-        data = read_text(self.source / path)
+        data = read(self.source / path)
         if isinstance(data, str):
             return data
         self.texts[path] = data
@@ -239,7 +261,8 @@ class _Loader:
         set_aside = self.sidecars.set_aside()
         for path, (folder, name, no_text) in self._rest.items():
             kind, wanted = kind_of(path), path in self.sidecars.used or self.choice.names(path)
-            found = place_of_other(folder, name, kind, no_text, wanted)
+            transform = name.suffix == "xfm" and name.extension in TRANSFORMS and is_transform(self.source / path)
+            found = place_of_other(folder, name, kind, no_text, wanted, looked_through=transform)
             if path in set_aside:
                 self._leave(path, "it cannot be read", name.kind)
             elif isinstance(found, str):
@@ -262,6 +285,15 @@ class _Loader:
             kind=kind,
         )
 
+    def _unnamed(self, folder: Folder, path: str, name: Name, kind: Kind) -> Image:
+        """Return the row of an image or a recording that `include` names, and BIDS does not.
+
+        It has no datatype and no suffix, so it is in no config but that of all images or recordings; and nothing is
+        joined to it, since nobody can know what applies.
+        """
+        row = self._file(folder, path, name, place_all_the_same(folder, name), kind)
+        return replace(row, datatype=None, suffix="")
+
     def _leave(self, path: str, reason: str, kind: str, what: What | None = None) -> None:
         self.left_out.append(left_out(str(self.source), path, reason, kind, what))
 
@@ -271,9 +303,10 @@ class _Loader:
         name = parse(top[len(folder.root.path) :].lstrip("/"))
         where = place(folder, name, "recording")
         if not isinstance(where, Place):
-            for path in recording.files:
+            named = [path for path in recording.files if self.choice.names(path)]
+            for path in sorted({*recording.files} - {*named}):
                 self._leave(path, *why_not("recording", where), "recording")
-            return []
+            return [self._unnamed(folder, path, name, "recording") for path in named]
         if not recording.files:
             return []
         first = replace(self._image(folder, recording.files[0], name, where, "recording"), scan=self.tables.scan(top))
@@ -396,7 +429,7 @@ class _Loader:
                 f"Sidecars of which nobody can know which one is meant: {some_of(several)}. BIDS allows one at a "
                 "level; the images there have the metadata of neither."
             )
-        return notes
+        return notes + left_out_stimuli((image.events for image in self.images), self.left_out)
 
     def _empty(self) -> list[str]:
         """Return a sentence about files that are empty, which staging refuses, or none."""

@@ -6,8 +6,9 @@ a .gitignore (`!sub-01/` takes something out of the list again). `include` wins 
 What BIDS has no name for, and what is in a format that nobody looks through before publication, is published only if
 `include` names it, by a wildcard or not (`*.html`).
 
-What is not published by default (hidden files, `sourcedata`, `code`, `stimuli`) comes back only by a pattern that names
-it: `.heudiconv/`, `sourcedata/sub-01/`. A wildcard does not reach it, so that `*.nii.gz` publishes nothing of `.git`.
+What is not published by default (hidden files, `sourcedata`, and what is no text in `code` and `stimuli`) comes back
+only by a pattern that names it: `.heudiconv/`, `sourcedata/sub-01/`. A wildcard does not reach it, so that `*.nii.gz`
+publishes nothing of `.git`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from pathspec import GitIgnoreSpec
 from tasks.bids.ignored import Ignored, require_pattern
 
 #: Folders at a root that BIDS keeps out of the dataset proper (BIDS specification, "Source vs. raw vs. derived data").
-OUTSIDE = ("sourcedata", "code", "stimuli")
+SOURCEDATA = "sourcedata"
+OUTSIDE = (SOURCEDATA, "code", "stimuli")
 
 
 class Choice:

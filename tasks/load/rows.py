@@ -6,7 +6,7 @@ from tasks.bids.names import WORD, Name, folder_label
 from tasks.load.texts import NOT_FETCHED, TAKEN, TOO_LARGE
 from tasks.load.tree import Folder
 from tasks.values.kinds import IMAGE_EXTENSIONS, Kind
-from tasks.values.left_out import CONTRADICTS, NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH, what_is
+from tasks.values.left_out import BY_INCLUDE, CONTRADICTS, NO_NAME, NO_SUFFIX, NOT_LOOKED_THROUGH, what_is
 from tasks.values.models import ENTITIES
 
 UNNAMED = "without a BIDS name"
@@ -33,9 +33,13 @@ class Place:
     extra_entities: dict[str, str]
 
 
+#: Of a file that belongs to no subject and has no name of BIDS.
+NOBODYS = Place(None, None, {}, {})
+
+
 def why_not(kind: Kind, reason: str) -> tuple[str, str]:
     """Return why a file is no row, once for it and once for all of them, from a reason of `place`."""
-    return f"{_A[kind]} {_OF_ONE.get(reason, reason)}", f"{kind}s {reason}"
+    return f"{_A[kind]} {_OF_ONE.get(reason, reason)}; {BY_INCLUDE}", f"{kind}s {reason}"
 
 
 def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
@@ -61,7 +65,14 @@ def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
     return _place(sub, ses or folder_ses, name)
 
 
-def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted: bool) -> Place | str:
+def place_all_the_same(folder: Folder, name: Name) -> Place:
+    """Return whose file this is by its folders, where its name does not say it or says otherwise."""
+    return _place(*_labels(folder), name)
+
+
+def place_of_other(
+    folder: Folder, name: Name, kind: Kind, no_text: str, wanted: bool, looked_through: bool = False
+) -> Place | str:
     """Return whose file this is, which is neither an image nor a recording, or the reason if it is no row.
 
     Args:
@@ -71,19 +82,20 @@ def place_of_other(folder: Folder, name: Name, kind: Kind, no_text: str, wanted:
         no_text: why it is no text, although its place and its name are those of one; empty for other files.
         wanted: whether it is a row whatever its name and format are, as `include` names it, or as its content is a part
             of another row.
+        looked_through: whether somebody has looked through it, whatever its format is.
     """
-    looked_through = kind in ("sidecar", "table")
+    by_kind = kind in ("sidecar", "table")
     if no_text:  # a shard takes it, or says that it is not here and how to fetch it
-        sound = looked_through and no_text in (TOO_LARGE, NOT_FETCHED, TAKEN)
-        return _place(*_labels(folder), name) if wanted or sound else no_text
+        sound = by_kind and no_text in (TOO_LARGE, NOT_FETCHED, TAKEN)
+        return place_all_the_same(folder, name) if wanted or sound else no_text
     found = place(folder, name, kind)
     if wanted:
-        return found if isinstance(found, Place) else _place(*_labels(folder), name)
+        return found if isinstance(found, Place) else place_all_the_same(folder, name)
     if what_is(name.extension) == "recording":
         return NO_SUFFIX
     if isinstance(found, str):
         return CONTRADICTS if found == CONTRADICTION else NO_NAME
-    return found if looked_through or name.extension.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
+    return found if by_kind or looked_through or name.extension.endswith(LOOKED_THROUGH) else NOT_LOOKED_THROUGH
 
 
 def _labels(folder: Folder) -> tuple[str | None, str | None]:

@@ -2,8 +2,12 @@
 
 These are the files at a root (README, CHANGES, LICENSE, dataset_description.json, participants.tsv and .json,
 .bidsignore, root-level sidecars and tables) and those in `phenotype/` (BIDS specification, "Modality agnostic files").
+
+So are the texts in `code/` and `stimuli/`, whatever they are called: what a file is there, its bytes say. What is shown
+or played is none, nor is a text that has such data in it (a notebook with its figures): nobody looks through it.
 """
 
+import re
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched
@@ -18,6 +22,29 @@ TAKEN = "its place in the repo is taken by a file that a push writes"
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")
 _NAMES = ("README", "CHANGES", "LICENSE", "LICENCE", "COPYING", "CITATION", "AUTHORS", "NOTICE")
 _PHENOTYPE = "phenotype"
+
+NO_TEXT = "no text"
+#: What is shown, played or printed, also where it is written in letters alone.
+_SHOWN_OR_PLAYED = frozenset(
+    (".bmp", ".eps", ".gif", ".htm", ".html", ".jpeg", ".jpg", ".pdf", ".png", ".ps", ".rtf", ".svg", ".tif", ".tiff",
+     ".webp", ".aac", ".aiff", ".flac", ".m4a", ".mid", ".mp3", ".ogg", ".wav", ".wma", ".avi", ".mkv", ".mov", ".mp4",
+     ".mpeg", ".mpg", ".webm", ".wmv")
+)  # fmt: skip
+#: Control characters that stand in no text: all but tab, line ends, form feed, the end that DOS wrote, and escape,
+#: which begins the colours of a log.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x19\x1c-\x1f\x7f]")
+_START = 4 << 10  # bytes by which most files that are no text are known
+#: Base64 of data (a figure in a notebook, a picture in a style sheet): no word or number of people is as long.
+_DATA = re.compile(r"[A-Za-z0-9+/]{1000}|(?:[A-Za-z0-9+/]{60,76}\\?[\r]?(?:\n|\\n)){12}")
+
+TRANSFORMS = (".txt", ".mat")  # the extensions of transforms that may be text
+_TRANSFORM = 64 << 10  # bytes of a transform that is written as text: an affine one has a few hundred
+#: What a linear transform is written as: numbers (FSL), and the words that ITK has around them (ITK Software Guide,
+#: "Transform": the transform's class with the type and the dimensions of its numbers).
+_OF_TRANSFORMS = re.compile(
+    r"(?:[-+\d.,;\s]|e[-+]?\d|nan|inf|#Insight Transform File V\d|#Transform \d|(?:Fixed)?Parameters:"
+    r"|Transform: [A-Z][A-Za-z0-9]{0,40}Transform(?:Base)?_(?:double|float)_\d_\d)*"
+)
 
 
 def is_text(folder: Folder, name: str) -> bool:
@@ -41,3 +68,37 @@ def read_text(path: Path) -> bytes | str:
     except NotText:
         return "not a text, against its name"
     return data
+
+
+def read_loose(path: Path) -> bytes | str:
+    """Return the bytes of a text in `code` or `stimuli`, or why the file is not published as it is."""
+    if path.suffix.lower() in _SHOWN_OR_PLAYED:
+        return NO_TEXT
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_START)
+    except OSError:  # `read_text` says why
+        start = b""
+    if not _is_of_letters(start):
+        return NO_TEXT
+    data = read_text(path)
+    return data if isinstance(data, str) or _is_of_letters(data) else NO_TEXT
+
+
+def _is_of_letters(data: bytes) -> bool:
+    """Return whether a text has nothing in it that a person could not read: no control character, and no base64."""
+    try:
+        text = decode(data)
+    except NotText:
+        return False
+    return not (_CONTROL.search(text) or _DATA.search(text))
+
+
+def is_transform(path: Path) -> bool:
+    """Return whether a file is a linear transform that is written as text: numbers, and nothing that says more."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_TRANSFORM + 1)
+        return 0 < len(data) <= _TRANSFORM and _OF_TRANSFORMS.fullmatch(decode(data)) is not None
+    except (OSError, NotText):
+        return False

@@ -5,9 +5,12 @@ applies only within its own root. A root is a folder with a dataset_description.
 file is often forgotten, a folder with sub- folders in it is a root too, or else the folder directly below
 `derivatives/`.
 
-Some files are listed as left out and not indexed: those in folders that BIDS keeps out of the dataset proper
-(`sourcedata`, `code`, `stimuli`; BIDS specification, "Common principles"), hidden ones, and what the operator excludes.
+Some files are listed as left out and not indexed: those in `sourcedata`, hidden ones, and what the operator excludes.
 Names of hidden files, and of those in `sourcedata`, are not given: their folder stands for them, with a count.
+
+`code` and `stimuli` are no part of the dataset proper either (BIDS specification, "Source vs. raw vs. derived data"),
+but they belong to it. Their files are kept apart (`Folder.loose`): nothing in them applies to an image, and only texts
+are published. What `include` names there is indexed like any other file.
 
 What .bidsignore names is indexed like any other file, and noted: it silences the validator, and people publish those
 files. It has the rules of .gitignore, and is relative to its own root. It is a file of BIDS', and published itself.
@@ -24,7 +27,7 @@ from tasks.bids.ignored import Ignored
 from tasks.bids.text import decode
 from tasks.load.annex import content_size
 from tasks.load.errors import UnreadableFolder
-from tasks.load.exclude_include import OUTSIDE, Choice
+from tasks.load.exclude_include import OUTSIDE, SOURCEDATA, Choice
 from tasks.values.kinds import IMAGE_EXTENSIONS, is_image, recording_folder
 from tasks.values.left_out import LeftOut, What, is_recording, what_is
 
@@ -66,6 +69,8 @@ class KeptOut:
     hidden: bool = False
     unnamed: bool = False
     """Whether the folder stands for its files, which are not named."""
+    texts: bool = False
+    """Whether its texts are published all the same."""
 
 
 @dataclass(slots=True)
@@ -76,6 +81,8 @@ class Folder:
     root: Root
     parent: "Folder | None"
     files: list[str] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+    """Names of files of `code` and `stimuli` that are published if they are texts."""
     kept_out: KeptOut | None = None
 
     def below(self, name: str) -> str:
@@ -179,7 +186,8 @@ class _Walker:
         for name in folders:
             path = folder.below(name)
             kept_out = _kept_out(folder, name, at_root)
-            if kept_out is not None and kept_out is not folder.kept_out and not self.choice.reaches(path):
+            shut = kept_out is not None and kept_out is not folder.kept_out and not kept_out.texts
+            if kept_out and shut and not self.choice.reaches(path):
                 self._leave_all(kept_out)
             elif recording_folder(name) and not kept_out:
                 self.recordings.append(self._recording(folder, name, ignored))
@@ -197,12 +205,15 @@ class _Walker:
         self.choice.see(path)
         if hidden and not self.choice.brings_back(path, hidden=True):
             self._leave_unnamed(kept_out if kept_out and kept_out.unnamed else _hidden_in(folder.path), path)
-        elif kept_out and not hidden and not self.choice.brings_back(path, kept_out.hidden):
+        elif kept_out and not (hidden or kept_out.texts or self.choice.brings_back(path, kept_out.hidden)):
             self._leave_kept_out(kept_out, path)
         elif _is_not_utf8(path):
             self._leave(path, NOT_UTF8)
         elif self.choice.leaves_out(path):
             self._leave(path, EXCLUDED)
+        elif kept_out and kept_out.texts and not (hidden or self.choice.brings_back(path, kept_out.hidden)):
+            folder.loose.append(name)
+            self._note_ignored(path, ignored)
         else:
             folder.files.append(name)
             self._note_ignored(path, ignored)
@@ -316,7 +327,7 @@ def _kept_out(folder: Folder, name: str, at_root: bool) -> KeptOut | None:
     if name.startswith("."):
         return _hidden_in(path)
     if folder.kept_out is None and at_root and name in OUTSIDE:
-        return KeptOut(path, f"in {name}/", unnamed=name == "sourcedata")
+        return KeptOut(path, f"in {name}/", unnamed=name == SOURCEDATA, texts=name != SOURCEDATA)
     return folder.kept_out
 
 

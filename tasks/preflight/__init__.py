@@ -2,17 +2,20 @@
 
 How it works:
 
-1. `strip_fields` takes out the fields that the operator named. What is left would be published, and that is checked.
+1. `texts` leaves out what cannot be read of `code` and `stimuli`, and `strip_fields` takes out the fields that the
+   operator named. What is left would be published, and that is checked.
 2. `paths` looks through the names of files, `fields` through the sidecars, `description` through what is no field of
-   BIDS' in dataset_description.json, and `tables` through participants, sessions, scans, phenotype and events. The
+   BIDS' in dataset_description.json, `tables` through participants, sessions, scans, phenotype and events, and `texts`
+   through what is neither. The
    licence and the statement on faces are checked here. All of it is in memory after the load, so it is done in each
    run. What cannot be read cannot be checked (`readable`), so it is a finding too.
 3. `validator`, if it is asked for and installed, names the errors in the use of BIDS.
-4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, and
+4. `headers` reads the headers of the images that are about to be published, `recordings` those of recordings, also of
+   those that have the format alone and no name of BIDS, and
    `sidecars_and_tables` looks through the sidecars, tables and surfaces beside them. No other file is opened.
 
 Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
-see (a face, a name in a README) is for the operator to state. A finding never holds what was found.
+see (a face, most names in a README) is for the operator to state. A finding never holds what was found.
 """
 
 from collections.abc import Sequence
@@ -31,8 +34,10 @@ from tasks.preflight.recordings import check_recordings
 from tasks.preflight.sidecars_and_tables import check_beside
 from tasks.preflight.strip_fields import stripped
 from tasks.preflight.tables import check_tables
+from tasks.preflight.texts import check_texts, only_readable
 from tasks.preflight.validator import check_validity
 from tasks.values.kinds import KINDS, Kind, kind_of
+from tasks.values.left_out import what_is
 from tasks.values.models import Dataset, Image, ShardSpec
 from tasks.values.preflight_rules import Checked, Finding, Findings, PreflightStopped, Statement
 
@@ -60,7 +65,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
         BadInput: a field cannot be stripped.
         ValidatorMissing, ValidatorCrashed: the validator was asked for.
     """
-    loaded = dataset
+    loaded = only_readable(dataset)
     dataset, unstripped = stripped(loaded, statement.strip)
     found = Findings()
     check_paths(loaded, dataset, found)
@@ -68,6 +73,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
     check_fields(dataset, found)
     check_descriptions(dataset, found)
     check_tables(dataset, found)
+    check_texts(loaded, dataset, found)
     terms = licence(dataset.description.get("License"))
     if terms.identifier == UNKNOWN:
         found.add("licence-missing", "License", DESCRIPTION)
@@ -84,10 +90,13 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
 
 
 def shows_a_head(image: Image) -> bool:
-    """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy."""
+    """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy.
+
+    Of an image without a name of BIDS nobody can know.
+    """
     return (
         image.kind == "image"
-        and image.sub is not None
+        and (image.sub is not None or not image.suffix)
         and image.suffix not in _FACELESS_SUFFIXES
         and image.datatype not in _FACELESS_DATATYPES
     )
@@ -101,7 +110,8 @@ def headers_of(rows: Sequence[Image], source: Path) -> tuple[Finding, ...]:
     found = Findings()
     of_kind: dict[Kind, list[Image]] = {kind: [] for kind in KINDS}
     for row in rows:
-        of_kind[kind_of(row.path)].append(row)
+        kind = kind_of(row.path)
+        of_kind["recording" if kind == "other" and what_is(row.path) == "recording" else kind].append(row)
     check_headers(of_kind["image"], source, found)
     check_recordings(of_kind["recording"], source, found)
     check_beside([*of_kind["sidecar"], *of_kind["table"], *of_kind["other"]], source, found)

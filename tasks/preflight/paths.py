@@ -94,14 +94,23 @@ def _is_a_day(digits: str) -> bool:
 
 def _names_of(dataset: Dataset) -> frozenset[str]:
     """Return the names of people that participants.tsv holds, in small letters: each word, and all of them together."""
+    words = {word for name in _people(dataset) for word in name}
+    return full_names_of(dataset) | {word for word in words if len(word) >= SHORTEST}
+
+
+def full_names_of(dataset: Dataset) -> frozenset[str]:
+    """Return the names of people that participants.tsv holds, in small letters: `johndoe` and `doejohn`."""
+    full = {"".join(words) for name in _people(dataset) if len(name) > 1 for words in (name, reversed(name))}
+    return frozenset(name for name in full if len(name) >= SHORTEST)
+
+
+def _people(dataset: Dataset) -> Iterator[list[str]]:
+    """Yield the words of each name that participants.tsv holds, in small letters."""
     rows: Sequence[Row] = dataset.participants
     rows = rows or rows_of(PARTICIPANTS, dataset.texts.get(PARTICIPANTS, b"")) or ()
     columns = [column for column in (rows[0] if rows else ()) if plain(column) in NAMES]
-    names: set[str] = set()
     for row in rows if columns else ():
-        words = [plain(word) for column in columns for word in _spoken(row.get(column))]
-        names.update(words, ("".join(words), "".join(reversed(words))))
-    return frozenset(name for name in names if len(name) >= SHORTEST)
+        yield [plain(word) for column in columns for word in _spoken(row.get(column))]
 
 
 def _spoken(value: str | None) -> list[str]:

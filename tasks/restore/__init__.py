@@ -10,10 +10,13 @@ does not answer, and a disk that is full; the next run goes on from there.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -33,8 +36,11 @@ from tasks.values.models import ImageContent, ListedFile, Listing
 
 GROUP_BYTES = 256 << 20  # bytes of the files that one task run restores: what is shown as done at once
 GROUP_SHARDS = 128
+#: Shards of a task run that are restored at the same time. While one waits for the disk, the other receives.
+STREAMS = 2
 
 Say = Callable[[str], None]
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -151,9 +157,24 @@ def restore_group(
         Transient: the Hub does not answer.
         DiskFull: the disk is full.
     """
-    for shard in shards:
-        retry_while_busy(partial(restore_shard, hub, commit, into, shard, outcome), get_run_logger().warning)
+    say = get_run_logger().warning
+
+    def restored(shard: WantedShard) -> None:
+        retry_while_busy(partial(restore_shard, hub, commit, into, shard, outcome), say)
+
+    _at_once(restored, shards)
     return outcome
+
+
+def _at_once(work: Callable[[Item], None], items: Iterable[Item]) -> None:
+    """Do the work of several items at the same time. After an error those that have begun end, and no other begins."""
+    with ThreadPoolExecutor(STREAMS) as pool:
+        futures = [pool.submit(copy_context().run, work, item) for item in items]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def restore_shard(hub: Hub, commit: str, into: Into, shard: WantedShard, outcome: Outcome) -> None:
@@ -194,11 +215,14 @@ def _row(remote: RemoteShard, file: ImageContent, outcome: Outcome) -> Row | Non
 @task(name="restore-texts", task_run_name="restore the texts", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
 def restore_texts(hub: Hub, commit: str, into: Into, wanted: Wanted, outcome: Outcome) -> Outcome:
     """Restore the dataset's own texts. Arguments and errors are those of `restore_group`."""
-    for path, listed in wanted.texts.items():
+    say = get_run_logger().warning
+
+    def restored(path: str) -> None:
         if not outcome.knows(path):
             with outcome.naming(path):
-                work = partial(restore_text, hub, commit, into, path, listed, outcome)
-                retry_while_busy(work, get_run_logger().warning)
+                retry_while_busy(partial(restore_text, hub, commit, into, path, wanted.texts[path], outcome), say)
+
+    _at_once(restored, wanted.texts)
     into.flush(wanted.texts)
     return outcome
 

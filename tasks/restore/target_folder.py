@@ -43,7 +43,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 #: What the system says where a file system has no hard links, as on a USB stick.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
-TOGETHER = 32  # files that wait for each other: each holds two of the 256 or more files that a process may have open
+TOGETHER = 16  # files that wait for each other: each holds two of the 256 or more files that a process may have open
 TOGETHER_BYTES = 8 << 20  # bytes of files that wait for each other: a larger file is worth a flush of its own
 FLUSHES = 16  # flushes at the same time
 

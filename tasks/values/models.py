@@ -136,6 +136,10 @@ class Dataset:
     """The other files that are rows, sorted by path: sidecars, tables, and more. None of the texts is among them."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     """The dataset's own small files, published as they are under `bids/`: path in the dataset -> bytes."""
+    if_readable: frozenset[str] = frozenset()
+    """The texts of `code` and `stimuli` that nobody has named: one that cannot be read as what its name says is left
+    out, and stops nothing.
+    """
     participants: tuple[Mapping[str, str | None], ...] = ()
     sessions: tuple[Mapping[str, str | None], ...] = ()
     unpublished: tuple[LeftOut, ...] = ()

@@ -22,6 +22,7 @@ Stop = Literal[
     "date",
     "age-over-89",
     "personal-path",
+    "personal-text",
     "licence-missing",
     "licence-unknown",
     "unreadable",
@@ -31,7 +32,7 @@ Stop = Literal[
     "defacing",
     "bids-validity",
 ]
-Warn = Literal["institution", "device", "free-text", "header-text", "header-extension"]
+Warn = Literal["institution", "device", "free-text", "address", "header-text", "header-extension"]
 RuleName = Stop | Warn
 
 SHOWN = 5  # files that a finding names: enough to see the pattern
@@ -79,6 +80,12 @@ RULES: dict[RuleName, Rule] = {
         "dates, e-mail addresses and names of people in the names of files and folders",
         "Rename them, in tables too; strip does not reach the names of files.",
         f"{_HIPAA}(A), (C) and (F)",
+    ),
+    "personal-text": Rule(
+        "full names that participants.tsv gives people, private keys and tokens in scripts and other texts",
+        "Take them out; a key or token that was in a shared folder is better revoked. strip does not reach such texts: "
+        "name the file in exclude to leave it out.",
+        f"{_HIPAA}(A)",
     ),
     "licence-missing": Rule(
         "no licence",
@@ -132,6 +139,11 @@ RULES: dict[RuleName, Rule] = {
         "free text that people typed at the scanner: it may hold names",
         "Look at it; name the field in strip if it does.",
         f"{_DICOM}, option Clean Descriptors",
+    ),
+    "address": Rule(
+        "e-mail addresses and home folders with users' names in the texts of code and stimuli",
+        "Look at them; name the file in exclude if they are nobody's business.",
+        f"{_HIPAA}(F)",
     ),
     "header-text": Rule(
         "free text in NIfTI headers and in the metadata of surfaces: it may hold names",
