@@ -22,10 +22,10 @@ from deployments.commands import bids_push
 from deployments.local_stack import REPO
 from flows.restore_bids import restore_bids
 from tasks.disk.staging import Staging, Target
+from tasks.hub import remote_file
 from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.record.remote import RECORD, read_remote
-from tasks.restore import shard as shards_of
 from tasks.restore.target_folder import TEMPORARY
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
@@ -133,7 +133,7 @@ def test_of_a_large_shard_only_what_is_missing_is_fetched(hub: Hub, server: Coun
     since = len(server.asked())
     assert name_of(restore(hub, into)) == "Restored"
     size = (bids / gone.relative_to(into)).stat().st_size
-    assert size <= fetched(server, since) <= size + shards_of.TAIL
+    assert size <= fetched(server, since) <= size + remote_file.TAIL
     assert files(into) == published_of(bids)
 
 

@@ -5,25 +5,21 @@ files that are not in it come in streams, one for all that follow each other. So
 costs nothing, and no file is ever in memory whole.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.hub.client import Hub
+from tasks.hub.remote_file import RemoteFile
 from tasks.restore.pages import ENDING, NotOfOurs, Page, footer_size, pages
 from tasks.restore.wanted import WantedShard
 from tasks.values.kinds import KINDS, Kind
 
-TAIL = 512 << 10  # bytes at the end of a shard that are fetched first: more than the footer and the texts of a session
-BLOCK = 256 << 10  # bytes that are fetched at least where more is needed before the end
-MOST = 64 << 20  # bytes that are ever read into memory at once; no footer or column of texts of ours comes near
 GAP = 64 << 10  # bytes between two files that are rather fetched than asked around: a request takes longer
 IMAGE_BYTES, OTHER_BYTES = ("nifti", "bytes"), ("content",)
 #: The columns that hold the files' bytes, by the kind of the row. A shard of layout 1 has images alone, and no kinds.
@@ -75,7 +71,7 @@ class RemoteShard:
     def _rows(self) -> dict[str, Row]:
         size = footer_size(self.read(self.shard.size - ENDING, ENDING))
         footer = self.read(self.shard.size - ENDING - size, size)
-        with pq.ParquetFile(pa.PythonFile(_File(self), mode="r")) as parquet:
+        with pq.ParquetFile(pa.PythonFile(self._file, mode="r")) as parquet:
             layout_1 = "kind" not in parquet.schema_arrow.names
             lengths = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
             table = parquet.read(["path", "size", "sha256", *([] if layout_1 else ["kind"])], use_threads=False)
@@ -107,13 +103,10 @@ class RemoteShard:
         Raises:
             NotOfOurs: the shard has no such part, or nothing of ours is as large.
         """
-        if start < 0 or size < 0 or start + size > self.shard.size or size > MOST:
-            raise NotOfOurs("it names a part of itself that it does not have")
-        if start >= self._tail_start:
-            begin = start - self._tail_start
-            return self._tail[begin : begin + size]
-        least = min(max(size, BLOCK), self.shard.size - start)
-        return b"".join(self.hub.stream(self.shard.path, self.commit, start, least))[:size]
+        try:
+            return self._file.part(start, size)
+        except ValueError as error:
+            raise NotOfOurs(str(error)) from error
 
     def contents(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Iterator[bytes | memoryview]]]:
         """Yield rows, each with its file's bytes as they come. The bytes of one end where the next one is asked for.
@@ -126,9 +119,9 @@ class RemoteShard:
         if any(row.start < 0 or row.size < 0 or row.stop > self.shard.size for row in ordered):
             raise NotOfOurs("it says of a file that it is outside of the shard")
         for row in ordered:
-            if row.start >= self._tail_start:
+            if row.start >= self._file.tail_start:
                 yield row, iter([self.read(row.start, row.size)])
-        for run in _runs([row for row in ordered if row.start < self._tail_start]):
+        for run in _runs([row for row in ordered if row.start < self._file.tail_start]):
             start, stop = run[0].start, max(row.stop for row in run)
             if start == stop:  # no byte to ask for
                 yield from ((row, iter(())) for row in run)
@@ -137,16 +130,9 @@ class RemoteShard:
                 stream = _Stream(chunks, start)
                 yield from ((row, stream.part(row.start, row.stop)) for row in run)
 
-    @property
-    def _tail_start(self) -> int:
-        return max(self.shard.size - TAIL, 0)
-
     @cached_property
-    def _tail(self) -> bytes:
-        if not self.shard.size:
-            return b""
-        start = self._tail_start
-        return b"".join(self.hub.stream(self.shard.path, self.commit, start, self.shard.size - start))
+    def _file(self) -> RemoteFile:
+        return RemoteFile(self.hub, self.shard.path, self.shard.size, self.commit)
 
 
 def _single(group: Sequence[Page]) -> Iterator[Page]:
@@ -194,41 +180,3 @@ class _Stream:
 
     def _ended(self) -> bytes:
         raise NotOfOurs("it ends before its last file")
-
-
-class _File(io.RawIOBase):
-    """A shard as pyarrow reads a file."""
-
-    def __init__(self, shard: RemoteShard) -> None:
-        self._shard = shard
-        self._at = 0
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """It can be read from anywhere."""
-        return True
-
-    def tell(self) -> int:
-        """The position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._shard.shard.size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """Read from the position on."""
-        left = max(self._shard.shard.size - self._at, 0)
-        found = self._shard.read(self._at, left if size < 0 else min(size, left))
-        self._at += len(found)
-        return found
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into a buffer."""
-        found = self.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
