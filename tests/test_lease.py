@@ -483,7 +483,7 @@ def test_a_target_is_held_with_a_lease_that_is_renewed_and_given_back(
 
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the clock said. A look takes a second, and none passes between two, so the last one is the count of looks."""
+    """What the clock said: a look takes a second, and none passes between two, so the last time counts the looks."""
     looked: list[float] = []
 
     def now() -> float:
