@@ -48,6 +48,8 @@ class Guards:
 
 #: Tests of the lease that wait for seconds, or start processes: they guard `holding`, which mutmut leaves alone.
 SLOW_LEASES = ("test_a_renewed_lease", "own_process", "killed_on", "another_machine")
+#: Tests of the rounds over many nights or shards: a mutant would have them search for its smallest case.
+LONG_ROUNDS = ("whatever_comes_goes", "without_reading_everything", "hundred_thousand")
 GUARDS = {
     "cleanup": Guards(["tests/test_cleanup.py"], "not real_hub"),
     "staging": Guards(["tests/test_staging.py"]),
@@ -67,7 +69,7 @@ GUARDS = {
     "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"], servers=True),
     "other_files": Guards(["tests/test_commit.py"]),
     "failed_shards": Guards(["tests/test_failed_shards.py"]),
-    "sample_rounds": Guards(["tests/test_sample_rounds.py"]),
+    "sample_rounds": Guards(["tests/test_sample_rounds.py"], f"not ({' or '.join(LONG_ROUNDS)})"),
     "accepted": Guards(["tests/test_accepted.py"]),
     "newest_head": Guards(["tests/test_newest_head.py"]),
 }
