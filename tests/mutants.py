@@ -64,7 +64,7 @@ GUARDS = {
     "evidence": Guards(["tests/test_evidence.py"]),
     "approve": Guards(["tests/test_approve.py"], servers=True),
     "lease": Guards(["tests/test_lease.py"], f"not ({' or '.join(SLOW_LEASES)})", servers=True),
-    "verify": Guards(["tests/test_verify.py"], servers=True),
+    "verify": Guards(["tests/test_verify_listing.py", "tests/test_verify.py"], servers=True),
     "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"], servers=True),
     "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"], servers=True),
     "other_files": Guards(["tests/test_commit.py"]),
