@@ -47,7 +47,14 @@ class Guards:
 
 
 #: Tests of the lease that wait for seconds, or start processes: they guard `holding`, which mutmut leaves alone.
-SLOW_LEASES = ("test_a_renewed_lease", "own_process", "killed_on", "another_machine")
+SLOW_LEASES = (
+    "test_a_renewed_lease",
+    "own_process",
+    "whose_process",
+    "about_to_let_go",
+    "killed_on",
+    "another_machine",
+)
 #: Tests of the rounds over many nights or shards: a mutant would have them search for its smallest case.
 LONG_ROUNDS = ("whatever_comes_goes", "without_reading_everything", "hundred_thousand")
 GUARDS = {

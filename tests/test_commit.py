@@ -3,18 +3,21 @@
 What it does on a Hub is in `tests/test_fencing.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
-from huggingface_hub import CommitOperationDelete
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub.utils.sha import git_hash
 
 from tasks.commit import overtaken
-from tasks.commit.batch import Batch
+from tasks.commit.batch import Batch, landed
 from tasks.commit.other_files import Besides, as_recorded, holds, outdated
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
 from tasks.record.record_files import WHOLE
-from tasks.record.remote import RECORD, Remote
+from tasks.record.remote import CARD, INDEX, RECORD, Remote
 from tasks.record.removals import as_file
 from tasks.report.evidence import RemovalPlan
 from tasks.values.models import (
@@ -24,7 +27,6 @@ from tasks.values.models import (
     PublicationRecord,
     PublishedShard,
     PublishedText,
-    git_hash,
 )
 
 DATASET = DatasetIdentity(name="Aphasia", subjects=2, images=4, size=100)
@@ -294,3 +296,130 @@ def test_a_damaged_record_is_written_anew_however_large(why: str) -> None:
         before = replace(before, damaged=("line 1: it cannot be read",))
     change = batch(of, line(A)).record(before)
     assert change.written == {RECORD: change.record.dump()}
+
+
+# Whether all of it is there, so that only the commit's answer was lost.
+
+
+class Lists(Hub):
+    """A Hub that lists these files at the commit, and is asked for nothing else."""
+
+    def __init__(self, files: Mapping[str, ListedFile]) -> None:
+        super().__init__(Target("http://nobody-is-asked.invalid", "lab/data"), "a token")
+        self.__dict__["files"] = files
+
+    def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
+        assert commit == COMMIT
+        return {path: self.__dict__["files"][path] for path in paths if path in self.__dict__["files"]}
+
+
+SENT = line(C)
+#: A commit that publishes a shard and a text, removes a shard, and forgets a line of another one and of a text.
+SENDS = batch(besides(README=b"new"), SENT, deleted=(A,), forget=(B, CHANGES))
+AFTER = remote(PublicationRecord().updated([SENT], (), as_recorded({README: b"new"}), DATASET))
+FILES: dict[str, ListedFile] = {
+    C: ListedFile(C, SENT.size, SENT.sha256),
+    README: ListedFile(README, 3, None, git_hash(b"new")),
+    **{path: ListedFile(path, 1, None, "0" * 40) for path in (RECORD, INDEX, CARD)},
+}
+
+
+def test_a_commit_of_which_everything_is_there_has_landed_whatever_else_is_there() -> None:
+    assert landed(Lists(FILES), AFTER, SENDS)
+    more = AFTER.record.updated([line("data/sub-d/sub-d.parquet")], (), as_recorded({"bids/x": b""}))
+    assert landed(Lists({**FILES, "notes.md": FILES[CARD]}), remote(more), SENDS)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(AFTER.record.updated([line(C, 2)]), id="another line of the shard"),
+        pytest.param(AFTER.record.updated(remove=[C]), id="no line of the shard"),
+        pytest.param(AFTER.record.updated(texts=as_recorded({README: b"old"})), id="another line of the text"),
+        pytest.param(AFTER.record.updated(remove=[README]), id="no line of the text"),
+        pytest.param(AFTER.record.updated([line(A)]), id="the line of the removed shard"),
+        pytest.param(AFTER.record.updated([line(B)]), id="the line of the forgotten shard"),
+        pytest.param(AFTER.record.updated(texts=as_recorded({CHANGES: b""})), id="the line of the forgotten text"),
+        pytest.param(AFTER.record.updated(dataset=OTHER), id="another dataset"),
+        pytest.param(AFTER.record.model_copy(update={"dataset": None}), id="no dataset"),
+    ],
+)
+def test_a_commit_has_not_landed_while_the_record_says_anything_else_than_it_was_to(found: PublicationRecord) -> None:
+    assert not landed(Lists(FILES), remote(found), SENDS)
+
+
+@pytest.mark.parametrize("path", [C, README, RECORD, INDEX, CARD])
+def test_a_commit_has_not_landed_while_a_file_of_it_is_missing(path: str) -> None:
+    assert not landed(Lists({one: file for one, file in FILES.items() if one != path}), AFTER, SENDS)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(ListedFile(C, SENT.size + 1, SENT.sha256), id="a shard of another size"),
+        pytest.param(ListedFile(C, SENT.size, "9" * 64), id="a shard with other bytes"),
+        pytest.param(ListedFile(C, SENT.size, None, "0" * 40), id="a shard in git itself"),
+        pytest.param(ListedFile(README, 3, None, git_hash(b"old")), id="a text with other bytes"),
+        pytest.param(ListedFile(A, 1, line(A).sha256), id="the file that was to be removed"),
+    ],
+)
+def test_a_commit_has_not_landed_while_a_file_is_not_as_it_was_to_be(file: ListedFile) -> None:
+    assert not landed(Lists({**FILES, file.path: file}), AFTER, SENDS)
+
+
+def test_a_commit_has_landed_only_with_a_card_that_says_what_its_own_would() -> None:
+    edited = replace(AFTER, card="1 shards\nedited\n")
+    assert not landed(Lists(FILES), edited, SENDS)
+    assert not landed(Lists(FILES), replace(AFTER, card=None), SENDS)
+
+    def keeps_the_rest(record: PublicationRecord, existing: str | None) -> str:
+        return f"{len(record.shards)} shards\n" + (existing or "").partition("\n")[2]
+
+    assert landed(Lists(FILES), edited, replace(SENDS, besides=replace(SENDS.besides, card_of=keeps_the_rest)))
+    alike = replace(SENDS.besides, same_card=lambda made, existing: made[:8] == (existing or "")[:8])
+    assert landed(Lists(FILES), edited, replace(SENDS, besides=alike))
+
+
+def test_a_commit_that_mends_the_record_has_landed_once_no_line_is_damaged() -> None:
+    mends = replace(SENDS, besides=replace(SENDS.besides, record=True))
+    damaged = replace(AFTER, damaged=("line 1: it cannot be read",))
+    assert landed(Lists(FILES), AFTER, mends) and not landed(Lists(FILES), damaged, mends)
+    assert landed(Lists(FILES), damaged, SENDS)  # it was not to mend anything
+
+
+def test_a_commit_of_the_record_and_the_card_alone_has_landed_once_they_are_there() -> None:
+    alone = {path: FILES[path] for path in (RECORD, INDEX, CARD)}
+    assert landed(Lists(alone), remote(PublicationRecord()), batch(Besides(card_of, {})))
+
+
+def test_a_commit_that_names_no_dataset_has_landed_whichever_the_record_names() -> None:
+    nameless = replace(SENDS, besides=replace(SENDS.besides, dataset=None))
+    assert landed(Lists(FILES), AFTER, nameless)
+
+
+# What is taken up of a plan.
+
+
+def test_of_a_plan_only_what_nobody_else_has_changed_is_sent_and_recorded() -> None:
+    sent = [CommitOperationAdd(path, b"") for path in (A, B)]
+    of = replace(besides(README=b"1", CHANGES=b"2"), lost={C: line(C).sha256})
+    before = remote(record_of(line(C)))
+    one = Batch.of(Lists({}), before, [line(A), line(B)], sent, of, frozenset([A, README, C]))
+    assert (one.shards, one.sent, one.texts) == ((line(B),), (sent[1],), {CHANGES: b"2"})
+    assert one.forget == one.removed == one.deletions == ()
+
+
+def test_a_line_of_the_record_is_dropped_only_where_it_is_as_planned_and_stands_for_no_file() -> None:
+    of = replace(besides(), lost={A: line(A).sha256, B: line(B).sha256, C: "9" * 64, README: "8" * 64, "no/line": ""})
+    lost_text = as_recorded({CHANGES: b"1"})[0]
+    of = replace(of, lost={**of.lost, CHANGES: lost_text.sha256})
+    before = remote(record_of(line(A), line(B), line(C), README=b"1", CHANGES=b"1"))
+    there = {B: ListedFile(B, 1, line(B).sha256)}
+    assert Batch.of(Lists(there), before, [], [], of, frozenset()).forget == (A, CHANGES)
+
+
+def test_what_a_person_approved_to_be_removed_leaves_with_its_line() -> None:
+    before = remote(record_of(line(A), line(B)))
+    of = replace(besides(), remove=RemovalPlan(commit=COMMIT, shards={A: as_file(line(A))}))
+    one = Batch.of(Lists({}), before, [], [], of, frozenset())
+    assert one.forget == one.removed == (A,)

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 import pytest
+from huggingface_hub.utils.sha import git_hash
 
 from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.report.evidence import ShardCheck, VerificationReport
-from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, git_hash
+from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard
 from tasks.verify import Reading, verify
 
 COMMIT = "c" * 40
