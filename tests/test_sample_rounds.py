@@ -185,6 +185,17 @@ def test_a_file_that_tells_of_a_night_that_has_not_been_is_damaged(tmp_path: Pat
         assert bool(read_round(path, 7, NOW)[1]) is (told > last)
 
 
+def test_another_number_of_nights_counts_from_the_night_in_which_it_was_first_asked_for() -> None:
+    shards = [shard(number) for number in range(60)]
+    kept = Round(NOW, 100, night=50, agreed=3, read={key(one): 1 + number for number, one in enumerate(shards[:50])})
+    tonight = kept.begun(shards, 30, NOW)
+    assert (tonight.night, tonight.nights, tonight.agreed) == (51, 30, 51)
+    assert tonight.choose(shards, (), 1) == shards[:2]  # two a night are all of them in thirty
+    for night in (52, 53):
+        tonight = tonight.begun(shards, 30, NOW)
+        assert (tonight.night, tonight.nights, tonight.agreed) == (night, 30, 51)
+
+
 @pytest.mark.parametrize("night", [0, 10])
 def test_what_no_night_has_seen_yet_is_read_back_before_what_was_read_last(night: int) -> None:
     """A cleanup reads some back in no night of its own."""
