@@ -406,7 +406,7 @@ def test_of_a_plan_only_what_nobody_else_has_changed_is_sent_and_recorded() -> N
     before = remote(record_of(line(C)))
     one = Batch.of(Lists({}), before, [line(A), line(B)], sent, of, frozenset([A, README, C]))
     assert (one.shards, one.sent, one.texts) == ((line(B),), (sent[1],), {CHANGES: b"2"})
-    assert one.forget == one.removed == one.deletions == ()
+    assert not one.forget and not one.deletions
     assert one.besides == of  # what has landed is judged by all of the plan
 
 
