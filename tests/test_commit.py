@@ -149,7 +149,7 @@ def test_where_everything_is_as_it_should_be_there_is_nothing_to_do() -> None:
         {"card_of": lambda record, existing: "another card"},
         {"same_card": lambda card, existing: False},
     ],
-    ids=str,
+    ids=["a text", "a removal", "a lost line", "the record", "a changed text", "a new text", "a card", "no same card"],
 )
 def test_each_thing_that_is_to_be_brought_is_something_to_do(changed: dict[str, object]) -> None:
     assert replace(NOTHING, **changed).any(THERE) is True  # type: ignore[arg-type]
