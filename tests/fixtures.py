@@ -176,6 +176,7 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BIDS dataset of six sessions, which no test may change. The first tester makes it, for all of them."""
     temporary = tmp_path_factory.getbasetemp()
     common = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
+    common = HOME if STANDS else common  # for many runs, one after the other
     folder = common / "bids" / "ds004884"
     with FileLock(common / "bids.lock"):
         if not folder.exists():

@@ -47,7 +47,16 @@ class Guards:
 
 
 #: Tests of the lease that wait for seconds, or start processes: they guard `holding`, which mutmut leaves alone.
-SLOW_LEASES = ("test_a_renewed_lease", "own_process", "killed_on", "another_machine")
+SLOW_LEASES = (
+    "test_a_renewed_lease",
+    "own_process",
+    "whose_process",
+    "about_to_let_go",
+    "killed_on",
+    "another_machine",
+)
+#: Tests of the rounds over many nights or shards: a mutant would have them search for its smallest case.
+LONG_ROUNDS = ("whatever_comes_goes", "without_reading_everything", "hundred_thousand")
 GUARDS = {
     "cleanup": Guards(["tests/test_cleanup.py"], "not real_hub"),
     "staging": Guards(["tests/test_staging.py"]),
@@ -63,7 +72,14 @@ GUARDS = {
     "evidence": Guards(["tests/test_evidence.py"]),
     "approve": Guards(["tests/test_approve.py"], servers=True),
     "lease": Guards(["tests/test_lease.py"], f"not ({' or '.join(SLOW_LEASES)})", servers=True),
-    "verify": Guards(["tests/test_verify.py"], servers=True),
+    "verify": Guards(["tests/test_verify_listing.py", "tests/test_verify.py"], servers=True),
+    "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"], servers=True),
+    "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"], servers=True),
+    "other_files": Guards(["tests/test_commit.py"]),
+    "failed_shards": Guards(["tests/test_failed_shards.py"]),
+    "sample_rounds": Guards(["tests/test_sample_rounds.py"], f"not ({' or '.join(LONG_ROUNDS)})"),
+    "accepted": Guards(["tests/test_accepted.py"]),
+    "newest_head": Guards(["tests/test_newest_head.py"]),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
 COPIED = ("flows", "deployments", "docs", "soak", "benchmarks", "requirements")
@@ -174,14 +190,14 @@ def config(module: str) -> str:
 
 
 def file_of(module: str) -> str:
-    """Where a module is, whichever room it is in."""
-    (found,) = (REPO / "tasks").rglob(f"{module}.py")
+    """Where a module is, whichever room it is in; of a package, the file that it begins with."""
+    (found,) = (one for name in (f"{module}.py", f"{module}/__init__.py") for one in (REPO / "tasks").rglob(name))
     return found.relative_to(REPO).as_posix()
 
 
 def statuses(folder: Path, module: str) -> Iterator[tuple[str, str]]:
     """Each mutant's name, and what became of it."""
-    dotted = file_of(module).removesuffix(".py").replace("/", ".")
+    dotted = file_of(module).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     for line in mutmut(folder, "results", "--all", "true").splitlines():
         name, _, status = line.strip().rpartition(": ")
         if name.startswith(f"{dotted}."):

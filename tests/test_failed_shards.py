@@ -1,6 +1,7 @@
 """The file that does not forget what failed verification: it makes runs stricter, never laxer."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from tasks.disk.failed_shards import (
     Failure,
     explained,
     read_failed,
+    staged_copy,
     still_failed,
+    unsound_shards,
     write_failed,
 )
 from tasks.disk.staging import CannotWrite, Staging
+from tasks.values.models import Receipt
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
 LATER = NOW + timedelta(days=3)
@@ -109,3 +113,82 @@ def test_the_file_is_whole_whenever_it_is_read(staging: Staging, monkeypatch: py
     with pytest.raises(Exception, match="is full"):
         write_failed(staging, failed(A, B))
     assert set(read_failed(staging)[0]) == {A.path}
+
+
+def test_a_sentence_of_each_failure_says_what_was_found_since_when_and_what_is_staged() -> None:
+    changed = failure("sub-b", Cause.CHANGED, "it is gone")
+    said = explained([A, changed, C], failed(A), lambda one: f"A copy of {one.path} is staged.")
+    assert said.splitlines() == [
+        f"{WHAT[Cause.CHANGED]}:",
+        f"  {changed.path}: it is gone.",
+        WAY_OUT[Cause.CHANGED],
+        f"{WHAT[Cause.OTHER_BYTES]}:",
+        f"  {A.path}: other bytes (failed since 2026-11-24). A copy of {A.path} is staged.",
+        f"  {C.path}: other bytes. A copy of {C.path} is staged.",
+        WAY_OUT[Cause.OTHER_BYTES],
+    ]
+
+
+def test_as_many_failures_as_are_named_leave_no_more_to_count() -> None:
+    assert "more" not in explained([failure(f"sub-{n:02}", Cause.CHANGED) for n in range(20)], {}, lambda _: "")
+    many = explained([failure(f"sub-{n:04}", Cause.CHANGED) for n in range(1_021)], {}, lambda _: "")
+    assert "\n  and 1,001 more\n" in many
+
+
+def test_a_damaged_file_is_told_with_all_of_what_it_means(staging: Staging) -> None:
+    staging.folder.mkdir(parents=True)
+    staging.failed.write_text("{")
+    assert read_failed(staging) == (
+        {},
+        f"{staging.failed} is damaged: shards may have failed verification that are not known any more. A run with "
+        "verification=full reads all of them back.",
+    )
+
+
+def test_failed_shards_are_kept_in_the_order_of_their_paths(staging: Staging) -> None:
+    write_failed(staging, failed(B, C, A))
+    kept = json.loads(staging.failed.read_bytes())["shards"]
+    assert [one["path"] for one in kept] == [A.path, B.path, C.path]
+    assert kept[0] == {
+        "path": A.path,
+        "what": "other bytes",
+        "cause": "other bytes",
+        "size": 9,
+        "sha256": "a" * 64,
+        "since": "2026-11-24T02:00:00Z",
+        "commit": "c" * 40,
+    }
+
+
+def test_a_file_that_cannot_be_written_is_named(staging: Staging) -> None:
+    staging.failed.mkdir(parents=True)
+    with pytest.raises(CannotWrite, match=str(staging.failed)):
+        write_failed(staging, failed(A))
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, ""),
+        (1, "Failed verification, and not right since: 1 shard: sub-0000."),
+        (2, "Failed verification, and not right since: 2 shards: sub-0000, sub-0001."),
+        (5, "Failed verification, and not right since: 5 shards: sub-0000, sub-0001, sub-0002, sub-0003, sub-0004."),
+        (1_006, "Failed verification, and not right since: 1,006 shards: sub-0000, sub-0001, sub-0002, sub-0003, "
+                "sub-0004 and 1,001 more."),
+    ],
+)  # fmt: skip
+def test_shards_that_failed_are_named_by_a_run_that_did_not_look_at_them(count: int, said: str) -> None:
+    assert unsound_shards(failed(*(failure(f"sub-{number:04}") for number in reversed(range(count))))) == said
+
+
+def test_the_staged_copy_of_a_shard_is_looked_at_before_it_is_called_intact(
+    staging: Staging, staged: Callable[[int], list[Receipt]]
+) -> None:
+    other, receipt = staged(2)
+    missing = Failure(path=receipt.path, what="not served", size=receipt.size, sha256=receipt.sha256)
+    file = staging.folder / receipt.file
+    assert staged_copy(staging, missing) == f"It is still staged here, intact: {file}"
+    assert staged_copy(staging, missing.model_copy(update={"sha256": "b" * 64})) == "It is not staged here any more."
+    assert staged_copy(staging, missing.model_copy(update={"path": other.path})) == "It is not staged here any more."
+    file.write_bytes(bytes(receipt.size))
+    assert staged_copy(staging, missing) == f"The staged file is not intact: {file}"

@@ -28,6 +28,7 @@ from tasks.remove import RemovalRefused
 from tasks.report.evidence import RemovalPlan
 from tasks.runs.lease import TargetLost
 from tasks.transfer import transfer
+from tasks.values.errors import PushError
 from tasks.values.models import DatasetIdentity, Receipt
 from tests.counted_hub import CountedHub
 
@@ -222,6 +223,14 @@ def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(s
         commit(hub, before, [], [], besides(README=b"new"))
     commit(hub, before, [], [], besides(README=b"new"))
     assert hub.read("bids/README", hub.head()) == b"new"
+
+
+def test_a_hub_that_does_not_take_the_texts_is_told_with_what_was_being_sent(server: CountedHub, hub: Hub) -> None:
+    before = read_remote(hub)
+    server.break_on({"fault": "status", "path": "/preupload/", "status": 403, "times": -1})
+    with pytest.raises(PushError, match=f"^sending 4 texts to {hub.target}: "):
+        commit(hub, before, [], [], besides(README=b"1"))
+    assert not read_remote(hub).record.texts
 
 
 def test_a_text_whose_commit_lost_to_another_one_is_committed_on_top_of_it(hub: Hub) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelled, Running, Suspended
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Retrying, Running, Suspended
 
 from deployments.local_stack import REPO, Stack
 from tasks.disk.staging import Staging, Target, TargetBusy
@@ -248,6 +249,34 @@ def test_a_run_that_could_not_renew_its_lease_in_time_stops(
         held.require()
 
 
+def test_a_run_that_never_took_its_lease_or_gave_it_back_does_not_hold_the_target(
+    client: SyncPrefectClient, target: Target
+) -> None:
+    lease = Lease(target, run("first"), "one machine")
+    for change in (lambda: None, lambda: lease.give_back(client)):
+        change()
+        with pytest.raises(TargetLost) as raised:
+            lease.require()
+        assert str(raised.value) == (
+            f"this run does not hold {target} any more: it has let go of it, or has never taken it. It stops here, so "
+            "that two runs never publish at once. What was committed stays, and the next run goes on from it."
+        )
+        lease.take(client)
+        lease.require()
+    lease.give_back(client)
+
+
+def test_a_run_that_could_not_take_the_lease_does_not_hold_the_target(
+    client: SyncPrefectClient, target: Target
+) -> None:
+    held_by("first", target, client)
+    second = Lease(target, run("second"), "another machine")
+    with pytest.raises(TargetBusy):
+        second.take(client)
+    with pytest.raises(TargetLost):
+        second.require()
+
+
 def test_of_two_runs_that_take_over_at_once_one_wins(client: SyncPrefectClient, target: Target) -> None:
     Lease(target, run("dead"), "this machine").take(client)
     first, second = Lease(target, run("first"), "this machine"), Lease(target, run("second"), "another machine")
@@ -447,3 +476,120 @@ def test_a_target_is_held_with_a_lease_that_is_renewed_and_given_back(
         assert place["value"]["place"].startswith(f"{socket.gethostname()}:{staging.folder}:")
     with pytest.raises(httpx.HTTPStatusError, match="404"):
         updated()
+
+
+# How long a run waits for another one to let go.
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock said: a look takes a second, and none passes between two, so the last time counts the looks."""
+    looked: list[float] = []
+
+    def now() -> float:
+        looked.append(float(len(looked)))
+        return looked[-1]
+
+    monkeypatch.setattr(module, "_now", now)
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "ENDING", 7.0)
+    monkeypatch.setattr(module, "UNNAMED", 4.0)
+    return looked
+
+
+@pytest.mark.parametrize(
+    ("state", "looks"),
+    [
+        (Running(), 1),
+        (Retrying(), 1),
+        (Suspended(), 7),
+        (Pending(), 7),
+        (Completed(), 7),
+        (Failed(), 7),
+        (Cancelled(), 7),
+        (Crashed(), 7),
+    ],
+    ids=str,
+)
+def test_a_run_waits_for_one_that_does_not_work_any_more_and_for_no_other(
+    looked: list[float],
+    client: SyncPrefectClient,
+    target: Target,
+    staging: Staging,
+    state: State,
+    looks: int,
+) -> None:
+    holder = client.create_flow_run(flow(named_first), state=state)
+    client.create_variable(VariableCreate(name=variable_name(target), value={"run": str(holder.id)}))
+    with staging.held(), pytest.raises(TargetBusy), holding(staging, target, run("next")):
+        pass
+    assert looked[-1] == looks
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["by hand", ["by", "hand"], 1, {"name": "a run"}, {"run": "by hand"}, {"run": 1}, {"run": str(UUID(int=1))}],
+)
+def test_a_lease_that_names_no_run_of_the_server_is_not_waited_for(
+    looked: list[float], client: SyncPrefectClient, target: Target, staging: Staging, value: Any
+) -> None:
+    client.create_variable(VariableCreate(name=variable_name(target), value=value))
+    with staging.held(), pytest.raises(TargetBusy), holding(staging, target, run("next")):
+        pass
+    assert looked[-1] == 1
+
+
+def test_a_folder_that_stays_locked_with_no_run_named_is_waited_for_for_seconds(
+    looked: list[float], client: SyncPrefectClient, target: Target, staging: Staging
+) -> None:
+    with staging.held(), pytest.raises(TargetBusy), holding(staging, target, run("next")):
+        pass
+    assert looked[-1] == 4
+
+
+def test_a_run_that_comes_back_to_its_gate_waits_whoever_is_named(
+    looked: list[float], client: SyncPrefectClient, target: Target, staging: Staging, first: FlowRun
+) -> None:
+    back = ThisRun("1", "back", 1, True, asked=True)
+    with staging.held(), pytest.raises(TargetBusy), holding(staging, target, back):
+        pass
+    assert looked[-1] == 7
+    looked.clear()
+    client.create_variable(VariableCreate(name=variable_name(target), value={"run": str(first.id)}))
+    with staging.held(), pytest.raises(TargetBusy), holding(staging, target, back):
+        pass
+    assert looked[-1] == 7
+
+
+@pytest.mark.parametrize(
+    ("answers", "looks"),
+    [([500], 1), ([503], 1), ([httpx.ConnectError("away")], 1), ([404], 4), ([404, 404, 500], 3)],
+    ids=str,
+)
+def test_a_server_that_cannot_say_who_has_the_target_is_not_waited_for(
+    looked: list[float], target: Target, answers: list[Any], looks: int
+) -> None:
+    server = answering(*(refusal(answer) if isinstance(answer, int) else answer for answer in answers))
+    with pytest.raises(TargetBusy, match="theirs"):
+        module._once_let_go(theirs, server, target, run("next"))
+    assert looked[-1] == looks
+
+
+@pytest.mark.parametrize("later", [refusal(500), httpx.ConnectError("away")])
+def test_a_server_that_cannot_say_what_the_run_does_is_not_waited_for(
+    looked: list[float], client: SyncPrefectClient, target: Target, later: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = client.create_flow_run(flow(named_first), state=Suspended())
+    client.create_variable(VariableCreate(name=variable_name(target), value={"run": str(holder.id)}))
+
+    def away(run: UUID) -> FlowRun:
+        raise later
+
+    monkeypatch.setattr(client, "read_flow_run", away)
+    with pytest.raises(TargetBusy, match="theirs"):
+        module._once_let_go(theirs, client, target, run("next"))
+    assert looked[-1] == 1
+
+
+def theirs() -> None:
+    raise TargetBusy("it is theirs")

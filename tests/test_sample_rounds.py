@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import process_time
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.disk.sample_rounds import Round, read_round, write_round
+from tasks.disk.sample_rounds import Round, key, read_round, write_round
 from tasks.values.models import PublishedShard
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
@@ -170,8 +170,49 @@ def test_the_round_is_the_same_after_it_was_kept_in_a_file(tmp_path: Path) -> No
     for night in range(20):
         target.night([shard(5 * night + number, night) for number in range(8)])
     assert target.kept is not None
-    write_round(tmp_path / "round.json", target.kept)
-    assert read_round(tmp_path / "round.json", 99, NOW) == (target.kept, "")
+    kept = replace(target.kept, unread={"f" * 16: 20, "0" * 16: 19, "1" * 16: 20})
+    assert len({*kept.read.values()}) > 1
+    write_round(tmp_path / "round.json", kept)
+    assert read_round(tmp_path / "round.json", 99, NOW) == (kept, "")
+
+
+@pytest.mark.parametrize("name", ["first", "agreed", "read", "unread"])
+def test_a_file_that_tells_of_a_night_that_has_not_been_is_damaged(tmp_path: Path, name: str) -> None:
+    """A round may begin with the night that comes next, and nothing was read in that one yet."""
+    path, last = tmp_path / "round.json", 8 if name in ("first", "agreed") else 7
+    for told in (last, last + 1):
+        write_round(path, replace(Round(NOW, 7, night=7), **{name: {"0" * 16: told} if "read" in name else told}))  # type: ignore[arg-type]
+        assert bool(read_round(path, 7, NOW)[1]) is (told > last)
+
+
+def test_another_number_of_nights_counts_from_the_night_in_which_it_was_first_asked_for() -> None:
+    shards = [shard(number) for number in range(60)]
+    kept = Round(NOW, 100, night=50, agreed=3, read={key(one): 1 + number for number, one in enumerate(shards[:50])})
+    tonight = kept.begun(shards, 30, NOW)
+    assert (tonight.night, tonight.nights, tonight.agreed) == (51, 30, 51)
+    assert tonight.choose(shards, (), 1) == shards[:2]  # two a night are all of them in thirty
+    for night in (52, 53):
+        tonight = tonight.begun(shards, 30, NOW)
+        assert (tonight.night, tonight.nights, tonight.agreed) == (night, 30, 51)
+
+
+@pytest.mark.parametrize("night", [0, 10])
+def test_what_no_night_has_seen_yet_is_read_back_before_what_was_read_last(night: int) -> None:
+    """A cleanup reads some back in no night of its own."""
+    shards = [shard(number) for number in range(3)]
+    kept = Round(NOW, 100, night=night, read={key(one): night for one in shards[1:]})
+    assert kept.choose(shards, (), 1) == shards[:1]
+    assert len(kept.choose(shards, (), 3)) == 3
+    assert kept.choose([], (), 3) == []
+
+
+def test_of_those_that_are_due_at_once_the_longest_unread_are_read_back_first() -> None:
+    """All are due at once where the number of nights was larger before."""
+    shards = [shard(number) for number in range(20)]
+    ages = {key(one): number for number, one in enumerate(shards)}
+    kept = Round(NOW, 5, night=50, agreed=50, read={one: date for one, date in ages.items() if date % 2})
+    kept = replace(kept, unread={one: date for one, date in ages.items() if not date % 2})
+    assert kept.choose(shards[::-1], (), 3) == shards[:4]
 
 
 def test_what_a_cleanup_reads_back_before_any_night_is_kept_too(tmp_path: Path) -> None:
@@ -196,8 +237,9 @@ def test_a_lost_or_damaged_file_begins_a_new_round_and_says_so(tmp_path: Path, d
     elif damage != "lost":
         later = json.dumps({**json.loads(good), "read": {"9999": ["0" * 16]}})
         path.write_text({"cut": good[:-9], "empty": "", "other": "[]", "future": later}[damage])
-    found, said = read_round(path, 7, NOW)
-    assert found == Round(NOW, 7) and "A new round" in said and "round.json" in said
+    why = "there is no round.json of an earlier one here" if damage == "lost" else "round.json cannot be read"
+    said = f"A new round of reading the published shards back begins: {why}."
+    assert read_round(path, 7, NOW) == (Round(NOW, 7), said)
 
 
 @pytest.mark.slow

@@ -129,26 +129,29 @@ class Lease:
 
     def give_back(self, client: SyncPrefectClient) -> None:
         """Let the next run have the target at once. A lease that cannot be given back expires."""
+        given, self._id = self._id, None
         with _gone_is_fine(), suppress(httpx.HTTPError):
-            client.request("DELETE", "/variables/{id}", path_params={"id": self._id})
+            client.request("DELETE", "/variables/{id}", path_params={"id": given})
 
     def require(self) -> None:
         """Check that the target is still this run's.
 
         Raises:
-            TargetLost: it is not, or the server has not answered for too long.
+            TargetLost: it is not, or it was never taken, or the server has not answered for too long.
         """
         silent = _now() - self._renewed
-        if self._lost or silent > LEASE_SECONDS:
-            why = (
-                "another run has taken it over"
-                if self._lost
-                else f"the Prefect server did not answer for {silent:.0f} s"
-            )
-            raise TargetLost(
-                f"this run does not hold {self._target} any more: {why}. It stops here, so that two runs never publish "
-                "at once. What was committed stays, and the next run goes on from it."
-            )
+        if self._id is None:
+            why = "it has let go of it, or has never taken it"
+        elif self._lost:
+            why = "another run has taken it over"
+        elif silent > LEASE_SECONDS:
+            why = f"the Prefect server did not answer for {silent:.0f} s"
+        else:
+            return
+        raise TargetLost(
+            f"this run does not hold {self._target} any more: {why}. It stops here, so that two runs never publish "
+            "at once. What was committed stays, and the next run goes on from it."
+        )
 
 
 @contextmanager
@@ -211,7 +214,7 @@ def _patience(client: SyncPrefectClient, target: Target) -> float:
     except httpx.HTTPError:
         return 0.0
     try:
-        state = client.read_flow_run(UUID(holder["run"])).state
+        state = client.read_flow_run(UUID(str(holder["run"]))).state
     except (TypeError, KeyError, ValueError, ObjectNotFound, httpx.HTTPError):  # a lease of no run of this server
         return 0.0
     return 0.0 if state is None or state.is_running() else ENDING
