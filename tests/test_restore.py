@@ -26,6 +26,7 @@ from tasks.hub import remote_file
 from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.record.remote import RECORD, read_remote
+from tasks.restore import shard as shards_of
 from tasks.restore.target_folder import TEMPORARY
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
@@ -65,8 +66,8 @@ def into(tmp_path: Path) -> Path:
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards as small as the tests' are fetched as large ones are."""
-    monkeypatch.setattr(shards_of, "TAIL", 64 << 10)  # what pyarrow reads for the footer
-    monkeypatch.setattr(shards_of, "BLOCK", 1)
+    monkeypatch.setattr(remote_file, "TAIL", 64 << 10)  # what pyarrow reads for the footer
+    monkeypatch.setattr(remote_file, "BLOCK", 1)
     monkeypatch.setattr(shards_of, "GAP", 0)
 
 

@@ -25,9 +25,9 @@ class Batch:
     """The files that are removed, as a person approved."""
     forget: tuple[str, ...]
     """The lines of the record that are removed, with or without a file."""
-    corrected: tuple[PublishedShard, ...]
-    """Lines for the record that were read from shards, of which nothing else is committed here."""
     besides: Besides
+    corrected: tuple[PublishedShard, ...] = ()
+    """Lines for the record that were read from shards, of which nothing else is committed here."""
 
     @classmethod
     def of(
