@@ -66,7 +66,7 @@ GUARDS = {
     "removals": Guards(["tests/test_removals.py"]),
     "remove": Guards(["tests/test_remove.py", "tests/test_record_files.py"], servers=True),
     "record_files": Guards(["tests/test_record_files.py"], "not on_a_hub"),
-    "ask_shards": Guards(["tests/test_ask_shards.py", "tests/test_edited_record.py"], "not browser", servers=True),
+    "ask_shards": Guards(["tests/test_ask_shards.py"]),
     "kept_removals": Guards(["tests/test_removals.py"]),
     "removed_before": Guards(["tests/test_removed_before.py"]),
     "evidence": Guards(["tests/test_evidence.py"]),

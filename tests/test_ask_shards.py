@@ -1,15 +1,27 @@
-"""Which shards of the repo are asked what they hold, and what the record says then.
+"""Which shards of the repo are asked what they hold, what they say, and what the record says then.
 
-The asking itself is in tests/test_edited_record.py.
+On a Hub, with pushes, it is in tests/test_edited_record.py.
 """
 
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
-from tasks.record.ask_shards import NO_DIGEST, corrected, to_ask
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.hub.client import Hub, HubUnreachable
+from tasks.record.ask_shards import NO_DIGEST, corrected, read_lines, to_ask
 from tasks.record.published import Work, decide
 from tasks.record.remote import Correction, Remote
-from tasks.values.models import Listing, PublicationRecord, PublishedShard, ShardSpec
+from tasks.values.models import ListedFile, Listing, PublicationRecord, PublishedShard, Receipt, ShardSpec
 from tests.test_published import IMAGE, line, listed, listing, spec, with_rows
+from tests.test_restore_parts import LocalHub
 
 GONE = "sub-1/anat/sub-1_T2w.nii.gz"
 ONE, TWO, THREE = spec("sub-1"), spec("sub-2"), spec("sub-3")
@@ -103,3 +115,87 @@ def test_a_shard_whose_line_was_read_from_itself_is_never_taken_for_one_that_is_
     own = held(ONE, IMAGE.path)
     there = replace(remote(own), corrected=(Correction(line(ONE), own),))
     assert compared([ONE], there, listing(listed(own))).missing == (ONE,)
+
+
+# Asking, of parts of a file as a Hub gives them.
+
+PATH = ONE.path
+
+
+def ask(data: bytes) -> PublishedShard | None:
+    """What a shard with these bytes says of itself."""
+    file = ListedFile(PATH, len(data), "9" * 64)
+    return read_lines(cast(Hub, LocalHub(data)), [PATH], listing(file)).get(PATH)
+
+
+def parquet(**columns: list[object]) -> bytes:
+    """A Parquet file of somebody else's."""
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+def test_a_shard_says_which_files_it_holds_with_their_sizes_and_sha256(
+    staged: Callable[[int], list[Receipt]], tmp_path: Path
+) -> None:
+    (receipt,) = staged(1)
+    (file,) = tmp_path.rglob("*.parquet")
+    own = ask(file.read_bytes())
+    assert own is not None
+    assert [(one.path, one.size, one.sha256) for one in own.images] == [
+        (one.path, one.size, one.sha256) for one in receipt.images
+    ]
+    assert (own.path, own.digest, own.sha256) == (PATH, NO_DIGEST, "9" * 64)
+    assert (own.size, own.rows) == (receipt.size, receipt.rows)
+
+
+def test_parquet_of_somebody_else_with_our_three_columns_is_held_for_a_shard() -> None:
+    own = ask(parquet(path=["a", "b"], size=[1, 2], sha256=["1" * 64, "2" * 64], theirs=[True, False]))
+    assert own is not None and [one.path for one in own.images] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"not a shard" * 1000, id="no Parquet"),
+        pytest.param(b"PAR1" + b"\xff" * 1000 + b"PAR1", id="a footer beyond its beginning"),
+        pytest.param(parquet(text=["a"]), id="other columns"),
+        pytest.param(parquet(path=["a"], size=[-1], sha256=["1" * 64]), id="a size that is none"),
+        pytest.param(parquet(path=["a"], size=[1], sha256=["?"]), id="a digest that is none"),
+        pytest.param(parquet(path=[None], size=[1], sha256=["1" * 64]), id="no path"),
+        pytest.param(parquet(path=[7], size=[1], sha256=["1" * 64]), id="a path that is a number"),
+    ],
+)
+def test_what_is_no_shard_of_ours_holds_nothing_of_ours(data: bytes) -> None:
+    assert ask(data) is None
+
+
+def test_a_shard_of_which_any_byte_is_another_one_is_read_or_is_none(
+    staged: Callable[[int], list[Receipt]], tmp_path: Path
+) -> None:
+    staged(1)
+    (file,) = tmp_path.rglob("*.parquet")
+    data = file.read_bytes()
+
+    @settings(max_examples=100)
+    @given(st.integers(len(data) - 20_000, len(data) - 1), st.integers(1, 255))
+    def try_it(place: int, change: int) -> None:
+        damaged = bytearray(data)
+        damaged[place] ^= change
+        own = ask(bytes(damaged))
+        assert own is None or own.path == PATH
+
+    try_it()
+
+
+class Silent:
+    """A Hub that does not answer."""
+
+    def stream(self, *_: object) -> Iterator[bytes]:
+        raise HubUnreachable("no answer")
+
+
+def test_of_a_hub_that_does_not_answer_nothing_is_known() -> None:
+    with pytest.raises(HubUnreachable):
+        read_lines(cast(Hub, Silent()), [PATH], listing(ListedFile(PATH, 1000, "9" * 64)))
