@@ -99,8 +99,13 @@ def test_a_line_that_names_other_rows_than_the_shard_holds_is_corrected_in_both_
 def test_a_line_that_names_the_rows_that_the_shard_holds_stays_as_it_is() -> None:
     lines = with_rows(ONE, IMAGE.path, GONE), line(TWO)
     there = remote(*lines, edited=True)
-    found = corrected(there, [ONE, TWO], {ONE.path: held(ONE, GONE, IMAGE.path), TWO.path: held(TWO, IMAGE.path)})
+    own = {ONE.path: held(ONE, GONE, IMAGE.path), TWO.path: held(TWO, IMAGE.path)}
+    found = corrected(there, [ONE, TWO], own)
     assert found == there and not found.to_mend
+    hidden = held(THREE, IMAGE.path, GONE)
+    for plan in ([ONE, TWO, THREE], [TWO, replace(ONE, path="data/sub-0/sub-0.parquet"), THREE]):
+        found = corrected(there, plan, {plan[1].path: held(plan[1], IMAGE.path), **own, THREE.path: hidden})
+        assert [one.line for one in found.corrected] == [hidden]  # those that are right before it hide it from nobody
 
 
 def test_a_shard_that_was_asked_and_is_not_planned_is_corrected_by_its_own_rows() -> None:
@@ -125,7 +130,24 @@ PATH = ONE.path
 def ask(data: bytes) -> PublishedShard | None:
     """What a shard with these bytes says of itself."""
     file = ListedFile(PATH, len(data), "9" * 64)
-    return read_lines(cast(Hub, LocalHub(data)), [PATH], listing(file)).get(PATH)
+    return read_lines(cast(Hub, OneFile(data)), [PATH], listing(file)).get(PATH)
+
+
+class OneFile(LocalHub):
+    """A Hub that holds one file, at one commit."""
+
+    def stream(self, path: str, commit: str, start: int, size: int) -> Iterator[bytes]:
+        assert (path, commit) == (PATH, listing().commit)
+        return super().stream(path, commit, start, size)
+
+    def sha256_of(self, path: str, commit: str) -> str | None:
+        return "8" * 64 if (path, commit) == (PATH, listing().commit) else None
+
+
+def test_of_a_shard_that_is_listed_without_a_sha256_it_is_taken_from_its_bytes() -> None:
+    data = parquet(path=["a"], size=[1], sha256=["1" * 64])
+    (own,) = read_lines(cast(Hub, OneFile(data)), [PATH], listing(ListedFile(PATH, len(data), None))).values()
+    assert own.sha256 == "8" * 64
 
 
 def parquet(**columns: list[object]) -> bytes:

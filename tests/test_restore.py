@@ -202,7 +202,8 @@ def test_what_a_forged_record_says_reaches_no_other_place(
 
     assert name_of(state) == "NotAllRestored"
     named = not_restored(state)
-    assert {*forged, earlier["path"], other["path"], huge["path"]} == named.keys()
+    assert {*forged, earlier["path"], other["path"], huge["path"], "the publication record"} == named.keys()
+    assert "its lines were edited" in named["the publication record"]
     assert "another file of the repo has this path too" in named[earlier["path"]]
     assert "leads out" in named["../evil.nii"] and "git's own" in named[forged[3]]
     assert "larger than its shard" in named[huge["path"]]

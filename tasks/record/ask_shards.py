@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,13 +71,13 @@ def _read_line(hub: Hub, listing: Listing, path: str) -> PublishedShard | None:
     listed = listing.files[path]
     file = RemoteFile(hub, path, listed.size, listing.commit)
     try:
-        with pq.ParquetFile(pa.PythonFile(file, mode="r")) as parquet:
-            table = parquet.read(["path", "size", "sha256"], use_threads=False)
+        with pq.ParquetFile(pa.PythonFile(file)) as parquet:
+            table = parquet.read(["path", "size", "sha256"])
         files = [ImageContent(**row) for row in table.to_pylist()]
         return PublishedShard(
             path=path,
             digest=NO_DIGEST,
-            sha256=listed.sha256 or hub.sha256_of(path, listing.commit) or "",
+            sha256=listed.sha256 or cast(str, hub.sha256_of(path, listing.commit)),
             size=listed.size,
             rows=len(files),
             images=tuple(files),
@@ -109,7 +110,7 @@ def corrected(remote: Remote, plan: Sequence[ShardSpec], held: Mapping[str, Publ
     corrections = []
     for path, line in held.items():
         before, rows = remote.record.shards.get(path), {file.path for file in line.images}
-        if before is None and rows <= planned.get(path, rows):
+        if before is None and rows <= planned[path]:
             continue  # nothing would go: the shard is published anew, with its line
         if before is not None and rows == {file.path for file in before.images}:
             continue

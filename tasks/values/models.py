@@ -401,7 +401,7 @@ class PublicationRecord(Value):
             edited = _edited(found.lines_sha256, files)
             if edited and not damaged:  # what is damaged was edited, too, and is told already
                 of = ("" if name == RECORD else f"{name}: " for name in edited)
-                damaged = [f"{name}its lines were edited; they are written anew" for name in of]
+                damaged = [f"{name}its lines were edited" for name in of]
         texts = {one.path: one for one in found.texts if is_text(one.path)}
         if more := len(found.texts) - len(texts):
             damaged.append(f"index: {more} of its texts are named twice, or are none of a dataset's texts")
