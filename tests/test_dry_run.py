@@ -12,7 +12,8 @@ from tasks.load import load
 from tasks.plan import plan
 from tasks.record.published import Drift, Work
 from tasks.record.removals import PublishedFile, Removals
-from tasks.report.sentences import dry_run, written_anew
+from tasks.report.dry_run import dry_run
+from tasks.report.sentences import written_anew
 from tasks.values.models import (
     Dataset,
     ImageContent,

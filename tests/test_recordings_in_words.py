@@ -14,8 +14,11 @@ from tasks.plan import plan
 from tasks.record.change import Change, change, identity_of
 from tasks.record.published import Work
 from tasks.record.removals import PublishedFile, Removals
+from tasks.report.artifacts import evidence, removed
+from tasks.report.dry_run import dry_run
 from tasks.report.evidence import Evidence, Gate, Leftovers, RemovalPlan, ShardCheck, VerificationReport
-from tasks.report.sentences import Where, dry_run, evidence, gate_form, how_verified, removed, written_anew
+from tasks.report.gate_form import gate_form
+from tasks.report.sentences import Where, how_verified, written_anew
 from tasks.restore.wanted import Subset
 from tasks.values.errors import BadInput
 from tasks.values.kinds import counted, noun

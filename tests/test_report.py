@@ -8,6 +8,7 @@ from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.record.published import Drift, Work
 from tasks.record.removals import PublishedFile, Removals
+from tasks.report.artifacts import cleanup, evidence, findings, removed
 from tasks.report.evidence import (
     Approval,
     Choice,
@@ -28,16 +29,12 @@ from tasks.report.sentences import (
     LISTED,
     cell,
     changed_copies,
-    cleanup,
     decided,
     drifted,
-    evidence,
-    findings,
     gone_already,
     how_verified,
     not_stripped,
     nothing_staged,
-    removed,
     some_of,
     stopped,
     table,
