@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from tasks.bids.pictures import strip
+from tasks.bids.pictures import side_by_side
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
@@ -108,7 +108,7 @@ def _pictures(slices: Sequence[Slice]) -> list[str]:
     if not slices:
         return []
     shown = "\n".join(f"- {cell(one.suffix)}: `{cell(one.path)}`" for one in slices)
-    return [f"![mid-slices]({strip(slices)})", f"Axial mid-slices, decoded:\n\n{shown}"]
+    return [f"![mid-slices]({side_by_side(slices)})", f"Axial mid-slices, decoded:\n\n{shown}"]
 
 
 def _leftovers(leftovers: Leftovers) -> list[str]:

@@ -6,7 +6,7 @@ or would hide the form's fields. The artifact with the evidence (`tasks.report.a
 
 from collections.abc import Collection, Sequence
 
-from tasks.bids.pictures import strip
+from tasks.bids.pictures import side_by_side
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
 from tasks.report.evidence import (
@@ -47,7 +47,7 @@ def gate_form(
     end = f"{changed}{artifact}.{closes}{more}"
     text = f"{lost}{' '.join(questions)} {end}\n"
     # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
-    picture = strip(report.slices) if receipts and not two else ""
+    picture = side_by_side(report.slices) if receipts and not two else ""
     return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
 
 
