@@ -71,7 +71,7 @@ def counts(board: StatusBoard) -> list[str]:
             id="some is staged and some is not",
         ),
         pytest.param(
-            {"planned": 4, "on_hub": 1, "to_embed": 1, "failed": (A, B), "earlier": (B,), "held": 1},
+            {"planned": 4, "on_hub": 1, "to_embed": 1, "failed": (A, B), "earlier": (B,), "held_back": 1},
             "1 of 4 shards on the Hub, 2 to do; 2 shards failed; 1 shard held back",
             id="some failed, one of them with an earlier version on the Hub, and one is held back",
         ),
@@ -114,7 +114,7 @@ def test_what_a_run_found_is_what_the_next_one_knows_and_a_damaged_memory_is_non
 def test_what_a_comparison_found_is_in_the_table(board: StatusBoard) -> None:
     assert counts(board) == ["not known yet", "0", "0", "0", "0", "0", "0", "0", "0, 0 bytes"]
     board.learn(
-        planned=1_009, on_hub=1_000, to_send=2, to_embed=3, failed=(A, B), earlier=(A,), held=4,
+        planned=1_009, on_hub=1_000, to_send=2, to_embed=3, failed=(A, B), earlier=(A,), held_back=4,
         removals=removals(A, TEXT),
     )  # fmt: skip
     assert counts(board) == ["1,009", "1,000", "2", "3", "2", "1", "4", "1", "0, 0 bytes"]
@@ -130,7 +130,7 @@ def test_after_a_run_has_sent_what_it_could_the_rest_is_to_be_embedded(
     board.learn(planned=planned, to_send=5)
     board.published(on_hub, [A] * earlier, [A] * earlier, held, removals(B), {})
     known = board.known
-    assert (known.on_hub, known.to_send, known.to_embed, known.held) == (on_hub, 0, missing, held)
+    assert (known.on_hub, known.to_send, known.to_embed, known.held_back) == (on_hub, 0, missing, held)
     assert known.there and known.removals == removals(B) and known.failed == known.earlier == (A,) * earlier
 
 
