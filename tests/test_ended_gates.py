@@ -9,8 +9,8 @@ from tasks.runs.ended_gates import GATE_KEY, NEVER_RESUMED, STATUS, gate_key, is
 from tests.test_gate_texts import WHERE
 
 WAITS = f"Waits for a person.\n{STATUS} here"
-AT_GATE = Suspended(pause_expiration_time=WHERE.expires, pause_key=gate_key(1, 1), message=WAITS)
-TIMED_OUT = Failed(message=f"The flow was paused {NEVER_RESUMED}")
+AT_GATE: State = Suspended(pause_expiration_time=WHERE.expires, pause_key=gate_key(1, 1), message=WAITS)
+TIMED_OUT: State = Failed(message=f"The flow was paused {NEVER_RESUMED}")
 
 
 def test_the_key_of_a_question_is_another_one_for_each_try_and_each_start() -> None:

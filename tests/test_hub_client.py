@@ -187,7 +187,8 @@ def test_a_text_that_is_not_there_is_none_and_one_larger_than_any_of_ours_is_nam
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = committed(hub, "a.txt", b"four")
-    assert hub.read("a.txt", commit) == b"four" and hub.read("b.txt", commit) is hub.sha256_of("b.txt", commit) is None
+    assert hub.read("a.txt", commit) == b"four" and hub.read("b.txt", commit) is None
+    assert hub.sha256_of("b.txt", commit) is None
     with pytest.raises(RepoMissing):
         hub.read("a.txt", "f" * 40)
     monkeypatch.setattr(client, "LARGEST_TEXT", 4)
@@ -221,7 +222,7 @@ def test_a_commit_on_another_parent_than_the_head_is_refused(hub: Hub) -> None:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in seconds; none of them takes any time."""
     pauses: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.client.time.sleep", pauses.append)
     return pauses
 
 

@@ -1,10 +1,10 @@
 """The counts of a run, and the line that says how far it is."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tasks.report import progress as module
 from tasks.report.progress import Progress
 from tasks.values.models import ImageContent, Receipt
 
@@ -13,7 +13,7 @@ from tasks.values.models import ImageContent, Receipt
 def pass_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets seconds pass by a clock of the test's own."""
     now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tasks.report.progress.time.monotonic", lambda: now[0])
 
     def passed(seconds: float) -> None:
         now[0] += seconds
@@ -29,7 +29,7 @@ def receipt(name: str, size: int = 1_100, image: int = 1_000) -> Receipt:
 
 def of_100() -> Progress:
     """A run with much to do, so that nothing is shown on the server within its first seconds."""
-    clock = module.time.monotonic()
+    clock = time.monotonic()
     return Progress(1_200, 900, 100, 100_000, _started=clock, _shown=clock)
 
 
