@@ -31,7 +31,7 @@ from tasks.report.evidence import (
     not_as_shown,
     shown_as,
 )
-from tasks.report.gate_form import asked_about, gate_form
+from tasks.report.gate_text import asked_about, gate_text
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.runs.this_run import ui_link
 from tasks.values.format import number, size
@@ -195,7 +195,7 @@ def _decide(
     hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
-    text, picture = gate_form(hub, report, receipts, gate, where, gone, artifact)
+    text, picture = gate_text(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
     approval = ask(hub.target.repo_id, run, question_of(gate, text, picture, waits, where))
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")

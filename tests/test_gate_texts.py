@@ -29,7 +29,7 @@ from tasks.report.evidence import (
     VerificationReport,
     shown_as,
 )
-from tasks.report.gate_form import asked_about, gate_form
+from tasks.report.gate_text import asked_about, gate_text
 from tasks.report.sentences import (
     Where,
     after_a_removal,
@@ -85,7 +85,7 @@ def gate(**fields: object) -> Gate:
 
 
 def form(open_gate: Gate, *receipts: Receipt, checked: VerificationReport | None = None) -> tuple[str, str]:
-    return gate_form(HUB, checked or report(STAYS, GOES), receipts, open_gate, WHERE, (), "All of the evidence")
+    return gate_text(HUB, checked or report(STAYS, GOES), receipts, open_gate, WHERE, (), "All of the evidence")
 
 
 def decision_at(open_gate: Gate) -> str:

@@ -1,6 +1,6 @@
 """What people read of a run: the sentences in its state and its log, and what all texts for people are made of.
 
-Nothing here decides anything. Longer texts are in `gate_form`, `artifacts` and `dry_run`, beside it.
+Nothing here decides anything. Longer texts are in `gate_text`, `artifacts` and `dry_run`, beside it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The form at a gate: the text above its fields, and what stands beside the field about removals.
+"""What stands at a gate: the text above the fields of its form (`tasks.approve`), and beside the one about removals.
 
 The text is Markdown, as the Prefect UI renders it: a few lines and one low picture, since a longer one would be cropped
 or would hide the form's fields. The artifact with the evidence (`tasks.report.artifacts`) has all of it.
@@ -21,7 +21,7 @@ from tasks.values.kinds import counted
 from tasks.values.models import Receipt
 
 
-def gate_form(
+def gate_text(
     hub: Hub,
     report: VerificationReport,
     receipts: Sequence[Receipt],
