@@ -33,6 +33,7 @@ from tasks.report.sentences import (
     drifted,
     gone_already,
     how_verified,
+    idle,
     not_stripped,
     nothing_staged,
     some_of,
@@ -256,6 +257,13 @@ def test_a_push_that_must_not_be_names_rules_fields_files_and_the_way_on(fields:
     said = stopped(Checked(Statement(), (*found, Finding("device", "StationName", ("a.json",), 1))))
     assert all(word in said for word in words) and "StationName" not in said
     assert said.count("To allow it: personal-data:PatientName") == min(fields, 5)
+    assert said.endswith("a whole rule (personal-data): the card then says so.")
+
+
+def test_a_push_that_must_not_be_says_last_which_entries_of_allow_lift_nothing() -> None:
+    found = (Finding("personal-data", "Name", ("a.json",), 1),)
+    checked = Checked(Statement("defaced", ("personal-data:Nmae",)), found)
+    assert "Nmae" in idle(checked) and stopped(checked).endswith(f"the card then says so.\n{idle(checked)}")
 
 
 @pytest.mark.parametrize(
