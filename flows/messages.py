@@ -18,7 +18,8 @@ from tasks.record.published import Drift, Work, disagreement
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.still_named import still_named, subjects_gone
-from tasks.report import sentences
+from tasks.report import artifacts, sentences
+from tasks.report.dry_run import dry_run
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open
@@ -165,7 +166,7 @@ def show_findings(hub: Hub, checked: Checked) -> None:
     log.info("Faces: %s.", checked.statement.defacing)
     if checked.findings or checked.idle or checked.unstripped:
         create_markdown_artifact(
-            sentences.findings(checked),
+            artifacts.findings(checked),
             key=artifact_key("findings", hub.target),
             description=f"What was found before the publication of {hub.target}",
         )
@@ -197,7 +198,7 @@ def show_dry_run(
     """
     other = "" if any(other in str(one) for one in stops) else other
     create_markdown_artifact(
-        sentences.dry_run(held.hub, dataset, shards, work, record, checked, stops, texts, other),
+        dry_run(held.hub, dataset, shards, work, record, checked, stops, texts, other),
         key=f"dry-run-{held.run.id}",
         description=f"Dry run for {held.hub.target}",
     )

@@ -1,4 +1,4 @@
-"""The chain: load, preflight, plan, stage, upload, verify, approve (suspended), cleanup."""
+"""The chain: load, check, plan, stage, transfer, commit, verify, approve (suspended), cleanup."""
 
 from collections.abc import Mapping
 from dataclasses import replace

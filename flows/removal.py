@@ -26,7 +26,7 @@ from tasks.record.remote import Remote
 from tasks.record.removals import Removals, pictures_of
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.remove import plan_removal, require_gone
-from tasks.report import sentences
+from tasks.report import artifacts, sentences
 from tasks.report.evidence import Evidence, Kept, RemovalPlan, VerificationFailed
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.report.status import is_open
@@ -161,7 +161,7 @@ def removed_state(
         raise VerificationFailed(f"{removed} After that: {error}") from error
     record_publication(held.hub, report, evidence.source, held.steps.last)
     create_markdown_artifact(
-        sentences.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
+        artifacts.removed(held.hub, plan, approved.approval.note, plan.commit, report.commit),
         key=artifact_key("removed", held.hub.target),
         description=f"What was removed from {held.hub.target}",
     )

@@ -18,7 +18,7 @@ from tasks.cleanup import clean_up, look_for_leftovers, plan_cleanup
 from tasks.disk.staging import Staging
 from tasks.record.kept_removals import Keeping, forget, keep
 from tasks.remove import RemovalNotApproved
-from tasks.report import sentences
+from tasks.report import artifacts, sentences
 from tasks.report.evidence import (
     Approval,
     Choice,
@@ -31,6 +31,7 @@ from tasks.report.evidence import (
     not_as_shown,
     shown_as,
 )
+from tasks.report.gate_text import asked_about, gate_text
 from tasks.report.lineage import artifact_key, record_publication
 from tasks.runs.this_run import ui_link
 from tasks.values.format import number, size
@@ -167,7 +168,7 @@ def _show_evidence(
 ) -> str:
     """Show all that a gate is about as an artifact, and return its id."""
     artifact = create_markdown_artifact(
-        sentences.evidence(held.hub, report, evidence, leftovers, where),
+        artifacts.evidence(held.hub, report, evidence, leftovers, where),
         key=artifact_key("evidence", held.hub.target),
         description=f"Evidence for the cleanup of {held.hub.target}",
     )
@@ -194,7 +195,7 @@ def _decide(
     hub, staging, run = held.hub, held.staging, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(staging, gate)
-    text, picture = sentences.gate_form(hub, report, receipts, gate, where, gone, artifact)
+    text, picture = gate_text(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
     approval = ask(hub.target.repo_id, run, question_of(gate, text, picture, waits, where))
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
@@ -219,7 +220,7 @@ def question_of(gate: Gate, text: str, picture: str, waits: str, where: sentence
         files=where.files if gate.shown or gate.stale else "",
         waits=waits,
         expires=where.expires,
-        removals=sentences.asked_about(gate),
+        removals=asked_about(gate),
         stale=bool(gate.stale),
         copies=bool(gate.shown),
     )
@@ -259,7 +260,7 @@ def _clean_up(
     plan = plan_cleanup(staging, gate, approval, report, leftovers)
     result = held.steps.take(clean_up, hub, plan)
     create_markdown_artifact(
-        sentences.cleanup(plan, result, approval.note, no_copies),
+        artifacts.cleanup(plan, result, approval.note, no_copies),
         key=artifact_key("freed", hub.target),
         description=f"What was freed for {hub.target}",
     )

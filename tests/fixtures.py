@@ -33,6 +33,8 @@ from tasks.write import WRITER_SETTINGS
 from tests import bids_examples
 from tests.conftest import HOME, SESSIONS, STACK, STANDS
 from tests.counted_hub import CountedHub
+from tests.hub_within import hub_within
+from tests.lanes import is_fast
 from tests.planted import plant
 from tests.postgres import QUICK, postgres
 
@@ -114,11 +116,17 @@ def repo_id() -> str:
 
 
 @pytest.fixture
-def hub(hub_server: Stack, repo_id: str) -> Hub:
-    """An empty target of its own."""
+def hub(request: pytest.FixtureRequest, repo_id: str, tmp_path: Path) -> Iterator[Hub]:
+    """An empty target of its own. In the fast lane it is on a Hub within this process."""
+    if is_fast(request.config):
+        with hub_within(tmp_path / "hub", repo_id) as hub:
+            hub.prepare(private=True)
+            yield hub
+        return
+    hub_server: Stack = request.getfixturevalue("hub_server")
     hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
     hub.prepare(private=True)
-    return hub
+    yield hub
 
 
 @pytest.fixture
@@ -154,9 +162,17 @@ def token(server: CountedHub) -> str:
 
 
 @pytest.fixture
-def counted(server: CountedHub, token: str, repo_id: str) -> Iterator[Hub]:
-    """A target of its own on that Hub, whose repo does not exist yet. In the end the Hub fails no more."""
-    yield Hub(Target(server.endpoint, repo_id), token)
+def counted(request: pytest.FixtureRequest, repo_id: str, tmp_path: Path) -> Iterator[Hub]:
+    """A target of its own on that Hub, whose repo does not exist yet. In the end the Hub fails no more.
+
+    In the fast lane it is on a Hub within this process, which counts nothing and does not fail.
+    """
+    if is_fast(request.config):
+        with hub_within(tmp_path / "hub", repo_id) as hub:
+            yield hub
+        return
+    server: CountedHub = request.getfixturevalue("server")
+    yield Hub(Target(server.endpoint, repo_id), request.getfixturevalue("token"))
     if server.process is not None:
         server.break_on()
 

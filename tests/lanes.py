@@ -19,7 +19,13 @@ from typing import Any
 import pytest
 
 #: The fixtures that start one, by the names that they have in whichever module.
-STARTS_ONE = frozenset({"another_server", "browser", "composed", "fresh", "hub", "hub_server", "server", "told"})
+STARTS_ONE = frozenset(
+    {"another_server", "browser", "composed", "counted", "fresh", "hub", "hub_server", "server", "told"}
+)
+#: Of these, those that give a target on a Hub within the test's own process where the lane is the fast one, so that the
+#: same tests are in both lanes: there by huggingface_hub's client alone, here over a connection too, and by Xet.
+WITHIN_IN_FAST = frozenset({"counted", "hub"})
+OF_THE_HUB = "local_hub"  # the folder of the local Hub's own tests, whose `hub` is a server
 #: What the command line of a server, a database or a browser has in it.
 SERVER = re.compile(r"-m prefect\b|prefect server|uvicorn|_hub serve|faults serve|postgres|initdb|chrom(e|ium)")
 #: The files that take more than a minute, the longest first.
@@ -44,6 +50,8 @@ LONGEST = (
 )
 #: What the command line says after `-m` for the fast lane.
 FAST = "not server and not slow"
+#: The same lane in other words, for which no file is passed over: `tests/test_lanes.py` asks for it.
+FAST_WHOLE = "not slow and not server"
 #: The folders whose tests are of a running thing. The few that need no server are not worth what the folders import.
 APART = frozenset({"deployed", "end_to_end"})
 #: The files without a test of the fast lane: `tests/test_lanes.py` looks whether that is still so.
@@ -61,13 +69,10 @@ SERVED = frozenset(
         "local_hub/test_refs.py",
         "local_hub/test_xet.py",
         "test_bad_input.py",
-        "test_failing_hub.py",
-        "test_fencing.py",
         "test_flows.py",
         "test_lease.py",
         "test_left_out_flow.py",
         "test_nothing_is_lost.py",
-        "test_prepare.py",
         "test_push_again.py",
         "test_removal_flow.py",
         "test_removal_gate.py",
@@ -76,7 +81,6 @@ SERVED = frozenset(
         "test_streaming.py",
         "test_two_writers.py",
         "test_verification_nights.py",
-        "test_verify.py",
         "test_watch.py",
     }
 )
@@ -95,12 +99,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return collection_path.relative_to(TESTS).as_posix() in SERVED | APART or None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def is_fast(config: pytest.Config) -> bool:
+    """Whether the fast lane is asked for."""
+    return config.option.markexpr in (FAST, FAST_WHOLE)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that need a server, and have the longest files come first."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.name}", len(places)))
     for item in items:
-        if STARTS_ONE.intersection(getattr(item, "fixturenames", ())):
+        within = is_fast(config) and item.path.parent.name != OF_THE_HUB
+        starts_one = STARTS_ONE - WITHIN_IN_FAST if within else STARTS_ONE
+        if starts_one.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("server")
 
 

@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 
 from deployments.local_stack import Stack
 from tasks.bids.licence import Licence, licence
-from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, same_card, side_files
+from tasks.card import About, CardVersions, Pictures, UnreadableCard, card, draw, same_card, side_files
 from tasks.card.counts import PublishedRows
 from tasks.disk.staging import Staging
 from tasks.load import load
@@ -349,7 +349,7 @@ def test_whatever_paths_somebody_wrote_into_the_record_there_is_a_card(paths: li
     rows = PublishedRows.of(Dataset("/", "none", {}, ()), PublicationRecord().updated([line]))
     counts = rows.count()
     assert counts.images + counts.files + len(rows.beside) == len(set(paths))
-    assert not paths or counts.words() in text
+    assert not paths or counts.in_words() in text
 
 
 def test_a_card_before_the_first_shard_has_no_config_that_would_not_load(tmp_path: Path) -> None:
@@ -646,6 +646,28 @@ def test_what_the_operator_stated_lifted_and_stripped_is_on_the_card(tmp_path: P
     assert "unreadable" not in html and "personal-data" not in html  # they have lifted nothing
     assert "<strong>Left out</strong> of the metadata, the sidecars and the tables: <code>Other</code>," in html
     assert "Before it was published" not in card_of(tmp_path)
+
+
+WHOLE = Path(__file__).parent / "card_of_a_small_dataset.md"
+
+
+def test_the_whole_card_reads_as_somebody_has_read_it(tmp_path: Path) -> None:
+    """Whoever changes a text of the card reads the whole of it once more, and puts it into the file."""
+    root = bids.two_sessions(tmp_path)
+    more = {"HowToAcknowledge": "Cite it.", "Acknowledgements": "All of them", "Funding": ["A fund", "Another"],
+            "EthicsApprovals": ["A board"], "ReferencesAndLinks": ["https://example.org/a"],
+            "SourceDatasets": [{"DOI": "doi:10.1/a", "URL": "https://example.org", "Version": "2"}],
+            "GeneratedBy": [{"Name": "Converter", "Version": "3"}], "DatasetDOI": "doi:10.1/b",
+            "Authors": ["A. Person", "B. Person"], "License": "CC0"}  # fmt: skip
+    bids.write(root, {"dataset_description.json": bids.description(**more), "phenotype/iq.tsv": "participant_id\n",
+                      "sub-02/anat/sub-02_scan.pdf": b"%PDF", "sub-02/sub-02_notes.docx": b"PK"})  # fmt: skip
+    dataset = load(root)
+    statement = Statement("defaced", ("date",), ("StationName",))
+    checked = Checked(statement, (Finding("date", "acq_time", ("a_scans.tsv",), 1),))
+    pictures = draw(dataset, Pictures(), lambda image: "a" * 64, lambda told: None)
+    about = About(checked, pictures, CardVersions("1.0", "c" * 40, "bids-push 0"))
+    text = card(dataset, REPO, published(*plan(dataset, {})), None, about)
+    assert re.sub(r"\d+ bytes", "some bytes", text) == WHOLE.read_text()  # as many as this zlib makes
 
 
 def test_a_newer_bids_push_alone_is_no_reason_for_another_card(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tasks.hub.client import Hub
 from tasks.record.kept_removals import Keeping
 from tasks.record.published import Drift
 from tasks.record.removals import PublishedFile, Removals
+from tasks.report.artifacts import evidence
 from tasks.report.evidence import (
     Evidence,
     Gate,
@@ -28,12 +29,10 @@ from tasks.report.evidence import (
     VerificationReport,
     shown_as,
 )
+from tasks.report.gate_text import asked_about, gate_text
 from tasks.report.sentences import (
     Where,
     after_a_removal,
-    asked_about,
-    evidence,
-    gate_form,
     gone_from_the_hub,
     kept_by,
     moment,
@@ -86,7 +85,7 @@ def gate(**fields: object) -> Gate:
 
 
 def form(open_gate: Gate, *receipts: Receipt, checked: VerificationReport | None = None) -> tuple[str, str]:
-    return gate_form(HUB, checked or report(STAYS, GOES), receipts, open_gate, WHERE, (), "All of the evidence")
+    return gate_text(HUB, checked or report(STAYS, GOES), receipts, open_gate, WHERE, (), "All of the evidence")
 
 
 def decision_at(open_gate: Gate) -> str:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.lanes import APART, FAST, LONGEST, SERVED, TESTS
+from tests.lanes import APART, FAST, FAST_WHOLE, LONGEST, SERVED, TESTS
 
 pytest_plugins = ["pytester"]
 
@@ -16,6 +16,10 @@ from tests.lanes import pytest_collection_modifyitems, serves_nobody
 @pytest.fixture
 def hub_server():
     return "a server"
+
+@pytest.fixture
+def hub():
+    return "a repo on a Hub"
 
 @pytest.fixture
 def target(hub_server):
@@ -31,7 +35,7 @@ with socket.socket() as listener:
 
 def ran(pytester: pytest.Pytester, body: str, uses: str = "", *options: str) -> pytest.RunResult:
     """A run of pytest on one test."""
-    pytester.makeini("[pytest]\nmarkers = server: needs a server")
+    pytester.makeini("[pytest]\nmarkers =\n    server: needs a server\n    slow: takes long")
     pytester.makeconftest(CONFTEST)
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     pytester.makepyfile(f"def test_it({uses}):\n{lines}\n")
@@ -63,6 +67,12 @@ def test_one_that_uses_a_servers_fixture_may_listen_and_is_not_in_the_fast_lane(
     ran(pytester, LISTENS, "target", "-m", "not server").assert_outcomes(deselected=1)
 
 
+def test_a_target_on_a_hub_is_in_the_fast_lane_if_no_server_is_asked_for_beside_it(pytester: pytest.Pytester) -> None:
+    ran(pytester, "pass", "hub", "-m", FAST).assert_outcomes(passed=1)
+    ran(pytester, "pass", "hub, hub_server", "-m", FAST).assert_outcomes(deselected=1)
+    ran(pytester, "pass", "hub", "-m", "not server").assert_outcomes(deselected=1)  # in any other lane it is served
+
+
 def test_one_that_asks_and_starts_processes_that_serve_nobody_is_in_the_fast_lane(pytester: pytest.Pytester) -> None:
     body = (
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import socket; socket.socket()'], check=True)"
@@ -81,8 +91,7 @@ def test_what_is_passed_over_for_the_fast_lane_is_there() -> None:
 
 @pytest.mark.slow
 def test_no_test_of_the_fast_lane_is_passed_over_with_its_file() -> None:
-    lane = "not slow and not server"  # the same lane in other words, for which nothing is passed over
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", lane]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", FAST_WHOLE]
     done = subprocess.run([*command, *(TESTS / one for one in SERVED)], capture_output=True, text=True)
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
 

@@ -17,7 +17,7 @@ from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.load import EmptyDataset, load
 from tasks.record.published import Work
-from tasks.report.sentences import dry_run
+from tasks.report.dry_run import dry_run
 from tasks.values.errors import BadInput
 from tasks.values.left_out import BY_INCLUDE, CONTRADICTS, NO_NAME, NO_TEXT_THERE, NOT_LOOKED_THROUGH
 from tasks.values.models import Dataset, PublicationRecord

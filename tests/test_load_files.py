@@ -1,7 +1,9 @@
 """Load: sidecars, tables and other files are rows, and each file of a tree is one of row, text and left out."""
 
+import builtins
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -174,6 +176,27 @@ def test_a_sidecar_whose_fields_are_in_a_row_is_a_row_itself_whatever_its_name(t
     applies = not path.startswith("anat/")  # no image is a row there
     assert [row.metadata for row in dataset.images] == ['{"EchoTime": 1}' if applies else None]
     assert (path in rows(dataset), path in reasons(dataset)) == (applies, not applies)
+
+
+POINTER = "/annex/objects/MD5E-s1000--0123.json\n"  # as git-annex leaves an unlocked file that was not fetched
+
+
+def test_a_sidecar_that_was_read_is_not_opened_again_and_one_that_applies_to_nothing_may_be_a_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applies, idle = "sub-01/anat/sub-01_T1w.json", "sub-01/anat/sub-01_T2w.json"
+    opened: list[str] = []
+    own = builtins.open
+
+    def noted(file: Any, *rest: Any, **more: Any) -> Any:
+        opened.append(str(file))
+        return own(file, *rest, **more)
+
+    monkeypatch.setattr(builtins, "open", noted)
+    files: dict[str, Content] = {T1W: IMAGE, applies: '{"EchoTime": 0.0030000}', idle: POINTER}
+    dataset = load(bids.write(tmp_path, {"dataset_description.json": bids.description(), **files}))
+    assert {path: file.fetched for path, file in rows(dataset).items()} == {applies: True, idle: False}
+    assert [sum(path.endswith(one) for path in opened) for one in (applies, idle)] == [1, 1]
 
 
 def test_a_sidecar_that_exclude_names_is_neither_a_row_nor_in_metadata(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from tasks.bids.pictures import CARD_HEIGHT, axial_slice, strip
+from tasks.bids.pictures import CARD_HEIGHT, axial_slice, side_by_side
 from tasks.card import About, Pictures, card, draw, pictures_on
 from tasks.card import Picture as OnCard
 from tasks.load import load
@@ -141,6 +141,6 @@ def test_slices_stand_side_by_side_four_pixels_apart_and_fill_their_sheet() -> N
         return sink.getvalue()
 
     slices = [Slice(path=f"{name}.nii", suffix=name, png=square(level)) for name, level in (("a", 100), ("b", 200))]
-    sheet = Picture.open(io.BytesIO(base64.b64decode(strip(slices).partition(",")[2])))
-    assert sheet.size == (30 + 4 + 30, 96) and strip([]) == ""
+    sheet = Picture.open(io.BytesIO(base64.b64decode(side_by_side(slices).partition(",")[2])))
+    assert sheet.size == (30 + 4 + 30, 96) and side_by_side([]) == ""
     assert [sheet.getpixel((x, 50)) for x in (0, 29, 30, 33, 34, 63)] == [100, 100, 0, 0, 200, 200]

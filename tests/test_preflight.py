@@ -21,7 +21,8 @@ from tasks.load import load
 from tasks.plan import plan
 from tasks.preflight import check, headers_of
 from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
-from tasks.report.sentences import findings, stopped
+from tasks.report.artifacts import findings
+from tasks.report.sentences import stopped
 from tasks.values.errors import BadInput
 from tasks.values.models import Dataset
 from tasks.values.preflight_rules import RULES, STOPS, Checked, Entry, Finding, Statement, as_entry

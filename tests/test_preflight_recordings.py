@@ -20,7 +20,8 @@ from tasks.card.body import _allowed
 from tasks.preflight import headers_of
 from tasks.preflight.recordings import format_of, texts
 from tasks.preflight.recordings.said import Kind, Said, in_value, tells
-from tasks.report.sentences import findings, stopped
+from tasks.report.artifacts import findings
+from tasks.report.sentences import stopped
 from tasks.values.models import Image
 from tasks.values.preflight_rules import RULES, Checked, Finding, Statement
 from tests import recordings

@@ -8,10 +8,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.local_stack import Stack
 from tasks.commit import commit
 from tasks.commit.other_files import Besides
-from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.record.drift import drift_around
 from tasks.record.record_files import FAN, WHOLE, RecordChange, files_to_write, in_order, is_segment
@@ -199,13 +197,6 @@ def test_nothing_leaves_the_repo_but_a_segment_whose_lines_the_commit_writes(mer
 
 
 # On a Hub.
-
-
-@pytest.fixture
-def hub(hub_server: Stack, repo_id: str) -> Hub:
-    hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
-    hub.prepare(private=True)
-    return hub
 
 
 def shards(numbers: Iterator[int] | range, images: int = 2_000) -> list[PublishedShard]:

@@ -6,13 +6,17 @@ import pytest
 
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
-from tasks.record.published import Drift
-from tasks.record.removals import PublishedFile
+from tasks.record.published import Drift, Work
+from tasks.record.removals import PublishedFile, Removals
+from tasks.report.artifacts import cleanup, evidence, findings, removed
 from tasks.report.evidence import (
     Approval,
     Choice,
+    CleanupPlan,
+    CleanupResult,
     Evidence,
     Fate,
+    Kept,
     Leftovers,
     OnlyCopy,
     RemovalPlan,
@@ -27,10 +31,12 @@ from tasks.report.sentences import (
     changed_copies,
     decided,
     drifted,
-    evidence,
     gone_already,
     how_verified,
+    idle,
+    not_stripped,
     nothing_staged,
+    some_of,
     stopped,
     table,
     verified,
@@ -40,6 +46,7 @@ from tasks.values.format import number, size
 from tasks.values.preflight_rules import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)
+HUB = Hub(Target("https://hub.example", "lab/some"), "")
 
 
 def report(*how: str, images: int = 0, read: int = 0) -> VerificationReport:
@@ -250,6 +257,13 @@ def test_a_push_that_must_not_be_names_rules_fields_files_and_the_way_on(fields:
     said = stopped(Checked(Statement(), (*found, Finding("device", "StationName", ("a.json",), 1))))
     assert all(word in said for word in words) and "StationName" not in said
     assert said.count("To allow it: personal-data:PatientName") == min(fields, 5)
+    assert said.endswith("a whole rule (personal-data): the card then says so.")
+
+
+def test_a_push_that_must_not_be_says_last_which_entries_of_allow_lift_nothing() -> None:
+    found = (Finding("personal-data", "Name", ("a.json",), 1),)
+    checked = Checked(Statement("defaced", ("personal-data:Nmae",)), found)
+    assert "Nmae" in idle(checked) and stopped(checked).endswith(f"the card then says so.\n{idle(checked)}")
 
 
 @pytest.mark.parametrize(
@@ -286,3 +300,110 @@ def test_staged_files_that_are_no_copies_any_more_are_named_with_what_to_do_and_
         "file. Look at it, and delete it yourself."
     )
     assert "2 staged files in /staging/lab--x are not what was staged, and stay: " in changed_copies(["a", "b"], folder)
+
+
+def parts(text: str) -> list[str]:
+    return text.rstrip("\n").split("\n\n")
+
+
+def test_what_a_cleanup_freed_is_counted_by_kind_and_what_stayed_has_its_reason() -> None:
+    shard, marker = (
+        StagedFile(file=name, size=1_000_000, kind=kind) for name, kind in (("a", "shard"), ("b", "stale"))
+    )
+    plan = CleanupPlan(folder=Path("/staging"), files=(shard, marker))
+    assert parts(cleanup(plan, CleanupResult(removed=(shard, marker, shard)), "")) == [
+        "# Freed 3.0 MB",
+        "2 shard files, 1 stale file of `/staging`.",
+    ]
+    plan = plan.model_copy(update={"kept": (Kept(file="c", why="planned so"),)})
+    result = CleanupResult(removed=(shard,), refused=(Kept(file="b", why="changed"),))
+    said = parts(cleanup(plan, result, "who | I am", "One was gone."))
+    assert said[2:5] == ["One was gone.", "Note: who \\| I am", "## Not removed"]
+    assert said[5].splitlines()[2:] == ["| c | planned so |", "| b | changed |"]
+
+
+def test_what_was_removed_from_the_hub_is_listed_with_the_last_commit_that_has_it() -> None:
+    before, after = "b" * 40, "a" * 40
+    said = parts(removed(HUB, RemovalPlan(commit=before, shards={"data/a.parquet": FILE}), "", before, after))
+    assert said[0] == "# Removed from lab/some"
+    assert said[2] == (
+        f"The last commit that has it: [{'b' * 12}](https://hub.example/datasets/lab/some/commit/{before}). The head: "
+        f"[{'a' * 12}](https://hub.example/datasets/lab/some/commit/{after})."
+    )
+    assert said[3:] == ["| file |\n|---|\n| data/a.parquet |"]
+    plan = RemovalPlan(commit=before, rows={"data/b.parquet": ("i.nii", "j.nii")}, kept=(Kept(file="c", why="back"),))
+    said = parts(removed(HUB, plan, "I am", before, after))
+    assert said[3] == "Note: I am"
+    assert said[4] == "| image | shard |\n|---|---|\n| i.nii | data/b.parquet |\n| j.nii | data/b.parquet |"
+    assert said[5:] == ["## Approved, and not removed", "| file | why |\n|---|---|\n| c | back |"]
+
+
+def test_only_copies_and_what_is_not_of_bids_push_are_told_as_such_in_the_evidence() -> None:
+    leftovers = Leftovers(
+        only_copies=(OnlyCopy(file="a", size=2_000_000, why="not sent"),), strangers={"notes": "mine"}
+    )
+    text = evidence(HUB, report("listing"), Evidence((), ()), leftovers)
+    assert "### Only copies" in text and "| a | 2.0 MB | not sent |" in text
+    assert "### Not of bids-push" in text and "| notes | mine |" in text and "### Stale files" not in text
+    text = evidence(HUB, report("listing"), Evidence((), ()), Leftovers())
+    assert "### Only copies" not in text and "### Not of bids-push" not in text
+
+
+def test_what_waits_for_room_and_what_somebody_else_changed_is_in_the_evidence() -> None:
+    told = evidence(HUB, report("listing"), Evidence((), (), waiting=2, drift=(Drift("a", "gone"),)), Leftovers())
+    assert "Not published yet: 2 shards." in told
+    assert "## Changed on the Hub by somebody else\n\n| file | what |\n|---|---|\n| a | gone |" in told
+    told = evidence(HUB, report("listing"), Evidence((), ()), Leftovers())
+    assert "Not published yet" not in told and "Changed on the Hub" not in told
+
+
+def test_what_the_operator_stated_is_in_the_evidence() -> None:
+    found = (Finding("personal-data", "Name", ("a.json",), 1),)
+    checked = Checked(Statement("defaced", ("personal-data:Name",), ("StationName", "a`b")), found)
+    told = evidence(HUB, report(), Evidence((), (), checked=checked), Leftovers()).partition(
+        "## Stated by the operator"
+    )[2]
+    assert "Faces: defaced." in told and "Allowed: `personal-data:Name`." in told
+    assert "Stripped from what is published: `StationName`, `a'b`." in told
+    told = evidence(HUB, report(), Evidence((), (), checked=Checked(Statement("defaced"), found)), Leftovers())
+    assert "## Stated by the operator" not in told
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("a", "1 file (a)"), ("abc", "3 files (a, b, c)"), ("abcd", "4 files (a, b, c and 1 more)")],
+)
+def test_of_many_files_the_first_are_named(names: str, said: str) -> None:
+    assert some_of(names, "file") == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "held", "said"),
+    [([], 2, ""), (["Name"], 0, ""), (["Name"], 1, "1 shard that must"), (["Name"], 4, "4 shards that must")],
+)
+def test_strip_says_which_shards_it_does_not_reach(fields: list[str], held: int, said: str) -> None:
+    withdrawn = {f"data/sub-{n}.parquet": (f"sub-{n}_T1w.nii.gz",) for n in range(held)}
+    work = Work(done=(), send=(), stage=(), drift=(), removals=Removals(shards=withdrawn))
+    told = not_stripped(fields, work)
+    if not said:
+        assert told == ""
+        return
+    named = ", ".join(f"sub-{n}" for n in range(min(held, 3)))
+    assert (
+        f"strip does not reach {said} stay as published" in told and f"({named}{', ...' if held > 3 else ''})" in told
+    )
+
+
+def test_a_finding_is_listed_under_its_rule_with_the_entry_that_lifts_it_only_if_it_stops_the_push() -> None:
+    assert "Nothing was found." in findings(Checked(Statement("defaced")))
+    found = (
+        *(Finding("personal-data", f"Name{n:03}", ("a.json",), 1) for n in range(LISTED + 2)),
+        Finding("device", "StationName", ("b.json",), 1),
+    )
+    told = findings(Checked(Statement("defaced", ("personal-data:Name001",)), found))
+    assert told.index("## Stops the push") < told.index("## Allowed, although") < told.index("## To be looked at")
+    lines = [line for line in told.splitlines() if line.startswith("- ")]
+    assert len(lines) == LISTED + 1 + 1 + 1  # those that stop the push, cut; the one that is lifted; the warning
+    assert "- ... and 1 more fields" in lines
+    assert [line for line in lines if "To allow it: `personal-data:Name000`" in line] == lines[:1]
+    assert not any("To allow it" in line for line in lines[-2:])

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +12,7 @@ from tasks.commit import commit
 from tasks.commit.other_files import Besides, outdated
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
-from tasks.record.remote import CARD, RECORD, read_remote
+from tasks.record.remote import CARD, INDEX, RECORD, read_remote
 from tasks.record.removals import as_file
 from tasks.report.evidence import RemovalPlan
 from tasks.transfer import batches, transfer
@@ -97,6 +97,22 @@ def test_a_batch_that_landed_while_its_answer_was_lost_is_not_committed_again(
     count = commits(hub)
     again = commit(hub, before, lines(receipts), sent(hub, staging, receipts), CHANGES)  # of the first nobody heard
     assert (again.commit, commits(hub)) == (landed.commit, count)
+
+
+@pytest.mark.parametrize("gone", ["shard", "line", "text", "index", "card", "record"])
+def test_of_a_batch_whose_answer_was_lost_what_somebody_took_out_before_the_next_look_is_committed_again(
+    hub: Hub, staging: Staging, staged: Staged, gone: str
+) -> None:
+    (receipt,) = staged(1)
+    before = read_remote(hub)
+    landed = commit(hub, before, lines([receipt]), sent(hub, staging, [receipt]), CHANGES)
+    paths = {"shard": receipt.path, "text": "bids/CHANGES", "index": INDEX, "card": CARD, "record": RECORD}
+    by_hand = CommitOperationDelete(paths[gone]) if gone in paths else CommitOperationAdd(RECORD, b"")
+    meddled = hub.commit([by_hand], "By hand", landed.commit)
+    again = commit(hub, before, lines([receipt]), sent(hub, staging, [receipt]), CHANGES)
+    assert again.contested and again.commit == hub.head() not in (landed.commit, meddled)
+    assert {*paths.values()} <= hub.listing(again.commit).files.keys()
+    assert read_remote(hub).record.shards == {receipt.path: receipt.line()}
 
 
 def test_a_staged_shard_that_was_damaged_is_handed_back_and_the_others_are_sent(

@@ -144,7 +144,7 @@ def _size_of_voxel(zoom: float) -> float:
     return size if 1e-6 < size < math.inf else 1.0
 
 
-def strip(slices: Sequence[Slice]) -> str:
+def side_by_side(slices: Sequence[Slice]) -> str:
     """Return the labelled slices side by side, as a `data:` URI of a PNG; empty if there are none."""
     if not slices:
         return ""

@@ -96,8 +96,8 @@ def _title(dataset: Dataset, published: PublishedRows) -> str:
     sessions = f" in {number(counts.sessions, 'session')}" if counts.sessions else ""
     lines = [
         f"# {md.text(dataset.name)}",
-        f"{counts.words()}{subjects}{sessions}, {size(counts.size)}: a [BIDS](https://bids.neuroimaging.io) dataset, "
-        f"{_row(counts)}{_shard(counts)}.",
+        f"{counts.in_words()}{subjects}{sessions}, {size(counts.size)}: "
+        f"a [BIDS](https://bids.neuroimaging.io) dataset, {_row(counts)}{_shard(counts)}.",
     ]
     planned = _told(published, published.planned, published.beside_planned)
     missing = _told(published, published.missing, published.beside_missing)

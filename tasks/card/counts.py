@@ -32,7 +32,7 @@ class Counts:
     sessions: int
     size: int
 
-    def words(self) -> str:
+    def in_words(self) -> str:
         """Return how many images and recordings these are: `3 images and 12 recordings in 36 files`."""
         recordings = number(self.recordings, "recording")
         if self.files != self.recordings:

@@ -1,30 +1,19 @@
-"""What people see of a run: the evidence at the gate, the artifacts, the sentence in the run's state.
+"""What people read of a run: the sentences in its state and its log, and what all texts for people are made of.
 
-The texts are Markdown, as the Prefect UI renders it. The evidence above the form is a few lines and one low picture,
-since a longer one would be cropped or would hide the form's fields. The artifact has all of it. Nothing here decides
-anything.
+Nothing here decides anything. Longer texts are in `gate_text`, `artifacts` and `dry_run`, beside it.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import MappingProxyType
 
-from tasks.bids.not_fetched import absent
-from tasks.bids.pictures import strip
-from tasks.disk.files import TEMPORARY_SUFFIX
-from tasks.hub.client import Hub
 from tasks.record.kept_removals import Keeping
 from tasks.record.published import Drift, Work
 from tasks.record.removals import Removals
 from tasks.record.still_named import subjects_of
 from tasks.report.evidence import (
     Approval,
-    CleanupPlan,
-    CleanupResult,
-    Evidence,
     Gate,
     Leftovers,
     RemovalPlan,
@@ -32,12 +21,9 @@ from tasks.report.evidence import (
     StagedFile,
     VerificationReport,
 )
-from tasks.values.errors import PushError
 from tasks.values.format import number, size
-from tasks.values.kinds import DATA, counted, is_data, noun
-from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
-from tasks.values.models import LAYOUT_VERSION, Dataset, PublicationRecord, Receipt, ShardSpec, Slice
-from tasks.values.our_paths import LEFT_OUT
+from tasks.values.kinds import counted, is_data
+from tasks.values.models import LAYOUT_VERSION, PublicationRecord, Receipt
 from tasks.values.preflight_rules import RULES, Checked, Finding
 
 LISTED_IN_A_STATE = 5  # fields of a rule in a run's message; the artifact has all
@@ -237,110 +223,6 @@ UNVERIFIED = (
 )
 
 
-def gate_form(
-    hub: Hub,
-    report: VerificationReport,
-    receipts: Sequence[Receipt],
-    gate: Gate,
-    where: Where,
-    gone: Sequence[Shown],
-    artifact: str,
-) -> tuple[str, str]:
-    """Return the Markdown above the form: a short paragraph for each question, and one low picture.
-
-    The older UI crops anything higher.
-    """
-    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}" if gate.waiting else ""
-    two = bool(gate.removals and (receipts or gate.stale))
-    questions = [_delete(hub, report, receipts, gate, where)] if receipts else []
-    questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
-    questions += [_remove(hub, report, gate.removals)] if gate.removals else []
-    if two:
-        questions = [_both(hub, report, receipts, gate, where)]
-    changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
-    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
-    closes = "" if two else f" Closes {moment(where.expires)}."  # the run's message says it too
-    end = f"{changed}{artifact}.{closes}{more}"
-    text = f"{lost}{' '.join(questions)} {end}\n"
-    # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
-    picture = strip(report.slices) if receipts and not two else ""
-    return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
-
-
-def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
-    """Return the question about the staged files, which are copies of what the Hub holds."""
-    freed = size(sum(receipt.size for receipt in receipts))
-    stale = f" Beside them: {stale_files(gate.stale)}." if gate.stale else ""
-    paths = {receipt.path for receipt in receipts}
-    return (
-        f"Delete the copies on {cell(where.machine)}, **{freed}** ({number(len(receipts), 'shard')}, "
-        f"{_inside(receipts)}), of **[{hub.target}]({hub.url()})**? The Hub keeps them: "
-        f"{_checked(hub, report, paths)}.{stale}"
-    )
-
-
-def _inside(receipts: Sequence[Receipt]) -> str:
-    """Return how many images, files of recordings and other files these shards hold."""
-    return counted(image.path for receipt in receipts for image in receipt.images)
-
-
-def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
-    """Say in a few words how many of these shards were verified, how, and at which commit. Empty if none was."""
-    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
-    checks = [check for check in report.checks if check.path in paths]
-    read = f"{_read_back(report, paths):,} read back"
-    return f"at {commit}, {len(checks):,} of {len(paths):,} match the listing, {read}" if checks else ""
-
-
-def _read_back(report: VerificationReport, paths: Collection[str]) -> int:
-    """Return how many of these shards were read back."""
-    return sum(check.how == "read back" for check in report.checks if check.path in paths)
-
-
-def _remove_stale(hub: Hub, stale: Sequence[StagedFile], where: Where) -> str:
-    """Return the question about stale files, for a gate at which nothing else is staged."""
-    return (
-        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged on {cell(where.machine)} by older "
-        "or broken runs? The Hub is proved to have each shard among them. To remove them, decide *delete* and tick "
-        "*Remove stale files too*."
-    )
-
-
-def _remove(hub: Hub, report: VerificationReport, removals: Removals) -> str:
-    """Return the question about removals. What they are stands beside the form's field."""
-    checked = _checked(hub, report, {*removals.shards, *removals.rows})
-    verified_at = f" Verified {checked}." if checked else ""
-    return (
-        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
-        f"its head; its history keeps them.{verified_at}"
-    )
-
-
-def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
-    """Return both questions, each with what was verified for it, in three lines.
-
-    The older UI crops a longer text above two decisions; the evidence has all.
-    """
-    shards = {receipt.path for receipt in receipts}
-    staged = stale_files(gate.stale)
-    if receipts:
-        freed = size(sum(receipt.size for receipt in receipts))
-        staged = f"{freed}, {number(len(shards), 'shard')}, {_read_back(report, shards):,} read back"
-    removals = {*gate.removals.shards, *gate.removals.rows}
-    read = f", {_read_back(report, removals):,} read back" if removals else ""
-    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
-    return (
-        f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, no longer in the dataset: "
-        f"{_counted(gate.removals)}{read}, of **[{hub.target}]({hub.url()})** at {commit}."
-    )
-
-
-def asked_about(gate: Gate) -> str:
-    """Return what a gate asks to be removed, in one line with the texts that still name the subjects."""
-    names = first([path.removeprefix("bids/") for path in gate.named])
-    return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}"
-
-
 def no_longer_asked(gate: Gate) -> str:
     """Return what a run says that takes over a gate about removals, and does not ask about them itself."""
     return (
@@ -348,196 +230,6 @@ def no_longer_asked(gate: Gate) -> str:
         "has taken its gate over and asks about staged files alone. The removals stay on the Hub: the next push with "
         "removed=ask asks about them again."
     )
-
-
-def _counted(removals: Removals) -> str:
-    """Return the numbers of removals in a few words: `1 shard, 2 texts`."""
-    counts = [
-        number(len(removals.shards), "shard") if removals.shards else "",
-        counted(removals.inside) if removals.rows else "",
-        number(len(removals.texts), "text") if removals.texts else "",
-    ]
-    return ", ".join(filter(None, counts))
-
-
-def evidence(
-    hub: Hub, report: VerificationReport, evidence: Evidence, leftovers: Leftovers, where: Where | None = None
-) -> str:
-    """Return the whole evidence, as a Markdown artifact: a part for each question, and then what belongs to both."""
-    parts = [
-        f"# Evidence for {hub.target}",
-        f"Repo: [{hub.target.repo_id}]({hub.url()}), revision `{hub.target.revision}`, commit "
-        f"[{report.commit}]({hub.commit_url(report.commit)})",
-        f"Verified ({report.level}): {how_verified(report)}." if report.checks else f"{verified(report)} {UNVERIFIED}",
-    ]
-    if where:
-        parts.append(
-            f"The gate closes {moment(where.expires)}; where it asks again, it waits as long anew. Nothing is deleted "
-            "when it closes."
-        )
-    parts += _staged(evidence, leftovers, where)
-    parts += _sent_back(report, evidence)
-    parts += _removals(evidence.removals, evidence.asked, report, evidence.named)
-    if evidence.drift:
-        parts += [
-            "## Changed on the Hub by somebody else",
-            table(["file", "what"], [[d.path, d.what] for d in evidence.drift]),
-        ]
-    if evidence.checked.lifted or evidence.checked.statement.strip:
-        parts += ["## Stated by the operator", _statement(evidence.checked)]
-    parts += _left_out(evidence.left_out)
-    return "\n\n".join(parts) + "\n"
-
-
-def _staged(evidence: Evidence, leftovers: Leftovers, where: Where | None) -> list[str]:
-    """Describe what is in the staging folder: what the decision on the staged files is about, and what stays."""
-    parts: list[str] = []
-    if receipts := evidence.receipts:
-        parts.append(
-            f"Staged here, and removed from this machine if you decide `delete`: "
-            f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}, with "
-            f"{_inside(receipts)}. These are copies: the Hub keeps what "
-            "it has."
-        )
-    if evidence.waiting:
-        shards = number(evidence.waiting, "shard")
-        parts.append(f"Not published yet: {shards}. They wait for the room that these take: {NEXT_WAVE}")
-    parts += _leftovers(leftovers)
-    if where:
-        folder = f"The folder is `{cell(str(where.folder))}` on the machine {where.machine}."
-        parts = [folder, *(parts or ["Nothing is staged there."])]
-    return ["## Staged copies", *parts] if parts else []
-
-
-def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
-    """Show what the Hub sent back of everything that stays there, whatever is decided."""
-    slices = [shown for shown in report.slices if shown.path not in evidence.asked.images]
-    read = [check for check in report.checks if check.how == "read back" and check.path not in evidence.asked.published]
-    parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
-    if read:
-        rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
-        what = "images" if all(check.images == check.rows for check in read) else "files"
-        parts += ["## Read back, byte for byte", table(["shard", "size", what, "sha256"], rows)]
-    return parts
-
-
-def _pictures(slices: Sequence[Slice]) -> list[str]:
-    """Show slices of images, and say of which."""
-    if not slices:
-        return []
-    shown = "\n".join(f"- {cell(one.suffix)}: `{cell(one.path)}`" for one in slices)
-    return [f"![mid-slices]({strip(slices)})", f"Axial mid-slices, decoded:\n\n{shown}"]
-
-
-def _leftovers(leftovers: Leftovers) -> list[str]:
-    """Describe what else is in the staging folder."""
-    parts: list[str] = []
-    if leftovers.only_copies:
-        parts += [
-            "### Only copies",
-            "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
-            "by the next run of push-bids; look at the others before you remove them by hand.",
-            table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
-        ]
-    if leftovers.stale:
-        rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
-        parts += [
-            "### Stale files in the staging folder",
-            "Leftovers of older or broken runs. They go only if the form says so.",
-            table(["file", "size", "what"], rows),
-        ]
-    if leftovers.strangers:
-        parts += [
-            "### Not of bids-push",
-            "These are in the staging folder, and are neither opened nor removed.",
-            table(["name", "why"], [[name, why] for name, why in leftovers.strangers.items()]),
-        ]
-    return parts
-
-
-def _what_is_stale(file: StagedFile) -> str:
-    if file.file.endswith(TEMPORARY_SUFFIX):
-        return f"{'an empty' if not file.size else 'an unfinished'} file that a run left when it broke off"
-    if not file.is_shard:
-        return "a copy of nothing"
-    return f"on the Hub, {f'in its history at {file.commit[:12]}' if file.commit else 'at the head'}"
-
-
-def _removals(
-    removals: Removals,
-    asked: Removals,
-    report: VerificationReport | None = None,
-    named: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> list[str]:
-    """Describe what is on the Hub and no longer in the dataset, how it was verified, and what it means to remove it.
-
-    Args:
-        removals: all of it.
-        asked: the part that the gate asks about.
-        report: the verification.
-        named: paths of texts that stay published -> the subjects that they still name.
-    """
-    if not removals:
-        return []
-    what = (
-        "If you decide `remove`, they leave the head of the repo in one commit; its history keeps them, for everybody "
-        "who may read the repo. What is in the dataset again by then stays. If you decide `keep`, nobody is asked "
-        'about these again, until a run is started with `removed="ask again"`, and each run\'s state goes on naming '
-        "them."
-        if asked
-        else "They stay: a run of a deployment with `removed=ask` asks a person about them."
-    )
-    parts = ["## On the Hub, no longer in the dataset", what]
-    parts += [f"**{cell(still_named_in(named))}**"] if named else []
-    parts += _named(asked or removals, report)
-    parts += _pictures([shown for shown in report.slices if shown.path in asked.images]) if report else []
-    rest = removals.without(asked) if asked else Removals()
-    if rest:
-        parts += ["### Not asked about, since somebody decided to keep it", *_named(rest, report)]
-    return parts
-
-
-def _named(removals: Removals, report: VerificationReport | None) -> list[str]:
-    """Return the tables of removals."""
-    parts: list[str] = []
-    published = removals.published
-    how = {check.path: check.how for check in report.checks} if report else {}
-    if removals.shards:
-        rows = [
-            [path, size(published[path].size), f"{len(of)}", *([how.get(path, "not in this run")] if report else [])]
-            for path, of in removals.shards.items()
-        ]
-        inside = noun(path for of in removals.shards.values() for path in of)
-        parts.append(table(["shard", "size", f"{inside}s", *(["verified by"] if report else [])], rows))
-    if removals.rows:
-        rows = [[image, path, size(published[path].size)] for path, of in removals.rows.items() for image in of]
-        one = noun(removals.inside)
-        held = f"{one.capitalize()}s of shards that are held back"
-        parts.append(f"{held}: their published version stays unless you decide `remove`.")
-        parts.append(table([one, "shard", "size of the shard"], rows))
-    if removals.texts:
-        parts.append(table(["text or table", "size"], [[path, size(published[path].size)] for path in removals.texts]))
-    return parts
-
-
-def removed(hub: Hub, plan: RemovalPlan, note: str, before: str, after: str) -> str:
-    """Describe what was removed from the Hub, and what stayed and why, as a Markdown artifact."""
-    parts = [
-        f"# Removed from {hub.target}",
-        gone_from_the_hub(plan),
-        f"The last commit that has it: [{before[:12]}]({hub.commit_url(before)}). The head: "
-        f"[{after[:12]}]({hub.commit_url(after)}).",
-    ]
-    if note:
-        parts.append(f"Note: {cell(note)}")
-    if plan.paths:
-        parts.append(table(["file"], [[path] for path in plan.paths]))
-    if plan.rows:
-        rows = [[one, path] for path, of in plan.rows.items() for one in of]
-        parts.append(table([noun(plan.inside), "shard"], rows))
-    if plan.kept:
-        parts += ["## Approved, and not removed", table(["file", "why"], [[kept.file, kept.why] for kept in plan.kept])]
-    return "\n\n".join(parts) + "\n"
 
 
 def what_was_removed(plan: RemovalPlan) -> str:
@@ -601,7 +293,9 @@ def stopped(checked: Checked) -> str:
     for rule in dict.fromkeys(finding.rule for finding in stops):
         lines.append(f"  {rule}: {RULES[rule].what}. {RULES[rule].mend}")
         of_rule = [finding for finding in stops if finding.rule == rule]
-        lines += [f"    {_where(finding)}. To allow it: {finding.entry}" for finding in of_rule[:LISTED_IN_A_STATE]]
+        lines += [
+            f"    {where_found(finding)}. To allow it: {finding.entry}" for finding in of_rule[:LISTED_IN_A_STATE]
+        ]
         if len(of_rule) > LISTED_IN_A_STATE:
             lines.append(f"    and {len(of_rule) - LISTED_IN_A_STATE} more fields")
     names = sorted({finding.rule for finding in stops})
@@ -622,119 +316,12 @@ def idle(checked: Checked) -> str:
     )
 
 
-def _where(finding: Finding, code: bool = False) -> str:
+def where_found(finding: Finding, code: bool = False) -> str:
     """Return a field, how many files have it, and the first of them. With `code`, names are set as Markdown code."""
     field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
     named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
     more = ", ..." if finding.count > len(files) else ""
     return f"{f'`{cell(field)}`' if code else field} in {number(finding.count, 'file')}: {named}{more}"
-
-
-def findings(checked: Checked) -> str:
-    """Return everything that was found, as a Markdown artifact."""
-    return f"# Before publication\n\n{_found(checked)}\n"
-
-
-def _found(checked: Checked) -> str:
-    """Return what was found, by what it means for the push and by rule.
-
-    These are lists, because the UI cuts off the long cells of a table.
-    """
-    parts = [_statement(checked)]
-    for head, found in (
-        ("Stops the push", checked.stops),
-        ("Allowed, although it would stop the push", checked.lifted),
-        ("To be looked at", checked.warnings),
-    ):
-        parts += [f"## {head}"] if found else []
-        for name in dict.fromkeys(finding.rule for finding in found):
-            rule, of_rule = RULES[name], [finding for finding in found if finding.rule == name]
-            lines = [_listed(checked, finding) for finding in of_rule[:LISTED]]
-            if len(of_rule) > LISTED:
-                lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
-            parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
-    parts[1:1] = [cell(sentence) for sentence in (*checked.unstripped, *([idle(checked)] if checked.idle else []))]
-    return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
-
-
-def _listed(checked: Checked, finding: Finding) -> str:
-    """Return a line for a finding; with the entry that lifts it if it stops the push."""
-    entry = f". To allow it: `{cell(finding.entry)}`" if finding in checked.stops else ""
-    return f"- {_where(finding, code=True)}{entry}"
-
-
-def _statement(checked: Checked) -> str:
-    statement = checked.statement
-    lines = [f"Faces: {statement.defacing}."]
-    if checked.lifted:
-        lines.append(f"Allowed: {', '.join(f'`{cell(one.entry)}`' for one in checked.lifted)}.")
-    if statement.strip:
-        lines.append(f"Stripped from what is published: {', '.join(f'`{cell(name)}`' for name in statement.strip)}.")
-    return " ".join(lines)
-
-
-def dry_run(
-    hub: Hub,
-    dataset: Dataset,
-    shards: Sequence[ShardSpec],
-    work: Work,
-    record: PublicationRecord,
-    checked: Checked,
-    stops: Sequence[PushError] = (),
-    texts: Collection[str] = (),
-    other: str = "",
-) -> str:
-    """Describe what a run would do, as a Markdown artifact.
-
-    Args:
-        hub: the target.
-        dataset: the dataset.
-        shards: its plan.
-        work: what is left to do.
-        record: what is published.
-        checked: what the check before publication found.
-        stops: the errors that would end the run before it stages.
-        texts: the texts and tables that the repo does not hold as they are now.
-        other: a sentence that says that this looks like another dataset, if it does.
-    """
-    rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
-    rows: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    rows_there[BESIDE] = len(dataset.files)
-    for image in (image for shard in work.missing for image in shard.rows):
-        what = image.suffix if image.kind in DATA else BESIDE
-        rows[what] += 1
-        sizes[what] += image.size
-    by_suffix = [
-        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"]
-        for suffix, count in rows_there.most_common()
-        if count
-    ]
-    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
-    parts = [
-        f"# Dry run: {dataset.name} to {hub.target}",
-        f"{verdict}Nothing was staged or sent.",
-        "## What would be pushed",
-        f"{number(len(work.missing), 'shard')} of {len(shards):,}, {size(sum(s.size for s in work.missing))}, with "
-        f"{number(sum(rows.values()), 'row')}. On the Hub already: {len(work.done):,}. Staged already, to send: "
-        f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
-        table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
-        *_not_here(dataset),
-        "## What changed since the last time",
-        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
-        cell(other),
-        cell(written_anew(record, work)),
-        _changed(work, record, texts),
-        f"Texts and tables: {some_of(sorted(texts), 'file')}." if texts else "",
-    ]
-    parts = list(filter(None, parts))
-    if work.drift:
-        parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
-    parts += _removals(work.removals, Removals())
-    parts += _not_published(dataset.unpublished)
-    if to_know := (*dataset.told, *dataset.notes):
-        parts += ["## To know about the dataset", "\n".join(f"- {cell(sentence)}" for sentence in to_know)]
-    return "\n\n".join([*parts, "# Before publication", _found(checked)]) + "\n"
 
 
 def not_stripped(fields: Sequence[str], work: Work) -> str:
@@ -780,90 +367,6 @@ def written_anew(record: PublicationRecord, work: Work) -> str:
     )
 
 
-def _not_here(dataset: Dataset) -> list[str]:
-    """Describe the files whose content is not on this machine."""
-    not_here = absent(dataset.rows, Path(dataset.root))
-    if not_here is None:
-        return []
-    one = "an image" if not_here.noun == "image" else "a file"
-    return ["## Not on this machine", f"{not_here} The shard of {one} that is not here fails; the others go on."]
-
-
-def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> str:
-    """Describe the shards that are new or differ from the record, with the files that came, went, or may differ."""
-    if not record.shards:
-        return "Nothing is published yet: all of it is new."
-    rows = []
-    files: set[str] = set()
-    for shard in work.missing:
-        line = record.shards.get(shard.path)
-        before = {image.path for image in line.images} if line else set()
-        now = {image.path for image in shard.rows}
-        files |= now | before
-        what = "new" if line is None else "changed"
-        rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
-    if not rows and texts:
-        return "No shard."
-    if not rows and not work.removals:
-        return "Nothing."
-    gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""
-    new = sum(row[1] == "new" for row in rows)
-    head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
-    one = noun(files)
-    return "\n\n".join([head, table(["shard", "what", f"{one}s added", f"{one}s gone"], rows)] if rows else [head])
-
-
-def _left_out(left_out: Mapping[str, int]) -> list[str]:
-    """Describe the files of the dataset that are not published, counted by kind, in the order that is given."""
-    rows = [[kind, f"{count:,}"] for kind, count in left_out.items()]
-    return ["## Left out", table(["kind", "files"], rows)] if rows else []
-
-
-def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
-    """Describe the files of the dataset that are not published: the images by folder, all of them, then the rest.
-
-    Of the rest, the folders in which most is left out come first.
-    """
-    if not unpublished:
-        return []
-    images = images_by_folder(unpublished)
-    parts = ["## Left out"]
-    if images:
-        rows = [[reason, folder, f"{count:,}"] for (reason, folder), count in images.items()]
-        parts += [f"{number(sum(images.values()), 'image')}:", table(["reason", "folder", "images"], rows, whole=True)]
-    rest = [one for one in unpublished if one.what != "image"]
-    sums = [
-        [reason, f"{of.recording:,}", f"{of.other:,}", size(of.size) if of.size else ""]
-        for reason, of in by_reason(rest).items()
-    ]
-    if sums:
-        head = ["reason", "recordings", "other files", "size"]
-        parts += [f"{number(sum(one.files for one in rest), 'other file')}:", table(head, sums, whole=True)]
-        folders = sorted(by_folder(rest).items(), key=lambda of: -of[1])
-        parts += [table(["reason", "folder", "files"], [[*where, f"{count:,}"] for where, count in folders])]
-        parts += [table(["kind", "files"], [[kind, f"{count:,}"] for kind, count in by_kind(rest).items()])]
-    return [*parts, f"Each with its size and the reason: `bids/{LEFT_OUT}` in the repo, once it is published."]
-
-
-def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "") -> str:
-    """Describe what was freed, and what stayed and why, as a Markdown artifact.
-
-    Args:
-        plan: the plan of the cleanup.
-        result: what it did.
-        note: the person's note; empty if there is none.
-        gone: a sentence about what was gone before; empty if nothing was.
-    """
-    counts = Counter(staged.kind for staged in result.removed)
-    parts = [
-        f"# Freed {size(result.freed)}",
-        ", ".join(number(count, f"{kind} file") for kind, count in sorted(counts.items())) + f" of `{plan.folder}`.",
-    ]
-    if gone:
-        parts.append(cell(gone))
-    if note:
-        parts.append(f"Note: {cell(note)}")
-    stayed = [[kept.file, kept.why] for kept in (*plan.kept, *result.refused)]
-    if stayed:
-        parts += ["## Not removed", table(["file", "why"], stayed)]
-    return "\n\n".join(parts) + "\n"
+def contents(receipts: Sequence[Receipt]) -> str:
+    """Return how many images, files of recordings and other files these shards hold."""
+    return counted(image.path for receipt in receipts for image in receipt.images)

@@ -112,7 +112,7 @@ class TargetStatus(Value):
     """Staged here, and not on the Hub."""
     to_embed: int = 0
     """Neither staged here nor on the Hub."""
-    held: int = 0
+    held_back: int = 0
     """On the Hub in a version that has more files than the dataset. They are held back until a person decides."""
     removals: Removals = Removals()
     """What is on the Hub and no longer in the dataset."""
@@ -197,7 +197,7 @@ class StatusBoard:
             on_hub=len(work.done),
             to_send=len(work.send),
             to_embed=len(work.stage),
-            held=len(work.held_back),
+            held_back=len(work.held_back),
             removals=work.removals,
             named=named,
             failed=(),
@@ -232,7 +232,7 @@ class StatusBoard:
             to_embed=missing,
             failed=failed,
             earlier=earlier,
-            held=held_back,
+            held_back=held_back,
             removals=removals,
             named=named,
             there=True,
@@ -300,7 +300,7 @@ class StatusBoard:
         missing = known.to_send + known.to_embed + len(known.earlier)
         parts = [f"{known.on_hub:,} of {number(known.planned, 'shard')} on the Hub, {missing:,} to do"]
         parts += [f"{number(len(known.failed), 'shard')} failed"] if known.failed else []
-        parts += [f"{number(known.held, 'shard')} held back"] if known.held else []
+        parts += [f"{number(known.held_back, 'shard')} held back"] if known.held_back else []
         withdrawn = len(known.removals.shards) + len(known.removals.texts)
         parts += [f"{withdrawn:,} withdrawn"] if withdrawn else []
         unsound = read_failed(self.staging)[0]
@@ -427,7 +427,7 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         ["missing on the Hub, to be embedded", f"{known.to_embed:,}"],
         ["could not be staged in the last run", f"{len(known.failed):,}"],
         ["of these, on the Hub in an earlier version", f"{len(known.earlier):,}"],
-        ["on the Hub, their newer version held back for a decision", f"{known.held:,}"],
+        ["on the Hub, their newer version held back for a decision", f"{known.held_back:,}"],
         ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.removals.shards):,}"],
         ["staged here, until somebody lets them go", f"{len(staged):,}, {size(sum(r.size for r in staged))}"],
     ]

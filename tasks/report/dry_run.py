@@ -1,0 +1,148 @@
+"""What a dry run shows, as a Markdown artifact: what would be pushed, what changed, what is left out."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from tasks.bids.not_fetched import absent
+from tasks.hub.client import Hub
+from tasks.record.published import Work
+from tasks.record.removals import Removals
+from tasks.report.artifacts import found_part, removals_part
+from tasks.report.sentences import (
+    BESIDE,
+    cell,
+    some_of,
+    table,
+    written_anew,
+)
+from tasks.values.errors import PushError
+from tasks.values.format import number, size
+from tasks.values.kinds import DATA, noun
+from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
+from tasks.values.models import Dataset, PublicationRecord, ShardSpec
+from tasks.values.our_paths import LEFT_OUT
+from tasks.values.preflight_rules import Checked
+
+
+def dry_run(
+    hub: Hub,
+    dataset: Dataset,
+    shards: Sequence[ShardSpec],
+    work: Work,
+    record: PublicationRecord,
+    checked: Checked,
+    stops: Sequence[PushError] = (),
+    texts: Collection[str] = (),
+    other: str = "",
+) -> str:
+    """Describe what a run would do, as a Markdown artifact.
+
+    Args:
+        hub: the target.
+        dataset: the dataset.
+        shards: its plan.
+        work: what is left to do.
+        record: what is published.
+        checked: what the check before publication found.
+        stops: the errors that would end the run before it stages.
+        texts: the texts and tables that the repo does not hold as they are now.
+        other: a sentence that says that this looks like another dataset, if it does.
+    """
+    rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
+    rows: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    rows_there[BESIDE] = len(dataset.files)
+    for image in (image for shard in work.missing for image in shard.rows):
+        what = image.suffix if image.kind in DATA else BESIDE
+        rows[what] += 1
+        sizes[what] += image.size
+    by_suffix = [
+        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"]
+        for suffix, count in rows_there.most_common()
+        if count
+    ]
+    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
+    parts = [
+        f"# Dry run: {dataset.name} to {hub.target}",
+        f"{verdict}Nothing was staged or sent.",
+        "## What would be pushed",
+        f"{number(len(work.missing), 'shard')} of {len(shards):,}, {size(sum(s.size for s in work.missing))}, with "
+        f"{number(sum(rows.values()), 'row')}. On the Hub already: {len(work.done):,}. Staged already, to send: "
+        f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
+        table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
+        *_not_here(dataset),
+        "## What changed since the last time",
+        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
+        cell(other),
+        cell(written_anew(record, work)),
+        _changed(work, record, texts),
+        f"Texts and tables: {some_of(sorted(texts), 'file')}." if texts else "",
+    ]
+    parts = list(filter(None, parts))
+    if work.drift:
+        parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
+    parts += removals_part(work.removals, Removals())
+    parts += _not_published(dataset.unpublished)
+    if to_know := (*dataset.told, *dataset.notes):
+        parts += ["## To know about the dataset", "\n".join(f"- {cell(sentence)}" for sentence in to_know)]
+    return "\n\n".join([*parts, "# Before publication", found_part(checked)]) + "\n"
+
+
+def _not_here(dataset: Dataset) -> list[str]:
+    """Describe the files whose content is not on this machine."""
+    not_here = absent(dataset.rows, Path(dataset.root))
+    if not_here is None:
+        return []
+    one = "an image" if not_here.noun == "image" else "a file"
+    return ["## Not on this machine", f"{not_here} The shard of {one} that is not here fails; the others go on."]
+
+
+def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> str:
+    """Describe the shards that are new or differ from the record, with the files that came, went, or may differ."""
+    if not record.shards:
+        return "Nothing is published yet: all of it is new."
+    rows = []
+    files: set[str] = set()
+    for shard in work.missing:
+        line = record.shards.get(shard.path)
+        before = {image.path for image in line.images} if line else set()
+        now = {image.path for image in shard.rows}
+        files |= now | before
+        what = "new" if line is None else "changed"
+        rows.append([shard.name, what, f"{len(now - before):,}", f"{len(before - now):,}"])
+    if not rows and texts:
+        return "No shard."
+    if not rows and not work.removals:
+        return "Nothing."
+    gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""
+    new = sum(row[1] == "new" for row in rows)
+    head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
+    one = noun(files)
+    return "\n\n".join([head, table(["shard", "what", f"{one}s added", f"{one}s gone"], rows)] if rows else [head])
+
+
+def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
+    """Describe the files of the dataset that are not published: the images by folder, all of them, then the rest.
+
+    Of the rest, the folders in which most is left out come first.
+    """
+    if not unpublished:
+        return []
+    images = images_by_folder(unpublished)
+    parts = ["## Left out"]
+    if images:
+        rows = [[reason, folder, f"{count:,}"] for (reason, folder), count in images.items()]
+        parts += [f"{number(sum(images.values()), 'image')}:", table(["reason", "folder", "images"], rows, whole=True)]
+    rest = [one for one in unpublished if one.what != "image"]
+    sums = [
+        [reason, f"{of.recording:,}", f"{of.other:,}", size(of.size) if of.size else ""]
+        for reason, of in by_reason(rest).items()
+    ]
+    if sums:
+        head = ["reason", "recordings", "other files", "size"]
+        parts += [f"{number(sum(one.files for one in rest), 'other file')}:", table(head, sums, whole=True)]
+        folders = sorted(by_folder(rest).items(), key=lambda of: -of[1])
+        parts += [table(["reason", "folder", "files"], [[*where, f"{count:,}"] for where, count in folders])]
+        parts += [table(["kind", "files"], [[kind, f"{count:,}"] for kind, count in by_kind(rest).items()])]
+    return [*parts, f"Each with its size and the reason: `bids/{LEFT_OUT}` in the repo, once it is published."]

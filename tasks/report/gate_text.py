@@ -1,0 +1,130 @@
+"""What stands at a gate: the text above the fields of its form (`tasks.approve`), and beside the one about removals.
+
+The text is Markdown, as the Prefect UI renders it: a few lines and one low picture, since a longer one would be cropped
+or would hide the form's fields. The artifact with the evidence (`tasks.report.artifacts`) has all of it.
+"""
+
+from collections.abc import Collection, Sequence
+
+from tasks.bids.pictures import side_by_side
+from tasks.hub.client import Hub
+from tasks.record.removals import Removals
+from tasks.report.evidence import (
+    Gate,
+    Shown,
+    StagedFile,
+    VerificationReport,
+)
+from tasks.report.sentences import NEXT_WAVE, Where, cell, contents, first, gone_already, moment, stale_files
+from tasks.values.format import number, size
+from tasks.values.kinds import counted
+from tasks.values.models import Receipt
+
+
+def gate_text(
+    hub: Hub,
+    report: VerificationReport,
+    receipts: Sequence[Receipt],
+    gate: Gate,
+    where: Where,
+    gone: Sequence[Shown],
+    artifact: str,
+) -> tuple[str, str]:
+    """Return the Markdown above the form: a short paragraph for each question, and one low picture.
+
+    The older UI crops anything higher.
+    """
+    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}" if gate.waiting else ""
+    two = bool(gate.removals and (receipts or gate.stale))
+    questions = [_delete(hub, report, receipts, gate, where)] if receipts else []
+    questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
+    questions += [_remove(hub, report, gate.removals)] if gate.removals else []
+    if two:
+        questions = [_both(hub, report, receipts, gate, where)]
+    changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
+    lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
+    closes = "" if two else f" Closes {moment(where.expires)}."  # the run's message says it too
+    end = f"{changed}{artifact}.{closes}{more}"
+    text = f"{lost}{' '.join(questions)} {end}\n"
+    # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
+    picture = side_by_side(report.slices) if receipts and not two else ""
+    return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
+
+
+def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+    """Return the question about the staged files, which are copies of what the Hub holds."""
+    freed = size(sum(receipt.size for receipt in receipts))
+    stale = f" Beside them: {stale_files(gate.stale)}." if gate.stale else ""
+    paths = {receipt.path for receipt in receipts}
+    return (
+        f"Delete the copies on {cell(where.machine)}, **{freed}** ({number(len(receipts), 'shard')}, "
+        f"{contents(receipts)}), of **[{hub.target}]({hub.url()})**? The Hub keeps them: "
+        f"{_checked(hub, report, paths)}.{stale}"
+    )
+
+
+def _checked(hub: Hub, report: VerificationReport, paths: Collection[str]) -> str:
+    """Say in a few words how many of these shards were verified, how, and at which commit. Empty if none was."""
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    checks = [check for check in report.checks if check.path in paths]
+    read = f"{_read_back(report, paths):,} read back"
+    return f"at {commit}, {len(checks):,} of {len(paths):,} match the listing, {read}" if checks else ""
+
+
+def _read_back(report: VerificationReport, paths: Collection[str]) -> int:
+    """Return how many of these shards were read back."""
+    return sum(check.how == "read back" for check in report.checks if check.path in paths)
+
+
+def _remove_stale(hub: Hub, stale: Sequence[StagedFile], where: Where) -> str:
+    """Return the question about stale files, for a gate at which nothing else is staged."""
+    return (
+        f"Remove **{stale_files(stale)}** of **[{hub.target}]({hub.url()})**, staged on {cell(where.machine)} by older "
+        "or broken runs? The Hub is proved to have each shard among them. To remove them, decide *delete* and tick "
+        "*Remove stale files too*."
+    )
+
+
+def _remove(hub: Hub, report: VerificationReport, removals: Removals) -> str:
+    """Return the question about removals. What they are stands beside the form's field."""
+    checked = _checked(hub, report, {*removals.shards, *removals.rows})
+    verified_at = f" Verified {checked}." if checked else ""
+    return (
+        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
+        f"its head; its history keeps them.{verified_at}"
+    )
+
+
+def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+    """Return both questions, each with what was verified for it, in three lines.
+
+    The older UI crops a longer text above two decisions; the evidence has all.
+    """
+    shards = {receipt.path for receipt in receipts}
+    staged = stale_files(gate.stale)
+    if receipts:
+        freed = size(sum(receipt.size for receipt in receipts))
+        staged = f"{freed}, {number(len(shards), 'shard')}, {_read_back(report, shards):,} read back"
+    removals = {*gate.removals.shards, *gate.removals.rows}
+    read = f", {_read_back(report, removals):,} read back" if removals else ""
+    commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    return (
+        f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, no longer in the dataset: "
+        f"{_counted(gate.removals)}{read}, of **[{hub.target}]({hub.url()})** at {commit}."
+    )
+
+
+def asked_about(gate: Gate) -> str:
+    """Return what a gate asks to be removed, in one line with the texts that still name the subjects."""
+    names = first([path.removeprefix("bids/") for path in gate.named])
+    return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}"
+
+
+def _counted(removals: Removals) -> str:
+    """Return the numbers of removals in a few words: `1 shard, 2 texts`."""
+    counts = [
+        number(len(removals.shards), "shard") if removals.shards else "",
+        counted(removals.inside) if removals.rows else "",
+        number(len(removals.texts), "text") if removals.texts else "",
+    ]
+    return ", ".join(filter(None, counts))
