@@ -18,6 +18,7 @@ import pytest
 
 from deployments.local_stack import REPO
 from tasks.disk.staging import Staging
+from tasks.hub import remote_file
 from tasks.hub.client import Hub
 from tasks.restore import shard as shards_of
 from tasks.restore import target_folder
@@ -266,8 +267,8 @@ def test_a_cut_of_ds004884_comes_back_as_it_was(
 ) -> None:
     source, restored = request.getfixturevalue(dataset), tmp_path / "back"
     if large:
-        monkeypatch.setattr(shards_of, "TAIL", 64 << 10)
-        monkeypatch.setattr(shards_of, "BLOCK", 1)
+        monkeypatch.setattr(remote_file, "TAIL", 64 << 10)
+        monkeypatch.setattr(remote_file, "BLOCK", 1)
         monkeypatch.setattr(shards_of, "GAP", 0)
     commit = publish(target, source, staging)
     assert not back(target, restored).failures
