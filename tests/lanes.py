@@ -64,6 +64,7 @@ SERVED = frozenset(
         "test_failing_hub.py",
         "test_fencing.py",
         "test_flows.py",
+        "test_in_flight.py",
         "test_lease.py",
         "test_left_out_flow.py",
         "test_nothing_is_lost.py",
