@@ -9,6 +9,7 @@ PARTS = (
     "benchmarks.stage",
     "benchmarks.plan",
     "benchmarks.hub",
+    "benchmarks.large_push",
     "benchmarks.small_shards",
     "benchmarks.resume",
     "benchmarks.restore",

@@ -1,5 +1,7 @@
 """902 shards of 200 kB, load to verified, against a plain script that writes with pyarrow and calls `upload_folder`.
 
+And against `upload_folder` of the raw tree, which writes nothing at all (`small_push_vs_upload_folder`).
+
 And then a night with nothing changed, against bids2table's index of the tree, a listing of the repo, and a plain
 download (with sha256) of as many shards as the night reads back.
 
@@ -53,6 +55,17 @@ api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=out)
 print(time.monotonic() - start)
 """
 
+UPLOAD = """
+import sys, time
+from huggingface_hub import HfApi
+
+start = time.monotonic()
+api = HfApi()
+api.create_repo(sys.argv[2], repo_type="dataset")
+api.upload_folder(repo_id=sys.argv[2], repo_type="dataset", folder_path=sys.argv[1])
+print(time.monotonic() - start)
+"""
+
 PUSH = """
 import json, sys, time
 from pathlib import Path
@@ -94,9 +107,11 @@ def main() -> int:
     options = parser.parse_args()
     data = DATA.with_name(f"{DATA.name}-{options.sessions}")
     make_dataset(data, sessions=options.sessions, total_bytes=options.sessions * SHARD_BYTES)
-    plain, push, night, listing, floor = [], [], [], [], []
+    plain, raw, push, night, listing, floor = [], [], [], [], [], []
     for _ in range(options.rounds):
-        with new_stack() as stack:
+        with new_stack(prefect=False) as stack:
+            raw.append(seconds(stack, UPLOAD, data, "lab/raw"))
+        with new_stack(prefect=False) as stack:
             plain.append(seconds(stack, PLAIN, data, "lab/plain", stack.folder / "plain"))
         with new_stack() as stack:
             arguments = (data, "lab/push", stack.folder / "staging")
@@ -109,6 +124,9 @@ def main() -> int:
     print(f"small_shards_push_s {statistics.median(push):.2f} s")
     ratios = [ours / theirs for ours, theirs in zip(push, plain, strict=True)]
     print(f"small_shards_push_vs_plain {statistics.median(ratios):.2f} ratio")
+    print(f"small_upload_folder_s {statistics.median(raw):.2f} s")
+    ratios = [ours / theirs for ours, theirs in zip(push, raw, strict=True)]
+    print(f"small_push_vs_upload_folder {statistics.median(ratios):.2f} ratio")
     print(f"noop_night_s {statistics.median(night):.2f} s")
     print(f"index_and_list_s {statistics.median(listing):.2f} s")
     print(f"index_list_and_sample_s {statistics.median(floor):.2f} s")
@@ -119,14 +137,16 @@ def main() -> int:
 
 
 @contextmanager
-def new_stack() -> Iterator[Stack]:
-    """A local Hub that has nothing yet, and a Prefect server."""
+def new_stack(prefect: bool = True) -> Iterator[Stack]:
+    """A local Hub that has nothing yet, and a Prefect server if one is needed."""
+    DATA.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=DATA.parent) as folder:
         stack = Stack(Path(folder))
         try:
             stack.start_hub()
             stack.token = stack.make_token("lab")
-            stack.start_prefect()
+            if prefect:
+                stack.start_prefect()
             yield stack
         finally:
             stack.stop()

@@ -1,24 +1,32 @@
 """The middle of a push: shards are staged, transferred and committed, all three at the same time.
 
-How it works: the workers stage the missing shards, group by group. The main thread takes each receipt as soon as it is
-there (`_stage`), transfers shards as they come (`_send`), and commits them batch by batch (`_make_visible`), while the
-workers go on. Each of the three is a generator over the one before. So nothing waits longer than it takes to fill what
-is sent or committed together. Each task run names those that it came after, so that the run's graph in the UI shows the
-chain.
+How it works: a round (`_Round`) asks the workers to stage the missing shards, group by group. As soon as a receipt is
+there, its shard goes into the next group to be sent. Up to `BIDS_PUSH_TRANSFERS` groups are sent at a time, each in a
+thread and a task run of its own, because a group leaves the wire idle at its beginning and its end. What was sent is
+committed batch by batch, one after the other, in another thread. The main thread does no work itself: it takes what has
+ended and decides what begins (`flows.pipeline`). So nothing waits longer than it takes to fill what is sent or
+committed together. Each task run names those that it came after, so that the run's graph in the UI shows the chain.
+
+Memory is bounded by `BIDS_PUSH_TRANSFER_BYTES`: the client holds about two bytes for each byte that it is sending.
 
 If a commit of somebody else was found on the way, the run looks at the target again when it is through, and publishes
 what is still missing. It repeats this until nobody else has committed.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
+from flows.pipeline import Pipeline
 from flows.run_graph import Steps, quoted, run_after, that_ran
 from tasks.commit import ContestedTarget, commit_batch
 from tasks.commit.other_files import Besides
@@ -30,7 +38,7 @@ from tasks.record.remote import Remote
 from tasks.report.progress import Progress
 from tasks.runs.lease import Lease
 from tasks.stage import Group, NotStaged, StagedGroup, groups, stage_group
-from tasks.transfer import Transferred, batches, transfer_group
+from tasks.transfer import Batches, Transferred, transfer_group
 from tasks.values.errors import PushError
 from tasks.values.models import Image, Receipt, ShardSpec
 from tasks.values.settings import Settings
@@ -64,13 +72,11 @@ class Publishing:
     steps: Steps
     failed: dict[str, PushError] = field(default_factory=dict)
     """The errors of shards that could not be staged, by the shard's path in the repo."""
-    _ran: dict[str, State[Any]] = field(default_factory=dict)
+    ran: dict[str, State[Any]] = field(default_factory=dict)
     """The last task run that each shard has come through, by the shard's path. The graph shows the next one after
     it.
     """
-    _commits: list[State[Any]] = field(default_factory=list)
-    _contested: bool = False
-    """Whether a commit of somebody else was found in this round."""
+    commits: list[State[Any]] = field(default_factory=list)
 
     def publish(self, work: Work, remote: Remote, besides: Besides, plan_again: PlanAgain) -> Remote:
         """Stage and upload the missing shards.
@@ -87,11 +93,11 @@ class Publishing:
         """
         unsound = contests = 0
         while True:
-            damaged: list[Receipt] = []
-            self._contested = False
-            remote = self._make_visible(self._send(self._stage(work), damaged), remote, besides)
-            besides = besides.after_commit()
-            if not damaged and not self._contested:
+            with Pipeline(Settings().transfers + 1) as pipeline:  # and one that commits
+                done = _Round(self, pipeline, remote, besides)
+                done.publish(work)
+            remote, besides, damaged = done.remote, besides.after_commit(), done.damaged
+            if not damaged and not done.contested:
                 return remote
             unsound += bool(damaged)
             if unsound == ROUNDS:
@@ -100,7 +106,7 @@ class Publishing:
                     "could be sent. Check that disk, and who writes there. The other shards are published."
                 )
             damaged_paths = {receipt.path for receipt in damaged}
-            if not self._contested:
+            if not done.contested:
                 work = work.to_stage_again(damaged_paths)
                 continue
             contests += 1
@@ -126,28 +132,7 @@ class Publishing:
             stage=tuple(spec for spec in missing if spec.path not in staged),
         )
 
-    def _stage(self, work: Work) -> Iterator[Receipt]:
-        """Yield the receipts of the missing shards, each as soon as it is staged."""
-        specs = {spec.path: spec for spec in work.missing}
-        redo = frozenset(spec.path for spec in work.stage)
-        asked: dict[PrefectFuture[StagedGroup], tuple[Group, frozenset[str]]] = {}
-        for group in groups(self.plan):
-            if missing := group.paths & specs.keys():
-                asked[self._submit(group, missing, redo & missing)] = group, missing
-        with self.progress.timed("stage, overlapped with upload"):
-            for future in as_completed(list(asked)):
-                group, missing = asked[future]
-                receipts = self._outcome(future, missing)
-                if unknown := missing.difference(receipts, self.failed):  # the cached result is of fewer shards
-                    future = self._submit(group, unknown, redo & unknown, refresh=True)
-                    receipts |= self._outcome(future, unknown)
-                self.contents.remember(pair for path, one in receipts.items() for pair in embedded(specs[path], one))
-                for path, receipt in receipts.items():
-                    self._ran[path] = that_ran(future.state)
-                    self.progress.staged(receipt, embedded=path in redo)
-                    yield receipt
-
-    def _submit(
+    def submit(
         self, group: Group, missing: frozenset[str], redo: frozenset[str], refresh: bool = False
     ) -> PrefectFuture[StagedGroup]:
         """Let a worker stage a group. A group that is staged already comes back through Prefect's cache."""
@@ -156,7 +141,7 @@ class Publishing:
         arguments = quoted(group), missing, redo, self.source, self.staging
         return submit(*arguments, wait_for=list(self.steps.last))
 
-    def _outcome(self, future: PrefectFuture[StagedGroup], missing: frozenset[str]) -> dict[str, Receipt]:
+    def outcome(self, future: PrefectFuture[StagedGroup], missing: Collection[str]) -> dict[str, Receipt]:
         """Return the receipts of a group's missing shards, by path.
 
         Shards that could not be staged go into `failed`.
@@ -170,58 +155,169 @@ class Publishing:
                 self.progress.failed(Path(path).stem, why)
         return {receipt.path: receipt for receipt in receipts if receipt.path in missing}
 
-    def _send(self, receipts: Iterator[Receipt], damaged: list[Receipt]) -> Iterator[Transferred]:
-        """Transfer shards as they come, some together. The receipts of damaged staged files go into `damaged`."""
-        settings = Settings()
-        groups = batches(receipts, settings.transfer_shards, settings.transfer_bytes)
-        for number, group in enumerate(groups, start=1):
-            self.lease.require()
-            with self.progress.timed("transfer"):
-                label = f"{number}: {summary(group)}"
-                sent, ran = run_after(self._after(group), transfer_group, self.hub, self.staging, quoted(group), label)
-            self._ran |= {receipt.path: ran for receipt in group}
-            yield from sent
-            for receipt in set(group).difference(one.receipt for one in sent):
-                get_run_logger().warning("%s: the staged file is damaged; it is staged again.", receipt.name)
-                self.progress.damaged(receipt)
-                damaged.append(receipt)
-
-    def _make_visible(self, sent: Iterator[Transferred], remote: Remote, besides: Besides) -> Remote:
-        """Commit what was transferred, batch by batch. Then commit the rest, if no batch has taken it along."""
-        settings = Settings()
-        for number, batch in enumerate(batches(sent, settings.batch_shards, settings.batch_bytes), start=1):
-            receipts = [one.receipt for one in batch]
-            remote = self._commit(remote, batch, besides, f"{number}: {summary(receipts)}")
-            besides = besides.after_commit()
-            visible = [receipt for receipt in receipts if receipt.path not in remote.overtaken]
-            self.staging.remember(visible, remote.commit)
-            self.progress.committed(visible)
-        if besides.any(remote):
-            remote = self._commit(remote, (), besides, "the card and the dataset's own texts")
-        return remote
-
-    def _commit(self, remote: Remote, batch: Sequence[Transferred], besides: Besides, label: str) -> Remote:
-        after = [*self._commits[-1:], *self._after(one.receipt for one in batch)] or self.steps.last
-        with self.progress.timed("commit"):
-            remote, ran = run_after(
-                after,
-                commit_batch,
-                self.hub,
-                quoted(remote),
-                quoted(batch),
-                quoted(besides),
-                quoted(self.lease.require),
-                label,
-            )
-        self._contested = self._contested or remote.contested
-        self._commits.append(ran)
-        self.steps.last = (ran,)
-        return remote
-
-    def _after(self, receipts: Iterable[Receipt]) -> list[State[Any]]:
+    def after(self, receipts: Iterable[Receipt]) -> list[State[Any]]:
         """Return the last task runs that these shards have come through, each once."""
-        ran = (self._ran[receipt.path] for receipt in receipts)
+        ran = (self.ran[receipt.path] for receipt in receipts)
         return list({state.state_details.task_run_id: state for state in ran}.values())
+
+
+@dataclass
+class _Round:
+    """One round of staging, transferring and committing. Only the main thread touches it."""
+
+    run: Publishing
+    pipeline: Pipeline
+    remote: Remote
+    """What the target holds after the last commit."""
+    besides: Besides
+    """What the next commit has to bring besides its batch."""
+    damaged: list[Receipt] = field(default_factory=list)
+    """The receipts of staged files that were damaged before they were sent."""
+    contested: bool = False
+    """Whether a commit of somebody else was found."""
+    _staging: int = 0
+    """The number of groups that are still to be staged."""
+    _to_send: deque[tuple[Receipt, ...]] = field(default_factory=deque)
+    _sending: dict[int, int] = field(default_factory=dict)
+    """The bytes of each group that is being sent, by its number."""
+    _to_commit: deque[tuple[Transferred, ...]] = field(default_factory=deque)
+    _committing: bool = False
+
+    def __post_init__(self) -> None:
+        settings = Settings()
+        self._transfers, self._bytes = settings.transfers, settings.transfer_bytes
+        self._staged: Batches[Receipt] = Batches(settings.transfer_shards, self._bytes // self._transfers)
+        self._sent: Batches[Transferred] = Batches(settings.batch_shards, settings.batch_bytes)
+        self._groups, self._batches = count(1), count(1)
+        self._staging_timer = self.run.progress.timer("stage, overlapped with upload")
+
+    def publish(self, work: Work) -> None:
+        """Publish the missing shards. Then commit what else there is, if no batch has taken it along."""
+        self._stage(work)
+        self.pipeline.run()
+        if self.besides.any(self.remote):
+            self._commit((), "the card and the dataset's own texts")
+            self.pipeline.run()
+
+    def _stage(self, work: Work) -> None:
+        """Ask the workers to stage the missing shards."""
+        specs = {spec.path: spec for spec in work.missing}
+        redo = frozenset(spec.path for spec in work.stage)
+        for group in groups(self.run.plan):
+            if missing := group.paths & specs.keys():
+                self._ask(group, {path: specs[path] for path in missing}, redo & missing)
+
+    def _ask(self, group: Group, missing: dict[str, ShardSpec], redo: frozenset[str], refresh: bool = False) -> None:
+        """Ask a worker to stage a group's missing shards."""
+        future = self.run.submit(group, frozenset(missing), redo, refresh)
+        self._staging += 1
+        self.pipeline.after(future, partial(self._was_staged, group, missing, redo, refresh))
+
+    def _was_staged(
+        self,
+        group: Group,
+        missing: dict[str, ShardSpec],
+        redo: frozenset[str],
+        refreshed: bool,
+        future: PrefectFuture[StagedGroup],
+    ) -> None:
+        """Take the receipts of a group's missing shards."""
+        run = self.run
+        receipts = run.outcome(future, missing.keys())
+        unknown = missing.keys() - receipts.keys() - run.failed.keys()
+        if unknown and not refreshed:  # the cached result is of fewer shards
+            self._ask(group, {path: missing[path] for path in unknown}, redo & unknown, refresh=True)
+        run.contents.remember(pair for path, one in receipts.items() for pair in embedded(missing[path], one))
+        for path, receipt in receipts.items():
+            run.ran[path] = that_ran(future.state)
+            run.progress.staged(receipt, embedded=path in redo)
+            self._to_send.extend(self._staged.add(receipt))
+        self._staging -= 1
+        if not self._staging:
+            self._to_send.extend(self._staged.rest())
+            self._staging_timer()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin whatever may begin now."""
+        while self._to_send and self._fits(self._to_send[0]):
+            self._send(self._to_send.popleft())
+        if not (self._staging or self._to_send or self._sending):
+            self._to_commit.extend(self._sent.rest())
+        if self._to_commit and not self._committing:
+            batch = self._to_commit.popleft()
+            self._commit(batch, f"{next(self._batches)}: {summary([one.receipt for one in batch])}")
+
+    def _fits(self, group: Sequence[Receipt]) -> bool:
+        """Return whether a group may be sent beside those that are on their way. One that is too large goes alone."""
+        if not self._sending:
+            return True
+        return len(self._sending) < self._transfers and sum(self._sending.values()) + _size(group) <= self._bytes
+
+    def _send(self, group: tuple[Receipt, ...]) -> None:
+        """Send the content of a group of shards."""
+        run = self.run
+        run.lease.require()
+        number = next(self._groups)
+        after, arguments = run.after(group), (run.hub, run.staging, quoted(group), quoted(self._fence))
+        work = partial(run_after, after, transfer_group, *arguments, f"{number}: {summary(group)}")
+        self._sending[number] = _size(group)
+        self.pipeline.begin(work, partial(self._was_sent, number, group, run.progress.timer("transfer")))
+
+    def _was_sent(
+        self,
+        number: int,
+        group: tuple[Receipt, ...],
+        stop: Callable[[], None],
+        future: Future[tuple[tuple[Transferred, ...], State[Any]]],
+    ) -> None:
+        """Take what was sent. The receipts of damaged staged files go into `damaged`."""
+        stop()
+        sent, ran = future.result()
+        del self._sending[number]
+        self.run.ran |= {receipt.path: ran for receipt in group}
+        for one in sent:
+            self._to_commit.extend(self._sent.add(one))
+        for receipt in set(group).difference(one.receipt for one in sent):
+            get_run_logger().warning("%s: the staged file is damaged; it is staged again.", receipt.name)
+            self.run.progress.damaged(receipt)
+            self.damaged.append(receipt)
+        self._go_on()
+
+    def _commit(self, batch: tuple[Transferred, ...], label: str) -> None:
+        """Commit a batch that was transferred, with everything that is true after it."""
+        run = self.run
+        after = [*run.commits[-1:], *run.after(one.receipt for one in batch)] or run.steps.last
+        values = (quoted(self.remote), quoted(batch), quoted(self.besides), quoted(self._fence))
+        work = partial(run_after, after, commit_batch, run.hub, *values, label)
+        self._committing = True
+        self.pipeline.begin(work, partial(self._was_committed, batch, run.progress.timer("commit")))
+
+    def _was_committed(
+        self, batch: tuple[Transferred, ...], stop: Callable[[], None], future: Future[tuple[Remote, State[Any]]]
+    ) -> None:
+        """Take what the target holds after a commit."""
+        stop()
+        self.remote, ran = future.result()
+        self.besides = self.besides.after_commit()
+        self._committing = False
+        self.contested = self.contested or self.remote.contested
+        self.run.commits.append(ran)
+        self.run.steps.last = (ran,)
+        if batch:
+            visible = [one.receipt for one in batch if one.receipt.path not in self.remote.overtaken]
+            self.run.staging.remember(visible, self.remote.commit)
+            self.run.progress.committed(visible)
+        self._go_on()
+
+    def _fence(self) -> None:
+        """Check, before each try of what asks the Hub, that it may still begin."""
+        self.pipeline.require_open()
+        self.run.lease.require()
+
+
+def _size(group: Iterable[Receipt]) -> int:
+    return sum(receipt.size for receipt in group)
 
 
 def embedded(spec: ShardSpec, receipt: Receipt) -> Iterator[tuple[Image, str]]:

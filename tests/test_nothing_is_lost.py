@@ -37,7 +37,7 @@ from tasks.record.published import Work, decide, disagreement
 from tasks.record.remote import Remote, read_remote
 from tasks.report.evidence import Approval, Choice, Gate, shown_as
 from tasks.stage import stage
-from tasks.transfer import Transferred, batches, transfer
+from tasks.transfer import Transferred, transfer
 from tasks.values.errors import PushError
 from tasks.values.models import Receipt, ShardSpec
 from tasks.verify import verify
@@ -109,7 +109,8 @@ class Pushes(RuleBasedStateMachine):
         return [receipt for spec in specs if (receipt := self.staging.read_whole(spec))]
 
     def commit_all(self, sent: list[Transferred], published: Remote) -> Remote:
-        for batch in batches(sent, 2, 1 << 30):
+        for start in range(0, len(sent), 2):
+            batch = sent[start : start + 2]
             lines = [one.receipt.line() for one in batch]
             published = commit(self.hub, published, lines, [one.operation for one in batch], CHANGES)
         return published

@@ -15,7 +15,7 @@ from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, Token
 from tasks.record.remote import CARD, INDEX, RECORD, read_remote
 from tasks.record.removals import as_file
 from tasks.report.evidence import RemovalPlan
-from tasks.transfer import batches, transfer
+from tasks.transfer import Batches, transfer
 from tasks.values.models import ImageContent, PublicationRecord, PublishedShard, Receipt
 
 Staged = Callable[[int], list[Receipt]]
@@ -33,7 +33,8 @@ def receipt(number: int, size: int) -> Receipt:
 @given(st.lists(st.integers(0, 100), max_size=40), st.integers(1, 8), st.integers(1, 150))
 def test_batches_keep_the_order_lose_nothing_and_respect_both_limits(sizes: list[int], count: int, limit: int) -> None:
     receipts = [receipt(number, size) for number, size in enumerate(sizes)]
-    made = list(batches(receipts, count, limit))
+    batches: Batches[Receipt] = Batches(count, limit)
+    made = [batch for one in receipts for batch in batches.add(one)] + list(batches.rest())
     assert [one for batch in made for one in batch] == receipts
     for batch in made:
         assert 1 <= len(batch) <= count

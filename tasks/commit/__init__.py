@@ -13,7 +13,7 @@ What the remote holds in the end is for `tasks.verify` to say, since a call that
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from huggingface_hub import CommitOperationAdd
@@ -24,7 +24,7 @@ from prefect.logging import get_run_logger
 from tasks.commit.batch import Batch, landed
 from tasks.commit.other_files import Besides
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
-from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.patience import RETRIES, Fence, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
 from tasks.report.sentences import what_was_removed, whose
@@ -36,9 +36,6 @@ from tasks.values.models import PublicationRecord, PublishedShard
 COMMIT_TRIES = 8  # how often somebody else may move the head in a row before the run gives up
 #: Seconds before the next try if the Hub refuses the head as too old, and still names it as the head.
 BEHIND_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
-
-Fence = Callable[[], None]
-"""A function that raises if this run does not hold the target any more."""
 
 
 class ContestedTarget(PushError):
@@ -152,4 +149,6 @@ def commit_batch(
     """Do `commit` as a task. `label` names the batch in the UI."""
     lines = [one.receipt.line() for one in batch]
     operations = [one.operation for one in batch]
-    return retry_while_busy(lambda: commit(hub, before, lines, operations, besides, fence), get_run_logger().warning)
+    return retry_while_busy(
+        lambda: commit(hub, before, lines, operations, besides, fence), get_run_logger().warning, fence
+    )

@@ -31,7 +31,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import DatasetInfo, RepoFile
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
+from huggingface_hub.utils import (
+    build_hf_headers,
+    disable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+    parse_ratelimit_headers,
+)
+from huggingface_hub.utils._xet import abort_xet_session
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
@@ -45,6 +52,8 @@ XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3}
 #: The number of tries by hf_xet itself, which says nothing while it waits (by default it goes on for six minutes).
 #: After these the task is tried again, where people see it. hf_xet reads this when its session begins.
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
+if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+    disable_progress_bars()  # groups that are sent at the same time would write their bars over each other
 
 MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps the answer small
@@ -102,6 +111,11 @@ class Transient(PushError):
 
 class HubUnreachable(Transient):
     """The Hub gave no answer at all."""
+
+
+def break_off() -> None:
+    """Break off what is being sent through Xet in all threads: it raises there at once. What is sent later is not."""
+    abort_xet_session()  # type: ignore[no-untyped-call]
 
 
 def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | None:

@@ -20,7 +20,12 @@ from tasks.hub.client import Transient
 RETRY_DELAYS = [2.0, 10.0, 30.0, 60.0, 120.0]  # seconds before each further try; up to half is added
 PATIENCE = 15 * 60.0  # seconds that one call waits in all if the Hub asks for pauses
 
+LOOK_EVERY = 1.0  # seconds between two looks whether it is still worth waiting
+
 T = TypeVar("T")
+
+Fence = Callable[[], None]
+"""A function that raises if this run may not go on: it does not hold the target any more, or it is ending."""
 
 
 def passes(_task: object, _run: TaskRun, state: State[Any]) -> bool:
@@ -56,12 +61,13 @@ RETRIES_AT_THE_START = _Retries(
 )
 
 
-def retry_while_busy(work: Callable[[], T], say: Callable[[str], None]) -> T:
+def retry_while_busy(work: Callable[[], T], say: Callable[[str], None], fence: Fence | None = None) -> T:
     """Do `work`, and wait whenever the Hub asks for a pause.
 
     Args:
         work: what to do.
         say: is told of each pause, in a sentence.
+        fence: is asked again and again while it waits, so that a run that ends waits for no Hub.
 
     Raises:
         Transient: the Hub does not say how long to wait, or asks for more than `PATIENCE` seconds in all.
@@ -77,5 +83,14 @@ def retry_while_busy(work: Callable[[], T], say: Callable[[str], None]) -> T:
             if waited + pause > PATIENCE:
                 raise
             say(f"The Hub asks for a pause of {pause:.0f} s ({busy}) Waiting it out.")
-            time.sleep(pause)
+            _wait(pause, fence)
             waited += pause
+
+
+def _wait(seconds: float, fence: Fence | None) -> None:
+    step = LOOK_EVERY if fence else seconds
+    while seconds > 0:
+        if fence:
+            fence()
+        time.sleep(min(step, seconds))
+        seconds -= step

@@ -6,8 +6,7 @@ with the final figures is left behind. Counting never changes what is done.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
@@ -42,14 +41,14 @@ class Progress:
     _shown: float = field(default_factory=time.monotonic)
     _failures_shown: float = -SHOW_EVERY
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Count the seconds of a stage."""
+    def timer(self, stage: str) -> Callable[[], None]:
+        """Return a function that counts the seconds from now on for a stage. What goes on at one time adds up."""
         start = time.monotonic()
-        try:
-            yield
-        finally:
+
+        def stop() -> None:
             self.seconds[stage] += time.monotonic() - start
+
+        return stop
 
     def staged(self, receipt: Receipt, embedded: bool) -> None:
         """Count a shard that is staged.

@@ -54,8 +54,14 @@ class Settings(BaseSettings):
         None, ge=1, description="bytes that may be staged for one target at a time; a larger dataset goes in waves"
     )
     transfer_shards: int = Field(128, ge=1, le=256, description="small shards sent together, in one round trip")
+    transfers: int = Field(
+        3, ge=1, le=16, description="groups of shards sent at the same time, so that the wire is never idle"
+    )
     transfer_bytes: int = Field(
-        256 << 20, ge=1, description="bytes of shards sent together: what a killed run may have to send again"
+        256 << 20,  # the client holds about twice as many in memory
+        ge=1,
+        description="bytes of shards sent at the same time: what a killed run may have to send again. A larger shard "
+        "is sent while no other is",
     )
     batch_shards: int = Field(
         90, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
