@@ -52,10 +52,22 @@ LOOK_EVERY = 0.5  # seconds
 #: A clock that goes on while the process is stopped and, on systems that have such a clock, while the machine sleeps.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TRIES = 5  # takeovers lost to others in a row before this run gives way
+#: Seconds before the first further tries of a request that the server was too busy for. One with SQLite is so for a
+#: moment at nearly every end of a run, which writes its states then; Prefect's client waits 2 seconds at least.
+SOON = (0.1, 0.2, 0.4)
 
 
 def _now() -> float:
     return time.clock_gettime(CLOCK)
+
+
+def soon_again(answer: httpx.Response) -> None:
+    """Let Prefect's client try a request again soon, a few times, if the server is busy and does not say how long."""
+    asked = answer.request.extensions
+    tries: int = asked.get("tries", 0)
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and tries < len(SOON):
+        asked["tries"] = tries + 1
+        answer.headers.setdefault("Retry-After", str(SOON[tries]))
 
 
 class TargetLost(PushError):
@@ -170,7 +182,8 @@ def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
     Raises:
         TargetBusy: another run works on the target.
     """
-    with ExitStack() as lock, get_client(sync_client=True) as client:
+    settings = {"event_hooks": {"response": [soon_again]}}
+    with ExitStack() as lock, get_client(httpx_settings=settings, sync_client=True) as client:
         _once_let_go(lambda: lock.enter_context(staging.held()), client, target, run)
         file = staging.lock.stat()
         lease = Lease(target, run, f"{socket.gethostname()}:{staging.folder}:{file.st_dev}:{file.st_ino}")
