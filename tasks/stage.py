@@ -79,8 +79,8 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
     file = staging.shard_file(spec)
     try:
         staging.require_own_folders(file.parent)
-        receipt = _write(spec, root, staging, check, result)
-        staging.write_receipt(spec, receipt)
+        receipt = _write(spec, file, root, staging, check, result)
+        staging.write_receipt(receipt)
     except UnicodeEncodeError as error:
         raise NotUnicode(
             f"{spec.name} has a name or a text that is not UTF-8, at its character {error.start}. Rename the file, or "
@@ -100,8 +100,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
     return receipt
 
 
-def _write(spec: ShardSpec, root: Path, staging: Staging, check: Check, result: str) -> Receipt:
-    file = staging.shard_file(spec)
+def _write(spec: ShardSpec, file: Path, root: Path, staging: Staging, check: Check, result: str) -> Receipt:
     groups = list(row_groups(spec.rows))
     contents: dict[int, list[ImageContent]] = {}
     with whole_file(file, durable=spec.size > FLUSHED_ABOVE) as stream:

@@ -438,10 +438,10 @@ def test_receipts_of_large_shards_alone_are_flushed_to_the_disk(
     monkeypatch.setattr("os.fsync", counted)
     for size, flushes in ((FLUSHED_ABOVE + 1, True), (FLUSHED_ABOVE, False), (1, False)):
         flushed.clear()
-        staging.write_receipt(shards[0], receipt.model_copy(update={"size": size}))
+        staging.write_receipt(receipt.model_copy(update={"size": size}))
         assert bool(flushed) == flushes
     flushed.clear()
-    staging.write_receipt(shards[0], receipt)
+    staging.write_receipt(receipt)
     staging.remember([receipt], "c" * 40)
     assert not flushed and staging.receipts()[0].commit == "c" * 40
 

@@ -201,9 +201,10 @@ class Staging:
                     "is behind it to its place; only the staging root itself may be reached through a link."
                 )
 
-    def write_receipt(self, spec: ShardSpec, receipt: Receipt) -> None:
+    def write_receipt(self, receipt: Receipt) -> None:
         """Write the receipt of a shard that this process has just written. From now on the shard counts as staged."""
-        write_whole(self.receipt_file(spec), receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
+        file = self.folder / receipt_name(receipt)
+        write_whole(file, receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
         if receipt.identity is not None:
             self._known_bytes.put(receipt.file, receipt.sha256, receipt.identity)
 
