@@ -71,7 +71,7 @@ def _text_file(call: Call, repo: Repo, commit: str, path: str) -> str:
 
 async def commit(call: Call) -> Response:
     """POST .../commit/{revision}: one commit from NDJSON; `create_pr=1` puts it on a new pull request."""
-    repo = call.repo(write=True)
+    call.repo(write=True)
     # spooled, not durable: a body that is cut is refused, one that is whole becomes durable as a commit
     spool = await receive(
         call.request.stream(), call.hub.incoming, call.hub.workers, limit=COMMIT_LIMIT, hashed=False, durable=False
@@ -80,6 +80,8 @@ async def commit(call: Call) -> Response:
 
     def work() -> Response:
         try:
+            call.once_more()
+            repo = call.repo(write=True)
             with spool.path.open("rb") as lines:
                 made = call.hub.commits.commit(repo, revision, user, lines, create_pr=create_pr)
         finally:

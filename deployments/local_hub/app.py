@@ -10,12 +10,14 @@ How it works:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
 import json
 import logging
 import re
 import uuid
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -72,8 +74,10 @@ class Application:
         authorization = request.headers.get("authorization")
         if authorization is None and request.method in ("GET", "HEAD") and (cookie := request.cookies.get(COOKIE)):
             claims = self.hub.signer.check("page", cookie)
-            if claims is not None and self.hub.accounts.has_tokens(claims["user"]):
-                return Identity(claims["user"], "read")  # a browser reads, whatever the token could do
+            with contextlib.suppress(HubError):  # signed out with its token
+                if claims is not None and "token" in claims:
+                    holder = self.hub.accounts.holder(claims["token"])
+                    return replace(holder, role="read")  # a browser reads, whatever the token could do
         return self.hub.accounts.identify(authorization)
 
     async def _answer(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.local_hub.accounts import ANONYMOUS, Identity
-from deployments.local_hub.errors import bad_request, token_needed
+from deployments.local_hub.errors import bad_request, repo_not_found, token_needed
 from deployments.local_hub.hub import Hub
 from deployments.local_hub.repos import Repo, RepoType
 
@@ -69,6 +69,28 @@ class Call:
         if write:
             self.hub.accounts.require_write(self.identity, repo.namespace)
         return repo
+
+    def sign(self, purpose: str, lifetime: float, repo: Repo, **claims: Any) -> str:
+        """A permission of the caller's for one repo, good without the token (`signing`) as long as the token is."""
+        return self.hub.signer.sign(purpose, lifetime, repo=repo.id, token=self.identity.token, **claims)
+
+    def signed(self, claims: dict[str, Any], *, write: bool = False) -> Repo:
+        """The repo of a permission, and its holder as the caller; refused where the holder may not do so any more."""
+        self.identity = self.hub.accounts.holder(claims["token"])
+        repo = self.hub.repos.by_id(claims["repo"])
+        if repo is None or not self.hub.repos.visible(self.identity, repo):
+            raise repo_not_found()
+        if write:
+            self.hub.accounts.require_write(self.identity, repo.namespace)
+        return repo
+
+    def once_more(self) -> None:
+        """Look again who is calling, after a body that may have taken hours: 401 if the token was revoked meanwhile."""
+        self.identity = self.hub.accounts.holder(self.identity.token)
+
+    def may_write(self, repo: Repo) -> bool:
+        """Whether the caller may write to the repo, and so see what no commit of it names yet."""
+        return self.hub.accounts.role_in(self.identity, repo.namespace) == "write"
 
 
 Handler = Callable[[Call], Response | Awaitable[Response]]

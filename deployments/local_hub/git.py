@@ -171,6 +171,11 @@ class Git:
                 self._blobs.put(oid, infos[oid])
         return infos
 
+    def names(self, repo: int, sha256: str) -> bool:
+        """Whether some commit of the repo has had a file with this content."""
+        query = "SELECT 1 FROM git_object WHERE repo = ? AND sha256 = ?"
+        return self._database.read().execute(query, (repo, sha256)).fetchone() is not None
+
     def commit(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> CommitInfo:
         """A commit by its id."""
         info = self._commits.get(oid)

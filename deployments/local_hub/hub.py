@@ -19,6 +19,7 @@ from deployments.local_hub.listing import Listing
 from deployments.local_hub.multipart import Multiparts
 from deployments.local_hub.repos import Repos
 from deployments.local_hub.signing import Signer
+from deployments.local_hub.xet.older import take_over
 from deployments.local_hub.xet.store import XetStore
 
 THREADS = 8  # requests that work at the same time; the rest queue
@@ -53,6 +54,7 @@ class Hub:
         self.listing = Listing(self.git, self.holdings)
         self.content = Content(root)
         self.xet = XetStore(root, self.database, self.holdings)
+        take_over(self.database)
         self.commits = Commits(self.database, self.git, self.stored, self.discussions)
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
@@ -64,7 +66,7 @@ class Hub:
         size = self.holdings.size(repo, sha256)
         if size is None or self.content.has(sha256):
             return size
-        return None if self.xet.by_sha256(sha256) is None else size
+        return None if self.xet.by_sha256(repo, sha256) is None else size
 
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""

@@ -110,26 +110,36 @@ def _xorb(stream: BinaryIO, begin: tuple[bytes, int, int, int, int]) -> ShardXor
     return ShardXorb(digest, bytes(hashes), tuple(sizes))
 
 
-def write_xorbs(xorbs: Iterable[tuple[bytes, Xorb]]) -> bytes:
-    """A whole shard without files, with lookup tables and footer: what a client puts into its cache of known chunks."""
+def write_xorbs(xorbs: Iterable[tuple[bytes, Xorb, int]]) -> bytes:
+    """A whole shard without files, with lookup tables and footer: what a client puts into its cache of known chunks.
+
+    Each xorb comes with a bit for each chunk that may be told of. Another has its place and nothing else: a hash of
+    zeros, which no chunk has, and no size.
+    """
     records = bytearray(RECORD.pack(BOOKEND, 0, 0, 0, 0))
     files_end = HEADER.size + len(records)
     xorb_lookup: list[tuple[int, int]] = []
     chunk_lookup: list[tuple[int, int, int]] = []
     index = 0
     packed_total = unpacked_total = 0
-    for digest, xorb in sorted(xorbs, key=lambda known: struct.unpack("<4Q", known[0])):
+    for digest, xorb, told in sorted(xorbs, key=lambda known: struct.unpack("<4Q", known[0])):
         xorb_lookup.append((_short(digest), index))
-        records += RECORD.pack(digest, 0, xorb.chunks, xorb.unpacked_ends[-1], xorb.packed_ends[-1])
-        start = 0
-        for number, end in enumerate(xorb.unpacked_ends):
-            chunk = xorb.hash_range(number, number + 1)
-            records += RECORD.pack(chunk, start, end - start, 0, 0)
+        chunks = bytearray()
+        unpacked = packed = 0
+        for number in range(told.bit_length()):
+            if not told >> number & 1:
+                chunks += RECORD.pack(bytes(HASH_SIZE), unpacked, 0, 0, 0)
+                continue
+            chunk, size = xorb.hash_range(number, number + 1), xorb.unpacked(number, number + 1)
+            chunks += RECORD.pack(chunk, unpacked, size, 0, 0)
             chunk_lookup.append((_short(chunk), index, number))
-            start = end
-        index += 1 + xorb.chunks
-        packed_total += xorb.packed_ends[-1]
-        unpacked_total += xorb.unpacked_ends[-1]
+            unpacked += size
+            start, end = xorb.packed(number, number + 1)
+            packed += end - start
+        records += RECORD.pack(digest, 0, told.bit_length(), unpacked, packed) + chunks
+        index += 1 + told.bit_length()
+        packed_total += packed
+        unpacked_total += unpacked
     records += RECORD.pack(BOOKEND, 0, 0, 0, 0)
     lookup_start = HEADER.size + len(records)
     chunk_lookup.sort()
