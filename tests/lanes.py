@@ -58,6 +58,7 @@ SERVED = frozenset(
         "local_hub/test_lfs.py",
         "local_hub/test_listing.py",
         "local_hub/test_pages.py",
+        "local_hub/test_permissions.py",
         "local_hub/test_private_bytes.py",
         "local_hub/test_refs.py",
         "local_hub/test_revocation.py",

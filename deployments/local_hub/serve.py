@@ -11,6 +11,7 @@ import uvicorn
 
 from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub
+from deployments.local_hub.permissions import close_store
 
 SHUTDOWN_GRACE = 5  # seconds that requests under way have to finish after SIGTERM
 KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none is closed under a request
@@ -30,6 +31,7 @@ def serve(hub: Hub, host: str, port: int) -> None:
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
+        close_store(hub.root, hub.database)
         config = uvicorn.Config(
             Application(hub), log_config=None, log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=SHUTDOWN_GRACE,
