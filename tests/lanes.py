@@ -50,6 +50,7 @@ APART = frozenset({"deployed", "end_to_end"})
 SERVED = frozenset(
     {
         "local_hub/test_accounts.py",
+        "local_hub/test_budgets.py",
         "local_hub/test_commits.py",
         "local_hub/test_datasets.py",
         "local_hub/test_durability.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -53,13 +54,13 @@ class Call:
         """Whether a query parameter is switched on."""
         return self.query.get(name, "").lower() in ("1", "true")
 
-    async def work(self, function: Callable[..., Value], *arguments: object) -> Value:
-        """Run something that blocks on the Hub's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, function, *arguments)
+    async def work(self, function: Callable[..., Value], *arguments: object, pool: Executor | None = None) -> Value:
+        """Run something that blocks on the Hub's threads, or on those of another pool."""
+        return await asyncio.get_running_loop().run_in_executor(pool or self.hub.workers, function, *arguments)
 
-    async def blocks(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads."""
-        while (block := await self.work(next, blocks, None)) is not None:
+    async def blocks(self, blocks: Iterator[bytes], pool: Executor | None = None) -> AsyncIterator[bytes]:
+        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads, or on those of a pool."""
+        while (block := await self.work(next, blocks, None, pool=pool)) is not None:
             yield block
 
     def repo(self, *, write: bool = False) -> Repo:

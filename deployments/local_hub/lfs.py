@@ -10,15 +10,17 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from deployments.local_hub.call import REPO_TYPES, Call, text_of
-from deployments.local_hub.commits import SHA256
 from deployments.local_hub.errors import HubError, bad_request, entry_not_found, forbidden
 from deployments.local_hub.listing import iso
+from deployments.local_hub.multipart import PART_SIZE
 from deployments.local_hub.receive import Received, receive
 from deployments.local_hub.repos import Repo
+from deployments.local_hub.steps import SHA256
 
 URL_LIFETIME = 24 * 3600.0  # seconds; one file of 500 GB at 10 MB/s takes 14 hours
 BATCH_LIMIT = 1000  # objects one batch may ask about; the client sends 256
 SIZE_LIMIT = 500 * 10**9  # bytes of one file (Hub documentation, "Repository limitations and recommendations")
+PARTS_LIMIT = 4000  # addresses of parts in one answer, about 400 bytes each: parts are larger where files are
 LFS_JSON = "application/vnd.git-lfs+json"
 
 
@@ -32,9 +34,10 @@ def batch(call: Call) -> Response:
     if not isinstance(objects, list) or len(objects) > BATCH_LIMIT:
         raise bad_request(f"'objects' must be a list of at most {BATCH_LIMIT}")
     transfers = call.body.get("transfers") or ["basic"]
+    wanted = [_object(each) for each in objects]
+    part_size = max(PART_SIZE, -(-sum(size for _, size in wanted if size <= SIZE_LIMIT) // PARTS_LIMIT))
     answers = []
-    for wanted in objects:
-        oid, size = _object(wanted)
+    for oid, size in wanted:
         answer: dict[str, Any] = {"oid": oid, "size": size}
         held = call.hub.stored(repo.id, oid)
         if operation == "download":
@@ -45,7 +48,7 @@ def batch(call: Call) -> Response:
             answer["error"] = {"code": 422, "message": f"The object has {held} bytes, not {size}"}
         elif held is None:
             answer["actions"] = {
-                "upload": _upload_action(call, repo, oid, size, parts="multipart" in transfers),
+                "upload": _upload_action(call, repo, oid, size, part_size if "multipart" in transfers else None),
                 "verify": {"href": f"{call.endpoint}/api/{repo.type}s/{repo.full_name}/lfs-verify"},
             }
         answers.append(answer)
@@ -65,11 +68,11 @@ def _object(wanted: object) -> tuple[str, int]:
     raise bad_request("Each object needs an oid (sha256) and a size in bytes")
 
 
-def _upload_action(call: Call, repo: Repo, oid: str, size: int, *, parts: bool) -> dict[str, Any]:
-    if not parts or size <= call.hub.multipart_above:
+def _upload_action(call: Call, repo: Repo, oid: str, size: int, part_size: int | None) -> dict[str, Any]:
+    if part_size is None or size <= call.hub.multipart_above:
         signed = call.sign("lfs", URL_LIFETIME, repo, oid=oid, size=size)
         return {"href": f"{call.endpoint}/lfs/{signed}"}
-    upload = call.hub.multiparts.begin(repo.id, oid, size)
+    upload = call.hub.multiparts.begin(repo.id, oid, size, part_size)
     header = {"chunk_size": str(upload.part_size)}
     for number in range(1, upload.parts + 1):
         signed = call.sign("lfs-part", URL_LIFETIME, repo, upload=upload.id, part=number)

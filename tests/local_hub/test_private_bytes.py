@@ -378,3 +378,18 @@ def test_a_store_of_an_older_version_serves_what_it_holds_and_opens_nothing_else
         assert lent.put_shard(scene.content.shard).status_code == 200  # alice may write to both
         assert scene.leaked() == 0
         assert hub.check() == (0, "")
+
+
+def test_two_accounts_that_share_a_machine_do_not_inherit_what_its_client_remembers(
+    hub: RunningHub, api: HfApi, token: str, tmp_path: Path
+) -> None:
+    """The client knows which xorbs it has sent by the store's address, whoever it was then."""
+    number = next(_numbers)
+    bob = hub.token("bob")
+    (tmp_path / "a.parquet").write_bytes(os.urandom(3_000_000))
+    for user, name in ((token, f"alice/first-{number}"), (bob, f"bob/second-{number}"), (token, f"lab/third-{number}")):
+        HfApi(hub.endpoint, token=user).create_repo(name, repo_type="dataset", private=True)
+        environment = client_environment(hub, tmp_path / "home", user, xet=True)
+        run(UPLOAD, environment, name, "a.parquet", str(tmp_path / "a.parquet"))
+        digest = hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest()
+        assert run(DOWNLOAD, environment, name, "a.parquet") == digest

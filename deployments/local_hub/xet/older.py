@@ -6,7 +6,7 @@ Each repo is given the chunks of the files that it holds, and no other chunk of 
 from __future__ import annotations
 
 from deployments.local_hub.database import Database
-from deployments.local_hub.xet.store import give_ranges, unpack_ranges
+from deployments.local_hub.xet.store import Ranges, give_ranges
 
 
 def take_over(database: Database) -> bool:
@@ -20,7 +20,7 @@ def take_over(database: Database) -> bool:
             " xet_file.ranges FROM holding JOIN xet_file ON xet_file.sha256 = holding.sha256"
         )
         for repo, ranges in connection.execute("SELECT repo, ranges FROM reconstruction").fetchall():
-            give_ranges(connection, repo, unpack_ranges(ranges))
+            give_ranges(connection, repo, Ranges(ranges))
         connection.execute("DROP TABLE xet_file")
         connection.execute("DROP TABLE IF EXISTS xorb_holder")
     return True

@@ -38,6 +38,7 @@ class Rights:
         self._database = database
         self._account = account
         self._writable = cache(writable)
+        self._chunks: dict[bytes, int] = {}  # of the xorbs asked about: a shard names the same ones again and again
 
     def sent(self, xorb: bytes) -> bool:
         """Whether the account has sent this xorb."""
@@ -46,6 +47,11 @@ class Rights:
 
     def chunks(self, xorb: bytes, count: int) -> int:
         """The chunks of a xorb, which has `count`, that the account may build on."""
+        if xorb not in self._chunks:
+            self._chunks[xorb] = self._look_up(xorb, count)
+        return self._chunks[xorb]
+
+    def _look_up(self, xorb: bytes, count: int) -> int:
         if self.sent(xorb):
             return chunk_set(0, count)
         found = 0

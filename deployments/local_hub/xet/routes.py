@@ -5,11 +5,13 @@ Source: Hub documentation, "Xet Protocol Specification", section API, and what h
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -28,6 +30,7 @@ from deployments.local_hub.xet.store import ChunkRange, XetFile, trim
 TOKEN_LIFETIME = 3600.0  # seconds; the client asks again before the end
 URL_LIFETIME = 3600.0  # seconds a reconstruction's URLs are good for; the client asks again when they are not
 FILES_LIMIT = 1000  # files of one batch of reconstructions
+TERMS_LIMIT = 20_000  # chunk ranges of one answer, 500 bytes each in it: usually of half a MB of a file or more
 TELEMETRY_LIMIT = 1024 * 1024  # bytes
 
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
@@ -51,7 +54,11 @@ def token(call: Call) -> Response:
 
 
 def _address(call: Call) -> str:
-    return f"{call.endpoint}/cas/{call.hub.database.store_id}"
+    store = call.hub.database.store_id
+    if call.identity.name is not None:
+        # and another account has another address: what one has sent, another cannot build on
+        store = hashlib.sha256(f"{store}/{call.identity.name.lower()}".encode()).hexdigest()[:16]
+    return f"{call.endpoint}/cas/{store}"
 
 
 def _granted(call: Call, *, write: bool = False) -> Repo:
@@ -133,7 +140,8 @@ async def put_shard(call: Call) -> Response:
         finally:
             received.discard()
 
-    await call.work(work)
+    async with call.hub.turn(call.user):
+        await call.work(work, pool=call.hub.shards)
     return JSONResponse({"result": 1})
 
 
@@ -141,19 +149,22 @@ async def put_shard_with_progress(call: Call) -> Response:
     """POST /v2/shards: the same, telling how far it is, a JSON line at a time; an error is a line too."""
     _granted(call, write=True)
     received = await _receive(call, shard.BODY_LIMIT)
-    return _Progress(call.blocks(_progress(call, received)), received)
+    lines = call.blocks(_progress(call, received), call.hub.shards)
+    return _Progress(lines, received, call.hub.turn(call.user))
 
 
 class _Progress(StreamingResponse):
     """Lines about a shard, which is forgotten when they end or their reader has gone: the generator may never know."""
 
-    def __init__(self, lines: AsyncIterator[bytes], received: Received) -> None:
+    def __init__(self, lines: AsyncIterator[bytes], received: Received, turn: asyncio.Semaphore) -> None:
         super().__init__(lines, media_type="application/x-ndjson")
         self._received = received
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with self._turn:
+                await super().__call__(scope, receive, send)
         finally:
             self._received.discard()
 
@@ -214,6 +225,8 @@ def reconstructions(call: Call) -> Response:
     if len(wanted) > FILES_LIMIT:
         raise bad_request(f"At most {FILES_LIMIT} files")
     files = {name: _file(call, repo, name) for name in wanted}
+    if sum(len(file.ranges) for file in files.values() if file is not None) > TERMS_LIMIT:
+        raise HubError(413, f"These files have more than {TERMS_LIMIT} chunk ranges: ask for fewer at once")
     found = {name: list(file.ranges) for name, file in files.items() if file is not None}
     fetch = _fetch_info(call, repo, [term for terms in found.values() for term in terms])
     described = {name: _described(terms) for name, terms in found.items()}
@@ -232,7 +245,7 @@ def _terms(call: Call, repo: Repo) -> tuple[int, list[ChunkRange]]:
         raise HubError(404, "This file is not here")
     header = call.request.headers.get("range")
     if header is None:
-        return 0, list(file.ranges)
+        return 0, _affordable(file.ranges)
     found = RANGE.fullmatch(header.strip())
     if found is None:
         raise bad_request("The range must be bytes=FIRST-LAST")
@@ -243,9 +256,15 @@ def _terms(call: Call, repo: Repo) -> tuple[int, list[ChunkRange]]:
     return _cut(call, file, start, stop)
 
 
+def _affordable(ranges: Collection[ChunkRange]) -> list[ChunkRange]:
+    if len(ranges) > TERMS_LIMIT:
+        raise HubError(413, f"This has {len(ranges)} chunk ranges, over {TERMS_LIMIT}: ask for a range of its bytes")
+    return list(ranges)
+
+
 def _cut(call: Call, file: XetFile, start: int, stop: int) -> tuple[int, list[ChunkRange]]:
     offset = None
-    terms = []
+    terms: list[ChunkRange] = []
     position = 0
     for each in file.ranges:
         if position + each.size > start and position < stop:
@@ -256,9 +275,11 @@ def _cut(call: Call, file: XetFile, start: int, stop: int) -> tuple[int, list[Ch
             if offset is None:
                 offset = start - position - (index.unpacked_start(first) - index.unpacked_start(each.start))
             terms.append(ChunkRange(each.xorb, first, last, index.unpacked(first, last)))
+            if len(terms) > TERMS_LIMIT:
+                break
         position += each.size
     assert offset is not None
-    return offset, terms
+    return offset, _affordable(terms)
 
 
 def _described(terms: list[ChunkRange]) -> list[dict[str, Any]]:

@@ -27,8 +27,10 @@ from deployments.local_hub.xet.hashes import ChunkTree, file_hash, is_dedup_key,
 from deployments.local_hub.xet.rights import Rights, chunk_set, give
 from deployments.local_hub.xet.xorb import HEADER_SIZE, XetFormatError, Xorb, pack_ends, parse, unpack, unpack_ends
 
-INDEXES_KEPT = 128  # xorbs whose index stays in memory, about 100 kB each
+CHUNKS_KEPT = 128 * 1024  # chunks of xorbs whose index stays in memory, about 100 bytes each
 FILES_PER_TRANSACTION = 500
+RANGES_HELD = 100_000  # chunk ranges of files that wait for their transaction
+SIZE_LIMIT = 500 * 10**9  # bytes of one file (Hub documentation, "Repository limitations and recommendations")
 CHECKERS = os.cpu_count() or 1  # files of a shard whose sha256 is computed at the same time
 PIECE = 1024 * 1024  # bytes put together before they are handed on
 READ_BUFFER = 1024 * 1024  # bytes read in one go; no memory map, whose pages would count as this process's memory
@@ -47,13 +49,29 @@ class ChunkRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranges:
+    """The chunk ranges of a file as the database holds them, 44 bytes each: they may be many."""
+
+    packed: bytes
+
+    def __len__(self) -> int:
+        return len(self.packed) // RANGE.size
+
+    def __iter__(self) -> Iterator[ChunkRange]:
+        return (ChunkRange(*each) for each in RANGE.iter_unpack(self.packed))
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == each for each in self)
+
+
+@dataclass(frozen=True, slots=True)
 class XetFile:
     """A file that can be put together: its bytes are those of the ranges in order."""
 
     hash: str
     size: int
     sha256: str
-    ranges: tuple[ChunkRange, ...]
+    ranges: Ranges
 
 
 class XetStore:
@@ -65,6 +83,7 @@ class XetStore:
         self._database = database
         self._holdings = holdings
         self._indexes: OrderedDict[bytes, Xorb] = OrderedDict()
+        self._kept = 0  # chunks of those
         self._lock = threading.Lock()
         self._placing = threading.Lock()  # one xorb can be packed in two ways: file and index have to be of the same
         self._checkers = ThreadPoolExecutor(CHECKERS, "xet-check")
@@ -92,9 +111,11 @@ class XetStore:
             return None
         found = unpack_ends(row[0], row[1])
         with self._lock:
-            self._indexes[digest] = found
-            while len(self._indexes) > INDEXES_KEPT:
-                self._indexes.popitem(last=False)
+            if digest not in self._indexes:
+                self._indexes[digest] = found
+                self._kept += found.chunks
+            while self._kept > CHUNKS_KEPT:
+                self._kept -= self._indexes.popitem(last=False)[1].chunks
         return found
 
     def add_xorb(self, repo: int, account: str, digest: bytes, received: Received) -> None:
@@ -129,7 +150,8 @@ class XetStore:
                 "INSERT OR IGNORE INTO chunk VALUES (?, ?)", [(key, digest) for key in keys if is_dedup_key(key)]
             )
         with self._lock:
-            self._indexes.pop(digest, None)
+            old = self._indexes.pop(digest, None)
+            self._kept -= 0 if old is None else old.chunks
 
     def _place(self, digest: bytes, received: Received, index: Xorb) -> None:
         if received.size > index.packed_ends[-1]:
@@ -161,7 +183,7 @@ class XetStore:
                     batch.append(checked)
                     done += 1
                     yield done
-                    if len(batch) == FILES_PER_TRANSACTION:
+                    if len(batch) == FILES_PER_TRANSACTION or sum(len(file.ranges) for file, _ in batch) > RANGES_HELD:
                         self._hold(repo, batch)
                         batch = []
             except XetFormatError as error:
@@ -184,12 +206,6 @@ class XetStore:
         while waiting:
             yield waiting.popleft().result()
 
-    def _first_chunk(self, term: shards.Term | None) -> bytes | None:
-        if term is None:
-            return None
-        index = self.index(term.xorb)
-        return None if index is None else index.hash_range(term.start, term.start + 1)
-
     def has_xorb(self, digest: bytes, rights: Rights) -> bool:
         """Whether all of a xorb is here and may be built on."""
         index = self.index(digest)
@@ -210,10 +226,16 @@ class XetStore:
     def _check_file(self, repo: int, rights: Rights, described: shards.ShardFile) -> tuple[XetFile, bytes | None]:
         name = to_text(described.hash)
         tree = ChunkTree()
+        packed = bytearray()
+        first: bytes | None = None
+        size = 0
+        usable_of: dict[bytes, int] = {}
         for term in described.terms:
             index = self.index(term.xorb)
             # what is here and not the writer's is as what is not here, also where the shard says something wrong of it
-            usable = 0 if index is None else self._usable(term.xorb, index, rights)
+            if term.xorb not in usable_of:
+                usable_of[term.xorb] = 0 if index is None else self._usable(term.xorb, index, rights)
+            usable = usable_of[term.xorb]
             if index is None or not usable:
                 raise _not_uploaded(f"file {name}: xorb {to_text(term.xorb)}")
             if term.end <= index.chunks and chunk_set(term.start, term.end) & ~usable:
@@ -227,29 +249,33 @@ class XetStore:
                 end = index.unpacked_ends[number]
                 tree.add(index.hash_range(number, number + 1), end - start)
                 start = end
+            first = first or index.hash_range(term.start, term.start + 1)
+            packed += RANGE.pack(term.xorb, term.start, term.end, term.size)
+            size += term.size
+            if size > SIZE_LIMIT:
+                raise XetFormatError(f"file {name}: a file has at most {SIZE_LIMIT} bytes")
         if file_hash(tree) != described.hash:
             raise XetFormatError(f"file {name}: its hash does not follow from its chunks")
         known = self.file(repo, name)
         if known is None or not all(self.path(each.xorb).is_file() for each in known.ranges):
-            ranges = tuple(ChunkRange(term.xorb, term.start, term.end, term.size) for term in described.terms)
-            size = sum(chunk_range.size for chunk_range in ranges)
+            ranges = Ranges(bytes(packed))
             known = XetFile(name, size, self._sha256(XetFile(name, size, "", ranges)), ranges)
         if described.sha256 is not None and to_text(described.sha256) != known.sha256:
             raise XetFormatError(f"file {name}: its sha256 is {known.sha256}, not {to_text(described.sha256)}")
-        return known, self._first_chunk(described.terms[0] if described.terms else None)
+        return known, first
 
     def _hold(self, repo: int, batch: list[tuple[XetFile, bytes | None]]) -> None:
         with self._database.write() as connection:
             for file, first_chunk in batch:
-                packed = b"".join(RANGE.pack(each.xorb, each.start, each.end, each.size) for each in file.ranges)
                 connection.execute(
                     "INSERT OR REPLACE INTO reconstruction VALUES (?, ?, ?, ?, ?)",
-                    (repo, file.hash, file.size, file.sha256, packed),
+                    (repo, file.hash, file.size, file.sha256, file.ranges.packed),
                 )
                 self._holdings.add(connection, repo, file.sha256, file.size, file.hash)
                 give_ranges(connection, repo, file.ranges)
                 if first_chunk is not None:  # clients ask about the first chunk of every file
-                    connection.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?)", (first_chunk, file.ranges[0].xorb))
+                    begin = next(iter(file.ranges)).xorb
+                    connection.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?)", (first_chunk, begin))
 
     def _group(self, xorbs: list[bytes]) -> None:
         """Remember which xorbs came together: an answer about one of them tells of the others."""
@@ -270,7 +296,7 @@ class XetStore:
                 " AND git_object.sha256 = reconstruction.sha256)"
             )
         row = self._database.read().execute(query, (repo, name)).fetchone()
-        return None if row is None else XetFile(name, row[0], row[1], unpack_ranges(row[2]))
+        return None if row is None else XetFile(name, row[0], row[1], Ranges(row[2]))
 
     def by_sha256(self, repo: int, sha256: str) -> XetFile | None:
         """A file of the repo by the sha256 of its bytes."""
@@ -283,7 +309,7 @@ class XetStore:
         query = "SELECT hash, size, sha256, ranges FROM reconstruction WHERE repo = ? AND sha256 = ?"
         for row in connection.execute(query, (source, sha256)).fetchall():
             connection.execute("INSERT OR IGNORE INTO reconstruction VALUES (?, ?, ?, ?, ?)", (target, *row))
-            give_ranges(connection, target, unpack_ranges(row[3]))
+            give_ranges(connection, target, Ranges(row[3]))
 
     def read(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
         """The bytes `start` to `stop` of a file, put together from its xorbs."""
@@ -368,7 +394,7 @@ class XetStore:
             yield from self._xorb_damage(digest)
         query = "SELECT DISTINCT hash, size, sha256, ranges FROM reconstruction"
         for name, size, sha256, ranges in self._database.read().execute(query):
-            found = XetFile(name, size, sha256, unpack_ranges(ranges))
+            found = XetFile(name, size, sha256, Ranges(ranges))
             try:
                 digest = self._sha256(found)
             except (OSError, HubError, XetFormatError) as error:
@@ -388,11 +414,6 @@ class XetStore:
             return
         if computed != digest:
             yield f"{label}: its hash is {to_text(computed)}"
-
-
-def unpack_ranges(packed: bytes) -> tuple[ChunkRange, ...]:
-    """Chunk ranges as the database holds them."""
-    return tuple(ChunkRange(*each) for each in RANGE.iter_unpack(packed))
 
 
 def give_ranges(connection: sqlite3.Connection, repo: int, ranges: Iterable[ChunkRange]) -> None:
