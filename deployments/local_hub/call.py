@@ -77,7 +77,7 @@ class Call:
 
     def signed(self, claims: dict[str, Any], *, write: bool = False) -> Repo:
         """The repo of a permission, and its holder as the caller; refused where the holder may not do so any more."""
-        self.identity = self.hub.accounts.holder(claims["token"])
+        self.identity = self.hub.accounts.holder(claims.get("token", ""))  # "": signed before 0.9, by nobody known
         repo = self.hub.repos.by_id(claims["repo"])
         if repo is None or not self.hub.repos.visible(self.identity, repo):
             raise repo_not_found()

@@ -52,9 +52,14 @@ def serve(hub: Hub, host: str, port: int) -> None:
             server_header=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=SHUTDOWN_GRACE,
             h11_max_incomplete_event_size=HEAD_LIMIT,
         )  # fmt: skip
-        # uvicorn ends in peace and then raises the signal once more: that one is ours, and not to die of
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        signal.signal(signal.SIGINT, lambda number, frame: None)
+        server = uvicorn.Server(config)
+
+        def stop(number: int, frame: object) -> None:
+            # before uvicorn takes the signals, and after: it ends in peace and then raises the signal once more
+            server.should_exit = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         # the socket listens already: whoever reads the line can connect at once
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])

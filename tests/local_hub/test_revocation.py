@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 from huggingface_hub import HfApi
 
+from deployments.local_hub.signing import Signer
 from deployments.local_hub.xet.hashes import to_text
 from tests.local_hub.conftest import travel_by
 from tests.local_hub.forge import Content, Store
@@ -48,7 +50,7 @@ class Opened:
         self.unsent = Content([os.urandom(500)])
         [self.bytes] = [
             (entry["url"], entry["ranges"][0]["bytes"])
-            for entries in httpx2.get(self._file, headers=self.read).json()["xorbs"].values()
+            for entries in httpx2.get(self.file, headers=self.read).json()["xorbs"].values()
             for entry in entries
         ]
         self.put = self._batch(hashlib.sha256(self.body).hexdigest(), 1000)["href"]
@@ -58,7 +60,7 @@ class Opened:
         self.cookie = {"cookie": f"hub_page={signed_in.cookies['hub_page']}"}
 
     @property
-    def _file(self) -> str:
+    def file(self) -> str:
         return f"{self.store.address}/v2/reconstructions/{to_text(self.content.file_hash)}"
 
     def _batch(self, oid: str, size: int) -> dict[str, Any]:
@@ -95,7 +97,7 @@ class Opened:
         span = {"range": f"bytes={octets['start']}-{octets['end']}"}
         page = f"{self.hub.endpoint}/datasets/{self.dataset}"
         return {
-            "reconstruction": httpx2.get(self._file, headers=self.read).status_code,
+            "reconstruction": httpx2.get(self.file, headers=self.read).status_code,
             "bytes": httpx2.get(url, headers=span).status_code,
             "page": httpx2.get(page, headers=self.cookie).status_code,
         }
@@ -127,6 +129,19 @@ def test_what_a_revoked_token_has_opened_is_closed_with_it(opened: Opened) -> No
     opened.hub.command("revoke", opened.name)
     assert opened.writes() == REFUSED_WRITES
     assert opened.reads() == {"reconstruction": 401, "bytes": 403, "page": 404}
+
+
+@pytest.mark.parametrize("claims", [{}, {"token": ""}, {"token": "00" * 32}])
+def test_what_was_signed_without_a_token_that_is_good_opens_nothing(opened: Opened, claims: dict[str, str]) -> None:
+    with sqlite3.connect(opened.hub.root / "hub.sqlite3") as database:
+        [(secret,)] = database.execute("SELECT value FROM setting WHERE key = 'secret'")
+        [(repo,)] = database.execute("SELECT id FROM repo WHERE name = ?", (opened.dataset.partition("/")[2],))
+    signer, oid = Signer(secret), hashlib.sha256(opened.body).hexdigest()
+    put = signer.sign("lfs", 1000, repo=repo, oid=oid, size=1000, **claims)
+    read = signer.sign("xet", 1000, repo=repo, write=False, **claims)
+
+    assert httpx2.put(f"{opened.hub.endpoint}/lfs/{put}", content=opened.body).status_code == 403
+    assert httpx2.get(opened.file, headers={"authorization": f"Bearer {read}"}).status_code == 401
 
 
 def test_another_token_of_the_same_account_does_not_open_it_again(opened: Opened) -> None:
