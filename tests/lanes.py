@@ -58,6 +58,7 @@ APART = frozenset({"deployed", "end_to_end"})
 SERVED = frozenset(
     {
         "local_hub/test_accounts.py",
+        "local_hub/test_budgets.py",
         "local_hub/test_commits.py",
         "local_hub/test_datasets.py",
         "local_hub/test_durability.py",
@@ -66,7 +67,10 @@ SERVED = frozenset(
         "local_hub/test_lfs.py",
         "local_hub/test_listing.py",
         "local_hub/test_pages.py",
+        "local_hub/test_permissions.py",
+        "local_hub/test_private_bytes.py",
         "local_hub/test_refs.py",
+        "local_hub/test_revocation.py",
         "local_hub/test_xet.py",
         "test_bad_input.py",
         "test_flows.py",

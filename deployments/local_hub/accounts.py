@@ -27,10 +27,11 @@ RESERVED = {"api", "cas", "datasets", "models", "spaces", "lfs", "lfs-part", "lf
 
 @dataclass(frozen=True)
 class Identity:
-    """Who is calling: the account's name (None for anonymous) and the role of the token."""
+    """Who is calling: the account's name (None for anonymous), the role of the token, and the token's digest in hex."""
 
     name: str | None
     role: Role = "read"
+    token: str | None = None
 
 
 ANONYMOUS = Identity(None)
@@ -73,11 +74,6 @@ class Accounts:
         with self._database.write() as connection:
             return connection.execute("DELETE FROM token WHERE account = ?", (name,)).rowcount
 
-    def has_tokens(self, name: str) -> bool:
-        """Whether an account has a token that is good now."""
-        query = "SELECT 1 FROM token WHERE account = ? AND (expires IS NULL OR expires > ?)"
-        return self._database.read().execute(query, (name, time.time())).fetchone() is not None
-
     def identify(self, authorization: str | None) -> Identity:
         """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token."""
         if authorization is None:
@@ -85,14 +81,17 @@ class Accounts:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise invalid_token()
-        row = (
-            self._database.read()
-            .execute("SELECT account, role, expires FROM token WHERE digest = ?", (_digest(token.strip()),))
-            .fetchone()
-        )
+        return self.holder(_digest(token.strip()).hex())
+
+    def holder(self, digest: str | None) -> Identity:
+        """Who has the token of this digest, as of now; anonymous for None, 401 where it was revoked or has expired."""
+        if digest is None:
+            return ANONYMOUS
+        query = "SELECT account, role, expires FROM token WHERE digest = ?"
+        row = self._database.read().execute(query, (bytes.fromhex(digest),)).fetchone()
         if row is None or (row[2] is not None and row[2] < time.time()):
             raise invalid_token()
-        return Identity(row[0], row[1])
+        return Identity(row[0], row[1], digest)
 
     def orgs(self, name: str) -> list[tuple[str, Role]]:
         """The organisations of an account, each with its role there."""

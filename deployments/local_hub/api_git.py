@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.responses import JSONResponse, Response
 
-from deployments.local_hub.attributes import GIT_ATTRIBUTES, GIT_IGNORE, is_ignored, upload_mode
+from deployments.local_hub.attributes import GIT_ATTRIBUTES, GIT_IGNORE, Attributes
 from deployments.local_hub.call import Call, text_of
 from deployments.local_hub.errors import bad_request
 from deployments.local_hub.git import Entry, is_ref_name
 from deployments.local_hub.listing import iso
+from deployments.local_hub.patterns import Budget, Matcher
 from deployments.local_hub.receive import receive
 from deployments.local_hub.repos import Repo
 from deployments.local_hub.trees import check_path
@@ -33,10 +35,12 @@ def preupload(call: Call) -> Response:
     files = call.body.get("files")
     if not isinstance(files, list) or len(files) > PREUPLOAD_LIMIT:
         raise bad_request(f"'files' must be a list of at most {PREUPLOAD_LIMIT}")
-    attributes = _text_file(call, repo, commit, GIT_ATTRIBUTES)
+    budget = Budget()
+    attributes = Attributes(_text_file(call, repo, commit, GIT_ATTRIBUTES), budget)
     ignore = call.body.get("gitIgnore")
     if not isinstance(ignore, str):
         ignore = _text_file(call, repo, commit, GIT_IGNORE)
+    matcher = Matcher(ignore, budget)
     answers: list[dict[str, Any]] = []
     entries: list[Entry | None] = []
     for file in files:
@@ -45,8 +49,8 @@ def preupload(call: Call) -> Response:
         path, size = check_path(file.get("path")), file.get("size")
         if not isinstance(size, int) or size < 0:
             raise bad_request(f"{path}: 'size' must be a number of bytes")
-        mode = upload_mode(path, size, _sample(file.get("sample")), attributes)
-        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": is_ignored(path, ignore)})
+        mode = attributes.upload_mode(path, size, _sample(file.get("sample")))
+        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": matcher.ignored(path)})
         entries.append(call.hub.git.entry(repo.id, commit, path))
     blobs = call.hub.git.blobs(repo.id, (entry.oid for entry in entries if entry is not None and not entry.is_folder))
     for answer, entry in zip(answers, entries, strict=True):
@@ -71,7 +75,7 @@ def _text_file(call: Call, repo: Repo, commit: str, path: str) -> str:
 
 async def commit(call: Call) -> Response:
     """POST .../commit/{revision}: one commit from NDJSON; `create_pr=1` puts it on a new pull request."""
-    repo = call.repo(write=True)
+    call.repo(write=True)
     # spooled, not durable: a body that is cut is refused, one that is whole becomes durable as a commit
     spool = await receive(
         call.request.stream(), call.hub.incoming, call.hub.workers, limit=COMMIT_LIMIT, hashed=False, durable=False
@@ -80,8 +84,10 @@ async def commit(call: Call) -> Response:
 
     def work() -> Response:
         try:
-            with spool.path.open("rb") as lines:
-                made = call.hub.commits.commit(repo, revision, user, lines, create_pr=create_pr)
+            call.once_more()
+            repo = call.repo(write=True)
+            with spool.path.open("rb") as lines, TemporaryFile(dir=call.hub.incoming) as prepared:
+                made = call.hub.commits.commit(repo, revision, user, lines, prepared, create_pr=create_pr)
         finally:
             spool.discard()
         page = f"{call.endpoint}/{repo.path}"

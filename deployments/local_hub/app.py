@@ -10,12 +10,14 @@ How it works:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
 import json
 import logging
 import re
 import uuid
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -28,13 +30,15 @@ from deployments.local_hub.call import COOKIE, Call, Handler
 from deployments.local_hub.errors import HubError, bad_request, is_unicode, too_large
 from deployments.local_hub.html import error_page
 from deployments.local_hub.hub import Hub
-from deployments.local_hub.routes import match
+from deployments.local_hub.routes import HEAVY, match
 
 logger = logging.getLogger("local_hub")
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, quota or limit that is full
 
-JSON_LIMIT = 8 * 1024 * 1024  # bytes of a JSON or form body: 256 samples of 512 bytes and their paths need far less
+JSON_LIMIT = 4 * 1024 * 1024  # bytes of a JSON or form body: 1,000 samples of 512 bytes and their paths need half
+JSON_VALUES = 200_000  # about, of one body: each takes a hundred bytes of memory
+PARSED_AT_ONCE = 64 * 1024  # bytes of a body that is parsed in the event loop; a larger one has to queue
 URL_LIMIT = 16 * 1024  # bytes
 
 
@@ -72,8 +76,10 @@ class Application:
         authorization = request.headers.get("authorization")
         if authorization is None and request.method in ("GET", "HEAD") and (cookie := request.cookies.get(COOKIE)):
             claims = self.hub.signer.check("page", cookie)
-            if claims is not None and self.hub.accounts.has_tokens(claims["user"]):
-                return Identity(claims["user"], "read")  # a browser reads, whatever the token could do
+            with contextlib.suppress(HubError):  # signed out with its token
+                if claims is not None and "token" in claims:
+                    holder = self.hub.accounts.holder(claims["token"])
+                    return replace(holder, role="read")  # a browser reads, whatever the token could do
         return self.hub.accounts.identify(authorization)
 
     async def _answer(self, request: Request) -> Response:
@@ -89,11 +95,15 @@ class Application:
         if body != "xet":  # Xet has tokens of its own, which its handlers check
             call.identity = self._identify(request)
         if body in ("json", "form"):
-            call.body = await _read_body(request, body)
+            data = await _read_body(request)
+            if len(data) > PARSED_AT_ONCE:
+                call.body = await call.work(_parsed, data, body, request, pool=self.hub.heavy)
+            else:
+                call.body = _parsed(data, body, request)
         if inspect.iscoroutinefunction(handler):
             answer: Response = await handler(call)
             return answer
-        return await call.work(_run, handler, call)
+        return await call.work(_run, handler, call, pool=self.hub.heavy if handler in HEAVY else None)
 
 
 def _run(handler: Handler, call: Call) -> Response:
@@ -102,12 +112,16 @@ def _run(handler: Handler, call: Call) -> Response:
     return response
 
 
-async def _read_body(request: Request, kind: str) -> dict[str, Any]:
+async def _read_body(request: Request) -> bytes:
     data = bytearray()
     async for piece in request.stream():
         data += piece
         if len(data) > JSON_LIMIT:
             raise too_large(JSON_LIMIT)
+    return bytes(data)
+
+
+def _parsed(data: bytes, kind: str, request: Request) -> dict[str, Any]:
     if not data:
         return {}
     if kind == "form" and "json" not in request.headers.get("content-type", ""):
@@ -115,6 +129,8 @@ async def _read_body(request: Request, kind: str) -> dict[str, Any]:
             return dict(parse_qs(data.decode(), keep_blank_values=True, max_num_fields=10_000))
         except ValueError:
             raise bad_request("The form cannot be read") from None
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > JSON_VALUES:
+        raise HubError(413, f"The body has more than {JSON_VALUES} values")
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError):

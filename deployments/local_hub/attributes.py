@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import pathspec
+from deployments.local_hub.patterns import Budget, Pattern, lines_of, matches, pattern
 
 GIT_ATTRIBUTES = ".gitattributes"
 GIT_IGNORE = ".gitignore"
@@ -19,46 +19,41 @@ parquet pb pickle pkl png pt pth rar safetensors snirf tar tgz tif tiff wav webp
 DEFAULT_ATTRIBUTES = "".join(f"*.{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in _LFS_ENDINGS.split())
 
 
-def upload_mode(path: str, size: int, sample: bytes, attributes: str) -> str:
-    """ "lfs" or "regular" for a file of `size` bytes that begins with `sample`, under the repo's .gitattributes."""
-    if size == 0:
-        return "regular"
-    by_name = _lfs_by_name(attributes, path)
-    if by_name is not None:
-        return "lfs" if by_name else "regular"
-    return "lfs" if size > REGULAR_LIMIT or _is_binary(sample) else "regular"
+class Attributes:
+    """A repo's .gitattributes, as far as they say what goes to LFS."""
+
+    def __init__(self, text: str, budget: Budget):
+        self._rules = _attribute_rules(text)
+        self._budget = budget
+
+    def upload_mode(self, path: str, size: int, sample: bytes) -> str:
+        """ "lfs" or "regular" for a file of `size` bytes that begins with `sample`."""
+        if size == 0:
+            return "regular"
+        by_name = self._by_name(path.split("/"))
+        if by_name is not None:
+            return "lfs" if by_name else "regular"
+        return "lfs" if size > REGULAR_LIMIT or _is_binary(sample) else "regular"
+
+    def _by_name(self, names: list[str]) -> bool | None:
+        for rule, lfs in reversed(self._rules):  # the last rule that matches decides (gitattributes(5))
+            if not rule.folders and matches(rule, names, self._budget):
+                return lfs
+        return None
 
 
-def is_ignored(path: str, ignore: str) -> bool:
-    """Whether .gitignore rules exclude a path."""
-    return bool(ignore.strip()) and _ignore_rules(ignore).match_file(path)
-
-
-def _lfs_by_name(attributes: str, path: str) -> bool | None:
-    decided = None
-    for pattern, lfs in _attribute_rules(attributes):
-        if pattern.match_file(path):
-            decided = lfs  # the last rule that matches decides (gitattributes(5))
-    return decided
-
-
-@lru_cache(maxsize=64)
-def _attribute_rules(attributes: str) -> list[tuple[pathspec.GitIgnoreSpec, bool]]:
+@lru_cache(maxsize=8)
+def _attribute_rules(text: str) -> tuple[tuple[Pattern, bool], ...]:
     rules = []
-    for line in attributes.splitlines():
+    for line in lines_of(text):
         words = line.split()
-        if len(words) < 2 or words[0].startswith("#"):
+        if len(words) < 2 or words[0].startswith(("#", "!")):  # no pattern is negated here
             continue
-        if "filter=lfs" in words[1:]:
-            rules.append((pathspec.GitIgnoreSpec.from_lines([words[0]]), True))
-        elif {"-filter", "!filter"} & set(words[1:]):
-            rules.append((pathspec.GitIgnoreSpec.from_lines([words[0]]), False))
-    return rules
-
-
-@lru_cache(maxsize=64)
-def _ignore_rules(ignore: str) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(ignore.splitlines())
+        lfs = "filter=lfs" in words[1:]
+        found = pattern(words[0]) if lfs or {"-filter", "!filter"} & set(words[1:]) else None
+        if found is not None:
+            rules.append((found, lfs))
+    return tuple(rules)
 
 
 def _is_binary(sample: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.local_hub.accounts import ANONYMOUS, Identity
-from deployments.local_hub.errors import bad_request, token_needed
+from deployments.local_hub.errors import bad_request, repo_not_found, token_needed
 from deployments.local_hub.hub import Hub
 from deployments.local_hub.repos import Repo, RepoType
 
@@ -53,13 +54,13 @@ class Call:
         """Whether a query parameter is switched on."""
         return self.query.get(name, "").lower() in ("1", "true")
 
-    async def work(self, function: Callable[..., Value], *arguments: object) -> Value:
-        """Run something that blocks on the Hub's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self.hub.workers, function, *arguments)
+    async def work(self, function: Callable[..., Value], *arguments: object, pool: Executor | None = None) -> Value:
+        """Run something that blocks on the Hub's threads, or on those of another pool."""
+        return await asyncio.get_running_loop().run_in_executor(pool or self.hub.workers, function, *arguments)
 
-    async def blocks(self, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads."""
-        while (block := await self.work(next, blocks, None)) is not None:
+    async def blocks(self, blocks: Iterator[bytes], pool: Executor | None = None) -> AsyncIterator[bytes]:
+        """The blocks of an iterator that reads from disk, each fetched on the Hub's threads, or on those of a pool."""
+        while (block := await self.work(next, blocks, None, pool=pool)) is not None:
             yield block
 
     def repo(self, *, write: bool = False) -> Repo:
@@ -69,6 +70,28 @@ class Call:
         if write:
             self.hub.accounts.require_write(self.identity, repo.namespace)
         return repo
+
+    def sign(self, purpose: str, lifetime: float, repo: Repo, **claims: Any) -> str:
+        """A permission of the caller's for one repo, good without the token (`signing`) as long as the token is."""
+        return self.hub.signer.sign(purpose, lifetime, repo=repo.id, token=self.identity.token, **claims)
+
+    def signed(self, claims: dict[str, Any], *, write: bool = False) -> Repo:
+        """The repo of a permission, and its holder as the caller; refused where the holder may not do so any more."""
+        self.identity = self.hub.accounts.holder(claims.get("token", ""))  # "": signed before 0.9, by nobody known
+        repo = self.hub.repos.by_id(claims["repo"])
+        if repo is None or not self.hub.repos.visible(self.identity, repo):
+            raise repo_not_found()
+        if write:
+            self.hub.accounts.require_write(self.identity, repo.namespace)
+        return repo
+
+    def once_more(self) -> None:
+        """Look again who is calling, after a body that may have taken hours: 401 if the token was revoked meanwhile."""
+        self.identity = self.hub.accounts.holder(self.identity.token)
+
+    def may_write(self, repo: Repo) -> bool:
+        """Whether the caller may write to the repo, and so see what no commit of it names yet."""
+        return self.hub.accounts.role_in(self.identity, repo.namespace) == "write"
 
 
 Handler = Callable[[Call], Response | Awaitable[Response]]

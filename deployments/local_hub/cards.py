@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
-
+from deployments.local_hub import yaml_values
 from deployments.local_hub.errors import bad_request
 
 CARD = "README.md"
-FENCE = "---"
+OPENING = re.compile(r"---[^\S\n]*$", re.MULTILINE)
+FENCE = re.compile(r"^---[^\S\n]*$", re.MULTILINE)
 
 
 def front_matter(text: str) -> tuple[str | None, str]:
     """The YAML between the first two `---` lines (None where there is no such block), and the text below it."""
-    lines = text.lstrip("\ufeff\n\r\t ").splitlines(keepends=True)  # blank lines before it are allowed
-    if not lines or lines[0].rstrip() != FENCE:
+    begin = len(text) - len(text.lstrip("\ufeff\n\r\t "))  # blank lines before it are allowed
+    first = OPENING.match(text, begin)
+    second = FENCE.search(text, first.end()) if first is not None else None
+    if first is None or second is None:
         return None, text
-    for number, line in enumerate(lines[1:], 1):
-        if line.rstrip() == FENCE:
-            return "".join(lines[1:number]), "".join(lines[number + 1 :])
-    return None, text
+    return text[first.end() + 1 : second.start()], text[second.end() + 1 :]
 
 
 def card_data(text: str) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def card_data(text: str) -> dict[str, Any]:
     if block is None or not block.strip():
         return {}
     try:
-        data = yaml.safe_load(block)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        data = yaml_values.read(block)
+    except ValueError as error:
         raise ValueError(f"The card's YAML cannot be read: {error}") from None
     if not isinstance(data, dict):
         raise ValueError("The card's YAML must be a mapping")

@@ -153,7 +153,9 @@ def export_(root: Path, repo: str, target: Path) -> None:
 def opened(root: Path, **options: Any) -> Iterator[Hub]:
     """The Hub in a folder, closed when the block ends."""
     from deployments.local_hub.hub import Hub
+    from deployments.local_hub.permissions import own_files_only
 
+    own_files_only()
     hub = Hub(root, **options)
     try:
         yield hub

@@ -1,42 +1,23 @@
-"""Commits: from the client's NDJSON to one git commit, in one transaction.
+"""Commits: steps (`steps`) become one git commit, in one transaction.
 
-The body is a line a step: a header (summary, description, parentCommit), then files with their bytes, files whose
-content was sent before (LFS or Xet, named by sha256), and deletions. The lines are read from a spool file one at a
-time, so memory holds one small file, never the body. Content that was not received and verified for this repo cannot
-be committed.
+Content that was not received and verified for this repo cannot be committed.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from deployments.local_hub.cards import CARD, check_card
 from deployments.local_hub.database import Database
 from deployments.local_hub.discussions import Discussions
-from deployments.local_hub.errors import (
-    HubError,
-    bad_request,
-    branch_moved,
-    conflict,
-    forbidden,
-    is_unicode,
-    revision_not_found,
-)
-from deployments.local_hub.git import Git, parse_pointer, pointer
+from deployments.local_hub.errors import bad_request, branch_moved, conflict, forbidden, revision_not_found
+from deployments.local_hub.git import Git, pointer
 from deployments.local_hub.repos import Repo
-from deployments.local_hub.trees import TreeEdit, check_path
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
-MESSAGE_LIMIT = 64 * 1024  # bytes of a commit's message
-LINE_LIMIT = 32 * 1024 * 1024  # bytes of a line, all of which is in memory at once: a file of 24 MiB in base64
+from deployments.local_hub.steps import Step, check_message, prepare, steps
+from deployments.local_hub.trees import TreeEdit
 
 Stored = Callable[[int, str], int | None]  # bytes of content (a sha256) that a repo holds and that is there, or None
 
@@ -70,24 +51,34 @@ class Commits:
         self._git.set_ref(connection, repo.id, "refs/heads/main", oid)
         return oid
 
-    def commit(self, repo: Repo, revision: str, author: str, body: BinaryIO, *, create_pr: bool) -> Committed:
+    def commit(
+        self, repo: Repo, revision: str, author: str, body: BinaryIO, prepared: BinaryIO, *, create_pr: bool
+    ) -> Committed:
         """Apply one commit to a branch (or a pull request's ref), or on top of it as a new pull request.
+
+        `prepared` is a file for its steps, which are read from `body` before the transaction begins.
 
         Raises 400 for what does not hold together, 404 for an unknown branch or a deletion of nothing, 412 when the
         branch is not at `parentCommit`.
         """
+        self.writable_ref(self._database.read(), repo, revision)
+        header = prepare(body, prepared)
+        prepared.seek(0)
         with self._database.write() as connection:
             ref = self.writable_ref(connection, repo, revision)
             head = self._git.resolve(repo.id, ref, connection)
+            if header.parent not in (None, head):
+                raise branch_moved()
             tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, head, connection).tree)
-            header = self._apply(connection, repo, tree, head, _lines(body))
+            for step in steps(prepared):
+                self._apply(connection, repo, tree, step)
             oid = self._git.add_commit(
                 connection,
                 repo.id,
                 tree=tree.write(),
                 parents=[head],
                 author=author,
-                message=_message(header),
+                message=header.message,
                 now=time.time(),
             )
             number = None
@@ -95,11 +86,11 @@ class Commits:
                 number = self._discussions.open(
                     connection,
                     repo,
-                    title=_message(header).split("\n", 1)[0],
+                    title=header.message.split("\n", 1)[0],
                     author=author,
                     base=ref,
                     status="open",
-                    description=str(header.get("description") or ""),
+                    description=header.description,
                 )
                 ref = f"refs/pr/{number}"
             self._git.set_ref(connection, repo.id, ref, oid)
@@ -113,63 +104,27 @@ class Commits:
                 return name
         raise revision_not_found(revision)
 
-    def _apply(
-        self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, head: str, lines: Iterable[bytes]
-    ) -> dict[str, Any]:
-        header: dict[str, Any] | None = None
-        for line in lines:
-            if not line.strip():
-                continue
-            key, value = _step(line)
-            if header is None:
-                if key != "header":
-                    raise bad_request("The first line of a commit must be its header")
-                header = value
-                if header.get("parentCommit") not in (None, head):
-                    raise branch_moved()
-            elif key == "file":
-                self._put_file(connection, repo, tree, value)
-            elif key == "lfsFile":
-                self._put_content(connection, repo, tree, value)
-            elif key in ("deletedFile", "deletedFolder"):
-                # as on the Hub, "deletedFile" may name a folder too: the client sends it for a path without a slash
-                path = check_path(str(value.get("path", "")).rstrip("/"))
-                tree.delete(path, folders_only=key == "deletedFolder")
-            else:
-                raise bad_request(f"Unknown step in a commit: {key!r}")
-        if header is None:
-            raise bad_request("A commit needs a header")
-        return header
+    def _apply(self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, step: Step) -> None:
+        if step.kind in ("delete", "delete folder"):
+            tree.delete(step.path, folders_only=step.kind == "delete folder")
+        elif step.packed is not None:
+            named = step.packed.named
+            if named is not None and self._stored(repo.id, named[0]) != named[1]:
+                raise bad_request(f"{step.path} is an LFS pointer to content that was not uploaded to this repo")
+            tree.put(step.path, self._git.add_packed(connection, repo.id, step.packed))
+        else:
+            self._put_content(connection, repo, tree, step)
 
-    def _put_file(self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, value: dict[str, Any]) -> None:
-        path = check_path(value.get("path"))
-        content, encoding = value.get("content"), value.get("encoding", "utf-8")
-        if not isinstance(content, str) or encoding not in ("base64", "utf-8"):
-            raise bad_request(f"{path}: content must be text, in base64 or utf-8")
-        try:
-            data = base64.b64decode(content, validate=True) if encoding == "base64" else content.encode()
-        except (binascii.Error, ValueError):
-            raise bad_request(f"{path}: the content is not valid {encoding}") from None
-        named = parse_pointer(data)
-        if named is not None and self._stored(repo.id, named[0]) != named[1]:
-            raise bad_request(f"{path} is an LFS pointer to content that was not uploaded to this repo")
-        if path == CARD:
-            check_card(data)
-        tree.put(path, self._git.add_blob(connection, repo.id, data))
-
-    def _put_content(self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, value: dict[str, Any]) -> None:
-        path = check_path(value.get("path"))
-        sha256, size = value.get("oid"), value.get("size")
-        if value.get("algo") != "sha256" or not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
-            raise bad_request(f"{path}: an LFS file is named by its sha256")
-        held = self._stored(repo.id, sha256)
+    def _put_content(self, connection: sqlite3.Connection, repo: Repo, tree: TreeEdit, step: Step) -> None:
+        held = self._stored(repo.id, step.sha256)
         if held is None:
-            raise bad_request(f"{path}: its content (sha256 {sha256}) was not uploaded to this repo")
-        if size is not None and size != held:
+            raise bad_request(f"{step.path}: its content (sha256 {step.sha256}) was not uploaded to this repo")
+        if step.size is not None and step.size != held:
             raise bad_request(
-                f"{path}: the size is given as {size}, but its content (sha256 {sha256}) has {held} bytes"
+                f"{step.path}: the size is given as {step.size}, but its content (sha256 {step.sha256})"
+                f" has {held} bytes"
             )
-        tree.put(path, self._git.add_blob(connection, repo.id, pointer(sha256, held)))
+        tree.put(step.path, self._git.add_blob(connection, repo.id, pointer(step.sha256, held)))
 
     # branches, tags, history
 
@@ -283,38 +238,3 @@ class Commits:
             )
             self._git.set_ref(connection, repo.id, ref, oid)
         return oid
-
-
-def _lines(body: BinaryIO) -> Iterator[bytes]:
-    while line := body.readline(LINE_LIMIT + 1):
-        if len(line) > LINE_LIMIT:
-            raise HubError(413, f"A file in a commit has at most {LINE_LIMIT * 3 // 4} bytes; larger ones go by LFS")
-        yield line
-
-
-def _step(line: bytes) -> tuple[str, dict[str, Any]]:
-    try:
-        step = json.loads(line)
-    except (ValueError, RecursionError):
-        raise bad_request("A line of the commit is no JSON") from None
-    if not isinstance(step, dict) or not isinstance(step.get("key"), str) or not isinstance(step.get("value"), dict):
-        raise bad_request('A line of the commit must be {"key": ..., "value": {...}}')
-    if b"\\u" in line and not is_unicode(step):
-        raise bad_request("A line of the commit has text that is not Unicode")
-    return step["key"], step["value"]
-
-
-def _message(header: dict[str, Any]) -> str:
-    summary, description = header.get("summary"), header.get("description") or ""
-    if not isinstance(summary, str) or not summary.strip() or not isinstance(description, str):
-        raise bad_request("A commit needs a summary")
-    return check_message(f"{summary}\n\n{description}" if description.strip() else summary)
-
-
-def check_message(message: str) -> str:
-    """A message that git can hold: no NUL, at most 64 KiB."""
-    if "\0" in message:
-        raise bad_request("A message must not contain NUL")
-    if len(message.encode()) > MESSAGE_LIMIT:
-        raise HubError(413, f"A message has at most {MESSAGE_LIMIT} bytes")
-    return message

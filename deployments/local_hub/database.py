@@ -21,8 +21,9 @@ READER_CACHE_KIB = 512  # page cache of each reader; pages live in the kernel's 
 # git_object: kind is git's type number (1 commit, 2 tree, 3 blob, 4 tag), data is zlib's, sha256 and content_size are
 # those an LFS pointer names. holding: content that was sent to the repo and verified; xet is the hash under which it
 # can be reconstructed, if it came by Xet. xorb: hashes and ends are those of its chunks, batch is common to the xorbs
-# that one shard named. xorb_holder: repos that sent it or have files in it. chunk: those that clients ask about.
-# xet_file: ranges says which chunks of which xorbs make up the file.
+# that one shard named. xorb_sender: accounts that sent it. given: the chunks of a xorb that were given to a repo, sent
+# to it or in a file that it holds, a bit for each. chunk: those that clients ask about. reconstruction: which chunks of
+# which xorbs make up a file that the repo holds.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS setting (
     key TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -55,15 +56,20 @@ CREATE INDEX IF NOT EXISTS holding_by_xet ON holding (repo, xet);
 CREATE TABLE IF NOT EXISTS xorb (
     hash BLOB PRIMARY KEY, hashes BLOB NOT NULL, ends BLOB NOT NULL, batch INTEGER);
 CREATE INDEX IF NOT EXISTS xorb_by_batch ON xorb (batch);
-CREATE TABLE IF NOT EXISTS xorb_holder (
-    xorb BLOB NOT NULL, repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE,
+CREATE TABLE IF NOT EXISTS xorb_sender (
+    xorb BLOB NOT NULL, account TEXT NOT NULL COLLATE NOCASE REFERENCES account,
+    PRIMARY KEY (xorb, account)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS given (
+    xorb BLOB NOT NULL, repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, chunks BLOB NOT NULL,
     PRIMARY KEY (xorb, repo)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS xorb_holder_by_repo ON xorb_holder (repo);
+CREATE INDEX IF NOT EXISTS given_by_repo ON given (repo);
 CREATE TABLE IF NOT EXISTS chunk (
     hash BLOB NOT NULL, xorb BLOB NOT NULL, PRIMARY KEY (hash, xorb)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS xet_file (
-    hash TEXT PRIMARY KEY, size INTEGER NOT NULL, sha256 TEXT NOT NULL, ranges BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS xet_file_by_sha256 ON xet_file (sha256);
+CREATE TABLE IF NOT EXISTS reconstruction (
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, hash TEXT NOT NULL, size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL, ranges BLOB NOT NULL, PRIMARY KEY (repo, hash)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS reconstruction_by_sha256 ON reconstruction (repo, sha256);
+CREATE INDEX IF NOT EXISTS git_object_by_sha256 ON git_object (repo, sha256) WHERE sha256 IS NOT NULL;
 """
 
 

@@ -97,6 +97,24 @@ def parse_pointer(data: bytes) -> tuple[str, int] | None:
     return None if match is None else (match[1].decode(), int(match[2]))
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An object as the database holds it; `named` are digest and size of the content, where it is an LFS pointer."""
+
+    oid: str
+    kind: int
+    size: int
+    data: bytes
+    named: tuple[str, int] | None
+
+
+def pack(made: ShaFile) -> Packed:
+    """Hash and compress an object."""
+    data = made.as_raw_string()
+    named = parse_pointer(data) if made.type_num == BLOB else None
+    return Packed(made.id.decode(), made.type_num, len(data), zlib.compress(data, 1), named)
+
+
 class Git:
     """Objects and refs of all repositories of one Hub."""
 
@@ -110,15 +128,16 @@ class Git:
 
     def add(self, connection: sqlite3.Connection, repo: int, made: ShaFile) -> str:
         """Store an object inside the caller's transaction, once; returns its id."""
-        data = made.as_raw_string()
-        oid = made.id.decode()
-        found = parse_pointer(data) if made.type_num == BLOB else None
-        sha256, content_size = found or (None, None)
+        return self.add_packed(connection, repo, pack(made))
+
+    def add_packed(self, connection: sqlite3.Connection, repo: int, packed: Packed) -> str:
+        """Store an object that was packed before the transaction."""
+        sha256, content_size = packed.named or (None, None)
         connection.execute(
             "INSERT OR IGNORE INTO git_object VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (repo, oid, made.type_num, len(data), zlib.compress(data, 1), sha256, content_size),
+            (repo, packed.oid, packed.kind, packed.size, packed.data, sha256, content_size),
         )
-        return oid
+        return packed.oid
 
     def read(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> tuple[int, bytes] | None:
         """An object's git type number and bytes, or None; a writer passes its connection to see its own work."""
@@ -170,6 +189,11 @@ class Git:
                 infos[oid] = BlobInfo(size, sha256, size if content_size is None else content_size)
                 self._blobs.put(oid, infos[oid])
         return infos
+
+    def names(self, repo: int, sha256: str) -> bool:
+        """Whether some commit of the repo has had a file with this content."""
+        query = "SELECT 1 FROM git_object WHERE repo = ? AND sha256 = ?"
+        return self._database.read().execute(query, (repo, sha256)).fetchone() is not None
 
     def commit(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> CommitInfo:
         """A commit by its id."""

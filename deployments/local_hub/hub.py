@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -19,9 +20,12 @@ from deployments.local_hub.listing import Listing
 from deployments.local_hub.multipart import Multiparts
 from deployments.local_hub.repos import Repos
 from deployments.local_hub.signing import Signer
+from deployments.local_hub.xet.older import take_over
 from deployments.local_hub.xet.store import XetStore
 
 THREADS = 8  # requests that work at the same time; the rest queue
+HEAVY_THREADS = 2  # of them that read cards, patterns and large bodies; what these cost is limited too
+SHARD_THREADS = 4  # shards whose files are verified at the same time, which takes as long as reading the files
 MULTIPART_ABOVE = 512 * 1024 * 1024  # bytes of an LFS file from which on it is sent in parts
 
 
@@ -53,10 +57,14 @@ class Hub:
         self.listing = Listing(self.git, self.holdings)
         self.content = Content(root)
         self.xet = XetStore(root, self.database, self.holdings)
+        take_over(self.database)
         self.commits = Commits(self.database, self.git, self.stored, self.discussions)
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
         self.workers = ThreadPoolExecutor(THREADS, "hub")
+        self.heavy = ThreadPoolExecutor(HEAVY_THREADS, "hub-heavy")
+        self.shards = ThreadPoolExecutor(SHARD_THREADS, "hub-shards")
+        self.turns: dict[str, asyncio.Semaphore] = {}
         fsync_folder(root)
 
     def stored(self, repo: int, sha256: str) -> int | None:
@@ -64,11 +72,16 @@ class Hub:
         size = self.holdings.size(repo, sha256)
         if size is None or self.content.has(sha256):
             return size
-        return None if self.xet.by_sha256(sha256) is None else size
+        return None if self.xet.by_sha256(repo, sha256) is None else size
+
+    def turn(self, account: str) -> asyncio.Semaphore:
+        """What an account waits for before a shard of it is verified, so that it cannot take all threads for that."""
+        return self.turns.setdefault(account, asyncio.Semaphore(SHARD_THREADS // 2))
 
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""
-        self.workers.shutdown()
+        for pool in (self.workers, self.heavy, self.shards):
+            pool.shutdown()
         self.xet.close()
         self.database.close()
         if self._lock is not None:

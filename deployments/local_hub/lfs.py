@@ -10,14 +10,17 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from deployments.local_hub.call import REPO_TYPES, Call, text_of
-from deployments.local_hub.commits import SHA256
 from deployments.local_hub.errors import HubError, bad_request, entry_not_found, forbidden
 from deployments.local_hub.listing import iso
+from deployments.local_hub.multipart import PART_SIZE
 from deployments.local_hub.receive import Received, receive
+from deployments.local_hub.repos import Repo
+from deployments.local_hub.steps import SHA256
 
 URL_LIFETIME = 24 * 3600.0  # seconds; one file of 500 GB at 10 MB/s takes 14 hours
 BATCH_LIMIT = 1000  # objects one batch may ask about; the client sends 256
 SIZE_LIMIT = 500 * 10**9  # bytes of one file (Hub documentation, "Repository limitations and recommendations")
+PARTS_LIMIT = 4000  # addresses of parts in one answer, about 400 bytes each: parts are larger where files are
 LFS_JSON = "application/vnd.git-lfs+json"
 
 
@@ -31,9 +34,10 @@ def batch(call: Call) -> Response:
     if not isinstance(objects, list) or len(objects) > BATCH_LIMIT:
         raise bad_request(f"'objects' must be a list of at most {BATCH_LIMIT}")
     transfers = call.body.get("transfers") or ["basic"]
+    wanted = [_object(each) for each in objects]
+    part_size = max(PART_SIZE, -(-sum(size for _, size in wanted if size <= SIZE_LIMIT) // PARTS_LIMIT))
     answers = []
-    for wanted in objects:
-        oid, size = _object(wanted)
+    for oid, size in wanted:
         answer: dict[str, Any] = {"oid": oid, "size": size}
         held = call.hub.stored(repo.id, oid)
         if operation == "download":
@@ -44,7 +48,7 @@ def batch(call: Call) -> Response:
             answer["error"] = {"code": 422, "message": f"The object has {held} bytes, not {size}"}
         elif held is None:
             answer["actions"] = {
-                "upload": _upload_action(call, repo.id, oid, size, parts="multipart" in transfers),
+                "upload": _upload_action(call, repo, oid, size, part_size if "multipart" in transfers else None),
                 "verify": {"href": f"{call.endpoint}/api/{repo.type}s/{repo.full_name}/lfs-verify"},
             }
         answers.append(answer)
@@ -64,17 +68,16 @@ def _object(wanted: object) -> tuple[str, int]:
     raise bad_request("Each object needs an oid (sha256) and a size in bytes")
 
 
-def _upload_action(call: Call, repo: int, oid: str, size: int, *, parts: bool) -> dict[str, Any]:
-    sign = call.hub.signer.sign
-    if not parts or size <= call.hub.multipart_above:
-        signed = sign("lfs", URL_LIFETIME, repo=repo, oid=oid, size=size, user=call.user)
+def _upload_action(call: Call, repo: Repo, oid: str, size: int, part_size: int | None) -> dict[str, Any]:
+    if part_size is None or size <= call.hub.multipart_above:
+        signed = call.sign("lfs", URL_LIFETIME, repo, oid=oid, size=size)
         return {"href": f"{call.endpoint}/lfs/{signed}"}
-    upload = call.hub.multiparts.begin(repo, oid, size)
+    upload = call.hub.multiparts.begin(repo.id, oid, size, part_size)
     header = {"chunk_size": str(upload.part_size)}
     for number in range(1, upload.parts + 1):
-        signed = sign("lfs-part", URL_LIFETIME, repo=repo, upload=upload.id, part=number)
+        signed = call.sign("lfs-part", URL_LIFETIME, repo, upload=upload.id, part=number)
         header[str(number)] = f"{call.endpoint}/lfs-part/{signed}"
-    signed = sign("lfs-complete", URL_LIFETIME, repo=repo, upload=upload.id)
+    signed = call.sign("lfs-complete", URL_LIFETIME, repo, upload=upload.id)
     return {"href": f"{call.endpoint}/lfs-complete/{signed}", "header": header}
 
 
@@ -82,15 +85,21 @@ def _claims(call: Call, purpose: str) -> dict[str, Any]:
     claims = call.hub.signer.check(purpose, call.params["signed"])
     if claims is None:
         raise forbidden("This upload URL is not valid, or not any more")
-    if call.hub.repos.by_id(claims["repo"]) is None:
-        raise HubError(404, "Repository not found", "RepoNotFound")
+    try:
+        call.signed(claims, write=True)
+    except HubError as error:
+        raise error if error.code else forbidden(f"This upload URL is not valid any more: {error.message}") from None
     return claims
 
 
-def _keep(call: Call, repo: int, received: Received) -> None:
-    call.hub.content.place(received)
+def _keep(call: Call, purpose: str, received: Received) -> None:
+    try:
+        claims = _claims(call, purpose)  # once more: the body may have taken hours
+        call.hub.content.place(received)
+    finally:
+        received.discard()
     with call.hub.database.write() as connection:
-        call.hub.holdings.add(connection, repo, received.sha256, received.size)
+        call.hub.holdings.add(connection, claims["repo"], received.sha256, received.size)
 
 
 async def put(call: Call) -> Response:
@@ -100,7 +109,7 @@ async def put(call: Call) -> Response:
         call.request.stream(), call.hub.incoming, call.hub.workers,
         limit=SIZE_LIMIT, size=claims["size"], sha256=claims["oid"],
     )  # fmt: skip
-    await call.work(_keep, call, claims["repo"], received)
+    await call.work(_keep, call, "lfs", received)
     return Response(headers={"ETag": f'"{received.sha256}"'})
 
 
@@ -125,7 +134,7 @@ def complete(call: Call) -> Response:
         etags = {int(part["partNumber"]): str(part["etag"]) for part in parts or ()}
     except (TypeError, KeyError, ValueError):
         raise bad_request("'parts' must be a list of partNumber and etag") from None
-    _keep(call, claims["repo"], call.hub.multiparts.complete(upload, etags))
+    _keep(call, "lfs-complete", call.hub.multiparts.complete(upload, etags))
     return JSONResponse({"oid": upload.sha256})
 
 
@@ -152,10 +161,17 @@ def duplicate(call: Call) -> Response:
     into = call.hub.repos.find(call.identity, kinds[0], namespace, name)
     call.hub.accounts.require_write(call.identity, into.namespace)
     failed = []
+    drafts = call.may_write(source)
     with call.hub.database.write() as connection:
         for file in files:
             sha256 = file.get("sha256") if isinstance(file, dict) else None
-            if not isinstance(sha256, str) or not call.hub.holdings.copy(connection, source.id, into.id, sha256):
+            if (
+                isinstance(sha256, str)
+                and (drafts or call.hub.git.names(source.id, sha256))
+                and call.hub.holdings.copy(connection, source.id, into.id, sha256)
+            ):
+                call.hub.xet.copy(connection, source.id, into.id, sha256)
+            else:
                 failed.append({"sha256": sha256, "error": "not found"})
     return JSONResponse({"failed": failed})
 

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from deployments.local_hub.errors import HubError, bad_request
 from deployments.local_hub.receive import BLOCK, Received
 
 PART_SIZE = 128 * 1024 * 1024  # bytes
+UPLOADS_LIMIT = 2000  # under way to one repo; the one untouched for longest makes room for a new one
 IDLE_LIMIT = 24 * 3600.0  # seconds after which an upload nobody continues is dropped
 
 
@@ -30,7 +32,7 @@ class Multipart:
     sha256: str
     size: int
     path: Path
-    part_size: int = PART_SIZE
+    part_size: int
     etags: dict[int, str] = field(default_factory=dict)
     touched: float = field(default_factory=time.monotonic)
 
@@ -47,31 +49,43 @@ class Multipart:
 class Multiparts:
     """The multipart uploads under way."""
 
-    def __init__(self, folder: Path, part_size: int = PART_SIZE):
+    def __init__(self, folder: Path):
         self._folder = folder
-        self._part_size = part_size
-        self._uploads: dict[str, Multipart] = {}
+        self._uploads: OrderedDict[str, Multipart] = OrderedDict()  # the one untouched for longest first
+        self._counts: Counter[int] = Counter()  # by repo
         self._lock = threading.Lock()
 
-    def begin(self, repo: int, sha256: str, size: int) -> Multipart:
+    def begin(self, repo: int, sha256: str, size: int, part_size: int) -> Multipart:
         """Start receiving a file of known digest and size in bytes."""
-        upload = Multipart(
-            uuid.uuid4().hex, repo, sha256, size, self._folder / f"parts-{uuid.uuid4().hex}", self._part_size
-        )
+        upload = Multipart(uuid.uuid4().hex, repo, sha256, size, self._folder / f"parts-{uuid.uuid4().hex}", part_size)
         upload.path.touch()
         with self._lock:
-            for idle in [known for known in self._uploads.values() if time.monotonic() - known.touched > IDLE_LIMIT]:
-                self._uploads.pop(idle.id).path.unlink(missing_ok=True)
+            self._make_room(repo)
             self._uploads[upload.id] = upload
         return upload
+
+    def _make_room(self, repo: int) -> None:
+        """Drop what nobody continues, and the oldest of a repo that has too many."""
+        late = time.monotonic() - IDLE_LIMIT
+        while self._uploads and next(iter(self._uploads.values())).touched < late:
+            self._drop(next(iter(self._uploads)))
+        if self._counts[repo] >= UPLOADS_LIMIT:
+            self._drop(next(known.id for known in self._uploads.values() if known.repo == repo))
+        self._counts[repo] += 1
+
+    def _drop(self, upload_id: str) -> None:
+        upload = self._uploads.pop(upload_id)
+        self._counts[upload.repo] -= 1
+        upload.path.unlink(missing_ok=True)
 
     def get(self, upload_id: str, repo: int) -> Multipart:
         """The upload, or 404 (it was finished, dropped, or the server was started again)."""
         with self._lock:
             upload = self._uploads.get(upload_id)
-        if upload is None or upload.repo != repo:
-            raise HubError(404, "This upload is not under way any more: start the file again")
-        upload.touched = time.monotonic()
+            if upload is None or upload.repo != repo:
+                raise HubError(404, "This upload is not under way any more: start the file again")
+            upload.touched = time.monotonic()
+            self._uploads.move_to_end(upload_id)
         return upload
 
     def put(self, upload: Multipart, number: int, part: Received) -> str:
@@ -91,7 +105,8 @@ class Multiparts:
         ):
             raise bad_request("The parts are not the ones that were received")
         with self._lock:
-            self._uploads.pop(upload.id, None)
+            if self._uploads.pop(upload.id, None) is not None:
+                self._counts[upload.repo] -= 1
         with upload.path.open("r+b", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from html import escape
 from urllib.parse import quote
 
@@ -26,8 +27,14 @@ ROWS = 1000  # paths shown of one folder
 HISTORY = 100  # commits shown
 TEXT_LIMIT = 1024 * 1024  # bytes of a text shown in a page
 
+CARD_LIMIT = 128 * 1024  # characters of a card that is shown as a page; a longer one as text
+MARKS = re.compile(r"[\[*_&<`\\~]")  # what begins something in a paragraph, and is looked for to its end
+MARKS_LIMIT = 10_000_000  # marks of a paragraph squared, summed: what reading them costs
+CELLS_LIMIT = 20_000  # of tables: a row has all columns of its head, be it empty
+
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
-COMMENT = re.compile(r"^<!--.*?-->$", re.DOTALL | re.MULTILINE)  # a card's notes to its writers are not for its readers
+PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
+COMMENT = ("<!--", "-->")  # a card's notes to its writers are not for its readers
 
 
 def home(call: Call) -> Response:
@@ -158,7 +165,7 @@ def discussion(call: Call) -> Response:
         ref = quote(f"refs/pr/{number}", safe="")
         body += f'<p>Onto {escape(opened.base)}: <a href="{address}/tree/{ref}">files</a>'
         body += f', <a href="{address}/commits/{ref}">commits</a></p>'
-    body += f"<article>{MARKDOWN.render(opened.description)}</article>"
+    body += f"<article>{_markdown(opened.description, '')}</article>"
     return page(opened.title, _header(repo, "main", "") + body)
 
 
@@ -215,9 +222,44 @@ def _card(call: Call, repo: Repo, commit: str) -> str:
         return ""
     block, text = front_matter(data.decode("utf-8", "replace"))
     metadata = f"<details><summary>Metadata</summary><pre>{escape(block)}</pre></details>" if block else ""
-    tokens = MARKDOWN.parse(COMMENT.sub("", text))
-    _aim_pictures(tokens, f"/{quote(repo.path)}/resolve/{commit}/")
-    return f"<hr>{metadata}<article>{MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})}</article>"
+    return f"<hr>{metadata}<article>{_markdown(text, f'/{quote(repo.path)}/resolve/{commit}/')}</article>"
+
+
+@lru_cache(maxsize=16)
+def _markdown(text: str, pictures: str) -> str:
+    """Markdown as HTML, with a budget: what nobody writes by hand is shown as it is."""
+    text = _without_comments(text)
+    if len(text) > CARD_LIMIT or _marks(text) > MARKS_LIMIT or _cells(text) > CELLS_LIMIT:
+        return f"<pre>{escape(text)}</pre>"
+    tokens = MARKDOWN.parse(text)
+    _aim_pictures(tokens, pictures)
+    return str(MARKDOWN.renderer.render(tokens, MARKDOWN.options, {}))
+
+
+def _marks(text: str) -> int:
+    return sum(len(MARKS.findall(paragraph)) ** 2 for paragraph in PARAGRAPH.split(text))
+
+
+def _cells(text: str) -> int:
+    """No fewer cells than all tables can have: as many columns as the widest line below a head, in each line."""
+    lines = text.split("\n")
+    heads = [line.count("|") + 1 for line in lines if "|" in line and not line.strip(" \t|:->*+.0123456789")]
+    return max(heads, default=0) * len(lines)
+
+
+def _without_comments(text: str) -> str:
+    """Without the comments that are whole lines; each is looked for once, and one without an end stays."""
+    kept: list[str] = []
+    position = 0
+    while True:
+        start = text.find(COMMENT[0], position)
+        end = text.find(COMMENT[1], start) if start >= 0 else -1
+        if end < 0:
+            return "".join(kept) + text[position:]
+        end += len(COMMENT[1])
+        whole = (start == 0 or text[start - 1] == "\n") and text[end : end + 1] in ("", "\n")
+        kept.append(text[position : start if whole else end])
+        position = end
 
 
 def _aim_pictures(tokens: Iterable[Token], at: str) -> None:

@@ -33,7 +33,7 @@ async def resolve(call: Call) -> Response:
     if blob.sha256 is None:
         data = await call.work(call.hub.git.blob, repo.id, entry.oid)
         return Response(data[start:stop], status, headers)
-    content = await call.work(_content, call, blob.sha256, start, stop)
+    content = await call.work(_content, call, repo, blob.sha256, start, stop)
     return StreamingResponse(call.blocks(content), status, headers)
 
 
@@ -92,11 +92,12 @@ def _range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def _content(call: Call, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+def _content(call: Call, repo: Repo, sha256: str, start: int, stop: int) -> Iterator[bytes]:
     path = call.hub.content.path(sha256)
-    if path.is_file():
+    held = call.hub.holdings.size(repo.id, sha256) is not None
+    if held and path.is_file():
         return read_range(path, start, stop)
-    found = call.hub.xet.by_sha256(sha256)
+    found = call.hub.xet.by_sha256(repo.id, sha256) if held else None
     if found is None:
         raise HubError(500, f"The content of this file (sha256 {sha256}) is missing from the store")
     return call.hub.xet.read(found, start, stop)

@@ -95,6 +95,11 @@ for _prefix in ("/{type=datasets|spaces}/{namespace}/{name}", "/{namespace}/{nam
         ("GET", _prefix + "/discussions/{number}", pages.discussion, ""),
     ]
 
+#: What reads texts of people nobody knows: these queue for threads of their own, and delay nothing else.
+HEAVY: frozenset[Handler] = frozenset(
+    {api_repos.validate_yaml, api_git.preupload, pages.repo, pages.blob, pages.discussion}
+)
+
 _SHAPES = {"type": "models|datasets|spaces"}
 
 

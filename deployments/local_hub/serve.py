@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 import socket
@@ -11,10 +12,24 @@ import uvicorn
 
 from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub
+from deployments.local_hub.permissions import close_store
 
 SHUTDOWN_GRACE = 5  # seconds that requests under way have to finish after SIGTERM
 KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none is closed under a request
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
+LARGE_BLOCK = 256 * 1024  # bytes
 HEAD_LIMIT = 64 * 1024  # bytes of a request's line and headers
+
+
+def give_back_memory() -> None:
+    """Have large blocks of memory returned to the system when they are free, where the C library is glibc.
+
+    By itself it keeps what each thread has held at most, which is a large body times the number of threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_ARENA_MAX, 2)
 
 
 def serve(hub: Hub, host: str, port: int) -> None:
@@ -30,14 +45,21 @@ def serve(hub: Hub, host: str, port: int) -> None:
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
+        give_back_memory()
+        close_store(hub.root, hub.database)
         config = uvicorn.Config(
             Application(hub), log_config=None, log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=SHUTDOWN_GRACE,
             h11_max_incomplete_event_size=HEAD_LIMIT,
         )  # fmt: skip
-        # uvicorn ends in peace and then raises the signal once more: that one is ours, and not to die of
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        signal.signal(signal.SIGINT, lambda number, frame: None)
+        server = uvicorn.Server(config)
+
+        def stop(number: int, frame: object) -> None:
+            # before uvicorn takes the signals, and after: it ends in peace and then raises the signal once more
+            server.should_exit = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         # the socket listens already: whoever reads the line can connect at once
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])

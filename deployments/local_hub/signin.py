@@ -1,7 +1,7 @@
 """Signing in with a browser, so that links to private repos lead somewhere: a token once, then a signed cookie.
 
 The cookie says who is looking and when it ends; the token itself is not kept in the browser, and the cookie permits
-reading alone. It ends with the account's last token.
+reading alone. It ends with that token.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sign_in(call: Call) -> Response:
     except HubError:
         return _form(target, "This token is not known here, or not any more.", 401)
     answer = RedirectResponse(target, 303)
-    cookie = call.hub.signer.sign("page", LIFETIME, user=identity.name)
+    cookie = call.hub.signer.sign("page", LIFETIME, token=identity.token)
     answer.set_cookie(COOKIE, cookie, max_age=LIFETIME, httponly=True, samesite="lax")
     return answer
 

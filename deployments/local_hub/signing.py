@@ -1,7 +1,8 @@
-"""Signed claims: short-lived permissions that travel in a URL or as a Xet token, and need no look-up to check.
+"""Signed claims: short-lived permissions that travel in a URL or as a Xet token.
 
 The client sends LFS bodies without its token (as to S3), and Xet has tokens of its own: both carry what they permit,
-until when, and an HMAC over it with the Hub's secret.
+until when, by whose token (its digest), and an HMAC over it with the Hub's secret. What is signed is never more than
+what that token may do when it is used (`call`): it ends with the token.
 """
 
 from __future__ import annotations

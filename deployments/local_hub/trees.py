@@ -44,6 +44,7 @@ class TreeEdit:
         self._connection = connection
         self._repo = repo
         self._folders: dict[str, dict[str, Entry]] = {}  # those read for a change, by path; "" is the root
+        self._inner: dict[str, list[str]] = {}  # of each of those, the paths of those directly in it
         self._folders[""] = dict(git.tree(repo, root, connection)) if root else {}
 
     def _folder(self, path: str, *, create: bool) -> dict[str, Entry] | None:
@@ -67,6 +68,7 @@ class TreeEdit:
         else:
             return None
         self._folders[path] = found
+        self._inner.setdefault(parent_path, []).append(path)
         return found
 
     def get(self, path: str) -> Entry | None:
@@ -93,8 +95,11 @@ class TreeEdit:
         if parent is None or entry is None or (folders_only and not entry.is_folder):
             raise entry_not_found(path)
         del parent[name]
-        for gone in [known for known in self._folders if known == path or known.startswith(path + "/")]:
-            del self._folders[gone]
+        waiting = [path] if entry.is_folder else []
+        while waiting:
+            gone = waiting.pop()
+            if self._folders.pop(gone, None) is not None:
+                waiting += self._inner.pop(gone, ())
 
     def write(self) -> str:
         """Store every changed folder, deepest first, without those left empty (git has none); the root's id."""

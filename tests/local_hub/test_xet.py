@@ -216,7 +216,7 @@ FORGED = bytes(range(32))
         ("size", 11_999, "out of bounds"),
         ("xorb_hash", FORGED, "was not uploaded"),
         ("flags", 0, "without the hashes that prove"),
-        ("file_entries", 2**32 - 1, "out of bounds"),
+        ("file_entries", 2**32 - 1, "ends inside a file"),
     ],
     ids=["sha256", "file_hash", "proof", "end", "start", "size", "xorb_hash", "flags", "file_entries"],
 )

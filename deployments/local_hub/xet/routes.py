@@ -5,42 +5,35 @@ Source: Hub documentation, "Xet Protocol Specification", section API, and what h
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.local_hub.accounts import Identity
 from deployments.local_hub.call import Call
 from deployments.local_hub.content import read_range
 from deployments.local_hub.errors import HubError, bad_request, forbidden, invalid_token
 from deployments.local_hub.receive import Received, receive
+from deployments.local_hub.repos import Repo
 from deployments.local_hub.xet import shard, xorb
 from deployments.local_hub.xet.hashes import from_text, to_text
+from deployments.local_hub.xet.rights import Rights
 from deployments.local_hub.xet.store import ChunkRange, XetFile, trim
 
 TOKEN_LIFETIME = 3600.0  # seconds; the client asks again before the end
 URL_LIFETIME = 3600.0  # seconds a reconstruction's URLs are good for; the client asks again when they are not
 FILES_LIMIT = 1000  # files of one batch of reconstructions
+TERMS_LIMIT = 20_000  # chunk ranges of one answer, 500 bytes each in it: usually of half a MB of a file or more
 TELEMETRY_LIMIT = 1024 * 1024  # bytes
 
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
-
-
-@dataclass(frozen=True)
-class Grant:
-    """What a Xet token permits: a repo, and whether content may be sent to it."""
-
-    repo: int
-    write: bool
-    caller: Identity
 
 
 def token(call: Call) -> Response:
@@ -48,9 +41,7 @@ def token(call: Call) -> Response:
     write = call.params["scope"] == "write"
     repo = call.repo(write=write)
     expires = int(time.time() + TOKEN_LIFETIME)
-    signed = call.hub.signer.sign(
-        "xet", TOKEN_LIFETIME, repo=repo.id, write=write, user=call.identity.name, role=call.identity.role
-    )
+    signed = call.sign("xet", TOKEN_LIFETIME, repo, write=write)
     # Clients remember for weeks, by this address, which chunks a store has: another store has another address, or a
     # Hub begun anew on the same port could not be written to by anyone who knew the old one.
     address = _address(call)
@@ -63,17 +54,33 @@ def token(call: Call) -> Response:
 
 
 def _address(call: Call) -> str:
-    return f"{call.endpoint}/cas/{call.hub.database.store_id}"
+    store = call.hub.database.store_id
+    if call.identity.name is not None:
+        # and another account has another address: what one has sent, another cannot build on
+        store = hashlib.sha256(f"{store}/{call.identity.name.lower()}".encode()).hexdigest()[:16]
+    return f"{call.endpoint}/cas/{store}"
 
 
-def _grant(call: Call, *, write: bool = False) -> Grant:
+def _granted(call: Call, *, write: bool = False) -> Repo:
+    """The repo that a Xet token is for, and who asked for it as the caller; 401 where they may not do so any more."""
     scheme, _, signed = call.request.headers.get("authorization", "").partition(" ")
     claims = call.hub.signer.check("xet", signed.strip()) if scheme.lower() == "bearer" else None
-    if claims is None or call.hub.repos.by_id(claims["repo"]) is None:
+    if claims is None:
         raise invalid_token()
     if write and not claims["write"]:
         raise forbidden("This Xet token is for reading")
-    return Grant(claims["repo"], claims["write"], Identity(claims["user"], claims["role"]))
+    try:
+        return call.signed(claims, write=write)
+    except HubError:
+        raise invalid_token() from None
+
+
+def _rights(call: Call) -> Rights:
+    def writable(repo_id: int) -> bool:
+        repo = call.hub.repos.by_id(repo_id)
+        return repo is not None and call.may_write(repo)
+
+    return Rights(call.hub.database, call.user, writable)
 
 
 def _hash(call: Call) -> bytes:
@@ -87,76 +94,84 @@ def _hash(call: Call) -> bytes:
 
 
 def known_chunks(call: Call) -> Response:
-    """GET /v1/chunks/{prefix}/{hash}: a shard of xorbs around a chunk, where the Hub has it and the caller may know."""
-    grant = _grant(call)
-
-    @cache
-    def visible(repo_id: int) -> bool:
-        repo = call.hub.repos.by_id(repo_id)
-        return repo is not None and call.hub.repos.visible(grant.caller, repo)
-
-    found = call.hub.xet.known_chunks(_hash(call), visible)
+    """GET /v1/chunks/{prefix}/{hash}: a shard of the chunks around one, where the caller may build on it."""
+    _granted(call, write=True)
+    found = call.hub.xet.known_chunks(_hash(call), _rights(call))
     if found is None:
         raise HubError(404, "This chunk is not known")
     return Response(found, media_type="application/octet-stream")
 
 
 def has_xorb(call: Call) -> Response:
-    """HEAD /v1/xorbs/{prefix}/{hash}: whether a xorb is here."""
-    _grant(call, write=True)
-    if call.hub.xet.index(_hash(call)) is None:
+    """HEAD /v1/xorbs/{prefix}/{hash}: whether a xorb is here, and the caller may build on it."""
+    _granted(call, write=True)
+    if not call.hub.xet.has_xorb(_hash(call), _rights(call)):
         raise HubError(404, "This xorb is not here")
     return Response()
 
 
 async def put_xorb(call: Call) -> Response:
     """POST /v1/xorbs/{prefix}/{hash}."""
-    grant, digest = _grant(call, write=True), _hash(call)
+    _granted(call, write=True)
+    digest = _hash(call)
     received = await _receive(call, xorb.BODY_LIMIT)
-    inserted = await call.work(call.hub.xet.add_xorb, grant.repo, digest, received)
-    return JSONResponse({"was_inserted": inserted})
+
+    def work() -> bool:
+        try:
+            repo, rights = _granted(call, write=True), _rights(call)  # once more: the body may have taken hours
+            known = call.hub.xet.has_xorb(digest, rights)
+            call.hub.xet.add_xorb(repo.id, call.user, digest, received)
+        finally:
+            received.discard()
+        return not known  # of the caller: who else has it is not told
+
+    return JSONResponse({"was_inserted": await call.work(work)})
 
 
 async def put_shard(call: Call) -> Response:
     """POST /v1/shards: answers when every file is verified."""
-    grant = _grant(call, write=True)
+    _granted(call, write=True)
     received = await _receive(call, shard.BODY_LIMIT)
 
     def work() -> None:
         try:
-            for _ in call.hub.xet.register(grant.repo, received.path):
+            for _ in call.hub.xet.register(_granted(call, write=True).id, _rights(call), received.path):
                 pass
         finally:
             received.discard()
 
-    await call.work(work)
+    async with call.hub.turn(call.user):
+        await call.work(work, pool=call.hub.shards)
     return JSONResponse({"result": 1})
 
 
 async def put_shard_with_progress(call: Call) -> Response:
     """POST /v2/shards: the same, telling how far it is, a JSON line at a time; an error is a line too."""
-    grant = _grant(call, write=True)
+    _granted(call, write=True)
     received = await _receive(call, shard.BODY_LIMIT)
-    return _Progress(call.blocks(_progress(call, grant.repo, received)), received)
+    lines = call.blocks(_progress(call, received), call.hub.shards)
+    return _Progress(lines, received, call.hub.turn(call.user))
 
 
 class _Progress(StreamingResponse):
     """Lines about a shard, which is forgotten when they end or their reader has gone: the generator may never know."""
 
-    def __init__(self, lines: AsyncIterator[bytes], received: Received) -> None:
+    def __init__(self, lines: AsyncIterator[bytes], received: Received, turn: asyncio.Semaphore) -> None:
         super().__init__(lines, media_type="application/x-ndjson")
         self._received = received
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with self._turn:
+                await super().__call__(scope, receive, send)
         finally:
             self._received.discard()
 
 
-def _progress(call: Call, repo: int, received: Received) -> Iterator[bytes]:
+def _progress(call: Call, received: Received) -> Iterator[bytes]:
     try:
-        for done in call.hub.xet.register(repo, received.path):
+        for done in call.hub.xet.register(_granted(call, write=True).id, _rights(call), received.path):
             yield _line({"type": "validating", "verified": done, "total": done})
         yield _line({"type": "result"})
     except HubError as error:
@@ -186,49 +201,51 @@ async def telemetry(call: Call) -> Response:
 
 def reconstruction_v1(call: Call) -> Response:
     """GET /v1/reconstructions/{hash}: a file's chunk ranges and a URL for each range of bytes."""
-    offset, terms = _terms(call)
-    fetch = {
-        name: [{"range": chunks, "url": url, "url_range": octets} for url, chunks, octets in ranges]
-        for name, ranges in _fetches(call, terms).items()
-    }
-    return JSONResponse({"offset_into_first_range": offset, "terms": _described(terms), "fetch_info": fetch})
+    repo = _granted(call)
+    offset, terms = _terms(call, repo)
+    described = {"offset_into_first_range": offset, "terms": _described(terms)}
+    return JSONResponse({**described, "fetch_info": _fetch_info(call, repo, terms)})
 
 
 def reconstruction_v2(call: Call) -> Response:
     """GET /v2/reconstructions/{hash}: the same, a URL with its ranges."""
-    offset, terms = _terms(call)
+    repo = _granted(call)
+    offset, terms = _terms(call, repo)
     fetch = {
         name: [{"url": url, "ranges": [{"chunks": chunks, "bytes": octets}]} for url, chunks, octets in ranges]
-        for name, ranges in _fetches(call, terms).items()
+        for name, ranges in _fetches(call, repo, terms).items()
     }
     return JSONResponse({"offset_into_first_range": offset, "terms": _described(terms), "xorbs": fetch})
 
 
 def reconstructions(call: Call) -> Response:
     """GET /v1/reconstructions?file_id=...: several files at once."""
-    grant = _grant(call)
+    repo = _granted(call)
     wanted = call.request.query_params.getlist("file_id")
     if len(wanted) > FILES_LIMIT:
         raise bad_request(f"At most {FILES_LIMIT} files")
-    files = {name: call.hub.xet.held(grant.repo, name) for name in wanted}
+    files = {name: _file(call, repo, name) for name in wanted}
+    if sum(len(file.ranges) for file in files.values() if file is not None) > TERMS_LIMIT:
+        raise HubError(413, f"These files have more than {TERMS_LIMIT} chunk ranges: ask for fewer at once")
     found = {name: list(file.ranges) for name, file in files.items() if file is not None}
-    fetch = {
-        name: [{"range": chunks, "url": url, "url_range": octets} for url, chunks, octets in ranges]
-        for name, ranges in _fetches(call, [term for terms in found.values() for term in terms]).items()
-    }
+    fetch = _fetch_info(call, repo, [term for terms in found.values() for term in terms])
     described = {name: _described(terms) for name, terms in found.items()}
     return JSONResponse({"files": described, "fetch_info": fetch})
 
 
-def _terms(call: Call) -> tuple[int, list[ChunkRange]]:
+def _file(call: Call, repo: Repo, name: str) -> XetFile | None:
+    """A file that the caller may have: what was sent and not committed is for those who may write."""
+    return call.hub.xet.file(repo.id, name, committed=not call.may_write(repo))
+
+
+def _terms(call: Call, repo: Repo) -> tuple[int, list[ChunkRange]]:
     """The file's chunk ranges for the bytes asked for, and how many bytes of the first come before them."""
-    grant = _grant(call)
-    file = call.hub.xet.held(grant.repo, to_text(_hash(call)))
+    file = _file(call, repo, to_text(_hash(call)))
     if file is None:
         raise HubError(404, "This file is not here")
     header = call.request.headers.get("range")
     if header is None:
-        return 0, list(file.ranges)
+        return 0, _affordable(file.ranges)
     found = RANGE.fullmatch(header.strip())
     if found is None:
         raise bad_request("The range must be bytes=FIRST-LAST")
@@ -239,9 +256,15 @@ def _terms(call: Call) -> tuple[int, list[ChunkRange]]:
     return _cut(call, file, start, stop)
 
 
+def _affordable(ranges: Collection[ChunkRange]) -> list[ChunkRange]:
+    if len(ranges) > TERMS_LIMIT:
+        raise HubError(413, f"This has {len(ranges)} chunk ranges, over {TERMS_LIMIT}: ask for a range of its bytes")
+    return list(ranges)
+
+
 def _cut(call: Call, file: XetFile, start: int, stop: int) -> tuple[int, list[ChunkRange]]:
     offset = None
-    terms = []
+    terms: list[ChunkRange] = []
     position = 0
     for each in file.ranges:
         if position + each.size > start and position < stop:
@@ -252,9 +275,11 @@ def _cut(call: Call, file: XetFile, start: int, stop: int) -> tuple[int, list[Ch
             if offset is None:
                 offset = start - position - (index.unpacked_start(first) - index.unpacked_start(each.start))
             terms.append(ChunkRange(each.xorb, first, last, index.unpacked(first, last)))
+            if len(terms) > TERMS_LIMIT:
+                break
         position += each.size
     assert offset is not None
-    return offset, terms
+    return offset, _affordable(terms)
 
 
 def _described(terms: list[ChunkRange]) -> list[dict[str, Any]]:
@@ -267,8 +292,15 @@ def _described(terms: list[ChunkRange]) -> list[dict[str, Any]]:
 Fetch = tuple[str, dict[str, int], dict[str, int]]  # URL, chunks, bytes (the last one included)
 
 
-def _fetches(call: Call, terms: list[ChunkRange]) -> dict[str, list[Fetch]]:
-    """For each xorb its ranges, those that touch joined to one."""
+def _fetch_info(call: Call, repo: Repo, terms: list[ChunkRange]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [{"range": chunks, "url": url, "url_range": octets} for url, chunks, octets in ranges]
+        for name, ranges in _fetches(call, repo, terms).items()
+    }
+
+
+def _fetches(call: Call, repo: Repo, terms: list[ChunkRange]) -> dict[str, list[Fetch]]:
+    """For each xorb its ranges, those that touch joined to one; each has a URL that opens its bytes alone."""
     by_xorb: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
     for term in terms:
         by_xorb[term.xorb].append((term.start, term.end))
@@ -278,13 +310,17 @@ def _fetches(call: Call, terms: list[ChunkRange]) -> dict[str, list[Fetch]]:
         if index is None:
             raise HubError(500, f"Xorb {to_text(digest)} is missing from the store")
         name = to_text(digest)
-        url = f"{_address(call)}/xorb/{call.hub.signer.sign('xorb', URL_LIFETIME, xorb=name)}/{name}"
         fetches[name] = [
-            (url, {"start": start, "end": end}, {"start": octets[0], "end": octets[1] - 1})
-            for start, end in _joined(ranges)
-            for octets in [index.packed(start, end)]
+            (_url(call, repo, name, start, stop), {"start": first, "end": last}, {"start": start, "end": stop - 1})
+            for first, last in _joined(ranges)
+            for start, stop in [index.packed(first, last)]
         ]
     return fetches
+
+
+def _url(call: Call, repo: Repo, name: str, start: int, stop: int) -> str:
+    signed = call.sign("xorb", URL_LIFETIME, repo, xorb=name, start=start, stop=stop)
+    return f"{_address(call)}/xorb/{signed}/{name}"
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -298,21 +334,34 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 async def xorb_bytes(call: Call) -> Response:
-    """GET /xorb/{signed}/{hash} with a Range: bytes of a xorb as stored."""
+    """GET /xorb/{signed}/{hash} with a Range: bytes of a xorb as stored, within the range that the URL is for.
+
+    A xorb holds other files' chunks too, and other repos'. Without a Range, or to the end, it is all of that range.
+    """
     digest = _hash(call)
+    claims = await call.work(_opens, call)
+    path = call.hub.xet.path(digest)
+    if not path.is_file():
+        raise HubError(500, f"Xorb {to_text(digest)} is missing from the store")
+    header = call.request.headers.get("range")
+    found = RANGE.fullmatch(header.strip()) if header else None
+    if header and found is None:
+        raise bad_request("The range must be bytes=FIRST-LAST")
+    start, stop = claims["start"], claims["stop"]
+    if found is not None:
+        start, stop = int(found[1]), int(found[2]) + 1 if found[2] else stop
+    if not claims["start"] <= start < stop <= claims["stop"]:
+        raise forbidden(f"This URL is for bytes {claims['start']} to {claims['stop'] - 1}")
+    headers = {"Content-Length": str(stop - start), "Content-Range": f"bytes {start}-{stop - 1}/*"}
+    return StreamingResponse(call.blocks(read_range(path, start, stop)), 206, headers, "application/octet-stream")
+
+
+def _opens(call: Call) -> dict[str, Any]:
     claims = call.hub.signer.check("xorb", call.params["signed"])
     if claims is None or claims["xorb"] != call.params["hash"]:
         raise forbidden("This URL is not valid, or not any more")
-    index = await call.work(call.hub.xet.index, digest)
-    path = call.hub.xet.path(digest)
-    if index is None or not path.is_file():
-        raise HubError(500, f"Xorb {to_text(digest)} is missing from the store")
-    size = index.packed_ends[-1]
-    found = RANGE.fullmatch(call.request.headers.get("range", "bytes=0-").strip())
-    if found is None:
-        raise bad_request("The range must be bytes=FIRST-LAST")
-    start, stop = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
-    if start >= stop:
-        raise HubError(416, f"The xorb has {size} bytes")
-    headers = {"Content-Length": str(stop - start), "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-    return StreamingResponse(call.blocks(read_range(path, start, stop)), 206, headers, "application/octet-stream")
+    try:
+        call.signed(claims)
+    except HubError:
+        raise forbidden("This URL is not valid any more: who asked for it may not read this now") from None
+    return claims

@@ -8,6 +8,7 @@ Source: Hub documentation, "Xet Protocol Specification", section Shards.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ BOOKEND = b"\xff" * HASH_SIZE  # ends a section
 WITH_VERIFICATION = 1 << 31
 WITH_METADATA = 1 << 30
 
-BODY_LIMIT = 128 * 1024 * 1024  # bytes; clients cut shards at 64 MiB
+BODY_LIMIT = 72 * 1024 * 1024  # bytes; clients cut shards at 64 MiB
 NEVER = 2**64 - 1  # an expiry
 
 
@@ -44,11 +45,29 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of a file as they came, 96 bytes each: a shard may have very many of them."""
+
+    entries: bytes
+    proofs: bytes
+
+    def __len__(self) -> int:
+        return len(self.proofs) // RECORD_SIZE
+
+    def __iter__(self) -> Iterator[Term]:
+        pairs = zip(RECORD.iter_unpack(self.entries), RECORD.iter_unpack(self.proofs), strict=True)
+        for (xorb, _, size, start, end), (proof, *_) in pairs:
+            if not start < end <= MAX_CHUNKS:
+                raise XetFormatError(f"a chunk range is out of bounds: {start} to {end}")
+            yield Term(xorb, start, end, size, proof)
+
+
+@dataclass(frozen=True, slots=True)
 class ShardFile:
     """A file as a shard describes it; `sha256` as the client claims it, in Xet's byte order."""
 
     hash: bytes
-    terms: tuple[Term, ...]
+    terms: Terms
     sha256: bytes | None
 
 
@@ -82,17 +101,21 @@ def _record(stream: BinaryIO) -> tuple[bytes, int, int, int, int]:
     return RECORD.unpack(record)
 
 
+def _records(stream: BinaryIO, count: int) -> bytes:
+    # as many as the stream really has: a false count ends in an error, not in memory
+    here = stream.tell()
+    left = stream.seek(0, os.SEEK_END) - here
+    stream.seek(here)
+    if left < count * RECORD_SIZE:
+        raise XetFormatError("the shard ends inside a file")
+    return stream.read(count * RECORD_SIZE)
+
+
 def _file(stream: BinaryIO, begin: tuple[bytes, int, int, int, int]) -> ShardFile:
     digest, flags, count, _, _ = begin
     if not flags & WITH_VERIFICATION:
         raise XetFormatError("a file comes without the hashes that prove its chunks are known")
-    entries = []
-    for _ in range(count):  # as many as the stream really has: a false count ends in an error, not in memory
-        xorb, _, size, start, end = _record(stream)
-        if not start < end <= MAX_CHUNKS:
-            raise XetFormatError(f"a chunk range is out of bounds: {start} to {end}")
-        entries.append((xorb, start, end, size))
-    terms = tuple(Term(*entry, _record(stream)[0]) for entry in entries)
+    terms = Terms(_records(stream, count), _records(stream, count))
     sha256 = _record(stream)[0] if flags & WITH_METADATA else None
     return ShardFile(digest, terms, sha256)
 
@@ -110,26 +133,36 @@ def _xorb(stream: BinaryIO, begin: tuple[bytes, int, int, int, int]) -> ShardXor
     return ShardXorb(digest, bytes(hashes), tuple(sizes))
 
 
-def write_xorbs(xorbs: Iterable[tuple[bytes, Xorb]]) -> bytes:
-    """A whole shard without files, with lookup tables and footer: what a client puts into its cache of known chunks."""
+def write_xorbs(xorbs: Iterable[tuple[bytes, Xorb, int]]) -> bytes:
+    """A whole shard without files, with lookup tables and footer: what a client puts into its cache of known chunks.
+
+    Each xorb comes with a bit for each chunk that may be told of. Another has its place and nothing else: a hash of
+    zeros, which no chunk has, and no size.
+    """
     records = bytearray(RECORD.pack(BOOKEND, 0, 0, 0, 0))
     files_end = HEADER.size + len(records)
     xorb_lookup: list[tuple[int, int]] = []
     chunk_lookup: list[tuple[int, int, int]] = []
     index = 0
     packed_total = unpacked_total = 0
-    for digest, xorb in sorted(xorbs, key=lambda known: struct.unpack("<4Q", known[0])):
+    for digest, xorb, told in sorted(xorbs, key=lambda known: struct.unpack("<4Q", known[0])):
         xorb_lookup.append((_short(digest), index))
-        records += RECORD.pack(digest, 0, xorb.chunks, xorb.unpacked_ends[-1], xorb.packed_ends[-1])
-        start = 0
-        for number, end in enumerate(xorb.unpacked_ends):
-            chunk = xorb.hash_range(number, number + 1)
-            records += RECORD.pack(chunk, start, end - start, 0, 0)
+        chunks = bytearray()
+        unpacked = packed = 0
+        for number in range(told.bit_length()):
+            if not told >> number & 1:
+                chunks += RECORD.pack(bytes(HASH_SIZE), unpacked, 0, 0, 0)
+                continue
+            chunk, size = xorb.hash_range(number, number + 1), xorb.unpacked(number, number + 1)
+            chunks += RECORD.pack(chunk, unpacked, size, 0, 0)
             chunk_lookup.append((_short(chunk), index, number))
-            start = end
-        index += 1 + xorb.chunks
-        packed_total += xorb.packed_ends[-1]
-        unpacked_total += xorb.unpacked_ends[-1]
+            unpacked += size
+            start, end = xorb.packed(number, number + 1)
+            packed += end - start
+        records += RECORD.pack(digest, 0, told.bit_length(), unpacked, packed) + chunks
+        index += 1 + told.bit_length()
+        packed_total += packed
+        unpacked_total += unpacked
     records += RECORD.pack(BOOKEND, 0, 0, 0, 0)
     lookup_start = HEADER.size + len(records)
     chunk_lookup.sort()
