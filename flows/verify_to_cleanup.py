@@ -197,7 +197,8 @@ def _decide(
     gone = not_as_shown(staging, gate)
     text, picture = gate_text(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    approval = ask(hub.target.repo_id, run, question_of(gate, text, picture, waits, where))
+    fence = held.lease.require
+    approval = ask(hub.target.repo_id, run, question_of(gate, text, picture, waits, where), fence)
     get_run_logger().info("Decided at the gate: %s. Note: %s", sentences.decided(approval), approval.note or "none")
     _note_what_is_kept(held, gate, approval)
     staged = _staged(held, gate, report, receipts, approval)

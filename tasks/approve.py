@@ -11,6 +11,7 @@ the suspension carries the run's count, so a Retry asks again too.
 The Suspended state's message says that a person is awaited, until when, and about what.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -23,7 +24,7 @@ from prefect.exceptions import Abort, Pause
 from prefect.input import RunInput
 from prefect.input.run_input import keyset_from_paused_state
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Suspended
+from prefect.states import Cancelled, Failed, Suspended
 from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, ValidationError, create_model
 
@@ -50,6 +51,10 @@ class CannotAsk(PushError):
 
 class GateElsewhere(PushError):
     """The gate to which this run comes back is not in the staging folder that this worker sees."""
+
+
+Fence = Callable[[], None]
+"""A function that raises if this run does not hold the target any more."""
 
 
 class GateForm(RunInput):
@@ -190,7 +195,7 @@ class Question:
         return f"Not accepted: {mistake}\n{self.waits}" if mistake else self.waits
 
 
-def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
+def ask(repo_id: str, run: ThisRun, question: Question, fence: Fence = lambda: None) -> Approval:
     """Suspend the run until a person decides.
 
     This must be called in a flow run of a deployment, outside of any task. Each further question has a key of its own,
@@ -200,6 +205,8 @@ def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
         repo_id: the name that has to be typed.
         run: this run.
         question: what the person sees.
+        fence: raises if the run does not hold the target any more. Then another run may have a gate by now, and this
+            one opens none: a target has one at most.
 
     Returns:
         What they decided, once the repo's name is right.
@@ -211,7 +218,7 @@ def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
     for attempt in count(1):
         key = gate_key(run.count, attempt)
         try:
-            form = suspend(question.form(mistake), key, question.expires, question.message(mistake))
+            form = suspend(question.form(mistake), key, question.expires, question.message(mistake), fence)
             answer = form.model_dump()
             require_name(answer["confirm_repo"], repo_id)
             return Approval(flow_run_id=run.id, **answer)
@@ -224,7 +231,7 @@ def ask(repo_id: str, run: ThisRun, question: Question) -> Approval:
     raise AssertionError("unreachable")
 
 
-def suspend(form: type[GateForm], key: str, expires: datetime, message: str) -> GateForm:
+def suspend(form: type[GateForm], key: str, expires: datetime, message: str, fence: Fence) -> GateForm:
     """Return the answer to the question with this key. The first time, suspend the run, which ends this process.
 
     This is Prefect's `suspend_flow_run` with a message. Prefect's own takes no message for the state, and setting the
@@ -237,6 +244,7 @@ def suspend(form: type[GateForm], key: str, expires: datetime, message: str) -> 
     state: State[Any] = Suspended(pause_expiration_time=expires, pause_key=key, message=message)
     keyset = keyset_from_paused_state(state)
     state.state_details.run_input_keyset = {str(what): key for what, key in keyset.items()}
+    fence()
     with get_client(sync_client=True) as client:
         try:
             now = propose_state_sync(client, state, run.id)
@@ -246,6 +254,11 @@ def suspend(form: type[GateForm], key: str, expires: datetime, message: str) -> 
             return cast(GateForm, form.load(keyset))
         if not now.is_paused():
             raise CannotAsk(cannot_ask(f"the run is {now.name} by now."))
+        try:
+            fence()
+        except PushError as error:  # this process stood still just then
+            client.set_flow_run_state(run.id, Failed(name=type(error).__name__, message=str(error)), force=True)
+            raise
         form.save(keyset)
         tag_as_waiting(client, run)
     get_run_logger().warning("%s", message)  # a run's page opens with its log; the state's message is under Details

@@ -38,6 +38,7 @@ from tasks.approve import (
 from tasks.disk.staging import Staging, Target
 from tasks.report.evidence import Approval, Choice, Fate, Gate
 from tasks.runs.ended_gates import WAITS, gate_key
+from tasks.runs.lease import TargetLost
 from tasks.runs.this_run import ThisRun
 
 _numbers = count(1)
@@ -195,7 +196,13 @@ def test_only_the_repos_own_name_confirms_whatever_stands_around_it() -> None:
 class Asking:
     """A run of a deployment of its own that asks, and whatever it was told."""
 
-    def __init__(self, target: Target, question: Question, before: Callable[[FlowRun], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        question: Question,
+        before: Callable[[FlowRun], None] = lambda _: None,
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
         self.target = target
         self.approvals: list[Approval] = []
         self.refused: list[str] = []
@@ -205,7 +212,7 @@ class Asking:
             run = ThisRun.of(target)
             before(ThisRun.flow_run())
             try:
-                self.approvals.append(ask(target.repo_id, run, question))
+                self.approvals.append(ask(target.repo_id, run, question, fence))
             except CannotAsk as error:
                 self.refused.append(str(error))
 
@@ -243,6 +250,22 @@ class Asking:
 @pytest.fixture
 def target(prefect_server: object) -> Target:
     return Target("http://hub", f"lab/asked-{os.getpid()}-{next(_numbers)}")
+
+
+@pytest.mark.parametrize("lost", [1, 2], ids=["before it asks", "while it asks"])
+def test_a_run_that_lost_its_target_leaves_no_gate_open(target: Target, lost: int) -> None:
+    """Another run has taken the target over, and has a gate of its own: one target has one at most."""
+    asked: list[int] = []
+
+    def fence() -> None:
+        asked.append(1)
+        if len(asked) == lost:
+            raise TargetLost("another run has it")
+
+    asking = Asking(target, QUESTION, fence=fence)
+    state = asking.read().state
+    assert state is not None and state.is_failed() and "another run has it" in (state.message or "")
+    assert WAITS not in asking.read().tags and not asking.approvals
 
 
 def test_a_run_waits_until_a_person_decides_and_goes_on_with_what_they_decided(
