@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,9 @@ def fetched_by(server: CountedHub, token: str, home: Path, lines: str) -> tuple[
     environment = client_environment(server, home, token, xet=False)
     command = [sys.executable, "-c", lines]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # Arrow's threads may still read as Python ends, which aborts it then: after the program's last line
+    aborted = done.returncode == -signal.SIGABRT and done.stderr == "terminate called without an active exception\n"
+    assert done.returncode == 0 or aborted, done.stderr[-3000:]
     return done.stdout, sum(one.sent for one in server.asked(before))
 
 

@@ -297,9 +297,12 @@ class Year:
             else:
                 hub.break_on()
         requests = hub.asked(asked)
-        killed = found.state is not None and found.state.name == "Crashed" and kill
+        ended = found.state
+        if night.gate_seconds and ended is not None and ended.name == "GateTimedOut":  # before anybody could look
+            ended = [one for one in self.rig.runs.client.read_flow_run_states(run) if one.name == "Suspended"][-1]
+        killed = ended is not None and ended.name == "Crashed" and kill
         scene.head = scene.repo.head(before)
-        state = "" if found.state is None else (found.state.name or "")
+        state = "" if ended is None else (ended.name or "")
         self.tally.runs += 1
         self.tally.states["killed" if killed else state] += 1
         self.done.append("killed" if killed else state)
@@ -310,7 +313,7 @@ class Year:
             staged_before=staged,
             staged_after=self.staged(),
             state=state,
-            message=(found.state.message or "") if found.state else "",
+            message=(ended.message or "") if ended else "",
             evidence="\n".join(str(data) for data in self.rig.runs.artifacts(run).values()),
             commits=sum(one.method == "POST" and script.COMMIT in one.path and one.status == 200 for one in requests),
             content=content,
