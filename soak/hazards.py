@@ -4,6 +4,7 @@ Each is a function that brings the hazard about, and returns what was lost by it
 was before, or as an undisturbed push leaves it. Some wind the target back first, as hazards of the first push.
 """
 
+import math
 import os
 import random
 import shutil
@@ -145,10 +146,12 @@ def stopped_beyond_its_lease(here: Rig, draw: random.Random, reference: Referenc
 def silent(here: Rig) -> float:
     """Return for how many seconds the lease of the target has not been renewed, by the server's clock.
 
-    A server that is busy may take in what a process has sent before it was stopped.
+    A server that is busy may take in what a process has sent before it was stopped. A lease that was given back by then
+    is silent for ever.
     """
     lease = here.runs.client.read_variable_by_name(variable_name(here.hub.target))
-    assert lease is not None and lease.updated is not None
+    if lease is None or lease.updated is None:
+        return math.inf
     return (datetime.now(UTC) - lease.updated).total_seconds()  # the server's clock is this machine's
 
 
