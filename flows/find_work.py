@@ -114,7 +114,7 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         RemovedCameBack: what a person has had removed is in the dataset again.
         UnreadableMemory: nobody knows what was removed.
     """
-    staging, steps = held.staging, held.steps
+    staging, steps, held.status.rehearses = held.staging, held.steps, order.dry_run
     folder = source_of(order.source)
     dataset = steps.take(load_dataset, folder, order.exclude, order.include)
     dataset, checked = steps.take(check_dataset, quoted(dataset), order.statement, order.validate_bids)

@@ -29,7 +29,8 @@ ONE, TWO, THREE = spec("sub-1"), spec("sub-2"), spec("sub-3")
 
 def remote(*lines: PublishedShard, edited: bool = False) -> Remote:
     """A target with these lines in its record."""
-    return Remote("c" * 40, PublicationRecord().updated(lines).model_copy(update={"edited": edited}))
+    record = PublicationRecord().updated(lines).model_copy(update={"edited": edited, "vouched": not edited})
+    return Remote("c" * 40, record)
 
 
 def compared(plan: list[ShardSpec], there: Remote, files: Listing) -> Work:
@@ -63,6 +64,31 @@ def test_nothing_is_asked_of_shards_that_are_replaced_held_back_or_withdrawn_whi
     work = compared([ONE, TWO], remote(*lines), files)
     assert work.missing == (ONE,) and work.held_back == (TWO,) and list(work.removals.shards) == [THREE.path]
     assert to_ask(work, remote(*lines), files) == ()
+
+
+def test_a_shard_whose_line_is_about_other_bytes_is_asked_and_keeps_its_line_unless_it_holds_what_nothing_has() -> None:
+    """The record may be one of an earlier commit, or the shard is somebody else's."""
+    old = line(ONE).model_copy(update={"sha256": "5" * 64})
+    files = listing(listed(line(ONE)))
+    assert asked([ONE], remote(old), files) == (ONE.path,)
+    assert not corrected(remote(old), [ONE], {ONE.path: held(ONE, IMAGE.path)}).corrected
+    found = corrected(remote(old), [ONE], {ONE.path: held(ONE, IMAGE.path, GONE)})
+    assert compared([ONE], found, files).removals.rows == {ONE.path: (GONE,)}
+
+
+def test_lines_of_an_earlier_version_are_vouched_for_by_nobody_and_shards_of_others_stay_theirs() -> None:
+    there = replace(remote(line(ONE).model_copy(update={"digest": "0" * 64})))
+    there = replace(there, record=there.record.model_copy(update={"vouched": False}))
+    assert asked([ONE], there, listing(listed(line(ONE)), listed(line(TWO)))) == (ONE.path,)
+
+
+def test_where_the_record_was_edited_a_shard_that_nobody_knows_is_asked_too_and_withdrawn_if_it_is_one() -> None:
+    files = listing(listed(line(ONE)), listed(line(TWO)))
+    there = remote(line(ONE), edited=True)
+    assert asked([ONE], there, files) == (TWO.path,)
+    found = corrected(there, [ONE], {TWO.path: held(TWO, GONE)})
+    removals = compared([ONE], found, listing(listed(line(ONE)), listed(held(TWO, GONE)))).removals
+    assert removals.shards == {TWO.path: (GONE,)}
 
 
 def test_all_of_them_are_asked_where_somebody_edited_the_record_and_what_is_done_is_not() -> None:

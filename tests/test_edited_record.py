@@ -4,12 +4,16 @@ On the real local Hub and a real Prefect server, as functions. The gate that fol
 tests/end_to_end/test_removals.py.
 """
 
+import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from prefect.client.schemas.objects import State
@@ -75,7 +79,18 @@ def message(state: State[Any]) -> str:
     return state.message or ""
 
 
-@pytest.mark.parametrize("how", ["taken out", "not named", "all taken out", "the record deleted", "the index damaged"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "taken out",
+        "not named",
+        "all taken out",
+        "the record deleted",
+        "the index damaged",
+        "the index deleted",
+        "no word of the lines in the index",
+    ],
+)
 def test_rows_that_the_record_does_not_name_any_more_stay_and_are_named_until_somebody_decides(
     own_bids: Path, target: Hub, root: Path, bold: Path, how: str
 ) -> None:
@@ -91,12 +106,19 @@ def test_rows_that_the_record_does_not_name_any_more_stay_and_are_named_until_so
         target.commit([CommitOperationDelete(RECORD)], "By hand", target.head())
     else:
         edit(target, without(path, image))
-        target.commit([CommitOperationAdd(INDEX, b"{")], "By hand", target.head())
+        index = json.loads(target.read(INDEX, target.head()) or b"{}")
+        index.pop("lines_sha256")
+        by_hand: dict[str, CommitOperationAdd | CommitOperationDelete] = {
+            "the index damaged": CommitOperationAdd(INDEX, b"{"),
+            "the index deleted": CommitOperationDelete(INDEX),
+            "no word of the lines in the index": CommitOperationAdd(INDEX, json.dumps(index).encode()),
+        }
+        target.commit([by_hand[how]], "By hand", target.head())
 
     night = push(own_bids, target, root)
     assert shards_on(target)[path] == before[path] and image in images_on(target)
     assert f"1 image of 1 shard held back as published ({bold.name})" in message(night)
-    assert f"{path}: its line was " in message(night)
+    assert f"{path}: its line " in message(night)
 
     # the record says so again, for whoever comes next, and the night after has nothing to say of it
     remote = read_remote(target)
@@ -104,6 +126,61 @@ def test_rows_that_the_record_does_not_name_any_more_stay_and_are_named_until_so
     quiet = push(own_bids, target, root)
     assert quiet.name == "NothingToPublish" and "somebody else" not in message(quiet)
     assert f"1 image of 1 shard held back as published ({bold.name})" in message(quiet)
+
+
+def test_a_record_of_an_earlier_commit_that_somebody_put_back_hides_no_row(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    bold, *_ = sorted(own_bids.rglob("*_bold.nii.gz"))
+    data, path = bold.read_bytes(), shard_of(bold)
+    bold.unlink()
+    push(own_bids, target, root)
+    earlier = {name: target.read(name, target.head()) or b"" for name in (RECORD, INDEX)}
+    bold.write_bytes(data)
+    push(own_bids, target, root)
+    before = shards_on(target)
+    target.commit([CommitOperationAdd(name, text) for name, text in earlier.items()], "Back", target.head())
+    bold.unlink()
+    night = push(own_bids, target, root)
+    assert shards_on(target)[path] == before[path] and str(bold.relative_to(own_bids)) in images_on(target)
+    assert f"1 image of 1 shard held back as published ({bold.name})" in message(night)
+
+
+def test_a_shard_that_somebody_replaced_by_an_earlier_one_keeps_what_the_dataset_has_no_more(
+    own_bids: Path, target: Hub, root: Path
+) -> None:
+    push(own_bids, target, root)
+    bold, *_ = sorted(own_bids.rglob("*_bold.nii.gz"))
+    path = shard_of(bold)
+    (old,) = root.rglob(f"{Path(path).stem}.*.parquet")
+    data, image = old.read_bytes(), bold.read_bytes()
+    bold.unlink()
+    edit(target, taken_out(path))
+    target.commit([CommitOperationDelete(path)], "By hand", target.head())
+    push(own_bids, target, root)
+    assert str(bold.relative_to(own_bids)) not in images_on(target)
+    target.commit([CommitOperationAdd(path, data)], "The old one", target.head())
+    night = push(own_bids, target, root)
+    assert f"1 image of 1 shard held back as published ({bold.name})" in message(night)
+    assert images_on(target)[str(bold.relative_to(own_bids))] == hashlib.sha256(image).hexdigest()
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_a_withdrawn_session_whose_line_was_taken_out_is_named_as_withdrawn_and_others_files_are_not(
+    own_bids: Path, target: Hub, root: Path, tmp_path: Path, theirs: bool
+) -> None:
+    push(own_bids, target, root)
+    bold = sorted(own_bids.rglob("*_bold.nii.gz"))[0]
+    path = shard_of(bold)
+    move_session(own_bids, bold.parents[1], tmp_path / "away")
+    edit(target, taken_out(path))
+    if theirs:
+        stream = io.BytesIO()
+        pq.write_table(pa.table({"theirs": [1]}), stream)
+        target.commit([CommitOperationAdd(path, stream.getvalue())], "Theirs", target.head())
+    said = message(push(own_bids, target, root))
+    assert ("1 shard with" in said and Path(path).stem in said.partition("Withdrawn")[2]) is not theirs, said
+    assert path in shards_on(target)
 
 
 def test_a_session_that_is_withdrawn_is_named_with_all_of_its_images_however_few_its_line_names(

@@ -49,7 +49,7 @@ records = st.builds(
 
 def apart_from_files(record: PublicationRecord) -> PublicationRecord:
     """A record without a word about the files that it was read from."""
-    return record.model_copy(update={"files": (), "edited": False})
+    return record.model_copy(update={"files": (), "vouched": True, "edited": False})
 
 
 def written(record: PublicationRecord) -> tuple[bytes, bytes]:
@@ -210,12 +210,18 @@ def test_lines_that_are_not_those_of_the_index_were_edited_and_are_told(text: by
                           hashlib.sha256(line()).hexdigest().encode())  # fmt: skip
     read, damaged = PublicationRecord.read(text, index)
     told = ("its lines were edited",) if edited else ()
-    assert (read.edited, damaged) == (edited, told)
+    assert (read.edited, read.vouched, damaged) == (edited, not edited, told)
 
 
 def test_an_index_of_an_earlier_version_says_nothing_about_edits() -> None:
     read, damaged = PublicationRecord.read(line(), b'{"layout": 2, "texts": []}')
-    assert not read.edited and not damaged
+    assert not read.edited and not read.vouched and not damaged
+
+
+def test_lines_without_an_index_are_vouched_for_by_nobody() -> None:
+    read, damaged = PublicationRecord.read(line())
+    assert read.edited and not read.vouched and not damaged
+    assert PublicationRecord.read(b"")[0].vouched
 
 
 def test_a_file_of_another_kind_is_reported_in_a_few_lines() -> None:

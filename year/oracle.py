@@ -654,16 +654,21 @@ def published_as_it_is(before: Head, path: str, rows: Mapping[str, Row], lines: 
 def relied_on(before: Head, dataset: Dataset) -> Head:
     """Return a head with the lines that can be relied on, whatever somebody has edited in the record.
 
-    A shard of the dataset that has no line, or any shard if the record was edited, says itself which files it holds.
+    A shard that has no line, or a line about other bytes, or any shard if the record was edited, says itself which
+    files it holds. What is a row of another shard of the dataset is not missed here.
     """
-    corrected = {}
+    corrected, all_rows = {}, dataset.rows.keys()
     for path in before.files:
         line, own, now = before.record.get(path), before.line_of(path), dataset.shards.get(path)
-        if not is_shard(path) or own is None or (now is None and (line is None or line.sha256 != own.sha256)):
+        if not is_shard(path) or own is None:
             continue
-        if line is None and now is not None and not own.images.keys() <= now.keys():
-            corrected[path] = own
-        if line is not None and before.record_was_edited and line.images.keys() != own.images.keys():
+        if now is None:
+            if before.record_was_edited and (line is None or line.sha256 == own.sha256):
+                corrected[path] = own
+        elif line is None or line.sha256 != own.sha256:
+            if not own.images.keys() <= all_rows:
+                corrected[path] = own
+        elif before.record_was_edited and line.images.keys() != own.images.keys():
             corrected[path] = own
     return replace(before, corrected=corrected)
 

@@ -65,10 +65,9 @@ class Head:
 
     @property
     def record_was_edited(self) -> bool:
-        """Whether the record's lines are others than its index was written with, or it cannot be read."""
-        written = self.index.get("lines_sha256", {}) if INDEX in self.files else {}
-        unreadable = INDEX in self.files and not self.index
-        return unreadable or bool(written and written != {RECORD: sha256(self.files.get(RECORD, b""))})
+        """Whether the record's lines are others than its index was written with, or no index says so."""
+        written: Mapping[str, str] = self.index.get("lines_sha256", {})
+        return dict(written) != {RECORD: sha256(self.files.get(RECORD, b""))}
 
     def line_of(self, path: str) -> Line | None:
         """Return the line that a shard would have by its own rows; None if it is none."""

@@ -4,12 +4,15 @@ The record says which rows a published shard has, and so which rows would go if 
 Anybody who may write to the repo may take a line out, or edit one. So before a shard in the repo is replaced, its
 `path` column is read
 
-- if the record has no line for it;
-- if the record was edited: its files are not those that the index was written with. Then the shards are read too that
-  would leave the repo, and those that are held back for some of their rows.
+- if the record has no line for it, or one that is about other bytes than the repo has: the record may be an older one;
+- if nobody vouches for the record: its files are not those that the index was written with, or there is no index that
+  would say so. Then the shards are read too that would leave the repo, and those that are held back for some rows;
+- if the record was edited: shards in our folder that neither record nor dataset know. Their lines may be gone with the
+  participants who have withdrawn.
 
 A shard that would lose rows of which the record says nothing gets a line that says so (`Remote.corrected`). From there
-on it is treated as any other: it is held back, and a person is asked. Without an edit by hand, nothing is read.
+on it is treated as any other: it is held back, and a person is asked. Where the record is as a push has left it,
+nothing is read. Whoever edits the index to go with the lines can hide rows; they could as well delete the shard.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ from pydantic import ValidationError
 from tasks.hub.client import Hub
 from tasks.hub.patience import RETRIES
 from tasks.hub.remote_file import RemoteFile
-from tasks.record.published import Work
+from tasks.record.published import Work, disagreement
 from tasks.record.remote import Correction, Remote
 from tasks.record.removals import is_our_shard
 from tasks.values.models import ImageContent, Listing, PublishedShard, ShardSpec
@@ -46,10 +49,16 @@ def to_ask(work: Work, remote: Remote, listing: Listing) -> tuple[str, ...]:
         remote: the record.
         listing: what the repo holds.
     """
-    lines = remote.record.shards
-    paths = {spec.path for spec in work.missing if remote.record.edited or spec.path not in lines}
-    if remote.record.edited:
+    record = remote.record
+    kept = (
+        [path for path, line in record.shards.items() if disagreement(line, listing) is None] if record.vouched else []
+    )
+    paths = {spec.path for spec in work.missing}.difference(kept)
+    if not record.vouched:
         paths |= {spec.path for spec in work.held_back} | work.removals.shards.keys()
+    if record.edited:
+        known = record.shards.keys() | {spec.path for spec in (*work.done, *work.missing, *work.held_back)}
+        paths |= listing.files.keys() - known
     return tuple(sorted(path for path in paths if path in listing.files and is_our_shard(path)))
 
 
@@ -106,11 +115,12 @@ def corrected(remote: Remote, plan: Sequence[ShardSpec], held: Mapping[str, Publ
         plan: the shards of the dataset.
         held: what the shards say themselves.
     """
-    planned = {spec.path: {row.path for row in spec.rows} for spec in plan}
+    planned = {row.path for spec in plan for row in spec.rows}
+    paths = {spec.path for spec in plan}
     corrections = []
     for path, line in held.items():
         before, rows = remote.record.shards.get(path), {file.path for file in line.images}
-        if before is None and rows <= planned[path]:
+        if path in paths and (before is None or before.sha256 != line.sha256) and rows <= planned:
             continue  # nothing would go: the shard is published anew, with its line
         if before is not None and rows == {file.path for file in before.images}:
             continue

@@ -17,14 +17,14 @@ def drift_around(
     """
     record = remote.record
     for one in remote.corrected:
-        was = "was edited" if one.before else "was taken out of the record"
+        was = "is about other files" if one.before else "was taken out of the record"
         yield Drift(one.line.path, f"its line {was}: what the shard holds was read from the shard itself")
     if RECORD in listing.files:
         damaged = "\n".join(remote.damaged)
         for spec in shards:
             if spec.path in listing.files and spec.path not in record.shards and spec.path not in damaged:
                 yield Drift(
-                    spec.path, "its line was taken out of the record: the shard is published anew, with its line"
+                    spec.path, "its line was taken out of the record: it comes back with the shard's next version"
                 )
     if RECORD not in listing.files and any(is_shard(path) for path in listing.files):
         yield Drift(RECORD, "it is not in the repo, which holds shards: it is written anew")

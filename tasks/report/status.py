@@ -153,6 +153,8 @@ class StatusBoard:
     """A sentence about shards that `strip` does not reach, because they stay as they were published."""
     committed: str = ""
     """A sentence about what this run has committed besides shards, if it has committed none of those."""
+    rehearses: bool = False
+    """Whether this is a dry run: what it finds, by parameters that no other run may have, is kept for none of them."""
 
     @classmethod
     def of(cls, hub: Hub, staging: Staging, run: ThisRun) -> "StatusBoard":
@@ -173,6 +175,8 @@ class StatusBoard:
             OSError: the file cannot be written.
         """
         self.known = TargetStatus.model_validate(self.known.model_dump() | found)
+        if self.rehearses:
+            return
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
     def found_changed(self, drift: Sequence[Drift]) -> None:

@@ -355,8 +355,12 @@ class PublicationRecord(Value):
     """The newest layout that a shard of the repo was written with; ours if nothing says otherwise."""
     files: tuple[RecordFile, ...] = ()
     """The files that it was read from, or is written to: the first, and the segments, the oldest first."""
+    vouched: bool = True
+    """Whether the index says that these files are as they were written with it. An index of a version before 0.9 says
+    nothing of it, and none at all says nothing either.
+    """
     edited: bool = False
-    """Whether somebody else has edited these files: they are not those that the index was written with."""
+    """Whether somebody else has edited these files, or the index: they do not belong together."""
 
     @classmethod
     def read(
@@ -408,13 +412,15 @@ class PublicationRecord(Value):
         if len(damaged) > MOST_DAMAGED:
             damaged[MOST_DAMAGED:] = [f"and {len(damaged) - MOST_DAMAGED:,} more"]
         layout = _layout(index) if index or not text else WITHOUT_INDEX
+        told = bool(found.lines_sha256)
         record = cls(
             shards=shards,
             texts=texts,
             dataset=found.dataset,
             layout=layout,
             files=tuple(files),
-            edited=bool(edited),
+            vouched=(told or not text) and not edited,
+            edited=bool(edited) or bool(text and not index),
         )
         return record, tuple(damaged)
 
