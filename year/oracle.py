@@ -663,7 +663,8 @@ def relied_on(before: Head, dataset: Dataset) -> Head:
         if not is_shard(path) or own is None:
             continue
         if now is None:
-            if before.record_was_edited and (line is None or line.sha256 == own.sha256):
+            hides = line is None or (line.sha256 == own.sha256 and line.images.keys() != own.images.keys())
+            if before.record_was_edited and hides:
                 corrected[path] = own
         elif line is None or line.sha256 != own.sha256:
             if not own.images.keys() <= all_rows:
