@@ -91,6 +91,12 @@ def test_where_the_record_was_edited_a_shard_that_nobody_knows_is_asked_too_and_
     assert removals.shards == {TWO.path: (GONE,)}
 
 
+def test_a_withdrawn_shard_that_somebody_replaced_is_theirs_and_not_asked() -> None:
+    """Its line is about other bytes: no removal is made of it, and it stays."""
+    files = listing(listed(line(ONE)), listed(line(THREE).model_copy(update={"sha256": "5" * 64})))
+    assert asked([ONE], remote(line(ONE), line(THREE), edited=True), files) == ()
+
+
 def test_all_of_them_are_asked_where_somebody_edited_the_record_and_what_is_done_is_not() -> None:
     done = spec("sub-4")
     lines = (
