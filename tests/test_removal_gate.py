@@ -234,6 +234,22 @@ def test_a_line_that_somebody_changed_or_a_lease_that_was_lost_removes_nothing_a
     assert name == "Kept" and shard in message and shard in target.files()
 
 
+def test_a_run_whose_target_another_one_has_taken_over_opens_no_gate(
+    target: Gated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has nothing to commit, so nothing but the gate asks whether it still holds its target."""
+    withdraw(target, tmp_path / "away")
+    target.night(removed="keep")  # the texts are as they are to be
+    with monkeypatch.context() as lost:
+
+        def taken_over(lease: Lease) -> None:
+            raise TargetLost("another run has taken it over")
+
+        lost.setattr(Lease, "require", taken_over)
+        assert said(target.night())[0] == "TargetLost"
+    assert said(target.night())[0] == "Suspended"
+
+
 def test_both_are_decided_at_one_gate_and_a_run_that_dies_in_between_asks_about_the_rest(
     target: Gated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

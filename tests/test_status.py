@@ -256,6 +256,17 @@ def test_a_run_that_knows_nothing_shows_what_the_one_before_it_knew(bids: Path, 
     assert text.count("| push ") == 2 and f"| {state.name} |" in text
 
 
+def test_what_a_dry_run_finds_by_parameters_of_its_own_is_kept_for_no_other_run(
+    bids: Path, target: Hub, tmp_path: Path
+) -> None:
+    push(bids, target, tmp_path)
+    subject = sorted(path.name for path in bids.glob("sub-*"))[0]
+    assert subject in (push(bids, target, tmp_path, dry_run=True, exclude=[f"{subject}/"]).message or "")
+    state = push(tmp_path / "unmounted", target, tmp_path)
+    assert state.type.value == "FAILED" and "Withdrawn" not in (state.message or "")
+    assert f"**{SESSIONS} of {SESSIONS} shards on the Hub, 0 to do.**" in shown(state, target)
+
+
 def test_a_damaged_memory_is_none(bids: Path, target: Hub, tmp_path: Path) -> None:
     push(bids, target, tmp_path)
     next(tmp_path.glob("lab--*/status.json")).write_bytes(b'{"planned": "many"')
