@@ -20,6 +20,7 @@ from flows.run_graph import quoted
 from flows.target import HeldTarget
 from tasks.bids.not_fetched import absent
 from tasks.card import side_files
+from tasks.commit.other_files import outdated
 from tasks.disk.content_cache import FILE as CACHE
 from tasks.disk.content_cache import ContentCache
 from tasks.load import load_dataset
@@ -35,6 +36,7 @@ from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
+from tasks.report.dry_run import Rehearsal
 from tasks.values.errors import PushError
 from tasks.values.format import number
 from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
@@ -309,6 +311,20 @@ def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[
     rest = [spec for spec in found.shards if spec.path not in waiting]
     work, remote = compare(held, rest, remote, listing, contents, found.texts, found.approved)
     return work if found.approved is None else work.only(found.approved), remote, listing
+
+
+def rehearsed(held: HeldTarget, order: Order, found: Found) -> Rehearsal:
+    """Return what a dry run shows."""
+    return Rehearsal(
+        found.dataset,
+        found.shards,
+        found.work,
+        found.remote.record,
+        found.checked,
+        would_stop(held, order, found),
+        outdated(found.texts, found.listing),
+        found.changed.looks_other(),
+    )
 
 
 def would_stop(held: HeldTarget, order: Order, found: Found) -> list[PushError]:

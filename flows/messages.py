@@ -12,21 +12,21 @@ from prefect.states import Completed
 from flows.target import HeldTarget
 from flows.verification import expected_on_hub, verified
 from tasks.approve import read_gate
-from tasks.bids.not_fetched import Absent, absent
+from tasks.bids.not_fetched import Absent
 from tasks.hub.client import Hub
 from tasks.record.published import Drift, Work, disagreement
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import artifacts, sentences
-from tasks.report.dry_run import dry_run
+from tasks.report.dry_run import Rehearsal, dry_run
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open
 from tasks.values.errors import PushError
 from tasks.values.format import number, size
 from tasks.values.kinds import noun
-from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec, Verification
+from tasks.values.models import Listing, PublicationRecord, ShardSpec, Verification
 from tasks.values.preflight_rules import Checked
 
 
@@ -172,45 +172,12 @@ def show_findings(hub: Hub, checked: Checked) -> None:
         )
 
 
-def show_dry_run(
-    held: HeldTarget,
-    dataset: Dataset,
-    shards: Sequence[ShardSpec],
-    work: Work,
-    record: PublicationRecord,
-    checked: Checked,
-    stops: Sequence[PushError],
-    texts: Collection[str],
-    other: str,
-) -> State:
-    """Leave what would be done as an artifact, and return the state in which the run ends.
-
-    Args:
-        held: the target.
-        dataset: the dataset.
-        shards: its plan.
-        work: what is left to do.
-        record: what is published.
-        checked: what the check before publication found.
-        stops: the errors that would end the push before it stages.
-        texts: the texts and tables that the repo does not hold as they are now.
-        other: a sentence that says that this looks like another dataset, if it does.
-    """
-    other = "" if any(other in str(one) for one in stops) else other
+def show_dry_run(held: HeldTarget, found: Rehearsal) -> State:
+    """Leave what would be done as an artifact, and return the state in which the run ends."""
     create_markdown_artifact(
-        dry_run(held.hub, dataset, shards, work, record, checked, stops, texts, other),
-        key=f"dry-run-{held.run.id}",
-        description=f"Dry run for {held.hub.target}",
+        dry_run(held.hub, found), key=f"dry-run-{held.run.id}", description=f"Dry run for {held.hub.target}"
     )
-    missing = f"{number(len(work.missing), 'shard')} of {len(shards):,} would be published"
-    missing += f", and {number(len(texts), 'text')}" if texts and record.shards else ""
-    if checked.stops:
-        missing = f"The push would stop: {', '.join(sorted({one.rule for one in checked.stops}))}. Else {missing}"
-    stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in stops)
-    stopped += f"\n{sentences.idle(checked)}" if checked.idle else ""
-    not_here = absent(dataset.rows, Path(dataset.root))
-    stopped += f"\n{not_here}" if not_here and str(not_here) not in stopped else ""
-    return Completed(name="DryRun", message=f"{missing}. Nothing was sent.{f' {other}' if other else ''}{stopped}")
+    return Completed(name="DryRun", message=found.sentence())
 
 
 def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, failed: str) -> State:

@@ -15,7 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BeforeValidator, Field
 
 from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.find_work import Found, Order, find, find_again, would_stop
+from flows.find_work import Found, Order, find, find_again, rehearsed
 from flows.messages import (
     earlier_of,
     failures,
@@ -175,10 +175,7 @@ def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> St
     """Do a night's work, or the removal that a person approved, and return the state in which the run ends."""
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
-        stops = would_stop(held, order, found)
-        texts, other = outdated(found.texts, found.listing), found.changed.looks_other()
-        record = found.remote.record
-        return show_dry_run(held, found.dataset, found.shards, found.work, record, found.checked, stops, texts, other)
+        return show_dry_run(held, rehearsed(held, order, found))
     asked = Removals() if approved else to_ask(held, order.removed, found.work.removals)
     besides = besides_shards(order, found)
     quiet = not (approved or found.work.missing or besides.any(found.remote) or has_claimed(held.staging, held.run.id))

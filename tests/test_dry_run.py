@@ -12,7 +12,7 @@ from tasks.load import load
 from tasks.plan import plan
 from tasks.record.published import Drift, Work
 from tasks.record.removals import PublishedFile, Removals
-from tasks.report.dry_run import dry_run
+from tasks.report.dry_run import Rehearsal, dry_run
 from tasks.report.sentences import written_anew
 from tasks.values.models import (
     Dataset,
@@ -55,7 +55,8 @@ def line(spec: ShardSpec, *paths: str) -> PublishedShard:
 def told(dataset: Dataset, work: Work, record: PublicationRecord | None = None, **more: object) -> list[str]:
     """The parts of what a dry run says."""
     checked = more.pop("checked", CLEAN)
-    said = dry_run(HUB, dataset, of(dataset), work, record or PublicationRecord(), checked, **more)  # type: ignore[arg-type]
+    found = Rehearsal(dataset, of(dataset), work, record or PublicationRecord(), checked, **more)  # type: ignore[arg-type]
+    said = dry_run(HUB, found)
     return said.rstrip("\n").split("\n\n")
 
 

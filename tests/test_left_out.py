@@ -17,7 +17,7 @@ from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.load import EmptyDataset, load
 from tasks.record.published import Work
-from tasks.report.dry_run import dry_run
+from tasks.report.dry_run import Rehearsal, dry_run
 from tasks.values.errors import BadInput
 from tasks.values.left_out import BY_INCLUDE, CONTRADICTS, NO_NAME, NO_TEXT_THERE, NOT_LOOKED_THROUGH
 from tasks.values.models import Dataset, PublicationRecord
@@ -231,7 +231,7 @@ def test_the_dry_run_counts_every_image_by_reason_and_folder_and_then_the_rest(t
     files |= {**surfaces, "derivatives/freesurfer/sub-10/stats/aseg.stats": "1"}
     dataset = load(bids.one_subject(tmp_path, files), exclude=["nothing"])
     hub = Hub(Target("https://hub.example", "lab/some"), "")
-    text = dry_run(hub, dataset, (), Work((), (), (), ()), PublicationRecord(), Checked())
+    text = dry_run(hub, Rehearsal(dataset, (), Work((), (), (), ()), PublicationRecord(), Checked()))
 
     assert "72 images:" in text
     assert f"| an image whose name is none of BIDS; {BY_INCLUDE} | sub-*/func/ | 12 |".replace("`", "'") in text

@@ -15,7 +15,7 @@ from tasks.record.change import Change, change, identity_of
 from tasks.record.published import Work
 from tasks.record.removals import PublishedFile, Removals
 from tasks.report.artifacts import evidence, removed
-from tasks.report.dry_run import dry_run
+from tasks.report.dry_run import Rehearsal, dry_run
 from tasks.report.evidence import Evidence, Gate, Leftovers, RemovalPlan, ShardCheck, VerificationReport
 from tasks.report.gate_text import gate_text
 from tasks.report.sentences import Where, how_verified, written_anew
@@ -143,7 +143,7 @@ def test_a_dry_run_counts_files_added_and_says_that_shards_are_written_anew_for_
     shards = plan(dataset, WRITER_SETTINGS)
     old = PublicationRecord().updated([line_of((T1W,))]).model_copy(update={"layout": 1})
     work = Work((), (), shards, ())
-    text = dry_run(HUB, dataset, shards, work, old, Checked())
+    text = dry_run(HUB, Rehearsal(dataset, shards, work, old, Checked()))
     assert "| shard | what | files added | files gone |" in text
     anew = "Layout 2: what is published has layout 1, so every shard is written anew once (1 shard)"
     assert anew in text and written_anew(old, work).startswith(anew)

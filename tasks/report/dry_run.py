@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.bids.not_fetched import absent
@@ -12,6 +13,7 @@ from tasks.report.artifacts import found_part, removals_part
 from tasks.report.sentences import (
     BESIDE,
     cell,
+    idle,
     some_of,
     table,
     written_anew,
@@ -25,30 +27,47 @@ from tasks.values.our_paths import LEFT_OUT
 from tasks.values.preflight_rules import Checked
 
 
-def dry_run(
-    hub: Hub,
-    dataset: Dataset,
-    shards: Sequence[ShardSpec],
-    work: Work,
-    record: PublicationRecord,
-    checked: Checked,
-    stops: Sequence[PushError] = (),
-    texts: Collection[str] = (),
-    other: str = "",
-) -> str:
-    """Describe what a run would do, as a Markdown artifact.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a dry run has found."""
 
-    Args:
-        hub: the target.
-        dataset: the dataset.
-        shards: its plan.
-        work: what is left to do.
-        record: what is published.
-        checked: what the check before publication found.
-        stops: the errors that would end the run before it stages.
-        texts: the texts and tables that the repo does not hold as they are now.
-        other: a sentence that says that this looks like another dataset, if it does.
-    """
+    dataset: Dataset
+    shards: Sequence[ShardSpec]
+    """Its plan."""
+    work: Work
+    record: PublicationRecord
+    """What is published."""
+    checked: Checked
+    stops: Sequence[PushError] = ()
+    """The errors that would end the run before it stages, besides those of the check before publication."""
+    texts: Collection[str] = ()
+    """The texts and tables that the repo does not hold as they are now."""
+    other: str = ""
+    """A sentence that says that this looks like another dataset, if it does."""
+
+    def sentence(self) -> str:
+        """Return what the state of the run says."""
+        missing = f"{number(len(self.work.missing), 'shard')} of {len(self.shards):,} would be published"
+        missing += f", and {number(len(self.texts), 'text')}" if self.texts and self.record.shards else ""
+        if self.checked.stops:
+            rules = ", ".join(sorted({one.rule for one in self.checked.stops}))
+            missing = f"The push would stop: {rules}. Else {missing}"
+        stopped = "".join(f"\nThe push would stop: {type(one).__name__}. {one}" for one in self.stops)
+        stopped += f"\n{idle(self.checked)}" if self.checked.idle else ""
+        not_here = absent(self.dataset.rows, Path(self.dataset.root))
+        stopped += f"\n{not_here}" if not_here and str(not_here) not in stopped else ""
+        other = f" {self.looks_other}" if self.looks_other else ""
+        return f"{missing}. Nothing was sent.{other}{stopped}"
+
+    @property
+    def looks_other(self) -> str:
+        """The sentence that this looks like another dataset, unless one of the errors says it already."""
+        return "" if any(self.other in str(one) for one in self.stops) else self.other
+
+
+def dry_run(hub: Hub, found: Rehearsal) -> str:
+    """Describe what a run would do, as a Markdown artifact."""
+    dataset, shards, work, checked = found.dataset, found.shards, found.work, found.checked
     rows_there: Counter[str] = Counter(image.suffix for image in dataset.images)
     rows: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -62,7 +81,7 @@ def dry_run(
         for suffix, count in rows_there.most_common()
         if count
     ]
-    verdict = "**The push would stop**, see below. " if checked.stops or stops else ""
+    verdict = "**The push would stop**, see below. " if checked.stops or found.stops else ""
     parts = [
         f"# Dry run: {dataset.name} to {hub.target}",
         f"{verdict}Nothing was staged or sent.",
@@ -73,11 +92,11 @@ def dry_run(
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         *_not_here(dataset),
         "## What changed since the last time",
-        *(cell(line.strip()) for one in stops for line in str(one).splitlines()),
-        cell(other),
-        cell(written_anew(record, work)),
-        _changed(work, record, texts),
-        f"Texts and tables: {some_of(sorted(texts), 'file')}." if texts else "",
+        *(cell(line.strip()) for one in found.stops for line in str(one).splitlines()),
+        cell(found.looks_other),
+        cell(written_anew(found.record, work)),
+        _changed(work, found.record, found.texts),
+        f"Texts and tables: {some_of(sorted(found.texts), 'file')}." if found.texts else "",
     ]
     parts = list(filter(None, parts))
     if work.drift:

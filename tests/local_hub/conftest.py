@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, constants
@@ -42,6 +43,25 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
 @pytest.fixture(scope="package")
 def token(hub: RunningHub) -> str:
     return hub.token("alice", "write", "--org", "lab")
+
+
+def a_hub_alone(name: str) -> tuple[Any, Any, Any]:
+    """The fixtures of a module that has a Hub for its tests alone: `hub`, `token`, and `transport`, which is LFS."""
+
+    @pytest.fixture(scope="module")
+    def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+        with RunningHub(tmp_path_factory.mktemp(name) / "root") as running:
+            yield running
+
+    @pytest.fixture(scope="module")
+    def token(hub: RunningHub) -> str:
+        return hub.token("alice", "write", "--org", "lab")
+
+    @pytest.fixture
+    def transport(monkeypatch: pytest.MonkeyPatch) -> str:
+        return travel_by("lfs", monkeypatch)
+
+    return hub, token, transport
 
 
 @pytest.fixture(params=["xet", "lfs"])

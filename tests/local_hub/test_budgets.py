@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from deployments.local_hub.xet.shard import (
     WITH_METADATA,
     WITH_VERIFICATION,
 )
-from tests.local_hub.conftest import travel_by
+from tests.local_hub.conftest import a_hub_alone
 from tests.local_hub.forge import Content, Store, chunk
 from tests.local_hub.running import RunningHub
 from tests.local_hub.test_hostile import commit, file
@@ -40,21 +40,7 @@ ROUNDS = 3
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    """A Hub for these tests alone, whose memory tells of them alone."""
-    with RunningHub(tmp_path_factory.mktemp("budgets") / "root") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(hub: RunningHub) -> str:
-    return hub.token("alice", "write", "--org", "lab")
-
-
-@pytest.fixture
-def transport(monkeypatch: pytest.MonkeyPatch) -> str:
-    return travel_by("lfs", monkeypatch)
+hub, token, transport = a_hub_alone("budgets")  # whose memory tells of these tests alone
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -14,25 +13,10 @@ from huggingface_hub import HfApi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.local_hub.conftest import travel_by
+from tests.local_hub.conftest import a_hub_alone
 from tests.local_hub.running import RunningHub
 
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    """A Hub for these tests alone, whose log tells of them alone."""
-    with RunningHub(tmp_path_factory.mktemp("hostile") / "root") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def token(hub: RunningHub) -> str:
-    return hub.token("alice", "write", "--org", "lab")
-
-
-@pytest.fixture
-def transport(monkeypatch: pytest.MonkeyPatch) -> str:
-    return travel_by("lfs", monkeypatch)
+hub, token, transport = a_hub_alone("hostile")  # whose log tells of these tests alone
 
 
 def commit(hub: RunningHub, dataset: str, token: str, *steps: object, raw: bytes | None = None) -> httpx2.Response:
