@@ -422,8 +422,8 @@ def rules_edited(scene: Scene, night: Night) -> str | None:
 
 
 def staged_damaged(scene: Scene, night: Night) -> str | None:
-    files = sorted(scene.rig.staging_root.rglob("*.parquet"))
-    if len(files) < 2:
+    files = sorted(path for path in scene.rig.staging_root.rglob("*.parquet") if path.stat().st_size)
+    if len(files) < 2:  # of one that was emptied before, nothing is left to damage
         return None
     one, other = scene.draw.sample(files, 2)
     data = one.read_bytes()
