@@ -89,7 +89,7 @@ class RunningHub:
         return {path.name for path in (self.root / "tmp").iterdir()}
 
     def leaves_nothing(self, beside: Collection[str] = ()) -> bool:
-        """Whether no body is left half received, `beside` what other tests left. A cut one goes in time: wait for that."""
+        """Whether no body is left half received `beside` what other tests left. A cut one goes in time: wait for it."""
         deadline = time.monotonic() + START_LIMIT
         while self.half_received() - set(beside):
             if time.monotonic() > deadline:
