@@ -22,8 +22,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.disk.staging import Staging
+from tasks.hub.budget import Fence
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES, Fence, retry_while_busy
+from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.hub.repo_rules import require_kept
 from tasks.values.models import Receipt
 

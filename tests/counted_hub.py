@@ -124,12 +124,12 @@ def main() -> int:
     from deployments.local_hub import __main__ as commands
     from deployments.local_hub import serve as server
 
-    application = server.Application  # type: ignore[attr-defined]
+    served = server.served
 
-    def layered(hub: Any) -> Journal:
-        return Journal(FaultLayer(application(hub), hub.root), journal_of(hub.root))
+    def layered(hub: Any, limits: Any) -> Journal:
+        return Journal(FaultLayer(served(hub, limits), hub.root), journal_of(hub.root))
 
-    server.Application = layered  # type: ignore
+    server.served = layered
     return commands.main()
 
 

@@ -8,7 +8,8 @@ LFS), `datasets`, DuckDB.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -20,15 +21,19 @@ from starlette.types import Message
 
 from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub as Server
+from deployments.local_hub.limits import Limited, Limits
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
+
+NONE = Limits()
 
 
 class Handed(httpx2.BaseTransport):
     """Hands each request to the Hub's application, which runs in an event loop of its own."""
 
-    def __init__(self, server: Server):
-        self._application = Application(server)
+    def __init__(self, server: Server, clock: Callable[[], float], limits: Limits):
+        application = Application(server)
+        self._application = application if limits == Limits() else Limited(application, server.accounts, limits, clock)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="hub within", daemon=True)
         self._thread.start()
@@ -73,10 +78,12 @@ class Handed(httpx2.BaseTransport):
 
 
 @contextmanager
-def hub_within(folder: Path, repo_id: str) -> Iterator[Hub]:
+def hub_within(
+    folder: Path, repo_id: str, limits: Limits = NONE, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Hub]:
     """A target whose repo does not exist yet, on a Hub over `folder` that answers while the block lasts."""
     server = Server(folder, serving=True)
-    handed = Handed(server)
+    handed = Handed(server, clock, limits)
     xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
     set_client_factory(lambda: httpx2.Client(transport=handed, follow_redirects=True, timeout=None))
     try:

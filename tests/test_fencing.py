@@ -18,9 +18,9 @@ from tasks.commit.other_files import Besides, as_recorded
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub import client as hub_module
+from tasks.hub.budget import Fence
 from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
 from tasks.hub.newest_head import NewestHead
-from tasks.hub.patience import Fence
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
 from tasks.record.ask_shards import NO_DIGEST
 from tasks.record.remote import CARD, INDEX, RECORD, Correction, Remote, read_remote

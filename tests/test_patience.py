@@ -7,14 +7,14 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
 from tasks.hub.client import HubUnreachable, NotAllowed, Transient
-from tasks.hub.patience import PATIENCE, passes, retry_while_busy
+from tasks.hub.patience import passes, retry_while_busy
 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in seconds; none of them takes any time."""
     pauses: list[float] = []
-    monkeypatch.setattr("tasks.hub.patience.time.sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.budget.time.sleep", pauses.append)
     return pauses
 
 
@@ -48,7 +48,7 @@ def test_a_hub_that_asks_for_no_time_gets_a_second_each_time(slept: list[float])
 
 
 def test_the_waits_are_counted_together_and_end_with_the_patience(slept: list[float]) -> None:
-    assert PATIENCE == 15 * 60
+    assert Transient.patience == 15 * 60
     assert retry_while_busy(busy(400, 500), lambda _: None) == "an answer"  # all of it, to the second
     assert slept == [400, 500]
     with pytest.raises(Transient, match="busy"):

@@ -54,15 +54,24 @@ def local_hub() -> None:
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; another one lets other machines in."
 )
 @click.option("--multipart-above", type=int, metavar="BYTES", help="LFS files over this go in parts.")
-def serve_(root: Path, port: int, host: str, multipart_above: int | None) -> None:
+@click.option(
+    "--limits", default="", metavar="NAME=NUMBER,...",
+    help="Rate limits as huggingface.co has them: api=1000,resolvers=5000,pages=200 in 5 minutes, commits=128 an hour.",
+)  # fmt: skip
+def serve_(root: Path, port: int, host: str, multipart_above: int | None, limits: str) -> None:
     """Serve until SIGTERM; prints the endpoint."""
     from deployments.local_hub.hub import MULTIPART_ABOVE, HubInUseError
+    from deployments.local_hub.limits import Limits
     from deployments.local_hub.serve import serve
 
+    try:
+        limited = Limits.parse(limits) if limits else Limits()
+    except ValueError as error:
+        failed(f"--limits: {error}", 2)
     above = MULTIPART_ABOVE if multipart_above is None else multipart_above
     try:
         with opened(root, serving=True, multipart_above=above) as hub, listening(host, port):
-            serve(hub, host, port)
+            serve(hub, host, port, limited)
     except HubInUseError as error:
         failed(str(error), 1)
 

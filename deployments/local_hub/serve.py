@@ -9,9 +9,11 @@ import socket
 import sys
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub
+from deployments.local_hub.limits import Limited, Limits
 from deployments.local_hub.permissions import close_store
 
 SHUTDOWN_GRACE = 5  # seconds that requests under way have to finish after SIGTERM
@@ -32,7 +34,13 @@ def give_back_memory() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
-def serve(hub: Hub, host: str, port: int) -> None:
+def served(hub: Hub, limits: Limits) -> ASGIApp:
+    """The application, and what counts its requests where there are limits."""
+    application = Application(hub)
+    return application if limits == Limits() else Limited(application, hub.accounts, limits)
+
+
+def serve(hub: Hub, host: str, port: int, limits: Limits = Limits()) -> None:  # noqa: B008 - a value, never changed
     """Serve until told to stop; prints the endpoint on stdout once connections are taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # the protocol spelled out: asyncio switches Nagle's delay (40 ms an answer) off only for sockets that name TCP
@@ -48,7 +56,7 @@ def serve(hub: Hub, host: str, port: int) -> None:
         give_back_memory()
         close_store(hub.root, hub.database)
         config = uvicorn.Config(
-            Application(hub), log_config=None, log_level="warning", access_log=False, lifespan="off",
+            served(hub, limits), log_config=None, log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=SHUTDOWN_GRACE,
             h11_max_incomplete_event_size=HEAD_LIMIT,
         )  # fmt: skip

@@ -39,10 +39,9 @@ from huggingface_hub.utils import (
     parse_ratelimit_headers,
 )
 from huggingface_hub.utils._xet import abort_xet_session
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_logger, get_run_logger
 
 from tasks.disk.staging import Target
+from tasks.hub.budget import COMMITS, COMMITS_USED_UP, REQUESTS, Fence, warn
 from tasks.hub.newest_head import NewestHead
 from tasks.values.errors import BadInput, PushError
 from tasks.values.models import Gated, ListedFile, Listing
@@ -107,6 +106,14 @@ class Transient(PushError):
     """The Hub could not answer this time. Another try may succeed."""
 
     retry_after: float | None = None  # seconds, if the Hub said so
+    patience: float = 15 * 60.0  # seconds that one call waits in all if the Hub asks for pauses
+
+
+class CommitsUsedUp(Transient):
+    """The account has made as many commits in an hour as the Hub allows."""
+
+    retry_after = 10 * 60.0  # the Hub says "in about 1 hour", which may be up to an hour too much
+    patience = 2 * 3600.0
 
 
 class HubUnreachable(Transient):
@@ -152,6 +159,8 @@ def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
     # The client takes a 401 without a code for a private repo, so the repo's own error comes before the status.
     status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
     explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
+    if status == 429 and COMMITS_USED_UP.search(said):
+        return CommitsUsedUp(f"{what}: {endpoint} allows no more commits for now ({said}).")
     if isinstance(explained, Transient):
         explained.retry_after = _retry_after(error.response)
     return explained
@@ -270,6 +279,7 @@ class Hub:
         Args:
             what: what is being done; the message begins with it.
         """
+        REQUESTS.watch(get_session())
         try:
             yield
         except PushError:
@@ -414,7 +424,7 @@ class Hub:
             if not isinstance(answer, HfHubHTTPError) or answer.response.status_code not in (404, 405):
                 raise
             self._found_or_raise(error)
-            _say(f"{self.target.endpoint} cannot say whether the token may write; the first write will show it.")
+            warn(f"{self.target.endpoint} cannot say whether the token may write; the first write will show it.")
 
     def _found_or_raise(self, error: PushError) -> None:
         """Raise the error unless the repo can be read. If it can, only the route is missing."""
@@ -475,7 +485,7 @@ class Hub:
                     "again too: the next run takes it as it is."
                 )
             pause = next(pauses, pause)
-            _say(
+            warn(
                 f"The Hub names {found[:12]} as the head of {self.target}, which is older than {later[:12]}, seen "
                 f"before. Looking again in {pause:.0f} s."
             )
@@ -621,6 +631,10 @@ class Hub:
             free_memory=False,  # the same operations are committed next, perhaps more than once
         )
 
+    def wait_for_turn(self, fence: Fence) -> None:
+        """Wait until the Hub allows one more commit. The fence is asked meanwhile."""
+        COMMITS.wait_for_turn(self.target.endpoint, fence)
+
     def commit(
         self, operations: Iterable[CommitOperationAdd | CommitOperationDelete], message: str, parent: str
     ) -> str:
@@ -632,15 +646,18 @@ class Hub:
         Raises:
             StaleParent: the revision does not point at `parent`, or no longer does.
         """
-        with self.explained(f"committing to {self.target}"):
-            made = self.api.create_commit(
-                self.target.repo_id,
-                operations,
-                commit_message=message,
-                repo_type="dataset",
-                revision=self.target.revision,
-                parent_commit=parent,
-            ).oid
+        try:
+            with self.explained(f"committing to {self.target}"):
+                made = self.api.create_commit(
+                    self.target.repo_id,
+                    operations,
+                    commit_message=message,
+                    repo_type="dataset",
+                    revision=self.target.revision,
+                    parent_commit=parent,
+                ).oid
+        finally:
+            COMMITS.made(self.target.endpoint)  # also if its answer was lost: it may be there
         self.newest.note(made)
         return made
 
@@ -665,14 +682,6 @@ class _Text(io.BytesIO):
                 "no longer says is published again."
             )
         return super().write(data)
-
-
-def _say(message: str) -> None:
-    """Warn in the run's log, or in our own log outside a run."""
-    try:
-        get_run_logger().warning(message)
-    except MissingContextError:
-        get_logger("bids_push.hub").warning(message)
 
 
 def _listed(entry: RepoFile) -> ListedFile:

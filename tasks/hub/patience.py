@@ -2,30 +2,25 @@
 
 Two kinds of failure pass by themselves, and there are two ways to wait:
 
-- If the Hub says how long to wait (429 or 503 with Retry-After or RateLimit), the task waits that long.
+- If the Hub says how long to wait (429 or 503 with Retry-After or RateLimit), the task waits that long. Where the Hub
+  says how much it allows, a run keeps to that before it is refused (`tasks.hub.budget`).
 - If it does not answer, or answers 5xx, Prefect tries again, after a longer pause each time, with jitter so that many
   runs do not come back at the same moment. The run's page shows the task as AwaitingRetry, with what the Hub said.
 
 Everything else (a token, a role, a name) fails at once, because a person has to mend it.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
 
 from prefect.client.schemas.objects import State, TaskRun
 
+from tasks.hub.budget import Fence, minutes, wait, waits_fenced
 from tasks.hub.client import Transient
 
 RETRY_DELAYS = [2.0, 10.0, 30.0, 60.0, 120.0]  # seconds before each further try; up to half is added
-PATIENCE = 15 * 60.0  # seconds that one call waits in all if the Hub asks for pauses
-
-LOOK_EVERY = 1.0  # seconds between two looks whether it is still worth waiting
 
 T = TypeVar("T")
-
-Fence = Callable[[], None]
-"""A function that raises if this run may not go on: it does not hold the target any more, or it is ending."""
 
 
 def passes(_task: object, _run: TaskRun, state: State[Any]) -> bool:
@@ -70,27 +65,19 @@ def retry_while_busy(work: Callable[[], T], say: Callable[[str], None], fence: F
         fence: is asked again and again while it waits, so that a run that ends waits for no Hub.
 
     Raises:
-        Transient: the Hub does not say how long to wait, or asks for more than `PATIENCE` seconds in all.
+        Transient: the Hub does not say how long to wait, or asks for more than the error's `patience` in all.
     """
     waited = 0.0
     while True:
         try:
-            return work()
+            with waits_fenced(fence):
+                return work()
         except Transient as busy:
             if busy.retry_after is None:
                 raise
             pause = max(busy.retry_after, 1.0)
-            if waited + pause > PATIENCE:
+            if waited + pause > busy.patience:
                 raise
-            say(f"The Hub asks for a pause of {pause:.0f} s ({busy}) Waiting it out.")
-            _wait(pause, fence)
+            say(f"The Hub asks for a pause of {minutes(pause)} ({busy}) Waiting it out.")
+            wait(pause, fence)
             waited += pause
-
-
-def _wait(seconds: float, fence: Fence | None) -> None:
-    step = LOOK_EVERY if fence else seconds
-    while seconds > 0:
-        if fence:
-            fence()
-        time.sleep(min(step, seconds))
-        seconds -= step
