@@ -30,6 +30,7 @@ from flows.pipeline import Pipeline
 from flows.run_graph import Steps, quoted, run_after, that_ran
 from tasks.commit import ContestedTarget, commit_batch
 from tasks.commit.other_files import Besides
+from tasks.commit.to_commit import ToCommit
 from tasks.disk.content_cache import ContentCache
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
@@ -49,6 +50,7 @@ ROUNDS = 3
 #: Rounds in which somebody else has committed meanwhile. Two runs that publish different datasets to one target would
 #: go on for ever, each undoing the other's work.
 CONTESTS = 5
+CARD_AT = 1.1  # times as many shards as it was written for: then the card is written anew while more are sent
 
 PlanAgain = Callable[[], tuple[Work, Remote, Besides]]
 """A function that returns what is still to do, by what the target holds now."""
@@ -180,14 +182,15 @@ class _Round:
     _to_send: deque[tuple[Receipt, ...]] = field(default_factory=deque)
     _sending: dict[int, int] = field(default_factory=dict)
     """The bytes of each group that is being sent, by its number."""
-    _to_commit: deque[tuple[Transferred, ...]] = field(default_factory=deque)
     _committing: bool = False
+    _on_card: int = 0
+    """The number of shards that the record had with the last commit that brought the card."""
 
     def __post_init__(self) -> None:
         settings = Settings()
         self._transfers, self._bytes = settings.transfers, settings.transfer_bytes
         self._staged: Batches[Receipt] = Batches(settings.transfer_shards, self._bytes // self._transfers)
-        self._sent: Batches[Transferred] = Batches(settings.batch_shards, settings.batch_bytes)
+        self._sent = ToCommit(settings.batch_shards, settings.batch_bytes)
         self._groups, self._batches = count(1), count(1)
         self._staging_timer = self.run.progress.timer("stage, overlapped with upload")
 
@@ -196,7 +199,7 @@ class _Round:
         self._stage(work)
         self.pipeline.run()
         if self.besides.any(self.remote):
-            self._commit((), "the card and the dataset's own texts")
+            self._commit((), "the card and the dataset's own texts", last=True)
             self.pipeline.run()
 
     def _stage(self, work: Work) -> None:
@@ -242,11 +245,11 @@ class _Round:
         """Begin whatever may begin now."""
         while self._to_send and self._fits(self._to_send[0]):
             self._send(self._to_send.popleft())
-        if not (self._staging or self._to_send or self._sending):
-            self._to_commit.extend(self._sent.rest())
-        if self._to_commit and not self._committing:
-            batch = self._to_commit.popleft()
-            self._commit(batch, f"{next(self._batches)}: {summary([one.receipt for one in batch])}")
+        all_sent = not (self._staging or self._to_send or self._sending)
+        if self._sent and not self._committing and (all_sent or self._sent.full):
+            batch = self._sent.take()
+            label = f"{next(self._batches)}: {summary([one.receipt for one in batch])}"
+            self._commit(batch, label, last=all_sent and not self._sent)
 
     def _fits(self, group: Sequence[Receipt]) -> bool:
         """Return whether a group may be sent beside those that are on their way. One that is too large goes alone."""
@@ -277,28 +280,40 @@ class _Round:
         del self._sending[number]
         self.run.ran |= {receipt.path: ran for receipt in group}
         for one in sent:
-            self._to_commit.extend(self._sent.add(one))
+            self._sent.add(one)
         for receipt in set(group).difference(one.receipt for one in sent):
             get_run_logger().warning("%s: the staged file is damaged; it is staged again.", receipt.name)
             self.run.progress.damaged(receipt)
             self.damaged.append(receipt)
         self._go_on()
 
-    def _commit(self, batch: tuple[Transferred, ...], label: str) -> None:
-        """Commit a batch that was transferred, with everything that is true after it."""
+    def _commit(self, batch: tuple[Transferred, ...], label: str, last: bool) -> None:
+        """Commit a batch that was transferred, with everything that is true after it.
+
+        The card costs by all shards, and not by the batch. So it comes along with the first commit, with the last one,
+        and between them whenever the record has grown by a tenth.
+        """
         run = self.run
         after = [*run.commits[-1:], *run.after(one.receipt for one in batch)] or run.steps.last
-        values = (quoted(self.remote), quoted(batch), quoted(self.besides), quoted(self._fence))
+        besides = replace(self.besides, with_card=last or len(self.remote.record.shards) >= CARD_AT * self._on_card)
+        values = (quoted(self.remote), quoted(batch), quoted(besides), quoted(self._fence))
         work = partial(run_after, after, commit_batch, run.hub, *values, label)
         self._committing = True
-        self.pipeline.begin(work, partial(self._was_committed, batch, run.progress.timer("commit")))
+        begun = run.progress.timer("commit")
+        self.pipeline.begin(work, partial(self._was_committed, batch, besides.with_card, begun))
 
     def _was_committed(
-        self, batch: tuple[Transferred, ...], stop: Callable[[], None], future: Future[tuple[Remote, State[Any]]]
+        self,
+        batch: tuple[Transferred, ...],
+        with_card: bool,
+        stop: Callable[[], None],
+        future: Future[tuple[Remote, State[Any]]],
     ) -> None:
         """Take what the target holds after a commit."""
         stop()
         self.remote, ran = future.result()
+        self._sent.took(self.remote.seconds, len(batch))
+        self._on_card = len(self.remote.record.shards) if with_card else self._on_card
         self.besides = self.besides.after_commit()
         self._committing = False
         self.contested = self.contested or self.remote.contested

@@ -116,6 +116,24 @@ def test_groups_are_sent_at_the_same_time_and_never_more_than_the_setting_says(
     assert ended[0].name == "Staged" and len(shards_on(hub)) == SUBJECTS
 
 
+def test_the_card_is_in_the_first_commit_the_last_and_some_between_and_says_all_in_the_end(
+    hub: Hub, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1")
+    monkeypatch.setattr("flows.publish.CARD_AT", 3)
+    files: dict[str, bids_examples.Content] = {"dataset_description.json": bids_examples.description()}
+    files |= {f"sub-{number}/anat/sub-{number}_T1w.nii": nifti1((2, 2, number)) for number in range(1, 8)}
+    assert push(bids_examples.write(tmp_path / "many", files), hub, root).name == "Staged"
+    history = hub.api.list_repo_commits(hub.target.repo_id, repo_type="dataset")
+    held = [hub.listing(one.commit_id).files for one in reversed(history)]
+    shards = [sum(path.startswith("data/") for path in one) for one in held]
+    cards = [one["README.md"].blob_id if "README.md" in one else None for one in held]
+    with_card = [now for now, card, before in zip(shards[1:], cards[1:], cards, strict=False) if card != before]
+    assert shards[-7:] == [1, 2, 3, 4, 5, 6, 7]
+    assert with_card == [1, 3, 7]
+    assert "7 subjects" in (hub.read("README.md", history[0].commit_id) or b"").decode()
+
+
 def begun(server: CountedHub, since: int) -> int:
     """The groups whose content has been begun."""
     return sum(BEGINS.search(one.path) is not None for one in server.asked(since))

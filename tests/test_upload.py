@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,25 @@ def test_a_batch_appears_in_one_commit_with_the_record_the_card_and_the_texts(
     assert record.shards == {one.path: one.line() for one in receipts} and not damaged
     assert (hub.read(CARD, head) or b"").endswith(b"2 shards\n")
     assert hub.read("bids/CHANGES", head) == b"1.0.0\n"
+
+
+def test_a_commit_without_the_card_leaves_the_one_that_is_there_and_is_known_when_its_answer_was_lost(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    first, second = staged(2)
+    publish(hub, staging, [first])
+    before, without = read_remote(hub), replace(CHANGES, texts={}, with_card=False)
+    made = commit(hub, before, lines([second]), sent(hub, staging, [second]), without)
+    assert (hub.read(CARD, made.commit) or b"").endswith(b"1 shards\n")
+    assert made == replace(read_remote(hub), seconds=made.seconds) and len(made.record.shards) == 2
+    again = commit(hub, before, lines([second]), sent(hub, staging, [second]), without)
+    assert again.commit == made.commit
+
+
+def test_a_repo_without_a_card_gets_one_with_each_commit(hub: Hub, staging: Staging, staged: Staged) -> None:
+    before = replace(read_remote(hub), card=None)
+    made = commit(hub, before, lines(staged(1)), sent(hub, staging, staged(1)), replace(CHANGES, with_card=False))
+    assert (hub.read(CARD, made.commit) or b"").endswith(b"1 shards\n")
 
 
 def test_what_was_transferred_is_not_visible_before_its_commit(hub: Hub, staging: Staging, staged: Staged) -> None:

@@ -1,7 +1,8 @@
 """Commit: makes a batch of transferred shards visible, in one git commit with everything that is true after it.
 
-- The publication record, the card and the dataset's own texts go into the same commit, so that repo and record cannot
-  drift apart by a crash (`batch`).
+- The publication record and the dataset's own texts go into the same commit, so that repo and record cannot drift apart
+  by a crash (`batch`). So does the card, in the first commit of a run, the last one, and some between (`to_commit` has
+  how many shards are in each).
 - A commit is always made on top of the head that was read (`parent_commit`), by a run that holds the target's lease at
   that moment.
 - If a commit fails, the head is read again before anything is decided. If the head has everything that the commit was
@@ -23,8 +24,9 @@ from prefect.logging import get_run_logger
 
 from tasks.commit.batch import Batch, landed
 from tasks.commit.other_files import Besides
+from tasks.hub.budget import Fence
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
-from tasks.hub.patience import RETRIES, Fence, retry_while_busy
+from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
 from tasks.report.sentences import what_was_removed, whose
@@ -81,16 +83,20 @@ def commit(
             return replace(before, contested=True, overtaken=late)
         recorded = batch.record(before)
         record = recorded.record
-        card = besides.card_of(record, before.card)
+        card = besides.card_of(record, before.card) if besides.with_card or before.card is None else None
         everything = batch.operations(hub, recorded, card)
+        hub.wait_for_turn(fence)
         fence()
+        begun = time.monotonic()
         try:
             made = hub.commit(everything, subject_line(batch.shards, besides.remove), before.commit)
-            return Remote(made, record, card, contested=contested, overtaken=late)
+            seconds, shown = time.monotonic() - begun, before.card if card is None else card
+            return Remote(made, record, shown, contested=contested, overtaken=late, seconds=seconds)
         except (StaleParent, Transient) as failure:
+            seconds = time.monotonic() - begun
             found = read_remote(hub)
             if landed(hub, found, batch):
-                return replace(found, contested=True, overtaken=late)
+                return replace(found, contested=True, overtaken=late, seconds=seconds)
             if isinstance(failure, Transient):
                 raise
             require_known(hub, found)

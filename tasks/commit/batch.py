@@ -89,13 +89,21 @@ class Batch:
         touched = {*(line.path for line in lines), *before.record.shards.keys() & set(self.forget)}
         return files_to_write(before.record, after, touched, anew=bool(before.damaged) or self.besides.record)
 
-    def operations(self, hub: Hub, record: RecordChange, card: str) -> list[CommitOperationAdd | CommitOperationDelete]:
+    def operations(
+        self, hub: Hub, record: RecordChange, card: str | None
+    ) -> list[CommitOperationAdd | CommitOperationDelete]:
         """Return all operations of the commit, after checking that the repo takes their files.
+
+        Args:
+            hub: the target.
+            record: the record that is true after the commit.
+            card: the card that it brings, if it brings one.
 
         Raises:
             IgnoredByRepo: the repo's .gitignore names one of the texts.
         """
-        files = {**self.texts, **record.written, INDEX: record.record.dump_index(), CARD: card.encode()}
+        files = {**self.texts, **record.written, INDEX: record.record.dump_index()}
+        files |= {} if card is None else {CARD: card.encode()}
         written = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())]
         with hub.explained(f"sending {len(written)} texts to {hub.target}"):
             hub.preupload(written)
@@ -116,7 +124,7 @@ def landed(hub: Hub, found: Remote, batch: Batch) -> bool:
         return False
     if (besides.dataset and record.dataset != besides.dataset) or (besides.record and found.damaged):
         return False
-    if not besides.same_card(besides.card_of(record, found.card), found.card):
+    if besides.with_card and not besides.same_card(besides.card_of(record, found.card), found.card):
         return False
     return _in_place(hub, found, batch)
 

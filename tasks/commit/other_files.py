@@ -38,6 +38,8 @@ class Besides:
     same_card: SameCard = eq
     corrected: tuple[Correction, ...] = ()
     """Lines for the record that were read from shards, in place of lines that somebody edited or took out."""
+    with_card: bool = True
+    """Whether the commit brings the card too. A repo without a card gets one with each commit."""
 
     def any(self, remote: Remote) -> bool:
         """Return whether there is anything to do for the target as it is now."""
@@ -50,7 +52,7 @@ class Besides:
         return not self.same_card(self.card_of(remote.record, remote.card), remote.card)
 
     def after_commit(self) -> "Besides":
-        """Return what is left after a commit with all of it. The card goes into every commit."""
+        """Return what is left after a commit with all of it. What becomes of the card is said for each commit."""
         return replace(self, texts={}, remove=None, lost={}, record=False, corrected=())
 
     def planned_again(self, remote: Remote, texts: Mapping[str, bytes], listing: Listing) -> "Besides":

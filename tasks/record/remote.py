@@ -63,6 +63,8 @@ class Remote:
     """Paths that were to be committed and were not: somebody else has published them since they were planned."""
     corrected: tuple["Correction", ...] = ()
     """Lines of `record` that are not in the repo's record: they were read from shards (`tasks.record.ask_shards`)."""
+    seconds: float = 0.0
+    """How long the Hub took to commit this; 0 for what was read."""
 
     @property
     def to_mend(self) -> bool:

@@ -64,7 +64,15 @@ class Settings(BaseSettings):
         "is sent while no other is",
     )
     batch_shards: int = Field(
-        90, ge=1, le=100, description="shards in one commit; the Hub's documentation recommends 50 to 100 files"
+        1000,
+        ge=1,
+        le=1000,
+        description="shards in one commit at most; it begins with 90 and takes more as long as the Hub is fast",
+    )
+    commits_per_hour: int | None = Field(
+        None,
+        ge=1,
+        description="commits in an hour that a run keeps to; 120 on huggingface.co, else as many as it likes",
     )
     batch_bytes: int = Field(4 << 30, ge=1, description="bytes in one commit, however few shards")
     gate_days: float = Field(
