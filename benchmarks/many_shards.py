@@ -1,10 +1,10 @@
 """Many small shards, pushed for real: what grows with their number, and how fast.
 
 For each number of shards: a dataset of as many subjects with one small image each, a new local Hub that counts what it
-is asked, and three runs in processes of their own. The first publishes all, the second finds nothing to do, and before the
-third one image has changed. Figures are of the run alone: its seconds from the first line after the imports to the end,
-its peak of memory, and what the Hub was asked and sent. For every two numbers, the exponent of the growth between them
-(1.0: as the number of shards).
+is asked, and three runs in processes of their own. The first publishes all, the second finds nothing to do, and before
+the third one image has changed. Figures are of the run alone: its seconds from the first line after the imports to the
+end, its peak of memory, and what the Hub was asked and sent. For every two numbers, the exponent of the growth between
+them (1.0: as the number of shards).
 
     python -m benchmarks.many_shards [--shards 1000 10000]
 """

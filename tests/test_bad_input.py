@@ -255,7 +255,7 @@ def test_a_bad_setting_is_named_by_both_flows(
 
 def test_each_bad_setting_has_a_line(bids: Path, repo_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIDS_PUSH_CHECK", "most")
-    monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1000")
+    monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1001")
     lines = said(push(bids, repo_id), "BadInput").splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["BIDS_PUSH_CHECK", "BIDS_PUSH_BATCH_SHARDS"]
 
