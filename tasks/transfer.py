@@ -7,8 +7,10 @@
   bytes again.
 - Every byte is hashed twice on its way. Our hash is of what is on the disk: it is taken as the shard is written, and
   once more before the group is sent, unless this very process has written the file and nobody has touched it since.
-  The client's hash is of what is sent: hf_xet takes it as it cuts the file up. A shard may be committed
-  (`tasks.commit`) only if both agree with the receipt. Any other shard is handed back, to be staged again.
+  The client's hash is of what is sent: hf_xet takes it as it cuts the file up. By git-LFS the client hashes the file
+  before it sends it, and a Hub may take what comes; so the file must be untouched afterwards too. A shard may be
+  committed (`tasks.commit`) only if all of this agrees with the receipt. Any other shard is handed back, to be staged
+  again.
 - Before a shard is committed, it is known whether the repo takes it, and as what kind of file (`tasks.hub.repo_rules`).
 """
 
@@ -101,14 +103,17 @@ def transfer(
     if not sent:
         return ()
     try:
-        with hub.explained(f"sending {len(sent)} shards to {hub.target}"):
-            hub.preupload([one.operation for one in sent])
+        hub.preupload([one.operation for one in sent], "shards")
     except Exception:
         if all(staging.intact(receipt) for receipt in intact):
             raise
         return transfer(hub, staging, group, fence)  # a file was taken away while it was read: send the others
     require_kept(hub, [one.operation for one in sent])
-    return tuple(one for one in sent if one.operation.upload_info.sha256.hex() == one.receipt.sha256)
+    return tuple(
+        one
+        for one in sent
+        if one.operation.upload_info.sha256.hex() == one.receipt.sha256 and staging.intact(one.receipt)
+    )
 
 
 @task(name="transfer", task_run_name="transfer {label}", cache_policy=NO_CACHE, persist_result=False, **RETRIES)

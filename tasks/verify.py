@@ -31,7 +31,6 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub.errors import EntryNotFoundError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -40,7 +39,7 @@ from tasks.bids.decode import Undecodable, decode, picture
 from tasks.bids.pictures import MAX_SLICES
 from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
-from tasks.hub.client import Hub, Refused
+from tasks.hub.client import Hub, NoSuchFile
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
@@ -242,9 +241,7 @@ class ReadBack:
         with tempfile.TemporaryFile() as copy:
             try:
                 size, sha256 = hub.read_back(shard.path, commit, copy)
-            except Refused as error:
-                if not isinstance(error.__cause__, EntryNotFoundError):
-                    raise
+            except NoSuchFile:
                 return _failure(shard, Cause.NOT_SERVED, "the Hub says that it has no such file")
             self.size += size
             if (size, sha256) != (shard.size, shard.sha256):

@@ -8,7 +8,6 @@ LFS), `datasets`, DuckDB.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +16,19 @@ from threading import Thread
 import httpx2
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub as Server
-from deployments.local_hub.limits import Limited, Limits
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
-
-NONE = Limits()
 
 
 class Handed(httpx2.BaseTransport):
     """Hands each request to the Hub's application, which runs in an event loop of its own."""
 
-    def __init__(self, server: Server, clock: Callable[[], float], limits: Limits):
-        application = Application(server)
-        self._application = application if limits == Limits() else Limited(application, server.accounts, limits, clock)
+    def __init__(self, application: ASGIApp):
+        self._application = application
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="hub within", daemon=True)
         self._thread.start()
@@ -79,11 +74,14 @@ class Handed(httpx2.BaseTransport):
 
 @contextmanager
 def hub_within(
-    folder: Path, repo_id: str, limits: Limits = NONE, clock: Callable[[], float] = time.monotonic
+    folder: Path, repo_id: str, layer: Callable[[ASGIApp], ASGIApp] = lambda application: application
 ) -> Iterator[Hub]:
-    """A target whose repo does not exist yet, on a Hub over `folder` that answers while the block lasts."""
+    """A target whose repo does not exist yet, on a Hub over `folder` that answers while the block lasts.
+
+    `layer` may put something before the Hub that answers in its place.
+    """
     server = Server(folder, serving=True)
-    handed = Handed(server, clock, limits)
+    handed = Handed(layer(Application(server)))
     xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
     set_client_factory(lambda: httpx2.Client(transport=handed, follow_redirects=True, timeout=None))
     try:

@@ -13,8 +13,10 @@ import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.utils import get_session
+from starlette.types import ASGIApp
 
-from deployments.local_hub.limits import Limits
+from deployments.local_hub.app import Application
+from deployments.local_hub.limits import Limited, Limits
 from tasks.hub import budget
 from tasks.hub.budget import Commits, Requests
 from tasks.hub.client import CommitsUsedUp, Hub
@@ -91,7 +93,11 @@ def _opened(folder: Path, clock: Clock) -> Iterator[Opened]:
     ends = []
 
     def opened(limits: Limits) -> Limiting:
-        within = hub_within(folder / "hub", REPO, limits, clock.monotonic)
+        def limited(application: ASGIApp) -> ASGIApp:
+            assert isinstance(application, Application)
+            return Limited(application, application.hub.accounts, limits, clock.monotonic)
+
+        within = hub_within(folder / "hub", REPO, limited)
         hub = within.__enter__()
         ends.append(within)
         limiting = Limiting(hub)

@@ -19,7 +19,7 @@ from tasks.commit import commit
 from tasks.commit.other_files import Besides
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
-from tasks.hub.client import Hub, NotAllowed, RepoMissing, TokenRejected, Transient
+from tasks.hub.client import Hub, NotAllowed, TokenRejected, Transient
 from tasks.hub.patience import retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.transfer import transfer
@@ -29,7 +29,7 @@ from tests.counted_hub import CountedHub
 
 Staged = Callable[[int], list[Receipt]]
 CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
-AT_ONCE = 2  # requests that are refused before a person hears of it; one of them is asked in two forms
+AT_ONCE = 1  # requests that are refused before a person hears of it
 
 #: Transfers shards one after the other, and says when each is sent.
 TRANSFER = """
@@ -79,7 +79,7 @@ def holds(hub: Hub, receipts: list[Receipt]) -> bool:
 @pytest.mark.parametrize("path", ["/preupload/", "xet-write-token", "/v1/xorbs/", "/shards", "/commit/"])
 @pytest.mark.parametrize(
     ("status", "error", "what_to_do"),
-    [(401, TokenRejected, "HF_TOKEN"), (403, NotAllowed, "write role"), (404, RepoMissing, "Check the repo's name")],
+    [(401, TokenRejected, "HF_TOKEN"), (403, NotAllowed, "write role")],
 )
 def test_a_refusal_fails_at_once_whichever_request_it_answers(
     server: CountedHub, hub: Hub, staging: Staging, staged: Staged, path: str, status: int, error: type[PushError],

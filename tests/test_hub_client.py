@@ -13,6 +13,7 @@ from tasks.hub import client
 from tasks.hub.client import (
     Hub,
     HubUnreachable,
+    NoSuchFile,
     NotAllowed,
     NoToken,
     OversizedFile,
@@ -26,16 +27,19 @@ from tasks.hub.client import (
     require_address,
     require_token,
 )
+from tasks.hub.lacking import RouteMissing, TooLargeForHub
 from tasks.hub.newest_head import NewestHead
 from tasks.values.errors import BadInput, PushError
 
 NO_GOOD = "Invalid credentials in Authorization header"  # the Hub's own words of a token
+NO_FILE = {"X-Error-Code": "EntryNotFound"}
 SOME = Target("https://hub.lab", "lab/some", "night")
 
 
 def answered(status: int, headers: dict[str, str] | None = None) -> PushError:
     """What an answer of the Hub is for people."""
-    request = httpx2.Request("GET", "https://hub.lab/api/datasets/lab/some")
+    path = "datasets/lab/some/resolve/main/a.tsv" if headers == NO_FILE else "api/datasets/lab/some"
+    request = httpx2.Request("GET", f"https://hub.lab/{path}")
     response = httpx2.Response(status, headers={"X-Error-Message": "so it is", **(headers or {})}, request=request)
     with pytest.raises(httpx2.HTTPError) as caught:
         hf_raise_for_status(response)
@@ -53,11 +57,15 @@ def answered(status: int, headers: dict[str, str] | None = None) -> PushError:
         (403, {"X-Error-Code": "GatedRepo"}, NotAllowed, "people have to ask for access to this repo"),
         (404, {"X-Error-Code": "RepoNotFound"}, RepoMissing, "has no such dataset repo"),
         (404, {"X-Error-Code": "RevisionNotFound"}, RepoMissing, "the revision is not there"),
-        (404, {"X-Error-Code": "EntryNotFound"}, Refused, "answered 404"),  # a file is not there, and the repo is
+        (404, NO_FILE, NoSuchFile, "answered 404"),  # a file is not there, and the repo is
+        (405, {}, RouteMissing, "has no route GET /api/datasets/lab/some (it answered 405: so it is)"),
+        (405, {"X-Error-Code": "RepoNotFound"}, RouteMissing, "has no route"),
+        (413, {}, TooLargeForHub, "takes no request of this size to GET /api/datasets/lab/some"),
         (412, {}, StaleParent, "looking: so it is"),
         (408, {}, Transient, "answered 408"),
         (429, {}, Transient, "answered 429"),
         (500, {}, Transient, "answered 500"),
+        (501, {}, RouteMissing, "has no route"),
         (503, {}, Transient, "answered 503"),
         (400, {}, Refused, "answered 400"),
         (409, {}, Refused, "answered 409"),

@@ -13,6 +13,7 @@
 What the remote holds in the end is for `tasks.verify` to say, since a call that returned proves nothing.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +21,13 @@ from dataclasses import replace
 from huggingface_hub import CommitOperationAdd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 
 from tasks.commit.batch import Batch, landed
 from tasks.commit.other_files import Besides
 from tasks.hub.budget import Fence
 from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
+from tasks.hub.lacking import TooLargeForHub
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
@@ -52,6 +54,52 @@ def commit(
     besides: Besides,
     fence: Fence = lambda: None,
 ) -> Remote:
+    """Commit a batch as `commit_at_once` does. Where that is too much for the Hub, in several commits.
+
+    The first of them brings the texts and the removals. The record of each is true after it.
+
+    Raises:
+        TooLargeForHub: even a single shard is too much.
+    """
+    besides = besides if besides.planned else replace(besides, planned=before.record)
+    try:
+        return commit_at_once(hub, before, shards, operations, besides, fence)
+    except TooLargeForHub:
+        if len(shards) < 2:
+            raise
+        get_logger("bids_push.hub").warning(
+            "%s takes no commit of %d shards at once (413). It is made in halves; BIDS_PUSH_BATCH_SHARDS=%d in the "
+            "worker's environment has batches be as small from the start.",
+            hub.target.endpoint,
+            len(shards),
+            len(shards) // 2,
+        )
+    half = {shard.path for shard in shards[: len(shards) // 2]}
+    first, rest = (
+        (
+            [one for one in shards if (one.path in half) is now],
+            [one for one in operations if (one.path_in_repo in half) is now],
+        )
+        for now in (True, False)
+    )
+    between = commit(hub, before, *first, besides, fence)
+    after = commit(hub, between, *rest, besides.after_commit(), fence)
+    return replace(
+        after,
+        contested=between.contested or after.contested,
+        overtaken=between.overtaken | after.overtaken,
+        seconds=math.inf,  # so the next commit is smaller (`to_commit`)
+    )
+
+
+def commit_at_once(
+    hub: Hub,
+    before: Remote,
+    shards: Sequence[PublishedShard],
+    operations: Sequence[CommitOperationAdd],
+    besides: Besides,
+    fence: Fence = lambda: None,
+) -> Remote:
     """Commit a batch with the record, the card and the texts that are true after it.
 
     It is safe to call this again with the same arguments after any failure: a batch that landed is recognised, and not
@@ -71,10 +119,10 @@ def commit(
     Raises:
         ContestedTarget: somebody else committed before us, every time.
         StaleHead: the Hub refuses the head that it names, every time.
+        TooLargeForHub: the Hub does not take so much in one commit.
         Transient: the Hub could not answer, and the batch has not landed so far.
         NewerLayout: a newer bids-push has published there meanwhile.
     """
-    besides = besides if besides.planned else replace(besides, planned=before.record)
     contested = False
     for pause in BEHIND_PAUSES[:COMMIT_TRIES]:
         late = overtaken(besides, before.record, shards)

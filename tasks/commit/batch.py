@@ -105,8 +105,7 @@ class Batch:
         files = {**self.texts, **record.written, INDEX: record.record.dump_index()}
         files |= {} if card is None else {CARD: card.encode()}
         written = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in sorted(files.items())]
-        with hub.explained(f"sending {len(written)} texts to {hub.target}"):
-            hub.preupload(written)
+        hub.preupload(written, "texts")
         require_kept(hub, written, large=False)
         for operation in self.sent:
             operation._remote_oid = None  # of a head long ago: the client would leave out what was there then

@@ -1,1 +1,1 @@
-"""The client of a Hub: one target, its newest head, the repo's own rules, and patience with a busy Hub."""
+"""The client of a Hub: one target, what a Hub may lack, its newest head, the repo's own rules, and patience."""

@@ -4,6 +4,10 @@ Everything goes through huggingface_hub's public client, so the endpoint may be 
 the same protocol. Each call is made inside `explained`, which turns the client's exceptions into `PushError`s. There
 are two sorts: errors that pass by themselves (`Transient`: worth another try), and errors that a person has to mend.
 
+A Hub need not have every route (`tasks.hub.lacking`). What a run can do without, it goes on without, and says so once:
+who the token is of, whether it may write, the check of a card's YAML, the question for some files by name, Xet. What it
+cannot do without ends it with `RouteMissing`, which names the route.
+
 What is read is true for one commit only, so every method that reads takes the commit to read at. A head that is older
 than one seen before is not taken for the head (`Hub.head`).
 """
@@ -17,12 +21,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_url
 from huggingface_hub.errors import (
+    BadRequestError,
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -42,18 +47,31 @@ from huggingface_hub.utils._xet import abort_xet_session
 
 from tasks.disk.staging import Target
 from tasks.hub.budget import COMMITS, COMMITS_USED_UP, REQUESTS, Fence, warn
+from tasks.hub.lacking import (
+    NEEDED,
+    NO_ROUTE,
+    XET_OFF,
+    Answer,
+    RouteMissing,
+    TooLargeForHub,
+    answer_behind,
+    came_through_the_client,
+    in_a_line,
+    lfs_failed,
+    route_missing,
+    too_large,
+)
 from tasks.hub.newest_head import NewestHead
 from tasks.values.errors import BadInput, PushError
 from tasks.values.models import Gated, ListedFile, Listing
 
-#: How hf_xet names a status in the text of its errors, which are ConnectionErrors whatever the status was.
-XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((?P<status>\d{3})[^)]*\)")
 #: The number of tries by hf_xet itself, which says nothing while it waits (by default it goes on for six minutes).
 #: After these the task is tried again, where people see it. hf_xet reads this when its session begins.
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
 if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
     disable_progress_bars()  # groups that are sent at the same time would write their bars over each other
 
+CANNOT_CHECK = "cannot check the YAML of a card"
 MADE_WITH_IT = ".gitattributes"  # a Hub makes each repo with this file in it
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps the answer small
 STALE_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between looks at a head that is too old; the last one repeats
@@ -80,6 +98,10 @@ class RepoMissing(PushError):
 
 class Refused(PushError):
     """The Hub refused the request."""
+
+
+class NoSuchFile(Refused):
+    """The Hub says that it has no such file at that commit."""
 
 
 class StaleParent(PushError):
@@ -137,18 +159,26 @@ def as_push_error(error: Exception, endpoint: str, what: str) -> PushError | Non
         return BadInput(f"{what}: {error}")
     if isinstance(error, HfHubHTTPError):
         return _as_refusal(error, endpoint, what)
-    if isinstance(error, httpx2.TransportError | OSError | RuntimeError) and (found := XET_STATUS.search(str(error))):
-        return _explained(int(found["status"]), found[0], endpoint, what)
+    if cause := lfs_failed(error):
+        return as_push_error(cause.error, endpoint, f"{what}, {cause.path}")
+    answer = answer_behind(error)
+    if isinstance(error, httpx2.TransportError | OSError | RuntimeError) and answer and answer.by_xet:
+        return _explained(answer, answer.words, endpoint, what)
     if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
         return HubUnreachable(
-            f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {error}). Check the network and "
-            "HF_ENDPOINT; what is staged or restored stays, and the next run goes on from here."
+            f"{what}: the Hub at {endpoint} does not answer ({type(error).__name__}: {in_a_line(str(error))}). Check "
+            "the network and HF_ENDPOINT; what is staged or restored stays, and the next run goes on from here."
         )
+    if isinstance(error, ValueError | LookupError | TypeError | AttributeError) and came_through_the_client(error):
+        return _unreadable(error, answer, endpoint, what)
     return None
 
 
 def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
-    said = error.server_message or str(error).strip().splitlines()[0]
+    said = in_a_line(error.server_message or str(error).strip().splitlines()[0])
+    answer = Answer.of(error.response, said)
+    if answer.status in NO_ROUTE and answer.status != 404:  # whatever code comes with it
+        return route_missing(what, endpoint, answer)
     if isinstance(error, RevisionNotFoundError):
         return RepoMissing(f"{what}: the revision is not there ({said}).")
     if isinstance(error, GatedRepoError):
@@ -156,40 +186,69 @@ def _as_refusal(error: HfHubHTTPError, endpoint: str, what: str) -> PushError:
             f"{what}: people have to ask for access to this repo ({said}). Ask on its page on the Hub, with the "
             "account of the token in HF_TOKEN, and start again when it is granted."
         )
-    # The client takes a 401 without a code for a private repo, so the repo's own error comes before the status.
-    status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
-    explained = _explained(status, said, endpoint, what, missing=not isinstance(error, EntryNotFoundError))
-    if status == 429 and COMMITS_USED_UP.search(said):
+    if isinstance(error, EntryNotFoundError) and "/resolve/" in answer.url.path:
+        return NoSuchFile(f"{what}: {endpoint} answered {answer.status}: {said}")
+    if isinstance(error, RepositoryNotFoundError):
+        # The client takes a 401 without a code for a private repo, so the repo's own error comes before the status.
+        return _repo_missing(said, endpoint, what)
+    if answer.status == 429 and COMMITS_USED_UP.search(said):
         return CommitsUsedUp(f"{what}: {endpoint} allows no more commits for now ({said}).")
+    explained = _explained(answer, said, endpoint, what)
     if isinstance(explained, Transient):
         explained.retry_after = _retry_after(error.response)
     return explained
 
 
-def _explained(status: int, said: str, endpoint: str, what: str, missing: bool = True) -> PushError:
-    """Return the error for people that an HTTP status means.
+def _explained(answer: Answer, said: str, endpoint: str, what: str) -> PushError:
+    """Return the error for people that an answer means.
+
+    A 404 is taken for a repo that is missing. `Hub.explained` looks whether it is the route instead.
 
     Args:
-        status: the HTTP status.
+        answer: the answer.
         said: the Hub's own words.
         endpoint: the Hub's address.
         what: what was being done.
-        missing: whether a 404 is about the repo, and not about a file in it.
     """
+    status = answer.status
     if status == 401:
         return TokenRejected(f"{what}: {endpoint} does not accept the token ({said}). Make a new one, set HF_TOKEN.")
+    if status == 403 and answer.is_elsewhere(endpoint):
+        return Transient(
+            f"{what}: the store at {answer.host} does not take the address that {endpoint} has signed for it (403: "
+            f"{said}). It may have expired; the next try asks for another one. If it stays so, compare the two clocks."
+        )
     if status == 403:
         return NotAllowed(f"{what}: the token may not do that ({said}). It needs the write role for this namespace.")
-    if status == 404 and missing:
-        return RepoMissing(
-            f"{what}: {endpoint} has no such dataset repo, or it is private and the token is not of an account that "
-            f"may see it ({said}). Check the repo's name and HF_TOKEN."
-        )
+    if status == 404:
+        return _repo_missing(said, endpoint, what)
+    if status in NO_ROUTE:
+        return route_missing(what, endpoint, answer)
     if status == 412:
         return StaleParent(f"{what}: {said}")
+    if status == 413:
+        return too_large(what, endpoint, answer)
     if status in (408, 429) or status >= 500:
         return Transient(f"{what}: {endpoint} answered {status} ({said}). The next try goes on from here.")
     return Refused(f"{what}: {endpoint} answered {status}: {said}")
+
+
+def _repo_missing(said: str, endpoint: str, what: str) -> RepoMissing:
+    return RepoMissing(
+        f"{what}: {endpoint} has no such dataset repo, or it is private and the token is not of an account that may "
+        f"see it ({said}). Check the repo's name and HF_TOKEN."
+    )
+
+
+def _unreadable(error: Exception, answer: Answer | None, endpoint: str, what: str) -> PushError:
+    """Return the error for people if the client cannot make sense of an answer, which may be a refusal all the same."""
+    said = in_a_line(f"{type(error).__name__}: {error}")
+    if answer and answer.status >= 400:
+        return _explained(answer, said, endpoint, what)
+    return Refused(
+        f"{what}: {endpoint} answered something that huggingface_hub cannot read ({said}). It may be a page of a proxy "
+        "or of a login, or a Hub that speaks another version of the protocol. Check HF_ENDPOINT."
+    )
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
@@ -240,6 +299,8 @@ class Hub:
     token: str = field(repr=False)
     newest: NewestHead = field(default_factory=NewestHead, repr=False, compare=False)
     """The newest head seen so far."""
+    lacks: set[str] = field(default_factory=set, repr=False, compare=False)
+    """What this run has found that the Hub lacks, and goes on without."""
 
     @classmethod
     def connect(cls, repo_id: str, revision: str, token: str | None = None, to_read: bool = False) -> "Hub":
@@ -270,14 +331,15 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """huggingface_hub's client for this endpoint and token."""
-        return HfApi(endpoint=self.target.endpoint, token=self.token or False)  # False: no token, and not its own one
+        return _Api(self, endpoint=self.target.endpoint, token=self.token or False)  # False: none, and not its own one
 
     @contextmanager
-    def explained(self, what: str) -> Iterator[None]:
+    def explained(self, what: str, believed: bool = False) -> Iterator[None]:
         """Turn what the client raises in this block into a `PushError`.
 
         Args:
             what: what is being done; the message begins with it.
+            believed: whether a 404 is taken for a repo that is missing, without a look at other routes.
         """
         REQUESTS.watch(get_session())
         try:
@@ -288,7 +350,54 @@ class Hub:
             explained = as_push_error(error, self.target.endpoint, what)
             if explained is None:
                 raise
-            raise explained from error
+            raise (explained if believed else self._what_is_missing(explained, error, what)) from error
+
+    def _what_is_missing(self, explained: PushError, error: Exception, what: str) -> PushError:
+        """Return the error for people that a 404 means: that the repo, a file in it, or the route is missing."""
+        answer = answer_behind(error)
+        if answer is None or answer.status != 404 or not isinstance(explained, RepoMissing | NoSuchFile):
+            return explained
+        if cause := lfs_failed(error):
+            what = f"{what}, {cause.path}"
+        repo_id = self.target.repo_id
+        if answer.is_of_a_file(repo_id) and isinstance(explained, NoSuchFile):
+            return explained
+        if answer.is_about(repo_id) and not self._is_there(answer.revision(repo_id), what):
+            return explained
+        if answer.is_of_a_file(repo_id):
+            return NoSuchFile(f"{what}: {self.target.endpoint} answered 404")
+        return route_missing(what, self.target.endpoint, answer)
+
+    def _is_there(self, revision: str | None, what: str) -> bool:
+        """Return whether any route shows the repo, at a revision if there is one, after another route did not.
+
+        Raises:
+            Transient: the Hub cannot answer this.
+        """
+        repo_id = self.target.repo_id
+
+        def by_its_files() -> object:
+            return next(iter(self.api.list_repo_tree(repo_id, repo_type="dataset", revision=revision)), None)
+
+        def by_its_branches() -> bool:
+            found = self.api.list_repo_refs(repo_id, repo_type="dataset")
+            return revision is None or revision in (one.name for one in (*found.branches, *found.tags))
+
+        for look in (lambda: self.api.dataset_info(repo_id, revision=revision), by_its_files, by_its_branches):
+            try:
+                if look() is not False:
+                    return True
+            except Exception as error:
+                explained = as_push_error(error, self.target.endpoint, what)
+                if explained is None or isinstance(explained, Transient):
+                    raise explained or error from error
+        return False
+
+    def _does_without(self, lacks: str, how: str) -> None:
+        """Note that the Hub lacks something that a run can do without, and say so once."""
+        if lacks not in self.lacks:
+            self.lacks.add(lacks)
+            warn(f"{self.target.endpoint} {lacks}; {how}.")
 
     def url(self, path: str = "", at: str | None = None) -> str:
         """Return the address of the page for people of the repo, or of a file in it.
@@ -330,8 +439,11 @@ class Hub:
             RepoIsPublic, RepoIsNotGated: an existing repo is not as asked.
         """
         repo_id = self.target.repo_id
-        with self.explained(f"checking the token for {repo_id}"):
-            self.api.whoami()
+        try:
+            with self.explained(f"checking the token for {repo_id}"):
+                self.api.whoami()
+        except RouteMissing:
+            self._does_without("cannot say whose the token is", "the next answers show whether it is a good one")
         found = self._found()
         if found is None and not make:
             return False
@@ -344,10 +456,30 @@ class Hub:
         if problem := self._problem(found, private, gated):
             raise problem
         if gated != "no" and not found.gated:
-            with self.explained(f"having people ask for access to {repo_id}"):
-                self.api.update_repo_settings(repo_id, repo_type="dataset", gated=gated)
+            self._gate(gated)
         self._make_branch()
         return True
+
+    def _gate(self, gated: Literal["auto", "manual"]) -> None:
+        """Have people ask for access to a repo that holds nothing yet, and look whether they have to.
+
+        Raises:
+            RepoIsNotGated: the Hub does not do it.
+        """
+        said = "it took the setting, and the repo is as before"
+        try:
+            with self.explained(f"having people ask for access to {self.target.repo_id}"):
+                self.api.update_repo_settings(self.target.repo_id, repo_type="dataset", gated=gated)
+            if self._settings().gated == gated:
+                return
+        except (RouteMissing, Refused) as error:
+            said = str(error)
+        raise RepoIsNotGated(
+            f"{self.target.endpoint} does not have people ask for access to {self.url()}, and this run was to publish "
+            f"with gated={gated}: nothing was staged or sent, and the repo holds nothing ({said}) If everybody who may "
+            "see the repo may have the dataset, start again with gated=no; else publish to a Hub that has access "
+            "requests."
+        )
 
     def wrong_setup(self, private: bool, gated: Gated = "no") -> PushError | None:
         """Return an error if an existing repo is not set up as asked.
@@ -359,6 +491,12 @@ class Hub:
 
     def _problem(self, found: DatasetInfo, private: bool, gated: Gated) -> PushError | None:
         """Return an error if the settings of a repo show more to more people than was asked for, or None."""
+        if private and found.private is None:
+            return RepoIsPublic(
+                f"{self.target.endpoint} does not say whether {self.url()} is private, and this run was to publish to "
+                "a private repo: nothing was staged or sent. Look who may read it; if everybody who can may have the "
+                "dataset, start again with private=false."
+            )
         if private and not found.private:
             return RepoIsPublic(
                 f"{self.url()} is there already and public, and this run was to publish to a private repo: nothing was "
@@ -391,14 +529,17 @@ class Hub:
         return False
 
     def _found(self) -> DatasetInfo | None:
-        """Return the repo's settings, or None if there is no such repo for this token."""
+        """Return the repo's settings, or None if there is no such repo for this token.
+
+        A Hub that lacks the route is found out right after, when the repo is made, or its head is read.
+        """
         try:
-            return self._settings()
+            return self._settings(believed=True)
         except RepoMissing:
             return None
 
-    def _settings(self) -> DatasetInfo:
-        with self.explained(f"looking at {self.target.repo_id}"):
+    def _settings(self, believed: bool = False) -> DatasetInfo:
+        with self.explained(f"looking at {self.target.repo_id}", believed):
             return self._info(None, "private", "gated")
 
     def _info(self, revision: str | None, *fields: Any) -> DatasetInfo:
@@ -406,10 +547,12 @@ class Hub:
 
         All of the information would name every file, which takes long in a large repo.
         """
-        info = self.api.dataset_info(self.target.repo_id, revision=revision, expand=list(fields))
+        info = None
+        with suppress(BadRequestError):  # of a Hub that does not know what is asked
+            info = self.api.dataset_info(self.target.repo_id, revision=revision, expand=list(fields))
         if any(getattr(info, name, None) is None for name in fields):  # this Hub cannot give single fields
             info = self.api.dataset_info(self.target.repo_id, revision=revision)
-        return info
+        return cast(DatasetInfo, info)
 
     def _check_write(self) -> None:
         """Check that the token may write to the repo.
@@ -419,30 +562,24 @@ class Hub:
         try:
             with self.explained(f"checking that the token may write to {self.target.repo_id}"):
                 self.api.auth_check(self.target.repo_id, repo_type="dataset", write=True)
-        except (RepoMissing, Refused) as error:
-            answer = error.__cause__
-            if not isinstance(answer, HfHubHTTPError) or answer.response.status_code not in (404, 405):
-                raise
-            self._found_or_raise(error)
-            warn(f"{self.target.endpoint} cannot say whether the token may write; the first write will show it.")
-
-    def _found_or_raise(self, error: PushError) -> None:
-        """Raise the error unless the repo can be read. If it can, only the route is missing."""
-        if self._found() is None:
-            raise error
+        except RouteMissing:
+            self._does_without("cannot say whether the token may write", "the first write will show it")
 
     def _make_branch(self) -> None:
         repo_id, revision = self.target.repo_id, self.target.revision
         if revision == "main":
             return
-        with self.explained(f"opening the branch {revision} of {repo_id}"):
-            try:
+        try:
+            with self.explained(f"opening the branch {revision} of {repo_id}"):
                 self.api.create_branch(repo_id, repo_type="dataset", branch=revision)
-            except HfHubHTTPError as error:
-                if error.response.status_code != httpx2.codes.CONFLICT:
-                    raise
-            else:
-                self.newest.note(None)  # what was seen was of another branch of this name
+        except RouteMissing:
+            if not self.exists():
+                raise
+        except Refused as error:
+            if not isinstance(error.__cause__, HfHubHTTPError) or error.__cause__.response.status_code != 409:
+                raise
+        else:
+            self.newest.note(None)  # what was seen was of another branch of this name
 
     def exists(self) -> bool:
         """Return whether the repo and the revision exist."""
@@ -510,7 +647,7 @@ class Hub:
         try:
             if later in self._history(commit):
                 return False
-        except (RepoMissing, Refused):
+        except (RepoMissing, RouteMissing, Refused):
             return False  # a Hub that has no list of commits to tell by
         try:
             return commit in self._history(later)
@@ -533,11 +670,16 @@ class Hub:
     def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
         """Return those of these files that exist at `commit`."""
         found: dict[str, ListedFile] = {}
-        for start in range(0, len(paths), PATHS_A_REQUEST):
-            part = list(paths[start : start + PATHS_A_REQUEST])
-            with self.explained(f"asking {self.target} for {len(part)} files"):
-                entries = self.api.get_paths_info(self.target.repo_id, part, repo_type="dataset", revision=commit)
-            found |= {entry.path: _listed(entry) for entry in entries if isinstance(entry, RepoFile)}
+        try:
+            for start in range(0, len(paths), PATHS_A_REQUEST):
+                part = list(paths[start : start + PATHS_A_REQUEST])
+                with self.explained(f"asking {self.target} for {len(part)} files"):
+                    entries = self.api.get_paths_info(self.target.repo_id, part, repo_type="dataset", revision=commit)
+                found |= {entry.path: _listed(entry) for entry in entries if isinstance(entry, RepoFile)}
+        except RouteMissing:
+            self._does_without("cannot be asked for some files by name", "all of the repo's files are listed instead")
+            files = self.listing(commit).files
+            found = {path: files[path] for path in paths if path in files}
         return found
 
     def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
@@ -597,6 +739,11 @@ class Hub:
             if response.is_error:
                 response.read()  # the error's body, for its message
             hf_raise_for_status(response)
+            if (response.status_code, expected) == (httpx2.codes.OK, httpx2.codes.PARTIAL_CONTENT):
+                raise RouteMissing(
+                    f"{what}: {self.target.endpoint} sends whole files alone, and no parts of them as "
+                    f"asked for (Range), which this needs; {NEEDED}."
+                )
             if response.status_code != expected:
                 raise Refused(f"{what}: {self.target.endpoint} answered {response.status_code} and not {expected}.")
             yield from response.iter_raw()
@@ -610,19 +757,69 @@ class Hub:
         buffer = _Text(f"{path} in {self.target}")
         try:
             self.read_back(path, commit, buffer)
-        except Refused as error:
-            if isinstance(error.__cause__, EntryNotFoundError):
-                return None
-            raise
+        except NoSuchFile as error:
+            self._require_not_listed(path, commit, error)
+            return None
         return buffer.getvalue()
+
+    def _require_not_listed(self, path: str, commit: str, error: NoSuchFile) -> None:
+        """Check that a file which the Hub did not send is not in the repo.
+
+        A Hub that sends no files would look like one whose repo holds no record, and all would be published anew.
+
+        Raises:
+            RouteMissing: the repo holds the file.
+        """
+        answer = answer_behind(error)
+        if answer and self.listed([path], commit):
+            raise route_missing(f"reading {path}, which {self.target} holds", self.target.endpoint, answer) from error
 
     def sha256_of(self, path: str, commit: str) -> str | None:
         """Return the sha256 of a small file's bytes at `commit`, or None if there is no such file."""
         data = self.read(path, commit)
         return None if data is None else hashlib.sha256(data).hexdigest()
 
-    def preupload(self, operations: Iterable[CommitOperationAdd]) -> None:
-        """Send the content of these files. Content that the Hub has is not sent again, and nothing becomes visible."""
+    def preupload(self, operations: Sequence[CommitOperationAdd], what: str = "files") -> None:
+        """Send the content of these files. Content that the Hub has is not sent again, and nothing becomes visible.
+
+        A Hub without Xet is sent it by git-LFS, in this process from then on; one that refuses so much at once is sent
+        less at once.
+
+        Args:
+            operations: the files.
+            what: what they are, for an error's message.
+
+        Raises:
+            RouteMissing: the Hub takes content neither by Xet nor by git-LFS.
+            TooLargeForHub: the Hub refuses a file by itself.
+        """
+        parts = [operations]
+        try:
+            with self.explained(f"sending {len(operations)} {what} to {self.target}"):
+                self._preupload(operations)
+            return
+        except RouteMissing as error:
+            self._send_by_lfs(error)
+        except TooLargeForHub:
+            if len(operations) < 2:
+                raise
+            half = len(operations) // 2
+            parts = [operations[:half], operations[half:]]
+        for part in parts:
+            self.preupload(part, what)
+
+    def _send_by_lfs(self, error: RouteMissing) -> None:
+        """Send by git-LFS from now on, in all of this process, if the route that is missing is one of Xet."""
+        answer = answer_behind(error)
+        if answer is None or not answer.by_xet:
+            raise error
+        constants.HF_HUB_DISABLE_XET = True
+        self._does_without(
+            f"does not take content by Xet (it answered {answer.status} to {answer.route})",
+            f"it is sent by git-LFS. {XET_OFF}=1 in the worker's environment says so beforehand",
+        )
+
+    def _preupload(self, operations: Sequence[CommitOperationAdd]) -> None:
         self.api.preupload_lfs_files(
             self.target.repo_id,
             operations,
@@ -660,6 +857,30 @@ class Hub:
             COMMITS.made(self.target.endpoint)  # also if its answer was lost: it may be there
         self.newest.note(made)
         return made
+
+
+class _Api(HfApi):
+    """huggingface_hub's client, which goes on without what a commit does not need."""
+
+    def __init__(self, hub: Hub, **options: Any) -> None:
+        super().__init__(**options)
+        self._hub = hub
+
+    def _validate_yaml(self, content: str, *, repo_type: str | None = None, token: bool | str | None = None) -> None:
+        """Have the Hub check a card's YAML, if it can. The client asks before each commit with a card."""
+        if CANNOT_CHECK in self._hub.lacks:
+            return
+        what = f"having the card of {self._hub.target} checked"
+        with self._hub.explained(what):
+            question = {"content": content, "repoType": repo_type}
+            headers = self._build_hf_headers(token=token)
+            response = get_session().post(f"{self.endpoint}/api/validate-yaml", json=question, headers=headers)
+            if response.status_code in NO_ROUTE:
+                self._hub._does_without(CANNOT_CHECK, "the card is committed as it is")
+            elif response.status_code == httpx2.codes.BAD_REQUEST:
+                raise Refused(f"{what}: {self.endpoint} does not take it ({in_a_line(response.text)}).")
+            else:
+                hf_raise_for_status(response)
 
 
 class _Text(io.BytesIO):
