@@ -30,6 +30,7 @@ from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.ask_shards import ask_shards, corrected, to_ask
 from tasks.record.change import Change, change
 from tasks.record.drift import drift_around, replaced_texts
+from tasks.record.modes import changed_modes
 from tasks.record.published import Work, decide
 from tasks.record.remote import Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
@@ -324,6 +325,7 @@ def rehearsed(held: HeldTarget, order: Order, found: Found) -> Rehearsal:
         would_stop(held, order, found),
         outdated(found.texts, found.listing),
         found.changed.looks_other(),
+        changed_modes(found.dataset, found.remote.record),
     )
 
 

@@ -115,7 +115,9 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts: Collection[str]) -> None:
+def say_what_is_committed(
+    held: HeldTarget, before: Remote, after: Remote, texts: Collection[str], modes: Sequence[str]
+) -> None:
     """Keep for the run's state what the commit of a run has brought that has published no shard.
 
     Args:
@@ -123,11 +125,13 @@ def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts
         before: what the target held when the run began.
         after: what it holds now.
         texts: the texts and pictures that had to be committed.
+        modes: the files whose modes were other ones in the record.
     """
     if after.commit == before.commit:
         return
     parts = [sentences.some_of(sorted(texts), "file")] if texts else []
     parts += ["the card (README.md)"] if after.card != before.card else []
+    parts += [f"the modes of {sentences.some_of(modes, 'file')}"] if modes else []
     held.status.committed = f"Committed without a shard, as {after.commit[:12]}: {', '.join(parts) or 'the record'}."
 
 

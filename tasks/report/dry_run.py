@@ -44,6 +44,8 @@ class Rehearsal:
     """The texts and tables that the repo does not hold as they are now."""
     other: str = ""
     """A sentence that says that this looks like another dataset, if it does."""
+    modes: Sequence[str] = ()
+    """The published files whose modes are not as the record says."""
 
     def sentence(self) -> str:
         """Return what the state of the run says."""
@@ -97,6 +99,9 @@ def dry_run(hub: Hub, found: Rehearsal) -> str:
         cell(written_anew(found.record, work)),
         _changed(work, found.record, found.texts),
         f"Texts and tables: {some_of(sorted(found.texts), 'file')}." if found.texts else "",
+        f"Executable now, or no longer: {cell(some_of(found.modes, 'file'))}. The record alone is committed for this."
+        if found.modes
+        else "",
     ]
     parts = list(filter(None, parts))
     if work.drift:
