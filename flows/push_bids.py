@@ -215,7 +215,9 @@ def publish(
         say_what_is_committed(
             held, found.remote, after, besides.texts, changed_modes(found.dataset, found.remote.record)
         )
-    say_what_is_published(held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed)
+    say_what_is_published(
+        held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed, found.here
+    )
     evidence = evidence_of(held, found, wave, after, asked, failed, waiting=len(waiting))
     if approved and besides.remove:
         return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
@@ -316,6 +318,7 @@ def evidence_of(
         found.work.removals,
         asked,
         found.named,
+        found.here,
         source=found.folder,
         waiting=waiting,
         checked=found.checked,

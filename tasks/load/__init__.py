@@ -60,7 +60,7 @@ from tasks.load.tree import (
 )
 from tasks.values.format import number
 from tasks.values.kinds import Kind, counted, in_recording_folder, is_image, kind_of
-from tasks.values.left_out import NO_TEXT_THERE, What, by_kind, images_by_folder, in_order
+from tasks.values.left_out import NO_TEXT_THERE, UNREADABLE, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved
 
@@ -270,7 +270,7 @@ class _Loader:
             transform = name.suffix == "xfm" and name.extension in TRANSFORMS and is_transform(self.source / path)
             found = place_of_other(folder, name, kind, no_text, wanted, looked_through=transform)
             if path in set_aside:
-                self._leave(path, "it cannot be read", name.kind)
+                self._leave(path, UNREADABLE, name.kind)
             elif isinstance(found, str):
                 self._leave(path, found, name.kind)
             else:
