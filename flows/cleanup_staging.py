@@ -46,7 +46,8 @@ def cleanup_staging(
         on_hub = [
             receipt
             for receipt in receipts
-            if remote.record.shards.get(receipt.path) == receipt.line() and not disagreement(receipt, listing)
+            if receipt.line().same_but_modes(remote.record.shards.get(receipt.path))
+            and not disagreement(receipt, listing)
         ]
         leftovers = leftovers_besides(held, on_hub)
         if on_hub or leftovers.stale:

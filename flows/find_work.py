@@ -30,10 +30,12 @@ from tasks.record.accepted import read_accepted, write_accepted
 from tasks.record.ask_shards import ask_shards, corrected, to_ask
 from tasks.record.change import Change, change
 from tasks.record.drift import drift_around, replaced_texts
+from tasks.record.modes import changed_modes
 from tasks.record.published import Work, decide
 from tasks.record.remote import Remote, find_edited, read_target, read_target_again
 from tasks.record.removals import Removals
 from tasks.record.removed_before import read_removed, write_removed
+from tasks.record.still_here import Why, still_here
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.report.dry_run import Rehearsal
@@ -89,6 +91,8 @@ class Found:
     """What a person approved to be removed; None if nobody was asked."""
     named: Mapping[str, tuple[str, ...]]
     """Paths of the texts that still name a subject whose shards are withdrawn -> these subjects."""
+    here: Mapping[str, Why]
+    """The files that would leave the repo and are still in the dataset: path -> why the push leaves them out."""
 
     def known_contents(self) -> Callable[[Image], str | None]:
         """Return a function that gives the sha256 of an image.
@@ -137,13 +141,16 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     if not order.dry_run:
         accept(held, changed, order.accept_changes, remote, dataset)
     named = still_named(subjects_gone(work.removals.shards, shards), texts)
-    say_what_is_there(held, work, named, there=bool(remote.commit))
+    here = still_here(work.removals.files, dataset)
+    say_what_is_there(held, work, named, here, there=bool(remote.commit))
     say_what_is_written_anew(held, work, remote.record)
     say_what_is_not_stripped(held, work, checked)
     work = work if approved is None else work.only(approved)
     if work.missing and not new:
         checked = with_headers(held, order, checked, work.missing, folder)
-    return Found(folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named)
+    return Found(
+        folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named, here
+    )
 
 
 def read(held: HeldTarget, order: Order, make: bool) -> tuple[Remote, Listing]:
@@ -324,6 +331,8 @@ def rehearsed(held: HeldTarget, order: Order, found: Found) -> Rehearsal:
         would_stop(held, order, found),
         outdated(found.texts, found.listing),
         found.changed.looks_other(),
+        changed_modes(found.dataset, found.remote.record),
+        found.here,
     )
 
 

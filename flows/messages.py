@@ -17,6 +17,7 @@ from tasks.hub.client import Hub
 from tasks.record.published import Drift, Work, disagreement
 from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
+from tasks.record.still_here import Why, gone, in_words
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import artifacts, sentences
 from tasks.report.dry_run import Rehearsal, dry_run
@@ -34,13 +35,16 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
+def say_what_is_there(
+    held: HeldTarget, work: Work, named: Mapping[str, Sequence[str]], here: Mapping[str, Why], there: bool
+) -> None:
     """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
 
     Args:
         held: the target.
         work: what is left to do.
         named: paths of texts that stay published -> the withdrawn subjects that they still name.
+        here: files that would leave the repo and are still in the dataset -> why they are left out.
         there: whether the repo is on the Hub.
     """
     log = get_run_logger()
@@ -57,10 +61,13 @@ def say_what_is_there(held: HeldTarget, work: Work, named: Mapping[str, Sequence
         else "",
     )
     if work.removals:
-        log.warning("No longer in the dataset, and still on the Hub: %s.", work.removals.sentence())
+        where = gone(work.removals.files, here)
+        log.warning("%s, and still on the Hub: %s.", where.capitalize(), work.removals.sentence())
+    if here:
+        log.warning("%s", in_words(here))
     if named:
         log.warning("%s", sentences.still_named_in(named))
-    held.status.found(work, named, there)
+    held.status.found(work, named, here, there)
     if work.missing or work.drift:
         held.status.show("Running", read_gate(held.staging))
 
@@ -95,6 +102,7 @@ def say_what_is_published(
     listing: Listing,
     texts: Mapping[str, bytes],
     failed: Collection[str],
+    here: Mapping[str, Why],
 ) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
     lines = {**before.record.shards, **after.record.shards}  # verification names what somebody took out meanwhile
@@ -106,6 +114,7 @@ def say_what_is_published(
         held_back=len(work.held_back),
         removals=removals,
         named=still_named(subjects_gone(removals.shards, shards), texts),
+        here={path: why for path, why in here.items() if path in removals.files},
     )
 
 
@@ -115,7 +124,9 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts: Collection[str]) -> None:
+def say_what_is_committed(
+    held: HeldTarget, before: Remote, after: Remote, texts: Collection[str], modes: Sequence[str]
+) -> None:
     """Keep for the run's state what the commit of a run has brought that has published no shard.
 
     Args:
@@ -123,11 +134,13 @@ def say_what_is_committed(held: HeldTarget, before: Remote, after: Remote, texts
         before: what the target held when the run began.
         after: what it holds now.
         texts: the texts and pictures that had to be committed.
+        modes: the files whose modes were other ones in the record.
     """
     if after.commit == before.commit:
         return
     parts = [sentences.some_of(sorted(texts), "file")] if texts else []
     parts += ["the card (README.md)"] if after.card != before.card else []
+    parts += [f"the modes of {sentences.some_of(modes, 'file')}"] if modes else []
     held.status.committed = f"Committed without a shard, as {after.commit[:12]}: {', '.join(parts) or 'the record'}."
 
 

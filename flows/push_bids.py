@@ -48,6 +48,7 @@ from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictu
 from tasks.commit.other_files import Besides, as_recorded, outdated
 from tasks.disk.staging import Target
 from tasks.record.change import identity_of
+from tasks.record.modes import changed_modes, executable_files, other_modes
 from tasks.record.published import Work
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals
@@ -211,8 +212,12 @@ def publish(
     later = frozenset(spec.path for spec in waiting)
     after, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
     if not approved and failed.keys() >= {spec.path for spec in wave.missing}:
-        say_what_is_committed(held, found.remote, after, besides.texts)
-    say_what_is_published(held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed)
+        say_what_is_committed(
+            held, found.remote, after, besides.texts, changed_modes(found.dataset, found.remote.record)
+        )
+    say_what_is_published(
+        held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed, found.here
+    )
     evidence = evidence_of(held, found, wave, after, asked, failed, waiting=len(waiting))
     if approved and besides.remove:
         return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
@@ -251,7 +256,7 @@ def send(
 
     def plan_again() -> tuple[Work, Remote, Besides]:
         work, remote, listing = find_again(held, order, found, later)
-        return work, remote, besides.planned_again(remote, texts, listing)
+        return work, remote, besides.planned_again(remote, texts, listing, work.done)
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
@@ -264,16 +269,19 @@ def send(
 def besides_shards(order: Order, found: Found) -> Besides:
     """Return what the commits have to bring besides shards."""
     shown = about(found, pictures_on(found.remote.card, found.listing))
+    executable = executable_files(found.dataset, found.remote.record)
     return Besides(
         card_of=partial(card, found.dataset, order.repo_id, about=shown),
         texts=outdated(found.texts, found.listing),
-        recorded=as_recorded(found.texts),
+        recorded=as_recorded(found.texts, executable),
         dataset=identity_of(found.dataset),
         lost=found.work.lost,
         planned=found.remote.record,
         record=found.remote.to_mend,
         corrected=found.remote.corrected,
         same_card=same_card,
+        executable=executable,
+        modes=other_modes(found.work.done, found.remote.record, executable),
     )
 
 
@@ -310,6 +318,7 @@ def evidence_of(
         found.work.removals,
         asked,
         found.named,
+        found.here,
         source=found.folder,
         waiting=waiting,
         checked=found.checked,

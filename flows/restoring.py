@@ -19,6 +19,7 @@ from flows.run_graph import Steps, quoted
 from tasks.disk.paths import as_typed, resolved
 from tasks.hub.client import Hub
 from tasks.record.remote import Remote
+from tasks.report.sentences import some_of
 from tasks.restore import NotAllRestored, Outcome, groups, not_all, restore_group, restore_texts
 from tasks.restore.target_folder import Into
 from tasks.restore.wanted import Wanted, WantedShard
@@ -79,8 +80,8 @@ class Restoring:
         for outcome in self.outcomes:
             failures |= outcome.failures
         if not failures:
-            said = (self._sentence(), NOT_FILES, *(() if self.wanted.beside else (NO_FILES_BESIDE,)))
-            return Completed(name="Restored", message=" ".join(said))
+            said = (self._sentence(), self._not_executable(), NOT_FILES, "" if self.wanted.beside else NO_FILES_BESIDE)
+            return Completed(name="Restored", message=" ".join(filter(None, said)))
         rows = [{"file": path, "why": why} for path, why in sorted(failures.items())[:KEPT]]
         create_table_artifact(rows, key="not-restored", description=f"{number(len(failures), 'file')} not restored")
         raise NotAllRestored(
@@ -141,6 +142,16 @@ class Restoring:
         return (
             f"{total} of {self.where} were wanted in {self.into.folder}: {self._count(restored)} restored now, "
             f"{self._count(there)} there already."
+        )
+
+    def _not_executable(self) -> str:
+        """Return a sentence about files that were there already without their executable bit; empty if none was."""
+        paths = sorted(path for outcome in self.outcomes for path in outcome.not_executable)
+        if not paths:
+            return ""
+        return (
+            f"Published as executable, and not so in {self.into.folder}: {some_of(paths, 'file')}. Nothing that was "
+            "there was changed: chmod +x makes them so."
         )
 
     @staticmethod

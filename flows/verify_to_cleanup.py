@@ -116,7 +116,7 @@ def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove:
     where = _where(held.staging)
     if gone:
         get_run_logger().warning("%s", sentences.gone_already(gone, len(gate.shown)))
-        evidence = Evidence((), there, removals=gate.removals, asked=gate.removals, named=gate.named)
+        evidence = Evidence((), there, removals=gate.removals, asked=gate.removals, named=gate.named, here=gate.here)
         artifact = _show_evidence(held, evidence, report, leftovers_besides(held, there), where)
         gate = gate.model_copy(update={"artifact": artifact})
     return _decide(held, gate, report, there, where, remove)
@@ -156,6 +156,7 @@ def _open(
         waiting=evidence.waiting,
         removals=evidence.asked,
         named=evidence.named if evidence.asked else {},
+        here={path: why for path, why in evidence.here.items() if path in evidence.asked.files},
         drift=len(evidence.drift),
         artifact=artifact,
     )

@@ -31,7 +31,7 @@ MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a
 
 #: Labels that are valid file names everywhere, as BIDS has them (specification, "Filenames": labels are alphanumeric).
 _PLAIN = re.compile(r"[A-Za-z0-9]+")
-_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars", "fetched", "content")
+_NOT_IN_DIGEST = ("mtime_ns", "ctime_ns", "inode", "sidecars", "fetched", "content", "executable")
 _FIELDS = tuple(field.name for field in fields(Image) if field.name not in _NOT_IN_DIGEST)
 _values = attrgetter(*_FIELDS)
 _ORDER = {kind: number for number, kind in enumerate(KINDS)}

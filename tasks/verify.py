@@ -166,7 +166,7 @@ def _listed_wrongly(
         listed = listing.files.get(shard.path)
         cause, what = Cause.CHANGED, disagreement(shard, listing)
         if what is None:
-            if record.shards.get(shard.path) == shard:
+            if shard.same_but_modes(record.shards.get(shard.path)):
                 continue
             cause, what = Cause.RECORD, "the record has another line for it, or none"
         elif listed is None:

@@ -209,7 +209,7 @@ def test_after_somebody_elses_commit_what_they_have_is_not_sent_and_no_removal_i
 ) -> None:
     theirs = remote(record_of(line(B)), damaged=damaged)
     texts = {README: b"1", CHANGES: b"2"}
-    again = WHOLE_PLAN.planned_again(theirs, texts, listing({README: b"1", CHANGES: b"theirs"}))
+    again = WHOLE_PLAN.planned_again(theirs, texts, listing({README: b"1", CHANGES: b"theirs"}), ())
     assert again == replace(WHOLE_PLAN, texts={CHANGES: b"2"}, remove=None, planned=theirs.record, record=bool(damaged))
 
 

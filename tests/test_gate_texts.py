@@ -393,3 +393,12 @@ def test_an_end_is_printed_as_its_name_and_a_paragraph_a_line_no_wider_than_the_
         assert all(text.startswith("  ") for text in lines)
     monkeypatch.delenv("COLUMNS")
     assert readable(None) == "" and readable(Completed(name="Kept")) == "Kept"
+
+
+def test_a_gate_that_asks_about_files_of_the_dataset_says_so_where_it_asks_and_in_the_evidence() -> None:
+    here = dict.fromkeys(GOING.files, "include")
+    asks = gate(removals=GOING, here=here)
+    assert "left out of the push, from **[lab/some]" in form(asks)[0]
+    assert "no pattern of include names" in asked_about(asks) and "in every run" in asked_about(asks)
+    text = evidence(HUB, report(STAYS, GOES), found(here=here), Leftovers(), WHERE)
+    assert "## On the Hub, left out of the push" in text and "no pattern of include names" in text

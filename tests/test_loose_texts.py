@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.card import side_files
+from tasks.card import card, side_files
+from tasks.disk.staging import Target
+from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.load.texts import MAX_TEXT
 from tasks.plan import plan
 from tasks.preflight import check
-from tasks.values.models import Dataset
+from tasks.record.published import Work
+from tasks.report.dry_run import Rehearsal, dry_run
+from tasks.values.loose import Loose, loose
+from tasks.values.models import Dataset, PublicationRecord
 from tasks.values.preflight_rules import Checked, Statement
 from tests import bids_examples as bids
 from tests.bids_examples import IMAGE, Content, Link
@@ -205,3 +210,40 @@ def test_stimuli_that_events_name_and_that_are_left_out_are_counted(tmp_path: Pa
     (said,) = [note for note in load(root).notes if "stim_file" in note]
     assert "left out: 2 of 4 (stimuli/face.png, stimuli/house.png)" in said
     assert not any("stim_file" in note for note in load(root, include=["/stimuli/"]).notes)
+
+
+def test_how_many_texts_of_each_folder_are_published_and_how_many_files_stay_out_is_counted(tmp_path: Path) -> None:
+    named: dict[str, Content] = {
+        "code/tool.bin": b"\x7fELF\0",
+        "stimuli/face.png": b"\x89PNG",
+        "stimuli/b.wav": b"RIFF\0",
+    }
+    files: dict[str, Content] = {**TEXTS, **named, "sub-01/anat/sub-01_T1w.pdf": b"%PDF"}
+    dataset, _ = checked(tmp_path, files)
+    texts = {name: sum(f"{name}/" in path for path in TEXTS) for name in ("code", "stimuli")}
+    assert loose(dataset) == {"code": Loose(texts["code"], 1), "stimuli": Loose(texts["stimuli"], 2)}
+    dataset, _ = checked(tmp_path, {}, include=("stimuli/",))
+    assert loose(dataset) == {"code": Loose(texts["code"], 1)}
+
+
+def test_a_dataset_without_these_folders_has_nothing_to_count(tmp_path: Path) -> None:
+    assert loose(checked(tmp_path, {})[0]) == {}
+
+
+def test_card_and_dry_run_say_how_much_of_code_and_stimuli_is_published(tmp_path: Path) -> None:
+    files: dict[str, Content] = {
+        "code/a.py": b"1\n", "code/b.py": b"2\n", "code/tool.bin": b"\x7fELF\0", "stimuli/words.txt": b"house\n",
+        "stimuli/face.png": b"\x89PNG", "stimuli/b.wav": b"RIFF\0",
+    }  # fmt: skip
+    dataset, found = checked(tmp_path, files)
+    said = card(dataset, "lab/some", PublicationRecord(), None)
+    assert (
+        "**Code and stimuli** are under `bids/` as far as they are texts: 2 texts of `code` and 1 text of `stimuli`; "
+        "1 file of `code` and 2 files of `stimuli` not, as said under What was left out"
+    ) in said
+    assert "in stimuli/: it is no text, so nobody looks through it before publication" in said
+    hub = Hub(Target("http://hub.test", "lab/some"), "")
+    rehearsal = Rehearsal(dataset, plan(dataset, {}), Work((), (), (), ()), PublicationRecord(), found)
+    told = dry_run(hub, rehearsal)
+    assert "| code/ | 2 | 1 |" in told and "| stimuli/ | 1 | 2 |" in told
+    assert '`exclude=["/code/", "/stimuli/"]`' in told

@@ -365,6 +365,11 @@ def test_wherever_a_recording_is_cut_off_the_check_goes_on(
     [
         ("sub-01/ieeg/sub-01_task-rest_ieeg.mefd/a.timd/a.segd/a.tmet", "MEFD"),
         ("sub-01/meg/sub-01_task-rest_meg.con", "KIT"),
+        ("sub-01/meg/sub-01_task-rest_meg/sub-01_task-rest_meg.con", "KIT"),
+        ("sub-01/meg/sub-01_task-rest_meg/sub-01_task-rest_markers.mrk", "KIT"),
+        ("sub-01/meg/sub-01_task-rest_meg/config", "BTi/4D"),
+        ("sub-01/meg/sub-01_task-rest_run-01_meg/c,rfDC", "BTi/4D"),
+        ("sub-01/meg/sub-01_task-rest_meg/notes.txt", "BTi/4D"),
         ("sub-01/eeg/sub-01_task-rest_eeg.cnt", ".cnt"),
         ("sub-01/eeg/sub-01_task-rest_eeg.RavenscroftQ", "an unknown format"),
     ],

@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Barrier, Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,12 +22,13 @@ from prefect.client.schemas.objects import State
 from deployments.commands import bids_push
 from deployments.local_stack import REPO
 from flows.restore_bids import restore_bids
-from tasks.disk.staging import Staging, Target
+from tasks.disk.staging import DiskFull, Staging, Target
 from tasks.hub import remote_file
 from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.record.remote import RECORD, read_remote
 from tasks.restore import shard as shards_of
+from tasks.restore.pages import NotOfOurs
 from tasks.restore.target_folder import TEMPORARY
 from tests.counted_hub import CountedHub
 from tests.figures import artifacts
@@ -389,6 +391,47 @@ def test_a_shard_that_is_gone_from_the_repo_costs_its_own_files(
     assert files(into) == {path: data for path, data in published_of(bids).items() if path not in lost}
 
 
+@pytest.mark.parametrize(
+    ("error", "state_name", "said"),
+    [
+        (NotOfOurs("planted in the test"), "NotAllRestored", "planted in the test"),
+        (OSError(errno.EIO, "planted in the test"), "NotAllRestored", "refuses to read or write it: planted"),
+        (DiskFull("planted in the test"), "DiskFull", "planted in the test"),
+    ],
+)
+def test_of_two_shards_that_are_restored_at_once_one_fails_in_the_middle_and_the_other_is_whole(
+    hub: Hub, bids: Path, into: Path, error: Exception, state_name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = read_remote(hub).record.shards
+    fails, goes_on = sorted(lines)[:2]
+    together, failed, contents = Barrier(2, timeout=120), Event(), shards_of.RemoteShard.contents
+
+    def one_of_two(self: shards_of.RemoteShard, rows: Iterable[shards_of.Row]) -> Iterator[Any]:
+        found = contents(self, rows)
+        if self.shard.path in (fails, goes_on):
+            together.wait()
+            yield next(found)
+        if self.shard.path == fails:
+            failed.set()
+            raise error
+        if self.shard.path == goes_on:
+            assert failed.wait(120)  # it goes on after the other has failed
+        yield from found
+
+    monkeypatch.setattr(shards_of.RemoteShard, "contents", one_of_two)
+    state = restore(hub, into)
+    came, there = files(into), published_of(bids)
+    assert name_of(state) == state_name and said in (state.message or ""), state.message
+    assert {image.path for image in lines[goes_on].images} <= came.keys()
+    assert came.items() <= there.items()
+    if state_name == "NotAllRestored":
+        assert not_restored(state).keys() == there.keys() - came.keys() <= {one.path for one in lines[fails].images}
+        assert not_restored(state)
+
+    monkeypatch.setattr(shards_of.RemoteShard, "contents", contents)
+    assert name_of(restore(hub, into)) == "Restored" and files(into) == there
+
+
 @pytest.mark.usefixtures("streamed")
 def test_a_hub_that_stops_in_the_middle_is_asked_again_and_what_came_stays(
     hub: Hub, server: CountedHub, bids: Path, into: Path
@@ -447,7 +490,7 @@ def test_killed_at_any_instant_it_goes_on_and_leaves_nothing_half(
         parts = {path for path in there if TEMPORARY.fullmatch(Path(path).name)}
         assert {path: data for path, data in there.items() if path not in parts}.items() <= wanted.items()
     server.break_on()
-    (into / "sub-M2012").mkdir(exist_ok=True)
+    (into / "sub-M2012").mkdir(parents=True, exist_ok=True)  # each may have died before it made one
     (into / ".bids-push-0123456789abcdef.part").write_bytes(b"a leftover, whenever it was that the others died")
     state = restore(hub, into)
     assert name_of(state) == "Restored"

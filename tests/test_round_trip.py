@@ -68,7 +68,8 @@ def eeg(root: Path) -> Path:
 
 
 def meg(root: Path) -> Path:
-    """A CTF folder with empty files and a folder within, beside its tables, and motion."""
+    """A CTF folder with empty files and a folder within, beside its tables; folders of BTi and KIT; and motion."""
+    bare, kit = (f"sub-01/ses-1/meg/sub-01_ses-1_task-{task}_meg" for task in "yz")
     folder = "sub-01/ses-1/meg/sub-01_ses-1_task-x_meg.ds"
     return subject(root, {
         f"{folder}/sub-01_ses-1_task-x_meg.meg4": b"MEG41CP\0" + bytes(900), f"{folder}/BadChannels": b"",
@@ -76,6 +77,8 @@ def meg(root: Path) -> Path:
         folder.replace("_meg.ds", "_channels.tsv"): [["name"], ["MLC11"]],
         folder.replace("_meg.ds", "_meg.json"): {"DewarPosition": "upright"},
         "sub-01/ses-1/meg/sub-01_ses-1_headshape.pos": b"1 2 3\n",
+        f"{bare}/config": b"\0\1", f"{bare}/hs_file": b"\0", f"{bare}/c,rfDC": b"\0\2", f"{bare}/e,rfhp1.0Hz.COH": b"",
+        f"{bare}.json": {}, f"{kit}/sub-01_ses-1_task-z_meg.con": b"\0\3", f"{kit}/sub-01_task-z_markers.mrk": b"\0",
         "sub-01/ses-1/motion/sub-01_ses-1_task-x_tracksys-a_motion.tsv": "1\t2\n",
         "sub-01/ses-1/motion/sub-01_ses-1_task-x_tracksys-a_channels.tsv": [["name"], ["x"]],
         "sub-01/sub-01_sessions.tsv": [["session_id"], ["ses-1"]],

@@ -104,7 +104,7 @@ def test_a_shard_that_failed_verification_is_in_the_line_the_message_and_a_table
 
 
 def test_what_a_run_found_is_what_the_next_one_knows_and_a_damaged_memory_is_none(board: StatusBoard) -> None:
-    board.found(NOTHING, {TEXT: ["sub-01"]}, there=True)
+    board.found(NOTHING, {TEXT: ["sub-01"]}, {"README": "exclude"}, there=True)
     after = StatusBoard.of(board.hub, board.staging, board.run).known
     assert after == board.known and after.there and after.looked and after.looked.run == "push now"
     board.staging.status.write_text("{")
@@ -128,7 +128,7 @@ def test_after_a_run_has_sent_what_it_could_the_rest_is_to_be_embedded(
     board: StatusBoard, planned: int | None, on_hub: int, earlier: int, held: int, missing: int
 ) -> None:
     board.learn(planned=planned, to_send=5)
-    board.published(on_hub, [A] * earlier, [A] * earlier, held, removals(B), {})
+    board.published(on_hub, [A] * earlier, [A] * earlier, held, removals(B), {}, {})
     known = board.known
     assert (known.on_hub, known.to_send, known.to_embed, known.held_back) == (on_hub, 0, missing, held)
     assert known.there and known.removals == removals(B) and known.failed == known.earlier == (A,) * earlier
@@ -265,7 +265,7 @@ def test_it_says_how_far_the_round_is(board: StatusBoard, unread: int, said: str
 
 def test_it_says_of_when_the_counts_are_and_how_the_last_run_ended(board: StatusBoard) -> None:
     assert "The counts are" not in text_of(board) and "The last run that ended" not in text_of(board)
-    board.found(NOTHING, {}, there=False)
+    board.found(NOTHING, {}, {}, there=False)
     assert "The counts are those of this run, which compared dataset and Hub 20" in text_of(board)
     later = StatusBoard.of(board.hub, board.staging, ThisRun("later", "push later", 1, True))
     later.learn(ended={"run": "push now", "state": "PreflightStopped", "at": NOW, "why": "A name is in it."})

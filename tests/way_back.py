@@ -11,6 +11,7 @@ from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.load import load
 from tasks.plan import plan
+from tasks.record.modes import executable_files
 from tasks.record.remote import Remote, read_remote
 from tasks.restore import Outcome, restore_shard, restore_text
 from tasks.restore.target_folder import Into
@@ -29,8 +30,10 @@ def publish(hub: Hub, source: Path, staging: Staging, include: Sequence[str] = (
     texts = side_files(dataset)
     receipts = [stage(spec, source, staging) for spec in plan(dataset, WRITER_SETTINGS)]
     sent = [one.operation for one in transfer(hub, staging, receipts)]
-    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", texts, as_recorded(texts))
-    after = commit(hub, read_remote(hub), [one.line() for one in receipts], sent, besides)
+    remote = read_remote(hub)
+    executable = executable_files(dataset, remote.record)
+    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", texts, as_recorded(texts, executable))
+    after = commit(hub, remote, [one.line().with_modes(executable) for one in receipts], sent, besides)
     assert isinstance(after, Remote)
     return after.commit
 
@@ -44,7 +47,7 @@ def back(hub: Hub, folder: Path) -> Outcome:
     for shard in found.shards:
         restore_shard(hub, remote.commit, into, shard, outcome)
     for path, listed in found.texts.items():
-        restore_text(hub, remote.commit, into, path, listed, outcome)
+        restore_text(hub, remote.commit, into, path, listed, outcome, path in found.executable)
     outcome.failures |= found.refused
     return outcome
 

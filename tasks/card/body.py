@@ -16,6 +16,7 @@ from tasks.card.pictures import Pictures
 from tasks.values.format import number, size
 from tasks.values.kinds import kind_of
 from tasks.values.left_out import by_kind, by_reason
+from tasks.values.loose import loose
 from tasks.values.models import ENTITIES, Dataset
 from tasks.values.our_paths import LEFT_OUT
 from tasks.values.preflight_rules import RULES, Checked, Defacing, RuleName
@@ -340,7 +341,19 @@ def _provenance(dataset: Dataset) -> str:
     files = sorted(path for path in dataset.texts if "/" not in path)
     if files:
         lines.append(f"- **The dataset's own files** are under `bids/`: {', '.join(map(md.code, files))}")
+    lines += _code_and_stimuli(dataset)
     return "\n".join(lines)
+
+
+def _code_and_stimuli(dataset: Dataset) -> list[str]:
+    """Return a line that says how much of `code` and `stimuli` is here, if the dataset has these folders."""
+    found = loose(dataset)
+    here = [f"{number(of.texts, 'text')} of {md.code(name)}" for name, of in found.items() if of.texts]
+    out = [f"{number(of.left_out, 'file')} of {md.code(name)}" for name, of in found.items() if of.left_out]
+    if not here:
+        return []
+    rest = f"; {' and '.join(out)} not, as said under What was left out" if out else ""
+    return [f"- **Code and stimuli** are under `bids/` as far as they are texts: {' and '.join(here)}{rest}"]
 
 
 def _licence(stated: object) -> str:

@@ -201,7 +201,7 @@ def commit_batch(
     hub: Hub, before: Remote, batch: Sequence[Transferred], besides: Besides, fence: Fence, label: str
 ) -> Remote:
     """Do `commit` as a task. `label` names the batch in the UI."""
-    lines = [one.receipt.line() for one in batch]
+    lines = [one.receipt.line().with_modes(besides.executable) for one in batch]
     operations = [one.operation for one in batch]
     return retry_while_busy(
         lambda: commit(hub, before, lines, operations, besides, fence), get_run_logger().warning, fence

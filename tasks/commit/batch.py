@@ -27,7 +27,7 @@ class Batch:
     """The lines of the record that are removed, with or without a file."""
     besides: Besides
     corrected: tuple[PublishedShard, ...] = ()
-    """Lines for the record that were read from shards, of which nothing else is committed here."""
+    """Lines for the record of shards that stay as they are: those read from shards, and those with other modes."""
 
     @classmethod
     def of(
@@ -58,7 +58,7 @@ class Batch:
             forget=(*(one.path_in_repo for one in deleted), *(path for path in lost if path not in there)),
             corrected=tuple(
                 one.line
-                for one in besides.corrected
+                for one in (*besides.corrected, *besides.modes)
                 if one.line.path not in written and before.record.shards.get(one.line.path) in (one.before, one.line)
             ),
             besides=besides,

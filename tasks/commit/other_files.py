@@ -1,13 +1,22 @@
 """Besides: what commits have to bring besides their shards: texts, card, record, and approved removals."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import eq
 
+from tasks.record.modes import is_executable, other_modes
 from tasks.record.remote import Correction, Remote
 from tasks.report.evidence import RemovalPlan
-from tasks.values.models import DatasetIdentity, ListedFile, Listing, PublicationRecord, PublishedText
+from tasks.values.models import (
+    EXECUTABLE,
+    DatasetIdentity,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedText,
+    ShardSpec,
+)
 from tasks.values.our_paths import is_text
 
 CardOf = Callable[[PublicationRecord, str | None], str]
@@ -40,12 +49,16 @@ class Besides:
     """Lines for the record that were read from shards, in place of lines that somebody edited or took out."""
     with_card: bool = True
     """Whether the commit brings the card too. A repo without a card gets one with each commit."""
+    executable: frozenset[str] = frozenset()
+    """The paths of the dataset's files that are executable."""
+    modes: tuple[Correction, ...] = ()
+    """Lines for the record of shards that stay as they are, while modes of their files have changed."""
 
     def any(self, remote: Remote) -> bool:
         """Return whether there is anything to do for the target as it is now."""
         record = remote.record
         removal = bool(self.remove and self.remove.paths)
-        if self.texts or removal or self.lost or self.record or (self.dataset and not record.dataset):
+        if self.texts or removal or self.lost or self.record or self.modes or (self.dataset and not record.dataset):
             return True
         if any(record.texts.get(text.path) != text for text in self.recorded):
             return True
@@ -53,9 +66,11 @@ class Besides:
 
     def after_commit(self) -> "Besides":
         """Return what is left after a commit with all of it. What becomes of the card is said for each commit."""
-        return replace(self, texts={}, remove=None, lost={}, record=False, corrected=())
+        return replace(self, texts={}, remove=None, lost={}, record=False, corrected=(), modes=())
 
-    def planned_again(self, remote: Remote, texts: Mapping[str, bytes], listing: Listing) -> "Besides":
+    def planned_again(
+        self, remote: Remote, texts: Mapping[str, bytes], listing: Listing, done: Iterable[ShardSpec]
+    ) -> "Besides":
         """Return the same, planned again from what the target holds by now.
 
         A removal is for one head. It was committed on that head or refused, and is not planned again without a person.
@@ -64,6 +79,7 @@ class Besides:
             remote: what the target holds.
             texts: all of the dataset's own texts.
             listing: every file of the repo.
+            done: the shards that are published as they are to be.
         """
         texts = outdated(texts, listing)
         return replace(
@@ -73,6 +89,7 @@ class Besides:
             planned=remote.record,
             record=remote.to_mend,
             corrected=remote.corrected,
+            modes=other_modes(done, remote.record, self.executable),
         )
 
 
@@ -81,10 +98,20 @@ def outdated(texts: Mapping[str, bytes], listing: Listing) -> dict[str, bytes]:
     return {path: data for path, data in texts.items() if not holds(listing.files.get(path), data)}
 
 
-def as_recorded(texts: Mapping[str, bytes]) -> tuple[PublishedText, ...]:
-    """Return the texts as the record holds them. A text whose path is none of ours is in no record."""
+def as_recorded(texts: Mapping[str, bytes], executable: Collection[str] = ()) -> tuple[PublishedText, ...]:
+    """Return the texts as the record holds them. A text whose path is none of ours is in no record.
+
+    Args:
+        texts: path in the repo -> bytes.
+        executable: the paths of the dataset's files that are executable.
+    """
     return tuple(
-        PublishedText(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        PublishedText(
+            path=path,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            mode=EXECUTABLE if is_executable(path, executable) else "",
+        )
         for path, data in sorted(texts.items())
         if is_text(path)
     )

@@ -60,7 +60,7 @@ from tasks.load.tree import (
 )
 from tasks.values.format import number
 from tasks.values.kinds import Kind, counted, in_recording_folder, is_image, kind_of
-from tasks.values.left_out import NO_TEXT_THERE, What, by_kind, images_by_folder, in_order
+from tasks.values.left_out import NO_TEXT_THERE, UNREADABLE, What, by_kind, images_by_folder, in_order
 from tasks.values.models import Dataset, Image, undescribed
 from tasks.values.our_paths import is_reserved
 
@@ -172,6 +172,9 @@ class _Loader:
         self.sidecars = Sidecars(source, self.tree.ignored)
         self.texts: dict[str, bytes] = {}
         self.if_readable: set[str] = set()
+        self.executable: set[str] = set()
+        self.has_modes = not file_facts(f"{source}/{DESCRIPTION}", was_read=True).executable
+        """Whether modes say anything here. On a disk without modes (FAT, NTFS, CIFS), each file is executable."""
         self.images: list[Image] = []
         self._ignored = frozenset(self.tree.ignored)
         self._pending: list[tuple[Folder, str, Name, Place, Kind]] = []
@@ -204,11 +207,12 @@ class _Loader:
             files=tuple(sorted(self.files, key=lambda file: file.path)),
             texts=self.texts,
             if_readable=frozenset(self.if_readable),
+            executable=frozenset(self.executable) if self.has_modes else None,
             participants=tuple(self.tables.participants),
             sessions=tuple(self.tables.sessions),
             unpublished=in_order(self.left_out),
             notes=tuple(self._notes()),
-            told=(*self.choice.told(), *self._empty()),
+            told=(*self.choice.told(), *self._empty(), *self._without_modes()),
         )
 
     def _take(self, folder: Folder, name: str) -> None:
@@ -254,6 +258,8 @@ class _Loader:
         if isinstance(data, str):
             return data
         self.texts[path] = data
+        if file_facts(f"{self.source}/{path}", was_read=True).executable:
+            self.executable.add(path)
         return ""
 
     def _take_the_rest(self) -> None:
@@ -264,7 +270,7 @@ class _Loader:
             transform = name.suffix == "xfm" and name.extension in TRANSFORMS and is_transform(self.source / path)
             found = place_of_other(folder, name, kind, no_text, wanted, looked_through=transform)
             if path in set_aside:
-                self._leave(path, "it cannot be read", name.kind)
+                self._leave(path, UNREADABLE, name.kind)
             elif isinstance(found, str):
                 self._leave(path, found, name.kind)
             else:
@@ -320,7 +326,8 @@ class _Loader:
     def _facts(self, path: str, was_read: bool = False) -> dict[str, Any]:
         """Return what is known about a file without reading it, by fields of its row."""
         facts = file_facts(f"{self.source}/{path}", was_read)
-        return {field: getattr(facts, field) for field in FACTS}
+        known = {field: getattr(facts, field) for field in FACTS}
+        return known if self.has_modes else known | {"executable": None}
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
         """Return the row of an image or a recording, with what describes it."""
@@ -443,6 +450,16 @@ class _Loader:
         return [
             f"Empty, so that the shards they are in fail: {number(len(empty), 'file')} ({some_of(empty)}). Restore "
             "them, or name them in `exclude`."
+        ]
+
+    def _without_modes(self) -> list[str]:
+        """Return a sentence if the modes of the files say nothing, or none."""
+        if self.has_modes:
+            return []
+        return [
+            f"Which files are programs cannot be told here, and is left as it is published: by its mode even "
+            f"{DESCRIPTION} is one, as on a disk without modes (FAT, NTFS, CIFS). If the disk has modes, take its "
+            "executable bit away (chmod -x)."
         ]
 
     def _named_in_bidsignore(self) -> list[str]:

@@ -27,6 +27,10 @@ class FileFacts:
     fetched: bool
     ctime_ns: int = 0
     inode: int = 0
+    executable: bool | None = None
+    """Whether its owner may execute it, which is all that git keeps of a mode; None if it is not here. An object of
+    git-annex is read-only, and executable if the file was.
+    """
 
 
 #: The names of what is known.
@@ -62,7 +66,13 @@ def file_facts(path: str, was_read: bool = False) -> FileFacts:
         if size is not None:
             return FileFacts(size, found.st_mtime_ns, key, fetched=False)
     return FileFacts(
-        found.st_size, found.st_mtime_ns, key, fetched=True, ctime_ns=found.st_ctime_ns, inode=found.st_ino
+        found.st_size,
+        found.st_mtime_ns,
+        key,
+        fetched=True,
+        ctime_ns=found.st_ctime_ns,
+        inode=found.st_ino,
+        executable=bool(found.st_mode & stat.S_IXUSR),
     )
 
 

@@ -29,12 +29,11 @@ from tasks.load.annex import content_size
 from tasks.load.errors import UnreadableFolder
 from tasks.load.exclude_include import OUTSIDE, SOURCEDATA, Choice
 from tasks.values.kinds import IMAGE_EXTENSIONS, is_image, recording_folder
-from tasks.values.left_out import LeftOut, What, is_recording, what_is
+from tasks.values.left_out import EXCLUDED, LeftOut, What, is_recording, what_is
 
 RAW = "raw"
 DESCRIPTION = "dataset_description.json"
 IGNORE_FILE = ".bidsignore"
-EXCLUDED = "named by `exclude`"
 HIDDEN = "hidden files and folders, such as .git"
 HIDDEN_FOLDER = "a hidden folder, not looked into"
 LOOPS = "links to a folder above them"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from tasks.bids.annex import identifies_content
 from tasks.bids.names import subject_of
+from tasks.record.still_here import Why, in_words, still_here
 from tasks.values.errors import PushError
 from tasks.values.kinds import both, is_data, noun, recordings
 from tasks.values.models import Dataset, DatasetIdentity, Image, ImageContent, PublicationRecord, ShardSpec
@@ -58,6 +59,8 @@ class Change:
     """
     changed_subjects: tuple[str, ...] = ()
     """The other subjects of which published images are gone or have other bytes."""
+    here: Mapping[str, Why] = field(default_factory=dict)
+    """Those of `gone` that are in the dataset, and that the push leaves out: path -> why."""
     recordings: bool = False
     """Whether there are files of recordings among all of these, published or changed."""
 
@@ -125,6 +128,7 @@ class Change:
             *_named("wholly gone", self.gone_subjects, "subject"),
             *_named(f"with {called}s that are gone or have other bytes", self.changed_subjects, "subject"),
             *_named("gone", self.gone, called),
+            *([f"  {in_words(self.here)}"] if self.here else []),
             *_named("with other bytes", self.other, called),
             *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
             *_named("removed before", tuple(self.back), called),
@@ -209,6 +213,7 @@ def change(
         now=identity_of(dataset),
         back=dict(sorted((back or {}).items())),
         gone_subjects=tuple(sorted(with_gone & wholly_gone)),
+        here=still_here(missing, dataset),
         changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
         recordings=noun((*published, *(back or {}))) == "file",
     )

@@ -98,6 +98,11 @@ class Removals(Value):
         return tuple(path for of in self.rows.values() for path in of)
 
     @property
+    def files(self) -> frozenset[str]:
+        """The paths in the dataset of everything that would leave the repo; of a table that a push makes, its own."""
+        return self.images | {path.removeprefix("bids/") for path in self.texts}
+
+    @property
     def size(self) -> int:
         """The bytes of the shards and texts that would leave the repo whole."""
         return sum(self.published[path].size for path in (*self.shards, *self.texts))

@@ -11,6 +11,7 @@ from tasks.bids.pictures import side_by_side
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
+from tasks.record.still_here import Why, gone, in_words
 from tasks.report.evidence import (
     CleanupPlan,
     CleanupResult,
@@ -59,7 +60,7 @@ def evidence(
         )
     parts += _staged(evidence, leftovers, where)
     parts += _sent_back(report, evidence)
-    parts += removals_part(evidence.removals, evidence.asked, report, evidence.named)
+    parts += removals_part(evidence.removals, evidence.asked, report, evidence.named, evidence.here)
     if evidence.drift:
         parts += [
             "## Changed on the Hub by somebody else",
@@ -150,6 +151,7 @@ def removals_part(
     asked: Removals,
     report: VerificationReport | None = None,
     named: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    here: Mapping[str, Why] = MappingProxyType({}),
 ) -> list[str]:
     """Describe what is on the Hub and no longer in the dataset, how it was verified, and what it means to remove it.
 
@@ -158,6 +160,7 @@ def removals_part(
         asked: the part that the gate asks about.
         report: the verification.
         named: paths of texts that stay published -> the subjects that they still name.
+        here: files among them that are still in the dataset -> why the push leaves them out.
     """
     if not removals:
         return []
@@ -169,7 +172,8 @@ def removals_part(
         if asked
         else "They stay: a run of a deployment with `removed=ask` asks a person about them."
     )
-    parts = ["## On the Hub, no longer in the dataset", what]
+    parts = [f"## On the Hub, {gone(removals.files, here)}", what]
+    parts += [f"**{cell(in_words(here))}**"] if here else []
     parts += [f"**{cell(still_named_in(named))}**"] if named else []
     parts += _named(asked or removals, report)
     parts += _pictures([shown for shown in report.slices if shown.path in asked.images]) if report else []

@@ -1,14 +1,15 @@
 """What a dry run shows, as a Markdown artifact: what would be pushed, what changed, what is left out."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.bids.not_fetched import absent
 from tasks.hub.client import Hub
 from tasks.record.published import Work
 from tasks.record.removals import Removals
+from tasks.record.still_here import Why, gone
 from tasks.report.artifacts import found_part, removals_part
 from tasks.report.sentences import (
     BESIDE,
@@ -22,6 +23,7 @@ from tasks.values.errors import PushError
 from tasks.values.format import number, size
 from tasks.values.kinds import DATA, noun
 from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
+from tasks.values.loose import loose
 from tasks.values.models import Dataset, PublicationRecord, ShardSpec
 from tasks.values.our_paths import LEFT_OUT
 from tasks.values.preflight_rules import Checked
@@ -44,6 +46,10 @@ class Rehearsal:
     """The texts and tables that the repo does not hold as they are now."""
     other: str = ""
     """A sentence that says that this looks like another dataset, if it does."""
+    modes: Sequence[str] = ()
+    """The published files whose modes are not as the record says."""
+    here: Mapping[str, Why] = field(default_factory=dict)
+    """The files that would leave the repo and are still in the dataset: path -> why the push leaves them out."""
 
     def sentence(self) -> str:
         """Return what the state of the run says."""
@@ -91,17 +97,21 @@ def dry_run(hub: Hub, found: Rehearsal) -> str:
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
         *_not_here(dataset),
+        *_code_and_stimuli(dataset),
         "## What changed since the last time",
         *(cell(line.strip()) for one in found.stops for line in str(one).splitlines()),
         cell(found.looks_other),
         cell(written_anew(found.record, work)),
-        _changed(work, found.record, found.texts),
+        _changed(work, found.record, found.texts, found.here),
         f"Texts and tables: {some_of(sorted(found.texts), 'file')}." if found.texts else "",
+        f"Executable now, or no longer: {cell(some_of(found.modes, 'file'))}. The record alone is committed for this."
+        if found.modes
+        else "",
     ]
     parts = list(filter(None, parts))
     if work.drift:
         parts += ["## Changed on the Hub", table(["file", "what"], [[d.path, d.what] for d in work.drift])]
-    parts += removals_part(work.removals, Removals())
+    parts += removals_part(work.removals, Removals(), here=found.here)
     parts += _not_published(dataset.unpublished)
     if to_know := (*dataset.told, *dataset.notes):
         parts += ["## To know about the dataset", "\n".join(f"- {cell(sentence)}" for sentence in to_know)]
@@ -117,7 +127,23 @@ def _not_here(dataset: Dataset) -> list[str]:
     return ["## Not on this machine", f"{not_here} The shard of {one} that is not here fails; the others go on."]
 
 
-def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> str:
+def _code_and_stimuli(dataset: Dataset) -> list[str]:
+    """Describe what is published of `code` and `stimuli`, and how much of them stays out."""
+    found = loose(dataset)
+    if not found:
+        return []
+    rows = [[f"{name}/", f"{of.texts:,}", f"{of.left_out:,}"] for name, of in found.items()]
+    folders = ", ".join(f'"/{name}/"' for name in found)
+    return [
+        "## Code and stimuli",
+        "Texts in these folders are published as they are, for everybody who may read the repo. What is shown, "
+        "played or binary stays out, unless `include` names it: `Left out`, below, has the reasons. To publish nothing "
+        f"of them: `exclude=[{folders}]`.",
+        table(["folder", "texts that are published", "files that stay out"], rows, whole=True),
+    ]
+
+
+def _changed(work: Work, record: PublicationRecord, texts: Collection[str], here: Collection[str]) -> str:
     """Describe the shards that are new or differ from the record, with the files that came, went, or may differ."""
     if not record.shards:
         return "Nothing is published yet: all of it is new."
@@ -134,9 +160,10 @@ def _changed(work: Work, record: PublicationRecord, texts: Collection[str]) -> s
         return "No shard."
     if not rows and not work.removals:
         return "Nothing."
-    gone = f" No longer in the dataset: {cell(work.removals.sentence())}." if work.removals else ""
+    where = gone(work.removals.files, here).capitalize()
+    leaving = f" {where}: {cell(work.removals.sentence())}." if work.removals else ""
     new = sum(row[1] == "new" for row in rows)
-    head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{gone}"
+    head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{leaving}"
     one = noun(files)
     return "\n\n".join([head, table(["shard", "what", f"{one}s added", f"{one}s gone"], rows)] if rows else [head])
 

@@ -15,6 +15,7 @@ from tasks.disk.failed_shards import FailedShard, Failure, explained
 from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.record.published import Drift
 from tasks.record.removals import PublishedFile, Removals
+from tasks.record.still_here import Why
 from tasks.values.errors import PushError
 from tasks.values.models import (
     Identity,
@@ -125,6 +126,8 @@ class Evidence:
     """The part of `removals` that this run's gate asks about: what nobody has decided to keep, or nothing."""
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Paths of texts that stay published -> the subjects of `removals` that they still name."""
+    here: Mapping[str, Why] = field(default_factory=dict)
+    """The files of `removals` that are still in the dataset, and that the push leaves out: path -> why."""
     source: Path | None = None
     """The dataset's folder, if this run has read it."""
     waiting: int = 0
@@ -234,6 +237,8 @@ class Gate(Value):
     """What it asks about among the things that are on the Hub and no longer in the dataset."""
     named: Mapping[str, tuple[str, ...]] = {}
     """Paths of texts that stay published -> the subjects of `removals` that they still name."""
+    here: Mapping[str, Why] = {}
+    """The files of `removals` that are still in the dataset, and that the push leaves out: path -> why."""
     drift: int = 0
     """The number of files that somebody else has changed on the Hub."""
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from tasks.bids.pictures import side_by_side
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
+from tasks.record.still_here import gone, in_words
 from tasks.report.evidence import (
     Gate,
     Shown,
@@ -38,7 +39,7 @@ def gate_text(
     two = bool(gate.removals and (receipts or gate.stale))
     questions = [_delete(hub, report, receipts, gate, where)] if receipts else []
     questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
-    questions += [_remove(hub, report, gate.removals)] if gate.removals else []
+    questions += [_remove(hub, report, gate)] if gate.removals else []
     if two:
         questions = [_both(hub, report, receipts, gate, where)]
     changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
@@ -85,13 +86,15 @@ def _remove_stale(hub: Hub, stale: Sequence[StagedFile], where: Where) -> str:
     )
 
 
-def _remove(hub: Hub, report: VerificationReport, removals: Removals) -> str:
+def _remove(hub: Hub, report: VerificationReport, gate: Gate) -> str:
     """Return the question about removals. What they are stands beside the form's field."""
+    removals = gate.removals
     checked = _checked(hub, report, {*removals.shards, *removals.rows})
     verified_at = f" Verified {checked}." if checked else ""
+    where = gone(removals.files, gate.here)
     return (
-        f"Remove **{_counted(removals)}**, no longer in the dataset, from **[{hub.target}]({hub.url()})**? They leave "
-        f"its head; its history keeps them.{verified_at}"
+        f"Remove **{_counted(removals)}**, {where}, from **[{hub.target}]({hub.url()})**? They leave its head; its "
+        f"history keeps them.{verified_at}"
     )
 
 
@@ -108,8 +111,9 @@ def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gat
     removals = {*gate.removals.shards, *gate.removals.rows}
     read = f", {_read_back(report, removals):,} read back" if removals else ""
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
+    left = gone(gate.removals.files, gate.here)
     return (
-        f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, no longer in the dataset: "
+        f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, {left}: "
         f"{_counted(gate.removals)}{read}, of **[{hub.target}]({hub.url()})** at {commit}."
     )
 
@@ -117,7 +121,8 @@ def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gat
 def asked_about(gate: Gate) -> str:
     """Return what a gate asks to be removed, in one line with the texts that still name the subjects."""
     names = first([path.removeprefix("bids/") for path in gate.named])
-    return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}"
+    here = f" ({in_words(gate.here)})" if gate.here else ""
+    return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}{here}"
 
 
 def _counted(removals: Removals) -> str:

@@ -37,6 +37,7 @@ from tasks.record.change import TooMuchChanged
 from tasks.record.kept_removals import Keeping, read_keepings, read_kept
 from tasks.record.published import Drift, Work
 from tasks.record.removals import Removals
+from tasks.record.still_here import Why, gone, in_words
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
 from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, still_named_in, table
@@ -118,6 +119,8 @@ class TargetStatus(Value):
     """What is on the Hub and no longer in the dataset."""
     named: Mapping[str, tuple[str, ...]] = {}
     """Paths of texts that stay published -> the subjects of `removals` that they still name."""
+    here: Mapping[str, Why] = {}
+    """The files of `removals` that are still in the dataset, and that the push leaves out: path -> why."""
     failed: tuple[str, ...] = ()
     """Paths of shards that could not be staged."""
     earlier: tuple[str, ...] = ()
@@ -188,12 +191,13 @@ class StatusBoard:
     def _look(self, drift: tuple[tuple[str, str], ...] = (), more: int = 0) -> Looked:
         return Looked(run=self.run.name, id=self.run.id, at=datetime.now(UTC), drift=drift, more=more)
 
-    def found(self, work: Work, named: Mapping[str, Sequence[str]], there: bool) -> None:
+    def found(self, work: Work, named: Mapping[str, Sequence[str]], here: Mapping[str, Why], there: bool) -> None:
         """Keep what a comparison of the target with its dataset has found.
 
         Args:
             work: what is left to do.
             named: paths of texts that stay published -> the withdrawn subjects that they still name.
+            here: files that would leave the repo and are still in the dataset -> why they are left out.
             there: whether the repo is on the Hub.
         """
         self.learn(
@@ -204,6 +208,7 @@ class StatusBoard:
             held_back=len(work.held_back),
             removals=work.removals,
             named=named,
+            here=here,
             failed=(),
             earlier=(),
             there=there,
@@ -218,6 +223,7 @@ class StatusBoard:
         held_back: int,
         removals: Removals,
         named: Mapping[str, Sequence[str]],
+        here: Mapping[str, Why],
     ) -> None:
         """Keep what the Hub holds after this run has sent what it could.
 
@@ -228,6 +234,7 @@ class StatusBoard:
             held_back: the number of shards that are held back.
             removals: what is on the Hub and no longer in the dataset.
             named: paths of texts that stay published -> the subjects of `removals` that they still name.
+            here: the files of `removals` that are still in the dataset -> why they are left out.
         """
         missing = max((self.known.planned or on_hub) - on_hub - held_back - len(earlier), 0)
         self.learn(
@@ -239,6 +246,7 @@ class StatusBoard:
             held_back=held_back,
             removals=removals,
             named=named,
+            here=here,
             there=True,
         )
 
@@ -373,9 +381,10 @@ class StatusBoard:
             decide = f"{gate.flow_run_name} waits at its gate for a decision about {them}."
         else:
             decide = f"{they} stay unless a person decides otherwise: run push-bids/manual with removed=ask."
-        said = f"Withdrawn: no longer in the dataset, and still on the Hub: {removals.sentence()}."
+        left_out = self.known.here
+        said = f"Withdrawn: {gone(removals.files, left_out)}, and still on the Hub: {removals.sentence()}."
         named = still_named_in(self.known.named)
-        return " ".join(filter(None, (said, *kept, ASK_AGAIN if kept else "", decide, named)))
+        return " ".join(filter(None, (said, in_words(left_out), *kept, ASK_AGAIN if kept else "", decide, named)))
 
     def kept(self) -> list[tuple[Keeping, Removals]]:
         """Return the decisions that keep withdrawn files on the Hub, each with what it keeps there now."""

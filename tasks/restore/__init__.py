@@ -1,4 +1,4 @@
-"""Restore: brings the files of a published dataset back from the Hub, with their paths and bytes.
+"""Restore: brings the files of a published dataset back from the Hub, with their paths, bytes and modes.
 
 How it works: the record says which files each shard has (`wanted`). What is there already with the right bytes is kept,
 and a shard of which all is there is not fetched. Of any other shard the end is fetched, which says where each file is
@@ -53,6 +53,14 @@ class Outcome:
     """Path -> bytes of the files that were there already, with the right bytes."""
     failures: dict[str, str] = field(default_factory=dict)
     """Path -> why a file is not restored."""
+    not_executable: list[str] = field(default_factory=list)
+    """Paths of files that were there already, are executable as published, and are not here."""
+
+    def found(self, into: Into, path: str, size: int, executable: bool) -> None:
+        """Note that a file was there already, with the right bytes."""
+        self.there[path] = size
+        if executable and not into.is_executable(path):
+            self.not_executable.append(path)
 
     def knows(self, path: str) -> bool:
         """Return whether it is known what became of a file."""
@@ -185,7 +193,7 @@ def restore_shard(hub: Hub, commit: str, into: Into, shard: WantedShard, outcome
             continue
         with outcome.naming(file.path):
             if into.has(file.path, file.size, has_sha256(file.sha256)):
-                outcome.there[file.path] = file.size
+                outcome.found(into, file.path, file.size, bool(file.mode))
             else:
                 missing[file.path] = file
     if missing:
@@ -198,7 +206,7 @@ def _fetch(remote: RemoteShard, into: Into, missing: dict[str, ImageContent], ou
         rows = [_row(remote, file, outcome) for file in missing.values()]
         with outcome.arrivals(into) as arrivals:
             for row, chunks in remote.contents(row for row in rows if row):
-                arrivals.put(row.path, row.size, row.sha256, chunks)
+                arrivals.put(row.path, row.size, row.sha256, chunks, bool(missing[row.path].mode))
         into.flush(missing)
 
 
@@ -220,23 +228,26 @@ def restore_texts(hub: Hub, commit: str, into: Into, wanted: Wanted, outcome: Ou
     def restored(path: str) -> None:
         if not outcome.knows(path):
             with outcome.naming(path):
-                retry_while_busy(partial(restore_text, hub, commit, into, path, wanted.texts[path], outcome), say)
+                arguments = wanted.texts[path], outcome, path in wanted.executable
+                retry_while_busy(partial(restore_text, hub, commit, into, path, *arguments), say)
 
     _at_once(restored, wanted.texts)
     into.flush(wanted.texts)
     return outcome
 
 
-def restore_text(hub: Hub, commit: str, into: Into, path: str, listed: ListedFile, outcome: Outcome) -> None:
+def restore_text(
+    hub: Hub, commit: str, into: Into, path: str, listed: ListedFile, outcome: Outcome, executable: bool
+) -> None:
     """Restore a text that is not there yet. Arguments and errors are those of `restore_group`."""
     if into.has(path, listed.size, lambda stream: listed.holds(stream.read())):
-        outcome.there[path] = listed.size
+        outcome.found(into, path, listed.size, executable)
         return
     data = hub.read(listed.path, commit)
     if data is None or not listed.holds(data):
         raise NotRestored("the Hub sends other bytes than it lists")
     with outcome.arrivals(into) as arrivals:
-        arrivals.put(path, len(data), hashlib.sha256(data).hexdigest(), [data])
+        arrivals.put(path, len(data), hashlib.sha256(data).hexdigest(), [data], executable)
 
 
 class NotAllRestored(PushError):

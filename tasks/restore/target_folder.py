@@ -162,7 +162,14 @@ class Into:
                 ) from error
             raise
 
-    def write(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> "Unnamed":
+    def is_executable(self, path: str) -> bool:
+        """Return whether a file that is there is executable for its owner."""
+        with self._place(path) as (parent, name):
+            return bool(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & stat.S_IXUSR)
+
+    def write(
+        self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview], executable: bool = False
+    ) -> "Unnamed":
         """Write a file under a temporary name, and return it. Whoever has it must close it.
 
         Args:
@@ -170,6 +177,7 @@ class Into:
             size: its bytes.
             sha256: of its bytes.
             chunks: its bytes as they come.
+            executable: whether those may execute it who may read it, by this user's umask.
 
         Raises:
             NotRestored: other bytes came.
@@ -178,7 +186,7 @@ class Into:
         """
         with self.writing(), ExitStack() as made:
             parent, name = made.enter_context(self._place(path, make=True))
-            temporary, stream = made.enter_context(_temporary(parent))
+            temporary, stream = made.enter_context(_temporary(parent, executable))
             digest, came = hashlib.sha256(), 0
             for chunk in chunks:
                 digest.update(chunk)
@@ -285,7 +293,9 @@ class Arrivals:
         self._waiting: list[Unnamed] = []
         self._pool = ThreadPoolExecutor(FLUSHES)
 
-    def put(self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview]) -> None:
+    def put(
+        self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview], executable: bool = False
+    ) -> None:
         """Write a file. It has its name in the end, and perhaps sooner.
 
         Arguments and errors are those of `Into.write`, but for those that `naming` swallows. One more error:
@@ -294,7 +304,7 @@ class Arrivals:
             NotRestored: something has the path of one of the files by now.
         """
         with self._naming(path):
-            self._waiting.append(self._into.write(path, size, sha256, chunks))
+            self._waiting.append(self._into.write(path, size, sha256, chunks, executable))
         if len(self._waiting) == TOGETHER or sum(file.size for file in self._waiting) >= TOGETHER_BYTES:
             self._give_names()
 
@@ -330,10 +340,11 @@ def has_sha256(sha256: str) -> Callable[[BufferedReader], bool]:
 
 
 @contextmanager
-def _temporary(parent: int) -> Iterator[tuple[str, BinaryIO]]:
+def _temporary(parent: int, executable: bool) -> Iterator[tuple[str, BinaryIO]]:
     """Make a temporary file in an open folder. Yield its name, and the stream to write to. Its name goes in the end."""
     name = f".bids-push-{secrets.token_hex(8)}.part"
-    with os.fdopen(os.open(name, _NEW, 0o666, dir_fd=parent), "wb") as stream:
+    mode = 0o777 if executable else 0o666  # less the umask, as git makes files
+    with os.fdopen(os.open(name, _NEW, mode, dir_fd=parent), "wb") as stream:
         try:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -53,6 +53,8 @@ class Wanted:
     """What cannot be restored, and why."""
     beside: bool = True
     """Whether the repo has sidecars, tables or others as rows. One that a version before 0.8 has published has none."""
+    executable: frozenset[str] = frozenset()
+    """The texts that are executable. Of a row, its file says it."""
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield the path and the bytes of each file."""
@@ -219,7 +221,8 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
     shards = [plan.shard(record.shards[path], listing, chosen) for path in sorted(record.shards)]
     found = {name: file for name, path in texts.items() if (file := plan.text(name, listing.files.get(path)))}
     files = plan.without_folders([shard for shard in shards if shard.files], found)
-    return replace(files, beside=not all(map(is_data, rows)))
+    executable = frozenset(name for name, path in texts.items() if path in record.texts and record.texts[path].mode)
+    return replace(files, beside=not all(map(is_data, rows)), executable=executable)
 
 
 def _is_of_the_dataset(path: str) -> bool:

@@ -30,6 +30,9 @@ _CIFTI = re.compile(r"\.[dps][a-z]*\.nii$")
 #: Folders that hold one recording of which the files are parts: CTF MEG, OME-Zarr, MEF3, EGI (BIDS specification,
 #: "Magnetoencephalography", "Microscopy", "Intracranial Electroencephalography").
 _RECORDING_FOLDER = re.compile(r".*_([A-Za-z0-9]+)(\.(?:ds|ome\.zarr|zarr|mefd|mff))")
+#: The same of BTi/4D and KIT, which have no ending (appendix "MEG file formats"): a whole name of BIDS, since a folder
+#: of a derivative may end in `_meg` too.
+_BARE_MEG_FOLDER = re.compile(r"sub-[A-Za-z0-9+]+(?:_[a-z]+-[A-Za-z0-9+]+)+_meg")
 
 
 def is_image(path: str) -> bool:
@@ -41,7 +44,9 @@ def is_image(path: str) -> bool:
 def recording_folder(name: str) -> str | None:
     """Return the kind of a folder that is one recording (`*_meg.ds`), judged by its name, or None if it is none."""
     found = _RECORDING_FOLDER.fullmatch(name)
-    return f"*_{found[1]}{found[2]}" if found else None
+    if found:
+        return f"*_{found[1]}{found[2]}"
+    return "*_meg/" if _BARE_MEG_FOLDER.fullmatch(name) else None
 
 
 def recording_of(path: str) -> str:

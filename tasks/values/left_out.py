@@ -20,13 +20,15 @@ ORDER: tuple[What, ...] = ("image", "recording", "other")
 HEAD = ("path", "size", "reason")
 MISSING = "n/a"
 
+EXCLUDED = "named by `exclude`"
+UNREADABLE = "it cannot be read"
 NO_SUFFIX = "in a recording's format, and its name does not say so (_eeg, _meg, ... before the extension)"
 BY_INCLUDE = "`include` publishes it all the same"
 CONTRADICTS = f"its name and its folder contradict each other; {BY_INCLUDE}"
 NO_NAME = f"its name or place is none of BIDS; {BY_INCLUDE}"
 NOT_LOOKED_THROUGH = f"in a format that is not looked through before publication; {BY_INCLUDE}"
 NO_TEXT_THERE = f"it is no text, so nobody looks through it before publication; {BY_INCLUDE}"
-NOT_READABLE_THERE = "it cannot be read, so nobody looks through it before publication"
+NOT_READABLE_THERE = f"{UNREADABLE}, so nobody looks through it before publication"
 
 #: The suffixes of recordings (BIDS specification: EEG, MEG, iEEG, EMG, NIRS, motion, physiological recordings,
 #: microscopy). A JSON file with such a suffix describes one.

@@ -12,9 +12,9 @@ import codecs
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
@@ -54,6 +54,14 @@ Removed = Annotated[
     Literal["keep", "ask", "ask again"], BeforeValidator(lambda value: "ask" if value == "delete" else value)
 ]
 Gated = Literal["no", "auto", "manual"]
+EXECUTABLE: Literal["755"] = "755"
+#: A file's mode, as far as it is kept: what git keeps of one. Another value, of a newer version or by somebody's hand,
+#: says nothing, and makes no line of the record unreadable.
+Mode = Annotated[
+    Literal["", "755"],
+    BeforeValidator(lambda value: value if value == EXECUTABLE else ""),
+    Field(exclude_if=lambda value: not value),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,8 @@ class Image:
     """
     fetched: bool = True
     """Whether the content was on this machine when the dataset was loaded. It is in no digest."""
+    executable: bool | None = False
+    """Whether its owner may execute the file; None if nobody can know. It is in no digest: the record has it."""
     kind: Kind = "image"
     content: bytes | None = None
     """The bytes that are published instead of the file's, since fields were stripped from it. None: the file's own."""
@@ -140,6 +150,8 @@ class Dataset:
     """The texts of `code` and `stimuli` that nobody has named: one that cannot be read as what its name says is left
     out, and stops nothing.
     """
+    executable: frozenset[str] | None = frozenset()
+    """The texts that their owner may execute; None if nobody can know, of the rows neither."""
     participants: tuple[Mapping[str, str | None], ...] = ()
     sessions: tuple[Mapping[str, str | None], ...] = ()
     unpublished: tuple[LeftOut, ...] = ()
@@ -212,6 +224,10 @@ class ImageContent(Value):
     sha256: Sha256
     nifti: Literal[1, 2] = 1
     """The version of the NIfTI format. A record names it only if it is 2."""
+    mode: Mode = ""
+    """Its mode in the dataset, if it is executable. A record has it, and a receipt has not: it may change while the
+    bytes stay.
+    """
 
 
 class PublishedShard(Value):
@@ -223,6 +239,19 @@ class PublishedShard(Value):
     size: Count
     rows: Count
     images: Annotated[tuple[ImageContent, ...], FailFast()]
+
+    def with_modes(self, executable: Collection[str]) -> Self:
+        """Return the same line with these files executable, as far as it has them, and no others."""
+        if all((image.path in executable) == bool(image.mode) for image in self.images):
+            return self
+        images = (
+            image.model_copy(update={"mode": EXECUTABLE if image.path in executable else ""}) for image in self.images
+        )
+        return self.model_copy(update={"images": tuple(images)})
+
+    def same_but_modes(self, other: "PublishedShard | None") -> bool:
+        """Return whether another line says the same, whatever the modes of the files are."""
+        return other is not None and (self == other or self.with_modes(()) == other.with_modes(()))
 
 
 class Identity(Value):
@@ -272,6 +301,8 @@ class PublishedText(Value):
     """The path in the repo, for example `bids/README` or `tables/participants.parquet`."""
     size: Count
     sha256: Sha256
+    mode: Mode = ""
+    """Its mode in the dataset, if it is executable."""
 
 
 class DatasetIdentity(Value):

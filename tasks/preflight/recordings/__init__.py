@@ -2,8 +2,8 @@
 
 How it works:
 
-1. A file's format is known by its path: the folder that it is a part of (`.ds`, `.mff`, `.zarr`, `.mefd`), or its
-   suffix and ending.
+1. A file's format is known by its path: the folder that it is a part of (`.ds`, `.mff`, `.zarr`, `.mefd`, `_meg`), or
+   its suffix and ending.
 2. Its reader yields what the header says, and reads no further than the format demands (`eeg`, `meg`, `arrays`,
    `micr`, `texts`). Samples beside a header of their own have none.
 3. `said.tells` judges each, and what tells who somebody is is a `recording-header`.
@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from tasks.bids.annex import stand_in
 from tasks.preflight.recordings import arrays, eeg, meg, micr, texts
 from tasks.preflight.recordings.said import Said, tells
-from tasks.values.kinds import in_recording_folder
+from tasks.values.kinds import in_recording_folder, recording_folder
 from tasks.values.models import Image
 from tasks.values.preflight_rules import Findings, RuleName
 
@@ -88,7 +88,7 @@ _READERS: dict[str, tuple[str, Reader | None]] = {
     ".vmrk": ("BrainVision", eeg.brainvision), ".set": ("EEGLAB", arrays.eeglab), ".fif": ("FIF", meg.fif),
     ".fif.gz": ("FIF", meg.fif), ".snirf": ("SNIRF", arrays.nirs), ".nwb": ("NWB", arrays.nwb),
     ".tif": ("TIFF", micr.tiff), ".tiff": ("TIFF", micr.tiff), ".btf": ("TIFF", micr.tiff), ".png": ("PNG", micr.png),
-    ".con": ("KIT", None), ".sqd": ("KIT", None), ".kdf": ("KRISS", None),
+    ".con": ("KIT", None), ".sqd": ("KIT", None), ".mrk": ("KIT", None), ".kdf": ("KRISS", None),
 }  # fmt: skip
 #: Samples, and the endings of the headers that one of which stands beside them.
 _BESIDE = {".eeg": (".vhdr",), ".dat": (".vhdr",), ".fdt": (".set",)}
@@ -103,6 +103,8 @@ def format_of(path: str, root: Path) -> tuple[str, Reader | None]:
     """
     name = PurePosixPath(path).name
     for folder in reversed(PurePosixPath(path).parts[:-1]):
+        if recording_folder(folder) == "*_meg/":
+            return _READERS.get(PurePosixPath(name).suffix.lower(), ("BTi/4D", None))
         if found := _in_folder(folder.lower(), name):
             return found
     stem, _, extensions = name.partition(".")
