@@ -13,13 +13,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Running, Suspended
 
-from deployments.local_stack import Stack
 from flows.removal import asked_already, settled, to_ask
 from flows.target import HeldTarget, on_target
 from flows.verification import expected_on_hub
 from flows.verify_to_cleanup import Approved, never_asked
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
+from tasks.hub.client import Hub
 from tasks.record.accepted import Accepted, write_accepted
 from tasks.record.kept_removals import Keeping, keep, open_again, read_kept
 from tasks.record.removals import Removals, as_file
@@ -62,11 +62,9 @@ def test_every_other_line_has_to_be_there_if_it_was_when_it_was_read_and_is_no_b
 
 
 @pytest.fixture
-def while_held(
-    prefect_server: Stack, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., None]:
+def while_held(prefect: None, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Does something with a target as a flow does, which holds it meanwhile."""
-    monkeypatch.setenv("HF_TOKEN", prefect_server.token)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
 
     def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
         def body(held: HeldTarget) -> State:
@@ -75,7 +73,7 @@ def while_held(
 
         @flow(name="decides", validate_parameters=False)
         def decides(removed: str = "keep") -> State:
-            return on_target(body, repo_id, "main", "", str(tmp_path / "root"))
+            return on_target(body, hub.target.repo_id, "main", "", str(tmp_path / "root"))
 
         assert decides(**parameters, return_state=True).is_completed()
 
