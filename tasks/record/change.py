@@ -58,6 +58,8 @@ class Change:
     """
     changed_subjects: tuple[str, ...] = ()
     """The other subjects of which published images are gone or have other bytes."""
+    decided: int = 0
+    """The number of other published images that are gone, and about which a person has decided or is being asked."""
     recordings: bool = False
     """Whether there are files of recordings among all of these, published or changed."""
 
@@ -126,6 +128,7 @@ class Change:
             *_named(f"with {called}s that are gone or have other bytes", self.changed_subjects, "subject"),
             *_named("gone", self.gone, called),
             *_named("with other bytes", self.other, called),
+            *([self._not_counted(called)] if self.decided else []),
             *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
             *_named("removed before", tuple(self.back), called),
         ]
@@ -140,6 +143,14 @@ class Change:
         )
         lines.append(f"{check} If all of this is meant, run the push once more with accept_changes={self.count}.")
         return "\n".join(lines)
+
+    def _not_counted(self, called: str) -> str:
+        """Return what a person who counts finds besides the number of this message."""
+        are = f"{called} is" if self.decided == 1 else f"{called}s are"
+        return (
+            f"  {self.decided:,} more published {are} gone and not counted here: a person has decided about that, or "
+            "is being asked at a gate."
+        )
 
     def _came_back(self) -> str:
         """Return how many files came back, and since when they must not be there."""
@@ -209,6 +220,7 @@ def change(
         now=identity_of(dataset),
         back=dict(sorted((back or {}).items())),
         gone_subjects=tuple(sorted(with_gone & wholly_gone)),
+        decided=len(set(gone).intersection(settled)),
         changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
         recordings=noun((*published, *(back or {}))) == "file",
     )
