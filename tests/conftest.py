@@ -44,4 +44,4 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("dist", "no") == "no":
         config.pluginmanager.import_plugin("tests.fixtures")
     if LASTS:
-        import_module("tests.prefect_within")  # once, and not anew in each run that was forked from here
+        import_module("tests.prefect_within").warmed()  # once, and not in each of the runs that are forked from here

@@ -15,14 +15,18 @@ import pytest
 from filelock import FileLock
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
+from prefect import flow
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
+from prefect.states import Completed
 
 from deployments import local_stack
 from deployments.demo_data import make_dataset
 from deployments.local_stack import POOL, Stack
 from deployments.runs import runs_of
+from flows.target import HeldTarget, on_target
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.load import load
@@ -152,6 +156,25 @@ def with_token(hub_server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 def target(prefect_server: Stack, with_token: None, repo_id: str) -> Hub:
     """A target for them, whose repo does not exist yet."""
     return Hub(Target(prefect_server.endpoint, repo_id), prefect_server.token)
+
+
+@pytest.fixture
+def while_held(prefect: None, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Does something with a target as a flow does, which holds it meanwhile."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+
+    def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
+        def body(held: HeldTarget) -> State:
+            what(held)
+            return Completed()
+
+        @flow(name="decides", validate_parameters=False)
+        def decides(removed: str = "keep") -> State:
+            return on_target(body, hub.target.repo_id, "main", "", str(tmp_path / "root"))
+
+        assert decides(**parameters, return_state=True).is_completed()
+
+    return do
 
 
 @pytest.fixture

@@ -66,14 +66,14 @@ GUARDS = {
     "approve": Guards(["tests/test_approve.py"], servers=True),
     "lease": Guards(["tests/test_lease.py", "tests/test_busy_server.py"]),
     "verify": Guards(["tests/test_verify_listing.py", "tests/test_verify.py"], servers=True),
-    "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"], servers=True),
-    "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"], servers=True),
+    "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"]),
+    "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"]),
     "other_files": Guards(["tests/test_commit.py"]),
     "failed_shards": Guards(["tests/test_failed_shards.py"]),
     "sample_rounds": Guards(["tests/test_sample_rounds.py"], f"not ({' or '.join(LONG_ROUNDS)})"),
     "accepted": Guards(["tests/test_accepted.py"]),
     "newest_head": Guards(["tests/test_newest_head.py"]),
-    "removal": Guards(["tests/test_decided.py"]),
+    "removal": Guards(["tests/test_decided.py", "tests/test_removing.py"]),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
 COPIED = ("deployments", "docs", "soak", "benchmarks", "requirements")

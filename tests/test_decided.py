@@ -5,21 +5,19 @@ The nights and gates in which these rules meet are in test_verified_nights.py, t
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Running, Suspended
+from prefect.states import Running, Suspended
 
 from flows.removal import asked_already, settled, to_ask
-from flows.target import HeldTarget, on_target
+from flows.target import HeldTarget
 from flows.verification import expected_on_hub
 from flows.verify_to_cleanup import Approved, never_asked
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
-from tasks.hub.client import Hub
 from tasks.record.accepted import Accepted, write_accepted
 from tasks.record.kept_removals import Keeping, keep, open_again, read_kept
 from tasks.record.removals import Removals, as_file
@@ -59,25 +57,6 @@ def test_every_other_line_has_to_be_there_if_it_was_when_it_was_read_and_is_no_b
 
 
 # Who has decided what.
-
-
-@pytest.fixture
-def while_held(prefect: None, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Does something with a target as a flow does, which holds it meanwhile."""
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-
-    def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
-        def body(held: HeldTarget) -> State:
-            what(held)
-            return Completed()
-
-        @flow(name="decides", validate_parameters=False)
-        def decides(removed: str = "keep") -> State:
-            return on_target(body, hub.target.repo_id, "main", "", str(tmp_path / "root"))
-
-        assert decides(**parameters, return_state=True).is_completed()
-
-    return do
 
 
 def removal(*images: str, of: PublishedShard = ONE) -> Removals:
