@@ -201,10 +201,9 @@ def test_a_run_with_nothing_left_to_remove_ends_with_what_stays_and_why_and_its_
         alone = nothing_removed(held, approved_at(held, Removals(texts=(README,))), plan)
         assert (alone.type.value, alone.name, alone.message) == ("COMPLETED", "Kept", said)
         assert is_closed(held)
-        for staged in (
-            Completed(name="CleanedUp", message="3 MB freed."),
-            Failed(name="CleanupRefused", message="One."),
-        ):
+        freed: State[Any] = Completed(name="CleanedUp", message="3 MB freed.")
+        refused: State[Any] = Failed(name="CleanupRefused", message="1 file not removed.")
+        for staged in (freed, refused):
             both = nothing_removed(held, approved_at(held, Removals(texts=(README,)), staged=staged), plan)
             assert (both.type, both.name, both.message) == (staged.type, staged.name, f"{staged.message} {said}")
 
