@@ -23,14 +23,14 @@ from tasks.hub.newest_head import NewestHead
 from tasks.hub.patience import Fence
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
 from tasks.record.ask_shards import NO_DIGEST
-from tasks.record.remote import CARD, INDEX, RECORD, Correction, Remote, read_remote
+from tasks.record.remote import CARD, INDEX, RECORD, Correction, NewerLayout, Remote, read_remote
 from tasks.record.removals import as_file
 from tasks.remove import RemovalRefused
 from tasks.report.evidence import RemovalPlan
 from tasks.runs.lease import TargetLost
 from tasks.transfer import transfer
 from tasks.values.errors import PushError
-from tasks.values.models import DatasetIdentity, Receipt
+from tasks.values.models import LAYOUT_VERSION, DatasetIdentity, Receipt
 from tests.hub_within import Breakable
 
 Staged = Callable[[int], list[Receipt]]
@@ -145,8 +145,10 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     planned = replace(besides(), planned=before.record)
     publish(hub, staging, [theirs], besides())
     after = publish(hub, staging, [first], planned, before)  # goes on top of theirs, and knows of their line from now
+    commits = len(history(hub))
     after = publish(hub, staging, [second], planned, after)
-    assert after.overtaken == {second.path}
+    assert after.overtaken == {second.path} and after.contested
+    assert len(history(hub)) == commits  # nothing of it is left to commit
     assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
@@ -168,6 +170,7 @@ def test_a_text_that_somebody_else_has_published_since_stays_as_they_have_it(
     assert (hub.read("bids/README", after.commit), hub.read("bids/CHANGES", after.commit)) == (b"theirs", b"1.0")
     assert after.record.texts["bids/README"] == as_recorded({"bids/README": b"theirs"})[0]
     assert read_remote(hub).record == after.record
+    assert hub.read(CARD, after.commit) == (after.card or "").encode()
 
 
 def removal(target: Remote, shard: str) -> RemovalPlan:
@@ -209,9 +212,22 @@ def test_somebody_who_commits_before_each_try_is_told(
     def other() -> None:
         by_hand(hub, CommitOperationAdd("notes.md", b"%d" % next(numbers)))
 
-    with pytest.raises(ContestedTarget, match="8 times"):
+    with pytest.raises(ContestedTarget) as raised:
         publish(hub, staging, staged(1), besides(), None, other)
+    assert str(raised.value) == (
+        f"somebody else committed to {hub.target} 8 times while this batch was being committed. The shards are sent "
+        "and staged; start the run again when the other writer is done."
+    )
     assert len(history(hub)) == 1 + stage.COMMIT_TRIES
+
+
+def test_a_newer_bids_push_that_publishes_meanwhile_is_not_undone(hub: Hub, staging: Staging, staged: Staged) -> None:
+    before = publish(hub, staging, staged(1), besides())
+    newer = before.record.model_copy(update={"layout": LAYOUT_VERSION + 1})
+    theirs = by_hand(hub, CommitOperationAdd(INDEX, newer.dump_index()))
+    with pytest.raises(NewerLayout, match=f"^{hub.target} was published by a newer bids-push"):
+        publish(hub, staging, staged(2), besides(), before)
+    assert hub.head() == theirs
 
 
 # What landed.
@@ -275,8 +291,9 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     looks = Meddled(hub.target, hub.token)
     looks.__dict__["meddle"] = lambda: by_hand(hub, *parts[what]) if parts[what] else None
     try:
-        commit(looks, before, [new.line()], sent, asked)
+        after = commit(looks, before, [new.line()], sent, asked)
         answered = True
+        assert after.contested and not after.overtaken and after == replace(read_remote(hub), contested=True)
     except Transient:  # what has not landed is tried again
         answered = False
     assert breakable.broken == 1 and answered is (what == "all")
@@ -410,8 +427,14 @@ def test_a_hub_that_refuses_the_head_which_it_names_is_behind_and_waited_for(
     assert breakable.broken == 2
     assert set(read_remote(hub).record.shards) == {receipts[0].path} and new != hub.head()
     breakable.break_on({"fault": "status", "path": "/commit/", "status": 412, "times": -1})
-    with pytest.raises(StaleHead, match="refuses to commit on top of"):
-        commit(hub, read_remote(hub), [], [], besides(README=b"1"))
+    before = read_remote(hub)
+    with pytest.raises(StaleHead) as raised:
+        commit(hub, before, [], [], besides(README=b"1"))
+    assert str(raised.value) == (
+        f"the Hub refuses to commit on top of {before.commit[:12]}, which it names as the head of {hub.target}: one of "
+        "its machines is behind. Start again when the Hub is well; the shards are sent and staged."
+    )
+    assert breakable.broken == stage.COMMIT_TRIES
 
 
 # What a repo does not take.

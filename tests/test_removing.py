@@ -119,6 +119,9 @@ def test_what_was_approved_and_is_still_missing_leaves_with_its_pictures_and_the
         now = asked.excluding([CHANGES])  # it is in the dataset again
         work = Work((), (), (spec(TWO, t1w("2")),), (), removals=now)  # of the third there was no room
         drawn = Pictures({"func_bold": Picture(FUNC, bold("2"), "e" * 8)})
+        held.hub.commit(
+            [CommitOperationAdd(README, b"theirs!")], "By hand", remote.commit
+        )  # the plan is for its commit
         plan = planned_removal(held, approved_at(held, asked), work, remote, listing, drawn)
         assert plan.commit == remote.commit
         assert plan.shards == {ONE: asked.published[ONE]} and plan.texts == {README: asked.published[README]}
@@ -266,6 +269,23 @@ def receipt(held: HeldTarget, path: str) -> Receipt:
     file.with_suffix(RECEIPT_SUFFIX).write_text(one.model_dump_json())
     assert held.staging.receipts() == [one]
     return one
+
+
+def test_the_publication_is_recorded_as_made_from_the_dataset_after_the_last_step(
+    while_held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("flows.removal.record_publication", lambda *of: recorded.append(of))
+
+    def look(held: HeldTarget) -> None:
+        plan, head = gone(held)
+        evidence = Evidence((), (), source=Path("/the/source"))
+        removed_state(held, approved_at(held, Removals()), plan, evidence, "listing", [])
+        ((hub, report, source, after),) = recorded
+        assert (hub, report.commit, source) == (held.hub, head, Path("/the/source"))
+        assert after and after == held.steps.last
+
+    while_held(look)
 
 
 def test_a_removal_with_nothing_beside_it_says_what_was_removed_and_that_the_history_has_it(while_held: Held) -> None:
