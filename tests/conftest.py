@@ -1,13 +1,15 @@
 """Where the tests' local Hub and Prefect server are, and the environment of all that asks them.
 
 The endpoint is fixed before huggingface_hub is imported, because the client reads HF_ENDPOINT once. The fixtures, and
-the large libraries that they need, come after it, from `tests/fixtures.py`. Where the environment has TEST_STACK, Hub
-and server run already, for many runs one after the other (`tests.mutants`), and stay.
+the large libraries that they need, come after it, from `tests/fixtures.py`. Where the environment has TEST_STACK, the
+folder is there already, for many runs one after the other (`tests.mutants`), and stays; so do Hub and server where it
+names them.
 """
 
 import json
 import os
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from tests.lanes import pytest_collection_modifyitems, pytest_ignore_collect, se
 from tests.ports import own_port
 
 STANDS = json.loads(os.environ.get("TEST_STACK", "{}"))  # of a stack that runs: folder, hub_port, prefect_port, token
-HOME = Path(STANDS.pop("folder", "") or tempfile.mkdtemp(prefix="bids-push-tests-"))
+LASTS = STANDS.pop("folder", "")  # where many runs share it
+HOME = Path(LASTS or tempfile.mkdtemp(prefix="bids-push-tests-"))
 STACK = Stack(
     HOME,
     **(STANDS or {"hub_port": own_port(), "prefect_port": own_port()}),
@@ -40,3 +43,5 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take up the fixtures, in each process that runs tests: not in the one that hands them out to others."""
     if config.getoption("dist", "no") == "no":
         config.pluginmanager.import_plugin("tests.fixtures")
+    if LASTS:
+        import_module("tests.prefect_within").warmed()  # once, and not in each of the runs that are forked from here

@@ -15,14 +15,18 @@ import pytest
 from filelock import FileLock
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
+from prefect import flow
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
+from prefect.states import Completed
 
 from deployments import local_stack
 from deployments.demo_data import make_dataset
 from deployments.local_stack import POOL, Stack
 from deployments.runs import runs_of
+from flows.target import HeldTarget, on_target
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 from tasks.load import load
@@ -31,9 +35,9 @@ from tasks.stage import stage
 from tasks.values.models import Receipt, ShardSpec
 from tasks.write import WRITER_SETTINGS
 from tests import bids_examples
-from tests.conftest import HOME, SESSIONS, STACK, STANDS
+from tests.conftest import HOME, LASTS, SESSIONS, STACK, STANDS
 from tests.counted_hub import CountedHub
-from tests.hub_within import hub_within
+from tests.hub_within import Breakable, HubWithin, hub_within
 from tests.lanes import is_fast
 from tests.planted import plant
 from tests.postgres import QUICK, postgres
@@ -64,7 +68,7 @@ def _stack_ends(_database: None) -> Iterator[None]:
     yield
     for worker in (APILogWorker, EventsWorker):  # what they still hold has nowhere to go once the server has ended
         worker.drain_all(timeout=10)
-    if not STANDS:
+    if not LASTS:
         STACK.stop()
         shutil.rmtree(HOME, ignore_errors=True)
 
@@ -84,6 +88,19 @@ def prefect_server(hub_server: Stack) -> Stack:
     if not (STANDS or "prefect" in STACK.processes):
         STACK.start_prefect()
     return STACK
+
+
+@pytest.fixture(scope="module")
+def prefect(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A Prefect server. In the fast lane it is within this process."""
+    if not is_fast(request.config):
+        request.getfixturevalue("prefect_server")
+        yield
+        return
+    from tests.prefect_within import prefect_within  # the server's own code, which takes seconds to be imported
+
+    with prefect_within():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +159,25 @@ def target(prefect_server: Stack, with_token: None, repo_id: str) -> Hub:
 
 
 @pytest.fixture
+def while_held(prefect: None, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Does something with a target as a flow does, which holds it meanwhile."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+
+    def do(what: Callable[[HeldTarget], None], **parameters: str) -> None:
+        def body(held: HeldTarget) -> State:
+            what(held)
+            return Completed()
+
+        @flow(name="decides", validate_parameters=False)
+        def decides(removed: str = "keep") -> State:
+            return on_target(body, hub.target.repo_id, "main", "", str(tmp_path / "root"))
+
+        assert decides(**parameters, return_state=True).is_completed()
+
+    return do
+
+
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A staging root that does not exist yet."""
     return tmp_path / "staging-root"
@@ -162,19 +198,24 @@ def token(server: CountedHub) -> str:
 
 
 @pytest.fixture
-def counted(request: pytest.FixtureRequest, repo_id: str, tmp_path: Path) -> Iterator[Hub]:
-    """A target of its own on that Hub, whose repo does not exist yet. In the end the Hub fails no more.
-
-    In the fast lane it is on a Hub within this process, which counts nothing and does not fail.
-    """
+def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Breakable]:
+    """That Hub. In the fast lane it is one within this process. In the end it fails no more."""
     if is_fast(request.config):
-        with hub_within(tmp_path / "hub", repo_id) as hub:
-            yield hub
+        with HubWithin(tmp_path / "hub") as within:
+            yield within
         return
     server: CountedHub = request.getfixturevalue("server")
-    yield Hub(Target(server.endpoint, repo_id), request.getfixturevalue("token"))
+    yield server
     if server.process is not None:
         server.break_on()
+
+
+@pytest.fixture
+def counted(request: pytest.FixtureRequest, breakable: Breakable, repo_id: str) -> Hub:
+    """A target of its own on that Hub, whose repo does not exist yet."""
+    if isinstance(breakable, HubWithin):
+        return breakable.target(repo_id)
+    return Hub(Target(breakable.endpoint, repo_id), request.getfixturevalue("token"))
 
 
 @pytest.fixture
@@ -192,7 +233,7 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BIDS dataset of six sessions, which no test may change. The first tester makes it, for all of them."""
     temporary = tmp_path_factory.getbasetemp()
     common = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
-    common = HOME if STANDS else common  # for many runs, one after the other
+    common = HOME if LASTS else common  # for many runs, one after the other
     folder = common / "bids" / "ds004884"
     with FileLock(common / "bids.lock"):
         if not folder.exists():

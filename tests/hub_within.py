@@ -2,7 +2,7 @@
 
 It is the Hub of `deployments.local_hub`, whole: its application answers what huggingface_hub's own client sends, which
 is handed over in memory and not over a connection. What goes past that client is not there: Xet (content is sent by
-LFS), `datasets`, DuckDB.
+LFS), `datasets`, DuckDB. It can be made to fail and keeps a journal, as `tests.counted_hub` does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub as Server
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
+from tests.counted_hub import Asked, CountedHub, Journal, journal_of, read_journal
+from tests.local_hub.faults import CONTROL, FaultLayer
+
+Layer = Callable[[ASGIApp], ASGIApp]
 
 
 class Handed(httpx2.BaseTransport):
@@ -44,24 +48,13 @@ class Handed(httpx2.BaseTransport):
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
             "server": (request.url.host, request.url.port), "client": ("within", 0),
         }  # fmt: skip
-        left = [body]
-        status, headers, content = 0, [], bytearray()
-        never = asyncio.Event()
-
-        async def receive() -> Message:
-            if not left:
-                await never.wait()  # the caller does not go away before it has its answer
-            return {"type": "http.request", "body": left.pop(), "more_body": False}
-
-        async def send(message: Message) -> None:
-            nonlocal status, headers
-            if message["type"] == "http.response.start":
-                status, headers = message["status"], message["headers"]
-            else:
-                content.extend(message.get("body", b""))
-
-        await self._application(scope, receive, send)
-        return httpx2.Response(status, headers=headers, stream=httpx2.ByteStream(bytes(content)), request=request)
+        call = Call(body)
+        await self._application(scope, call.receive, call.send)
+        if call.reset:
+            raise httpx2.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+        return httpx2.Response(
+            call.status, headers=call.headers, stream=httpx2.ByteStream(bytes(call.content)), request=request
+        )
 
     def close(self) -> None:
         """The client's session was closed; the Hub goes on for the next one."""
@@ -72,23 +65,87 @@ class Handed(httpx2.BaseTransport):
         self._loop.close()
 
 
+class Call:
+    """One request, its answer, and in place of the connection that both go over: whether it was reset."""
+
+    def __init__(self, body: bytes):
+        self._left = [body]
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.content = bytearray()
+        self.reset = False
+        self.transport = self  # as of a connection: what resets it asks for its transport
+
+    def abort(self) -> None:
+        self.reset = True
+
+    async def receive(self) -> Message:
+        if not self._left:
+            await asyncio.Event().wait()  # the caller does not go away before it has its answer
+        return {"type": "http.request", "body": self._left.pop(), "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], message["headers"]
+        else:
+            self.content.extend(message.get("body", b""))
+
+
+def same(application: ASGIApp) -> ASGIApp:
+    return application
+
+
+class HubWithin:
+    """A Hub over `folder` that answers while the block lasts."""
+
+    def __init__(self, folder: Path, layer: Layer = same):
+        self._server = Server(folder, serving=True)
+        self._folder = folder
+        application = layer(Application(self._server))
+        self._handed = Handed(Journal(FaultLayer(application, folder), journal_of(folder)))
+
+    def __enter__(self) -> HubWithin:
+        self._xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+        set_client_factory(self._client)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        set_client_factory(default_client_factory)
+        constants.HF_HUB_DISABLE_XET = self._xet
+        self._handed.end()
+        self._server.close()
+
+    def _client(self) -> httpx2.Client:
+        return httpx2.Client(transport=self._handed, follow_redirects=True, timeout=None)
+
+    def target(self, repo_id: str) -> Hub:
+        """A target whose repo does not exist yet, and a token that may write there."""
+        token = self._server.accounts.create_token(repo_id.partition("/")[0], "write")
+        return Hub(Target(constants.ENDPOINT, repo_id), token)
+
+    def break_on(self, *rules: dict[str, object]) -> None:
+        """From now on break these requests and no others (`tests.local_hub.faults`)."""
+        self._client().post(f"{constants.ENDPOINT}{CONTROL}", json=list(rules)).raise_for_status()
+
+    @property
+    def broken(self) -> int:
+        """How many requests were broken since the rules were set."""
+        return int(self._client().post(f"{constants.ENDPOINT}{CONTROL}").json()["broken"])
+
+    def asked(self, since: int = 0) -> list[Asked]:
+        """The requests that were answered, from the `since`-th on."""
+        return read_journal(self._folder)[since:]
+
+
+Breakable = CountedHub | HubWithin
+"""A Hub that can be made to fail and keeps a journal: a server, or one within the process of the test."""
+
+
 @contextmanager
-def hub_within(
-    folder: Path, repo_id: str, layer: Callable[[ASGIApp], ASGIApp] = lambda application: application
-) -> Iterator[Hub]:
+def hub_within(folder: Path, repo_id: str, layer: Layer = same) -> Iterator[Hub]:
     """A target whose repo does not exist yet, on a Hub over `folder` that answers while the block lasts.
 
     `layer` may put something before the Hub that answers in its place.
     """
-    server = Server(folder, serving=True)
-    handed = Handed(layer(Application(server)))
-    xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
-    set_client_factory(lambda: httpx2.Client(transport=handed, follow_redirects=True, timeout=None))
-    try:
-        token = server.accounts.create_token(repo_id.partition("/")[0], "write")
-        yield Hub(Target(constants.ENDPOINT, repo_id), token)
-    finally:
-        set_client_factory(default_client_factory)
-        constants.HF_HUB_DISABLE_XET = xet
-        handed.end()
-        server.close()
+    with HubWithin(folder, layer) as server:
+        yield server.target(repo_id)

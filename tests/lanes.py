@@ -20,11 +20,23 @@ import pytest
 
 #: The fixtures that start one, by the names that they have in whichever module.
 STARTS_ONE = frozenset(
-    {"another_server", "browser", "composed", "counted", "fresh", "hub", "hub_server", "server", "told"}
+    {
+        "another_server",
+        "breakable",
+        "browser",
+        "composed",
+        "counted",
+        "fresh",
+        "hub",
+        "hub_server",
+        "prefect",
+        "server",
+        "told",
+    }
 )
-#: Of these, those that give a target on a Hub within the test's own process where the lane is the fast one, so that the
-#: same tests are in both lanes: there by huggingface_hub's client alone, here over a connection too, and by Xet.
-WITHIN_IN_FAST = frozenset({"counted", "hub"})
+#: Of these, those that give a Hub, a target on one or a Prefect server within the test's own process where the lane is
+#: the fast one. So the same tests are in both lanes: there by the clients alone, here over a connection, and by Xet.
+WITHIN_IN_FAST = frozenset({"breakable", "counted", "hub", "prefect"})
 OF_THE_HUB = "local_hub"  # the folder of the local Hub's own tests, whose `hub` is a server
 #: What the command line of a server, a database or a browser has in it.
 SERVER = re.compile(r"-m prefect\b|prefect server|uvicorn|_hub serve|faults serve|postgres|initdb|chrom(e|ium)")
@@ -75,7 +87,6 @@ SERVED = frozenset(
         "test_bad_input.py",
         "test_flows.py",
         "test_in_flight.py",
-        "test_lease.py",
         "test_left_out_flow.py",
         "test_nothing_is_lost.py",
         "test_push_again.py",

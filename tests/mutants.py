@@ -9,9 +9,10 @@ not matter; an explanation of a mutant that is noticed by now is told of.
 It prints one line a module (killed, timed out, survived, explained), then what survived, as diffs, and exits 1 if
 anything did. mutmut leaves decorated functions alone (tasks, context managers, properties).
 
-What only tests with a Hub and a Prefect server guard has both, started once and used by the tests of all its mutants
-(`TEST_STACK`, see tests/conftest.py). mutmut forks for each mutant, and no connection or thread survives that: so these
-are forked from a process that has imported the tests and run none.
+The tests are those of the fast lane: Hub and Prefect server are within their process. What only tests with servers of
+their own guard has both, started once and used by the tests of all its mutants (`TEST_STACK`, see tests/conftest.py).
+mutmut forks for each mutant, and no connection or thread survives that: so it forks from a process that has imported
+the tests, and Prefect's server, and run none.
 
     python -m tests.mutants cleanup staging      # these modules; all of them by default
 """
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.local_stack import Stack
+from tests.lanes import FAST
 
 REPO = Path(__file__).resolve().parent.parent
 EXPLAINED = REPO / "tests" / "mutants_explained.txt"
@@ -46,15 +48,6 @@ class Guards:
     """Whether they need a Hub and a Prefect server."""
 
 
-#: Tests of the lease that wait for seconds, or start processes: they guard `holding`, which mutmut leaves alone.
-SLOW_LEASES = (
-    "test_a_renewed_lease",
-    "own_process",
-    "whose_process",
-    "about_to_let_go",
-    "killed_on",
-    "another_machine",
-)
 #: Tests of the rounds over many nights or shards: a mutant would have them search for its smallest case.
 LONG_ROUNDS = ("whatever_comes_goes", "without_reading_everything", "hundred_thousand")
 GUARDS = {
@@ -71,18 +64,19 @@ GUARDS = {
     "removed_before": Guards(["tests/test_removed_before.py"]),
     "evidence": Guards(["tests/test_evidence.py"]),
     "approve": Guards(["tests/test_approve.py"], servers=True),
-    "lease": Guards(["tests/test_lease.py"], f"not ({' or '.join(SLOW_LEASES)})", servers=True),
+    "lease": Guards(["tests/test_lease.py", "tests/test_busy_server.py"]),
     "verify": Guards(["tests/test_verify_listing.py", "tests/test_verify.py"], servers=True),
-    "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"], servers=True),
-    "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"], servers=True),
+    "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"]),
+    "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"]),
     "other_files": Guards(["tests/test_commit.py"]),
     "failed_shards": Guards(["tests/test_failed_shards.py"]),
     "sample_rounds": Guards(["tests/test_sample_rounds.py"], f"not ({' or '.join(LONG_ROUNDS)})"),
     "accepted": Guards(["tests/test_accepted.py"]),
     "newest_head": Guards(["tests/test_newest_head.py"]),
+    "removal": Guards(["tests/test_decided.py", "tests/test_removing.py"]),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
-COPIED = ("flows", "deployments", "docs", "soak", "benchmarks", "requirements")
+COPIED = ("deployments", "docs", "soak", "benchmarks", "requirements")
 #: What stands in place of a mutant's status, by mutmut's word.
 STATUS = {"killed": "killed", "timeout": "timed out", "survived": "survived", "no tests": "survived"}
 
@@ -128,10 +122,10 @@ def main() -> int:
 @contextmanager
 def stack(module: str) -> Iterator[dict[str, str]]:
     """The environment for a module's tests, with the servers that they need running while the block does."""
-    if not GUARDS[module].servers:
-        yield dict(os.environ)
-        return
     with tempfile.TemporaryDirectory(prefix="bids-push-mutants-stack-") as folder:
+        if not GUARDS[module].servers:
+            yield os.environ | {"TEST_STACK": json.dumps({"folder": folder})}
+            return
         running = Stack(Path(folder))
         try:
             running.start_hub()
@@ -160,7 +154,7 @@ def tested(module: str, folder: Path, explained: dict[str, dict[str, str]], envi
         score.counts["explained" if known else "survived"] += 1
         score.used |= {change} if known else set()
         score.survivors += [] if known else [diff.strip()]
-    if not score.counts:
+    if not score.counts or score.counts["not checked"]:
         raise SystemExit(f"mutmut made no mutants of {module}, or its tests fail without any: see above.")
     return score
 
@@ -179,19 +173,21 @@ def config(module: str) -> str:
     """mutmut's settings for a module."""
     guards = GUARDS[module]
     options = ["-p", "no:xdist", "-q", "-x", *(["-k", guards.chosen] if guards.chosen else [])]
-    lists = {"source_paths": ["tasks"], "also_copy": COPIED, "pytest_add_cli_args": options,
+    options += [] if guards.servers else ["-m", FAST]
+    lists = {"source_paths": ["tasks", "flows"], "also_copy": COPIED, "pytest_add_cli_args": options,
              "pytest_add_cli_args_test_selection": guards.tests}  # fmt: skip
     lines = [f"{name} =\n" + "".join(f"    {value}\n" for value in values) for name, values in lists.items()]
     return (
         f"[mutmut]\nonly_mutate = {file_of(module)}\ntimeout_constant = {LIMIT}\ntimeout_multiplier = 5\n"
-        f"use_git_change_detection = false\nprocess_isolation = {'forkserver' if guards.servers else 'fork'}\n"
+        "use_git_change_detection = false\nprocess_isolation = forkserver\n"
         f"{''.join(lines)}"
     )
 
 
 def file_of(module: str) -> str:
     """Where a module is, whichever room it is in; of a package, the file that it begins with."""
-    (found,) = (one for name in (f"{module}.py", f"{module}/__init__.py") for one in (REPO / "tasks").rglob(name))
+    names, rooms = (f"{module}.py", f"{module}/__init__.py"), (REPO / "tasks", REPO / "flows")
+    (found,) = (one for name in names for room in rooms for one in room.rglob(name))
     return found.relative_to(REPO).as_posix()
 
 

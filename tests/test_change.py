@@ -365,6 +365,32 @@ def test_what_a_person_has_decided_about_is_not_counted_again(bids: Path) -> Non
     assert compared(bids, record, settled=gone).count == 0
 
 
+@pytest.mark.parametrize(
+    ("settled", "told"),
+    [
+        (0, None),
+        (1, "  1 more published image is gone and not counted here: a person has decided about that, or is being asked "
+            "at a gate."),
+        (2, "  2 more published images are gone and not counted here: a person has decided about that, or is being "
+            "asked at a gate."),
+    ],
+)  # fmt: skip
+def test_whoever_counts_what_is_gone_gets_the_numbers_of_the_message(
+    bids: Path, settled: int, told: str | None
+) -> None:
+    record = record_of(bids)
+    gone = [image.relative_to(bids).as_posix() for image in images_of(bids)[:9]]
+    for label in ("01", "02", "03"):
+        shutil.rmtree(bids / f"sub-{label}")
+    found = compared(
+        bids, record, settled=[*gone[:settled], images_of(bids)[0].relative_to(bids).as_posix(), "no/such"]
+    )
+    message = found.message(0.1, 0)
+    assert f"{9 - settled} of {PUBLISHED} published images are gone" in message
+    assert f"accept_changes={9 - settled}." in message
+    assert [line for line in message.splitlines() if "not counted" in line] == ([told] if told else [])
+
+
 def test_an_image_that_was_settled_as_gone_and_is_back_with_other_bytes_counts(bids: Path) -> None:
     record = record_of(bids)
     image = images_of(bids)[0]

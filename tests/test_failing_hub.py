@@ -26,6 +26,7 @@ from tasks.transfer import transfer
 from tasks.values.errors import PushError
 from tasks.values.models import Receipt
 from tests.counted_hub import CountedHub
+from tests.hub_within import Breakable
 
 Staged = Callable[[int], list[Receipt]]
 CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
@@ -140,27 +141,27 @@ def test_a_pause_that_the_hub_asks_for_is_waited_out_and_said(
 
 
 def test_a_commit_whose_answer_was_lost_is_recognised_and_not_made_again(
-    server: CountedHub, hub: Hub, staging: Staging, staged: Staged
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(2)
-    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    breakable.break_on({"fault": "lose_response", "path": "/commit/"})
     after = publish(hub, staging, receipts)
-    assert server.broken == 1
+    assert breakable.broken == 1
     assert after.commit == hub.head() and commits(hub) == 2 and holds(hub, receipts)
 
 
-def test_a_commit_of_the_card_alone_whose_answer_was_lost_is_not_made_again(server: CountedHub, hub: Hub) -> None:
-    server.break_on({"fault": "lose_response", "path": "/commit/"})
+def test_a_commit_of_the_card_alone_whose_answer_was_lost_is_not_made_again(breakable: Breakable, hub: Hub) -> None:
+    breakable.break_on({"fault": "lose_response", "path": "/commit/"})
     after = commit(hub, read_remote(hub), [], [], CHANGES)
     assert after.commit == hub.head() and commits(hub) == 2
 
 
 def test_a_commit_cut_on_its_way_does_not_land_and_lands_once_when_tried_again(
-    server: CountedHub, hub: Hub, staging: Staging, staged: Staged
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     receipts = staged(2)
     before = read_remote(hub)
-    server.break_on({"fault": "cut_request", "path": "/commit/", "bytes": 100})
+    breakable.break_on({"fault": "cut_request", "path": "/commit/", "bytes": 100})
     with pytest.raises(Transient):
         publish(hub, staging, receipts, before)
     assert commits(hub) == 1

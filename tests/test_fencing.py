@@ -23,15 +23,15 @@ from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
 from tasks.hub.newest_head import NewestHead
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
 from tasks.record.ask_shards import NO_DIGEST
-from tasks.record.remote import CARD, INDEX, RECORD, Correction, Remote, read_remote
+from tasks.record.remote import CARD, INDEX, RECORD, Correction, NewerLayout, Remote, read_remote
 from tasks.record.removals import as_file
 from tasks.remove import RemovalRefused
 from tasks.report.evidence import RemovalPlan
 from tasks.runs.lease import TargetLost
 from tasks.transfer import transfer
 from tasks.values.errors import PushError
-from tasks.values.models import DatasetIdentity, Receipt
-from tests.counted_hub import CountedHub
+from tasks.values.models import LAYOUT_VERSION, DatasetIdentity, Receipt
+from tests.hub_within import Breakable
 
 Staged = Callable[[int], list[Receipt]]
 DATASET = DatasetIdentity(name="Aphasia", subjects=2, images=4, size=100)
@@ -108,15 +108,15 @@ def test_a_run_that_loses_its_target_between_two_tries_commits_nothing(
 
 
 def test_a_run_that_has_lost_its_target_does_not_even_try(
-    server: CountedHub, hub: Hub, staging: Staging, staged: Staged
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     def fence() -> None:
         raise TargetLost("another run has it")
 
-    start = len(server.asked())
+    start = len(breakable.asked())
     with pytest.raises(TargetLost):
         publish(hub, staging, staged(1), besides(), None, fence)
-    assert not [one for one in server.asked(start) if "/commit/" in one.path]
+    assert not [one for one in breakable.asked(start) if "/commit/" in one.path]
 
 
 # A commit of somebody else.
@@ -145,8 +145,10 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     planned = replace(besides(), planned=before.record)
     publish(hub, staging, [theirs], besides())
     after = publish(hub, staging, [first], planned, before)  # goes on top of theirs, and knows of their line from now
+    commits = len(history(hub))
     after = publish(hub, staging, [second], planned, after)
-    assert after.overtaken == {second.path}
+    assert after.overtaken == {second.path} and after.contested
+    assert len(history(hub)) == commits  # nothing of it is left to commit
     assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
@@ -168,6 +170,7 @@ def test_a_text_that_somebody_else_has_published_since_stays_as_they_have_it(
     assert (hub.read("bids/README", after.commit), hub.read("bids/CHANGES", after.commit)) == (b"theirs", b"1.0")
     assert after.record.texts["bids/README"] == as_recorded({"bids/README": b"theirs"})[0]
     assert read_remote(hub).record == after.record
+    assert hub.read(CARD, after.commit) == (after.card or "").encode()
 
 
 def removal(target: Remote, shard: str) -> RemovalPlan:
@@ -209,26 +212,39 @@ def test_somebody_who_commits_before_each_try_is_told(
     def other() -> None:
         by_hand(hub, CommitOperationAdd("notes.md", b"%d" % next(numbers)))
 
-    with pytest.raises(ContestedTarget, match="8 times"):
+    with pytest.raises(ContestedTarget) as raised:
         publish(hub, staging, staged(1), besides(), None, other)
+    assert str(raised.value) == (
+        f"somebody else committed to {hub.target} 8 times while this batch was being committed. The shards are sent "
+        "and staged; start the run again when the other writer is done."
+    )
     assert len(history(hub)) == 1 + stage.COMMIT_TRIES
+
+
+def test_a_newer_bids_push_that_publishes_meanwhile_is_not_undone(hub: Hub, staging: Staging, staged: Staged) -> None:
+    before = publish(hub, staging, staged(1), besides())
+    newer = before.record.model_copy(update={"layout": LAYOUT_VERSION + 1})
+    theirs = by_hand(hub, CommitOperationAdd(INDEX, newer.dump_index()))
+    with pytest.raises(NewerLayout, match=f"^{hub.target} was published by a newer bids-push"):
+        publish(hub, staging, staged(2), besides(), before)
+    assert hub.head() == theirs
 
 
 # What landed.
 
 
-def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(server: CountedHub, hub: Hub) -> None:
+def test_a_text_whose_commit_was_answered_500_is_tried_again_until_it_is_there(breakable: Breakable, hub: Hub) -> None:
     before = commit(hub, read_remote(hub), [], [], besides(README=b"old"))
-    server.break_on({"fault": "status", "path": "/commit/", "status": 500})
+    breakable.break_on({"fault": "status", "path": "/commit/", "status": 500})
     with pytest.raises(Transient):
         commit(hub, before, [], [], besides(README=b"new"))
     commit(hub, before, [], [], besides(README=b"new"))
     assert hub.read("bids/README", hub.head()) == b"new"
 
 
-def test_a_hub_that_does_not_take_the_texts_is_told_with_what_was_being_sent(server: CountedHub, hub: Hub) -> None:
+def test_a_hub_that_does_not_take_the_texts_is_told_with_what_was_being_sent(breakable: Breakable, hub: Hub) -> None:
     before = read_remote(hub)
-    server.break_on({"fault": "status", "path": "/preupload/", "status": 403, "times": -1})
+    breakable.break_on({"fault": "status", "path": "/preupload/", "status": 403, "times": -1})
     with pytest.raises(PushError, match=f"^sending 4 texts to {hub.target}: "):
         commit(hub, before, [], [], besides(README=b"1"))
     assert not read_remote(hub).record.texts
@@ -244,7 +260,7 @@ def test_a_text_whose_commit_lost_to_another_one_is_committed_on_top_of_it(hub: 
 @pytest.mark.parametrize("what", ["all", "shard", "other bytes", "line", "text", "text's line", "dataset", "card",
                                   "index", "removed file", "removed line", "damaged line"])  # fmt: skip
 def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
-    server: CountedHub, hub: Hub, staging: Staging, staged: Staged, what: str
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged, what: str
 ) -> None:
     """Its answer is lost, and somebody takes one part of it out before the run can look."""
     gone, kept, new = staged(3)
@@ -256,7 +272,7 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
         card_of=lambda record, existing: CARD_TEXT,
     )
     sent = [one.operation for one in transfer(hub, staging, [new])]
-    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    breakable.break_on({"fault": "lose_response", "path": "/commit/"})
     record = before.record.updated([new.line()], [gone.path], asked.recorded, DATASET)
     parts: dict[str, list[CommitOperationAdd | CommitOperationDelete]] = {
         "all": [],
@@ -275,21 +291,22 @@ def test_a_commit_counts_as_landed_only_where_all_of_it_is_there(
     looks = Meddled(hub.target, hub.token)
     looks.__dict__["meddle"] = lambda: by_hand(hub, *parts[what]) if parts[what] else None
     try:
-        commit(looks, before, [new.line()], sent, asked)
+        after = commit(looks, before, [new.line()], sent, asked)
         answered = True
+        assert after.contested and not after.overtaken and after == replace(read_remote(hub), contested=True)
     except Transient:  # what has not landed is tried again
         answered = False
-    assert server.broken == 1 and answered is (what == "all")
+    assert breakable.broken == 1 and answered is (what == "all")
 
 
 @pytest.mark.parametrize("file", [RECORD, INDEX, CARD])
 def test_a_commit_of_the_record_and_the_card_alone_counts_as_landed_only_where_they_are_there(
-    server: CountedHub, hub: Hub, file: str
+    breakable: Breakable, hub: Hub, file: str
 ) -> None:
     asked = Besides(lambda record, existing: CARD_TEXT, {})
     looks = Meddled(hub.target, hub.token)
     looks.__dict__["meddle"] = lambda: by_hand(hub, CommitOperationDelete(file))
-    server.break_on({"fault": "lose_response", "path": "/commit/"})
+    breakable.break_on({"fault": "lose_response", "path": "/commit/"})
     with pytest.raises(Transient):
         commit(looks, read_remote(hub), [], [], asked)
 
@@ -316,33 +333,33 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_head_from_before_our_own_commit_is_waited_for_and_the_log_says_so(
-    server: CountedHub, hub: Hub, quick: None, caplog: pytest.LogCaptureFixture
+    breakable: Breakable, hub: Hub, quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = hub.head()
     new = by_hand(hub, CommitOperationAdd("notes.md", b"1"))
-    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": 2})
+    breakable.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": 2})
     assert hub.head() == new
-    assert server.broken == 2
+    assert breakable.broken == 2
     assert f"names {old[:12]} as the head" in caplog.text and "Looking again" in caplog.text
 
 
 def test_a_head_that_stays_old_ends_in_a_name_and_the_next_run_takes_it_as_it_is(
-    server: CountedHub, hub: Hub, quick: None
+    breakable: Breakable, hub: Hub, quick: None
 ) -> None:
     old = hub.head()
     by_hand(hub, CommitOperationAdd("notes.md", b"1"))
-    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": -1})
+    breakable.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": -1})
     with pytest.raises(StaleHead, match=r"older than.*start again"):
         hub.head()
     assert hub.head() == old
 
 
 def test_a_machine_of_the_hub_that_does_not_know_our_commit_yet_is_behind(
-    server: CountedHub, hub: Hub, quick: None
+    breakable: Breakable, hub: Hub, quick: None
 ) -> None:
     old = hub.head()
     new = by_hand(hub, CommitOperationAdd("notes.md", b"1"))
-    server.break_on(
+    breakable.break_on(
         {"fault": "status", "path": f"/commits/{new}", "status": 404, "times": -1},
         {"fault": "old_head", "path": INFO, "commit": old, "times": -1},
     )
@@ -351,20 +368,20 @@ def test_a_machine_of_the_hub_that_does_not_know_our_commit_yet_is_behind(
 
 
 def test_a_newer_head_of_somebody_else_and_a_history_written_anew_are_the_head(
-    server: CountedHub, hub: Hub, token: str, quick: None
+    breakable: Breakable, hub: Hub, quick: None
 ) -> None:
     hub.head()
-    other = Hub(hub.target, token)
+    other = Hub(hub.target, hub.token)
     newer = by_hand(other, CommitOperationAdd("notes.md", b"1"))
     assert hub.head() == newer
     hub.api.super_squash_history(hub.target.repo_id, repo_type="dataset")
     assert hub.head() == other.api.dataset_info(hub.target.repo_id).sha != newer
 
 
-def test_a_hub_without_a_list_of_commits_is_believed(server: CountedHub, hub: Hub, quick: None) -> None:
+def test_a_hub_without_a_list_of_commits_is_believed(breakable: Breakable, hub: Hub, quick: None) -> None:
     old = hub.head()
     by_hand(hub, CommitOperationAdd("notes.md", b"1"))
-    server.break_on(
+    breakable.break_on(
         {"fault": "status", "path": "/commits/", "status": 404, "times": -1},
         {"fault": "old_head", "path": INFO, "commit": old},
     )
@@ -372,13 +389,13 @@ def test_a_hub_without_a_list_of_commits_is_believed(server: CountedHub, hub: Hu
 
 
 def test_another_process_on_this_machine_remembers_the_newest_head(
-    server: CountedHub, hub: Hub, quick: None, tmp_path: Path
+    breakable: Breakable, hub: Hub, quick: None, tmp_path: Path
 ) -> None:
     file = tmp_path / "target" / "head"
     first = replace(hub, newest=NewestHead(file))
     old = first.head()
     by_hand(first, CommitOperationAdd("notes.md", b"1"))
-    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": -1})
+    breakable.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": -1})
     with pytest.raises(StaleHead):
         replace(hub, newest=NewestHead(file)).head()
     assert replace(hub, newest=NewestHead(file)).head() == old  # the branch may have been set back on purpose
@@ -393,27 +410,31 @@ def test_a_repo_that_was_deleted_and_is_made_anew_is_not_behind(hub: Hub, quick:
     assert hub.head() == hub.api.dataset_info(hub.target.repo_id).sha
 
 
-def test_a_head_at_least_as_new_as_a_given_commit_is_asked_for(
-    server: CountedHub, hub: Hub, token: str, quick: None
-) -> None:
+def test_a_head_at_least_as_new_as_a_given_commit_is_asked_for(breakable: Breakable, hub: Hub, quick: None) -> None:
     old = hub.head()
     new = by_hand(hub, CommitOperationAdd("notes.md", b"1"))
-    server.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": 1})
-    assert Hub(hub.target, token).head(at_least=new) == new
+    breakable.break_on({"fault": "old_head", "path": INFO, "commit": old, "times": 1})
+    assert Hub(hub.target, hub.token).head(at_least=new) == new
 
 
 def test_a_hub_that_refuses_the_head_which_it_names_is_behind_and_waited_for(
-    server: CountedHub, hub: Hub, token: str, staging: Staging, staged: Staged, quick: None
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged, quick: None
 ) -> None:
     receipts, before = staged(1), read_remote(hub)
-    new = by_hand(Hub(hub.target, token), CommitOperationAdd("notes.md", b"1"))
-    server.break_on({"fault": "old_head", "path": INFO, "commit": before.commit, "times": 2})
+    new = by_hand(Hub(hub.target, hub.token), CommitOperationAdd("notes.md", b"1"))
+    breakable.break_on({"fault": "old_head", "path": INFO, "commit": before.commit, "times": 2})
     publish(hub, staging, receipts, besides(), before)
-    assert server.broken == 2
+    assert breakable.broken == 2
     assert set(read_remote(hub).record.shards) == {receipts[0].path} and new != hub.head()
-    server.break_on({"fault": "status", "path": "/commit/", "status": 412, "times": -1})
-    with pytest.raises(StaleHead, match="refuses to commit on top of"):
-        commit(hub, read_remote(hub), [], [], besides(README=b"1"))
+    breakable.break_on({"fault": "status", "path": "/commit/", "status": 412, "times": -1})
+    before = read_remote(hub)
+    with pytest.raises(StaleHead) as raised:
+        commit(hub, before, [], [], besides(README=b"1"))
+    assert str(raised.value) == (
+        f"the Hub refuses to commit on top of {before.commit[:12]}, which it names as the head of {hub.target}: one of "
+        "its machines is behind. Start again when the Hub is well; the shards are sent and staged."
+    )
+    assert breakable.broken == stage.COMMIT_TRIES
 
 
 # What a repo does not take.
@@ -524,10 +545,10 @@ def test_a_shard_that_is_published_has_its_own_line_and_not_the_one_that_was_rea
 
 
 def test_a_commit_whose_answer_was_lost_had_not_landed_if_the_line_that_was_read_is_not_there(
-    server: CountedHub, hub: Hub, staging: Staging, staged: Staged
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
     before, lost = with_a_lost_line(hub, staging, staged(2))
-    server.break_on({"fault": "status", "status": 500, "path": "/commit/", "times": 1})
+    breakable.break_on({"fault": "status", "status": 500, "path": "/commit/", "times": 1})
     with pytest.raises(Transient):
         commit(hub, before, (), (), mended(before))
     commit(hub, before, (), (), mended(before))

@@ -355,20 +355,26 @@ def line(path: str) -> PublishedShard:
     return PublishedShard(path=path, digest=SHA, sha256=SHA, size=1, rows=0, images=())
 
 
+ROWS = RemovalPlan(commit=COMMIT, rows={STAYS: (IMAGE,), GOES: (GONE,)})
+TEXT = RemovalPlan(commit=COMMIT, texts={"bids/x.tsv": FILE})
+
+
 @pytest.mark.parametrize(
     ("shards", "plan", "subject"),
     [
         ([], None, "Update the card and the dataset's own texts"),
-        ([STAYS], None, "Publish 1 shard of 1 subject (sub-1)"),
-        ([GOES, STAYS], None, "Publish 2 shards of 2 subjects (sub-1, sub-2)"),
-        ([], PLAN, "Remove 1 shard, 1 picture of 1 subject (sub-2), as approved"),
-        ([STAYS], RemovalPlan(commit=COMMIT, rows={STAYS: (IMAGE,), GOES: (GONE,)}),
-         "Publish 1 shard of 1 subject (sub-1); Remove 1 image of 1 shard of 1 subject (sub-1), as approved"),
-        ([STAYS], RemovalPlan(commit=COMMIT, rows={GOES: (GONE,)}), "Publish 1 shard of 1 subject (sub-1)"),
-        ([], RemovalPlan(commit=COMMIT, texts={"bids/x.tsv": FILE}), "Remove 1 text, as approved"),
+        ([STAYS], None, "Publish 1 shard of 1 subject"),
+        ([GOES, STAYS], None, "Publish 2 shards of 2 subjects"),
+        ([], PLAN, "Remove 1 shard, 1 picture of 1 subject, as approved"),
+        ([STAYS, GOES], ROWS,
+         "Publish 2 shards of 2 subjects; Remove 2 images of 2 shards of 2 subjects, as approved"),
+        ([STAYS], ROWS, "Publish 1 shard of 1 subject; Remove 1 image of 1 shard of 1 subject, as approved"),
+        ([STAYS], RemovalPlan(commit=COMMIT, rows={GOES: (GONE,)}), "Publish 1 shard of 1 subject"),
+        ([], TEXT, "Remove 1 text, as approved"),
+        ([], PLAN.model_copy(update={"rows": ROWS.rows}), "Remove 1 shard, 1 picture of 1 subject, as approved"),
     ],
 )  # fmt: skip
-def test_a_commit_says_what_it_publishes_and_removes_and_whose(
+def test_a_commit_says_how_much_it_publishes_and_removes_and_names_nobody(
     shards: list[str], plan: RemovalPlan | None, subject: str
 ) -> None:
     assert subject_line([line(path) for path in shards], plan) == subject

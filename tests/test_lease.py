@@ -29,7 +29,7 @@ from tasks.runs import lease as module
 from tasks.runs.lease import Lease, TargetLost, holding, variable_name
 from tasks.runs.this_run import ThisRun
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("prefect")
 _numbers = count(1)
 
 #: Holds a target as a run on this machine does, says so, and works on.
@@ -56,7 +56,7 @@ def target() -> Target:
 
 
 @pytest.fixture
-def client(prefect_server: Stack) -> Iterator[SyncPrefectClient]:
+def client(prefect: None) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
         yield client
 
@@ -76,7 +76,10 @@ def named_first() -> None:
 
 
 @pytest.fixture
-def another_process(staging: Staging, target: Target, first: FlowRun) -> Iterator["subprocess.Popen[str]"]:
+def another_process(
+    prefect_server: Stack, staging: Staging, target: Target, first: FlowRun
+) -> Iterator["subprocess.Popen[str]"]:
+    """A process that holds the target: for this one to meet it, the server has to be one that both reach."""
     command = [sys.executable, "-c", HOLD, str(staging.folder), target.repo_id, str(first.id)]
     with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

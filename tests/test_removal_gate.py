@@ -85,6 +85,7 @@ def test_an_approved_shard_leaves_with_its_line_and_every_picture_of_it(target: 
     assert session(tmp_path / "away").parent.name not in (target.hub.read(CARD, target.hub.head()) or b"").decode()
     commits = target.hub.api.list_repo_commits(target.hub.target.repo_id, repo_type="dataset")
     assert commits[1].commit_id == head  # all of it is one commit
+    assert commits[0].title == "Remove 1 shard, 1 picture of 1 subject, as approved"  # the history names nobody
 
 
 def test_a_gate_that_asks_the_same_stays_open_and_what_was_kept_is_not_asked_again(

@@ -31,7 +31,7 @@ from tasks.hub.lacking import TooLargeForHub
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
-from tasks.report.sentences import what_was_removed, whose
+from tasks.report.sentences import of_how_many, what_was_removed
 from tasks.transfer import Transferred
 from tasks.values.errors import PushError
 from tasks.values.format import number
@@ -182,16 +182,19 @@ def overtaken(besides: Besides, now: PublicationRecord, shards: Sequence[Publish
 
 
 def subject_line(shards: Sequence[PublishedShard], remove: RemovalPlan | None) -> str:
-    """Return the commit's message: what it publishes and removes, and of which subjects, the first of them by name."""
+    """Return the commit's message: how much it publishes and removes.
+
+    It names nobody. The history of the repo keeps it for ever, also when somebody has withdrawn.
+    """
     parts = []
     if shards:
         paths = [shard.path for shard in shards]
-        parts.append(f"Publish {number(len(paths), 'shard')} {whose(paths)}")
+        parts.append(f"Publish {number(len(paths), 'shard')} {of_how_many(paths)}")
     if remove:
         sent = {shard.path for shard in shards}  # a shard loses rows with its new version, perhaps in a later batch
         remove = remove.model_copy(update={"rows": {path: of for path, of in remove.rows.items() if path in sent}})
     if remove:
-        of = whose((*remove.shards, *remove.rows))
+        of = of_how_many((*remove.shards, *remove.rows))
         parts.append(f"Remove {what_was_removed(remove)}{f' {of}' if of else ''}, as approved")
     return "; ".join(parts) or "Update the card and the dataset's own texts"
 

@@ -61,6 +61,8 @@ class Change:
     """The other subjects of which published images are gone or have other bytes."""
     here: Mapping[str, Why] = field(default_factory=dict)
     """Those of `gone` that are in the dataset, and that the push leaves out: path -> why."""
+    decided: int = 0
+    """The number of other published images that are gone, and about which a person has decided or is being asked."""
     recordings: bool = False
     """Whether there are files of recordings among all of these, published or changed."""
 
@@ -130,6 +132,7 @@ class Change:
             *_named("gone", self.gone, called),
             *([f"  {in_words(self.here)}"] if self.here else []),
             *_named("with other bytes", self.other, called),
+            *([self._not_counted(called)] if self.decided else []),
             *([f"And {self._came_back()}."] if self.back and self.exceeds(part) else []),
             *_named("removed before", tuple(self.back), called),
         ]
@@ -144,6 +147,14 @@ class Change:
         )
         lines.append(f"{check} If all of this is meant, run the push once more with accept_changes={self.count}.")
         return "\n".join(lines)
+
+    def _not_counted(self, called: str) -> str:
+        """Return what a person who counts finds besides the number of this message."""
+        are = f"{called} is" if self.decided == 1 else f"{called}s are"
+        return (
+            f"  {self.decided:,} more published {are} gone and not counted here: a person has decided about that, or "
+            "is being asked at a gate."
+        )
 
     def _came_back(self) -> str:
         """Return how many files came back, and since when they must not be there."""
@@ -214,6 +225,7 @@ def change(
         back=dict(sorted((back or {}).items())),
         gone_subjects=tuple(sorted(with_gone & wholly_gone)),
         here=still_here(missing, dataset),
+        decided=len(set(gone).intersection(settled)),
         changed_subjects=tuple(sorted((with_gone | with_other) - (with_gone & wholly_gone))),
         recordings=noun((*published, *(back or {}))) == "file",
     )

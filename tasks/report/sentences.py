@@ -3,7 +3,7 @@
 Nothing here decides anything. Longer texts are in `gate_text`, `artifacts` and `dry_run`, beside it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -243,15 +243,21 @@ def what_was_removed(plan: RemovalPlan) -> str:
     return ", ".join(filter(None, counts)) or "nothing"
 
 
-def whose(shards: Iterable[str]) -> str:
+def whose(shards: Collection[str]) -> str:
     """Return in a phrase whose these shards are: `of 2 subjects (sub-02, sub-05)`; empty if there are none.
 
     Args:
         shards: paths in the repo.
     """
     names = subjects_of(shards)
+    return f"{of_how_many(shards)} ({first(names)})" if names else ""
+
+
+def of_how_many(shards: Collection[str]) -> str:
+    """Return in a phrase of how many subjects these shards are, without a name: `of 2 subjects`; empty if of none."""
+    names = subjects_of(shards)
     what = "subject" if all(name.startswith("sub-") for name in names) else "folder"  # of a template, or a group
-    return f"of {number(len(names), what)} ({first(names)})" if names else ""
+    return f"of {number(len(names), what)}" if names else ""
 
 
 def gone_from_the_hub(plan: RemovalPlan) -> str:
