@@ -2,7 +2,8 @@
 
 The endpoint is fixed before huggingface_hub is imported, because the client reads HF_ENDPOINT once. The fixtures, and
 the large libraries that they need, come after it, from `tests/fixtures.py`. Where the environment has TEST_STACK, Hub
-and server run already, for many runs one after the other (`tests.mutants`), and stay.
+and server run already, for many runs one after the other (`tests.mutants`), and stay; where it has a folder alone, the
+tests' dataset does.
 """
 
 import json
@@ -17,7 +18,8 @@ from tests.lanes import pytest_collection_modifyitems, pytest_ignore_collect, se
 from tests.ports import own_port
 
 STANDS = json.loads(os.environ.get("TEST_STACK", "{}"))  # of a stack that runs: folder, hub_port, prefect_port, token
-HOME = Path(STANDS.pop("folder", "") or tempfile.mkdtemp(prefix="bids-push-tests-"))
+STAYS: str = STANDS.pop("folder", "")
+HOME = Path(STAYS or tempfile.mkdtemp(prefix="bids-push-tests-"))
 STACK = Stack(
     HOME,
     **(STANDS or {"hub_port": own_port(), "prefect_port": own_port()}),

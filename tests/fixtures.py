@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 import pytest
 from filelock import FileLock
@@ -31,9 +32,9 @@ from tasks.stage import stage
 from tasks.values.models import Receipt, ShardSpec
 from tasks.write import WRITER_SETTINGS
 from tests import bids_examples
-from tests.conftest import HOME, SESSIONS, STACK, STANDS
+from tests.conftest import HOME, SESSIONS, STACK, STANDS, STAYS
 from tests.counted_hub import CountedHub
-from tests.hub_within import hub_within
+from tests.hub_within import Breakable, Handed, hub_within
 from tests.lanes import is_fast
 from tests.planted import plant
 from tests.postgres import QUICK, postgres
@@ -66,6 +67,7 @@ def _stack_ends(_database: None) -> Iterator[None]:
         worker.drain_all(timeout=10)
     if not STANDS:
         STACK.stop()
+    if not STAYS:
         shutil.rmtree(HOME, ignore_errors=True)
 
 
@@ -116,17 +118,25 @@ def repo_id() -> str:
 
 
 @pytest.fixture
-def hub(request: pytest.FixtureRequest, repo_id: str, tmp_path: Path) -> Iterator[Hub]:
-    """An empty target of its own. In the fast lane it is on a Hub within this process."""
-    if is_fast(request.config):
-        with hub_within(tmp_path / "hub", repo_id) as hub:
-            hub.prepare(private=True)
-            yield hub
+def within(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Handed | None]:
+    """A Hub of the test's own within this process, where the lane is the fast one."""
+    if not is_fast(request.config):
+        yield None
         return
-    hub_server: Stack = request.getfixturevalue("hub_server")
-    hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
+    with hub_within(tmp_path / "hub") as handed:
+        yield handed
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest, within: Handed | None, repo_id: str) -> Hub:
+    """An empty target of its own. In the fast lane it is on a Hub within this process."""
+    if within:
+        hub = within.hub(repo_id)
+    else:
+        hub_server: Stack = request.getfixturevalue("hub_server")
+        hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
     hub.prepare(private=True)
-    yield hub
+    return hub
 
 
 @pytest.fixture
@@ -162,19 +172,24 @@ def token(server: CountedHub) -> str:
 
 
 @pytest.fixture
-def counted(request: pytest.FixtureRequest, repo_id: str, tmp_path: Path) -> Iterator[Hub]:
+def counted(request: pytest.FixtureRequest, within: Handed | None, repo_id: str) -> Iterator[Hub]:
     """A target of its own on that Hub, whose repo does not exist yet. In the end the Hub fails no more.
 
-    In the fast lane it is on a Hub within this process, which counts nothing and does not fail.
+    In the fast lane it is on a Hub within this process.
     """
-    if is_fast(request.config):
-        with hub_within(tmp_path / "hub", repo_id) as hub:
-            yield hub
+    if within:
+        yield within.hub(repo_id)
         return
     server: CountedHub = request.getfixturevalue("server")
     yield Hub(Target(server.endpoint, repo_id), request.getfixturevalue("token"))
     if server.process is not None:
         server.break_on()
+
+
+@pytest.fixture
+def breakable(request: pytest.FixtureRequest, within: Handed | None, counted: Hub) -> Breakable:
+    """The Hub of `counted`, which can be made to fail and knows what it was asked, in either lane."""
+    return within or cast(CountedHub, request.getfixturevalue("server"))
 
 
 @pytest.fixture
@@ -192,7 +207,7 @@ def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BIDS dataset of six sessions, which no test may change. The first tester makes it, for all of them."""
     temporary = tmp_path_factory.getbasetemp()
     common = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
-    common = HOME if STANDS else common  # for many runs, one after the other
+    common = HOME if STAYS else common  # for many runs, one after the other
     folder = common / "bids" / "ds004884"
     with FileLock(common / "bids.lock"):
         if not folder.exists():

@@ -2,7 +2,8 @@
 
 It is the Hub of `deployments.local_hub`, whole: its application answers what huggingface_hub's own client sends, which
 is handed over in memory and not over a connection. What goes past that client is not there: Xet (content is sent by
-LFS), `datasets`, DuckDB.
+LFS), `datasets`, DuckDB. It can be made to fail as a served one can (`tests.local_hub.faults`), but for what breaks a
+connection, and it counts what it is asked (`tests.counted_hub`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Protocol
 
 import httpx2
 from huggingface_hub import constants, set_client_factory
@@ -22,13 +24,27 @@ from deployments.local_hub.app import Application
 from deployments.local_hub.hub import Hub as Server
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
+from tests.counted_hub import Asked
+from tests.local_hub.faults import FaultLayer
+
+
+class Breakable(Protocol):
+    """A Hub that can be made to fail, and that knows what it was asked; served, or within this process."""
+
+    def break_on(self, *rules: dict[str, object]) -> None:
+        """From now on break these requests and no others (`tests.local_hub.faults`)."""
+
+    def asked(self, since: int = 0) -> list[Asked]:
+        """The requests that were answered, from the `since`-th on."""
 
 
 class Handed(httpx2.BaseTransport):
     """Hands each request to the Hub's application, which runs in an event loop of its own."""
 
     def __init__(self, server: Server):
-        self._application = Application(server)
+        self._server = server
+        self._application = FaultLayer(Application(server), server.root)
+        self._asked: list[Asked] = []
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="hub within", daemon=True)
         self._thread.start()
@@ -61,7 +77,19 @@ class Handed(httpx2.BaseTransport):
                 content.extend(message.get("body", b""))
 
         await self._application(scope, receive, send)
+        self._asked.append(Asked(request.method, request.url.path, len(body), status, len(content)))
         return httpx2.Response(status, headers=headers, stream=httpx2.ByteStream(bytes(content)), request=request)
+
+    def break_on(self, *rules: dict[str, object]) -> None:
+        self._application.break_on(*rules)
+
+    def asked(self, since: int = 0) -> list[Asked]:
+        return self._asked[since:]
+
+    def hub(self, repo_id: str) -> Hub:
+        """A target whose repo does not exist yet, with the token of somebody who may write there."""
+        token = self._server.accounts.create_token(repo_id.partition("/")[0], "write")
+        return Hub(Target(constants.ENDPOINT, repo_id), token)
 
     def close(self) -> None:
         """The client's session was closed; the Hub goes on for the next one."""
@@ -73,15 +101,14 @@ class Handed(httpx2.BaseTransport):
 
 
 @contextmanager
-def hub_within(folder: Path, repo_id: str) -> Iterator[Hub]:
-    """A target whose repo does not exist yet, on a Hub over `folder` that answers while the block lasts."""
+def hub_within(folder: Path) -> Iterator[Handed]:
+    """A Hub over `folder` that answers huggingface_hub's client while the block lasts."""
     server = Server(folder, serving=True)
     handed = Handed(server)
     xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
     set_client_factory(lambda: httpx2.Client(transport=handed, follow_redirects=True, timeout=None))
     try:
-        token = server.accounts.create_token(repo_id.partition("/")[0], "write")
-        yield Hub(Target(constants.ENDPOINT, repo_id), token)
+        yield handed
     finally:
         set_client_factory(default_client_factory)
         constants.HF_HUB_DISABLE_XET = xet
