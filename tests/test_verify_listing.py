@@ -78,12 +78,12 @@ def test_the_log_says_at_most_every_ten_seconds_and_at_the_end_how_much_was_read
     monkeypatch.setattr("tasks.verify.monotonic", lambda: clock[0])
     shards = MANY[:5]
     said: list[str] = []
-    found = Reads(clock, seconds, 1_234_567_890)
+    found = Reads(clock, seconds, 1_500_000_000_000)
     report = verify(HUB, shards, "full", read(listed(*shards), *shards), said.append, found)
-    megabytes = ["1,235", "2,469", "3,704", "4,938", "6,173"]
+    megabytes = ["1,500,000", "3,000,000", "4,500,000", "6,000,000", "7,500,000"]
     assert said == [f"read back {number} of 5 shards, {megabytes[number - 1]} MB" for number in numbers]
     assert found.order == list(report.right) == [shard.path for shard in shards]
-    assert report.bytes_read_back == 5 * 1_234_567_890
+    assert report.bytes_read_back == 5 * 1_500_000_000_000
 
 
 def test_those_that_failed_before_are_read_back_first_and_once() -> None:
