@@ -162,6 +162,17 @@ def test_a_byte_flipped_in_the_hubs_store_is_found_by_reading_back_and_by_nothin
     assert failure.path == published[3].path and failure.cause is Cause.OTHER_BYTES
 
 
+def test_all_of_it_is_looked_at_as_it_was_at_the_commit_that_is_named_whatever_the_head_holds_by_now(
+    hub: Hub, published: list[Receipt]
+) -> None:
+    named = hub.head()
+    emptied = CommitOperationAdd(RECORD, PublicationRecord().dump())
+    hub.commit([CommitOperationDelete(published[0].path), emptied], "Tidy up", named)
+    report = check(hub, published, "full", commit=named).require_good()
+    assert report.commit == named and report.read_back == 4
+    assert len(check(hub, published, "listing").failures) == 4
+
+
 def test_what_was_expected_and_never_published_fails(hub: Hub, published: list[Receipt]) -> None:
     missing = published[0].model_copy(update={"path": "data/sub-none/sub-none.parquet"})
     (failure,) = check(hub, [*published, missing], "listing").failures
