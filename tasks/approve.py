@@ -14,7 +14,6 @@ The Suspended state's message says that a person is awaited, until when, and abo
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from typing import Any, cast
 
 from prefect.client.orchestration import get_client
@@ -214,8 +213,9 @@ def ask(repo_id: str, run: ThisRun, question: Question, fence: Fence = lambda: N
     Raises:
         CannotAsk: the server does not let the run wait, because somebody has changed its state meanwhile.
     """
-    mistake = ""
-    for attempt in count(1):
+    mistake, attempt = "", 0
+    while True:
+        attempt += 1
         key = gate_key(run.count, attempt)
         try:
             form = suspend(question.form(mistake), key, question.expires, question.message(mistake), fence)
@@ -228,7 +228,6 @@ def ask(repo_id: str, run: ThisRun, question: Question, fence: Fence = lambda: N
         except NotThisRepo as error:
             mistake = str(error)
         mistake += " Nothing was deleted. Please decide again."
-    raise AssertionError("unreachable")
 
 
 def suspend(form: type[GateForm], key: str, expires: datetime, message: str, fence: Fence) -> GateForm:

@@ -24,7 +24,6 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import BinaryIO
@@ -77,7 +76,7 @@ def verify(
     hub: Hub,
     expected: Sequence[PublishedShard],
     level: Verification,
-    reading: Reading | None = None,
+    reading: Reading,
     say: Callable[[str], None] = lambda _: None,
     found: "ReadBack | None" = None,
 ) -> VerificationReport:
@@ -87,14 +86,13 @@ def verify(
         hub: the target.
         expected: the shards that are published, as their receipts say, or the record if they were published earlier.
         level: how deep to look.
-        reading: which shards to read back, and at which commit to look; the head by default.
+        reading: which shards to read back, and at which commit to look.
         say: is told now and then about the progress.
         found: what an earlier try has read back. It is not read again at the same commit.
 
     Raises:
         Transient: the Hub could not answer; nothing is known about the target then.
     """
-    reading = reading or Reading(Round(datetime.now(UTC), nights=30))
     found = found or ReadBack()
     commit = reading.commit or hub.head(at_least=reading.own_commit)
     record, listing = _read(hub, commit, reading.read)
@@ -247,7 +245,6 @@ class ReadBack:
             if (size, sha256) != (shard.size, shard.sha256):
                 what = f"{size} bytes came back, sha256 {sha256[:12]}; expected {shard.size} bytes, {shard.sha256[:12]}"
                 return _failure(shard, Cause.OTHER_BYTES, what)
-            copy.seek(0)
             try:
                 what_else = self._open(copy, shard)
             except Undecodable as error:

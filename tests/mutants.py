@@ -6,13 +6,16 @@ there to guard it (`GUARDS`), and no others count. All of it happens in a copy o
 folder. A mutant that no test notices has to be explained in `tests/mutants_explained.txt`, with the reason why it does
 not matter; an explanation of a mutant that is noticed by now is told of.
 
+A module's tests of the fast lane come first, with a Hub within their own process where they ask one: a second or two a
+mutant. Where a module has others too (`servers`), what has survived by then, and no more, is tried on all of its tests,
+with a Hub and a Prefect server.
+
 It prints one line a module (killed, timed out, survived, explained), then what survived, as diffs, and exits 1 if
 anything did. mutmut leaves decorated functions alone (tasks, context managers, properties).
 
-The tests are those of the fast lane: Hub and Prefect server are within their process. What only tests with servers of
-their own guard has both, started once and used by the tests of all its mutants (`TEST_STACK`, see tests/conftest.py).
-mutmut forks for each mutant, and no connection or thread survives that: so it forks from a process that has imported
-the tests, and Prefect's server, and run none.
+These servers are started once a module and used by the tests of all its mutants (`TEST_STACK`, see tests/conftest.py),
+and the tests' dataset is made once. mutmut forks for each mutant, and no connection or thread survives that: so it
+forks from a process that has imported the tests, and Prefect's server, and run none.
 
     python -m tests.mutants cleanup staging      # these modules; all of them by default
 """
@@ -29,9 +32,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deployments.local_stack import Stack
-from tests.lanes import FAST
+from tests.lanes import FAST, SERVED
 
 REPO = Path(__file__).resolve().parent.parent
 EXPLAINED = REPO / "tests" / "mutants_explained.txt"
@@ -45,7 +49,12 @@ class Guards:
     chosen: str = ""
     """Which of them, as pytest's -k; all by default."""
     servers: bool = False
-    """Whether they need a Hub and a Prefect server."""
+    """Whether some of them need a Hub and a Prefect server. They are tried on what the others leave alive."""
+
+    @property
+    def fast(self) -> list[str]:
+        """The files in which there are tests of the fast lane."""
+        return [file for file in self.tests if Path(file).name not in SERVED]
 
 
 #: Tests of the rounds over many nights or shards: a mutant would have them search for its smallest case.
@@ -65,9 +74,11 @@ GUARDS = {
     "evidence": Guards(["tests/test_evidence.py"]),
     "approve": Guards(["tests/test_approve.py"], servers=True),
     "lease": Guards(["tests/test_lease.py", "tests/test_busy_server.py"]),
-    "verify": Guards(["tests/test_verify_listing.py", "tests/test_verify.py"], servers=True),
+    "verify": Guards(["tests/test_verify_listing.py", "tests/test_read_back.py", "tests/test_verify.py"], servers=True),
     "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"]),
     "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"]),
+    "to_commit": Guards(["tests/test_to_commit.py"]),
+    "budget": Guards(["tests/test_budget.py", "tests/test_patience.py"]),
     "other_files": Guards(["tests/test_commit.py"]),
     "failed_shards": Guards(["tests/test_failed_shards.py"]),
     "sample_rounds": Guards(["tests/test_sample_rounds.py"], f"not ({' or '.join(LONG_ROUNDS)})"),
@@ -76,6 +87,10 @@ GUARDS = {
     "removal": Guards(["tests/test_decided.py", "tests/test_removing.py"]),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
+#: pytest's options that spare each mutant half a second of a processor: it looks for no plugins, keeps no cache, and
+#: does not go through all of the memory that a fork has taken over, to find what nobody has closed.
+BARE = ("--disable-plugin-autoload", "-p", "timeout", "-p", "hypothesispytest", "-p", "no:unraisableexception",
+        "-p", "no:cacheprovider")  # fmt: skip
 COPIED = ("deployments", "docs", "soak", "benchmarks", "requirements")
 #: What stands in place of a mutant's status, by mutmut's word.
 STATUS = {"killed": "killed", "timeout": "timed out", "survived": "survived", "no tests": "survived"}
@@ -108,8 +123,8 @@ def main() -> int:
     explained = explanations(EXPLAINED.read_text())
     scores = []
     for module in modules:
-        with tempfile.TemporaryDirectory(prefix="bids-push-mutants-") as folder, stack(module) as environment:
-            scores.append(tested(module, Path(folder), explained, environment))
+        with tempfile.TemporaryDirectory(prefix="bids-push-mutants-") as folder:
+            scores.append(tested(module, Path(folder), explained))
         print(scores[-1], flush=True)
     for score in scores:
         for diff in score.survivors:
@@ -119,32 +134,11 @@ def main() -> int:
     return 1 if any(score.survivors for score in scores) else 0
 
 
-@contextmanager
-def stack(module: str) -> Iterator[dict[str, str]]:
-    """The environment for a module's tests, with the servers that they need running while the block does."""
-    with tempfile.TemporaryDirectory(prefix="bids-push-mutants-stack-") as folder:
-        if not GUARDS[module].servers:
-            yield os.environ | {"TEST_STACK": json.dumps({"folder": folder})}
-            return
-        running = Stack(Path(folder))
-        try:
-            running.start_hub()
-            running.token = running.make_token("lab")
-            running.start_prefect()
-            there = {name: getattr(running, name) for name in ("hub_port", "prefect_port", "token")}
-            yield os.environ | {"TEST_STACK": json.dumps({"folder": folder, **there})}
-        finally:
-            running.stop()
-
-
-def tested(module: str, folder: Path, explained: dict[str, dict[str, str]], environment: dict[str, str]) -> Score:
+def tested(module: str, folder: Path, explained: dict[str, dict[str, str]]) -> Score:
     """Make and test the mutants of one module, in a copy of the repository in `folder`."""
     copy(folder)
-    (folder / "setup.cfg").write_text(config(module))
-    subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "1"], cwd=folder, check=False,
-                   stdout=sys.stderr, env=environment)  # fmt: skip
     score = Score(module)
-    for name, status in statuses(folder, module):
+    for name, status in found(module, folder).items():
         if STATUS.get(status) != "survived":
             score.counts[STATUS.get(status, status)] += 1
             continue
@@ -159,6 +153,60 @@ def tested(module: str, folder: Path, explained: dict[str, dict[str, str]], envi
     return score
 
 
+def found(module: str, folder: Path) -> dict[str, str]:
+    """What became of each mutant: by the tests of the fast lane, and by all of them where these left it alive."""
+    guards, status = GUARDS[module], {}
+    if guards.fast:
+        with kept_folder() as kept:
+            status = run(module, folder, config(module, guards.fast, "-m", FAST), {"folder": kept})
+        if not status:
+            return {}
+    alive = [name for name, what in status.items() if STATUS.get(what) == "survived"]
+    if guards.servers and (alive or not status):
+        with stack() as there:
+            again = run(module, folder, config(module, guards.tests), there, *alive)
+        status |= {name: what for name, what in again.items() if name in alive or not alive}
+    return status
+
+
+def run(module: str, folder: Path, settings: str, there: dict[str, Any], *names: str) -> dict[str, str]:
+    """Test a module's mutants, or those with these names; what became of all, by name.
+
+    Args:
+        module: the module.
+        folder: the copy of the repository.
+        settings: mutmut's.
+        there: what stands ready for the tests, see tests/conftest.py.
+        names: of the mutants; all by default.
+    """
+    (folder / "setup.cfg").write_text(settings)
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
+    environment = os.environ | {"TEST_STACK": json.dumps(there)}
+    done = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr, env=environment)
+    return dict(statuses(folder, module)) if done.returncode == 0 else {}
+
+
+@contextmanager
+def kept_folder() -> Iterator[str]:
+    """A folder in which the tests of many mutants keep what they share."""
+    with tempfile.TemporaryDirectory(prefix="bids-push-mutants-stack-") as folder:
+        yield folder
+
+
+@contextmanager
+def stack() -> Iterator[dict[str, Any]]:
+    """A Hub and a Prefect server that run while the block does, as tests/conftest.py has to know of them."""
+    with kept_folder() as folder:
+        running = Stack(Path(folder))
+        try:
+            running.start_hub()
+            running.token = running.make_token("lab")
+            running.start_prefect()
+            yield {name: getattr(running, name) for name in ("hub_port", "prefect_port", "token")} | {"folder": folder}
+        finally:
+            running.stop()
+
+
 def copy(folder: Path) -> None:
     """The files of the repository as they are now, without what git ignores."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPO, check=True,
@@ -169,13 +217,12 @@ def copy(folder: Path) -> None:
             (folder / name).write_bytes((REPO / name).read_bytes())
 
 
-def config(module: str) -> str:
-    """mutmut's settings for a module."""
-    guards = GUARDS[module]
-    options = ["-p", "no:xdist", "-q", "-x", *(["-k", guards.chosen] if guards.chosen else [])]
-    options += [] if guards.servers else ["-m", FAST]
+def config(module: str, tests: Sequence[str], *more: str) -> str:
+    """mutmut's settings for a module, tested by these files; pytest has these options more."""
+    chosen = GUARDS[module].chosen
+    options = ["-q", "-x", *BARE, *(["-k", chosen] if chosen else []), *more]
     lists = {"source_paths": ["tasks", "flows"], "also_copy": COPIED, "pytest_add_cli_args": options,
-             "pytest_add_cli_args_test_selection": guards.tests}  # fmt: skip
+             "pytest_add_cli_args_test_selection": tests}  # fmt: skip
     lines = [f"{name} =\n" + "".join(f"    {value}\n" for value in values) for name, values in lists.items()]
     return (
         f"[mutmut]\nonly_mutate = {file_of(module)}\ntimeout_constant = {LIMIT}\ntimeout_multiplier = 5\n"

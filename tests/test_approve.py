@@ -7,6 +7,7 @@ somebody has answered: it starts the flow again. Gates of whole pushes are in te
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,7 @@ from deployments.runs import Runs
 from tasks.approve import (
     CannotAsk,
     GateElsewhere,
+    GateForm,
     NotThisRepo,
     Question,
     Superseded,
@@ -190,7 +192,113 @@ def test_only_the_repos_own_name_confirms_whatever_stands_around_it() -> None:
     assert str(raised.value) == f"the repo name typed was `'{'x' * 99}`, and this gate is about `lab/one`."
 
 
-# What counts as an answer.
+# What counts as an answer, whoever brings it: here, those who answer at once.
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One question as it was asked."""
+
+    text: str
+    key: str
+    expires: datetime
+    message: str
+
+
+class Answers:
+    """People who answer one after the other, and what each was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any]) -> None:
+        self._left = list(answers)
+        self.shown: list[Shown] = []
+        monkeypatch.setattr("tasks.approve.suspend", self._suspend)
+
+    def _suspend(
+        self, form: type[GateForm], key: str, expires: datetime, message: str, fence: Callable[[], None]
+    ) -> GateForm:
+        fence()
+        self.shown.append(Shown(form._description or "", key, expires, message))
+        return form.model_validate(self._left.pop(0))
+
+
+BOTH = Question("evidence", "", "files", "It waits.", EXPIRES, "1 shard: sub-1")
+REMOVALS_ALONE = Question("evidence", "", "", "It waits.", EXPIRES, "1 shard: sub-1")
+RIGHT = {"confirm_repo": "lab/one"}
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "decided"),
+    [
+        (QUESTION, {"decision": "keep"}, {"decision": Choice.KEEP}),
+        (QUESTION, {"decision": "delete", "note": "me"}, {"decision": Choice.DELETE, "note": "me"}),
+        (QUESTION, {"decision": "delete", "remove_stale": True}, {"decision": Choice.DELETE, "remove_stale": True}),
+        (BOTH, {"decision": "keep", "removals": "remove"}, {"decision": Choice.KEEP, "removals": Fate.REMOVE}),
+        (BOTH, {"decision": "delete", "removals": "keep"}, {"decision": Choice.DELETE, "removals": Fate.KEEP}),
+        (REMOVALS_ALONE, {"removals": "remove"}, {"removals": Fate.REMOVE}),
+        (REMOVALS_ALONE, {"removals": "keep"}, {"removals": Fate.KEEP}),
+    ],
+)
+def test_what_a_person_decided_is_what_comes_back_and_nothing_that_was_not_asked(
+    question: Question, answer: dict[str, Any], decided: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = Answers(monkeypatch, RIGHT | answer)
+    assert ask("lab/one", ThisRun("our-run", "push ours", 3, True), question) == Approval(
+        flow_run_id="our-run", **decided
+    )
+    (shown,) = people.shown
+    assert shown == Shown(question.evidence + question.picture, gate_key(3, 1), EXPIRES, question.waits)
+
+
+DECIDE_AGAIN = "Nothing was deleted. Please decide again."
+
+
+@pytest.mark.parametrize(
+    ("question", "wrong", "mistake"),
+    [
+        (QUESTION, {"decision": "delete", "confirm_repo": "lab/two"},
+         "the repo name typed was `lab/two`, and this gate is about `lab/one`."),
+        (QUESTION, {"decision": "delete", "confirm_repo": ""},
+         "the repo name typed was ``, and this gate is about `lab/one`."),
+        (QUESTION, {"decision": "perhaps"}, "decision: Input should be 'delete' or 'keep'."),
+        (QUESTION, {"decision": None}, "decision: Input should be 'delete' or 'keep'."),
+        (QUESTION, {}, "decision: Field required."),
+        (QUESTION, {"decision": "delete", "confirm_repo": None}, "confirm_repo: Input should be a valid string."),
+        (QUESTION, {"decision": "delete", "remove_stale": "perhaps"},
+         "remove_stale: Input should be a valid boolean, unable to interpret input."),
+        (BOTH, {"decision": "delete"}, "removals: Field required."),
+        (BOTH, {"removals": "remove"}, "decision: Field required."),
+        (BOTH, {"decision": "keep", "removals": "delete"}, "removals: Input should be 'remove' or 'keep'."),
+        (REMOVALS_ALONE, {}, "removals: Field required."),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_no_decision_is_told_and_asked_again_under_a_key_of_its_own(
+    question: Question, wrong: dict[str, Any], mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = RIGHT | {name: "keep" for name in ("decision", "removals") if name in question.form("").model_fields}
+    people = Answers(monkeypatch, RIGHT | wrong, RIGHT | wrong, right)
+    approval = ask("lab/one", OURS, question)
+    assert Choice.DELETE is not approval.decision and approval.removals is not Fate.REMOVE
+    again = f"{mistake} {DECIDE_AGAIN}"
+    told = f"**Not accepted:** {again}\n\n{question.evidence}"
+    assert people.shown == [
+        Shown(question.evidence + question.picture, gate_key(1, 1), EXPIRES, question.waits),
+        Shown(told, gate_key(1, 2), EXPIRES, f"Not accepted: {again}\n{question.waits}"),
+        Shown(told, gate_key(1, 3), EXPIRES, f"Not accepted: {again}\n{question.waits}"),
+    ]
+
+
+def test_a_run_that_holds_its_target_no_more_takes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = Answers(monkeypatch, RIGHT | {"decision": "delete"})
+
+    def lost() -> None:
+        raise TargetLost("another run has it")
+
+    with pytest.raises(TargetLost):
+        ask("lab/one", OURS, QUESTION, lost)
+    assert not people.shown
+
+
+# A run that is suspended on a Prefect server, and goes on.
 
 
 class Asking:

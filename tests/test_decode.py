@@ -1,13 +1,12 @@
 """One image is read to its end, and what is wrong with it is said; a picture that cannot be drawn is a missing one."""
 
-import hashlib
 import io
 import struct
 import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,13 +16,8 @@ from PIL import Image as Picture
 
 from deployments.local_stack import REPO
 from tasks.bids.decode import SLAB, Undecodable, decode, picture
-from tasks.bids.pictures import MAX_SLICES, axial_slice
-from tasks.disk.staging import Staging
-from tasks.embed import Check
-from tasks.stage import stage
-from tasks.values.models import Receipt
-from tasks.verify import ReadBack
-from tests.images import image_of, nifti1, nifti2, spec_of, zipped
+from tasks.bids.pictures import axial_slice
+from tests.images import nifti1, nifti2, zipped
 
 NAME = "sub-1/func/sub-1_bold.nii.gz"
 LARGE = (30, 30, 30)
@@ -39,6 +33,10 @@ def wrong(data: bytes) -> str:
 def drawn(data: bytes, suffix: str = "T1w") -> np.ndarray | None:
     shown = picture(NAME, suffix, pa.py_buffer(data))
     return None if shown is None else np.asarray(Picture.open(io.BytesIO(shown.png)))
+
+
+def changed(data: bytes, at: int, kind: str, value: float) -> bytes:
+    return data[:at] + struct.pack(f"<{kind}", value) + data[at + struct.calcsize(kind) :]
 
 
 @pytest.mark.parametrize("make", [nifti1, nifti2])
@@ -194,62 +192,3 @@ def test_nothing_is_said_to_the_terminal_about_a_header_that_nibabel_mends() -> 
     code = f"import pyarrow as pa; from tasks.bids.decode import decode, picture; data = pa.py_buffer({bytes(data[:400])!r} + bytes(60000)); decode(data); picture('a', 'T1w', data)"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
-
-
-# A shard that came back from the Hub
-
-
-class Returned:
-    """What a Hub sends back: the files of a staging folder."""
-
-    def __init__(self, staging: Staging, receipt: Receipt) -> None:
-        self._file = staging.folder / receipt.file
-
-    def read_back(self, path: str, commit: str, copy: BinaryIO) -> tuple[int, str]:
-        data = self._file.read_bytes()
-        copy.write(data)
-        return len(data), hashlib.sha256(data).hexdigest()
-
-
-def read_back(tmp_path: Path, *images: tuple[str, bytes], check: Check = "full") -> tuple[ReadBack, str | None]:
-    """Stage images and read the shard back: what was read, and what is wrong with it."""
-    spec = spec_of(*(image_of(tmp_path, f"sub-1/anat/sub-1_{name}", data) for name, data in images))
-    staging = Staging(tmp_path / "staging")
-    receipt = stage(spec, tmp_path, staging, check)
-    found = ReadBack()
-    failure = found.read(Returned(staging, receipt), receipt, "a commit")  # type: ignore[arg-type]
-    return found, failure.what if failure else None
-
-
-def changed(data: bytes, at: int, kind: str, value: float) -> bytes:
-    return data[:at] + struct.pack(f"<{kind}", value) + data[at + struct.calcsize(kind) :]
-
-
-def test_whatever_staging_takes_is_verified(tmp_path: Path) -> None:
-    image = nifti1(LARGE) + bytes(16 * 27000)
-    images = {
-        "T1w.nii.gz": zipped(nifti2(LARGE)),
-        "T2w.nii": nifti2(LARGE, order=">"),
-        "FLAIR.nii.gz": zipped(changed(image, PIXDIM, "f", float("nan"))),
-        "PDw.nii.gz": zipped(changed(image, PIXDIM, "f", 0)),
-        "T2star.nii.gz": zipped(changed(image, DATATYPE, "h", 128)),
-        "angio.nii.gz": zipped(changed(image, DATATYPE, "h", 1792)),
-        "inplaneT1.nii": nifti1((5,)),
-        "PDT2.nii.gz": zipped(nifti1(LARGE)) + bytes(512),
-        "mask.nii.gz": zipped(nifti1(LARGE)[:700]) + zipped(nifti1(LARGE)[700:]),
-    }
-    found, wrong = read_back(tmp_path, *images.items())
-    assert wrong is None
-    assert found.images == len(images)
-    assert {shown.suffix for shown in found.slices} < {name.partition(".")[0] for name in images}
-    assert len(found.slices) == MAX_SLICES
-
-
-@pytest.mark.parametrize("shape", [LARGE, (30, 30, 30, 20)])
-def test_a_damaged_image_that_was_published_is_named_when_it_is_read_back(tmp_path: Path, shape: Any) -> None:
-    data = bytearray(zipped(nifti1(shape)))
-    start = int(len(data) * 0.6)
-    data[start : start + 512] = bytes(512)
-    found, wrong = read_back(tmp_path, ("T1w.nii.gz", bytes(data)), ("T2w.nii", nifti1()), check="trailer")
-    assert wrong is not None and "is damaged: the image sub-1/anat/sub-1_T1w.nii.gz: its gzip stream" in wrong
-    assert [shown.suffix for shown in found.slices] in ([], ["T2w"])

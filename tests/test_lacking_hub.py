@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.commit import commit
 from tasks.commit.other_files import Besides, as_recorded
+from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import (
     Hub,
@@ -38,7 +40,7 @@ from tasks.stage import stage
 from tasks.transfer import transfer
 from tasks.values.errors import PushError
 from tasks.values.models import PublishedShard, Receipt, ShardSpec
-from tasks.verify import verify
+from tasks.verify import Reading, verify
 from tests.hub_within import hub_within
 from tests.lacking import (
     BATCH,
@@ -116,12 +118,12 @@ class Life:
         if sent:
             operations = [one.operation for one in sent]
             commit(hub, before, [one.line() for one in missing], operations, self.besides())
-        report = verify(hub, self.lines(), "full")
+        report = verify(hub, self.lines(), "full", Reading(Round(datetime.now(UTC), nights=30)))
         assert not report.failures and report.images_decoded
 
     def night(self, hub: Hub) -> None:
         hub.prepare(private=True)
-        assert not verify(hub, self.lines(), "sample").failures
+        assert not verify(hub, self.lines(), "sample", Reading(Round(datetime.now(UTC), nights=30))).failures
 
     def removal(self, hub: Hub) -> None:
         before, gone = read_remote(hub), self.lines()[0]

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from prefect.client.schemas.objects import State
 
 from flows.push_bids import push_bids
 from flows.restore_bids import restore_bids
+from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
 from tasks.load import load
@@ -21,7 +23,7 @@ from tasks.plan import plan
 from tasks.record.modes import changed_modes, executable_files, other_modes
 from tasks.record.remote import INDEX, RECORD, read_remote
 from tasks.values.models import Dataset, ImageContent, PublicationRecord, PublishedShard, PublishedText
-from tasks.verify import verify
+from tasks.verify import Reading, verify
 from tests.bids_examples import IMAGE, Content, description, write
 from tests.counted_hub import CountedHub
 from tests.way_back import back, files, publish
@@ -168,7 +170,9 @@ def test_a_shard_whose_modes_are_in_the_record_is_verified_by_its_receipt_which_
     record = read_remote(target, commit).record
     receipts = staging.receipts()
     assert any(record.shards[one.path] != one.line() for one in receipts)
-    assert not verify(target, [one.line() for one in receipts], "listing").failures
+    assert not verify(
+        target, [one.line() for one in receipts], "listing", Reading(Round(datetime.now(UTC), nights=30))
+    ).failures
 
 
 # Whole runs.

@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from tasks.commit import commit
 from tasks.commit.other_files import Besides
 from tasks.disk.content_cache import ContentCache
 from tasks.disk.files import sha256_of
+from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub, Transient
 from tasks.load import load
@@ -40,11 +42,12 @@ from tasks.stage import stage
 from tasks.transfer import Transferred, transfer
 from tasks.values.errors import PushError
 from tasks.values.models import Receipt, ShardSpec
-from tasks.verify import verify
+from tasks.verify import Reading, verify
 from tasks.write import WRITER_SETTINGS
 from tests.counted_hub import CountedHub
 
 CHANGES = Besides(lambda record, existing: f"---\nlicense: cc0-1.0\n---\n{len(record.shards)} shards\n", {})
+READING = Reading(Round(datetime(2026, 11, 24, tzinfo=UTC), nights=1))
 OVERHEAD = 1.05  # of content over Xet: chunk headers, and a xorb's footer
 DAMAGES = st.lists(
     st.sampled_from(["flip", "cut", "empty", "delete", "swap", "no receipt", "half a receipt"]), min_size=1, max_size=5
@@ -175,7 +178,7 @@ class Pushes(RuleBasedStateMachine):
         assert sorted(spec.path for spec in left.missing) == sorted(failed)
         assert {spec.path for spec in work.done} <= {spec.path for spec in left.done}
         expected = [published.record.shards[spec.path] for spec in left.done]
-        verify(self.hub, expected, "full").require_good()
+        verify(self.hub, expected, "full", READING).require_good()
 
     @precondition(lambda self: self.staged)
     @rule(kept=st.booleans())
@@ -184,7 +187,7 @@ class Pushes(RuleBasedStateMachine):
         listing = self.hub.listing(published.commit)
         receipts = [one for one in self.staging.receipts() if published.record.shards.get(one.path) == one.line()]
         receipts = [one for one in receipts if disagreement(one, listing) is None]
-        report = verify(self.hub, [one.line() for one in receipts], "listing")
+        report = verify(self.hub, [one.line() for one in receipts], "listing", READING)
         gate = Gate(flow_run_id="run", flow_run_name="run", opened_at_commit=report.commit,
                     shown=tuple(shown_as(one) for one in receipts))  # fmt: skip
         approval = Approval(flow_run_id="run", decision=Choice.KEEP if kept else Choice.DELETE)

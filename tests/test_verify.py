@@ -1,7 +1,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tasks.commit.other_files import Besides
 from tasks.disk.failed_shards import Cause, staged_copy
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging
-from tasks.hub.client import Hub, TokenRejected, Transient
+from tasks.hub.client import Hub, Refused, TokenRejected, Transient
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.remote import RECORD, read_remote
@@ -23,14 +23,15 @@ from tasks.report.evidence import VerificationFailed, VerificationReport
 from tasks.stage import stage
 from tasks.transfer import transfer
 from tasks.values.kinds import is_image
-from tasks.values.models import PublicationRecord, PublishedShard, Receipt
+from tasks.values.models import PublicationRecord, PublishedShard, Receipt, ShardSpec
 from tasks.verify import ReadBack, Reading, verify
 from tasks.write import WRITER_SETTINGS
-from tests.counted_hub import CountedHub
+from tests.hub_within import Breakable
+from tests.images import image_of, nifti1, nifti2, spec_of, zipped
 from tests.layout_1 import as_layout_1
 from tests.recorded_dataset import EMPTY, INNER, MEG4, PHYSIO, RECORDED, with_recordings
 
-Staged = Callable[[int], list[Receipt]]
+SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw")  # of the images, a shard each
 
 
 @pytest.fixture
@@ -40,12 +41,23 @@ def over_lfs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def published(hub: Hub, staging: Staging, staged: Staged) -> list[Receipt]:
-    receipts = staged(4)
-    besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {})
-    operations = [one.operation for one in transfer(hub, staging, receipts)]
-    commit(hub, read_remote(hub), [r.line() for r in receipts], operations, besides)
-    return receipts
+def small(tmp_path: Path, staging: Staging) -> list[Receipt]:
+    """Four staged shards with an image in NIfTI-1 and one in NIfTI-2 each."""
+    return [stage(_small(tmp_path / "small", f"sub-{suffix}", suffix), tmp_path / "small", staging)
+            for suffix in SUFFIXES]  # fmt: skip
+
+
+def _small(root: Path, sub: str, suffix: str) -> ShardSpec:
+    seed = SUFFIXES.index(suffix)
+    one = image_of(root, f"{sub}/anat/{sub}_{suffix}.nii.gz", zipped(nifti1(seed=seed)))
+    other = image_of(root, f"{sub}/anat/{sub}_run-2_{suffix}.nii", nifti2((7, 5, 6), seed=seed))
+    return spec_of(one, other, name=sub)
+
+
+@pytest.fixture
+def published(hub: Hub, staging: Staging, small: list[Receipt]) -> list[Receipt]:
+    publish_as(hub, [r.line() for r in small], [one.operation for one in transfer(hub, staging, small)])
+    return small
 
 
 def check(hub: Hub, receipts: list[Receipt], level: str = "full", **options: Any) -> VerificationReport:
@@ -150,6 +162,17 @@ def test_a_byte_flipped_in_the_hubs_store_is_found_by_reading_back_and_by_nothin
     assert failure.path == published[3].path and failure.cause is Cause.OTHER_BYTES
 
 
+def test_all_of_it_is_looked_at_as_it_was_at_the_commit_that_is_named_whatever_the_head_holds_by_now(
+    hub: Hub, published: list[Receipt]
+) -> None:
+    named = hub.head()
+    emptied = CommitOperationAdd(RECORD, PublicationRecord().dump())
+    hub.commit([CommitOperationDelete(published[0].path), emptied], "Tidy up", named)
+    report = check(hub, published, "full", commit=named).require_good()
+    assert report.commit == named and report.read_back == 4
+    assert len(check(hub, published, "listing").failures) == 4
+
+
 def test_what_was_expected_and_never_published_fails(hub: Hub, published: list[Receipt]) -> None:
     missing = published[0].model_copy(update={"path": "data/sub-none/sub-none.parquet"})
     (failure,) = check(hub, [*published, missing], "listing").failures
@@ -228,11 +251,11 @@ def test_a_shard_of_layout_1_is_verified_as_before(hub: Hub, staging: Staging, p
 
 
 @pytest.fixture
-def faulty(counted: Hub, staging: Staging, staged: Staged) -> tuple[Hub, list[Receipt]]:
+def faulty(counted: Hub, staging: Staging, small: list[Receipt]) -> tuple[Hub, list[Receipt]]:
     """A target with three shards on a Hub that can be made to fail."""
     hub = counted
     hub.prepare(private=True)
-    receipts = staged(3)
+    receipts = small[:3]
     operations = [one.operation for one in transfer(hub, staging, receipts)]
     besides = Besides(lambda record, existing: "---\nlicense: cc0-1.0\n---\n", {"bids/README": b"the dataset\n"})
     commit(hub, read_remote(hub), [r.line() for r in receipts], operations, besides)
@@ -248,10 +271,10 @@ def advice(hub: Hub, receipts: list[Receipt], staging: Staging, level: str = "fu
 
 
 def test_where_the_hub_sends_other_bytes_the_way_out_is_the_hub_and_the_staged_copy_is_looked_at(
-    server: CountedHub, faulty: tuple[Hub, list[Receipt]], staging: Staging
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], staging: Staging
 ) -> None:
     hub, receipts = faulty
-    server.break_on({"fault": "other_bytes", "path": re.escape(receipts[1].path), "times": -1})
+    breakable.break_on({"fault": "other_bytes", "path": re.escape(receipts[1].path), "times": -1})
     said = advice(hub, receipts, staging)
     file = staging.folder / receipts[1].file
     assert "1 of 3 is not on the Hub" in said and "The Hub sends other bytes than it lists" in said
@@ -266,13 +289,25 @@ def test_where_the_hub_sends_other_bytes_the_way_out_is_the_hub_and_the_staged_c
 
 
 def test_where_the_hub_lists_a_shard_and_does_not_send_it_the_way_out_is_the_hub(
-    server: CountedHub, faulty: tuple[Hub, list[Receipt]], staging: Staging
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], staging: Staging
 ) -> None:
     hub, receipts = faulty
     away = {"fault": "status", "status": 404, "code": "EntryNotFound", "times": -1}
-    server.break_on({**away, "method": "GET", "path": re.escape(receipts[0].path)})
+    breakable.break_on({**away, "method": "GET", "path": re.escape(receipts[0].path)})
     said = advice(hub, receipts, staging)
     assert "lists it, and does not send it" in said and receipts[0].path in said and "still staged here" in said
+    (failure,) = check(hub, receipts).failures
+    assert failure.what == "the Hub says that it has no such file"
+
+
+@pytest.mark.parametrize("status", [400, 409, 416])
+def test_a_hub_that_refuses_to_send_a_shard_says_nothing_of_it(
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], status: int
+) -> None:
+    hub, receipts = faulty
+    breakable.break_on({"fault": "status", "status": status, "method": "GET", "path": r"\.parquet$", "times": -1})
+    with pytest.raises(Refused):
+        check(hub, receipts)
 
 
 def test_where_somebody_changed_the_repo_the_way_out_is_another_run(
@@ -298,10 +333,10 @@ def test_where_gitattributes_make_a_shard_a_text_the_way_out_is_there(
 
 
 def test_where_a_page_of_the_listing_is_short_nothing_has_to_be_sent(
-    server: CountedHub, faulty: tuple[Hub, list[Receipt]], staging: Staging
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], staging: Staging
 ) -> None:
     hub, receipts = faulty
-    server.break_on({"fault": "leave_out", "path": "/tree/", "what": re.escape(receipts[1].path), "times": -1})
+    breakable.break_on({"fault": "leave_out", "path": "/tree/", "what": re.escape(receipts[1].path), "times": -1})
     said = advice(hub, receipts, staging)
     assert "a page of its listing was short, and nothing has to be sent" in said and receipts[1].path in said
     gone = receipts[1].model_copy(update={"path": "data/sub-none/sub-none.parquet"})
@@ -320,32 +355,66 @@ def test_a_text_of_the_dataset_that_is_not_there_as_it_is_fails(faulty: tuple[Hu
 
 @pytest.mark.parametrize(("status", "error"), [(503, Transient), (429, Transient), (401, TokenRejected)])
 def test_a_hub_that_cannot_be_asked_is_no_failure_of_a_shard_and_the_next_try_reads_only_what_is_left(
-    server: CountedHub, faulty: tuple[Hub, list[Receipt]], status: int, error: type[Exception]
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], status: int, error: type[Exception]
 ) -> None:
     hub, receipts = faulty
-    expected, found = [r.line() for r in receipts], ReadBack()
+    expected, found, reading = [r.line() for r in receipts], ReadBack(), Reading(Round(datetime.now(UTC), nights=2))
     content = {"method": "GET", "path": r"/resolve/.*\.parquet", "times": -1}
-    server.break_on({"fault": "status", "status": status, "after": 2, **content})
+    breakable.break_on({"fault": "status", "status": status, "after": 2, **content})
     with pytest.raises(error):
-        verify(hub, expected, "full", found=found)
-    server.break_on()
-    start = len(server.asked())
-    report = verify(hub, expected, "full", found=found).require_good()
+        verify(hub, expected, "full", reading, found=found)
+    breakable.break_on()
+    start = len(breakable.asked())
+    report = verify(hub, expected, "full", reading, found=found).require_good()
     assert report.read_back == 3 and report.bytes_read_back == sum(r.size for r in receipts)
-    assert len({one.path for one in server.asked(start) if one.path.endswith(".parquet")}) == 1
+    assert len({one.path for one in breakable.asked(start) if one.path.endswith(".parquet")}) == 1
+
+
+def test_a_hub_that_asks_for_a_pause_is_given_it_and_the_log_says_so(
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, receipts = faulty
+    pauses: list[float] = []
+    monkeypatch.setattr("tasks.hub.patience.time.sleep", pauses.append)
+    busy = {"fault": "status", "status": 429, "retry_after": 7, "method": "GET", "path": r"\.parquet$"}
+    breakable.break_on({**busy, "after": 1, "times": 2})
+    said: list[str] = []
+    reading = Reading(Round(datetime.now(UTC), nights=2))
+    report = verify(hub, [r.line() for r in receipts], "full", reading, said.append).require_good()
+    assert report.read_back == 3 and pauses == [7, 7]
+    assert [one[: len("The Hub asks for a pause of 7 s")] for one in said[:2]] == [
+        "The Hub asks for a pause of 7 s"
+    ] * 2
+    assert said[2:] == ["read back 3 of 3 shards, 0 MB"]
+
+
+def test_a_head_that_does_not_have_the_runs_own_commit_yet_is_waited_for(
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's run, or one that was resumed: nothing but the commit itself says what was there already."""
+    hub, receipts = faulty
+    before = hub.head()
+    own = hub.commit([CommitOperationDelete(receipts[0].path)], "Tidy up", before)
+    pauses: list[float] = []
+    monkeypatch.setattr("tasks.hub.client.time.sleep", pauses.append)
+    breakable.break_on({"fault": "old_head", "path": r"/api/datasets/[^/]+/[^/]+(/revision/main)?$", "commit": before,
+                        "times": 2})  # fmt: skip
+    report = check(Hub(hub.target, hub.token), receipts, "listing", own_commit=own)
+    assert report.commit == own and len(pauses) == 2
+    assert [one.path for one in report.failures] == [receipts[0].path]
 
 
 def test_what_was_read_at_the_same_commit_is_not_fetched_again_and_is_at_another(
-    server: CountedHub, faulty: tuple[Hub, list[Receipt]]
+    breakable: Breakable, faulty: tuple[Hub, list[Receipt]]
 ) -> None:
     hub, receipts = faulty
     head = hub.head()
     read = read_remote(hub, head).record, hub.listing(head)
-    start = len(server.asked())
+    start = len(breakable.asked())
     assert check(hub, receipts, "listing", commit=head, read=read).require_good().commit == head
-    assert not server.asked(start)
+    assert not breakable.asked(start)
     hub.commit([CommitOperationDelete(receipts[0].path)], "Tidy up", head)
-    start = len(server.asked())
+    start = len(breakable.asked())
     report = check(hub, receipts, "listing", read=read)
     assert [one.path for one in report.failures] == [receipts[0].path] and report.commit != head
-    assert sum("/tree/" in one.path for one in server.asked(start)) == 1
+    assert sum("/tree/" in one.path for one in breakable.asked(start)) == 1

@@ -3,6 +3,7 @@
 What the Hub is asked for, and what it sends, is in `tests/test_verify.py`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -16,7 +17,7 @@ from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.report.evidence import ShardCheck, VerificationReport
 from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard
-from tasks.verify import Reading, verify
+from tasks.verify import ReadBack, Reading, verify
 
 COMMIT = "c" * 40
 HUB = Hub(Target("http://nobody-is-asked.invalid", "lab/data", "a-branch"), "a token")
@@ -49,6 +50,46 @@ def read(files: dict[str, ListedFile], *lines: PublishedShard) -> Reading:
 
 
 SOUND = read(listed(*SHARDS), *SHARDS)
+
+
+class Reads(ReadBack):
+    """Finds each shard right, and takes as long for it as the clock says."""
+
+    def __init__(self, clock: list[float], seconds: float, size: int) -> None:
+        super().__init__()
+        self._clock, self._seconds, self._each = clock, seconds, size
+        self.order: list[str] = []
+
+    def read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
+        assert commit == COMMIT
+        self.order.append(shard.path)
+        self.size += self._each
+        self._clock[0] += self._seconds
+        return None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "numbers"), [(1.0, [5]), (5.0, [3, 5]), (10.0, [2, 4, 5]), (10.5, [1, 2, 3, 4, 5]), (0.0, [5])]
+)
+def test_the_log_says_at_most_every_ten_seconds_and_at_the_end_how_much_was_read_back(
+    seconds: float, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [3.0]
+    monkeypatch.setattr("tasks.verify.monotonic", lambda: clock[0])
+    shards = MANY[:5]
+    said: list[str] = []
+    found = Reads(clock, seconds, 1_500_000_000_000)
+    report = verify(HUB, shards, "full", read(listed(*shards), *shards), said.append, found)
+    megabytes = ["1,500,000", "3,000,000", "4,500,000", "6,000,000", "7,500,000"]
+    assert said == [f"read back {number} of 5 shards, {megabytes[number - 1]} MB" for number in numbers]
+    assert found.order == list(report.right) == [shard.path for shard in shards]
+    assert report.bytes_read_back == 5 * 1_500_000_000_000
+
+
+def test_those_that_failed_before_are_read_back_first_and_once() -> None:
+    found = Reads([0.0], 0.0, 1)
+    verify(HUB, SHARDS, "full", replace(SOUND, failed_before=frozenset([C.path])), found=found)
+    assert found.order == [C.path, A.path, B.path]
 
 
 def failed(reading: Reading, *expected: PublishedShard) -> tuple[Failure, ...]:
@@ -109,6 +150,57 @@ def test_failures_are_in_the_order_of_their_paths_shards_and_texts_together() ->
     reading = replace(read(listed(*SHARDS, size=1), *SHARDS), texts={"tables/participants.parquet": b"", README: b""})
     paths = [failure.path for failure in failed(reading, C, A, B)]
     assert paths == [README, A.path, B.path, C.path, "tables/participants.parquet"]
+
+
+# Shards that a listing lacks are asked for by name: a page of it may be short.
+
+
+class Asked(Hub):
+    """A Hub that has these files if it is asked for them by name."""
+
+    there: frozenset[str] = frozenset()
+    asked: tuple[tuple[str, ...], ...] = ()
+
+    def listed(self, paths: Sequence[str], commit: str) -> dict[str, ListedFile]:
+        assert commit == COMMIT
+        self.asked = (*self.asked, tuple(paths))
+        return {path: ListedFile(path, 1, None) for path in paths if path in self.there}
+
+
+def asked(there: Iterable[str]) -> Asked:
+    hub = Asked(HUB.target, HUB.token)
+    hub.there = frozenset(there)
+    return hub
+
+
+MANY = tuple(line(f"{number:04}") for number in range(1_002))
+SHORT = (Cause.SHORT_LISTING, "it is in the repo, and not in the listing")
+GONE = (Cause.CHANGED, "it is not in the repo")
+
+
+@pytest.mark.parametrize("number", [1, 3, 999, 1_000, 1_001, 1_002])
+def test_at_most_a_thousand_shards_that_a_listing_lacks_are_asked_for_and_if_all_are_there_it_was_short(
+    number: int,
+) -> None:
+    hub = asked(shard.path for shard in MANY)
+    report = verify(hub, MANY[:number], "listing", read({}, *MANY))
+    assert hub.asked == (tuple(shard.path for shard in MANY[:number][:1_000]),)
+    assert {(failure.cause, failure.what) for failure in report.failures} == {SHORT}
+    assert len(report.failures) == number and not report.checks
+
+
+def test_where_one_of_those_asked_for_is_not_there_only_those_that_are_were_left_out_of_the_listing() -> None:
+    report = verify(asked([A.path]), (A, *MANY), "listing", read({}, A, *MANY))
+    causes = {failure.path: (failure.cause, failure.what) for failure in report.failures}
+    assert causes == {A.path: SHORT} | {shard.path: GONE for shard in MANY}
+
+
+def test_where_none_is_there_all_are_gone_and_where_none_is_missing_nothing_is_asked() -> None:
+    hub = asked([])
+    assert {failure.cause for failure in verify(hub, SHARDS, "listing", read({}, *SHARDS)).failures} == {Cause.CHANGED}
+    assert hub.asked == ((A.path, B.path, C.path),)
+    hub = asked([])
+    assert not verify(hub, SHARDS, "listing", SOUND).failures and not hub.asked
 
 
 # The dataset's own texts.

@@ -89,13 +89,17 @@ class FaultLayer:
                 return
         await self._app(scope, receive, send)
 
+    def break_on(self, *rules: dict[str, Any]) -> None:
+        """From now on break these requests and no others."""
+        self._rules = [Rule(**rule) for rule in rules]
+        self._broken = 0
+        self._set_anew.set()
+        self._set_anew = asyncio.Event()
+
     async def _control(self, receive: Receive, send: Send) -> None:
         body = await _body(receive)
         if body:
-            self._rules = [Rule(**rule) for rule in json.loads(body)]
-            self._broken = 0
-            self._set_anew.set()
-            self._set_anew = asyncio.Event()
+            self.break_on(*json.loads(body))
         answer = json.dumps({"broken": self._broken}).encode()
         await _answer(send, 200, answer)
 
