@@ -1,26 +1,22 @@
-"""The local Hub's commands: `serve`, `token`, `revoke`, `check`, `export`.
+"""The local Hub's commands: `serve`, `token`, `revoke`, and those that keep a store well (`store_commands`).
 
 They import what they do when they are called: help and completion need nothing but click.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from deployments.local_hub.shell import HELP, ROOT, failed, opened
+from deployments.local_hub.store_commands import backup_, check, export_, gc
+
 if TYPE_CHECKING:
     from deployments.local_hub.accounts import Role
-    from deployments.local_hub.hub import Hub
-
-ROOT = click.option(
-    "--root", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder that holds everything."
-)
-HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class NeedsMore(click.Group):
@@ -60,8 +56,9 @@ def local_hub() -> None:
 )  # fmt: skip
 def serve_(root: Path, port: int, host: str, multipart_above: int | None, limits: str) -> None:
     """Serve until SIGTERM; prints the endpoint."""
-    from deployments.local_hub.hub import MULTIPART_ABOVE, HubInUseError
+    from deployments.local_hub.hub import MULTIPART_ABOVE
     from deployments.local_hub.limits import Limits
+    from deployments.local_hub.locks import HubInUseError
     from deployments.local_hub.serve import serve
 
     try:
@@ -121,58 +118,5 @@ def revoke(root: Path, name: str) -> None:
         print(f"{hub.accounts.revoke(name)} tokens")
 
 
-@local_hub.command(context_settings=HELP)
-@ROOT
-def check(root: Path) -> None:
-    """Read all of it again, and list what is damaged: exit code 1 if anything is."""
-    from deployments.local_hub.check import damage
-
-    if not (root / "hub.sqlite3").is_file():
-        failed(f"{root} holds no Hub", 2)
-    found = 0
-    with opened(root) as hub:
-        for line in damage(hub):
-            print(line)
-            found += 1
-    sys.exit(1 if found else 0)
-
-
-@local_hub.command(name="export", context_settings=HELP)
-@ROOT
-@click.argument("repo")
-@click.argument("target", type=click.Path(path_type=Path))
-def export_(root: Path, repo: str, target: Path) -> None:
-    """Write a repo's history as a bare git repository.
-
-    REPO is as in its address, e.g. datasets/lab/scans; TARGET is a folder that does not exist yet.
-    """
-    from deployments.local_hub.export import export
-
-    with opened(root) as hub:
-        found = hub.repos.named(repo)
-        if found is None:
-            failed(f"There is no repo {repo}", 2)
-        try:
-            print(f"{export(hub, found, target)} objects")
-        except FileExistsError:
-            failed(f"{target} exists already", 2)
-
-
-@contextmanager
-def opened(root: Path, **options: Any) -> Iterator[Hub]:
-    """The Hub in a folder, closed when the block ends."""
-    from deployments.local_hub.hub import Hub
-    from deployments.local_hub.permissions import own_files_only
-
-    own_files_only()
-    hub = Hub(root, **options)
-    try:
-        yield hub
-    finally:
-        hub.close()
-
-
-def failed(why: str, code: int) -> NoReturn:
-    """End with an exit code, and say why."""
-    print(why, file=sys.stderr)
-    raise SystemExit(code)
+for command in (check, export_, backup_, gc):
+    local_hub.add_command(command)

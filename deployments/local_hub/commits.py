@@ -134,7 +134,7 @@ class Commits:
             ref = f"refs/heads/{branch}"
             if ref in self._git.refs(repo.id, connection) and not overwrite:
                 raise conflict(f"Reference {ref} already exists")
-            self._git.set_ref(connection, repo.id, ref, self._git.resolve(repo.id, start or "main", connection))
+            self._git.move_ref(connection, repo.id, ref, self._git.resolve(repo.id, start or "main", connection))
 
     def delete_branch(self, repo: Repo, branch: str) -> None:
         """Remove a branch; main stays."""
@@ -236,5 +236,5 @@ class Commits:
                 message=check_message(message),
                 now=time.time(),
             )
-            self._git.set_ref(connection, repo.id, ref, oid)
+            self._git.move_ref(connection, repo.id, ref, oid)
         return oid

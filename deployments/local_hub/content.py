@@ -43,10 +43,15 @@ class Content:
     def damage(self) -> Iterator[str]:
         """What does not have the digest it is named for, re-read from disk."""
         for path in sorted(self.folder.glob("*/*")):
-            with path.open("rb", buffering=0) as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            label = f"content/{path.parent.name}/{path.name}"
+            try:
+                with path.open("rb", buffering=0) as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                yield f"{label}: it cannot be read: {error.strerror}"
+                continue
             if digest != path.name:
-                yield f"content/{path.parent.name}/{path.name}: its sha256 is {digest}"
+                yield f"{label}: its sha256 is {digest}"
 
 
 def read_range(path: Path, start: int, stop: int) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ READER_CACHE_KIB = 512  # page cache of each reader; pages live in the kernel's 
 # can be reconstructed, if it came by Xet. xorb: hashes and ends are those of its chunks, batch is common to the xorbs
 # that one shard named. xorb_sender: accounts that sent it. given: the chunks of a xorb that were given to a repo, sent
 # to it or in a file that it holds, a bit for each. chunk: those that clients ask about. reconstruction: which chunks of
-# which xorbs make up a file that the repo holds.
+# which xorbs make up a file that the repo holds. promised: when somebody was last told that it is here, or sent it
+# (`promises`). abandoned: what a ref pointed at before it was moved elsewhere or deleted.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS setting (
     key TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -45,16 +47,19 @@ CREATE TABLE IF NOT EXISTS git_object (
 CREATE TABLE IF NOT EXISTS ref (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, name TEXT NOT NULL, oid TEXT NOT NULL,
     PRIMARY KEY (repo, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS abandoned (
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, oid TEXT NOT NULL, moment REAL NOT NULL,
+    PRIMARY KEY (repo, oid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holding (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, sha256 TEXT NOT NULL, size INTEGER NOT NULL, xet TEXT,
-    pushed REAL NOT NULL, PRIMARY KEY (repo, sha256)) WITHOUT ROWID;
+    pushed REAL NOT NULL, promised REAL NOT NULL, PRIMARY KEY (repo, sha256)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS discussion (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, number INTEGER NOT NULL, title TEXT NOT NULL,
     author TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL, base TEXT, description TEXT NOT NULL,
     merged TEXT, events TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (repo, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS holding_by_xet ON holding (repo, xet);
 CREATE TABLE IF NOT EXISTS xorb (
-    hash BLOB PRIMARY KEY, hashes BLOB NOT NULL, ends BLOB NOT NULL, batch INTEGER);
+    hash BLOB PRIMARY KEY, hashes BLOB NOT NULL, ends BLOB NOT NULL, batch INTEGER, promised REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS xorb_by_batch ON xorb (batch);
 CREATE TABLE IF NOT EXISTS xorb_sender (
     xorb BLOB NOT NULL, account TEXT NOT NULL COLLATE NOCASE REFERENCES account,
@@ -87,8 +92,7 @@ class Database:
         with self.write() as connection:
             for statement in SCHEMA.split(";"):
                 connection.execute(statement)
-            if "gated" not in {row[1] for row in connection.execute("PRAGMA table_info(repo)")}:  # an older store
-                connection.execute("ALTER TABLE repo ADD COLUMN gated TEXT")
+            _add_columns(connection)
             for key, value in [("secret", secrets.token_bytes(32)), ("store", secrets.token_bytes(8))]:
                 connection.execute("INSERT OR IGNORE INTO setting VALUES (?, ?)", (key, value))
         settings = dict(self._writer.execute("SELECT key, value FROM setting").fetchall())
@@ -111,6 +115,17 @@ class Database:
         return connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees the database as it is now, whatever is written while the block lasts."""
+        connection = self._connect()
+        try:
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM setting").fetchone()  # from here on; BEGIN alone waits for the first look
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction, alone: durable when the block ends, undone when it raises."""
         with self._write_lock:
@@ -125,11 +140,38 @@ class Database:
     def damage(self) -> list[str]:
         """What SQLite itself finds wrong with the file; empty if nothing."""
         rows = self._writer.execute("PRAGMA integrity_check").fetchall()
-        return [str(row[0]) for row in rows if row[0] != "ok"]
+        astray = self._writer.execute("PRAGMA foreign_key_check").fetchall()
+        return [str(row[0]) for row in rows if row[0] != "ok"] + [
+            f"table {table}: a line speaks of a {parent} that is not there" for table, _, parent, _ in astray
+        ]
+
+    def forget_backup(self) -> None:
+        """Where this is a backup: it is served now, and a store of its own that no backup writes over."""
+        if self.read().execute("SELECT 1 FROM setting WHERE key = 'backup'").fetchone() is not None:
+            with self.write() as connection:
+                connection.execute("DELETE FROM setting WHERE key = 'backup'")
+
+    def fold(self) -> None:
+        """Fold the write-ahead log into the file, where nobody else has it open."""
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
         self._writer.close()
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """What the tables of an older store do not have."""
+    if "gated" not in _columns(connection, "repo"):
+        connection.execute("ALTER TABLE repo ADD COLUMN gated TEXT")
+    for table in ("holding", "xorb"):
+        if "promised" not in _columns(connection, table):  # when it was is not known: as if it were now
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN promised REAL NOT NULL DEFAULT 0")
+            connection.execute(f"UPDATE {table} SET promised = ?", (time.time(),))
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def fsync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -320,8 +321,18 @@ class Git:
         """Point a ref at an object, inside the transaction that stored the object."""
         connection.execute("INSERT OR REPLACE INTO ref VALUES (?, ?, ?)", (repo, name, oid))
 
+    def move_ref(self, connection: sqlite3.Connection, repo: int, name: str, oid: str) -> None:
+        """Point a ref elsewhere than to what continues it, and note what it has left (`garbage`)."""
+        self._leave(connection, repo, name)
+        self.set_ref(connection, repo, name, oid)
+
+    def _leave(self, connection: sqlite3.Connection, repo: int, name: str) -> None:
+        query = "INSERT OR REPLACE INTO abandoned SELECT repo, oid, ? FROM ref WHERE repo = ? AND name = ?"
+        connection.execute(query, (time.time(), repo, name))
+
     def delete_ref(self, connection: sqlite3.Connection, repo: int, name: str) -> bool:
         """Remove a ref; False where there was none."""
+        self._leave(connection, repo, name)
         return connection.execute("DELETE FROM ref WHERE repo = ? AND name = ?", (repo, name)).rowcount > 0
 
     def peel(self, repo: int, oid: str, connection: sqlite3.Connection | None = None) -> str:

@@ -23,8 +23,8 @@ class Holdings:
     def add(self, connection: sqlite3.Connection, repo: int, sha256: str, size: int, xet: str | None = None) -> None:
         """Record verified content of `size` bytes; `xet` is its Xet hash if it can be reconstructed from xorbs."""
         connection.execute(
-            "INSERT INTO holding VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (repo, sha256) DO UPDATE SET xet = COALESCE(excluded.xet, xet)",
+            "INSERT INTO holding (repo, sha256, size, xet, pushed, promised) VALUES (?, ?, ?, ?, ?5, ?5)"
+            " ON CONFLICT (repo, sha256) DO UPDATE SET xet = COALESCE(excluded.xet, xet), promised = excluded.promised",
             (repo, sha256, size, xet, time.time()),
         )
 
@@ -48,7 +48,9 @@ class Holdings:
     def copy(self, connection: sqlite3.Connection, source: int, target: int, sha256: str) -> bool:
         """Let another repo hold the same content; False if the source does not hold it."""
         query = (
-            "INSERT OR IGNORE INTO holding SELECT ?, sha256, size, xet, ? FROM holding WHERE repo = ? AND sha256 = ?"
+            "INSERT INTO holding (repo, sha256, size, xet, pushed, promised)"
+            " SELECT ?1, sha256, size, xet, ?2, ?2 FROM holding WHERE repo = ?3 AND sha256 = ?4"
+            " ON CONFLICT (repo, sha256) DO UPDATE SET promised = excluded.promised"
         )
         held = connection.execute("SELECT 1 FROM holding WHERE repo = ? AND sha256 = ?", (source, sha256)).fetchone()
         connection.execute(query, (target, time.time(), source, sha256))

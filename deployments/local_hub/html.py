@@ -37,6 +37,14 @@ def page(title: str, body: str, status: int = 200) -> HTMLResponse:
     )
 
 
+def human(size: int) -> str:
+    """Bytes for people, in powers of ten as the Hub shows them."""
+    if size < 1000:
+        return f"{size} B"
+    power = min((len(str(size)) - 1) // 3, 4)
+    return f"{size / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
 def error_page(error: HubError, path: str) -> HTMLResponse:
     """A refusal for someone with a browser, with the way to what a private repo hides."""
     sign_in = ""

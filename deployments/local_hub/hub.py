@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.git import Git
 from deployments.local_hub.holdings import Holdings
 from deployments.local_hub.listing import Listing
+from deployments.local_hub.locks import take_for_serving
 from deployments.local_hub.multipart import Multiparts
 from deployments.local_hub.repos import Repos
 from deployments.local_hub.signing import Signer
@@ -29,10 +29,6 @@ SHARD_THREADS = 4  # shards whose files are verified at the same time, which tak
 MULTIPART_ABOVE = 512 * 1024 * 1024  # bytes of an LFS file from which on it is sent in parts
 
 
-class HubInUseError(RuntimeError):
-    """Another server has this folder open."""
-
-
 class Hub:
     """The parts of a Hub over one folder.
 
@@ -43,11 +39,13 @@ class Hub:
         self.root = root
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.incoming = root / "tmp"
-        self._lock = _take(root / "serving.lock") if serving else None
+        self._lock = take_for_serving(root) if serving else None
         if serving:
             shutil.rmtree(self.incoming, ignore_errors=True)
         self.incoming.mkdir(exist_ok=True)
         self.database = Database(root / "hub.sqlite3")
+        if serving:
+            self.database.forget_backup()
         self.signer = Signer(self.database.secret)
         self.accounts = Accounts(self.database)
         self.repos = Repos(self.database, self.accounts)
@@ -86,14 +84,3 @@ class Hub:
         self.database.close()
         if self._lock is not None:
             os.close(self._lock)
-
-
-def _take(path: Path) -> int:
-    # flock and not a pid file: the kernel lets go of it however this process ends
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise HubInUseError(f"Another server already serves {path.parent}") from None
-    return handle

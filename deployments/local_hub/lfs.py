@@ -13,6 +13,7 @@ from deployments.local_hub.call import REPO_TYPES, Call, text_of
 from deployments.local_hub.errors import HubError, bad_request, entry_not_found, forbidden
 from deployments.local_hub.listing import iso
 from deployments.local_hub.multipart import PART_SIZE
+from deployments.local_hub.promises import promise_content
 from deployments.local_hub.receive import Received, receive
 from deployments.local_hub.repos import Repo
 from deployments.local_hub.steps import SHA256
@@ -52,6 +53,8 @@ def batch(call: Call) -> Response:
                 "verify": {"href": f"{call.endpoint}/api/{repo.type}s/{repo.full_name}/lfs-verify"},
             }
         answers.append(answer)
+    here = [answer["oid"] for answer in answers if "actions" not in answer and "error" not in answer]
+    promise_content(call.hub.database, repo.id, here)
     transfer = "multipart" if any(_in_parts(answer) for answer in answers) else "basic"
     return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=LFS_JSON)
 
@@ -144,6 +147,7 @@ def verify(call: Call) -> Response:
     oid, size = _object(call.body)
     if call.hub.holdings.size(repo.id, oid) != size:
         raise entry_not_found(oid)
+    promise_content(call.hub.database, repo.id, [oid])
     return JSONResponse({"oid": oid, "size": size}, media_type=LFS_JSON)
 
 

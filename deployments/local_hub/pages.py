@@ -19,7 +19,7 @@ from deployments.local_hub.call import Call
 from deployments.local_hub.cards import CARD, front_matter
 from deployments.local_hub.errors import bad_request, entry_not_found
 from deployments.local_hub.git import CommitInfo
-from deployments.local_hub.html import page
+from deployments.local_hub.html import human, page
 from deployments.local_hub.listing import iso
 from deployments.local_hub.repos import Repo
 
@@ -167,14 +167,6 @@ def discussion(call: Call) -> Response:
         body += f', <a href="{address}/commits/{ref}">commits</a></p>'
     body += f"<article>{_markdown(opened.description, '')}</article>"
     return page(opened.title, _header(repo, "main", "") + body)
-
-
-def human(size: int) -> str:
-    """Bytes for people, in powers of ten as the Hub shows them."""
-    if size < 1000:
-        return f"{size} B"
-    power = min((len(str(size)) - 1) // 3, 4)
-    return f"{size / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _table(columns: Iterable[str], rows: Iterable[str]) -> str:

@@ -63,6 +63,7 @@ class Composed:
     database_port: int
     server_port: int
     worker_port: int = field(default_factory=own_port)
+    hub_port: int = field(default_factory=own_port)
     more: Mapping[str, str] = field(default_factory=dict)
     """More environment for each service, as an image sets it."""
     processes: dict[str, Process] = field(default_factory=dict)
@@ -78,10 +79,13 @@ class Composed:
             ("http://server:4200", f"http://127.0.0.1:{self.server_port}"),
             ("127.0.0.1:4200", f"127.0.0.1:{self.server_port}"),
             ("127.0.0.1:8080", f"127.0.0.1:{self.worker_port}"),
+            ("127.0.0.1:8123", f"127.0.0.1:{self.hub_port}"),
         ):
             text = text.replace(there, here)
         whole = {"0.0.0.0": "127.0.0.1", "4200": str(self.server_port), "database": "127.0.0.1",
-                 "5432": str(self.database_port), "/tmp/prefect-ui": str(self.folder / "ui")}  # fmt: skip
+                 "5432": str(self.database_port), "/tmp/prefect-ui": str(self.folder / "ui"),
+                 "8123": str(self.hub_port), "/srv/hub": str(self.folder / "hub"),
+                 "/srv/hub-backup": str(self.folder / "hub-backup")}  # fmt: skip
         return whole.get(text, text)
 
     def environment(self, name: str) -> dict[str, str]:

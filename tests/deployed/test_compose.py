@@ -22,7 +22,7 @@ from tests.ports import own_port
 from tests.postgres import QUICK, postgres
 
 LOGIN = "lab:a%pass/word:with@signs"
-SERVICES = {"database", "server", "deploy", "worker", "watch"}
+SERVICES = {"database", "server", "deploy", "worker", "watch", "hub", "hub-backup", "hub-check", "hub-check-backup"}
 
 
 @pytest.fixture(scope="module")

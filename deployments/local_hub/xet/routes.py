@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.local_hub.call import Call
 from deployments.local_hub.content import read_range
 from deployments.local_hub.errors import HubError, bad_request, forbidden, invalid_token
+from deployments.local_hub.promises import promise_xorbs
 from deployments.local_hub.receive import Received, receive
 from deployments.local_hub.repos import Repo
 from deployments.local_hub.xet import shard, xorb
@@ -107,6 +108,7 @@ def has_xorb(call: Call) -> Response:
     _granted(call, write=True)
     if not call.hub.xet.has_xorb(_hash(call), _rights(call)):
         raise HubError(404, "This xorb is not here")
+    promise_xorbs(call.hub.database, [_hash(call)])
     return Response()
 
 

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pathlib import Path
 from deployments.local_hub.database import Database, fsync_folder
 from deployments.local_hub.errors import HubError, bad_request
 from deployments.local_hub.holdings import Holdings
+from deployments.local_hub.promises import keep_promise, promise_xorbs
 from deployments.local_hub.receive import Received
 from deployments.local_hub.xet import shard as shards
 from deployments.local_hub.xet.hashes import ChunkTree, file_hash, is_dedup_key, range_hash, to_text
@@ -134,6 +136,7 @@ class XetStore:
         with self._database.write() as connection:
             connection.execute("INSERT OR IGNORE INTO xorb_sender VALUES (?, ?)", (digest, account))
             give(connection, repo, digest, chunk_set(0, index.chunks))
+            keep_promise(connection, [digest])  # also where it was here before
 
     def _keep_xorb(self, digest: bytes, received: Received, index: Xorb) -> None:
         if self.index(digest) is not None and self.path(digest).is_file():
@@ -141,9 +144,9 @@ class XetStore:
         self._place(digest, received, index)
         with self._database.write() as connection:
             connection.execute(
-                "INSERT INTO xorb (hash, hashes, ends) VALUES (?, ?, ?)"
-                " ON CONFLICT (hash) DO UPDATE SET ends = excluded.ends",
-                (digest, index.hashes, pack_ends(index)),
+                "INSERT INTO xorb (hash, hashes, ends, promised) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (hash) DO UPDATE SET ends = excluded.ends, promised = excluded.promised",
+                (digest, index.hashes, pack_ends(index), time.time()),
             )
             keys = (index.hash_range(number, number + 1) for number in range(index.chunks))
             connection.executemany(
@@ -286,6 +289,7 @@ class XetStore:
             connection.executemany(
                 "UPDATE xorb SET batch = ? WHERE hash = ? AND batch IS NULL", [(row[0], xorb) for xorb in xorbs]
             )
+            keep_promise(connection, xorbs)  # the client remembers for weeks that they are here
 
     def file(self, repo: int, name: str, *, committed: bool = False) -> XetFile | None:
         """A file of the repo by its Xet hash; with `committed`, only if some commit of the repo names its content."""
@@ -340,6 +344,8 @@ class XetStore:
             stream.seek(index.packed(first, last)[0])
             for number in range(first, last):
                 packed_start, packed_stop = index.packed(number, number + 1)
+                if packed_stop - packed_start <= HEADER_SIZE:
+                    raise XetFormatError(f"the chunks of xorb {to_text(chunk_range.xorb)} lie elsewhere")
                 packed = stream.read(packed_stop - packed_start)
                 if len(packed) < packed_stop - packed_start:
                     raise XetFormatError(f"xorb {to_text(chunk_range.xorb)} ends early")
@@ -376,7 +382,9 @@ class XetStore:
                     "SELECT hash FROM xorb WHERE batch = ? AND rowid >= (SELECT rowid FROM xorb WHERE hash = ?) LIMIT ?"
                 )
                 found += [row[0] for row in database.execute(query, (batch, digest, NEIGHBOURS)) if row[0] != digest]
-            return shards.write_xorbs(self._named(found, rights))
+            told = list(self._named(found, rights))
+            promise_xorbs(self._database, (named for named, _, _ in told))
+            return shards.write_xorbs(told)
         return None
 
     def _named(self, xorbs: list[bytes], rights: Rights) -> Iterator[tuple[bytes, Xorb, int]]:
@@ -392,28 +400,47 @@ class XetStore:
         """Xorbs and files that are not what they were, re-read from disk."""
         for (digest,) in self._database.read().execute("SELECT hash FROM xorb").fetchall():
             yield from self._xorb_damage(digest)
-        query = "SELECT DISTINCT hash, size, sha256, ranges FROM reconstruction"
-        for name, size, sha256, ranges in self._database.read().execute(query):
-            found = XetFile(name, size, sha256, Ranges(ranges))
+        for found in self._files():
             try:
                 digest = self._sha256(found)
-            except (OSError, HubError, XetFormatError) as error:
-                yield f"file {name} (sha256 {sha256}) cannot be put together: {error}"
+            except (OSError, HubError, XetFormatError, struct.error, IndexError) as error:
+                yield f"file {found.hash} (sha256 {found.sha256}) cannot be put together: {error}"
                 continue
-            if digest != sha256:
-                yield f"file {name}: its sha256 is {digest}, not {sha256}"
+            if digest != found.sha256:
+                yield f"file {found.hash}: its sha256 is {digest}, not {found.sha256}"
+
+    def _files(self) -> Iterator[XetFile]:
+        """Every file, once for each way in which it is put together.
+
+        A few lines at a time: reading them may take days, and an open query would keep the log from being folded in.
+        """
+        after: tuple[int, str] = (0, "")
+        seen: set[bytes] = set()
+        query = (
+            "SELECT repo, hash, size, sha256, ranges FROM reconstruction WHERE (repo, hash) > (?, ?)"
+            " ORDER BY repo, hash LIMIT ?"
+        )
+        while rows := self._database.read().execute(query, (*after, FILES_PER_TRANSACTION)).fetchall():
+            for _, name, size, sha256, ranges in rows:
+                key = hashlib.sha256(f"{name} {size} {sha256} ".encode() + ranges).digest()
+                if key not in seen:
+                    seen.add(key)
+                    yield XetFile(name, size, sha256, Ranges(ranges))
+            after = (rows[-1][0], rows[-1][1])
 
     def _xorb_damage(self, digest: bytes) -> Iterator[str]:
         path = self.path(digest)
         label = f"xorbs/{path.parent.name}/{path.name}"
         try:
             with path.open("rb", buffering=READ_BUFFER) as stream:
-                computed, _ = parse(stream)
+                computed, index = parse(stream)
         except (OSError, ValueError) as error:
             yield f"{label}: {error}"
             return
         if computed != digest:
             yield f"{label}: its hash is {to_text(computed)}"
+        elif index != self.index(digest):
+            yield f"{label}: its chunks lie elsewhere than the database says"
 
 
 def give_ranges(connection: sqlite3.Connection, repo: int, ranges: Iterable[ChunkRange]) -> None:
