@@ -375,7 +375,7 @@ def test_a_hub_that_asks_for_a_pause_is_given_it_and_the_log_says_so(
 ) -> None:
     hub, receipts = faulty
     pauses: list[float] = []
-    monkeypatch.setattr("tasks.hub.patience.time.sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.budget.time.sleep", pauses.append)
     busy = {"fault": "status", "status": 429, "retry_after": 7, "method": "GET", "path": r"\.parquet$"}
     breakable.break_on({**busy, "after": 1, "times": 2})
     said: list[str] = []

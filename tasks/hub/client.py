@@ -651,8 +651,8 @@ class Hub:
             return False  # a Hub that has no list of commits to tell by
         try:
             return commit in self._history(later)
-        except (RepoMissing, Refused):
-            return True  # a Hub that does not know the later one yet is behind
+        except (RepoMissing, RouteMissing, Refused):
+            return True  # a Hub that does not know the later one yet is behind: the route itself has just answered
 
     def _history(self, commit: str) -> list[str]:
         """Return a commit and all commits below it."""

@@ -5,7 +5,7 @@ no local state.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -63,7 +63,7 @@ class Remote:
     """Paths that were to be committed and were not: somebody else has published them since they were planned."""
     corrected: tuple["Correction", ...] = ()
     """Lines of `record` that are not in the repo's record: they were read from shards (`tasks.record.ask_shards`)."""
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     """How long the Hub took to commit this; 0 for what was read."""
 
     @property
