@@ -319,6 +319,34 @@ def test_what_a_deleted_repo_alone_had_goes_and_what_another_has_too_stays(store
         assert store.read(second, "b.bin") == both.data
 
 
+def test_what_a_repo_had_that_is_deleted_at_once_stays_for_the_days_since_it_was_sent(store: KeptStore) -> None:
+    with store.served():
+        repo = store.repo("scans")
+        store.send(repo, LOOSE)
+        store.send_xet(repo, some_content("loose"))
+        store.delete_repo(repo)
+    store.later(20)
+    assert store.planned().items == ()
+    store.later(20)
+    assert len(store.planned().items) == 2
+
+
+def test_a_young_commit_stays_though_an_older_version_has_not_noted_who_left_it(store: KeptStore) -> None:
+    with store.served():
+        repo = store.repo("scans")
+        store.send(repo, LOOSE)
+    store.later(LONG)
+    with store.served():
+        store.ask("POST", f"/api/datasets/{repo}/branch/side", json={})
+        oid = store.commit(repo, {"a.bin": digest(LOOSE)}, revision="side")
+    sql(store, "DELETE FROM ref WHERE name = 'refs/heads/side'")
+    plan = store.planned()
+    assert (plan.items, plan.commits) == ((), ())
+    store.later(LONG)
+    plan = store.planned()
+    assert names(plan) == {digest(LOOSE)} and [commit.oid for commit in plan.commits] == [oid]
+
+
 def test_a_xorb_stays_whole_while_one_file_of_it_is_needed(store: KeptStore) -> None:
     whole = some_content("whole", 4)
     half = some_content("whole", 4)
