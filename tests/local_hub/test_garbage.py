@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -331,6 +332,24 @@ def test_what_a_repo_had_that_is_deleted_at_once_stays_for_the_days_since_it_was
     assert len(store.planned().items) == 2
 
 
+def test_content_whose_xorb_goes_is_still_held_where_a_young_file_has_it_too(store: KeptStore) -> None:
+    loose = some_content("loose")
+    with store.served():
+        repo = store.repo("scans")
+        store.send_xet(repo, loose)
+    store.later(LONG)
+    path = store.root / "content" / loose.sha256[:2] / loose.sha256
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(loose.data)
+    os.utime(path, (time.time(), time.time()))
+    assert store.removed(store.planned()).objects == 1
+    assert store.files() == {loose.sha256} and store.damage() == []
+    with store.served():
+        assert "actions" not in store.batch(repo, loose.sha256, len(loose.data))
+        store.commit(repo, {"a.bin": loose.sha256})
+        assert store.read(repo, "a.bin") == loose.data
+
+
 def test_a_young_commit_stays_though_an_older_version_has_not_noted_who_left_it(store: KeptStore) -> None:
     with store.served():
         repo = store.repo("scans")
@@ -477,6 +496,9 @@ def test_no_link_is_followed_and_nothing_outside_the_store_is_touched(store: Kep
         with pytest.raises(OSError):
             remove._unlink(store.root, item)
     assert (outside / linked_file.name).exists() and (outside / "folder" / linked_folder.name).exists()
+
+    store.later(LONG)  # the links themselves are old now too
+    assert store.planned().items == ()
 
     (store.root / "content").rename(outside / "content")
     (store.root / "content").symlink_to(outside / "content")
