@@ -183,6 +183,8 @@ def run(module: str, folder: Path, settings: str, there: dict[str, Any], *names:
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
     environment = os.environ | {"TEST_STACK": json.dumps(there)}
     done = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr, env=environment)
+    if done.returncode:
+        print(f"mutmut ended with exit code {done.returncode} on {module}", file=sys.stderr)
     return dict(statuses(folder, module)) if done.returncode == 0 else {}
 
 
