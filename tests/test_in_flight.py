@@ -214,9 +214,14 @@ def test_of_a_run_that_is_killed_or_ended_only_what_was_on_its_way_is_sent_again
     command = [sys.executable, "-c", PUSH, str(source), hub.target.repo_id, str(root)]
     server.break_on({"fault": "hold", "path": ENDS.pattern, "after": 3, "times": -1})  # three are through, three not
     with subprocess.Popen(command, cwd=REPO, env=environment, stderr=subprocess.DEVNULL) as process:
-        wait_until("their bytes are there", lambda: len(taken(server, start)) == 3 + IN_FLIGHT, SECONDS)
-        process.send_signal(how)
-        process.wait(SECONDS)  # with nobody answering its threads
+        try:
+            wait_until("three more have begun", lambda: begun(server, start) >= 3 + IN_FLIGHT, SECONDS)
+            # of all three only where the client's own limit of requests at a time, which it finds by trying, lets it
+            wait_until("bytes of theirs are there", lambda: len(taken(server, start)) > 3, SECONDS)
+            process.send_signal(how)
+            process.wait(SECONDS)  # with nobody answering its threads
+        finally:
+            process.kill()
     server.break_on()
     assert not shards_on(hub)
     assert push(source, hub, root).name == "Staged"
