@@ -35,6 +35,10 @@ def source(tmp_path: Path) -> Path:
     return bids_examples.write(tmp_path / "source", files)
 
 
+def shards_on(hub: Hub) -> int:
+    return sum(path.startswith("data/") for path in hub.listing(hub.head()).files)
+
+
 def push(source: Path, hub: Hub, root: Path) -> State[Any]:
     return push_bids(source, hub.target.repo_id, defacing="no faces", staging_root=root, return_state=True)
 
@@ -56,8 +60,7 @@ def test_a_push_keeps_to_the_limits_and_says_when_it_waits_why_and_for_how_long(
     assert {one.status for one in server.asked()} <= {200, 201, 404}
     waits = [record.message for record in caplog.records if "Waiting" in record.message]
     assert any(f"{COMMITS} commits were made to {server.endpoint} within an hour" in line for line in waits)
-    listing = counted_by_flows.listing(counted_by_flows.head())
-    assert sum(path.startswith("data/") for path in listing.files) == 8
+    assert shards_on(counted_by_flows) == 8
 
 
 def test_a_push_by_an_account_whose_commits_others_have_used_up_waits_and_goes_on(
@@ -78,5 +81,4 @@ def test_a_push_by_an_account_whose_commits_others_have_used_up_waits_and_goes_o
     assert refused and all("/commit/" in one.path for one in refused)
     told = [record.message for record in caplog.records if "asks for a pause of 2 s" in record.message]
     assert len(told) == len(refused) and "repository commits (3 per hour)" in told[0]
-    listing = counted_by_flows.listing(counted_by_flows.head())
-    assert sum(path.startswith("data/") for path in listing.files) == 8
+    assert shards_on(counted_by_flows) == 8

@@ -94,4 +94,8 @@ def test_a_commit_is_due_when_there_is_enough_by_number_or_by_bytes_and_not_befo
     assert due == [(False, False), (False, False), (True, True)]
     by_number.take()
     by_bytes.take()
+    exactly = ToCommit(1000, 80)
+    for number in range(2):
+        exactly.add(sent(number, 40))
+    assert exactly.full and len(exactly.take()) == 2  # to the byte
     assert (by_number.full, by_bytes.full) == (False, False) and not by_number and by_bytes
