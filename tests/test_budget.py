@@ -57,11 +57,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the run's log was told of waits."""
-    told: list[str] = []
-    monkeypatch.setattr(budget, "warn", told.append)
-    return told
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the run's log was warned of waits."""
+    warned: list[str] = []
+    monkeypatch.setattr(budget, "warn", warned.append)
+    return warned
 
 
 class Limiting:
@@ -81,7 +81,7 @@ Opened = Callable[[Limits], Limiting]
 
 
 @pytest.fixture
-def opened(tmp_path: Path, clock: Clock, told: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+def opened(tmp_path: Path, clock: Clock, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """Opens the repo on a Hub with these limits, for a process that knows nothing of them yet."""
     monkeypatch.setattr("tasks.hub.client.REQUESTS", Requests())
     monkeypatch.setattr("tasks.hub.client.COMMITS", Commits())
@@ -112,7 +112,7 @@ def _opened(folder: Path, clock: Clock) -> Iterator[Opened]:
 
 
 def test_a_run_that_needs_more_requests_than_the_hub_allows_waits_and_is_never_refused(
-    opened: Opened, clock: Clock, told: list[str]
+    opened: Opened, clock: Clock, warned: list[str]
 ) -> None:
     limiting = opened(Limits(api=20, window=300))
     start = clock.now
@@ -120,12 +120,12 @@ def test_a_run_that_needs_more_requests_than_the_hub_allows_waits_and_is_never_r
         limiting.hub.head()
     assert limiting.refused == 0
     assert 4 * 300 < clock.now - start < 7 * 300  # a hundred requests in windows of twenty
-    assert 4 <= len(told) <= 6  # each wait once
-    assert all("allows no more requests (api) for" in line and "until it counts anew" in line for line in told)
+    assert 4 <= len(warned) <= 6  # each wait once
+    assert all("allows no more requests (api) for" in line and "until it counts anew" in line for line in warned)
 
 
 def test_requests_that_are_sent_at_the_same_time_are_counted_before_the_hub_has_answered(
-    opened: Opened, told: list[str]
+    opened: Opened, warned: list[str]
 ) -> None:
     limiting = opened(Limits(api=30, window=300))
     limiting.hub.head()
@@ -135,26 +135,26 @@ def test_requests_that_are_sent_at_the_same_time_are_counted_before_the_hub_has_
     for thread in threads:
         thread.join()
     assert limiting.statuses.count(200) >= 121 and limiting.refused == 0
-    assert told
+    assert warned
 
 
-def test_the_kinds_of_requests_have_limits_of_their_own(opened: Opened, clock: Clock, told: list[str]) -> None:
+def test_the_kinds_of_requests_have_limits_of_their_own(opened: Opened, clock: Clock, warned: list[str]) -> None:
     limiting = opened(Limits(api=1000, resolvers=5, window=300))
     head = limiting.hub.head()
     start = clock.now
     for _ in range(6):
         limiting.hub.read(".gitattributes", head)
     assert limiting.refused == 0 and clock.now - start > 200
-    assert [line.partition(" allows")[2] for line in told] == [told[0].partition(" allows")[2]]
-    assert "(resolvers)" in told[0]
+    assert [line.partition(" allows")[2] for line in warned] == [warned[0].partition(" allows")[2]]
+    assert "(resolvers)" in warned[0]
 
 
-def test_a_hub_without_limits_is_never_waited_for(opened: Opened, clock: Clock, told: list[str]) -> None:
+def test_a_hub_without_limits_is_never_waited_for(opened: Opened, clock: Clock, warned: list[str]) -> None:
     limiting = opened(Limits())
     start = clock.now
     for _ in range(50):
         limiting.hub.head()
-    assert not told and clock.now - start < 5
+    assert not warned and clock.now - start < 5
 
 
 def test_a_run_that_ends_does_not_wait_for_the_hub_to_count_anew(opened: Opened, clock: Clock) -> None:
@@ -174,14 +174,14 @@ def test_a_run_that_ends_does_not_wait_for_the_hub_to_count_anew(opened: Opened,
 
 
 def test_a_hub_that_would_be_waited_for_longer_than_a_quarter_of_an_hour_answers_for_itself(
-    clock: Clock, told: list[str]
+    clock: Clock, warned: list[str]
 ) -> None:
     requests, start = Requests(), clock.now
     address = httpx2.Request("GET", "https://hub.example/api/datasets/lab/data")
     headers = {"RateLimit": '"api";r=0;t=86400', "RateLimit-Policy": '"fixed window";"api";q=9;w=86400'}
     requests.after(httpx2.Response(200, headers=headers, request=address))
     requests.before(address)
-    assert clock.now - start < 1 and not told
+    assert clock.now - start < 1 and not warned
 
 
 def test_an_answer_that_was_long_on_its_way_does_not_give_back_what_was_asked_since(clock: Clock) -> None:
@@ -204,7 +204,7 @@ def committed(hub: Hub, number: int) -> None:
 
 
 def test_no_more_commits_are_made_in_an_hour_than_the_setting_says(
-    opened: Opened, clock: Clock, told: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: Opened, clock: Clock, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIDS_PUSH_COMMITS_PER_HOUR", "3")
     limiting, start = opened(Limits(commits=3)), clock.now
@@ -212,20 +212,20 @@ def test_no_more_commits_are_made_in_an_hour_than_the_setting_says(
         committed(limiting.hub, number)
     assert limiting.refused == 0
     assert 2 * 3600 <= clock.now - start < 2 * 3600 + 60
-    assert len(told) == 2 and "3 commits were made" in told[0] and "Waiting 60 min" in told[0]
+    assert len(warned) == 2 and "3 commits were made" in warned[0] and "Waiting 60 min" in warned[0]
 
 
 def test_on_hugging_face_a_run_keeps_under_its_limit_by_itself_and_elsewhere_to_none(
-    clock: Clock, told: list[str]
+    clock: Clock, warned: list[str]
 ) -> None:
     commits, start = Commits(), clock.now
     for endpoint, made in (("http://127.0.0.1:8123", 500), ("https://huggingface.co", 120)):
         for _ in range(made):
             commits.wait_for_turn(endpoint, lambda: None)
             commits.made(endpoint)
-    assert not told and clock.now - start < 10
+    assert not warned and clock.now - start < 10
     commits.wait_for_turn("https://huggingface.co", lambda: None)
-    assert clock.now - start >= 3600 and "120 commits" in told[0]
+    assert clock.now - start >= 3600 and "120 commits" in warned[0]
 
 
 def test_a_wait_for_a_commit_ends_with_the_run(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
