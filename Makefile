@@ -11,7 +11,7 @@ FOLDER ?= .
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local-hub dev validator recordings browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak year staging requirements pins clean
+.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -26,7 +26,7 @@ $(VENV)/.run: requirements/run.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@touch $@ $(VENV)/.run $(VENV)/.local-hub $(VENV)/.recordings
+	@touch $@ $(VENV)/.run $(VENV)/.local-hub $(VENV)/.recordings $(VENV)/.cluster
 
 $(VENV)/.local-hub: requirements/local-hub.txt $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local-hub.txt
@@ -40,6 +40,10 @@ $(VENV)/.recordings: requirements/recordings.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/recordings.txt
 	@touch $@
 
+$(VENV)/.cluster: requirements/cluster.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/cluster.txt
+	@touch $@
+
 $(VENV)/.mutants: requirements/mutants.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutants.txt
 	@touch $@
@@ -49,6 +53,8 @@ local-hub: $(VENV)/.local-hub  ## the same with what the local Hub and the demo 
 dev: $(VENV)/.dev  ## all of it, and what a developer needs
 
 validator: setup $(VENV)/.validator  ## the BIDS validator, for runs with validate_bids (92 MB)
+
+cluster: setup $(VENV)/.cluster  ## what a worker and a cluster's nodes need to work together (docs/cluster.md)
 
 recordings: setup $(VENV)/.recordings  ## what reads the headers of FIF, EEGLAB, SNIRF and NWB recordings (260 MB)
 
@@ -127,6 +133,8 @@ requirements:  ## pins again, from pyproject.toml, and checks the pins (needs uv
 		| uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/run.txt - -o requirements/local-hub.txt
 	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['recordings'], sep='\n')" \
 		| uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/recordings.txt
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['cluster'], sep='\n')" \
+		| uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/cluster.txt
 	echo "bids-validator-deno>=3.0.2,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/validator.txt
 	echo "mutmut>=3.8,<4" | uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/mutants.txt
 	$(PYTHON) -m tests.pins || { echo "The pins that worked: git checkout requirements" >&2; exit 1; }

@@ -28,7 +28,8 @@ from flows.messages import (
     show_findings,
     skipped,
 )
-from flows.publish import Publishing
+from flows.publish import publish_missing
+from flows.publishing import Publishing
 from flows.removal import (
     asked_already,
     nothing_removed,
@@ -260,8 +261,8 @@ def send(
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
-    publishing = Publishing(hub, held.lease, found.folder, found.shards, staging, found.contents, progress, held.steps)
-    after = publishing.publish(wave, found.remote, besides, plan_again)
+    publishing = Publishing(held, found.folder, found.shards, found.contents, progress)
+    after = publish_missing(publishing, wave, found.remote, besides, plan_again)
     progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
     return after, publishing.failed
 

@@ -45,6 +45,8 @@ class HeldTarget:
     lease: Lease
     status: StatusBoard
     steps: Steps
+    token_block: str = ""
+    """The name of the Secret block that the Hub's token came from, if it came from one."""
 
 
 class WithoutTraces(logging.Filter):
@@ -85,7 +87,7 @@ def on_target(
         with holding(staging, hub.target, run) as lease:
             status = StatusBoard.of(hub, staging, run)
             try:
-                state = body(HeldTarget(hub, staging, run, lease, status, Steps()))
+                state = body(HeldTarget(hub, staging, run, lease, status, Steps(), token_block))
             except (PushError, OSError) as error:
                 state = ended_by(error)
             return status.ended(state, read_gate(staging))

@@ -25,6 +25,8 @@ from tasks.disk.files import whole_file
 from tasks.disk.staging import FLUSHED_ABOVE, NO_ROOM, CannotWrite, DiskFull, Staging, result_key
 from tasks.disk.untrusted import identity
 from tasks.embed import Check, embed
+from tasks.hub.budget import Fence
+from tasks.runs.lease import TargetLost
 from tasks.values.errors import PushError
 from tasks.values.models import Identity, ImageContent, Receipt, ShardSpec, Value
 from tasks.values.settings import Settings
@@ -57,7 +59,14 @@ class NotStaged(PushError):
         return "\n".join([*first, *([f"and {more} more"] if more else [])])
 
 
-def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", result: str = "") -> Receipt:
+def stage(
+    spec: ShardSpec,
+    root: Path,
+    staging: Staging,
+    check: Check = "full",
+    result: str = "",
+    fence: Fence = lambda: None,
+) -> Receipt:
     """Embed one shard's images, write it into the staging folder, and then write its receipt.
 
     Memory does not grow with the shard. Nothing is kept between calls, so any number of threads may stage different
@@ -69,6 +78,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
         staging: where to stage.
         check: how much of an image's gzip stream is checked.
         result: the name of Prefect's result that will hold the receipt too.
+        fence: is called before the shard gets its name. What it raises leaves no shard.
 
     Raises:
         BadImage: an image cannot be published as it is (`tasks.embed` has the kinds). There is no shard and no receipt.
@@ -79,7 +89,7 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
     file = staging.shard_file(spec)
     try:
         staging.require_own_folders(file.parent)
-        receipt = _write(spec, file, root, staging, check, result)
+        receipt = _write(spec, file, root, staging, check, result, fence)
         staging.write_receipt(receipt)
     except UnicodeEncodeError as error:
         raise NotUnicode(
@@ -100,10 +110,12 @@ def stage(spec: ShardSpec, root: Path, staging: Staging, check: Check = "full", 
     return receipt
 
 
-def _write(spec: ShardSpec, file: Path, root: Path, staging: Staging, check: Check, result: str) -> Receipt:
+def _write(
+    spec: ShardSpec, file: Path, root: Path, staging: Staging, check: Check, result: str, fence: Fence
+) -> Receipt:
     groups = list(row_groups(spec.rows))
     contents: dict[int, list[ImageContent]] = {}
-    with whole_file(file, durable=spec.size > FLUSHED_ABOVE) as stream:
+    with whole_file(file, durable=spec.size > FLUSHED_ABOVE, writer=staging.writer) as stream:
         writer = ShardWriter(stream)
         for number in writing_order(groups):
             embedded = [embed(image, root, writer, check) for image in groups[number]]
@@ -113,6 +125,7 @@ def _write(spec: ShardSpec, file: Path, root: Path, staging: Staging, check: Che
         writer.close()
         stream.flush()
         written = identity(os.fstat(stream.fileno()))
+        fence()
     images = tuple(content for number in range(len(groups)) for content in contents[number])
     return Receipt(
         path=spec.path,
@@ -204,7 +217,12 @@ def _key(_context: object, parameters: dict[str, Any]) -> str:
     cache_result_in_memory=False,
 )
 def stage_group(
-    group: Group, missing: frozenset[str], redo: frozenset[str], root: Path, staging: Staging
+    group: Group,
+    missing: frozenset[str],
+    redo: Mapping[str, Identity | None],
+    root: Path,
+    staging: Staging,
+    fence: Fence = lambda: None,
 ) -> StagedGroup:
     """Stage the shards of a group that are missing on the Hub: *the* cached task.
 
@@ -214,22 +232,30 @@ def stage_group(
     Args:
         group: the group, as it is in the plan.
         missing: the paths (in the repo) of the shards that are wanted.
-        redo: the shards among them that are embedded even if a staged file seems to be there. The others are embedded
-            only if there is none, so that losing Prefect's results costs no embedding.
+        redo: the shards among them that are embedded even if a staged file seems to be there, each with the identity
+            of the file that is not to be used, if there is one. A file that came after that is the work of another try
+            of this very task, on a machine that was lost. The others are embedded only if there is none, so that
+            losing Prefect's results costs no embedding.
         root: the dataset's folder.
         staging: where to stage.
+        fence: is called before each shard gets its name. What it raises ends the task.
 
     Raises:
         NotStaged: some could not be staged. An error is no result, so the next run tries them again.
+        TargetLost: the fence says so.
     """
     log = get_run_logger()
     receipts: list[Receipt] = []
     failures: dict[str, PushError] = {}
     for spec in group.specs:
-        receipt = None if spec.path in redo else staging.read_whole(spec)
+        receipt = staging.read_whole(spec)
+        if receipt and spec.path in redo and staging.identity_of(receipt.file) == redo[spec.path]:
+            receipt = None
         try:
             if receipt is None and spec.path in missing:
-                receipt = stage(spec, root, staging, Settings().check, group.key)
+                receipt = stage(spec, root, staging, Settings().check, group.key, fence)
+        except TargetLost:  # of the run, and not of this shard
+            raise
         except PushError as error:
             log.error("%s", error)
             failures[spec.path] = error

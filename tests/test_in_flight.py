@@ -119,7 +119,7 @@ def test_the_card_is_in_the_first_commit_the_last_and_some_between_and_says_all_
     hub: Hub, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1")
-    monkeypatch.setattr("flows.publish.CARD_AT", 3)
+    monkeypatch.setattr("flows.rounds.CARD_AT", 3)
     files: dict[str, bids_examples.Content] = {"dataset_description.json": bids_examples.description()}
     files |= {f"sub-{number}/anat/sub-{number}_T1w.nii": nifti1((2, 2, number)) for number in range(1, 8)}
     assert push(bids_examples.write(tmp_path / "many", files), hub, root).name == "Staged"

@@ -28,15 +28,17 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+def whole_file(path: Path, durable: bool = True, writer: str = "") -> Iterator[BinaryIO]:
     """Open `path` for writing. The file appears there whole, and flushed, when the block ends without an error.
 
     The temporary name belongs to the target, not to the writer. Two runs never write one target (`tasks.disk.staging`),
-    and what a killed writer left is overwritten by the next one instead of piling up. After an error the temporary file
-    is emptied and not unlinked: only `tasks.cleanup` deletes what is staged.
+    and what a killed writer left is overwritten by the next one instead of piling up. A process on another machine may
+    live on after its run; it is a `writer` with a name of its own, so that two never write into one file. After an
+    error the temporary file is emptied and not unlinked: only `tasks.cleanup` deletes what is staged.
 
     Args:
         path: the file to write; its folder is made if needed.
+        writer: what the temporary name has in it, if others may write the same file: letters and digits.
         durable: whether to flush to the disk. Without it, a kill loses nothing, and a power cut may lose the file or
             leave it short. That is for data which is hashed before it is believed again, and costs little to make
             again.
@@ -45,7 +47,7 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
         OSError: the file cannot be written, or something else has the temporary name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary = path.with_name(f"{path.name}{'.' if writer else ''}{writer}{TEMPORARY_SUFFIX}")
     stream = os.fdopen(_emptied(temporary, os.O_CREAT), "wb")
     try:
         yield stream
@@ -87,9 +89,9 @@ def _require_own(status: os.stat_result, path: Path) -> None:
         raise OSError(errno.EEXIST, "something else has this name", str(path))
 
 
-def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
+def write_whole(path: Path, data: bytes, durable: bool = True, writer: str = "") -> None:
     """Write `data` to `path` as `whole_file` does."""
-    with whole_file(path, durable) as stream:
+    with whole_file(path, durable, writer) as stream:
         stream.write(data)
 
 

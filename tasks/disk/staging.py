@@ -40,7 +40,7 @@ SHARD_SUFFIX, RECEIPT_SUFFIX = ".parquet", ".receipt.json"
 #: The names that bids-push gives to the files of a shard, and to Prefect's results of staging shards.
 OURS = re.compile(
     rf"shards/[^/]+/[^/]+\.[0-9a-f]{{{DIGEST_IN_NAME}}}({re.escape(SHARD_SUFFIX)}|{re.escape(RECEIPT_SUFFIX)})"
-    rf"({re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
+    rf"((\.[0-9a-f]{{8}})?{re.escape(TEMPORARY_SUFFIX)})?|results/stage-\d+-[0-9a-f]{{64}}"
 )
 #: The other names of ours: what is remembered, the lock, and what Prefect keeps of tasks that have failed.
 _BESIDE = re.compile(rf"([a-z-]+\.jsonl?|head)({re.escape(TEMPORARY_SUFFIX)})?|lock|results/[0-9a-f]{{32}}")
@@ -137,6 +137,8 @@ class Staging:
     """One target's staging folder, and what this process knows about the bytes in it."""
 
     folder: Path
+    writer: str = ""
+    """Of a process on another machine: 8 hexadecimal digits that its temporary files have in their names."""
     _known_bytes: KnownBytes = field(default_factory=KnownBytes, repr=False, compare=False)
 
     @classmethod
@@ -184,6 +186,10 @@ class Staging:
         subject = spec.path.split("/")[-2]
         return self.shards / subject / f"{spec.name}.{spec.digest[:DIGEST_IN_NAME]}.parquet"
 
+    def name_of(self, spec: ShardSpec) -> str:
+        """Return where the shard is staged, relative to the folder."""
+        return self.shard_file(spec).relative_to(self.folder).as_posix()
+
     def receipt_file(self, spec: ShardSpec) -> Path:
         """Return where the shard's receipt is: beside the shard."""
         return self.shard_file(spec).with_suffix(RECEIPT_SUFFIX)
@@ -204,7 +210,7 @@ class Staging:
     def write_receipt(self, receipt: Receipt) -> None:
         """Write the receipt of a shard that this process has just written. From now on the shard counts as staged."""
         file = self.folder / receipt_name(receipt)
-        write_whole(file, receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE)
+        write_whole(file, receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE, self.writer)
         if receipt.identity is not None:
             self._known_bytes.put(receipt.file, receipt.sha256, receipt.identity)
 
@@ -239,6 +245,13 @@ class Staging:
         except (*NOT_ORDINARY, ValidationError):
             return None
         return receipt if OURS.fullmatch(name) and receipt_name(receipt) == name else None
+
+    def identity_of(self, file: str) -> Identity | None:
+        """Return the identity of an ordinary file in the folder, or None if there is no such file."""
+        try:
+            return identity(status_below(self.folder, file))
+        except OSError:
+            return None
 
     def size_of(self, file: str) -> int | None:
         """Return the size of an ordinary file in the folder in bytes, or None if there is no such file."""

@@ -49,6 +49,7 @@ RENEW_EVERY = 20.0  # seconds
 ENDING = 60.0  # seconds that the process of a run which is at its gate or its end has to let go
 UNNAMED = 5.0  # seconds that a folder may be locked while no lease names the run: before it is taken, or given back
 LOOK_EVERY = 0.5  # seconds
+ASK_EVERY = 5.0  # seconds between two questions of one process on another machine
 #: A clock that goes on while the process is stopped and, on systems that have such a clock, while the machine sleeps.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TRIES = 5  # takeovers lost to others in a row before this run gives way
@@ -163,6 +164,52 @@ class Lease:
         raise TargetLost(
             f"this run does not hold {self._target} any more: {why}. It stops here, so that two runs never publish "
             "at once. What was committed stays, and the next run goes on from it."
+        )
+
+
+class LeaseFromAfar:
+    """The question whether a target is still a run's, for a process on another machine that works for that run.
+
+    It is a fence: calling it raises if the target is not. It asks the server every `ASK_EVERY` seconds at most.
+    """
+
+    def __init__(self, target: Target, run_id: str) -> None:
+        self._target, self._run_id = target, run_id
+        self._name = variable_name(target)
+        self._seen = self._asked = -LEASE_SECONDS
+
+    def __call__(self) -> None:
+        """Check that the target is still the run's.
+
+        Raises:
+            TargetLost: it is not, or the server has not answered for too long.
+        """
+        now = _now()
+        if now - self._asked < ASK_EVERY:
+            return
+        self._asked = now
+        try:
+            with get_client(sync_client=True) as client:
+                answer = client.request("GET", "/variables/name/{name}", path_params={"name": self._name})
+            holder = answer.json()["value"]
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                return self._not_answered(now)
+            holder = None
+        except httpx.TransportError:
+            return self._not_answered(now)
+        if not isinstance(holder, dict) or holder.get("run") != self._run_id:
+            raise self._lost("it has let go of it, or another run has taken it over")
+        self._seen = now
+
+    def _not_answered(self, now: float) -> None:
+        if now - self._seen > LEASE_SECONDS:
+            raise self._lost("the Prefect server does not answer this machine")
+
+    def _lost(self, why: str) -> TargetLost:
+        return TargetLost(
+            f"the run that this machine works for does not hold {self._target} any more: {why}. The work stops here. "
+            "What is staged stays, and nothing of it becomes visible; the next run goes on from it."
         )
 
 

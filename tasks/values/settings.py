@@ -8,7 +8,7 @@ flow reads all of them before anything else. A variable that is set to nothing c
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,6 +50,23 @@ class Settings(BaseSettings):
         "or its length alone ('trailer'), which sees a file that was cut off and no damage within",
     )
     stage_workers: int = Field(DEFAULT_WORKERS, ge=1, description="shards embedded at the same time")
+    cluster: str = Field(
+        "",
+        description="the Dask cluster that stages and sends: the address of one that is there (tcp://host:8786), or "
+        "the class of one that a run makes for itself (dask_jobqueue.SLURMCluster). None: threads of this machine",
+    )
+    cluster_arguments: dict[str, Any] = Field(
+        {}, description="what the cluster's class is made with, as JSON: cores, memory, walltime and so on"
+    )
+    cluster_adapt: dict[str, Any] = Field(
+        {}, description='how the cluster grows and shrinks, as JSON: {"minimum_jobs": 1, "maximum_jobs": 50}'
+    )
+    cluster_patience: float = Field(
+        24.0, gt=0, description="hours that a run waits while the cluster has no machine at all, as in a long queue"
+    )
+    part_bytes: int = Field(
+        256 << 20, ge=1, description="bytes of source files that one process of a cluster stages and sends at a time"
+    )
     max_staged_bytes: int | None = Field(
         None, ge=1, description="bytes that may be staged for one target at a time; a larger dataset goes in waves"
     )
