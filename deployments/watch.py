@@ -5,7 +5,8 @@ How it works: every `EVERY` seconds it asks the server for its records (not for 
 - which runs of ours the server itself ended at their gates. It names them `GateCancelled` or `GateTimedOut`
   (`tasks.runs.ended_gates`);
 - which runs are Running, and whose leases are renewed (`tasks.runs.lease`: a Variable, every 20 s while a run works). A
-  run that has shown no sign of life for `SILENCE` is marked Crashed, `Zombie`, which frees its slot.
+  run that has shown no sign of life for `SILENCE` is marked Crashed, `Zombie`, which frees its slot;
+- which task runs were lost with a run that has crashed. They are marked Crashed too (`tasks.runs.lost_task_runs`).
 
 A sign of life is any change: another state, or a renewed lease. The watch compares what it sees with what it saw
 before, so no two clocks are compared. It counts only the time in which the server answered, so a run that could not
@@ -38,6 +39,7 @@ from deployments.automations import OURS
 from deployments.commands import EVERY, SILENCE, alone
 from tasks.report.lineage import key_of
 from tasks.runs.ended_gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
+from tasks.runs.lost_task_runs import name_those_of_killed_runs
 
 LOOK_BACK = timedelta(days=1)  # of ends that were seen before: far more than clocks differ, and few runs
 TRIES = 2  # of a request to a busy server, before the watch says that it waits
@@ -87,6 +89,7 @@ class Watch:
         """
         before, self._looked = self._looked, None
         done = [*self.name_ended_gates(), *self._mark_the_dead(before)]
+        name_those_of_killed_runs(self._client, flows=OURS)
         self._looked = time.monotonic()
         return done
 

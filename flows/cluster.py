@@ -15,16 +15,16 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import APILogWorker
-from prefect.states import Crashed
 
 from flows.part import Done, Part, stage_and_send
+from tasks.runs.lost_task_runs import DONE_BY_ANOTHER, name_lost_task_runs
 from tasks.values.errors import BadInput, PushError
 from tasks.values.settings import Settings
 
@@ -51,6 +51,8 @@ class Cluster:
 
     def __init__(self, runner: "DaskTaskRunner", name: str) -> None:
         self._runner, self._name = runner, name
+        self._ended: set[UUID] = set()
+        """The task runs within parts that are known to have ended."""
 
     @cached_property
     def _client(self) -> "distributed.Client":
@@ -90,7 +92,7 @@ class Cluster:
         from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
         try:
-            return future.result()
+            done = future.result()
         except KilledWorker as error:
             raise PartLost(
                 f"part {part.label} was lost with each process that worked on it. Most often that is memory, or a "
@@ -102,14 +104,18 @@ class Cluster:
                 f"no process of the cluster is there for part {part.label} ({error}). Look at the cluster's queue and "
                 "logs, and start again: what is staged stays."
             ) from error
+        self._ended |= done.ended
+        return done
 
     def close(self, run_id: str) -> None:
-        """Have what the machines say of their task runs arrive, and name those of lost machines."""
-        if "_client" in self.__dict__:
-            with suppress(Exception):
-                run = cast(Any, self._client).run
-                run(_say_all, on_error="ignore")
-            name_lost_task_runs(run_id)
+        """Have what the machines say of their task runs arrive, and mark those of lost machines."""
+        if "_client" not in self.__dict__:
+            return
+        with suppress(Exception):  # for people alone: a run that has come this far does not fail by it
+            cast(Any, self._client).run(_say_all, on_error="ignore")
+            this = FlowRunFilter.model_validate({"id": {"any_": [run_id]}})
+            with get_client(sync_client=True) as client:
+                name_lost_task_runs(client, this, DONE_BY_ANOTHER, self._ended)
 
 
 async def _say_all() -> None:
@@ -177,24 +183,3 @@ def _class_of(name: str) -> Any:
             f"BIDS_PUSH_CLUSTER: {name!r} is neither an address, such as tcp://10.0.0.1:8786, nor a cluster's class, "
             f"such as dask_jobqueue.SLURMCluster ({error}). {NEEDS}"
         ) from error
-
-
-def name_lost_task_runs(run_id: str) -> None:
-    """Mark task runs that went on in a process which was lost as Crashed. No others of this run may go on any more.
-
-    Their process cannot say it any more, and the part was done by another.
-    """
-    going_on = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
-    with get_client(sync_client=True) as client:
-        while True:
-            found = client.read_task_runs(
-                flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run_id]}}),
-                task_run_filter=TaskRunFilter.model_validate(going_on),
-            )
-            for one in found:
-                state: State[Any] = Crashed(
-                    message="The process that worked on it was lost. Another one has done what was left."
-                )
-                client.set_task_run_state(one.id, state, force=True)
-            if not found:
-                return

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from huggingface_hub import constants
 from prefect import task
@@ -109,6 +109,13 @@ class Done:
         """Those of them whose content is on the Hub. One that is missing was damaged before it could be sent."""
         self.failed: dict[str, PushError] = {}
         """Why others could not be staged, by path in the repo."""
+        self.ended: set[UUID] = set()
+        """The ids of the task runs that it took."""
+
+    def took(self, state: State[Any]) -> None:
+        """Note a task run that has ended in this state."""
+        if state.state_details.task_run_id:
+            self.ended.add(state.state_details.task_run_id)
 
 
 def parts(asked: Iterable[Asked], errand: Errand, size: int, shards: int, first: int = 1) -> Iterator[Part]:
@@ -150,6 +157,7 @@ def stage_and_send(part: Part) -> Done:
         values = hub, staging, quoted(group), quoted(fence), label
         sent, state = run_after(ran, transfer_group, *values)
         ran = [state]
+        done.took(state)
         done.sent += sent
     return done
 
@@ -160,6 +168,7 @@ def _stage(asked: Asked, errand: Errand, staging: Staging, fence: LeaseFromAfar,
     run = cast(Callable[..., State[StagedGroup]], partial(stage, return_state=True))
     arguments = quoted(asked.group), asked.missing, quoted(asked.redo), errand.source, quoted(staging), quoted(fence)
     state = run(*arguments)
+    done.took(state)
     try:
         receipts = state.result().receipts
     except NotStaged as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.local_stack import REPO, Process, Stack, clean_environment, wait_until
+from tests.executions import FOLDER, Executions
 from tests.ports import is_free, own_port
 
 #: How soon a scheduler takes a silent process for dead; nannies start a killed one again.
@@ -31,6 +32,11 @@ class Machines:
     port: int = field(default_factory=own_port)
 
     @property
+    def executions(self) -> Executions:
+        """What they did."""
+        return Executions(self.folder / "executions")
+
+    @property
     def address(self) -> str:
         """The scheduler's address."""
         return f"tcp://127.0.0.1:{self.port}"
@@ -44,7 +50,7 @@ class Machines:
     def join(self, name: str, *arguments: str, **environment: str) -> Process:
         """Have a machine of one thread join, with a home of its own."""
         fixed = "--nthreads", "1", "--name", name, "--no-dashboard", "--host", "127.0.0.1"
-        local = "--local-directory", str(self.folder / name)
+        local = "--local-directory", str(self.folder / name), "--preload", "tests.executions"
         return self._start(name, "dask_worker", self.address, *fixed, *local, *arguments, **environment)
 
     def _start(self, name: str, command: str, *arguments: str, **environment: str) -> Process:
@@ -52,6 +58,7 @@ class Machines:
         home.mkdir(parents=True, exist_ok=True)
         log = home / "log"
         own = {"HOME": str(home), "HF_HOME": str(home / "hf"), "PREFECT_HOME": str(home / "prefect")}
+        own[FOLDER] = str(self.executions.folder)
         with log.open("ab") as stream:
             popen = subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.{command}", *arguments],

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ LOCAL_HUB = REPO / "deployments" / "local_hub"
 LOCAL_HUB_ALONE = ("dulwich", "lz4", "blake3")
 #: What the extra `recordings` brings: a worker without it reads what it can, and says what it cannot.
 RECORDINGS_ALONE = frozenset(("mne", "h5py", "scipy"))
+CLUSTER_ALONE = {"dask", "distributed", "prefect_dask", "dask_jobqueue"}  # flows.cluster's
 PACKAGED = [file for folder in OURS for file in sorted((REPO / folder).rglob("*.py"))]
 
 
@@ -85,7 +87,8 @@ def test_nothing_but_the_tests_imports_the_local_hub_and_the_demo_starts_it_as_a
 @pytest.mark.parametrize("extra", [False, True])
 def test_every_library_that_is_imported_is_a_dependency(extra: bool) -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    stated = [*project["dependencies"], *project["optional-dependencies"]["local-hub" if extra else "recordings"]]
+    extras = project["optional-dependencies"]
+    stated = [*project["dependencies"], *(extras["local-hub"] if extra else extras["recordings"] + extras["cluster"])]
     dependencies = {plain(re.split(r"[<>=;\[ ]", one)[0]) for one in stated}
     files = [file for file in PACKAGED if (LOCAL_HUB in file.parents) is extra]
     modules = {module.partition(".")[0] for file in files for module in imports_of(file)}
@@ -93,6 +96,15 @@ def test_every_library_that_is_imported_is_a_dependency(extra: bool) -> None:
     distributions = packages_distributions()
     assert {name for name in libraries if not dependencies & set(map(plain, distributions[name]))} == set()
     assert not dependencies & set(LOCAL_HUB_ALONE) or extra
+
+
+def test_a_worker_without_a_cluster_imports_nothing_of_one() -> None:
+    imported = {
+        module_of(file) for file in PACKAGED if {name.partition(".")[0] for name in imports_of(file)} & CLUSTER_ALONE
+    }
+    assert imported == {"flows.cluster"}
+    program = f"import sys, flows.push_bids; print(sorted(set(sys.modules) & {set(CLUSTER_ALONE)!r}))"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True, cwd=REPO).strip() == "[]"
 
 
 def test_the_libraries_of_recordings_are_imported_where_a_file_is_read_and_nowhere_else() -> None:

@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_UI_URL
 
 from tasks.disk.staging import Target
 from tasks.runs.ended_gates import GATE_KEY, WAITS, name_ended_gates
+from tasks.runs.lost_task_runs import name_those_of_killed_runs
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ThisRun:
                 client.update_flow_run(run.id, tags=sorted(tags))
             with suppress(httpx.HTTPError):  # this is about other runs: whoever comes next names them
                 name_ended_gates(client, FlowRunFilter.model_validate({"tags": {"all_": [target_tag(target)]}}))
+                name_those_of_killed_runs(client, [target_tag(target)])
         asked = any(key.startswith(GATE_KEY) for key in run.empirical_policy.pause_keys or ())
         return cls(str(run.id), run.name, run.run_count, run.deployment_id is not None, asked)
 

@@ -7,11 +7,12 @@ Code that needs a setting reads it anew with `Settings()`. A bad setting is a `B
 flow reads all of them before anything else. A variable that is set to nothing counts as not set.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tasks.values.errors import BadInput
 
@@ -34,6 +35,12 @@ class Settings(BaseSettings):
         """
         try:
             super().__init__()
+        except SettingsError as error:
+            named = re.search(r'field "(\w+)"', str(error))
+            raise BadInput(
+                f"{PREFIX}{named[1].upper() if named else '...'} has to be JSON, and is not: {error.__cause__}. Correct "
+                "it in the worker's environment, or unset it."
+            ) from error
         except ValidationError as error:
             lines = [
                 f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: {one['input']!r} cannot be used. {one['msg']}."
