@@ -19,6 +19,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import APILogWorker
@@ -78,7 +79,8 @@ class Cluster:
 
     def submit(self, part: Part) -> PrefectFuture[Done]:
         """Have a machine of the cluster do a part."""
-        return cast(PrefectFuture[Done], self._runner.submit(cast(Any, stage_and_send), {"part": part}))
+        with _without_the_flow():
+            return cast(PrefectFuture[Done], self._runner.submit(cast(Any, stage_and_send), {"part": part}))
 
     def result(self, part: Part, future: PrefectFuture[Done]) -> Done:
         """Return what became of a part that has ended.
@@ -95,9 +97,10 @@ class Cluster:
             done = future.result()
         except KilledWorker as error:
             raise PartLost(
-                f"part {part.label} was lost with each process that worked on it. Most often that is memory, or a "
-                "job's time: look into the cluster's logs, and give a process more memory, fewer threads, or smaller "
-                "parts (BIDS_PUSH_PART_BYTES). What is staged stays, and the next run goes on from it."
+                f"part {part.label} was lost with each process that worked on it. Look into the cluster's logs. Most "
+                "often it is memory (give a process more of it, fewer threads, or smaller parts: "
+                "BIDS_PUSH_PART_BYTES), a job's time, or a machine without bids-push, or with another version of it "
+                "than this one. What is staged stays, and the next run goes on from it."
             ) from error
         except (NoWorkerError, NoValidWorkerError, FutureCancelledError, asyncio.CancelledError) as error:
             raise ClusterUnavailable(
@@ -116,6 +119,21 @@ class Cluster:
             this = FlowRunFilter.model_validate({"id": {"any_": [run_id]}})
             with get_client(sync_client=True) as client:
                 name_lost_task_runs(client, this, DONE_BY_ANOTHER, self._ended)
+
+
+@contextmanager
+def _without_the_flow() -> Iterator[None]:
+    """Send what is submitted in this block without the run's flow, which no part needs.
+
+    Prefect loads a deployment's flow from its file, as a module that no other process can import. A machine that was
+    sent it would die of that.
+    """
+    run = FlowRunContext.get()
+    if run is None:
+        yield
+        return
+    with run.model_copy(update={"flow": None}):
+        yield
 
 
 async def _say_all() -> None:

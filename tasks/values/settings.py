@@ -38,7 +38,7 @@ class Settings(BaseSettings):
         except SettingsError as error:
             named = re.search(r'field "(\w+)"', str(error))
             raise BadInput(
-                f"{PREFIX}{named[1].upper() if named else '...'} has to be JSON, and is not: {error.__cause__}. Correct "
+                f"{PREFIX}{named[1].upper() if named else '...'} has to be JSON ({error.__cause__}). Correct "
                 "it in the worker's environment, or unset it."
             ) from error
         except ValidationError as error:

@@ -1,0 +1,117 @@
+"""A push on a real SLURM of two nodes: killed, finished on a new allocation, and approved when that is gone too."""
+
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.demo_data import make_dataset
+from deployments.local_stack import REPO, Stack, wait_until
+from deployments.runs import Runs, runs_of
+from tasks.disk.staging import Staging, Target
+from tasks.hub.client import Hub, RepoMissing
+from tests.executions import FOLDER, Executions
+from tests.processes import wait_for_process
+from tests.slurm import Slurm, slurm
+
+MANY = 24  # sessions
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Slurm]:
+    """SLURM, in a folder whose path is short enough for its sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    with slurm(folder / "s") as running:
+        yield running
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def setting(nodes: Slurm, worker: Stack, tmp_path: Path) -> dict[str, str]:
+    """What a worker that submits to it has in its environment. A node has the token from a file, and no other way."""
+    token = tmp_path / "token"
+    token.write_text(worker.token)
+    token.chmod(0o600)
+    prologue = [
+        f"export HF_TOKEN=$(cat {token}) HF_ENDPOINT={worker.endpoint} PREFECT_API_URL={worker.ui}/api",
+        f"export PYTHONPATH={REPO} HOME={tmp_path}/$SLURMD_NODENAME HF_HOME={tmp_path}/$SLURMD_NODENAME",
+        f"export {FOLDER}={tmp_path}/executions",
+        "mkdir -p $HOME",
+    ]
+    arguments = {
+        "cores": 1, "processes": 1, "memory": "1GB", "interface": "lo", "walltime": "00:20:00",
+        "python": sys.executable,
+        "job_script_prologue": prologue, "job_extra_directives": ["--exclusive", "--export=NONE"],
+        "worker_extra_args": ["--preload", "tests.executions"],
+        "log_directory": str(tmp_path / "log"), "local_directory": str(tmp_path / "dask"),
+        "scheduler_options": {"dashboard": False},
+    }  # fmt: skip
+    return {
+        "BIDS_PUSH_CLUSTER": "dask_jobqueue.SLURMCluster",
+        "BIDS_PUSH_CLUSTER_ARGUMENTS": json.dumps(arguments),
+        "BIDS_PUSH_CLUSTER_ADAPT": json.dumps({"minimum_jobs": 2, "maximum_jobs": 2}),
+        "BIDS_PUSH_PART_BYTES": "1",
+        **nodes.environment,
+    }
+
+
+def published(target: Hub) -> set[str]:
+    try:
+        return {path for path in target.listing(target.head()).files if path.startswith("data/")}
+    except RepoMissing:  # not made yet
+        return set()
+
+
+def test_what_a_killed_run_and_a_lost_job_leave_is_finished_on_new_jobs_and_approved_without_any(
+    nodes: Slurm,
+    setting: dict[str, str],
+    worker: Stack,
+    repo_id: str,
+    tmp_path: Path,
+) -> None:
+    make_dataset(tmp_path / "bids", sessions=MANY)
+    target = Hub(Target(worker.endpoint, repo_id), worker.token)
+    staging = Staging.of(worker.staging_root, target.target)
+    executions = Executions(tmp_path / "executions")
+    parameters = {"source": str(tmp_path / "bids"), "repo_id": repo_id, "defacing": "no faces"}
+    with runs_of(f"{worker.ui}/api") as runs:
+        first = runs.start("push-bids/manual", env=setting, **parameters)
+        wait_until("some shards are on the Hub", lambda: len(published(target)) >= MANY // 3, 240)
+        assert set(nodes.jobs().values()) == {"n1", "n2"}
+        wait_for_process(first).send_signal(signal.SIGKILL)
+        runs.wait(first, {"CRASHED", "FAILED"})
+        wait_until("its jobs have ended", lambda: not nodes.jobs(), 180)
+        on_hub, begun = published(target), len(executions.of("begun"))
+        staged = {receipt.path for receipt in staging.receipts()}
+        assert len(on_hub) < MANY
+
+        executions.hold()
+        second = runs.start("push-bids/manual", env=setting, **parameters)
+        if staged >= on_hub and len(staged) < MANY:
+            wait_until("both nodes have begun", lambda: len(executions.of("begun")) >= begun + 2, 240)
+            nodes.ask("scancel", next(iter(nodes.jobs())))
+        executions.let_go()
+        runs.wait(second, {"PAUSED"})
+        assert len(published(target)) == MANY
+        assert runs.figures(second)["shards sent"] == MANY - len(on_hub)
+        assert not nodes.jobs()
+        wait_until("no task run is left Running", lambda: not going_on(runs, first, second), 90)
+
+        assert runs.decide(second, decision="delete", confirm_repo=repo_id, note="") is None
+        assert runs.wait(second).state_name == "Completed"
+    assert not list(staging.shards.rglob("*.parquet"))
+    counts = Counter(one.shard for one in executions.of("staged"))
+    assert len(counts) == MANY and set(counts.values()) == {1}
+    logged = b"".join(path.read_bytes() for path in tmp_path.rglob("*.out"))
+    assert logged and worker.token.encode() not in logged
+
+
+def going_on(runs: Runs, *of: Any) -> list[str]:
+    return [one.name for run in of for one in runs.task_runs(run) if one.state_name in ("Running", "Pending")]
