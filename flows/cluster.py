@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.context import FlowRunContext
@@ -79,7 +80,7 @@ class Cluster:
 
     def submit(self, part: Part) -> PrefectFuture[Done]:
         """Have a machine of the cluster do a part."""
-        with _without_the_flow():
+        with _with_a_flow_of_any_process():
             return cast(PrefectFuture[Done], self._runner.submit(cast(Any, stage_and_send), {"part": part}))
 
     def result(self, part: Part, future: PrefectFuture[Done]) -> Done:
@@ -122,18 +123,22 @@ class Cluster:
 
 
 @contextmanager
-def _without_the_flow() -> Iterator[None]:
-    """Send what is submitted in this block without the run's flow, which no part needs.
+def _with_a_flow_of_any_process() -> Iterator[None]:
+    """Have another flow of the same name go along with what is submitted in this block.
 
-    Prefect loads a deployment's flow from its file, as a module that no other process can import. A machine that was
-    sent it would die of that.
+    Prefect sends the run's flow along, and has loaded that from its file, as a module that no other process can import.
+    A machine that is sent it dies of that. No part needs more of it than its name.
     """
     run = FlowRunContext.get()
-    if run is None:
+    if run is None or run.flow is None:
         yield
         return
-    with run.model_copy(update={"flow": None}):
+    with run.model_copy(update={"flow": Flow(_nothing, name=run.flow.name)}):
         yield
+
+
+def _nothing() -> None:
+    """The function of a flow that is never called."""
 
 
 async def _say_all() -> None:

@@ -7,7 +7,7 @@ can do something to the process meanwhile.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,9 @@ class Executions:
         """All that were begun, or staged."""
         return [one for one in self if one.what == what]
 
-    def hold(self, shard: str = "*") -> None:
-        """Hold back this shard, or each one, as soon as it is begun."""
-        (self.folder / "hold").write_text(shard)
+    def hold(self, but: Iterable[str] = ()) -> None:
+        """Hold back each shard as soon as it is begun, but for these."""
+        (self.folder / "hold").write_text("\n".join(but))
 
     def let_go(self) -> None:
         (self.folder / "hold").unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def dask_setup(_worker: object) -> None:
 
     def is_held(shard: str) -> bool:
         try:
-            return (folder / "hold").read_text() in ("*", shard)
+            return shard not in (folder / "hold").read_text().splitlines()
         except FileNotFoundError:
             return False
 

@@ -166,9 +166,10 @@ def works() -> None:
 
 def run_with_tasks(client: SyncPrefectClient, **states: object) -> FlowRun:
     """A run with task runs of these names, in these states."""
-    run = client.create_flow_run(flow(works, name="push-bids"), state=Running(), tags=["mine"])
+    run = client.create_flow_run(flow(name="push-bids")(works), state=Running(), tags=["mine"])
     for name, state in states.items():
-        client.create_task_run(task(works, name=name), run.id, str(uuid4()), name=name, state=state)  # type: ignore[arg-type]
+        known = task(name=name)(works)
+        client.create_task_run(known, run.id, str(uuid4()), name=name, state=state)  # type: ignore[arg-type]
     return run
 
 
