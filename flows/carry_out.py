@@ -28,7 +28,7 @@ from tasks.report.evidence import (
     not_as_shown,
 )
 from tasks.report.lineage import artifact_key
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.models import Receipt
 
 
@@ -107,7 +107,7 @@ def _cleaned_up(result: CleanupResult, report: VerificationReport, no_copies: st
 
 
 def _freed(result: CleanupResult) -> str:
-    return f"{size(result.freed)} in {number(len(result.removed), 'file')} freed"
+    return f"{in_units(result.freed)} in {number(len(result.removed), 'file')} freed"
 
 
 def leftovers_besides(held: HeldTarget, receipts: Sequence[Receipt]) -> Leftovers:
@@ -125,7 +125,7 @@ def no_copies_any_more(staging: Staging, gate: Gate) -> str:
 
 def how_to_open(receipts: Sequence[Receipt], stale: Sequence[StagedFile]) -> str:
     """Return what is still staged, and how somebody can decide about it."""
-    staged_bytes = size(sum(receipt.size for receipt in receipts))
+    staged_bytes = in_units(sum(receipt.size for receipt in receipts))
     staged = f"{number(len(receipts), 'shard')}, {staged_bytes}, verified and still staged"
     return (
         f"{staged if receipts else sentences.stale_files(stale)}. To let them go, run the deployment "

@@ -28,7 +28,7 @@ from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
 from tasks.report.status import is_open, status_at
 from tasks.values.errors import PushError
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import noun
 from tasks.values.models import Listing, PublicationRecord, Verification
 from tasks.values.preflight_rules import Checked
@@ -209,7 +209,7 @@ def nothing_to_publish(held: HeldTarget, verification: Verification, found: Foun
         if gate and is_open(gate)
         else "cleanup-staging/cleanup asks about them."
     )
-    left = f" {size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    left = f" {in_units(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
     held_back = f" Besides, {number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",

@@ -34,7 +34,6 @@ IDS_PER_QUERY = 500  # under SQLite's limit on parameters
 
 PART_OF_REF = 250  # bytes between two slashes of a ref's name: git keeps a ref as a file, and locks it as *.lock
 
-OID = re.compile(r"[0-9a-f]{40}")
 SHORT_OID = re.compile(r"[0-9a-f]{7,40}")
 POINTER_MAX_SIZE = 1024  # bytes; a longer blob is no pointer (git-lfs, docs/spec.md)
 POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n")

@@ -40,7 +40,6 @@ GROUP_SHARDS = 128
 #: Shards of a task run that are restored at the same time. While one waits for the disk, the other receives.
 STREAMS = 2
 
-Say = Callable[[str], None]
 Item = TypeVar("Item")
 
 
