@@ -2,17 +2,16 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from pydantic import BeforeValidator, Field
 
 from flows import messages, removal, wave
-from flows.connect import BlockName, Folder, RepoId, Revision
 from flows.find_work import find, rehearsed
+from flows.form import BlockName, Count, Entries, Folder, RepoId, Revision, Texts
 from flows.target import HeldTarget, on_target
 from flows.values import Approved, Found, Order, Sent, Wave
 from flows.verify_to_cleanup import tail, tail_again
@@ -20,20 +19,11 @@ from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.record.removals import Removals
 from tasks.runs.this_run import later_night, named_for_the_night
 from tasks.values.models import Gated, Removed, Verification
-from tasks.values.preflight_rules import Defacing, Entry, Statement
+from tasks.values.preflight_rules import Defacing, Statement
 from tasks.values.settings import stage_workers
 
 #: Threads are enough, because embedding reads, writes and hashes, and all three release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
-
-
-#: Lists that may stay empty. The form sends an empty list as nothing.
-MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
-Entries = Annotated[list[Entry], MaybeNone]
-Fields = Annotated[list[str], MaybeNone]
-Patterns = Fields
-Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
-Count = Bytes
 
 
 @flow(
@@ -51,14 +41,14 @@ def push_bids(
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
-    exclude: Patterns = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
-    include: Patterns = [],  # noqa: B006
-    strip: Fields = [],  # noqa: B006
+    exclude: Texts = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
+    include: Texts = [],  # noqa: B006
+    strip: Texts = [],  # noqa: B006
     allow: Entries = [],  # noqa: B006
     gated: Gated = "no",
     validate_bids: bool = False,
     staging_root: Folder = "",
-    max_staged_bytes: Bytes = 0,
+    max_staged_bytes: Count = 0,
     token_block: BlockName = "",
     accept_changes: Count = 0,
 ) -> State:
