@@ -1,8 +1,8 @@
 """The wheel: what is in it, and a push by it alone, from a folder that has nothing of the repository.
 
-The environment is a new one with nothing in it but the wheel and the distributions that requirements/run.txt pins. These
-are links to those that the tests run on, so that nothing is downloaded, and no other one is to be found there: whether
-the pins install is for tests/pins.py to say.
+The environment is a new one with the wheel and what requirements/run.txt pins in it, and nothing else. These are links
+to the distributions that the tests run on, so that nothing is downloaded: whether the pins install is for tests/pins.py
+to say.
 """
 
 import os
