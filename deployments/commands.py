@@ -10,14 +10,11 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
+from deployments.defaults import CHOICES, EVERY, SILENCE
 from tasks.values.version import NAME, version
 
 #: Commands of other modules, which know their arguments themselves.
 ELSEWHERE = {"local-hub": "deployments.local_hub.commands"}
-#: What a gate may ask for, and the answers that it takes.
-CHOICES = {"decision": ("delete", "keep"), "removals": ("remove", "keep")}
-EVERY = 10.0  # seconds between two looks of the watch
-SILENCE = 12 * 60.0  # seconds without a sign of life; a run that works gives one every 20
 SHELLS = ("bash", "zsh", "fish")
 
 HELP = {"help_option_names": ["-h", "--help"]}

@@ -21,7 +21,6 @@ from uuid import UUID
 from huggingface_hub import HfApi
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.commands import alone
 from deployments.demo_data import make_dataset
 from deployments.entrypoints import CODE, IN_A_CLONE, deployments_file
 from deployments.local_stack import Stack, StackError, running
@@ -296,4 +295,6 @@ def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("demo")

@@ -23,7 +23,6 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import FLOWS, GONE, automations
-from deployments.commands import alone
 from deployments.entrypoints import BIN, WORKER, deployments_file
 from deployments.runs import NOT_A_SERVER
 
@@ -260,4 +259,6 @@ def left_over(deployed: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("deploy")

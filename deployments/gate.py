@@ -26,7 +26,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
 
 from deployments.automations import OURS
-from deployments.commands import CHOICES, alone
+from deployments.defaults import CHOICES
 from deployments.entrypoints import WORKER
 from deployments.runs import ENDED, Runs, runs_of
 from tasks.report.sentences import moment
@@ -287,4 +287,6 @@ def patiently_read(runs: Runs, run: UUID) -> FlowRun:
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("gate")

@@ -14,7 +14,6 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from deployments.commands import alone
 from deployments.runs import NOT_A_SERVER
 from flows.restore_bids import restore_bids
 
@@ -59,4 +58,6 @@ def main(given: Given) -> int:
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("restore")

@@ -18,7 +18,6 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from deployments.automations import OURS
-from deployments.commands import alone
 from deployments.entrypoints import STAGING
 from deployments.runs import NOT_A_SERVER
 from tasks.approve import read_gate
@@ -27,7 +26,7 @@ from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.report.evidence import Gate
 from tasks.runs.ended_gates import name_ended_gates
 from tasks.values.errors import PushError
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 
 NAMED = 5  # names of strangers that are listed for a target
 
@@ -146,13 +145,13 @@ def main(folder: Path | None = None) -> int:
             f"BIDS_PUSH_STAGING_ROOT as it has it, or name the folder: {STAGING}"
         )
         return 0
-    print(f"Staged in {root}: {size(sum(t.shard_bytes + t.other_bytes for t in found))}")
+    print(f"Staged in {root}: {in_units(sum(t.shard_bytes + t.other_bytes for t in found))}")
     known = states([target.gate.flow_run_id for target in found if target.gate])
     for target in found:
         gate = target.gate
         print(f"\n{gate.target if gate and gate.target else printable(target.folder.name)}")
-        rest = f", and {size(target.other_bytes)} that no receipt explains" if target.other_bytes else ""
-        print(f"  {number(target.shards, 'shard')}, {size(target.shard_bytes)}{rest}")
+        rest = f", and {in_units(target.other_bytes)} that no receipt explains" if target.other_bytes else ""
+        print(f"  {number(target.shards, 'shard')}, {in_units(target.shard_bytes)}{rest}")
         print(f"  {gate_line(gate, known.get(gate.flow_run_id) if gate else None, target.shards > 0)}")
         print(f"  {printable(target.folder)}")
         if target.strangers:
@@ -167,4 +166,6 @@ def main(folder: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("staging")

@@ -36,7 +36,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 from prefect.states import Crashed
 
 from deployments.automations import OURS
-from deployments.commands import EVERY, SILENCE, alone
+from deployments.defaults import EVERY, SILENCE
 from tasks.report.lineage import key_of
 from tasks.runs.ended_gates import PAGE, STATUS, ended_plainly, name_its_end, newest_version, read_runs, untag_the_ended
 from tasks.runs.lost_task_runs import name_those_of_killed_runs
@@ -253,4 +253,6 @@ def main(once: bool = False, every: float = EVERY, silence: float = SILENCE) -> 
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("watch")

@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 
-from deployments.commands import EVERY, alone
+from deployments.defaults import EVERY
 from deployments.deploy import POOL
 from deployments.entrypoints import BIN, WORKER
 from deployments.watch import Patient, say, watching
@@ -89,4 +89,6 @@ def _look(patient: Patient) -> None:
 
 
 if __name__ == "__main__":
+    from deployments.commands import alone
+
     alone("worker")

@@ -1,38 +1,20 @@
-"""What every flow does first: read their parameters, reach the Hub, and find the folders."""
+"""What every flow does first: reach the Hub, and find the folders."""
 
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from prefect.blocks.system import Secret
-from pydantic import BeforeValidator, Field
 
+from flows.form import BLOCK_NAME
 from tasks.disk.paths import as_typed, resolved, staging_root_of
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
 from tasks.load.tree import DESCRIPTION
 from tasks.values.errors import BadInput
-from tasks.values.names import BRANCH_PATTERN, REPO_ID_PATTERN, branch_problem, repo_id_problem
+from tasks.values.names import branch_problem, repo_id_problem
 from tasks.values.settings import Settings
-
-BLOCK_NAME = "[a-z0-9-]+"  # Prefect's rule
-
-
-def _trimmed(value: Any) -> Any:
-    """Return a text from the form without the spaces around it, which copying brings along."""
-    return value.strip() if isinstance(value, str) else value
-
-
-#: Names. The form takes what their patterns match. For any other name, `connect` says what is wrong with it.
-RepoId = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"pattern": REPO_ID_PATTERN})]
-Revision = Annotated[str, BeforeValidator(_trimmed), Field(json_schema_extra={"pattern": BRANCH_PATTERN})]
-#: Fields that may stay empty. They are strings, because the form shows `X | None` as a switch between two types.
-MaybeEmpty = BeforeValidator(lambda value: "" if value is None else str(value))
-Folder = Annotated[str, MaybeEmpty]
-BlockName = Annotated[
-    str, Field(json_schema_extra={"pattern": rf"^\s*(?:{BLOCK_NAME})?\s*$"}), BeforeValidator(_trimmed), MaybeEmpty
-]
 
 
 def connect(repo_id: str, revision: str, token_block: str, to_read: bool = False) -> Hub:

@@ -3,21 +3,16 @@
 The steps are the same in every run: a night, a dry run, and a run that comes back with a person's approval days later.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from flows.compare import accept, changed_since, compare
 from flows.connect import source_of
-from flows.messages import (
-    say_what_is_not_stripped,
-    say_what_is_there,
-    say_what_is_written_anew,
-    say_what_was_changed,
-    show_findings,
-)
-from flows.removal import settled
+from flows.messages import say_what_was_found, show_findings
 from flows.run_graph import quoted
 from flows.target import HeldTarget
+from flows.values import Found, Order
 from tasks.bids.not_fetched import absent
 from tasks.card import side_files
 from tasks.commit.other_files import outdated
@@ -26,82 +21,24 @@ from tasks.disk.content_cache import ContentCache
 from tasks.load import load_dataset
 from tasks.plan import plan_shards
 from tasks.preflight import check_dataset, check_images
-from tasks.record.accepted import read_accepted, write_accepted
-from tasks.record.ask_shards import ask_shards, corrected, to_ask
-from tasks.record.change import Change, change
-from tasks.record.drift import drift_around, replaced_texts
 from tasks.record.modes import changed_modes
-from tasks.record.published import Work, decide
-from tasks.record.remote import Remote, find_edited, read_target, read_target_again
+from tasks.record.published import Work
+from tasks.record.remote import Remote, read_target, read_target_again
 from tasks.record.removals import Removals
-from tasks.record.removed_before import read_removed, write_removed
-from tasks.record.still_here import Why, still_here
+from tasks.record.still_here import still_here
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import sentences
 from tasks.report.dry_run import Rehearsal
 from tasks.values.errors import PushError
 from tasks.values.format import number
-from tasks.values.models import Dataset, Gated, Image, Listing, PublicationRecord, Removed, ShardSpec, Verification
-from tasks.values.preflight_rules import Checked, PreflightStopped, Statement
+from tasks.values.models import Dataset, Listing, PublicationRecord, ShardSpec
+from tasks.values.preflight_rules import Checked, PreflightStopped
 from tasks.values.settings import Settings
 from tasks.write import WRITER_SETTINGS
 
 
 class NothingFetched(PushError):
     """No shard of a dataset can be made, because content is missing on this machine, and nothing is published yet."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the operator has ordered. `push_bids` explains the fields."""
-
-    source: Path
-    repo_id: str
-    exclude: tuple[str, ...]
-    include: tuple[str, ...]
-    statement: Statement
-    dry_run: bool
-    private: bool
-    gated: Gated
-    verification: Verification
-    removed: Removed
-    validate_bids: bool
-    max_staged_bytes: int
-    accept_changes: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """A dataset, its plan, the target, and how they compare."""
-
-    folder: Path
-    """The dataset's folder."""
-    dataset: Dataset
-    checked: Checked
-    shards: tuple[ShardSpec, ...]
-    """The plan."""
-    remote: Remote
-    listing: Listing
-    contents: ContentCache
-    texts: dict[str, bytes]
-    """The dataset's own texts and tables: path in the repo -> bytes."""
-    work: Work
-    changed: Change
-    approved: Removals | None
-    """What a person approved to be removed; None if nobody was asked."""
-    named: Mapping[str, tuple[str, ...]]
-    """Paths of the texts that still name a subject whose shards are withdrawn -> these subjects."""
-    here: Mapping[str, Why]
-    """The files that would leave the repo and are still in the dataset: path -> why the push leaves them out."""
-
-    def known_contents(self) -> Callable[[Image], str | None]:
-        """Return a function that gives the sha256 of an image.
-
-        It comes from the record if the image's shard is published as it is, else from the image's present bytes.
-        """
-        lines = self.remote.record.shards
-        published = {content.path: content.sha256 for spec in self.work.done for content in lines[spec.path].images}
-        return lambda image: published.get(image.path) or self.contents.sha256(image)
 
 
 def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
@@ -142,15 +79,14 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
         accept(held, changed, order.accept_changes, remote, dataset)
     named = still_named(subjects_gone(work.removals.shards, shards), texts)
     here = still_here(work.removals.files, dataset)
-    say_what_is_there(held, work, named, here, there=bool(remote.commit))
-    say_what_is_written_anew(held, work, remote.record)
-    say_what_is_not_stripped(held, work, checked)
+    found = Found(
+        folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named, here
+    )
+    say_what_was_found(held, found)
     work = work if approved is None else work.only(approved)
     if work.missing and not new:
         checked = with_headers(held, order, checked, work.missing, folder)
-    return Found(
-        folder, dataset, checked, shards, remote, listing, contents, texts, work, changed, approved, named, here
-    )
+    return replace(found, work=work, checked=checked)
 
 
 def read(held: HeldTarget, order: Order, make: bool) -> tuple[Remote, Listing]:
@@ -206,93 +142,6 @@ def nothing_fetched(dataset: Dataset, shards: Sequence[ShardSpec], record: Publi
         f"Nothing was made or sent: {not_here} {each} with images or recordings lacks some of them, and nothing "
         "of the dataset is published yet. Fetch them, and start again."
     )
-
-
-def compare(
-    held: HeldTarget,
-    shards: Sequence[ShardSpec],
-    remote: Remote,
-    listing: Listing,
-    contents: ContentCache,
-    texts: Mapping[str, bytes],
-    approved: Removals | None,
-) -> tuple[Work, Remote]:
-    """Work out what is to be done, and name what somebody else has changed.
-
-    Where the record cannot be relied on, shards of the repo are asked what they hold.
-
-    Returns:
-        The work, and what the target holds, with the lines of these shards.
-    """
-    inputs = contents.unchanged, held.staging.read_whole, texts, approved
-    work = decide(shards, remote.record, listing, *inputs)
-    if asked := to_ask(work, remote, listing):
-        lines = held.steps.take(ask_shards, held.hub, asked, listing, number(len(asked), "shard"))
-        remote = corrected(remote, shards, lines)
-        work = decide(shards, remote.record, listing, *inputs)
-    return look_for_changes(held, work, shards, remote, listing, texts), remote
-
-
-def look_for_changes(
-    held: HeldTarget,
-    work: Work,
-    shards: Sequence[ShardSpec],
-    remote: Remote,
-    listing: Listing,
-    texts: Mapping[str, bytes],
-) -> Work:
-    """Name what somebody else has changed in the record and the texts too, and return the work with all of it."""
-    around = [*work.drift, *drift_around(remote, listing, texts, shards)]
-    if replaced := replaced_texts(texts, remote.record, listing):
-        edited = held.steps.take(find_edited, held.hub, quoted(remote.record), quoted(listing), replaced)
-        around += edited
-    say_what_was_changed(held, around)
-    return replace(work, drift=tuple(around))
-
-
-def changed_since(
-    held: HeldTarget,
-    dataset: Dataset,
-    shards: Sequence[ShardSpec],
-    record: PublicationRecord,
-    contents: ContentCache,
-    approved: Removals | None,
-) -> Change:
-    """Compare the dataset with what is published, less what a person has decided about.
-
-    A run that carries out an approved removal publishes nothing that came back, so it asks about nothing such.
-    """
-    decided = settled(held, approved, record)
-    back = {} if approved else read_removed(held.staging).back(dataset.rows, record)
-    return change(dataset, shards, record, contents.sha256, decided, back)
-
-
-def accept(held: HeldTarget, changed: Change, number: int, remote: Remote, dataset: Dataset) -> None:
-    """Check that little has changed, or that a person has given the exact number of changes.
-
-    What was accepted as gone is remembered, so it is not asked about the next night. What was removed once and is
-    published again is forgotten.
-
-    Args:
-        held: the target.
-        changed: what has changed.
-        number: the number that a person has given, or 0.
-        remote: what the target holds.
-        dataset: the dataset.
-
-    Raises:
-        TooMuchChanged: neither is so.
-    """
-    part = Settings().max_change
-    changed.require(part, number)
-    before = read_accepted(held.staging)
-    there = {image.path for image in dataset.images}
-    after = before.after(changed, changed.asks(part), remote.record, there)
-    if after != before:
-        write_accepted(held.staging, after)
-    removed = read_removed(held.staging)
-    if (left := removed.after(dataset.rows, remote.record)) != removed:
-        write_removed(held.staging, left)
 
 
 def find_again(held: HeldTarget, order: Order, found: Found, waiting: frozenset[str]) -> tuple[Work, Remote, Listing]:

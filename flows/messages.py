@@ -4,30 +4,33 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from huggingface_hub import constants
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.target import HeldTarget
+from flows.values import Found, Sent, Wave
 from flows.verification import expected_on_hub, verified
 from tasks.approve import read_gate
-from tasks.bids.not_fetched import Absent
+from tasks.bids.not_fetched import Absent, absent
+from tasks.disk.staging import Target
 from tasks.hub.client import Hub
+from tasks.record.modes import changed_modes
 from tasks.record.published import Drift, Work, disagreement
-from tasks.record.remote import Remote
 from tasks.record.removals import find_removals
-from tasks.record.still_here import Why, gone, in_words
+from tasks.record.still_here import gone, in_words
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import artifacts, sentences
 from tasks.report.dry_run import Rehearsal, dry_run
 from tasks.report.evidence import Evidence
 from tasks.report.lineage import artifact_key
-from tasks.report.status import is_open
+from tasks.report.status import is_open, status_at
 from tasks.values.errors import PushError
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import noun
-from tasks.values.models import Listing, PublicationRecord, ShardSpec, Verification
+from tasks.values.models import Listing, PublicationRecord, Verification
 from tasks.values.preflight_rules import Checked
 
 
@@ -35,21 +38,28 @@ class ShardsFailed(PushError):
     """Some shards could not be staged. The others are published, and no gate opens."""
 
 
-def say_what_is_there(
-    held: HeldTarget, work: Work, named: Mapping[str, Sequence[str]], here: Mapping[str, Why], there: bool
-) -> None:
-    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither.
+def say_what_was_found(held: HeldTarget, found: Found) -> None:
+    """Log, and keep for the target's status, what is on the Hub already, what is staged, and what is neither."""
+    work = found.work
+    _log_what_is_to_do(work)
+    if work.removals:
+        where = gone(work.removals.files, found.here)
+        get_run_logger().warning("%s, and still on the Hub: %s.", where.capitalize(), work.removals.sentence())
+    if found.here:
+        get_run_logger().warning("%s", in_words(found.here))
+    if found.named:
+        get_run_logger().warning("%s", sentences.still_named_in(found.named))
+    held.status.found(work, found.named, found.here, there=bool(found.remote.commit))
+    if work.missing or work.drift:
+        held.status.show("Running", read_gate(held.staging))
+    _say_what_is_written_anew(held, work, found.remote.record)
+    _say_what_is_not_stripped(held, work, found.checked)
 
-    Args:
-        held: the target.
-        work: what is left to do.
-        named: paths of texts that stay published -> the withdrawn subjects that they still name.
-        here: files that would leave the repo and are still in the dataset -> why they are left out.
-        there: whether the repo is on the Hub.
-    """
-    log = get_run_logger()
+
+def _log_what_is_to_do(work: Work) -> None:
+    """Log how many shards are on the Hub, staged, to be embedded, and held back."""
     planned = len(work.done) + len(work.missing) + len(work.held_back)
-    log.info(
+    get_run_logger().info(
         "%s of %s were on the Hub; %s to do: %s staged already, %s to embed%s.",
         f"{len(work.done):,}",
         number(planned, "shard"),
@@ -60,26 +70,16 @@ def say_what_is_there(
         if work.held_back
         else "",
     )
-    if work.removals:
-        where = gone(work.removals.files, here)
-        log.warning("%s, and still on the Hub: %s.", where.capitalize(), work.removals.sentence())
-    if here:
-        log.warning("%s", in_words(here))
-    if named:
-        log.warning("%s", sentences.still_named_in(named))
-    held.status.found(work, named, here, there)
-    if work.missing or work.drift:
-        held.status.show("Running", read_gate(held.staging))
 
 
-def say_what_is_written_anew(held: HeldTarget, work: Work, record: PublicationRecord) -> None:
+def _say_what_is_written_anew(held: HeldTarget, work: Work, record: PublicationRecord) -> None:
     """Log, and keep for the run's state, that shards are written anew because bids-push lays them out otherwise now."""
     held.status.anew = sentences.written_anew(record, work)
     if held.status.anew:
         get_run_logger().info("%s", held.status.anew)
 
 
-def say_what_is_not_stripped(held: HeldTarget, work: Work, checked: Checked) -> None:
+def _say_what_is_not_stripped(held: HeldTarget, work: Work, checked: Checked) -> None:
     """Log, and keep for the run's state, that `strip` does not reach the shards that stay as they were published."""
     held.status.unstripped = sentences.not_stripped(checked.statement.strip, work)
     if held.status.unstripped:
@@ -93,28 +93,19 @@ def say_what_was_changed(held: HeldTarget, drift: Sequence[Drift]) -> None:
     held.status.found_changed(drift)
 
 
-def say_what_is_published(
-    held: HeldTarget,
-    shards: Sequence[ShardSpec],
-    work: Work,
-    before: Remote,
-    after: Remote,
-    listing: Listing,
-    texts: Mapping[str, bytes],
-    failed: Collection[str],
-    here: Mapping[str, Why],
-) -> None:
+def say_what_is_published(held: HeldTarget, found: Found, sent: Sent) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
-    lines = {**before.record.shards, **after.record.shards}  # verification names what somebody took out meanwhile
-    removals = find_removals(shards, after.record, replace(listing, commit=after.commit), texts)
+    before, after, plan = found.remote.record.shards, sent.after.record, found.shards
+    lines = {**before, **after.shards}  # verification names what somebody took out meanwhile
+    removals = find_removals(plan, after, replace(found.listing, commit=sent.after.commit), found.texts)
     held.status.published(
-        on_hub=sum(lines[spec.path].digest == spec.digest for spec in shards if spec.path in lines),
-        failed=sorted(failed),
-        earlier=earlier_of(failed, after.record, listing),
-        held_back=len(work.held_back),
+        on_hub=sum(lines[spec.path].digest == spec.digest for spec in plan if spec.path in lines),
+        failed=sorted(sent.failed),
+        earlier=earlier_of(sent.failed, after, found.listing),
+        held_back=len(found.work.held_back),
         removals=removals,
-        named=still_named(subjects_gone(removals.shards, shards), texts),
-        here={path: why for path, why in here.items() if path in removals.files},
+        named=still_named(subjects_gone(removals.shards, plan), found.texts),
+        here={path: why for path, why in found.here.items() if path in removals.files},
     )
 
 
@@ -124,44 +115,37 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(
-    held: HeldTarget, before: Remote, after: Remote, texts: Collection[str], modes: Sequence[str]
-) -> None:
-    """Keep for the run's state what the commit of a run has brought that has published no shard.
-
-    Args:
-        held: the target.
-        before: what the target held when the run began.
-        after: what it holds now.
-        texts: the texts and pictures that had to be committed.
-        modes: the files whose modes were other ones in the record.
-    """
-    if after.commit == before.commit:
+def say_what_is_committed(held: HeldTarget, found: Found, sent: Sent) -> None:
+    """Keep for the run's state what was committed, if this run has published no shard."""
+    before, after = found.remote, sent.after
+    if sent.shards or after.commit == before.commit:
         return
-    parts = [sentences.some_of(sorted(texts), "file")] if texts else []
+    parts = [sentences.some_of(sent.texts, "file")] if sent.texts else []
     parts += ["the card (README.md)"] if after.card != before.card else []
-    parts += [f"the modes of {sentences.some_of(modes, 'file')}"] if modes else []
+    if modes := changed_modes(found.dataset, before.record):
+        parts.append(f"the modes of {sentences.some_of(modes, 'file')}")
     held.status.committed = f"Committed without a shard, as {after.commit[:12]}: {', '.join(parts) or 'the record'}."
 
 
-def skipped(later: FlowRun, status: str) -> State:
+def skipped(later: FlowRun, repo_id: str, revision: str) -> State:
     """Return the end of a night that is left to a later one, which is due or done.
 
     It was missed, or came while another night was working.
     """
     due = f" of {later.expected_start_time.astimezone():%Y-%m-%d %H:%M}" if later.expected_start_time else ""
     why = f"Nothing was done: this night could not begin when it was due, and the one{due} does its work too."
+    status = status_at(Target(constants.ENDPOINT, repo_id, revision))
     return Completed(name="Skipped", message="\n".join(filter(None, (why, status))))
 
 
-def log_waiting(wave: Work, waiting: Sequence[ShardSpec]) -> None:
+def log_waiting(wave: Wave) -> None:
     """Log what has to wait until staged shards are let go."""
-    if waiting:
+    if wave.waiting:
         get_run_logger().warning(
             "max_staged_bytes: this run publishes %s shards; %s wait until the staged ones are let go at the gate. "
             "Start the run again then, or leave it to the nightly run.",
-            f"{len(wave.missing):,}",
-            f"{len(waiting):,}",
+            f"{len(wave.work.missing):,}",
+            f"{len(wave.waiting):,}",
         )
 
 
@@ -185,21 +169,23 @@ def show_findings(hub: Hub, checked: Checked) -> None:
         )
 
 
-def show_dry_run(held: HeldTarget, found: Rehearsal) -> State:
+def show_dry_run(held: HeldTarget, rehearsal: Rehearsal) -> State:
     """Leave what would be done as an artifact, and return the state in which the run ends."""
     create_markdown_artifact(
-        dry_run(held.hub, found), key=f"dry-run-{held.run.id}", description=f"Dry run for {held.hub.target}"
+        dry_run(held.hub, rehearsal), key=f"dry-run-{held.run.id}", description=f"Dry run for {held.hub.target}"
     )
-    return Completed(name="DryRun", message=found.sentence())
+    return Completed(name="DryRun", message=rehearsal.sentence())
 
 
-def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, failed: str) -> State:
+def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, found: Found, sent: Sent) -> State:
     """End a run that could not stage all shards, after verifying what it and others have published.
 
     Raises:
         ShardsFailed: always, if the verification is good.
         PushError: the verification failed; its error has both messages.
     """
+    earlier = earlier_of(sent.failed, sent.after.record, found.listing)
+    failed = failures(sent.failed, len(found.shards), earlier, absent(found.dataset.rows, found.folder))
     try:
         verified(held, verification, evidence)
     except PushError as error:
@@ -207,16 +193,15 @@ def shards_failed(held: HeldTarget, verification: Verification, evidence: Eviden
     raise ShardsFailed(failed)
 
 
-def nothing_to_publish(
-    held: HeldTarget, work: Work, verification: Verification, remote: Remote, listing: Listing
-) -> State:
+def nothing_to_publish(held: HeldTarget, verification: Verification, found: Found) -> State:
     """Return the end of a night with nothing changed.
 
     What is on the Hub is verified first, at the commit that was read.
     """
-    everything = expected_on_hub(remote.record, remote.record, listing, {spec.path for spec in work.done})
-    read = remote.record, listing
-    verified(held, verification, Evidence(everything, (), whole=True, commit=remote.commit, read=read))
+    work, record, listing = found.work, found.remote.record, found.listing
+    everything = expected_on_hub(record, record, listing, {spec.path for spec in work.done})
+    evidence = Evidence(everything, (), whole=True, commit=found.remote.commit, read=(record, listing))
+    verified(held, verification, evidence)
     staged = held.staging.receipts()
     gate = read_gate(held.staging)
     ask = (
@@ -224,7 +209,7 @@ def nothing_to_publish(
         if gate and is_open(gate)
         else "cleanup-staging/cleanup asks about them."
     )
-    left = f" {size(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    left = f" {in_units(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
     held_back = f" Besides, {number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",

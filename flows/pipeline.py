@@ -17,7 +17,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from tasks.hub.client import break_off
+from tasks.hub.connection import break_off
 
 F = TypeVar("F", bound="Ending")
 T = TypeVar("T")

@@ -1,78 +1,29 @@
 """The chain: load, check, plan, stage, transfer, commit, verify, approve (suspended), cleanup."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from huggingface_hub import constants
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from pydantic import BeforeValidator, Field
 
-from flows.connect import BlockName, Folder, RepoId, Revision
-from flows.find_work import Found, Order, find, find_again, rehearsed
-from flows.messages import (
-    earlier_of,
-    failures,
-    log_waiting,
-    nothing_to_publish,
-    say_what_is_committed,
-    say_what_is_published,
-    shards_failed,
-    show_dry_run,
-    show_findings,
-    skipped,
-)
-from flows.publish import publish_missing
-from flows.publishing import Publishing
-from flows.removal import (
-    asked_already,
-    nothing_removed,
-    planned_removal,
-    remember_removed,
-    removed_state,
-    to_ask,
-    to_draw,
-)
-from flows.run_graph import quoted
+from flows import messages, removal, wave
+from flows.find_work import find, rehearsed
+from flows.form import BlockName, Count, Entries, Folder, RepoId, Revision, Texts
 from flows.target import HeldTarget, on_target
-from flows.verification import expected_on_hub
-from flows.verify_to_cleanup import Approved, tail, tail_again
+from flows.values import Approved, Found, Order, Sent, Wave
+from flows.verify_to_cleanup import tail, tail_again
 from tasks.approve import at_its_gate, claim, has_claimed
-from tasks.bids.not_fetched import absent
-from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
-from tasks.commit.other_files import Besides, as_recorded, outdated
-from tasks.disk.staging import Target
-from tasks.record.change import identity_of
-from tasks.record.modes import changed_modes, executable_files, other_modes
-from tasks.record.published import Work
-from tasks.record.remote import Remote
 from tasks.record.removals import Removals
-from tasks.report.evidence import Evidence, copies
-from tasks.report.progress import Progress
-from tasks.report.status import status_at
 from tasks.runs.this_run import later_night, named_for_the_night
-from tasks.values.errors import PushError
 from tasks.values.models import Gated, Removed, Verification
-from tasks.values.preflight_rules import Defacing, Entry, Statement
-from tasks.values.settings import Settings, stage_workers
+from tasks.values.preflight_rules import Defacing, Statement
+from tasks.values.settings import stage_workers
 
 #: Threads are enough, because embedding reads, writes and hashes, and all three release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=stage_workers()))
-
-
-#: Lists that may stay empty. The form sends an empty list as nothing.
-MaybeNone = BeforeValidator(lambda value: [] if value is None else value)
-Entries = Annotated[list[Entry], MaybeNone]
-Fields = Annotated[list[str], MaybeNone]
-Patterns = Fields
-Bytes = Annotated[int, Field(ge=0), BeforeValidator(lambda value: value or 0)]
-Count = Bytes
 
 
 @flow(
@@ -90,14 +41,14 @@ def push_bids(
     private: bool = True,
     verification: Verification = "sample",
     removed: Removed = "keep",
-    exclude: Patterns = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
-    include: Patterns = [],  # noqa: B006
-    strip: Fields = [],  # noqa: B006
+    exclude: Texts = [],  # noqa: B006 - Prefect reads the default for the form, and nobody changes it
+    include: Texts = [],  # noqa: B006
+    strip: Texts = [],  # noqa: B006
     allow: Entries = [],  # noqa: B006
     gated: Gated = "no",
     validate_bids: bool = False,
     staging_root: Folder = "",
-    max_staged_bytes: Bytes = 0,
+    max_staged_bytes: Count = 0,
     token_block: BlockName = "",
     accept_changes: Count = 0,
 ) -> State:
@@ -148,7 +99,7 @@ def push_bids(
             run; another night has another number.
     """
     if night := later_night():
-        return skipped(night, status_at(Target(constants.ENDPOINT, repo_id, revision)))
+        return messages.skipped(night, repo_id, revision)
     order = Order(
         source=source,
         repo_id=repo_id,
@@ -177,155 +128,44 @@ def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> St
     """Do a night's work, or the removal that a person approved, and return the state in which the run ends."""
     found = find(held, order, approved.gate.removals if approved else None)
     if order.dry_run:
-        return show_dry_run(held, rehearsed(held, order, found))
-    asked = Removals() if approved else to_ask(held, order.removed, found.work.removals)
-    besides = besides_shards(order, found)
-    quiet = not (approved or found.work.missing or besides.any(found.remote) or has_claimed(held.staging, held.run.id))
-    if quiet and asked_already(held, asked):
-        return nothing_to_publish(held, found.work, order.verification, found.remote, found.listing)
-    show_findings(held.hub, found.checked)
-    if not approved:
-        claim(held.staging, held.hub.target, held.run)
-    if quiet:
-        return tail(held, order.verification, evidence_of(held, found, found.work, found.remote, asked))
-    return publish(held, order, found, besides, asked, approved)
-
-
-def publish(
-    held: HeldTarget, order: Order, found: Found, besides: Besides, asked: Removals, approved: Approved | None
-) -> State:
-    """Stage, send and commit what is missing (or remove what was approved), verify it, and ask about what is staged."""
-    limit = order.max_staged_bytes or Settings().max_staged_bytes
-    wave, waiting = found.work.wave(limit, held.staging.staged_bytes())
-    log_waiting(wave, waiting)
-    pictures = draw(held, found)
-    besides = replace(
-        besides,
-        card_of=partial(card, found.dataset, order.repo_id, about=about(found, pictures)),
-        texts={**besides.texts, **pictures.files},
-    )
+        return messages.show_dry_run(held, rehearsed(held, order, found))
     if approved:
-        removal = planned_removal(held, approved, wave, found.remote, found.listing, pictures)
-        if not removal:
-            return nothing_removed(held, approved, removal)
-        remember_removed(held, removal, found.remote.record)
-        besides = replace(besides, remove=removal)
-    later = frozenset(spec.path for spec in waiting)
-    after, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
-    if not approved and failed.keys() >= {spec.path for spec in wave.missing}:
-        say_what_is_committed(
-            held, found.remote, after, besides.texts, changed_modes(found.dataset, found.remote.record)
-        )
-    say_what_is_published(
-        held, found.shards, found.work, found.remote, after, found.listing, found.texts, failed, found.here
-    )
-    evidence = evidence_of(held, found, wave, after, asked, failed, waiting=len(waiting))
-    if approved and besides.remove:
-        return removed_state(held, approved, besides.remove, evidence, order.verification, sorted(failed))
-    if failed:
-        earlier = earlier_of(failed, after.record, found.listing)
-        not_here = absent(found.dataset.rows, found.folder)
-        return shards_failed(held, order.verification, evidence, failures(failed, len(found.shards), earlier, not_here))
+        messages.show_findings(held.hub, found.checked)
+        return remove(held, order, found, approved)
+    asked = removal.to_ask(held, order.removed, found.work.removals)
+    quiet = wave.nothing_to_send(order, found) and not has_claimed(held.staging, held.run.id)
+    if quiet and removal.asked_already(held, asked):
+        return messages.nothing_to_publish(held, order.verification, found)
+    messages.show_findings(held.hub, found.checked)
+    claim(held.staging, held.hub.target, held.run)
+    if quiet:
+        nothing_sent = Sent(Wave(found.work), found.remote)
+        return tail(held, order.verification, wave.evidence_of(held, found, nothing_sent, asked))
+    return publish(held, order, found, asked)
+
+
+def publish(held: HeldTarget, order: Order, found: Found, asked: Removals) -> State:
+    """Stage, send and commit what is missing and has room, verify it, and ask about what is staged."""
+    this_wave = wave.next_wave(held, order, found)
+    pictures = wave.draw(held, found)
+    sent = wave.send(held, order, found, this_wave, pictures)
+    messages.say_what_is_committed(held, found, sent)
+    messages.say_what_is_published(held, found, sent)
+    evidence = wave.evidence_of(held, found, sent, asked)
+    if sent.failed:
+        return messages.shards_failed(held, order.verification, evidence, found, sent)
     return tail(held, order.verification, evidence)
 
 
-def send(
-    held: HeldTarget,
-    order: Order,
-    found: Found,
-    wave: Work,
-    later: frozenset[str],
-    besides: Besides,
-    texts: Mapping[str, bytes],
-) -> tuple[Remote, dict[str, PushError]]:
-    """Stage, transfer and commit a wave.
-
-    Args:
-        held: the target.
-        order: what was ordered.
-        found: what was found.
-        wave: the work to do.
-        later: the paths of shards that have to wait for room.
-        besides: what the commits have to bring besides shards.
-        texts: every text and picture that the repo is to hold.
-
-    Returns:
-        What the target holds then, and the errors of the shards that could not be staged, by path in the repo.
-    """
-    hub, staging = held.hub, held.staging
-    staging.require_room(sum(spec.room for spec in wave.stage))
-
-    def plan_again() -> tuple[Work, Remote, Besides]:
-        work, remote, listing = find_again(held, order, found, later)
-        return work, remote, besides.planned_again(remote, texts, listing, work.done)
-
-    size = sum(spec.size for spec in wave.missing)
-    progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
-    publishing = Publishing(held, found.folder, found.shards, found.contents, progress)
-    after = publish_missing(publishing, wave, found.remote, besides, plan_again)
-    progress.leave(f"push-{held.run.id}", f"What this run did for {hub.target}")
-    return after, publishing.failed
-
-
-def besides_shards(order: Order, found: Found) -> Besides:
-    """Return what the commits have to bring besides shards."""
-    shown = about(found, pictures_on(found.remote.card, found.listing))
-    executable = executable_files(found.dataset, found.remote.record)
-    return Besides(
-        card_of=partial(card, found.dataset, order.repo_id, about=shown),
-        texts=outdated(found.texts, found.listing),
-        recorded=as_recorded(found.texts, executable),
-        dataset=identity_of(found.dataset),
-        lost=found.work.lost,
-        planned=found.remote.record,
-        record=found.remote.to_mend,
-        corrected=found.remote.corrected,
-        same_card=same_card,
-        executable=executable,
-        modes=other_modes(found.work.done, found.remote.record, executable),
-    )
-
-
-def about(found: Found, pictures: Pictures) -> About:
-    """Return what the card says that is neither in the dataset nor in the record."""
-    return About(found.checked, pictures, CardVersions.of(found.dataset))
-
-
-def draw(held: HeldTarget, found: Found) -> Pictures:
-    """Return the card's pictures, of images that this run leaves on the Hub."""
-    images = to_draw(found.dataset, found.work, found.remote.record)
-    before = pictures_on(found.remote.card, found.listing)
-    return held.steps.take(draw_pictures, quoted(images), before, found.known_contents())
-
-
-def evidence_of(
-    held: HeldTarget,
-    found: Found,
-    wave: Work,
-    after: Remote,
-    asked: Removals,
-    failed: Mapping[str, PushError] = MappingProxyType({}),
-    waiting: int = 0,
-) -> Evidence:
-    """Return what this run leaves to be verified, and to be shown at its gate."""
-    sent = frozenset(spec.path for spec in wave.missing) - failed.keys()
-    in_place = sent | {spec.path for spec in found.work.done}
-    receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
-    return Evidence(
-        expected_on_hub(found.remote.record, after.record, found.listing, in_place),
-        copies(held.staging, filter(None, receipts)),
-        sent,
-        held.status.drift,
-        found.work.removals,
-        asked,
-        found.named,
-        found.here,
-        source=found.folder,
-        waiting=waiting,
-        checked=found.checked,
-        left_out=found.dataset.left_out,
-        texts=found.texts,
-        whole=True,
-        own_commit=after.commit,
-        read=(found.remote.record, found.listing),
-    )
+def remove(held: HeldTarget, order: Order, found: Found, approved: Approved) -> State:
+    """Remove from the Hub what a person approved, by the present dataset and record, and verify what is left."""
+    this_wave = wave.next_wave(held, order, found)
+    pictures = wave.draw(held, found)
+    going = removal.planned_removal(held, approved, this_wave.work, found.remote, found.listing, pictures)
+    if not going:
+        return removal.nothing_removed(held, approved, going)
+    removal.remember_removed(held, going, found.remote.record)
+    sent = wave.send(held, order, found, this_wave, pictures, going)
+    messages.say_what_is_published(held, found, sent)
+    evidence = wave.evidence_of(held, found, sent)
+    return removal.removed_state(held, approved, going, evidence, order.verification, sorted(sent.failed))

@@ -7,20 +7,19 @@ were held back for approved rows are staged and sent in that commit. Nothing els
 
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from flows.carry_out import closed
 from flows.target import HeldTarget
+from flows.values import Approved
 from flows.verification import verified
-from flows.verify_to_cleanup import Approved, closed
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
-from tasks.record.accepted import read_accepted
-from tasks.record.kept_removals import all_of, open_again, read_keepings, read_kept
+from tasks.record.kept_removals import open_again, read_kept
 from tasks.record.published import Work
 from tasks.record.remote import Remote
 from tasks.record.removals import Removals, pictures_of
@@ -32,7 +31,7 @@ from tasks.report.lineage import artifact_key, record_publication
 from tasks.report.status import is_open
 from tasks.runs.this_run import ThisRun
 from tasks.values.format import number
-from tasks.values.models import Dataset, Listing, PublicationRecord, Removed, Verification
+from tasks.values.models import Listing, PublicationRecord, Removed, Verification
 
 
 def to_ask(held: HeldTarget, removed: Removed, removals: Removals) -> Removals:
@@ -70,14 +69,6 @@ def is_to_ask_again(removed: Removed) -> bool:
     return True
 
 
-def settled(held: HeldTarget, approved: Removals | None, record: PublicationRecord) -> frozenset[str]:
-    """Return the images that a person has decided about, or is being asked about. They no longer count as a change."""
-    gate = read_gate(held.staging)
-    asked = gate.removals.images if gate is not None and is_open(gate) else frozenset()
-    decided = all_of(read_keepings(held.staging)).images | read_accepted(held.staging).within(record)
-    return decided | asked | (approved.images if approved else frozenset())
-
-
 def asked_already(held: HeldTarget, asked: Removals) -> bool:
     """Return whether there is nothing to ask, or the target's open gate asks exactly this.
 
@@ -85,15 +76,6 @@ def asked_already(held: HeldTarget, asked: Removals) -> bool:
     """
     gate = read_gate(held.staging)
     return not asked or (gate is not None and gate.removals == asked and is_open(gate))
-
-
-def to_draw(dataset: Dataset, work: Work, record: PublicationRecord) -> Dataset:
-    """Return the dataset with only the images that this run leaves on the Hub. The card shows slices of no others."""
-    images = [image for spec in (*work.done, *work.missing) for image in spec.rows]
-    for spec in work.held_back:
-        published = {image.path for image in record.shards[spec.path].images}
-        images += [image for image in spec.rows if image.path in published]
-    return replace(dataset, images=tuple(images))
 
 
 def planned_removal(
@@ -165,15 +147,7 @@ def removed_state(
         key=artifact_key("removed", held.hub.target),
         description=f"What was removed from {held.hub.target}",
     )
-    where = f"{held.staging.folder} on {socket.gethostname()}"
-    parts = [
-        f"{removed} The head is {report.commit[:12]}.",
-        f"Not removed: {number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
-        if plan.kept
-        else "",
-        approved.staged.message or "" if approved.staged else "",
-        *sentences.after_a_removal(plan, evidence.named, held.staging.receipts(), where),
-    ]
+    parts = [f"{removed} The head is {report.commit[:12]}.", *_what_else(held, approved, plan, evidence)]
     message = "\n".join(filter(None, parts))
     if failed:
         return Failed(
@@ -182,3 +156,15 @@ def removed_state(
             "and start the run again.",
         )
     return Completed(name="Removed", message=message)
+
+
+def _what_else(held: HeldTarget, approved: Approved, plan: RemovalPlan, evidence: Evidence) -> list[str]:
+    """Return what else is to be said: what was not removed, what became of the staged files, and what is left."""
+    where = f"{held.staging.folder} on {socket.gethostname()}"
+    return [
+        f"Not removed: {number(len(plan.kept), 'file')}, the first being {plan.kept[0].file}: {plan.kept[0].why}."
+        if plan.kept
+        else "",
+        approved.staged.message or "" if approved.staged else "",
+        *sentences.after_a_removal(plan, evidence.named, held.staging.receipts(), where),
+    ]

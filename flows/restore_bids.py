@@ -1,15 +1,15 @@
 """The way back: the files of a published dataset, from the Hub into a folder."""
 
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from pydantic import BeforeValidator
 
-from flows.connect import BlockName, RepoId, Revision, connect
+from flows.connect import connect
+from flows.form import BlockName, RepoId, Revision, Texts
 from flows.restoring import Restoring, folder_of
 from flows.run_graph import Steps, quoted
 from flows.target import ended_by
@@ -21,9 +21,6 @@ from tasks.values.errors import PushError
 #: Groups of shards at the same time, and in each of them `tasks.restore.STREAMS` shards. A shard holds about a
 #: megabyte; receiving, hashing and writing release the GIL.
 WORKERS = cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=4))
-
-#: A list of texts that may stay empty. The form sends an empty list as nothing.
-Texts = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
 
 
 @flow(

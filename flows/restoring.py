@@ -24,7 +24,7 @@ from tasks.restore import NotAllRestored, Outcome, groups, not_all, restore_grou
 from tasks.restore.target_folder import Into
 from tasks.restore.wanted import Wanted, WantedShard
 from tasks.values.errors import PushError
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 
 SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
 KEPT = 10_000  # files that the artifact names
@@ -156,4 +156,4 @@ class Restoring:
 
     @staticmethod
     def _count(sizes: list[int]) -> str:
-        return f"{number(len(sizes), 'file')} ({size(sum(sizes))})"
+        return f"{number(len(sizes), 'file')} ({in_units(sum(sizes))})"

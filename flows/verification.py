@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from flows.run_graph import quoted
 from flows.target import HeldTarget
 from tasks.disk.failed_shards import read_failed, staged_copy, still_failed, write_failed
-from tasks.disk.sample_rounds import read_round, write_round
+from tasks.disk.sample_rounds import Round, read_round, write_round
 from tasks.record.published import disagreement
 from tasks.report import sentences
 from tasks.report.evidence import Evidence, VerificationReport
@@ -32,18 +32,45 @@ def verified(held: HeldTarget, level: Verification, evidence: Evidence) -> Verif
     Raises:
         VerificationFailed: something that should be on the Hub is not there, or is not right.
     """
-    staging, settings, now, log = held.staging, Settings(), datetime.now(UTC), get_run_logger()
+    staging, now, log = held.staging, datetime.now(UTC), get_run_logger()
     before, damaged = read_failed(staging)
-    kept, lost = read_round(staging.round, settings.sample_nights, now)
-    a_night = evidence.whole and level != "listing"
-    tonight = kept.begun(evidence.expected, settings.sample_nights, now) if a_night else kept
     if damaged:
         log.warning("%s", damaged)
-    if a_night and lost:
-        log.info("%s", lost)
-    reading = Reading(
+    tonight = _round_of_tonight(held, evidence, level, now)
+    reading = _reading(evidence, tonight, before)
+    report = held.steps.take(verify_target, held.hub, quoted(evidence.expected), level, quoted(reading), ReadBack())
+
+    failed = still_failed(before, report.failures, report.right, report.gone, report.commit, now)
+    write_failed(staging, failed)
+    _remember_round(held, evidence, level, tonight, report)
+    report.require_good(before, partial(staged_copy, staging))
+    mended = sorted(before.keys() - failed.keys())
+    held.status.verified(report, " ".join(filter(None, (sentences.verified(report, mended), damaged))))
+    log.info("%s", sentences.verified(report, mended))
+    return report
+
+
+def _rotates(evidence: Evidence, level: Verification) -> bool:
+    """Return whether this verification is a night of the sample's round."""
+    return evidence.whole and level != "listing"
+
+
+def _round_of_tonight(held: HeldTarget, evidence: Evidence, level: Verification, now: datetime) -> Round:
+    """Return the round of the sample, a night further if this verification is a night of it."""
+    nights = Settings().sample_nights
+    kept, lost = read_round(held.staging.round, nights, now)
+    if not _rotates(evidence, level):
+        return kept
+    if lost:
+        get_run_logger().info("%s", lost)
+    return kept.begun(evidence.expected, nights, now)
+
+
+def _reading(evidence: Evidence, tonight: Round, before: Collection[str]) -> Reading:
+    """Return what `verify_target` has to know in order to choose and read."""
+    return Reading(
         round=tonight,
-        least=settings.sample_shards,
+        least=Settings().sample_shards,
         sent=evidence.sent,
         failed_before=frozenset(before),
         texts=evidence.texts,
@@ -51,21 +78,18 @@ def verified(held: HeldTarget, level: Verification, evidence: Evidence) -> Verif
         commit=evidence.commit,
         read=evidence.read,
     )
-    report = held.steps.take(verify_target, held.hub, quoted(evidence.expected), level, quoted(reading), ReadBack())
 
-    failed = still_failed(before, report.failures, report.right, report.gone, report.commit, now)
-    write_failed(staging, failed)
+
+def _remember_round(
+    held: HeldTarget, evidence: Evidence, level: Verification, tonight: Round, report: VerificationReport
+) -> None:
+    """Keep which shards were read back and are right."""
     right = set(report.right)
     after = tonight.after(shard for shard in evidence.expected if shard.path in right)
-    if a_night or right:
-        write_round(staging.round, after)
-    if a_night:
-        held.status.rotated(after, after.places(len(evidence.expected), settings.sample_shards))
-    report.require_good(before, partial(staged_copy, staging))
-    mended = sorted(before.keys() - failed.keys())
-    held.status.verified(report, " ".join(filter(None, (sentences.verified(report, mended), damaged))))
-    log.info("%s", sentences.verified(report, mended))
-    return report
+    if _rotates(evidence, level) or right:
+        write_round(held.staging.round, after)
+    if _rotates(evidence, level):
+        held.status.rotated(after, after.places(len(evidence.expected), Settings().sample_shards))
 
 
 def expected_on_hub(

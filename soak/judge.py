@@ -5,7 +5,7 @@ from pathlib import Path
 
 from soak.rig import Rig
 from tasks.disk.untrusted import identity
-from tasks.hub.client import RepoMissing
+from tasks.hub.errors import RepoMissing
 from tasks.record.published import disagreement
 from tasks.record.remote import CARD, RECORD, read_remote
 from tasks.values.models import Receipt

@@ -35,7 +35,8 @@ from prefect.logging import get_run_logger
 from tasks.disk.failed_shards import read_failed
 from tasks.disk.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, receipt_name, result_name
 from tasks.disk.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
-from tasks.hub.client import Hub, RepoMissing
+from tasks.hub.client import Hub
+from tasks.hub.errors import RepoMissing
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.report.evidence import (
     Approval,

@@ -38,7 +38,8 @@ from tasks.bids.decode import Undecodable, decode, picture
 from tasks.bids.pictures import MAX_SLICES
 from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
-from tasks.hub.client import Hub, NoSuchFile
+from tasks.hub.client import Hub
+from tasks.hub.errors import NoSuchFile
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote

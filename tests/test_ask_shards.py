@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.hub.client import Hub, HubUnreachable
+from tasks.hub.client import Hub
+from tasks.hub.errors import HubUnreachable
 from tasks.record.ask_shards import NO_DIGEST, corrected, read_lines, to_ask
 from tasks.record.published import Work, decide
 from tasks.record.remote import Correction, Remote

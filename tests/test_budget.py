@@ -19,7 +19,8 @@ from deployments.local_hub.app import Application
 from deployments.local_hub.limits import Limited, Limits
 from tasks.hub import budget
 from tasks.hub.budget import Commits, Requests
-from tasks.hub.client import CommitsUsedUp, Hub
+from tasks.hub.client import Hub
+from tasks.hub.errors import CommitsUsedUp
 from tasks.hub.patience import retry_while_busy
 from tests.hub_within import hub_within
 
@@ -83,8 +84,8 @@ Opened = Callable[[Limits], Limiting]
 @pytest.fixture
 def opened(tmp_path: Path, clock: Clock, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """Opens the repo on a Hub with these limits, for a process that knows nothing of them yet."""
-    monkeypatch.setattr("tasks.hub.client.REQUESTS", Requests())
-    monkeypatch.setattr("tasks.hub.client.COMMITS", Commits())
+    monkeypatch.setattr("tasks.hub.connection.REQUESTS", Requests())
+    monkeypatch.setattr("tasks.hub.sending.COMMITS", Commits())
     with contextmanager(_opened)(tmp_path, clock) as opened:
         yield opened
 

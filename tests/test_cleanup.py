@@ -20,7 +20,8 @@ from tasks.cleanup import DOUBTED, UNPROVED, ListedAt, NotApproved, asking, exec
 from tasks.disk.failed_shards import Cause, FailedShard, write_failed
 from tasks.disk.staging import Staging, Target, receipt_name, result_name
 from tasks.disk.untrusted import identity
-from tasks.hub.client import Hub, RepoMissing
+from tasks.hub.client import Hub
+from tasks.hub.errors import RepoMissing
 from tasks.report.evidence import (
     Approval,
     Choice,

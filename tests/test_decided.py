@@ -12,10 +12,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Running, Suspended
 
-from flows.removal import asked_already, settled, to_ask
+from flows.compare import settled
+from flows.removal import asked_already, to_ask
 from flows.target import HeldTarget
+from flows.values import Approved
 from flows.verification import expected_on_hub
-from flows.verify_to_cleanup import Approved, never_asked
+from flows.verify_to_cleanup import never_asked
 from tasks.approve import write_gate
 from tasks.disk.staging import Staging
 from tasks.record.accepted import Accepted, write_accepted

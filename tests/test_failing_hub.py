@@ -19,7 +19,8 @@ from tasks.commit import commit
 from tasks.commit.other_files import Besides
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
-from tasks.hub.client import Hub, NotAllowed, TokenRejected, Transient
+from tasks.hub.client import Hub
+from tasks.hub.errors import NotAllowed, TokenRejected, Transient
 from tasks.hub.patience import retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.transfer import transfer

@@ -17,9 +17,10 @@ from tasks.commit import ContestedTarget, commit
 from tasks.commit.other_files import Besides, as_recorded
 from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
-from tasks.hub import client as hub_module
+from tasks.hub import heads, reading
 from tasks.hub.budget import Fence
-from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
+from tasks.hub.client import Hub
+from tasks.hub.errors import OversizedFile, StaleHead, Transient
 from tasks.hub.newest_head import NewestHead
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
 from tasks.record.ask_shards import NO_DIGEST
@@ -327,8 +328,8 @@ class Meddled(Hub):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks come after moments, and patience ends soon."""
-    monkeypatch.setattr(hub_module, "STALE_PAUSES", (0.05, 0.1))
-    monkeypatch.setattr(hub_module, "STALE_PATIENCE", 0.3)
+    monkeypatch.setattr(heads, "STALE_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(heads, "STALE_PATIENCE", 0.3)
     monkeypatch.setattr(stage, "BEHIND_PAUSES", (0.05,) * stage.COMMIT_TRIES)
 
 
@@ -485,7 +486,7 @@ def test_a_shard_that_the_repo_held_when_it_was_sent_and_not_when_it_is_committe
 
 
 def test_a_record_larger_than_any_is_named_and_not_read_to_its_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "LARGEST_TEXT", 1 << 20)
+    monkeypatch.setattr(reading, "LARGEST_TEXT", 1 << 20)
     by_hand(hub, CommitOperationAdd(RECORD, b"x" * (1 << 20) + b"x"))
     with pytest.raises(OversizedFile, match=f"{RECORD} in .*older version"):
         read_remote(hub)

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from deployments.gate import readable
-from flows.verify_to_cleanup import question_of
+from flows.open_gate import question_of
 from tasks.commit import subject_line
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_a_task_knows_neither_flow_nor_deployment(file: Path) -> None:
 def test_every_shared_package_says_in_one_line_what_it_holds() -> None:
     for package in SHARED:
         assert ast.get_docstring(ast.parse((REPO / "tasks" / package / "__init__.py").read_text()))
+
+
+def test_no_module_imports_another_that_imports_it() -> None:
+    files = {module_of(file): file for file in PACKAGED}
+    graph = {}
+    for name, file in files.items():
+        nodes = [node for node in ast.parse(file.read_text()).body if not isinstance(node, ast.If)]  # not as a program
+        imported = imports_of_nodes(inner for node in nodes for inner in ast.walk(node))
+        graph[name] = {one if one in files else one.rpartition(".")[0] for one in imported} & files.keys()
+    assert list(TopologicalSorter(graph).static_order())  # else it raises CycleError, which names them
 
 
 @pytest.mark.parametrize("file", [file for file in PACKAGED if LOCAL_HUB in file.parents], ids=module_of)

@@ -9,9 +9,10 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import hf_raise_for_status
 
 from tasks.disk.staging import Target
-from tasks.hub import client
-from tasks.hub.client import (
-    Hub,
+from tasks.hub import reading
+from tasks.hub.client import Hub
+from tasks.hub.connection import require_address, require_token
+from tasks.hub.errors import (
     HubUnreachable,
     NoSuchFile,
     NotAllowed,
@@ -24,8 +25,6 @@ from tasks.hub.client import (
     TokenRejected,
     Transient,
     as_push_error,
-    require_address,
-    require_token,
 )
 from tasks.hub.lacking import RouteMissing, TooLargeForHub
 from tasks.hub.newest_head import NewestHead
@@ -187,7 +186,7 @@ def test_every_file_at_a_commit_is_listed_large_ones_with_their_sha256(hub: Hub)
 def test_more_files_than_fit_into_a_question_are_all_asked_about(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number}.txt" for number in range(5)]
     commit = hub.commit([CommitOperationAdd(name, b"a text") for name in names], "Add five", hub.head())
-    monkeypatch.setattr(client, "PATHS_A_REQUEST", 2)
+    monkeypatch.setattr(reading, "PATHS_A_REQUEST", 2)
     assert hub.listed(names, commit).keys() == set(names)
 
 
@@ -199,9 +198,9 @@ def test_a_text_that_is_not_there_is_none_and_one_larger_than_any_of_ours_is_nam
     assert hub.sha256_of("b.txt", commit) is None
     with pytest.raises(RepoMissing):
         hub.read("a.txt", "f" * 40)
-    monkeypatch.setattr(client, "LARGEST_TEXT", 4)
+    monkeypatch.setattr(reading, "LARGEST_TEXT", 4)
     assert hub.read("a.txt", commit) == b"four"
-    monkeypatch.setattr(client, "LARGEST_TEXT", 3)
+    monkeypatch.setattr(reading, "LARGEST_TEXT", 3)
     with pytest.raises(OversizedFile, match=f"a.txt in {hub.target} has more than "):
         hub.read("a.txt", commit)
 
@@ -230,7 +229,7 @@ def test_a_commit_on_another_parent_than_the_head_is_refused(hub: Hub) -> None:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in seconds; none of them takes any time."""
     pauses: list[float] = []
-    monkeypatch.setattr("tasks.hub.client.time.sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.heads.time.sleep", pauses.append)
     return pauses
 
 

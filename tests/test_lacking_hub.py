@@ -21,16 +21,8 @@ from tasks.commit import commit
 from tasks.commit.other_files import Besides, as_recorded
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging, Target
-from tasks.hub.client import (
-    Hub,
-    NotAllowed,
-    Refused,
-    RepoIsNotGated,
-    RepoIsPublic,
-    RepoMissing,
-    TokenRejected,
-    Transient,
-)
+from tasks.hub.client import Hub
+from tasks.hub.errors import NotAllowed, Refused, RepoIsNotGated, RepoIsPublic, RepoMissing, TokenRejected, Transient
 from tasks.hub.lacking import RouteMissing, TooLargeForHub
 from tasks.record.remote import INDEX, RECORD, read_remote
 from tasks.record.removals import Removals

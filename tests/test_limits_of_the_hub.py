@@ -72,7 +72,7 @@ def test_a_push_by_an_account_whose_commits_others_have_used_up_waits_and_goes_o
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1")
-    monkeypatch.setattr("tasks.hub.client.CommitsUsedUp.retry_after", 2.0)  # ten minutes of a real hour
+    monkeypatch.setattr("tasks.hub.errors.CommitsUsedUp.retry_after", 2.0)  # ten minutes of a real hour
     start = len(server.asked())
     with caplog.at_level(logging.WARNING):
         state = push(source, counted_by_flows, root)

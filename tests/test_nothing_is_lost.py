@@ -32,7 +32,8 @@ from tasks.disk.content_cache import ContentCache
 from tasks.disk.files import sha256_of
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging, Target
-from tasks.hub.client import Hub, Transient
+from tasks.hub.client import Hub
+from tasks.hub.errors import Transient
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.published import Work, decide, disagreement

@@ -6,7 +6,7 @@ import pytest
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
-from tasks.hub.client import HubUnreachable, NotAllowed, Transient
+from tasks.hub.errors import HubUnreachable, NotAllowed, Transient
 from tasks.hub.patience import passes, retry_while_busy
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from flows.pipeline import Closed, Pipeline
-from tasks.hub.client import Transient
+from tasks.hub.errors import Transient
 from tasks.hub.patience import retry_while_busy
 
 SECONDS = 60  # that a test waits for another thread at most

@@ -8,7 +8,8 @@ from huggingface_hub import CommitOperationAdd
 from prefect.client.schemas.objects import State
 
 from flows.push_bids import push_bids
-from tasks.hub.client import Hub, NotAllowed, RepoIsNotGated, RepoIsPublic, RepoMissing
+from tasks.hub.client import Hub
+from tasks.hub.errors import NotAllowed, RepoIsNotGated, RepoIsPublic, RepoMissing
 from tasks.record.remote import RECORD
 from tests.counted_hub import CountedHub
 

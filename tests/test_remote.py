@@ -5,7 +5,8 @@ import hashlib
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from tasks.hub.client import Hub, RepoIsPublic
+from tasks.hub.client import Hub
+from tasks.hub.errors import RepoIsPublic
 from tasks.record.published import Drift
 from tasks.record.remote import (
     CARD,

@@ -18,9 +18,10 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import Artifact, State
 from prefect.states import Completed, Failed
 
-from flows.removal import nothing_removed, planned_removal, remember_removed, removed_state, to_draw
+from flows.removal import nothing_removed, planned_removal, remember_removed, removed_state
 from flows.target import HeldTarget
-from flows.verify_to_cleanup import Approved
+from flows.values import Approved
+from flows.wave import to_draw
 from tasks.approve import read_gate, write_gate
 from tasks.card import Pictures
 from tasks.card.pictures import Picture

@@ -42,7 +42,7 @@ from tasks.report.sentences import (
     verified,
     what_was_removed,
 )
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.preflight_rules import Checked, Finding, Statement
 
 FILE = PublishedFile(size=1, sha256="0" * 64)
@@ -75,7 +75,7 @@ def report(*how: str, images: int = 0, read: int = 0) -> VerificationReport:
     ],
 )
 def test_bytes_are_in_decimal_units_as_the_hub_shows_them(count: int, words: str) -> None:
-    assert size(count) == words
+    assert in_units(count) == words
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 shards"), (1, "1 shard"), (2, "2 shards"), (5164, "5,164 shards")])

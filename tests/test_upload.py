@@ -12,7 +12,8 @@ from deployments.local_stack import Stack
 from tasks.commit import commit
 from tasks.commit.other_files import Besides, outdated
 from tasks.disk.staging import Staging, Target
-from tasks.hub.client import Hub, HubUnreachable, NotAllowed, RepoMissing, TokenRejected
+from tasks.hub.client import Hub
+from tasks.hub.errors import HubUnreachable, NotAllowed, RepoMissing, TokenRejected
 from tasks.record.remote import CARD, INDEX, RECORD, read_remote
 from tasks.record.removals import as_file
 from tasks.report.evidence import RemovalPlan

@@ -15,7 +15,8 @@ from tasks.commit.other_files import Besides
 from tasks.disk.failed_shards import Cause, staged_copy
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Staging
-from tasks.hub.client import Hub, Refused, TokenRejected, Transient
+from tasks.hub.client import Hub
+from tasks.hub.errors import Refused, TokenRejected, Transient
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.remote import RECORD, read_remote
@@ -396,7 +397,7 @@ def test_a_head_that_does_not_have_the_runs_own_commit_yet_is_waited_for(
     before = hub.head()
     own = hub.commit([CommitOperationDelete(receipts[0].path)], "Tidy up", before)
     pauses: list[float] = []
-    monkeypatch.setattr("tasks.hub.client.time.sleep", pauses.append)
+    monkeypatch.setattr("tasks.hub.heads.time.sleep", pauses.append)
     breakable.break_on({"fault": "old_head", "path": r"/api/datasets/[^/]+/[^/]+(/revision/main)?$", "commit": before,
                         "times": 2})  # fmt: skip
     report = check(Hub(hub.target, hub.token), receipts, "listing", own_commit=own)

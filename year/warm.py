@@ -43,8 +43,7 @@ def main() -> int:
 def hurry() -> None:
     """Cut the waits between tries short, and the lease too, if the environment has `LEASE`."""
     from tasks import commit
-    from tasks.hub import client as hub
-    from tasks.hub import patience
+    from tasks.hub import heads, patience
     from tasks.runs import lease
 
     if seconds := float(os.environ.get(LEASE, 0)):
@@ -53,7 +52,7 @@ def hurry() -> None:
     for retries in (patience.RETRIES, patience.RETRIES_AT_THE_START):
         retries["retry_delay_seconds"] = PAUSES[: retries["retries"]]
 
-    hub.STALE_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1)
+    heads.STALE_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1)
     commit.BEHIND_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 
 

@@ -24,6 +24,7 @@ from deployments.local_hub.database import Database
 from deployments.local_hub.errors import revision_not_found
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4  # git's type numbers
+NAMES = {COMMIT: "commit", TREE: "tree", BLOB: "blob"}
 FILE_MODE = 0o100644
 FOLDER_MODE = 0o040000
 
@@ -34,7 +35,6 @@ IDS_PER_QUERY = 500  # under SQLite's limit on parameters
 
 PART_OF_REF = 250  # bytes between two slashes of a ref's name: git keeps a ref as a file, and locks it as *.lock
 
-OID = re.compile(r"[0-9a-f]{40}")
 SHORT_OID = re.compile(r"[0-9a-f]{7,40}")
 POINTER_MAX_SIZE = 1024  # bytes; a longer blob is no pointer (git-lfs, docs/spec.md)
 POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n")
@@ -146,6 +146,17 @@ class Git:
         row = (connection or self._database.read()).execute(query, (repo, oid)).fetchone()
         return None if row is None else (row[0], zlib.decompress(row[1]))
 
+    def _read_kind(self, repo: int, oid: str, kind: int, connection: sqlite3.Connection | None = None) -> bytes:
+        """The bytes of an object of this kind.
+
+        Raises:
+            LookupError: the repo has no such object.
+        """
+        found = self.read(repo, oid, connection)
+        if found is None or found[0] != kind:
+            raise LookupError(f"{NAMES[kind]} {oid} is missing")
+        return found[1]
+
     def objects(self, repo: int) -> list[tuple[str, int]]:
         """The id and git type number of every object of the repo."""
         query = "SELECT oid, kind FROM git_object WHERE repo = ?"
@@ -155,10 +166,7 @@ class Git:
         """A folder by its tree id, in git's order."""
         folder = self._trees.get(oid)
         if folder is None:
-            found = self.read(repo, oid, connection)
-            if found is None or found[0] != TREE:
-                raise LookupError(f"tree {oid} is missing")
-            tree = Tree.from_string(found[1])
+            tree = Tree.from_string(self._read_kind(repo, oid, TREE, connection))
             folder = {
                 name.decode("utf-8", "surrogateescape"): Entry(mode, sha.decode()) for name, mode, sha in tree.items()
             }
@@ -167,10 +175,7 @@ class Git:
 
     def blob(self, repo: int, oid: str) -> bytes:
         """A blob's bytes (an LFS file's pointer)."""
-        found = self.read(repo, oid)
-        if found is None or found[0] != BLOB:
-            raise LookupError(f"blob {oid} is missing")
-        return found[1]
+        return self._read_kind(repo, oid, BLOB)
 
     def blobs(self, repo: int, oids: Iterable[str]) -> dict[str, BlobInfo]:
         """What a listing shows of many blobs, in a query for 500 that are not cached."""
@@ -200,10 +205,7 @@ class Git:
         """A commit by its id."""
         info = self._commits.get(oid)
         if info is None:
-            found = self.read(repo, oid, connection)
-            if found is None or found[0] != COMMIT:
-                raise LookupError(f"commit {oid} is missing")
-            made = Commit.from_string(found[1])
+            made = Commit.from_string(self._read_kind(repo, oid, COMMIT, connection))
             info = CommitInfo(
                 oid,
                 made.tree.decode(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.models import Image
 
 Sort = Literal["image", "recording", "other"]
@@ -55,7 +55,7 @@ class Absent:
     def _stated(self) -> str:
         if self.unsized == self.files:
             return "of unknown size"
-        return f"{size(self.size)}{f', and {self.unsized:,} of unknown size' if self.unsized else ''}"
+        return f"{in_units(self.size)}{f', and {self.unsized:,} of unknown size' if self.unsized else ''}"
 
 
 def absent(rows: Iterable[Image], root: Path) -> Absent | None:

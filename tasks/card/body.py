@@ -13,7 +13,7 @@ from tasks.card import markdown as md
 from tasks.card.counts import Counts, PublishedRows
 from tasks.card.front import FILES
 from tasks.card.pictures import Pictures
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import kind_of
 from tasks.values.left_out import by_kind, by_reason
 from tasks.values.loose import loose
@@ -97,7 +97,7 @@ def _title(dataset: Dataset, published: PublishedRows) -> str:
     sessions = f" in {number(counts.sessions, 'session')}" if counts.sessions else ""
     lines = [
         f"# {md.text(dataset.name)}",
-        f"{counts.in_words()}{subjects}{sessions}, {size(counts.size)}: "
+        f"{counts.in_words()}{subjects}{sessions}, {in_units(counts.size)}: "
         f"a [BIDS](https://bids.neuroimaging.io) dataset, {_row(counts)}{_shard(counts)}.",
     ]
     planned = _told(published, published.planned, published.beside_planned)
@@ -155,7 +155,7 @@ def _contents(published: PublishedRows) -> str:
         for name in ("images", "recordings", "files", "subjects", "sessions"):
             count = getattr(counts, name)
             columns[name].append(f"{count:,}" if count else "")
-        columns["size"].append(size(counts.size))
+        columns["size"].append(in_units(counts.size))
     head = [name for name, cells in columns.items() if any(cells)]
     right = [index for index, name in enumerate(head) if name not in ("config", "datatype", "suffix")]
     table = md.table(head, zip(*(columns[name] for name in head), strict=True), right=right) if head else ""
@@ -183,7 +183,7 @@ def _beside(published: PublishedRows) -> str:
     counts += [f"{number(kinds['other'], 'file')} of other formats"] if kinds["other"] else []
     *most, last = counts
     words = f"{', '.join(most)} and {last}" if most else last
-    held = size(sum(published.beside.values()))
+    held = in_units(sum(published.beside.values()))
     return f"Other files of the BIDS tree are in the config {md.code(FILES)}: {words} ({held})."
 
 
@@ -283,7 +283,7 @@ def _left_out(dataset: Dataset) -> str:
         (
             md.text(reason.partition("; `")[0]),  # what follows is a way out, for those who publish
             *(f"{count:,}" if count else "" for count in (of.image, of.recording, of.other)),
-            size(of.size) if of.size else "",
+            in_units(of.size) if of.size else "",
         )
         for reason, of in by_reason(dataset.unpublished).items()
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tasks.card import markdown as md
 from tasks.card.counts import Group, PublishedRows, recording_name
 from tasks.card.front import FILES
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import kind_of, recording_of
 from tasks.values.models import Image
 
@@ -60,7 +60,7 @@ print(row["path"], row["nifti"].shape, row["participant"])
 ```
 
 ```python
-# all of them on your disk: the Parquet files of every config are downloaded ({size(published.size)})
+# all of them on your disk: the Parquet files of every config are downloaded ({in_units(published.size)})
 images = load_dataset("{repo_id}", "{config}", split="train", writer_batch_size=1, fragment_scan_options=scan)
 ```
 
@@ -80,7 +80,7 @@ def _nibabel(repo_id: str, published: PublishedRows) -> str:
     why = []
     if large:
         why.append(
-            f"Images of up to {size(published.sizes[largest.path])} are among them (in {md.code(config)}), and to "
+            f"Images of up to {in_units(published.sizes[largest.path])} are among them (in {md.code(config)}), and to "
             "decode one `datasets` takes about ten times its size in memory."
         )
     if published.nifti2:

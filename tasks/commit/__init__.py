@@ -26,7 +26,8 @@ from prefect.logging import get_logger, get_run_logger
 from tasks.commit.batch import Batch, landed
 from tasks.commit.other_files import Besides
 from tasks.hub.budget import Fence
-from tasks.hub.client import Hub, StaleHead, StaleParent, Transient
+from tasks.hub.client import Hub
+from tasks.hub.errors import StaleHead, StaleParent, Transient
 from tasks.hub.lacking import TooLargeForHub
 from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known

@@ -2,9 +2,9 @@
 
 A Hub need not be huggingface.co. A server without a route answers 405, 501 or, most often, 404: with text, a page or
 JSON, and some of them with the code of a repo or a file that is not there. So a 404 alone does not tell a missing route
-from a missing repo. `tasks.hub.client` asks for the same repo and revision by other routes then. If they are there, the
-route is missing. That costs requests only where something has failed already: nothing is asked beforehand, because the
-first answer of each route tells.
+from a missing repo. `tasks.hub.connection` asks for the same repo and revision by other routes then. If they are there,
+the route is missing. That costs requests only where something has failed already: nothing is asked beforehand, because
+the first answer of each route tells.
 """
 
 import re

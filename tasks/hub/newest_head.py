@@ -3,7 +3,7 @@
 A Hub may be many machines, and the one that answers may be behind: it names a head from before a commit that was made a
 moment ago. A plan made from it publishes again what is there already; a verification by it misses what was just sent.
 So each head that was read and each commit that was made is noted here, and in a file beside the staging. While the Hub
-names an earlier commit, `tasks.hub.client` waits.
+names an earlier commit, `tasks.hub.heads` waits.
 
 The file only helps. Without it, or with a damaged one, the first head that comes counts.
 """

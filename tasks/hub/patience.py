@@ -16,7 +16,7 @@ from typing import Any, TypedDict, TypeVar
 from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.hub.budget import Fence, minutes, wait, waits_fenced
-from tasks.hub.client import Transient
+from tasks.hub.errors import Transient
 
 RETRY_DELAYS = [2.0, 10.0, 30.0, 60.0, 120.0]  # seconds before each further try; up to half is added
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from tasks.bids.annex import require_fetched
 from tasks.bids.text import NotText, decode
 from tasks.load.tree import IGNORE_FILE, Folder
-from tasks.values.format import size
+from tasks.values.format import in_units
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
-TOO_LARGE = f"larger than {size(MAX_TEXT)}, as no text should be"
+TOO_LARGE = f"larger than {in_units(MAX_TEXT)}, as no text should be"
 NOT_FETCHED = "not fetched"
 TAKEN = "its place in the repo is taken by a file that a push writes"
 _EXTENSIONS = (".json", ".tsv", ".csv", ".txt", ".md", ".rst", ".cff", ".bib", ".bval", ".bvec")

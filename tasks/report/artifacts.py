@@ -37,7 +37,7 @@ from tasks.report.sentences import (
     verified,
     where_found,
 )
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import noun
 from tasks.values.models import Slice
 from tasks.values.preflight_rules import RULES, Checked, Finding
@@ -78,7 +78,7 @@ def _staged(evidence: Evidence, leftovers: Leftovers, where: Where | None) -> li
     if receipts := evidence.receipts:
         parts.append(
             f"Staged here, and removed from this machine if you decide `delete`: "
-            f"{number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}, with "
+            f"{number(len(receipts), 'shard')}, {in_units(sum(receipt.size for receipt in receipts))}, with "
             f"{contents(receipts)}. These are copies: the Hub keeps what "
             "it has."
         )
@@ -98,7 +98,7 @@ def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
     read = [check for check in report.checks if check.how == "read back" and check.path not in evidence.asked.published]
     parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []
     if read:
-        rows = [[check.path, size(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
+        rows = [[check.path, in_units(check.size), f"{check.rows}", check.sha256[:16]] for check in read]
         what = "images" if all(check.images == check.rows for check in read) else "files"
         parts += ["## Read back, byte for byte", table(["shard", "size", what, "sha256"], rows)]
     return parts
@@ -120,10 +120,13 @@ def _leftovers(leftovers: Leftovers) -> list[str]:
             "### Only copies",
             "The Hub is not proved to have these. They stay, whatever you decide. What is still in the dataset is sent "
             "by the next run of push-bids; look at the others before you remove them by hand.",
-            table(["file", "size", "why"], [[copy.file, size(copy.size), copy.why] for copy in leftovers.only_copies]),
+            table(
+                ["file", "size", "why"],
+                [[copy.file, in_units(copy.size), copy.why] for copy in leftovers.only_copies],
+            ),
         ]
     if leftovers.stale:
-        rows = [[file.file, size(file.size), _what_is_stale(file)] for file in leftovers.stale]
+        rows = [[file.file, in_units(file.size), _what_is_stale(file)] for file in leftovers.stale]
         parts += [
             "### Stale files in the staging folder",
             "Leftovers of older or broken runs. They go only if the form says so.",
@@ -190,19 +193,26 @@ def _named(removals: Removals, report: VerificationReport | None) -> list[str]:
     how = {check.path: check.how for check in report.checks} if report else {}
     if removals.shards:
         rows = [
-            [path, size(published[path].size), f"{len(of)}", *([how.get(path, "not in this run")] if report else [])]
+            [
+                path,
+                in_units(published[path].size),
+                f"{len(of)}",
+                *([how.get(path, "not in this run")] if report else []),
+            ]
             for path, of in removals.shards.items()
         ]
         inside = noun(path for of in removals.shards.values() for path in of)
         parts.append(table(["shard", "size", f"{inside}s", *(["verified by"] if report else [])], rows))
     if removals.rows:
-        rows = [[image, path, size(published[path].size)] for path, of in removals.rows.items() for image in of]
+        rows = [[image, path, in_units(published[path].size)] for path, of in removals.rows.items() for image in of]
         one = noun(removals.inside)
         held = f"{one.capitalize()}s of shards that are held back"
         parts.append(f"{held}: their published version stays unless you decide `remove`.")
         parts.append(table([one, "shard", "size of the shard"], rows))
     if removals.texts:
-        parts.append(table(["text or table", "size"], [[path, size(published[path].size)] for path in removals.texts]))
+        parts.append(
+            table(["text or table", "size"], [[path, in_units(published[path].size)] for path in removals.texts])
+        )
     return parts
 
 
@@ -243,7 +253,7 @@ def cleanup(plan: CleanupPlan, result: CleanupResult, note: str, gone: str = "")
     """
     counts = Counter(staged.kind for staged in result.removed)
     parts = [
-        f"# Freed {size(result.freed)}",
+        f"# Freed {in_units(result.freed)}",
         ", ".join(number(count, f"{kind} file") for kind, count in sorted(counts.items())) + f" of `{plan.folder}`.",
     ]
     if gone:

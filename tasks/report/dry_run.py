@@ -20,7 +20,7 @@ from tasks.report.sentences import (
     written_anew,
 )
 from tasks.values.errors import PushError
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import DATA, noun
 from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
 from tasks.values.loose import loose
@@ -83,7 +83,7 @@ def dry_run(hub: Hub, found: Rehearsal) -> str:
         rows[what] += 1
         sizes[what] += image.size
     by_suffix = [
-        [suffix, f"{rows[suffix]:,}", size(sizes[suffix]), f"{count:,}"]
+        [suffix, f"{rows[suffix]:,}", in_units(sizes[suffix]), f"{count:,}"]
         for suffix, count in rows_there.most_common()
         if count
     ]
@@ -92,7 +92,7 @@ def dry_run(hub: Hub, found: Rehearsal) -> str:
         f"# Dry run: {dataset.name} to {hub.target}",
         f"{verdict}Nothing was staged or sent.",
         "## What would be pushed",
-        f"{number(len(work.missing), 'shard')} of {len(shards):,}, {size(sum(s.size for s in work.missing))}, with "
+        f"{number(len(work.missing), 'shard')} of {len(shards):,}, {in_units(sum(s.size for s in work.missing))}, with "
         f"{number(sum(rows.values()), 'row')}. On the Hub already: {len(work.done):,}. Staged already, to send: "
         f"{len(work.send):,}. To embed and send: {len(work.stage):,}.",
         table(["suffix", "rows to push", "size", "in the dataset"], by_suffix),
@@ -182,7 +182,7 @@ def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
         parts += [f"{number(sum(images.values()), 'image')}:", table(["reason", "folder", "images"], rows, whole=True)]
     rest = [one for one in unpublished if one.what != "image"]
     sums = [
-        [reason, f"{of.recording:,}", f"{of.other:,}", size(of.size) if of.size else ""]
+        [reason, f"{of.recording:,}", f"{of.other:,}", in_units(of.size) if of.size else ""]
         for reason, of in by_reason(rest).items()
     ]
     if sums:

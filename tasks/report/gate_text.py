@@ -17,7 +17,7 @@ from tasks.report.evidence import (
     VerificationReport,
 )
 from tasks.report.sentences import NEXT_WAVE, Where, cell, contents, first, gone_already, moment, stale_files
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import counted
 from tasks.values.models import Receipt
 
@@ -54,7 +54,7 @@ def gate_text(
 
 def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
     """Return the question about the staged files, which are copies of what the Hub holds."""
-    freed = size(sum(receipt.size for receipt in receipts))
+    freed = in_units(sum(receipt.size for receipt in receipts))
     stale = f" Beside them: {stale_files(gate.stale)}." if gate.stale else ""
     paths = {receipt.path for receipt in receipts}
     return (
@@ -106,7 +106,7 @@ def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gat
     shards = {receipt.path for receipt in receipts}
     staged = stale_files(gate.stale)
     if receipts:
-        freed = size(sum(receipt.size for receipt in receipts))
+        freed = in_units(sum(receipt.size for receipt in receipts))
         staged = f"{freed}, {number(len(shards), 'shard')}, {_read_back(report, shards):,} read back"
     removals = {*gate.removals.shards, *gate.removals.rows}
     read = f", {_read_back(report, removals):,} read back" if removals else ""

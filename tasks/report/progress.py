@@ -13,7 +13,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.models import Receipt
 
 SHOW_EVERY = 5.0  # seconds between updates of the progress artifact: each is a request to the Prefect server
@@ -121,7 +121,7 @@ class Progress:
             f"{self.on_hub:,} of {number(self.planned, 'shard')} were on the Hub; {self.total:,} to do: "
             f"{counts['shards found staged']:,} found staged, {counts['shards embedded']:,} embedded, "
             f"{counts['shards sent']:,} sent; "
-            f"{size(self._images_sent)} of {size(self.total_bytes)}, {size(round(rate))}/s{ending}{failed}"
+            f"{in_units(self._images_sent)} of {in_units(self.total_bytes)}, {in_units(round(rate))}/s{ending}{failed}"
         )
 
     def leave(self, key: str, description: str) -> None:

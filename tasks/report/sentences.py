@@ -21,7 +21,7 @@ from tasks.report.evidence import (
     StagedFile,
     VerificationReport,
 )
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import counted, is_data
 from tasks.values.models import LAYOUT_VERSION, PublicationRecord, Receipt
 from tasks.values.preflight_rules import RULES, Checked, Finding
@@ -87,7 +87,7 @@ def waiting(target: str, receipts: Sequence[Receipt], where: Where, stale: Seque
     )
     if not (receipts or stale):
         return f"{press}\n{target}: nothing is staged in {where.files}; removals are to be decided."
-    staged = f"copies of {number(len(receipts), 'shard')}, {size(sum(receipt.size for receipt in receipts))}"
+    staged = f"copies of {number(len(receipts), 'shard')}, {in_units(sum(receipt.size for receipt in receipts))}"
     sure = "The Hub lists all of it as it was sent"
     if not receipts:
         staged, sure = stale_files(stale), "The Hub is proved to have each shard among them"
@@ -129,7 +129,7 @@ def still_named_in(named: Mapping[str, Sequence[str]]) -> str:
 
 def stale_files(stale: Sequence[StagedFile]) -> str:
     """Say how many stale files there are, and their size."""
-    return f"{number(len(stale), 'stale file')}, {size(sum(file.size for file in stale))}"
+    return f"{number(len(stale), 'stale file')}, {in_units(sum(file.size for file in stale))}"
 
 
 def drifted(drift: Sequence[Drift]) -> str:
@@ -192,10 +192,10 @@ def gone_already(gone: Sequence[Shown], shown: int) -> str:
 
 def how_verified(report: VerificationReport) -> str:
     """Say in one phrase what was checked and how."""
-    listed = f"{number(len(report.checks), 'shard')}, {size(report.size)}, match the listing"
+    listed = f"{number(len(report.checks), 'shard')}, {in_units(report.size)}, match the listing"
     if not report.read_back:
         return listed
-    read = f"{listed}; {report.read_back:,} of them read back byte for byte ({size(report.bytes_read_back)})"
+    read = f"{listed}; {report.read_back:,} of them read back byte for byte ({in_units(report.bytes_read_back)})"
     if not report.images_decoded:  # only images are decoded; all other files are compared
         return read
     return f"{read} and {number(report.images_decoded, 'image')} in them decoded"

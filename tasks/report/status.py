@@ -43,7 +43,7 @@ from tasks.report.lineage import artifact_key
 from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, still_named_in, table
 from tasks.runs.ended_gates import STATUS, newest_version
 from tasks.runs.this_run import ThisRun, target_tag, ui_link
-from tasks.values.format import number, size
+from tasks.values.format import in_units, number
 from tasks.values.kinds import counted
 from tasks.values.models import Value, Verification
 
@@ -442,7 +442,7 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         ["of these, on the Hub in an earlier version", f"{len(known.earlier):,}"],
         ["on the Hub, their newer version held back for a decision", f"{known.held_back:,}"],
         ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.removals.shards):,}"],
-        ["staged here, until somebody lets them go", f"{len(staged):,}, {size(sum(r.size for r in staged))}"],
+        ["staged here, until somebody lets them go", f"{len(staged):,}, {in_units(sum(r.size for r in staged))}"],
     ]
     parts = [
         f"# {target}",

@@ -23,7 +23,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.disk.paths import printable
-from tasks.hub.client import Hub, NoToken, OversizedFile, Refused, RepoMissing
+from tasks.hub.client import Hub
+from tasks.hub.errors import NoToken, OversizedFile, Refused, RepoMissing
 from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START, retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.restore.pages import NotOfOurs
@@ -39,7 +40,6 @@ GROUP_SHARDS = 128
 #: Shards of a task run that are restored at the same time. While one waits for the disk, the other receives.
 STREAMS = 2
 
-Say = Callable[[str], None]
 Item = TypeVar("Item")
 
 

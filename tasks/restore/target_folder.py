@@ -34,7 +34,7 @@ from typing import BinaryIO, Self
 
 from tasks.disk.staging import NO_ROOM, CannotWrite, DiskFull
 from tasks.disk.untrusted import opened
-from tasks.values.format import size as sized
+from tasks.values.format import in_units
 
 TEMPORARY = re.compile(r"\.bids-push-[0-9a-f]{16}\.part")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -91,8 +91,8 @@ class Into:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise DiskFull(
-                f"the files that are missing in {self.folder} have {sized(needed)}, and its disk has {sized(free)} "
-                "free. Nothing was written. Make room there, name a folder on a larger disk in `into`, or restore a "
+                f"the files that are missing in {self.folder} have {in_units(needed)}, and its disk has "
+                f"{in_units(free)} free. Nothing was written. Make room there, name a folder on a larger disk in `into`, or restore a "
                 "part: subjects, sessions, datatypes or paths."
             )
 

@@ -6,7 +6,7 @@ def number(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def size(count: int) -> str:
+def in_units(count: int) -> str:
     """Return a number of bytes in decimal units, as the Hub shows them: `999 bytes`, `18 kB`, `293.0 GB`."""
     amount = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):

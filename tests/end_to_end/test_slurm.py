@@ -25,7 +25,7 @@ from tests.executions import FOLDER, Executions
 from tests.processes import wait_for_process
 from tests.slurm import Slurm, slurm
 
-MANY = 70  # sessions: three groups or more
+MANY = 120  # sessions: three groups or more
 
 
 @pytest.fixture(scope="module")

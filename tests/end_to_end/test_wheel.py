@@ -1,19 +1,23 @@
 """The wheel: what is in it, and a push by it alone, from a folder that has nothing of the repository.
 
-The environment is a new one with the wheel in it and no clone on its path. The libraries are those that the tests run
-on, by a `.pth` file, so that nothing is downloaded: whether the pins install is for tests/pins.py to say.
+The environment is a new one with the wheel and what requirements/run.txt pins in it, and nothing else. These are links
+to the distributions that the tests run on, so that nothing is downloaded: whether the pins install is for tests/pins.py
+to say.
 """
 
+import os
 import subprocess
 import sys
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
 
 from deployments.local_stack import REPO, STOP_SECONDS, Stack
 from deployments.runs import runs_of
@@ -42,16 +46,33 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False)
     (packages,) = home.glob("lib/python*/site-packages")
-    libraries = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "libraries.pth").write_text("\n".join(libraries))
-    pip("--python", str(home / "bin" / "python"), "install", "--no-deps", str(wheel))
+    for library in run_requirements():
+        for name in {file.parts[0] for file in library.files or ()} - {"..", "__pycache__"}:
+            if not (packages / name).exists():  # a namespace that several share
+                (packages / name).symlink_to(Path(str(library.locate_file(name))))
+    python = str(home / "bin" / "python")
+    pip("--python", python, "install", "--no-deps", str(wheel))
+    pip("--python", python, "check")  # what the wheel says that it requires is what the pins bring
     return home / "bin"
+
+
+def run_requirements() -> Iterator[Distribution]:
+    """The distributions that a run needs on this machine, by the pins."""
+    for line in (REPO / "requirements" / "run.txt").read_text().splitlines():
+        if line.startswith((" ", "#")):
+            continue  # a hash of the pin before
+        pin = Requirement(line.rstrip("\\ "))
+        if pin.marker is None or pin.marker.evaluate():
+            found = distribution(pin.name)
+            assert found.version in pin.specifier, f"{found.name} {found.version} is not the pinned one: make dev"
+            yield found
 
 
 def pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run([*command, "--no-index"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    offline = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_wheel_holds_all_of_the_code_and_the_files_beside_it(wheel: Path) -> None:
@@ -82,6 +103,7 @@ def test_a_push_by_an_installed_package_from_a_folder_that_is_no_clone(
 
         where = "import deployments, flows, tasks; print(deployments.__file__, flows.__file__, tasks.__file__)"
         assert str(REPO) not in types("python", "-c", where)
+        assert types("python", "-c", "import importlib.util as of; print(of.find_spec('pytest'))") == "None\n"
         assert types("bids-push", "--version").strip() == f"bids-push, version {version()}"
         assert "bids-push worker" in types("bids-push", "deploy")
         command = [str(installed / "bids-push"), "worker"]
