@@ -16,7 +16,9 @@ from deployments.demo_data import make_dataset
 from deployments.local_stack import REPO, Stack, wait_until
 from deployments.runs import Runs, runs_of
 from tasks.disk.staging import Staging, Target
-from tasks.hub.client import Hub, RepoMissing
+from tasks.hub.client import Hub
+from tasks.hub.errors import RepoMissing
+from tasks.hub.lacking import RouteMissing
 from tasks.load import load
 from tasks.plan import plan
 from tasks.stage import groups
@@ -69,7 +71,7 @@ def setting(nodes: Slurm, worker: Stack, tmp_path: Path) -> dict[str, str]:
 def published(target: Hub) -> set[str]:
     try:
         return {path for path in target.listing(target.head()).files if path.startswith("data/")}
-    except RepoMissing:  # not made yet
+    except (RepoMissing, RouteMissing):  # not made yet, or made between two looks
         return set()
 
 
