@@ -13,6 +13,7 @@ PARTS = (
     "benchmarks.small_shards",
     "benchmarks.resume",
     "benchmarks.restore",
+    "benchmarks.cluster",
 )
 
 if __name__ == "__main__":

@@ -89,13 +89,15 @@ def environment_of(stack: Stack) -> dict[str, str]:
 
 
 @contextmanager
-def machines(folder: Path, environment: Mapping[str, str], names: tuple[str, ...] = ()) -> Iterator[Machines]:
-    """A scheduler with these machines. All of it ends with the block."""
+def machines(
+    folder: Path, environment: Mapping[str, str], names: tuple[str, ...] = (), *arguments: str
+) -> Iterator[Machines]:
+    """A scheduler with these machines, which are given these arguments. All of it ends with the block."""
     running = Machines(folder, environment)
     try:
         running.start()
         for name in names:
-            running.join(name)
+            running.join(name, *arguments)
         yield running
     finally:
         running.stop()

@@ -115,7 +115,7 @@ def test_what_a_killed_run_and_a_lost_job_leave_is_finished_on_new_jobs_and_appr
     assert not list(staging.shards.rglob("*.parquet"))
     counts = Counter(one.shard for one in executions.of("staged"))
     assert len(counts) == MANY and set(counts.values()) == {1}
-    logged = b"".join(path.read_bytes() for path in tmp_path.rglob("*.out"))
+    logged = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
     assert logged and worker.token.encode() not in logged
 
 
