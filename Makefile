@@ -11,7 +11,7 @@ FOLDER ?= .
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak year staging requirements pins clean
+.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak soak-cluster year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -144,6 +144,9 @@ pins:  ## do the pins install, and does their Prefect run schedules? (PINS=--new
 
 soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
 	$(BIN)/python -m soak --rounds $(ROUNDS)
+
+soak-cluster: dev  ## pushes on a real SLURM (apt install slurm-wlm munge) in ROUNDS rounds, each with a loss; exits 1 on any harm
+	$(BIN)/python -m soak.cluster --rounds $(ROUNDS)
 
 year: dev  ## a year of nights on one dataset, each judged: NIGHTS=365, SEED=1 lives the same one again; exits 1 at a disagreement
 	$(BIN)/python -m year --nights $(NIGHTS) --seed $(SEED)
