@@ -37,7 +37,7 @@ from tasks.disk.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, rece
 from tasks.disk.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
 from tasks.hub.client import Hub
 from tasks.hub.errors import RepoMissing
-from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.report.evidence import (
     Approval,
     Choice,

@@ -26,8 +26,8 @@ from prefect.logging import get_run_logger
 from tasks.disk.staging import Staging
 from tasks.hub.budget import Fence
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.hub.repo_rules import require_kept
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.values.models import Receipt
 
 

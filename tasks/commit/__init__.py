@@ -29,7 +29,7 @@ from tasks.hub.budget import Fence
 from tasks.hub.client import Hub
 from tasks.hub.errors import StaleHead, StaleParent, Transient
 from tasks.hub.lacking import TooLargeForHub
-from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
 from tasks.report.sentences import of_how_many, what_was_removed

@@ -8,7 +8,7 @@
   last hour are counted here. On other Hubs, `BIDS_PUSH_COMMITS_PER_HOUR` says how many there may be, if it is set.
 
 Others may use the same account at the same time. What the Hub refuses in spite of this is worth another try
-(`tasks.hub.patience`).
+(`tasks.hub.retries`).
 """
 
 import re

@@ -28,8 +28,8 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES
 from tasks.hub.remote_file import RemoteFile
+from tasks.hub.retries import RETRIES
 from tasks.record.published import Work, disagreement
 from tasks.record.remote import Correction, Remote
 from tasks.record.removals import is_our_shard

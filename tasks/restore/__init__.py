@@ -25,7 +25,7 @@ from prefect.logging import get_run_logger
 from tasks.disk.paths import printable
 from tasks.hub.client import Hub
 from tasks.hub.errors import NoToken, OversizedFile, Refused, RepoMissing
-from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START, retry_while_busy
+from tasks.hub.retries import RETRIES, RETRIES_AT_THE_START, retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.restore.pages import NotOfOurs
 from tasks.restore.shard import RemoteShard, Row
