@@ -92,8 +92,8 @@ class Into:
         if needed > free:
             raise DiskFull(
                 f"the files that are missing in {self.folder} have {in_units(needed)}, and its disk has "
-                f"{in_units(free)} free. Nothing was written. Make room there, name a folder on a larger disk in `into`, or restore a "
-                "part: subjects, sessions, datatypes or paths."
+                f"{in_units(free)} free. Nothing was written. Make room there, name a folder on a larger disk in "
+                "`into`, or restore a part: subjects, sessions, datatypes or paths."
             )
 
     def _taken(self, path: str) -> bool:
