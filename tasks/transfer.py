@@ -94,8 +94,8 @@ def transfer(
         fence: is called before anything is sent.
 
     Returns:
-        The shards that were sent and are what their receipts say. A shard that is missing here is damaged: its staged
-            file is not what its receipt says, or it was changed while it was read.
+        The shards that were sent and are what their receipts say. A shard that is not among them is damaged: its staged
+        file is not what its receipt says, or it was changed while it was read.
     """
     fence()
     intact = [receipt for receipt in group if staging.intact(receipt)]

@@ -55,9 +55,9 @@ def commit(
     besides: Besides,
     fence: Fence = lambda: None,
 ) -> Remote:
-    """Commit a batch as `commit_at_once` does. Where that is too much for the Hub, in several commits.
+    """Commit a batch as `commit_at_once` does, or in several commits where that is too much for the Hub.
 
-    The first of them brings the texts and the removals. The record of each is true after it.
+    The first of them brings the texts and the removals. Each brings the record that is true after it.
 
     Raises:
         TooLargeForHub: even a single shard is too much.
