@@ -41,8 +41,8 @@ class Commands(click.Group):
 def bids_push() -> None:
     """Publish BIDS datasets on the Hugging Face Hub, as a Prefect workflow.
 
-    Where the Prefect server is, PREFECT_API_URL says, or what `prefect config set` has kept. Runs are started in its
-    UI, or with `prefect deployment run push-bids/manual`.
+    The Prefect server is the one that PREFECT_API_URL names, or that `prefect config set` has kept. Runs are started in
+    its UI, or with `prefect deployment run push-bids/manual`.
     """
 
 
@@ -50,8 +50,8 @@ def bids_push() -> None:
 def deploy() -> None:
     """Set up the Prefect server: work pool, deployments, alerts.
 
-    Safe to repeat, and to be repeated after each upgrade: schedules, parameters and limits that people have set stay
-    as they are.
+    Safe to repeat: schedules, parameters and limits that people have set stay as they are. Repeat it after each
+    upgrade.
     """
     from deployments import deploy as done
 
@@ -95,9 +95,8 @@ def gate(
 ) -> None:
     """List the open gates, or decide at one.
 
-    REPO is the repo, or the id of the run; without it, all open gates are listed. What a gate asks and the command
-    line does not say is asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is printed
-    last says why.
+    REPO is the repo, or the id of the run; without it, all open gates are listed. What the command line leaves open is
+    asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is printed last says why.
     """
     from deployments import gate as done
 
@@ -155,8 +154,8 @@ def staging(root: Path | None) -> None:
 def watch(once: bool, every: float, silence: float) -> None:
     """Name runs that cannot say themselves how they ended.
 
-    A gate that was cancelled or that nobody decided in time, and a run whose machine died. Goes on until Ctrl-C. Not
-    needed beside `bids-push worker`, which watches too.
+    These are gates that were cancelled or that nobody decided in time, and runs whose machine died. Goes on until
+    Ctrl-C. Not needed beside `bids-push worker`, which watches too.
     """
     from deployments import watch as done
 

@@ -114,7 +114,7 @@ def log_in(client: SyncPrefectClient, url: str) -> None:
 
 @contextmanager
 def of_a_server(url: str) -> Iterator[None]:
-    """Raise an error for people if the address is none, or does not answer as a Prefect server.
+    """Turn the client's error into one for people, if the address is none or no Prefect server answers there.
 
     Raises:
         DeployError: it is so.

@@ -269,7 +269,7 @@ def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], N
 
 
 def patiently_read(runs: Runs, run: UUID) -> FlowRun:
-    """Read the run from a server that may be busy or away for a while, since it has the form already.
+    """Read the run, and wait for a server that is busy or away: it has the form already.
 
     Raises:
         NoDecision: the server has been away for too long, or no longer knows the run.

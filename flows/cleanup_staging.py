@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 
 from flows.carry_out import leftovers_besides
-from flows.form import BlockName, Folder, RepoId, Revision
+from flows.parameters import BlockName, Folder, RepoId, Revision
 from flows.target import HeldTarget, on_target
 from flows.verify_to_cleanup import tail, tail_again
 from tasks.approve import at_its_gate, claim, read_gate

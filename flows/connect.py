@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from prefect.blocks.system import Secret
 
-from flows.form import BLOCK_NAME
+from flows.parameters import BLOCK_NAME
 from tasks.disk.paths import as_typed, resolved, staging_root_of
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub

@@ -11,7 +11,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import messages, removal, wave
 from flows.find_work import find, rehearsed
-from flows.form import BlockName, Count, Entries, Folder, RepoId, Revision, Texts
+from flows.parameters import BlockName, Count, Entries, Folder, RepoId, Revision, Texts
 from flows.target import HeldTarget, on_target
 from flows.values import Approved, Found, Order, Sent, Wave
 from flows.verify_to_cleanup import tail, tail_again

@@ -9,7 +9,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.connect import connect
-from flows.form import BlockName, RepoId, Revision, Texts
+from flows.parameters import BlockName, RepoId, Revision, Texts
 from flows.restoring import Restoring, folder_of
 from flows.run_graph import Steps, quoted
 from flows.target import ended_by

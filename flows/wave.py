@@ -1,7 +1,7 @@
 """One wave of work: which shards this run does, how they are sent with all that goes along, and what that leaves.
 
-A wave is the part of the work that fits into the room for staging. Besides its shards, its commits bring the card with
-its pictures, the dataset's texts, the record, and a removal that a person has approved.
+A wave is the part of the work that fits into the room for staging. Its commits bring more than its shards: the card
+with its pictures, the dataset's texts, the record, and a removal that a person has approved.
 """
 
 from dataclasses import replace

@@ -15,9 +15,10 @@ unlink it checks again that
 
 `find_leftovers` sorts what else is in the folder. Some shards belong to no gate, because they have an older digest, or
 were withdrawn. Such a shard is **stale** if the Hub is proved to have its bytes, at the head of the target or at the
-commit that its receipt remembers. Otherwise it is an **only copy**, and nobody can remove it here; so it is if what the
-Hub has for it failed verification. Half-written files, receipts without a shard, and results that nothing explains are
-copies of nothing, and count as stale too. Stale files are removed only if the form says so, after the same checks.
+commit that its receipt remembers. Otherwise it is an **only copy**, and nobody can remove it here. A shard whose
+published bytes failed verification counts as an only copy too. Half-written files, receipts without a shard, and
+results that nothing explains are copies of nothing, and count as stale too. Stale files are removed only if the form
+says so, after the same checks.
 
 What fails a check stays, and is listed with the reason. Files that bids-push did not make are never touched. An
 interrupted cleanup can be repeated: a file that is gone already is no error. The staging root itself is never removed.
@@ -37,7 +38,7 @@ from tasks.disk.staging import OURS, RECEIPT_SUFFIX, SHARD_SUFFIX, Staging, rece
 from tasks.disk.untrusted import Entry, identity, looked_at, opened, sha256_below, sha256_in
 from tasks.hub.client import Hub
 from tasks.hub.errors import RepoMissing
-from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.report.evidence import (
     Approval,
     Choice,

@@ -1,9 +1,9 @@
 """Plan: cuts a dataset's files into shards, each with the digest that decides its bytes.
 
 There is one shard for each session, or for each subject without sessions. The files of derivatives go with their
-subject's session. What is a subject's and no session's, such as its sessions.tsv, has a shard of its own. Files that
-belong to no subject have shards too: one for each template, and one for the rest of each dataset. A shard's name
-depends only on its own files, so it stays the same when others come and go.
+subject's session. Files of a subject that belong to none of its sessions, such as its sessions.tsv, have a shard of
+their own. Files that belong to no subject have shards too: one for each template, and one for the rest of each dataset.
+A shard's name depends only on its own files, so it stays the same when others come and go.
 
 The digest covers everything that decides the shard's bytes and is known without reading a file: the layout's version,
 the writer's settings, the shard's path, and every field of each file except its times, its inode, the names of its
@@ -73,7 +73,7 @@ def _shard(path: str, images: list[Image], settings: bytes) -> ShardSpec:
 def _key(image: Image) -> _Key:
     """Return which shard an image belongs to, as pairs of entity and label.
 
-    The first pair is the folder, all of them are the name.
+    The first pair gives the shard's folder, and all of them together its name.
     """
     if image.sub is not None:
         return (("sub", image.sub),) if image.ses is None else (("sub", image.sub), ("ses", image.ses))

@@ -26,8 +26,8 @@ from prefect.logging import get_run_logger
 from tasks.disk.staging import Staging
 from tasks.hub.budget import Fence
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES, retry_while_busy
 from tasks.hub.repo_rules import require_kept
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.values.models import Receipt
 
 
@@ -94,8 +94,8 @@ def transfer(
         fence: is called before anything is sent.
 
     Returns:
-        The shards that were sent and are what their receipts say. A shard that is missing here is damaged: its staged
-            file is not what its receipt says, or it was changed while it was read.
+        The shards that were sent and are what their receipts say. A shard that is not among them is damaged: its staged
+        file is not what its receipt says, or it was changed while it was read.
     """
     fence()
     intact = [receipt for receipt in group if staging.intact(receipt)]

@@ -40,7 +40,7 @@ from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
 from tasks.hub.client import Hub
 from tasks.hub.errors import NoSuchFile
-from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.record.published import disagreement
 from tasks.record.remote import read_remote
 from tasks.report.evidence import ShardCheck, VerificationReport

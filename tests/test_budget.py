@@ -21,7 +21,7 @@ from tasks.hub import budget
 from tasks.hub.budget import Commits, Requests
 from tasks.hub.client import Hub
 from tasks.hub.errors import CommitsUsedUp
-from tasks.hub.patience import retry_while_busy
+from tasks.hub.retries import retry_while_busy
 from tests.hub_within import hub_within
 
 REPO = "lab/data"

@@ -21,7 +21,7 @@ from tasks.disk.files import sha256_of
 from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub.client import Hub
 from tasks.hub.errors import NotAllowed, TokenRejected, Transient
-from tasks.hub.patience import retry_while_busy
+from tasks.hub.retries import retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.transfer import transfer
 from tasks.values.errors import PushError

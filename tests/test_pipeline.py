@@ -9,7 +9,7 @@ import pytest
 
 from flows.pipeline import Closed, Pipeline
 from tasks.hub.errors import Transient
-from tasks.hub.patience import retry_while_busy
+from tasks.hub.retries import retry_while_busy
 
 SECONDS = 60  # that a test waits for another thread at most
 

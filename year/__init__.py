@@ -5,7 +5,7 @@ what happens each night, `people` decide at gates, `rig` has the servers and run
 that they are forked from, `repo` reads the Hub, and `oracle` says what must be there: from the dataset and from what
 people approved, never from what bids-push decided. `calendar` is the loop over the nights.
 
-The clock is fast: nights follow each other at once, and the waits of `tasks.hub.patience` are cut to nothing (`warm`).
+The clock is fast: nights follow each other at once, and the waits of `tasks.hub.retries` are cut to nothing (`warm`).
 All else is as in a lab: a Prefect server, flow runs of a deployment (a process each), the local Hub over HTTP.
 """
 

@@ -43,13 +43,14 @@ def main() -> int:
 def hurry() -> None:
     """Cut the waits between tries short, and the lease too, if the environment has `LEASE`."""
     from tasks import commit
-    from tasks.hub import heads, patience
+    from tasks.hub import heads
+    from tasks.hub.retries import RETRIES, RETRIES_AT_THE_START
     from tasks.runs import lease
 
     if seconds := float(os.environ.get(LEASE, 0)):
         lease.LEASE_SECONDS, lease.RENEW_EVERY = seconds, seconds / RENEWALS
 
-    for retries in (patience.RETRIES, patience.RETRIES_AT_THE_START):
+    for retries in (RETRIES, RETRIES_AT_THE_START):
         retries["retry_delay_seconds"] = PAUSES[: retries["retries"]]
 
     heads.STALE_PAUSES = (0.05, 0.1, 0.1, 0.1, 0.1)

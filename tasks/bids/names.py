@@ -1,6 +1,6 @@
 """What a file's name says (BIDS specification, "Filenames"): entities, suffix, extension, datatype.
 
-bids2table does the parsing. What is ours is that the run of `run-01` stays the text "01", and that a stray word counts.
+bids2table does the parsing. We add two things: the run of `run-01` stays the text "01", and a stray word counts.
 """
 
 import re

@@ -62,7 +62,7 @@ def absent(rows: Iterable[Image], root: Path) -> Absent | None:
     """Return what is said about the files whose content is not here, or None if all of it is.
 
     Args:
-        rows: all files that are rows. Each of them counts: the shard of one that is not here fails.
+        rows: all files that are rows. Each of them counts, because its shard fails if it is not here.
         root: the dataset's folder.
     """
     rows = list(rows)

@@ -36,7 +36,7 @@ class BadTable(ValueError):
 
 
 class TooDeep(ValueError):
-    """JSON has so many objects and lists in each other that it cannot be worked with."""
+    """JSON has objects and lists nested so deep that it cannot be worked with."""
 
 
 def decode(data: bytes) -> str:
@@ -129,7 +129,7 @@ def from_json(text: str, strict: bool = True, pairs: Callable[[list[tuple[str, A
 
 
 def _depth(value: object) -> int:
-    """Return how many objects and lists are in each other at the most."""
+    """Return how deep objects and lists are nested."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, dict | list)]:
         depth += 1

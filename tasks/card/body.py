@@ -119,7 +119,10 @@ def _title(dataset: Dataset, published: PublishedRows) -> str:
 
 
 def _told(published: PublishedRows, rows: int, beside: int) -> dict[str, int]:
-    """Return these numbers of rows and of files beside them by what they are called: all are files with recordings."""
+    """Return these numbers of rows and of files beside them in words.
+
+    Where there are recordings, all are called files.
+    """
     return {"image": rows, "other file": beside} if published.word == "image" else {"file": rows + beside}
 
 
@@ -202,7 +205,7 @@ def _pictures(published: PublishedRows, pictures: Pictures) -> str:
 def _stated(checked: Checked, published: PublishedRows) -> str:
     """Return what the publisher stated, left out, and published although a rule speaks against it.
 
-    What was stated of faces is about images, so it is not said of recordings alone.
+    The statement on faces is about images, so a dataset of recordings alone has none.
     """
     statement = checked.statement
     allowed = _allowed(checked)

@@ -1,6 +1,6 @@
 """What is published: every image, recording and other file that the repo serves, counted from the record.
 
-So a half-published dataset has a true card, and so has one that lacks files which the repo still serves.
+So the card is true for a dataset that is half published, and for one that lacks files which the repo still serves.
 """
 
 import re
@@ -146,7 +146,7 @@ class PublishedRows:
         return dict(sorted(found.items()))
 
     def first_served(self, rows: Iterable[Image]) -> str:
-        """Return the path of that one of these rows which a reader of all shards meets first."""
+        """Return the path of the row among these that a reader of all shards meets first."""
         paths = {row.path for row in rows}
         return next(path for path in self.sizes if path in paths)
 

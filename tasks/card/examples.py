@@ -138,7 +138,7 @@ print(row["path"], len(row["content"]), row["metadata"])
 
 
 def _opened_by_mne(published: PublishedRows, every: Sequence[Image]) -> tuple[str, str, str] | None:
-    """Return how the files of the recording that is served first are told from others, and which of them MNE opens.
+    """Return how to tell the files of the recording that is served first from others, and which of them MNE opens.
 
     A recording names its task (BIDS specification, "Magnetoencephalography" and others). What calibrates a MEG has the
     same datatype and suffix, and no task.
@@ -204,8 +204,8 @@ def tree(repo_id: str, published: PublishedRows) -> str:
 def _file(repo_id: str, published: PublishedRows) -> str:
     """Return how to read one of the files beside images and recordings: a text, if there is one.
 
-    It is asked for by its path, so that nothing else is fetched. Who breaks off a stream of all of them instead has
-    pyarrow reading ahead when Python ends, which may then crash or never end.
+    It is asked for by its path, so that nothing else is fetched. If somebody broke off a stream of all of them instead,
+    pyarrow would still be reading ahead when Python ends, which may then crash or never end.
     """
     paths = [path for path in published.beside if _SAFE.fullmatch(path)]
     text = next((path for path in paths if kind_of(path) != "other" and not path.endswith(".gz")), None)

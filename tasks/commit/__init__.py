@@ -29,7 +29,7 @@ from tasks.hub.budget import Fence
 from tasks.hub.client import Hub
 from tasks.hub.errors import StaleHead, StaleParent, Transient
 from tasks.hub.lacking import TooLargeForHub
-from tasks.hub.patience import RETRIES, retry_while_busy
+from tasks.hub.retries import RETRIES, retry_while_busy
 from tasks.record.remote import Remote, read_remote, require_known
 from tasks.report.evidence import RemovalPlan
 from tasks.report.sentences import of_how_many, what_was_removed
@@ -55,9 +55,9 @@ def commit(
     besides: Besides,
     fence: Fence = lambda: None,
 ) -> Remote:
-    """Commit a batch as `commit_at_once` does. Where that is too much for the Hub, in several commits.
+    """Commit a batch as `commit_at_once` does, or in several commits where that is too much for the Hub.
 
-    The first of them brings the texts and the removals. The record of each is true after it.
+    The first of them brings the texts and the removals. Each brings the record that is true after it.
 
     Raises:
         TooLargeForHub: even a single shard is too much.

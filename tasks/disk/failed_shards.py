@@ -100,7 +100,7 @@ def read_failed(staging: Staging) -> tuple[dict[str, FailedShard], str]:
     """Read the shards that failed and have not been right since.
 
     Returns:
-        The failed shards by path, and a sentence if the file is damaged, else "".
+        The failed shards by path, and a sentence that says that the file is damaged; it is empty if the file is sound.
     """
     path = staging.failed
     try:

@@ -7,10 +7,11 @@ One pass, in steps that fit into the processor's cache, tells the following:
 - of an image, whether nibabel can load one with this NIfTI header (in the first step);
 - of an image, whether everything that the header speaks of is there;
 - whether the gzip stream is sound, by the CRC and the size of every member. With `check="trailer"` an image's stream is
-  not inflated, and only its end is looked at: that finds a file that was cut off, and no damage within. A recording's
-  always is, and a table's too: no header says how long it has to be, and verification does not decode it.
+  not inflated, and only its end is looked at: that finds a file that was cut off, and no damage within. The streams of
+  recordings and tables are always inflated: no header says how long they have to be, and verification does not decode
+  them.
 
-A file of which the operator has had fields stripped is not read: what is left of it goes to the shard.
+A file from which fields are stripped is not read here: what is left of it goes to the shard.
 
 Before and after, size and mtime must be what the plan saw. If only the ctime has changed after the reading, the bytes
 are read once more and compared: somebody may have set the time back, but a backup that makes hard links changes the
@@ -187,12 +188,12 @@ class _Checks:
 
 
 def _compressed(image: Image) -> bool:
-    """Return whether a file has to be gzip by its name. Nothing is known of the formats of files that are `other`."""
+    """Return whether a file has to be gzip, judged by its name. Nothing is known about the formats of `other` files."""
     return image.path.lower().endswith(".gz") and image.kind != "other" and not in_recording_folder(image.path)
 
 
 def _require_gzip_as_named(image: Image, start: bytes) -> None:
-    """Check that a file is gzip if its name says so, and that an image is none if its name does not."""
+    """Check that a file is gzip if its name says so, and that an image is not if its name does not."""
     is_gzip = start == GZIP_MAGIC
     if image.kind == "other" or (not image.size and image.kind != "image"):
         return

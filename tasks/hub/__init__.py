@@ -1,1 +1,1 @@
-"""The client of a Hub: one target, what a Hub may lack, its newest head, the repo's own rules, and patience."""
+"""The client of a Hub: one target, what a Hub may lack and how much it allows, the repo's own rules, and retries."""

@@ -4,11 +4,12 @@
   https://huggingface.co/docs/hub/rate-limits). There are three kinds, each with a limit of its own: `api`, `resolvers`
   (files) and `pages`. When none are left, the next request waits here until the Hub counts anew. It is not sent to be
   refused, since a call of many requests, such as a long listing, would begin again after that.
-- Of commits no header tells. Hugging Face allows about 128 an hour (its refusal says how many). So the commits of the
-  last hour are counted here. On other Hubs, `BIDS_PUSH_COMMITS_PER_HOUR` says how many there may be, if it is set.
+- No header tells how many commits are left. Hugging Face allows about 128 an hour (its refusal says how many). So the
+  commits of the last hour are counted here. On other Hubs, `BIDS_PUSH_COMMITS_PER_HOUR` says how many there may be, if
+  it is set.
 
 Others may use the same account at the same time. What the Hub refuses in spite of this is worth another try
-(`tasks.hub.patience`).
+(`tasks.hub.retries`).
 """
 
 import re
@@ -45,7 +46,7 @@ _fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
 
 @contextmanager
 def waits_fenced(fence: Fence | None) -> Iterator[None]:
-    """Have every wait in this block ask whether the run may go on, and end with what that raises."""
+    """Let every wait in this block ask whether the run may go on. If not, the wait ends with the fence's error."""
     token = _fence.set(fence or _fence.get())
     try:
         yield
@@ -129,7 +130,7 @@ class Requests:
             return window.ends - now
 
     def _say(self, key: tuple[str, str], pause: float) -> None:
-        """Say of each window once that it is waited for, whichever thread comes first."""
+        """Say once for each window that the run waits for it, in whichever thread that happens first."""
         with self._lock:
             ends = self._windows[key].ends
             if abs(self._said.get(key, 0.0) - ends) < 2:

@@ -36,7 +36,10 @@ CANNOT_CHECK = "cannot check the YAML of a card"
 
 
 def break_off() -> None:
-    """Break off what is being sent through Xet in all threads: it raises there at once. What is sent later is not."""
+    """Break off what is being sent through Xet, in all threads: there it raises at once.
+
+    Later transfers are not affected.
+    """
     abort_xet_session()  # type: ignore[no-untyped-call]
 
 
@@ -193,7 +196,7 @@ class Connection:
 
 
 class _Api(HfApi):
-    """huggingface_hub's client, which goes on without what a commit does not need."""
+    """huggingface_hub's client, which also works with a Hub that lacks what a commit does not need."""
 
     def __init__(self, hub: Connection, **options: Any) -> None:
         super().__init__(**options)

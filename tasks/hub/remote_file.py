@@ -1,4 +1,4 @@
-"""A file on the Hub as a library reads a file: only the parts are fetched that are asked for.
+"""A file on the Hub that a library can read like a local one: only the parts that it asks for are fetched.
 
 The end of the file comes with the first request. A shard has its footer there, and the columns beside the files' bytes.
 """
@@ -22,7 +22,7 @@ class RemoteFile(io.RawIOBase):
         self._at = 0
 
     def part(self, start: int, size: int) -> bytes:
-        """Return some bytes, out of what is in memory if it is there.
+        """Return some bytes, from memory if they are there.
 
         Raises:
             ValueError: the file has no such part, or nothing of ours is as large.

@@ -1,4 +1,4 @@
-"""The repo's own rules that keep files out: its .gitignore out of every commit, its .gitattributes out of LFS."""
+"""The repo's own rules: what its .gitignore keeps out of every commit, and what its .gitattributes keeps out of LFS."""
 
 from collections.abc import Iterable
 

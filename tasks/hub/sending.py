@@ -15,8 +15,8 @@ class Sending(Connection):
     def preupload(self, operations: Sequence[CommitOperationAdd], what: str = "files") -> None:
         """Send the content of these files. Content that the Hub has is not sent again, and nothing becomes visible.
 
-        A Hub without Xet is sent it by git-LFS, in this process from then on; one that refuses so much at once is sent
-        less at once.
+        To a Hub without Xet it goes by git-LFS, in this process from then on. A Hub that refuses so much at once is
+        sent less at once.
 
         Args:
             operations: the files.
@@ -42,7 +42,7 @@ class Sending(Connection):
             self.preupload(part, what)
 
     def _send_by_lfs(self, error: RouteMissing) -> None:
-        """Send by git-LFS from now on, in all of this process, if the route that is missing is one of Xet."""
+        """Send by git-LFS from now on, in the whole process, if the missing route is one of Xet."""
         answer = answer_behind(error)
         if answer is None or not answer.by_xet:
             raise error

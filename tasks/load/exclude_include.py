@@ -1,10 +1,10 @@
 """What the operator leaves out (`exclude`) and brings back (`include`), by patterns as .gitignore has them.
 
-Patterns are relative to the dataset's root. Of the patterns of one list the last one that matches a file counts, as in
-a .gitignore (`!sub-01/` takes something out of the list again). `include` wins over `exclude`.
+Patterns are relative to the dataset's root. If several patterns of one list match a file, the last one counts, as in a
+.gitignore (`!sub-01/` takes something out of the list again). `include` wins over `exclude`.
 
-What BIDS has no name for, and what is in a format that nobody looks through before publication, is published only if
-`include` names it, by a wildcard or not (`*.html`).
+A file for which BIDS has no name, or whose format nobody looks through before publication, is published only if
+`include` names it, with a wildcard or without (`*.html`).
 
 What is not published by default (hidden files, `sourcedata`, and what is no text in `code` and `stimuli`) comes back
 only by a pattern that names it: `.heudiconv/`, `sourcedata/sub-01/`. A wildcard does not reach it, so that `*.nii.gz`

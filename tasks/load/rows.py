@@ -38,7 +38,7 @@ NOBODYS = Place(None, None, {}, {})
 
 
 def why_not(kind: Kind, reason: str) -> tuple[str, str]:
-    """Return why a file is no row, once for it and once for all of them, from a reason of `place`."""
+    """Return why a file is no row, worded for this file and worded for all such files, from a reason of `place`."""
     return f"{_A[kind]} {_OF_ONE.get(reason, reason)}; {BY_INCLUDE}", f"{kind}s {reason}"
 
 
@@ -66,20 +66,20 @@ def place(folder: Folder, name: Name, kind: Kind) -> Place | str:
 
 
 def place_all_the_same(folder: Folder, name: Name) -> Place:
-    """Return whose file this is by its folders, where its name does not say it or says otherwise."""
+    """Return whose file this is, judged by its folders alone, where its name does not say so or says something else."""
     return _place(*_labels(folder), name)
 
 
 def place_of_other(
     folder: Folder, name: Name, kind: Kind, no_text: str, wanted: bool, looked_through: bool = False
 ) -> Place | str:
-    """Return whose file this is, which is neither an image nor a recording, or the reason if it is no row.
+    """Return whose file this is if it is neither an image nor a recording, or the reason why it is no row.
 
     Args:
         folder: its folder.
         name: its name.
         kind: what it is.
-        no_text: why it is no text, although its place and its name are those of one; empty for other files.
+        no_text: for a file with the place and name of a text, why it is not published as one; else empty.
         wanted: whether it is a row whatever its name and format are, as `include` names it, or as its content is a part
             of another row.
         looked_through: whether somebody has looked through it, whatever its format is.

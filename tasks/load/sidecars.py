@@ -7,8 +7,8 @@ from the top down. Of bval, bvec and events.tsv files only the nearest counts.
 BIDS allows one file of a level to apply, and there are datasets with several. Then the one with the image's own name is
 meant; the official validator takes it so. fMRIPrep writes a complete sidecar for each image, and
 `desc-preproc_T1w.json` beside `space-MNI_desc-preproc_T1w.json` is not meant for the image in MNI space. Where none has
-the image's name, it is the one that names all entities that the others name. If there is none such either, nobody can
-know, so none of them is taken. Both is noted.
+the image's name, it is the one that names all entities that the others name. If there is no such file either, nobody
+can know which is meant, so none is taken. Both cases are noted.
 
 If many sidecars lie in one folder, they are looked up, and not tried one by one. The sidecars of a folder are grouped
 by the entities that they name, and an image's own entities say which one of each group can apply.
@@ -179,7 +179,7 @@ class Sidecars:
     def _preferred(self, found: Sequence[str]) -> Sequence[str]:
         """Return the one of several files of a level that is meant, or none.
 
-        All of them apply to the image. So one that has the image's own name names all entities that any of them names.
+        All of them apply to the image, so a file with the image's own name has every entity that any of them has.
         """
         named = {path: parse(path.rpartition("/")[2]).entities.keys() for path in found}
         every = set().union(*named.values())
@@ -220,7 +220,10 @@ class Sidecars:
 
 
 def _fetching(paths: Iterable[str]) -> str:
-    """Return the one command that fetches these files of git-annex and no recording or image, or nothing for none."""
+    """Return the one command that fetches these files from git-annex.
+
+    It fetches no image or recording, and is empty if there are no files.
+    """
     endings = sorted({f"*{path[max(path.rfind('_'), path.rfind('/') + 1) :]}" for path in paths})
     if not endings:
         return ""

@@ -3,8 +3,9 @@
 These are the files at a root (README, CHANGES, LICENSE, dataset_description.json, participants.tsv and .json,
 .bidsignore, root-level sidecars and tables) and those in `phenotype/` (BIDS specification, "Modality agnostic files").
 
-So are the texts in `code/` and `stimuli/`, whatever they are called: what a file is there, its bytes say. What is shown
-or played is none, nor is a text that has such data in it (a notebook with its figures): nobody looks through it.
+The texts in `code/` and `stimuli/` are published too, whatever they are called: there a file's bytes say whether it is
+a text. Pictures, sounds and films are none, and neither is a text with such data in it (a notebook with its figures),
+because nobody looks through it.
 """
 
 import re

@@ -61,7 +61,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class KeptOut:
-    """A folder of which nothing is published but what `include` names."""
+    """A folder from which only the files that `include` names are published."""
 
     path: str
     reason: str
@@ -336,7 +336,10 @@ def _hidden_in(folder: str) -> KeptOut:
 
 
 def _hidden_folder(path: str) -> LeftOut:
-    """Return the entry of a hidden folder. git alone writes to one with each command, so nothing in it is counted."""
+    """Return the entry of a hidden folder.
+
+    Nothing in it is counted, because git writes to its folder with each command.
+    """
     return LeftOut(f"{path}/", "other", HIDDEN_FOLDER, HIDDEN)
 
 

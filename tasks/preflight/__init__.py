@@ -92,7 +92,7 @@ def check(dataset: Dataset, statement: Statement, validate: bool = False) -> tup
 def shows_a_head(image: Image) -> bool:
     """Return whether a face may be seen in an image: it is of a subject, and neither a mask nor microscopy.
 
-    Of an image without a name of BIDS nobody can know.
+    If an image has no name of BIDS, nobody can know, so it counts.
     """
     return (
         image.kind == "image"
@@ -105,7 +105,7 @@ def shows_a_head(image: Image) -> bool:
 def headers_of(rows: Sequence[Image], source: Path) -> tuple[Finding, ...]:
     """Return what the headers of these images and recordings hold besides the image or the samples.
 
-    Of the files beside them it is what is found anywhere in the file.
+    For the files beside them, it is what is found anywhere in the file.
     """
     found = Findings()
     of_kind: dict[Kind, list[Image]] = {kind: [] for kind in KINDS}

@@ -35,12 +35,12 @@ def check_descriptions(dataset: Dataset, found: Findings) -> None:
 
 
 def _is_of_a_person(rule: RuleName, field: str) -> bool:
-    """Return whether a rule that a field breaks says something of a participant, and not of the dataset."""
+    """Return whether the rule that a field breaks is about a participant, and not about the dataset."""
     if rule == "date":
         return of_a_visit(field)
     return rule in STOPS and _OF_THE_DATASET.fullmatch(field) is None
 
 
 def of_a_visit(field: str) -> bool:
-    """Return whether a field, of which the name says that it is a date, has that of an examination."""
+    """Return whether a field whose name says that it holds a date may hold the date of an examination."""
     return _OF_A_VISIT.search(field) is not None

@@ -1,7 +1,7 @@
 """NIfTI headers: finds free text and extensions, in which converters have left names, dates and whole DICOM headers.
 
-Only the first bytes of an image are read, and where it has extensions, the first bytes of each, however far on it is.
-Nothing that is found in them is kept, neither a text nor its length.
+Only the first bytes of an image are read and, where it has extensions, the first bytes of each, wherever it begins.
+Nothing that is found there is kept, neither a text nor its length.
 Source: nifti1.h and nifti2.h, the fields data_type, db_name, descrip, aux_file, intent_name, and "Extended header".
 """
 

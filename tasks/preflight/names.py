@@ -112,8 +112,8 @@ def rule_of(name: str, of_people: bool | None = None) -> RuleName | None:
     """Return the rule that a field or a column breaks by its name if it holds anything, or None.
 
     Args:
-        name: of the field or column.
-        of_people: of a column, whether its table is about people; None for a field of JSON.
+        name: the name of the field or column.
+        of_people: for a column, whether its table is about people; None for a field of JSON.
     """
     letters = plain(name)
     if letters in _PERSONAL or "physician" in letters or _PATIENT_ELEMENT.fullmatch(letters):

@@ -1,10 +1,11 @@
 """Paths: finds dates, e-mail addresses and names of people in the names of files and folders that are published.
 
-Names of files that are not published are published too, in bids/left_out.tsv: there they stand without what is found.
+The names of files that are left out are published too, in bids/left_out.tsv. What is found in them is taken out there.
 
-Only what can be known is looked for: eight digits that are a day later than 1925, in what belongs to a subject; what
-has the form of an e-mail address; and names that participants.tsv gives people, as it is before anything is stripped.
-A path is a finding's file, so what was found is taken out of it: `sub-01/ses-(date)/...`.
+Only three things are looked for, since nothing else can be known: eight digits that are a day later than 1925, in files
+that belong to a subject; text with the form of an e-mail address; and the names of people in participants.tsv, as it is
+before anything is stripped. A finding shows the path of its file, so what was found is taken out of it:
+`sub-01/ses-(date)/...`.
 """
 
 import re
@@ -48,7 +49,7 @@ def check_paths(dataset: Dataset, published: Dataset, found: Findings) -> None:
 
 
 def hide_in_left_out(dataset: Dataset, published: Dataset) -> Dataset:
-    """Return the dataset with the paths of files that are left out as the table of them may have them.
+    """Return the dataset with what was found taken out of the paths of files that are left out, for the table of them.
 
     Args:
         dataset: the dataset as it was loaded.
@@ -84,7 +85,7 @@ def _in_path(path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_a_day(digits: str) -> bool:
-    """Return whether eight digits are a day after 1925 that has been."""
+    """Return whether eight digits are a day later than 1925 and not in the future."""
     try:
         day = datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC)
     except ValueError:
@@ -114,7 +115,7 @@ def _people(dataset: Dataset) -> Iterator[list[str]]:
 
 
 def _spoken(value: str | None) -> list[str]:
-    """Return the words of a name. One with digits in it is a number of the study, such as `control01`."""
+    """Return the words of a name. A name with digits has none: it is a number of the study, such as `control01`."""
     if value is None or is_placeholder(value) or any(map(str.isdigit, value)):
         return []
     return _LETTERS.findall(value)

@@ -1,4 +1,4 @@
-"""Says why a text cannot be checked: JSON that is none, a table whose cells have no certain column, words for numbers.
+"""Says why a text cannot be checked: invalid JSON, a table whose cells have no certain column, words for numbers.
 
 What cannot be read cannot be checked. A reason names the place (line and column), and never what stands there. Ordinary
 quirks are none: a byte order mark, UTF-16, Latin-1, any line ends, blank lines at the end, an empty file, NaN in JSON,
@@ -37,7 +37,7 @@ def read_json(data: bytes, every: bool = False) -> object:
 
     Args:
         data: the text.
-        every: whether a key that an object has twice stands for the list of its values, instead of the last of them.
+        every: whether a key that occurs twice in an object gets the list of its values, instead of the last of them.
 
     Raises:
         NotReadable: it is no JSON.
@@ -59,7 +59,7 @@ def read_json(data: bytes, every: bool = False) -> object:
 
 
 def _all_values(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object; a key that it has more than once has the list of its values."""
+    """Return a JSON object. A key that occurs more than once gets the list of its values."""
     values: dict[str, list[object]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -155,7 +155,7 @@ def no_numbers(text: str) -> str | None:
 
 
 def no_values_but_numbers(text: str, before: int = 0) -> str | None:
-    """Return why a table without names of columns has not numbers alone, or None if it has.
+    """Return why a table without column names does not consist of numbers alone, or None if it does.
 
     Args:
         text: the table, or a part of its lines.

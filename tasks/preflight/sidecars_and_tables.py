@@ -2,16 +2,18 @@
 
 How it works:
 
-1. Only the files that a run is about to publish are opened, and of a file from which fields are stripped, what is left.
+1. Only the files that a run is about to publish are opened. Of a file from which fields are stripped, what is left is
+   looked at.
 2. JSON and tables are judged as `fields` and `tables` judge what the images have from them, so that what was found
    there is found again in the same field of the same file, and counts once. It is looked at here too because a file may
    hold what no image has: a nearer sidecar says something else, or no image uses it.
 3. Of a table, a portion at a time is in memory. A deflated one has no line of names in BIDS (specification, "Compressed
    tabular files"), so it has to be numbers.
-4. Surfaces (GIFTI) and grey-ordinates (CIFTI) have metadata in XML: pairs of a name and a value, of which programs
-   write most. What a person may be known by is told, and so are dates of a visit; the rest is free text in a header.
+4. Surfaces (GIFTI) and grey-ordinates (CIFTI) have metadata in XML: pairs of a name and a value, most of them written
+   by programs. Whatever may identify a person is a finding, and so is the date of a visit; the rest counts as free text
+   in a header.
 
-Of other files nobody has said how to look through them. They are published if `include` names them, and are not opened.
+Nobody has said how to look through other files. They are published if `include` names them, and are not opened.
 """
 
 import gzip
@@ -173,7 +175,7 @@ def _cifti(file: Image, stream: IO[bytes], found: Findings) -> None:
 
 
 def _tell(file: Image, form: str, pairs: Iterable[Pair], found: Findings) -> None:
-    """Note what the metadata of a file says about people, by the names in it."""
+    """Note what the metadata of a file says about people, judged by the names of its fields."""
     for name, value in pairs:
         one = said(form, name, value)
         if not tells(one, file.sub):

@@ -3,10 +3,10 @@
 A field is a key of a JSON object at any depth, or a column of a table. It is taken out of the metadata of the images,
 of the rows of tables that they carry, of the dataset's own texts, and of the sidecars and tables that are rows, so that
 no file says what the metadata column leaves out. A file that has none of the fields keeps its own bytes. The fields
-that BIDS gives dataset_description.json stay, because they are about the dataset. Where a field is named and not taken
-out, that is said.
+that BIDS gives dataset_description.json stay, because they are about the dataset. Where a named field is not taken out,
+a sentence says so.
 
-Spaces around a name, and several in it, are no matter: findings show names without them.
+Spaces around a name do not matter, nor how many there are between its words: findings show names without them.
 """
 
 import csv
@@ -69,7 +69,7 @@ class _Fields:
 
 
 def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str, ...]]:
-    """Return the dataset without these fields, and sentences about those that are nowhere, or are not taken out.
+    """Return the dataset without these fields, and sentences about fields that were not found, or not taken out.
 
     Raises:
         BadInput: one of them is needed to know what a row is about.
@@ -109,7 +109,7 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
 
 
 def _unstripped(left: Dataset, fields: _Fields) -> Iterator[str]:
-    """Yield a sentence for each field that is nowhere, and for each that is named where it is not taken out."""
+    """Yield a sentence for each field that was not found, and for each that stands where it is not taken out."""
     for name in fields.names:
         if places := _where_left(left, name):
             more = ", ..." if len(places) > SHOWN else ""

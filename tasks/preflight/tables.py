@@ -88,7 +88,7 @@ def _units(dataset: Dataset, path: str) -> dict[str, float]:
 def check_rows(
     path: str, rows: Sequence[Row], units: Mapping[str, float], found: Findings, of_people: bool = True
 ) -> None:
-    """Look through one table, column by column. One that says of which participant a row is is about people."""
+    """Look through one table, column by column. A table that names the participant of each row is about people."""
     columns = columns_of(rows)
     of_people = of_people or PERSON in columns
     for column in columns:

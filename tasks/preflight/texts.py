@@ -1,8 +1,9 @@
 """Texts: finds names of people and secrets in texts that are neither JSON nor tables, such as scripts in `code`.
 
-Only what can be known is looked for. In all texts: the full names that participants.tsv gives people, as it is before
-anything is stripped, and what opens a door: private keys, and tokens of services that mark theirs. In `code` and
-`stimuli` also e-mail addresses and the home folders of users, which a README gives on purpose and a script by chance.
+Only what can be known is looked for. In all texts, these are the full names of people in participants.tsv (as it is
+before anything is stripped), and secrets: private keys, and tokens of services that mark theirs. In `code` and
+`stimuli`, e-mail addresses and the home folders of users count too: a README gives them on purpose, and a script by
+chance.
 
 A table or JSON file of `code` and `stimuli` that cannot be read is left out. Elsewhere it stops the push: there BIDS
 says what it holds, and somebody needs it.

@@ -1,13 +1,13 @@
-"""What a shard in the repo holds, asked of the shard itself where its line in the record cannot be relied on.
+"""Reads from a shard in the repo which rows it holds, where its line in the record cannot be relied on.
 
 The record says which rows a published shard has, and so which rows would go if the shard was replaced or removed.
 Anybody who may write to the repo may take a line out, or edit one. So before a shard in the repo is replaced, its
 `path` column is read
 
 - if the record has no line for it, or one that is about other bytes than the repo has: the record may be an older one;
-- if nobody vouches for the record: its files are not those that the index was written with, or there is no index that
-  would say so. Then the shards are read too that would leave the repo, and those that are held back for some rows;
-- if the record was edited: shards in our folder that neither record nor dataset know. Their lines may be gone with the
+- if nobody vouches for the record: its files are not those with which the index was written, or there is no index to
+  tell. Then the shards that would leave the repo are read too, and those that are held back for some rows;
+- if the record was edited, and neither record nor dataset know the shard: its line may have gone along with
   participants who have withdrawn.
 
 A shard that would lose rows of which the record says nothing gets a line that says so (`Remote.corrected`). From there
@@ -28,8 +28,8 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES
 from tasks.hub.remote_file import RemoteFile
+from tasks.hub.retries import RETRIES
 from tasks.record.published import Work, disagreement
 from tasks.record.remote import Correction, Remote
 from tasks.record.removals import is_our_shard
@@ -66,7 +66,7 @@ def read_lines(hub: Hub, paths: Sequence[str], listing: Listing) -> dict[str, Pu
     """Read from shards themselves which files they hold.
 
     Returns:
-        A line for each shard by its path. One that is no shard of ours has none: it holds no row of ours.
+        A line for each shard by its path. A file that is no shard of ours has no line, because it holds no row of ours.
 
     Raises:
         Transient: the Hub does not answer.

@@ -6,9 +6,9 @@ is staged or sent, whatever `removed` says. To go on, a person gives the exact n
 right one night is wrong the next, so it cannot be left on.
 
 Images are compared, path by path, with the lines of the record. A new image is no change, and neither is a new name of
-the dataset. Other sidecars and tables are none either, unless nothing but such files is published. An image whose bytes
-cannot be read (not fetched, a bad disk) is not known to differ: staging says what is wrong with it, and its published
-version stays.
+the dataset. Changed sidecars and tables do not count either, unless nothing but such files is published. An image whose
+bytes cannot be read (not fetched, a bad disk) is not known to differ: staging says what is wrong with it, and its
+published version stays.
 
 An image that a person has had removed from the Hub, and that is in the dataset again, stops a run too, even a single
 one (`tasks.record.removed_before`).
@@ -149,7 +149,10 @@ class Change:
         return "\n".join(lines)
 
     def _not_counted(self, called: str) -> str:
-        """Return what a person who counts finds besides the number of this message."""
+        """Return a sentence about the files that the number in this message leaves out.
+
+        A person who counts would find them.
+        """
         are = f"{called} is" if self.decided == 1 else f"{called}s are"
         return (
             f"  {self.decided:,} more published {are} gone and not counted here: a person has decided about that, or "
@@ -157,7 +160,7 @@ class Change:
         )
 
     def _came_back(self) -> str:
-        """Return how many files came back, and since when they must not be there."""
+        """Return how many files came back, and when they had been removed."""
         days = sorted(set(self.back.values()))
         when = f"on {days[0]}" if len(days) == 1 else f"between {days[0]} and {days[-1]}" if days else ""
         one = noun(self.back)
@@ -234,7 +237,7 @@ def change(
 def _wholly_gone(published: Collection[str], gone: Collection[str]) -> set[str]:
     """Return the subjects of which every published image is gone.
 
-    A subject's images outside of derivatives decide, where it has some: a mask that is left is not the subject.
+    If a subject has images outside of derivatives, these decide: a mask that is left is not the subject.
     """
     of_subject: dict[str, list[str]] = {}
     for path in published:

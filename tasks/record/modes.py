@@ -1,7 +1,7 @@
 """Modes: which files of a dataset are executable, by the dataset and by the record.
 
-It is what git keeps of a mode. It stands in the record alone: a mode may change while the bytes stay, and then a commit
-of the record is enough. So it is in no shard, in no digest and in no receipt.
+Git keeps no more of a mode than that. It stands in the record alone, and in no shard, digest or receipt: a mode may
+change while the bytes stay the same, and then a commit of the record is enough.
 
 Where nobody can know it (a file that is not fetched, a disk without modes), the record says the same as before.
 """
@@ -19,7 +19,7 @@ def executable_files(dataset: Dataset, record: PublicationRecord) -> frozenset[s
 
     Args:
         dataset: the dataset.
-        record: what is published. It says it of files of which the dataset does not.
+        record: what is published. It counts for files whose mode the dataset cannot tell.
     """
     here = {row.path for row in dataset.rows if row.executable} | (dataset.executable or set())
     unknown = {row.path for row in dataset.rows if row.executable is None}

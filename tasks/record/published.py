@@ -10,9 +10,9 @@
 | ... a shard that would lose rows, unless a person approved them     | any                             | `held_back`: nothing   |
 | neither, or a path that is none of ours                             | any                             | `lost`, and `drift`    |
 
-The decision reads nothing itself. What is dear to know (the content of an image, what is staged) it asks for through
-two functions, and only about the shards where the answer matters. The bytes of a staged file are hashed when it is
-about to be sent (`tasks.transfer`); one that is damaged then is staged again by the same run.
+The decision reads nothing itself. It asks two functions for what is costly to know (the content of an image, what is
+staged), and only about the shards where the answer matters. The bytes of a staged file are hashed when it is about to
+be sent (`tasks.transfer`); one that is damaged then is staged again by the same run.
 """  # noqa: E501
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -161,7 +161,7 @@ def decide(
 
 
 def _paths(rows: Iterable[Image | ImageContent]) -> list[str]:
-    """Return the paths of a shard's files. They are a part of what its digest is over."""
+    """Return the paths of a shard's files. Its digest covers them."""
     return sorted(row.path for row in rows)
 
 

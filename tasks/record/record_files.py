@@ -1,8 +1,8 @@
 """The files of the publication record: which of them a commit writes, so that it costs by its batch.
 
-A record that is small, up to `WHOLE` bytes, is one file, `bids/shards.jsonl`, which every commit writes anew. A large
-one would cost with each commit what the whole dataset needs: the square of its size, over a push. So a commit then adds
-a *segment* beside it, `bids/record/lines-000007-0.jsonl`, with the lines that it changes:
+A record that is small, up to `WHOLE` bytes, is one file, `bids/shards.jsonl`, which every commit writes anew. To write
+a large one anew with each commit would cost the square of its size over a whole push. So a commit then adds a *segment*
+beside it, `bids/record/lines-000007-0.jsonl`, with the lines that it changes:
 
 - a line in a later file counts instead of the line of the same path in an earlier one;
 - a line with `"removed": true` says that the path has none any more;
@@ -10,8 +10,8 @@ a *segment* beside it, `bids/record/lines-000007-0.jsonl`, with the lines that i
 
 `FAN` segments of one level become one of the next level, and once the segments hold as many bytes as the first file,
 all becomes that file again (as a log-structured merge tree does it). So a line is written a few times, however many
-commits there are, and a reader needs a few dozen requests at most. The files that a merge takes the place of leave the
-repo in the same commit. Nothing but such a file is ever named for that, and only if it was read at the commit below.
+commits there are, and a reader needs a few dozen requests at most. The files that a merge replaces leave the repo in
+the same commit. No other file is ever removed for this, and only a file that was read at the parent commit.
 """
 
 import re
@@ -33,7 +33,7 @@ def is_segment(path: str) -> bool:
 
 
 def in_order(paths: Iterable[str]) -> list[str]:
-    """Return those of these paths that are segments', the oldest first."""
+    """Return the paths of segments among these, the oldest first."""
     return sorted(filter(is_segment, paths), key=_number)
 
 
@@ -99,7 +99,7 @@ def files_to_write(
 
 
 def _newest(segments: list[RecordFile], level: int) -> list[RecordFile]:
-    """Return the last segments, as far as they are of this level."""
+    """Return the segments of this level at the end of the list."""
     number = len(segments)
     while number and _level(segments[number - 1].path) == level:
         number -= 1

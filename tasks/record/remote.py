@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START
+from tasks.hub.retries import RETRIES, RETRIES_AT_THE_START
 from tasks.record.published import Drift
 from tasks.record.record_files import in_order, is_segment
 from tasks.values.errors import PushError

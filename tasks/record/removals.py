@@ -99,7 +99,10 @@ class Removals(Value):
 
     @property
     def files(self) -> frozenset[str]:
-        """The paths in the dataset of everything that would leave the repo; of a table that a push makes, its own."""
+        """The paths in the dataset of everything that would leave the repo.
+
+        For a table that a push makes, its path in the repo.
+        """
         return self.images | {path.removeprefix("bids/") for path in self.texts}
 
     @property
@@ -116,7 +119,8 @@ class Removals(Value):
     def without(self, decided: "Removals") -> "Removals":
         """Return these removals without those that somebody has decided about, with the same bytes.
 
-        A shard is published with all of its rows, so either all rows that it would lose are left out here, or none.
+        A shard is published with all of its rows. So of the rows that it would lose, either all are left out here or
+        none.
         """
 
         decided_here = {path for path in self.shards if path in decided.shards}
@@ -135,7 +139,7 @@ class Removals(Value):
         )
 
     def joined(self, other: "Removals") -> "Removals":
-        """Return these removals and the others. If both name the same file, it is as the other one has it."""
+        """Return these removals together with the others. If both name the same file, the other's entry counts."""
         return Removals(
             shards={**self.shards, **other.shards},
             rows={**self.rows, **other.rows},
@@ -222,7 +226,10 @@ def find_removals(
 
 
 def _as_listed(listed: ListedFile, line: PublishedShard) -> PublishedFile:
-    """Return a shard as the repo holds it. The listing of a file that is not in LFS has no sha256: then as recorded."""
+    """Return a shard as the repo holds it.
+
+    A listing has no sha256 of a file outside LFS; then the recorded one is taken.
+    """
     return PublishedFile(size=listed.size, sha256=listed.sha256) if listed.sha256 else as_file(line)
 
 

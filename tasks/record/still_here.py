@@ -1,8 +1,8 @@
-"""What would leave the Hub and is still in the dataset: a push leaves it out now, and people should know that.
+"""Files that would leave the Hub although the dataset still has them, because the push leaves them out now.
 
 A file that is published and no longer a part of what is pushed is a removal, whatever the reason. Most are gone from
-the dataset. But who leaves out a pattern of `include` that was there the last time, or has a new one in `exclude`, is
-asked about files that nobody has withdrawn. So what is said of removals names those that are there, with the way out.
+the dataset. But somebody who drops a pattern from `include`, or adds one to `exclude`, is asked about files that nobody
+has withdrawn. So whatever is said of removals also names the files that are still there, with the way out.
 """
 
 import os
@@ -29,7 +29,7 @@ _SAID: Mapping[Why, str] = {
 
 
 def still_here(paths: Iterable[str], dataset: Dataset) -> dict[str, Why]:
-    """Return which of these files, published and not to be any more, the dataset still has, and why they are left out.
+    """Return which of these files, which would leave the Hub, the dataset still has, and why they are left out.
 
     Args:
         paths: relative to the dataset's root.
@@ -68,7 +68,7 @@ def _sentence(why: Why, paths: list[str]) -> str:
 
 
 def gone(files: Collection[str], here: Collection[str]) -> str:
-    """Say in a few words where these published files are, of which some are still in the dataset."""
+    """Say in a few words whether these published files are gone from the dataset, or some of them are only left out."""
     left_out = sum(path in here for path in files)
     if not left_out:
         return "no longer in the dataset"

@@ -1,4 +1,4 @@
-"""Where a subject whose shards are withdrawn is still named: in texts of the dataset that go on being published.
+"""Finds the texts that stay published and still name a subject whose shards are withdrawn.
 
 Removing a shard takes the images from the repo, and not the subject's row in `participants.tsv` or in a table of
 `phenotype/`, as long as the dataset has it there. People take the folder away and forget the row, so the gate and the

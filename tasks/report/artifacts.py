@@ -93,7 +93,7 @@ def _staged(evidence: Evidence, leftovers: Leftovers, where: Where | None) -> li
 
 
 def _sent_back(report: VerificationReport, evidence: Evidence) -> list[str]:
-    """Show what the Hub sent back of everything that stays there, whatever is decided."""
+    """Show what the Hub sent back of the shards that stay there, whatever is decided."""
     slices = [shown for shown in report.slices if shown.path not in evidence.asked.images]
     read = [check for check in report.checks if check.how == "read back" and check.path not in evidence.asked.published]
     parts = ["## As the Hub sends it back", *_pictures(slices)] if slices else []

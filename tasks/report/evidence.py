@@ -253,7 +253,7 @@ def shown_as(receipt: Receipt) -> Shown:
 
 
 def copies(staging: Staging, receipts: Iterable[Receipt]) -> list[Receipt]:
-    """Return the receipts of which the shard is there with its size. Others are no copies of what was sent."""
+    """Return the receipts whose shard is staged with the right size. Any other file is no copy of what was sent."""
     return [receipt for receipt in receipts if staging.size_of(receipt.file) == receipt.size]
 
 

@@ -101,7 +101,7 @@ def kept_by(keeping: Keeping, still: Removals | None) -> str:
 
     Args:
         keeping: the decision.
-        still: the part of it that is withdrawn now; None if the sentence before has named just that.
+        still: the part of it that is withdrawn now; None if the sentence before this one has just named it.
     """
     what = f": {still.sentence()}." if still else "."
     note = " ".join(keeping.note.split())
@@ -224,7 +224,7 @@ UNVERIFIED = (
 
 
 def no_longer_asked(gate: Gate) -> str:
-    """Return what a run says that takes over a gate about removals, and does not ask about them itself."""
+    """Return the sentence of a run that takes over a gate about removals and does not ask about them itself."""
     return (
         f"{gate.flow_run_name} waited for a decision about removals on the Hub ({gate.removals.sentence()}). This run "
         "has taken its gate over and asks about staged files alone. The removals stay on the Hub: the next push with "
@@ -254,7 +254,7 @@ def whose(shards: Collection[str]) -> str:
 
 
 def of_how_many(shards: Collection[str]) -> str:
-    """Return in a phrase of how many subjects these shards are, without a name: `of 2 subjects`; empty if of none."""
+    """Return in a phrase how many subjects these shards belong to, without names: `of 2 subjects`; empty if to none."""
     names = subjects_of(shards)
     what = "subject" if all(name.startswith("sub-") for name in names) else "folder"  # of a template, or a group
     return f"of {number(len(names), what)}" if names else ""

@@ -506,7 +506,7 @@ def _ended(last: Ended | None) -> str:
 
 
 def _counted(looked: Looked | None, run: ThisRun) -> str:
-    """Say of when the counts are."""
+    """Say when the counts were made."""
     if looked is None:
         return ""
     who = "this run" if looked.id == run.id else f"an earlier run, {cell(looked.run)}"

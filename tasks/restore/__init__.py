@@ -1,12 +1,12 @@
 """Restore: brings the files of a published dataset back from the Hub, with their paths, bytes and modes.
 
 How it works: the record says which files each shard has (`wanted`). What is there already with the right bytes is kept,
-and a shard of which all is there is not fetched. Of any other shard the end is fetched, which says where each file is
-in it (`shard`, `pages`), and then the files that are missing, as streams. A file's bytes go through a sha256 into a
+and a shard whose files are all there is not fetched. Of any other shard, first its end is fetched, which says where
+each file is in it (`shard`, `pages`), and then the missing files, as streams. A file's bytes go through a sha256 into a
 temporary file beside its place, and get their name only if they are right and on the disk (`target_folder`).
 
-One file that cannot be restored costs no other: it is named, with the reason. What stops everything is the Hub that
-does not answer, and a disk that is full; the next run goes on from there.
+One file that cannot be restored costs no other: it is named, with the reason. Two things stop everything: a Hub that
+does not answer, and a disk that is full. The next run goes on from there.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from prefect.logging import get_run_logger
 from tasks.disk.paths import printable
 from tasks.hub.client import Hub
 from tasks.hub.errors import NoToken, OversizedFile, Refused, RepoMissing
-from tasks.hub.patience import RETRIES, RETRIES_AT_THE_START, retry_while_busy
+from tasks.hub.retries import RETRIES, RETRIES_AT_THE_START, retry_while_busy
 from tasks.record.remote import Remote, read_remote
 from tasks.restore.pages import NotOfOurs
 from tasks.restore.shard import RemoteShard, Row
@@ -68,7 +68,10 @@ class Outcome:
 
     @contextmanager
     def naming(self, *paths: str) -> Iterator[None]:
-        """Note why those of these files that are not restored are not, if the block says so, and go on."""
+        """Run a block that restores these files.
+
+        If it raises, note why those that are missing were not restored, and go on.
+        """
         try:
             yield
         except NotRestored as error:

@@ -1,10 +1,9 @@
 """Where a row's bytes are in a shard: read from the footer and the offset indexes of a Parquet file.
 
-pyarrow reads a column chunk whole, and a file may have 2 GiB. A shard has a data page of its own for each file, with
-no codec, so the file is the end of its page; the offset index says where that is. pyarrow knows that there is an
-offset index, and has no way to read it, so the few structs on the way to it are read here. Sources: parquet-format,
-"PageIndex.md" and "parquet.thrift" (the structs, by field id); the Apache Thrift page "Thrift Compact protocol
-encoding".
+pyarrow reads a column chunk whole, and a file may have 2 GiB. A shard has a data page of its own for each file, with no
+codec, so the file's bytes are the end of its page, and the offset index says where that is. pyarrow cannot read an
+offset index, so the few structs on the way to it are read here. Sources: parquet-format, "PageIndex.md" and
+"parquet.thrift" (the structs, by field id); the Apache Thrift page "Thrift Compact protocol encoding".
 """
 
 import struct

@@ -1,7 +1,7 @@
-"""A shard on the Hub, of which only the parts are fetched that are wanted, as streams.
+"""A shard on the Hub. Only the parts that are wanted are fetched, as streams.
 
 One request brings the end of the shard: the footer, the columns beside the files' bytes, and the small files too. The
-files that are not in it come in streams, one for all that follow each other. So a file whose bytes are there already
+other files come in streams, one stream for all files that follow each other. So a file whose bytes are there already
 costs nothing, and no file is ever in memory whole.
 """
 
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def held(self) -> bool:
-        """Whether its page is large enough to hold the file. That of a null is not."""
+        """Whether its page is large enough to hold the file. The page of a null is not."""
         return self.start > self.page
 
     @property
@@ -98,7 +98,7 @@ class RemoteShard:
         }
 
     def read(self, start: int, size: int) -> bytes:
-        """Return some bytes of the shard, out of what is in memory if it is there.
+        """Return some bytes of the shard, from memory if they are there.
 
         Raises:
             NotOfOurs: the shard has no such part, or nothing of ours is as large.
@@ -136,7 +136,7 @@ class RemoteShard:
 
 
 def _single(group: Sequence[Page]) -> Iterator[Page]:
-    """Yield the pages of a row group, each of which has to be that of one row."""
+    """Yield the pages of a row group, each of which must hold one row."""
     for number, page in enumerate(group):
         if page.first_row != number:
             raise NotOfOurs("it has more than one file in a page")
@@ -156,7 +156,10 @@ def _runs(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 class _Stream:
-    """Bytes of a shard as they come, out of which parts are taken in their order. What is not taken is passed over."""
+    """The bytes of a shard as they come.
+
+    Parts are taken out of them in their order, and the bytes between are passed over.
+    """
 
     def __init__(self, chunks: Iterator[bytes], start: int) -> None:
         self._chunks = chunks

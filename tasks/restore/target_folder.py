@@ -4,9 +4,9 @@ A file is written under a temporary name beside its place, hashed on the way, fl
 the bytes that it should have. Its name is given by a hard link, which fails where something has that name by then;
 a rename would replace it. So nothing of the user's is ever overwritten, however late it came.
 
-A dataset has thousands of small files, and to flush one takes longer than all the rest of it. So small files wait for
-each other under their temporary names, are flushed at the same time, which a disk does in a few writes, and then get
-their names (`Arrivals`).
+A dataset has thousands of small files, and to flush one takes longer than to write it. So small files wait for each
+other under their temporary names. They are flushed together, which a disk does in a few writes, and then get their
+names (`Arrivals`).
 
 Each folder on the way is opened with O_NOFOLLOW, relative to the one before, so no link leads out of the folder. The
 folder itself may be reached through a link, since a person has named it.
@@ -92,8 +92,8 @@ class Into:
         if needed > free:
             raise DiskFull(
                 f"the files that are missing in {self.folder} have {in_units(needed)}, and its disk has "
-                f"{in_units(free)} free. Nothing was written. Make room there, name a folder on a larger disk in `into`, or restore a "
-                "part: subjects, sessions, datatypes or paths."
+                f"{in_units(free)} free. Nothing was written. Make room there, name a folder on a larger disk in "
+                "`into`, or restore a part: subjects, sessions, datatypes or paths."
             )
 
     def _taken(self, path: str) -> bool:
@@ -147,7 +147,7 @@ class Into:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Have a full disk told as such.
+        """Turn the system's error about a full disk into one for people.
 
         Raises:
             DiskFull: the block says that there is no room.
@@ -177,7 +177,7 @@ class Into:
             size: its bytes.
             sha256: of its bytes.
             chunks: its bytes as they come.
-            executable: whether those may execute it who may read it, by this user's umask.
+            executable: whether everybody who may read it (by this user's umask) may execute it too.
 
         Raises:
             NotRestored: other bytes came.
@@ -258,7 +258,7 @@ class Unnamed:
         return None
 
     def take_name(self) -> None:
-        """Have it get its name.
+        """Give the file its name.
 
         Raises:
             NotRestored: something has it by now.
@@ -266,7 +266,7 @@ class Unnamed:
         _give_name(self._parent, self._temporary, self._name)
 
     def close(self) -> None:
-        """Let go of it. Its temporary name goes, and so do its bytes if it has no other."""
+        """Close the file and remove its temporary name. If it has no other name, its bytes are gone too."""
         self._made.close()
 
 
@@ -296,7 +296,7 @@ class Arrivals:
     def put(
         self, path: str, size: int, sha256: str, chunks: Iterable[bytes | memoryview], executable: bool = False
     ) -> None:
-        """Write a file. It has its name in the end, and perhaps sooner.
+        """Write a file. It gets its name at the end of the block, or sooner.
 
         Arguments and errors are those of `Into.write`, but for those that `naming` swallows. One more error:
 
@@ -321,7 +321,7 @@ class Arrivals:
                     self._restored(file.path, file.size)
 
     def _flushed(self, files: Sequence[Unnamed]) -> Iterable[OSError | None]:
-        """Flush these files, and return for each why that failed, if it did."""
+        """Flush these files. Return for each the reason if that failed, else None."""
         return map(Unnamed.flush, files) if len(files) < 2 else self._pool.map(Unnamed.flush, files)
 
     def __enter__(self) -> Self:
@@ -341,7 +341,10 @@ def has_sha256(sha256: str) -> Callable[[BufferedReader], bool]:
 
 @contextmanager
 def _temporary(parent: int, executable: bool) -> Iterator[tuple[str, BinaryIO]]:
-    """Make a temporary file in an open folder. Yield its name, and the stream to write to. Its name goes in the end."""
+    """Make a temporary file in an open folder.
+
+    Yield its name and the stream to write to. At the end the name is removed.
+    """
     name = f".bids-push-{secrets.token_hex(8)}.part"
     mode = 0o777 if executable else 0o666  # less the umask, as git makes files
     with os.fdopen(os.open(name, _NEW, mode, dir_fd=parent), "wb") as stream:
@@ -373,7 +376,7 @@ def _give_name(parent: int, temporary: str, name: str) -> None:
 
 
 def _removed(parent: int, name: str) -> bool:
-    """Remove a temporary file, unless somebody writes it or it is no file. Return whether it went."""
+    """Remove a temporary file, unless somebody is writing it or it is no file. Return whether it was removed."""
     try:
         with os.fdopen(os.open(name, _EXISTING, dir_fd=parent), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

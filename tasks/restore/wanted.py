@@ -1,8 +1,8 @@
 """What is to be restored: which files, from which shards, into which paths.
 
-The record says which files each shard has, and the listing which texts there are. Both are data that anybody may have
-written who may write to the repo. So a path that no file of a dataset can have, or that two files want, is refused by
-name, and costs no other file.
+The record says which files each shard has, and the listing which texts there are. Anybody who may write to the repo may
+have written either. So a path that no file of a dataset can have, or that two files claim, is refused by name, and all
+other files come.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ _Labels = tuple[str | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """The part of a dataset that is wanted. What is empty is not asked about."""
+    """The part of a dataset that is wanted. A list that is empty excludes nothing."""
 
     subjects: Sequence[str] = ()
     sessions: Sequence[str] = ()
@@ -82,8 +82,8 @@ class Subset:
     def of(self, paths: Collection[str], texts: Collection[str], where: str) -> Collection[str]:
         """Return the files of the subset: with the labels, or above those that have them; and named by the patterns.
 
-        A sidecar or a table that lies above the level which is asked for applies to what is below it, as sessions.tsv
-        does to each session. So it comes along with its subject and session, and with any if it is nobody's.
+        A sidecar or a table above the level that is asked for applies to what is below it, as sessions.tsv does to each
+        session. So it comes along with its subject and session. One that belongs to no subject always comes.
 
         Args:
             paths: all files that are rows.
@@ -108,7 +108,7 @@ class Subset:
         return found
 
     def _require_labels(self, labels: Mapping[str, _Labels], where: str) -> None:
-        """Check that each label that is asked for is that of a file, and that a file has them all."""
+        """Check that each label that is asked for occurs in a file, and that some file has all of them."""
         asked = self._asked()
         for at, (what, values) in enumerate(asked.items()):
             there = sorted({label for of_file in labels.values() if (label := of_file[at])})
@@ -120,7 +120,7 @@ class Subset:
             raise BadInput(_not_at_once(list(asked), labels, where))
 
     def _require_patterns(self, paths: Sequence[str], where: str) -> None:
-        """Check that each pattern can be read, and is that of a file."""
+        """Check that each pattern can be read and matches a file."""
         for pattern in self.paths:
             require_pattern("paths", pattern)
             if not any(map(Ignored([pattern.removeprefix("!")]).has, paths)):
@@ -137,7 +137,7 @@ class Subset:
 
 
 def _has_all(labels: _Labels, asked: Sequence[Collection[str]]) -> bool:
-    """Return whether a file has a label of each that is asked for."""
+    """Return whether a file has one of the labels that are asked for, of each sort that is asked for."""
     return all(label in values for label, values in zip(labels, asked, strict=True))
 
 
@@ -168,7 +168,10 @@ def _bare(what: str, value: str) -> str:
 
 
 def _label(what: str, path: str) -> str | None:
-    """Return a file's subject, session or datatype, or None if it has none. Those of a recording are its folder's."""
+    """Return a file's subject, session or datatype, or None if it has none.
+
+    A recording that is a folder has its folder's.
+    """
     whole = recording_of(path)
     if what == "datatypes":
         return parse(whole).datatype
@@ -226,7 +229,7 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
 
 
 def _is_of_the_dataset(path: str) -> bool:
-    """Return whether a file of the repo is a text of the dataset, and not one that a push has written itself."""
+    """Return whether a file of the repo is a text of the dataset, and not a file that pushes make."""
     return path.startswith(TEXTS) and is_text(path) and path != TEXTS + LEFT_OUT
 
 
@@ -275,7 +278,7 @@ class _Plan:
         return True
 
     def without_folders(self, shards: Sequence[WantedShard], texts: Mapping[str, ListedFile]) -> Wanted:
-        """Return what is left if no file has the path of another one's folder."""
+        """Return the plan without files whose path is the folder of another file."""
         folders = {parent for path in self.taken for parent in _parents(path)}
         self.refused |= dict.fromkeys(self.taken.keys() & folders, A_FOLDER)
         kept = (

@@ -1,9 +1,9 @@
 """Gates on the server: their keys, and the names of runs that ended at a gate while none of our processes was there.
 
 A run that waits at its gate has no process. If a person cancels it, or its time is over, the server itself ends it with
-a name of its own: `Cancelled`, or `Failed` ("... never resumed."). Whoever comes next says what that means: the watch
-(`deployments.watch`), the next run on the target, `make staging`, `python -m deployments.gate`. They read the run's
-states on the server and need no event, so it does not matter how much later they come.
+a name of its own: `Cancelled`, or `Failed` ("... never resumed."). The next one to look gives it a name that says what
+happened: the watch (`deployments.watch`), the next run on the target, `make staging`, `python -m deployments.gate`.
+They read the run's states on the server and need no event, so it does not matter how much later they come.
 
 A run ended at its gate if the state before its end (apart from `Cancelling`) is a suspension with a key of ours. If
 somebody had decided or retried it before cancelling it, that state is `Resuming` or `Running`, and the run is left

@@ -265,7 +265,7 @@ def _once_let_go(take: Callable[[], None], client: SyncPrefectClient, target: Ta
 
 
 def _patience(client: SyncPrefectClient, target: Target) -> float:
-    """Return how many seconds the run that has the target is given to let go: none while it works."""
+    """Return how many seconds to wait for the run that has the target to let go: none while it works."""
     try:
         found = client.request("GET", "/variables/name/{name}", path_params={"name": variable_name(target)})
         holder = found.json()["value"]

@@ -93,7 +93,7 @@ def counted(paths: Iterable[str]) -> str:
 
 
 def both(images: int, files: int, others: int = 0) -> str:
-    """Return these numbers for people; only those that are not 0, or that of images if all are.
+    """Return these numbers in words for people. Zeros are left out; if all are zero, it says `0 images`.
 
     Args:
         images: the number of images.

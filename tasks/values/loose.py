@@ -17,7 +17,7 @@ class Loose:
 
 
 def loose(dataset: Dataset) -> dict[str, Loose]:
-    """Return how much of `code` and of `stimuli` is published, by folder; a folder that has nothing is not there."""
+    """Return how much of `code` and of `stimuli` is published, by folder. A folder without files is left out."""
     texts = [_folder(path) for path in dataset.texts if path in dataset.if_readable]
     rest = [(one.reason.partition(":")[0], one.files) for one in dataset.unpublished]
     counts = {

@@ -336,7 +336,7 @@ class RecordIndex(Value):
 
 
 class RecordFile(Value):
-    """One of the files that the record's lines are in."""
+    """One of the files that hold the record's lines."""
 
     path: str
     size: Count = 0
@@ -360,7 +360,7 @@ class _Removed(Value):
 
 
 class _Layout(Value):
-    """What is read of an index first: those of other layouts may have anything else in them."""
+    """The part of an index that is read first, because an index of another layout may hold anything else."""
 
     layout: int = LAYOUT_VERSION
 
@@ -460,7 +460,7 @@ class PublicationRecord(Value):
         return self.dump_lines(self.shards)
 
     def dump_lines(self, paths: Iterable[str]) -> bytes:
-        """Return the JSON lines of these shards. A shard that has none is one that was removed."""
+        """Return the JSON lines of these shards. For a shard without a line, the line says that it was removed."""
         return b"".join(self._line(path) for path in sorted(paths))
 
     def _line(self, path: str) -> bytes:
@@ -482,7 +482,7 @@ class PublicationRecord(Value):
         )
 
     def with_lines(self, lines: Iterable["PublishedShard"]) -> "PublicationRecord":
-        """Return a copy with these lines for their shards, which are themselves as they were."""
+        """Return a copy with these lines in place of those of the same shards. The shards themselves are unchanged."""
         return self.model_copy(update={"shards": {**self.shards, **{line.path: line for line in lines}}})
 
     def updated(
@@ -522,7 +522,7 @@ def segments_in(index: bytes) -> tuple[str, ...] | None:
 
 
 def _edited(written: Mapping[str, str], files: Iterable[RecordFile]) -> list[str]:
-    """Return the files of the record that are not those, or not there, that the index was written with.
+    """Return the files of the record that are missing, or are not those with which the index was written.
 
     Args:
         written: the sha256 of each file by the index; empty if it names none.
@@ -581,7 +581,7 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
 
 
 def _removed(line: bytes) -> str | None:
-    """Return the path of which a line says that it has none any more, or None if the line says anything else."""
+    """Return the path of the shard that a line takes out of the record, or None if it is any other line."""
     try:
         return _Removed.model_validate_json(line, strict=True).path
     except ValidationError:

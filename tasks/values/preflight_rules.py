@@ -285,8 +285,8 @@ class Checked:
     def lifted_every_night(self) -> tuple[tuple[RuleName, str], ...]:
         """The rules that are lifted, each with a field or "" for all fields, the same in each run on the same dataset.
 
-        What only a run finds that publishes the file is not there in the next. Of such rules these are the operator's
-        own words.
+        Some findings are made only by the run that publishes the file, and not by the next one. For the rules of such
+        findings, these are the entries as the operator wrote them.
         """
         found = [(one.rule, one.field) for one in self.lifted]
         words = (entry.partition(":") for entry in self.statement.allow)
@@ -297,8 +297,9 @@ class Checked:
     def idle(self) -> tuple[str, ...]:
         """The entries of `allow` that lift nothing: nothing was found, or the field is spelt otherwise.
 
-        An entry about headers of images is none of them, because a night with nothing to publish looks at no header. So
-        it is with one about sidecars and tables, unless something stops the push, and may be what the entry meant.
+        Entries about headers of images do not count as idle, because a night with nothing to publish looks at no
+        header. Neither do entries about sidecars and tables, unless something stops the push: that may be what the
+        entry meant.
         """
         lifted = {name for one in self.lifted for name in (one.rule, one.entry)}
         passed_over = OF_HEADERS if self.stops else self._looked_for_in_part
@@ -307,7 +308,7 @@ class Checked:
 
     @property
     def _looked_for_in_part(self) -> frozenset[str]:
-        """The rules of which a run that publishes nothing does not find all that there is."""
+        """The rules for which a run that publishes nothing does not find everything."""
         return OF_HEADERS | OF_FILES if self.in_part else OF_HEADERS
 
     @property

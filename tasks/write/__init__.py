@@ -74,9 +74,9 @@ def row_groups(images: Iterable[Image]) -> Iterator[tuple[Image, ...]]:
 
     A row group of images or recordings holds one kind, dataset, datatype and suffix, so that a reader of `anat_T1w`
     skips every other row group by its statistics. Sidecars and tables, small and of many suffixes, are together: each
-    row group has a price in every column. Files of other formats are apart: `recording` lies between `other` and
-    `table`, so who asks for recordings could not skip a row group that holds both, and a surface may be large. A row
-    group holds no more than `ROW_GROUP_BYTES`, unless a single file is larger.
+    row group has a price in every column. Files of other formats have row groups of their own: in the statistics,
+    `recording` lies between `other` and `table`, so a reader of recordings could not skip a row group that holds both,
+    and a surface may be large. A row group holds no more than `ROW_GROUP_BYTES`, unless a single file is larger.
     """
     for _, run in groupby(images, key=_run):
         group: list[Image] = []

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import psutil
 import pytest
 from packaging.requirements import Requirement
 
@@ -116,13 +117,22 @@ def test_a_push_by_an_installed_package_from_a_folder_that_is_no_clone(
                 decision = ("--decision", "delete", "--confirm-repo", repo_id)
                 assert "Decided: CleanedUp" in types("bids-push", "gate", repo_id, *decision)
             finally:
-                worker.terminate()
-                worker.wait(STOP_SECONDS)
+                end(worker)
 
     hub = Hub(Target(hub_server.endpoint, repo_id), hub_server.token)
     assert images_on(hub) == images_of(bids)
     assert f"bids-push {version()}".encode() in (hub.read(CARD, hub.head()) or b"")
     assert list(elsewhere.iterdir()) == []
+
+
+def end(worker: "subprocess.Popen[bytes]") -> None:
+    """End a worker; at once, with the Prefect worker below it, if it has not ended in time."""
+    worker.terminate()
+    try:
+        worker.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        for process in (*psutil.Process(worker.pid).children(recursive=True), worker):
+            process.kill()
 
 
 @contextmanager

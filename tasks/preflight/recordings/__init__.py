@@ -1,4 +1,4 @@
-"""Headers of recordings (EEG, MEG, iEEG, NIRS, microscopy, physiology): finds who it was, who was there, and when.
+"""Headers of recordings (EEG, MEG, iEEG, NIRS, microscopy, physiology): finds who was recorded, by whom, and when.
 
 How it works:
 
@@ -6,9 +6,9 @@ How it works:
    its suffix and ending.
 2. Its reader yields what the header says, and reads no further than the format demands (`eeg`, `meg`, `arrays`,
    `micr`, `texts`). Samples beside a header of their own have none.
-3. `said.tells` judges each, and what tells who somebody is is a `recording-header`.
-4. A format without a reader, a reader that is not installed (the extra `recordings`), and a file at which a reader
-   raises whatever it may are `recording-unchecked`: nobody has looked for people in it.
+3. `said.tells` judges each of these, and one that identifies somebody is a finding of the rule `recording-header`.
+4. If a format has no reader, the reader is not installed (the extra `recordings`), or it raises anything at all, that
+   is a finding of the rule `recording-unchecked`: nobody has looked for people in that file.
 
 Nothing that a header says is kept, and no error of a reader is handed on, since it may quote what it met.
 """

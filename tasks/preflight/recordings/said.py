@@ -1,4 +1,4 @@
-"""What a header says, and whether it says who somebody is.
+"""What a header says, and whether that identifies somebody.
 
 A reader gives each thing that a header says as a `Said`: the field, the value, and what kind of value that field holds.
 `tells` judges it. So no reader decides, and no decision knows a format. A `Said` never leaves this package: a finding
@@ -75,7 +75,7 @@ class Said:
 
 
 def tells(said: Said, label: str | None) -> bool:
-    """Return whether this tells who somebody is, or when that was.
+    """Return whether this tells who somebody is, or when they were recorded.
 
     Args:
         said: what a header says.
@@ -91,7 +91,7 @@ def tells(said: Said, label: str | None) -> bool:
 
 
 def says_nothing(text: str) -> bool:
-    """Return whether a text is what people and programs write who have removed something."""
+    """Return whether a text is what people and programs write in place of something that they have removed."""
     return is_placeholder(text) or _ANONYMOUS.fullmatch(text.strip()) is not None
 
 
@@ -102,7 +102,7 @@ def _is_label(text: str, label: str) -> bool:
 
 
 def _is_recent(value: object) -> bool:
-    """Return whether a date is later than 1925, or a text that nobody can read as one before."""
+    """Return whether a date is later than 1925. A text that cannot be read as a date counts as one."""
     if isinstance(value, date):  # a datetime is one too
         return value.year > LAST_SHIFTED_YEAR and (value.year, value.month, value.day) != (2000, 1, 1)
     text = str(value).strip()
@@ -125,13 +125,13 @@ def kind_of(name: str) -> Kind:
 
 
 def said(source: str, name: str, value: object, kind: Kind | None = None) -> Said:
-    """Return what a field says that a file has named. Its name is shown only if it is a known one, else the source.
+    """Return what a field of a file says. Its name, which the file chose, is shown only if it is a known one.
 
     Args:
         source: the format, and where in it if that is not the only place.
         name: of the field, as the file has it.
         value: its value.
-        kind: what it holds, if that is not told by its name.
+        kind: what it holds, if its name does not tell.
     """
     known = kind_of(name)
     shown = known != "trace" and _SHOWN.fullmatch(name)
@@ -176,7 +176,7 @@ def _local(tag: object) -> str:
 
 
 def in_lines(field: str, text: str) -> Iterator[Said]:
-    """Yield what a text of lines says, some of which are `name: value` or `name = value`, all in one field."""
+    """Yield what the lines of a text say, all in one field. Some of them are `name: value` or `name = value`."""
     for line in _LINE.split(text):
         yield Said(field, line, "trace")
         sign = _SIGN.search(line)

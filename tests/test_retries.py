@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
 from tasks.hub.errors import HubUnreachable, NotAllowed, Transient
-from tasks.hub.patience import passes, retry_while_busy
+from tasks.hub.retries import passes, retry_while_busy
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The fields of the flows' forms, as the UI shows them: what they take, and how what was typed is read."""
+"""The parameters of the flows: what the fields of their forms in the UI take, and how what was typed is read."""
 
 from typing import Annotated, Any
 
