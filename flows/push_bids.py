@@ -208,7 +208,7 @@ def publish(
         if not removal:
             return nothing_removed(held, approved, removal)
         remember_removed(held, removal, found.remote.record)
-        besides = replace(besides, remove=removal)
+        besides = replace(besides, remove=removal, leaving=removal.rows)
     later = frozenset(spec.path for spec in waiting)
     after, failed = send(held, order, found, wave, later, besides, {**found.texts, **pictures.files})
     if not approved and failed.keys() >= {spec.path for spec in wave.missing}:
