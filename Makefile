@@ -73,9 +73,11 @@ browser: dev
 
 PYTEST = $(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
-# The tests that need no server (tests/lanes.py), with the plugins that they need. Bytecode is kept for the next run, also
-# where the environment says otherwise: without it, each tester compiles every test anew, for some four seconds.
-test-fast coverage: export PYTHONDONTWRITEBYTECODE =
+# Bytecode is kept, also where the environment says otherwise: without it, each tester compiles every test anew, for some
+# four seconds, and each server, worker and run that a test starts the code that it imports.
+test-fast coverage test-sqlite test-postgresql: export PYTHONDONTWRITEBYTECODE =
+
+# The tests that need no server (tests/lanes.py), with the plugins that they need.
 FAST = -m "not server and not slow" --disable-plugin-autoload -p xdist -p timeout -p hypothesispytest
 
 test-fast: dev  ## the tests that need no server, browser or database, in a minute; `make coverage`: and which lines they reach

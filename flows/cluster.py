@@ -11,7 +11,7 @@ as soon as it is there, and let go of, because Dask does again what only a dead 
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +20,7 @@ from uuid import UUID
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
@@ -78,10 +79,11 @@ class Cluster:
         threads: dict[str, int] = cast(Any, self._client).ncores()
         return max(FEWEST_AT_A_TIME, FOR_EACH_THREAD * sum(threads.values()))
 
-    def submit(self, part: Part) -> PrefectFuture[Done]:
-        """Have a machine of the cluster do a part."""
+    def submit(self, part: Part, after: Iterable[State[Any]]) -> PrefectFuture[Done]:
+        """Have a machine of the cluster do a part, after what is in these states."""
+        task, parameters = cast(Any, stage_and_send), {"part": part}
         with _with_a_flow_of_any_process():
-            return cast(PrefectFuture[Done], self._runner.submit(cast(Any, stage_and_send), {"part": part}))
+            return cast(PrefectFuture[Done], self._runner.submit(task, parameters, cast(Any, list(after))))
 
     def result(self, part: Part, future: PrefectFuture[Done]) -> Done:
         """Return what became of a part that has ended.

@@ -36,7 +36,7 @@ def open_gate(
         removals=evidence.asked,
         named=evidence.named if evidence.asked else {},
         here={path: why for path, why in evidence.here.items() if path in evidence.asked.files},
-        drift=len(evidence.drift),
+        drift=len({one.path for one in evidence.drift}),
         artifact=artifact,
     )
     write_gate(staging, gate)

@@ -21,8 +21,9 @@ from tasks.hub.client import Hub
 from tasks.record.remote import Remote
 from tasks.report.sentences import some_of
 from tasks.restore import NotAllRestored, Outcome, groups, not_all, restore_group, restore_texts
+from tasks.restore.edited import edited, last_unedited, way_out
 from tasks.restore.target_folder import Into
-from tasks.restore.wanted import Wanted, WantedShard
+from tasks.restore.wanted import THE_RECORD, Wanted, WantedShard
 from tasks.values.errors import PushError
 from tasks.values.format import in_units, number
 
@@ -82,12 +83,18 @@ class Restoring:
         if not failures:
             said = (self._sentence(), self._not_executable(), NOT_FILES, "" if self.wanted.beside else NO_FILES_BESIDE)
             return Completed(name="Restored", message=" ".join(filter(None, said)))
+        by_hand = edited(self.remote)
+        earlier = self.steps.take(last_unedited, self.hub, self.remote.commit) if by_hand else ""
         rows = [{"file": path, "why": why} for path, why in sorted(failures.items())[:KEPT]]
         create_table_artifact(rows, key="not-restored", description=f"{number(len(failures), 'file')} not restored")
-        raise NotAllRestored(
-            f"{number(len(failures), 'file')} could not be restored. {self._sentence()} Nothing that was there was "
-            f"changed. See to these, and start again:\n{not_all(failures)}"
-        )
+        lost = failures.keys() - {THE_RECORD}
+        parts = [
+            f"{number(len(lost), 'file')} could not be restored." if lost else "",
+            f"{self._sentence()} Nothing that was there was changed.",
+            way_out(self.remote, earlier) if by_hand else "",
+            f"See to these, and start again:\n{not_all(failures)}",
+        ]
+        raise NotAllRestored(" ".join(filter(None, parts)))
 
     def _restore(self) -> None:
         submitted = [self._submit(restore_texts, self.wanted)] if self.wanted.texts else []

@@ -255,7 +255,7 @@ class RoundOfMachines(Round):
         for _ in range(min(len(self._parts), self.machines.parts_at_a_time - going_on)):
             self.run.held.lease.require()
             part = self._parts.popleft()
-            self.pipeline.after(self.machines.submit(part), partial(self._was_done, part))
+            self.pipeline.after(self.machines.submit(part, self.run.held.steps.last), partial(self._was_done, part))
 
     def _was_done(self, part: Part, future: PrefectFuture[Done]) -> None:
         """Take what a machine has done."""

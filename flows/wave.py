@@ -68,6 +68,7 @@ def besides_shards(order: Order, found: Found, pictures: Pictures, removal: Remo
         recorded=as_recorded(found.texts, executable),
         dataset=identity_of(found.dataset),
         remove=removal,
+        leaving=removal.rows if removal else {},
         lost=found.work.lost,
         planned=found.remote.record,
         record=found.remote.to_mend,

@@ -18,6 +18,7 @@ and the tests' dataset is made once. mutmut forks for each mutant, and no connec
 forks from a process that has imported the tests, and Prefect's server, and run none.
 
     python -m tests.mutants cleanup staging      # these modules; all of them by default
+    python -m tests.mutants verify:ReadBack      # of a module what has this in its name: a function, or a class
 """
 
 import argparse
@@ -106,6 +107,8 @@ class Score:
     """As diffs."""
     used: set[str] = field(default_factory=set)
     """The explanations that were needed."""
+    whole: bool = True
+    """Whether all mutants of the module were tried."""
 
     def __str__(self) -> str:
         named = ", ".join(f"{self.counts[what]} {what}" for what in ("killed", "timed out", "explained", "survived"))
@@ -117,28 +120,29 @@ def main() -> int:
     """Test the modules that are named; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("modules", nargs="*", metavar="module", help=f"of {', '.join(GUARDS)}; all by default")
-    modules = parser.parse_args().modules or list(GUARDS)
-    if unknown := set(modules) - set(GUARDS):
+    asked = [(module, part) for one in parser.parse_args().modules for module, _, part in [one.partition(":")]]
+    asked = asked or [(module, "") for module in GUARDS]
+    if unknown := {module for module, _ in asked} - set(GUARDS):
         parser.error(f"no tests are named for {', '.join(sorted(unknown))}")
     explained = explanations(EXPLAINED.read_text())
     scores = []
-    for module in modules:
+    for module, part in asked:
         with tempfile.TemporaryDirectory(prefix="bids-push-mutants-") as folder:
-            scores.append(tested(module, Path(folder), explained))
+            scores.append(tested(module, Path(folder), explained, part))
         print(scores[-1], flush=True)
     for score in scores:
         for diff in score.survivors:
             print(f"\nsurvived in {score.module}:\n{diff}")
-        for change in sorted(explained.get(score.module, {}).keys() - score.used):
+        for change in sorted(explained.get(score.module, {}).keys() - score.used) if score.whole else ():
             print(f"\nexplained for {score.module}, and no mutant that survives:\n{change}")
     return 1 if any(score.survivors for score in scores) else 0
 
 
-def tested(module: str, folder: Path, explained: dict[str, dict[str, str]]) -> Score:
-    """Make and test the mutants of one module, in a copy of the repository in `folder`."""
+def tested(module: str, folder: Path, explained: dict[str, dict[str, str]], part: str = "") -> Score:
+    """Make and test the mutants of one module, or of a part, in a copy of the repository in `folder`."""
     copy(folder)
-    score = Score(module)
-    for name, status in found(module, folder).items():
+    score = Score(module, whole=not part)
+    for name, status in found(module, folder, part).items():
         if STATUS.get(status) != "survived":
             score.counts[STATUS.get(status, status)] += 1
             continue
@@ -153,12 +157,14 @@ def tested(module: str, folder: Path, explained: dict[str, dict[str, str]]) -> S
     return score
 
 
-def found(module: str, folder: Path) -> dict[str, str]:
+def found(module: str, folder: Path, part: str) -> dict[str, str]:
     """What became of each mutant: by the tests of the fast lane, and by all of them where these left it alive."""
     guards, status = GUARDS[module], {}
     if guards.fast:
         with kept_folder() as kept:
-            status = run(module, folder, config(module, guards.fast, "-m", FAST), {"folder": kept})
+            names = [f"*{part}*"] if part else []
+            status = run(module, folder, config(module, guards.fast, "-m", FAST), {"folder": kept}, *names)
+        status = {name: what for name, what in status.items() if part in name}
         if not status:
             return {}
     alive = [name for name, what in status.items() if STATUS.get(what) == "survived"]
@@ -177,7 +183,7 @@ def run(module: str, folder: Path, settings: str, there: dict[str, Any], *names:
         folder: the copy of the repository.
         settings: mutmut's.
         there: what stands ready for the tests, see tests/conftest.py.
-        names: of the mutants; all by default.
+        names: of the mutants, or patterns of them; all by default.
     """
     (folder / "setup.cfg").write_text(settings)
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]

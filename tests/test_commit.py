@@ -194,6 +194,7 @@ WHOLE_PLAN = Besides(
     record_of(line(A)),
     record=True,
     same_card=lambda card, existing: True,
+    leaving={A: ("sub-a/anat/sub-a_T1w.nii.gz",)},
 )
 
 

@@ -138,5 +138,6 @@ def test_shards_that_a_newer_version_lays_out_otherwise_are_told_once(dataset: D
     with_files = PublicationRecord(shards={first.path: line(first, ONE, "sub-01/anat/sub-01_T1w.json")})
     assert written_anew(with_files, both) == ""  # it publishes files already
     older = record.model_copy(update={"layout": 1})
-    assert written_anew(older, both).startswith("Layout 2: what is published has layout 1, so every shard is written ")
-    assert "(2 shards); " in written_anew(older, both) and written_anew(older, work()) == ""
+    told = written_anew(older, both)
+    assert told.startswith("What is published was made by an older bids-push, in layout 1; this version writes layout ")
+    assert "So every shard is written anew once (2 shards); " in told and written_anew(older, work()) == ""

@@ -192,3 +192,25 @@ def test_the_staged_copy_of_a_shard_is_looked_at_before_it_is_called_intact(
     assert staged_copy(staging, missing.model_copy(update={"path": other.path})) == "It is not staged here any more."
     file.write_bytes(bytes(receipt.size))
     assert staged_copy(staging, missing) == f"The staged file is not intact: {file}"
+
+
+def test_of_two_staged_copies_with_the_same_bytes_the_whole_one_is_named_whichever_comes_first(
+    staging: Staging, staged: Callable[[int], list[Receipt]]
+) -> None:
+    (receipt,) = staged(1)
+    missing = Failure(path=receipt.path, what="not served", size=receipt.size, sha256=receipt.sha256)
+    whole = (staging.folder / receipt.file).read_bytes()
+    name = receipt.file.split(".")[0]
+    copies = {staging.folder / f"{name}.{digest}.parquet": digest for digest in ("0" * 12, "f" * 12)}
+    for copy, digest in copies.items():
+        file = copy.relative_to(staging.folder).as_posix()
+        copy.write_bytes(whole)
+        staging.write_receipt(
+            receipt.model_copy(update={"file": file, "digest": digest * 5 + "0000", "identity": None})
+        )
+    first, last = copies
+    for damaged in (first, staging.folder / receipt.file):
+        damaged.write_bytes(bytes(receipt.size))
+    assert staged_copy(staging, missing) == f"It is still staged here, intact: {last}"
+    last.write_bytes(bytes(receipt.size))
+    assert staged_copy(staging, missing) == f"The staged file is not intact: {first}"

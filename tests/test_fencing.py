@@ -192,6 +192,20 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
 
 
+def test_each_commit_of_a_removal_in_several_says_in_its_title_what_leaves_with_it(
+    hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    receipts = staged(2)
+    before = publish(hub, staging, receipts, besides())
+    rows = {receipt.path: (receipt.images[0].path,) for receipt in receipts}
+    left = replace(besides(), remove=RemovalPlan(commit=before.commit, rows=rows), leaving=rows)
+    for receipt in receipts:
+        before = publish(hub, staging, [another_version(staging, receipt)], left, before)
+        left = left.after_commit()
+    removal = "Publish 1 shard of 1 subject; Remove 1 image of 1 shard of 1 subject, as approved"
+    assert history(hub)[:2] == [removal, removal]
+
+
 def test_a_line_whose_shard_is_nowhere_leaves_the_record_and_one_whose_shard_is_back_stays(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:

@@ -377,7 +377,13 @@ TEXT = RemovalPlan(commit=COMMIT, texts={"bids/x.tsv": FILE})
 def test_a_commit_says_how_much_it_publishes_and_removes_and_names_nobody(
     shards: list[str], plan: RemovalPlan | None, subject: str
 ) -> None:
-    assert subject_line([line(path) for path in shards], plan) == subject
+    assert subject_line([line(path) for path in shards], plan, plan.rows if plan else {}) == subject
+
+
+def test_a_later_commit_of_a_removal_says_which_part_of_it_leaves_with_it() -> None:
+    removal = "Publish 1 shard of 1 subject; Remove 1 image of 1 shard of 1 subject, as approved"
+    assert subject_line([line(GOES)], None, ROWS.rows) == removal
+    assert subject_line([], None, ROWS.rows) == "Update the card and the dataset's own texts"
 
 
 # On a terminal.

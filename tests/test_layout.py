@@ -31,7 +31,7 @@ from tests.layout_1 import publish_as_before_0_8, publish_as_layout_1, say_layou
 from tests.test_streaming import noise
 
 IMAGE_BYTES = 24_000_000  # of 3 sessions: images of some MB, as scanners make them
-ANEW = "Layout 2: what is published has layout 1, so every shard is written anew once"
+ANEW = f"in layout 1; this version writes layout {LAYOUT_VERSION}. So every shard is written anew once"
 
 
 @pytest.fixture(scope="module")

@@ -163,20 +163,28 @@ def test_what_is_in_the_dataset_again_stays_and_so_does_what_left_it_since(targe
 
 
 def test_held_back_rows_go_with_the_removal_and_nothing_else_is_published_with_it(
-    target: Gated, tmp_path: Path
+    target: Gated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bold = sorted(target.source.rglob("*_bold.nii.gz"))[-1]
-    bold.unlink()
+    sessions = {bold.parts[-4:-2]: bold for bold in sorted(target.source.rglob("*_bold.nii.gz"))}
+    gone = [*sessions.values()][-2:]
+    for bold in gone:
+        bold.unlink()
     gate = target.night()
-    assert bold.name in said(gate)[1] and str(bold.relative_to(target.source)) in images_on(target.hub)
     published = images_on(target.hub)
+    assert all(bold.name in said(gate)[1] and str(bold.relative_to(target.source)) in published for bold in gone)
     other = sorted(target.source.rglob("*_T1w.nii.gz"))[0]
     other.write_bytes(next(one for one in target.source.rglob("*_T1w.nii.gz") if one != other).read_bytes())
+    monkeypatch.setenv("BIDS_PUSH_BATCH_SHARDS", "1")
     name, message = said(target.answer(gate, removals="remove"))
-    assert name == "Removed" and "1 image of 1 shard" in message, message
-    del published[str(bold.relative_to(target.source))]
+    assert name == "Removed" and "2 images of 2 shards" in message, message
+    for bold in gone:
+        del published[str(bold.relative_to(target.source))]
     assert images_on(target.hub) == published  # the other image is for the next night
-    assert [Path(receipt.path).stem for receipt in target.staging.receipts()] == [f"{bold.parts[-4]}_{bold.parts[-3]}"]
+    staged = {Path(receipt.path).stem for receipt in target.staging.receipts()}
+    assert staged == {f"{bold.parts[-4]}_{bold.parts[-3]}" for bold in gone}
+    commits = target.hub.api.list_repo_commits(target.hub.target.repo_id, repo_type="dataset")
+    says = "Publish 1 shard of 1 subject; Remove 1 image of 1 shard of 1 subject, as approved"
+    assert [one.title for one in commits[:2]] == [says, says]  # each commit of several names its own part
     assert said(target.night())[0] == "Suspended" and images_on(target.hub) == images_of(target.source)
 
 

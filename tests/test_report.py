@@ -121,7 +121,13 @@ def test_a_long_table_is_cut_and_says_so(rows: int, last: str) -> None:
             "abc", "Changed on the Hub by somebody else: a: gone; b: gone; c: gone.", id="as many as are named"
         ),
         pytest.param(
-            "abcde", "Changed on the Hub by somebody else: a: gone; b: gone; c: gone; and 2 more.", id="more than that"
+            "abcde", "Changed on the Hub by somebody else: a: gone; b: gone; c: gone; and 2 more files.", id="more"
+        ),
+        pytest.param(
+            "aabbbcda",
+            "Changed on the Hub by somebody else: a: gone, and more there; b: gone, and more there; c: gone; and 1 "
+            "more file.",
+            id="several in a file",
         ),
     ],
 )

@@ -184,7 +184,7 @@ def test_the_folder_itself_may_be_a_link(hub: Hub, bids: Path, into: Path, tmp_p
 def test_what_a_forged_record_says_reaches_no_other_place(
     own: Hub, bids: Path, into: Path, tmp_path: Path, staging: Staging
 ) -> None:
-    publish(own, bids, staging)
+    before = publish(own, bids, staging)
     lines = [json.loads(line) for line in (own.read(RECORD, own.head()) or b"").splitlines()]
     forged = ["../evil.nii", "/tmp/bids-push-evil.nii", "sub-1/../../evil", ".git/hooks/post-checkout", "a//b", "a\nb"]
     lines.sort(key=lambda line: -len(line["images"]))
@@ -206,6 +206,12 @@ def test_what_a_forged_record_says_reaches_no_other_place(
     named = not_restored(state)
     assert {*forged, earlier["path"], other["path"], huge["path"], "the publication record"} == named.keys()
     assert "its lines were edited" in named["the publication record"]
+    message = state.message or ""
+    assert message.startswith(f"{len(named) - 1} files could not be restored. ")  # the record is none
+    assert "Somebody has edited the publication record" in message and f"restore commit {before}" in message
+    assert "have push-bids started once" in message
+    assert name_of(restore(own, into.with_name("before"), revision=before)) == "Restored"
+    assert files(into.with_name("before")) == published_of(bids)
     assert "another file of the repo has this path too" in named[earlier["path"]]
     assert "leads out" in named["../evil.nii"] and "git's own" in named[forged[3]]
     assert "larger than its shard" in named[huge["path"]]

@@ -223,6 +223,17 @@ def test_what_somebody_else_changed_is_named_once_and_the_rest_counted(board: St
     assert f"The first {LISTED:,} of {LISTED + 2:,}:" in text_of(board)
 
 
+def test_of_a_file_in_which_several_things_were_changed_all_are_kept_and_a_second_look_takes_their_place(
+    board: StatusBoard,
+) -> None:
+    lines = [Drift("record", "line 1: cannot be read"), Drift("record", "line 2: cannot be read")]
+    board.found_changed([*lines, Drift("other", "gone"), lines[0]])
+    assert board.drift == (*lines, Drift("other", "gone"))
+    assert "| record | line 1: cannot be read |\n| record | line 2: cannot be read |" in text_of(board)
+    board.found_changed([Drift("record", "its lines were edited")])
+    assert board.drift == (Drift("other", "gone"), Drift("record", "its lines were edited"))
+
+
 def test_shards_that_could_not_be_staged_are_listed_with_what_the_hub_keeps(board: StatusBoard) -> None:
     assert "## Not staged" not in text_of(board)
     board.learn(failed=(A, B), earlier=(B,))

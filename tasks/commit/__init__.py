@@ -15,8 +15,9 @@ What the remote holds in the end is for `tasks.verify` to say, since a call that
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from huggingface_hub import CommitOperationAdd
 from prefect import task
@@ -38,6 +39,7 @@ from tasks.values.errors import PushError
 from tasks.values.format import number
 from tasks.values.models import PublicationRecord, PublishedShard
 
+NO_ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 COMMIT_TRIES = 8  # how often somebody else may move the head in a row before the run gives up
 #: Seconds before the next try if the Hub refuses the head as too old, and still names it as the head.
 BEHIND_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
@@ -138,7 +140,7 @@ def commit_at_once(
         fence()
         begun = time.monotonic()
         try:
-            made = hub.commit(everything, subject_line(batch.shards, besides.remove), before.commit)
+            made = hub.commit(everything, subject_line(batch.shards, besides.remove, besides.leaving), before.commit)
             seconds, shown = time.monotonic() - begun, before.card if card is None else card
             return Remote(made, record, shown, contested=contested, overtaken=late, seconds=seconds)
         except (StaleParent, Transient) as failure:
@@ -182,19 +184,25 @@ def overtaken(besides: Besides, now: PublicationRecord, shards: Sequence[Publish
     return frozenset(lines | written)
 
 
-def subject_line(shards: Sequence[PublishedShard], remove: RemovalPlan | None) -> str:
+def subject_line(
+    shards: Sequence[PublishedShard], remove: RemovalPlan | None, leaving: Mapping[str, tuple[str, ...]] = NO_ROWS
+) -> str:
     """Return the commit's message: how much it publishes and removes.
 
     It names nobody. The history of the repo keeps it for ever, also when somebody has withdrawn.
+
+    Args:
+        shards: the shards of the commit.
+        remove: the files that it removes.
+        leaving: path of a shard -> the approved rows that its new version no longer has. Those of the commit's own
+            shards leave with it.
     """
     parts = []
     if shards:
         paths = [shard.path for shard in shards]
         parts.append(f"Publish {number(len(paths), 'shard')} {of_how_many(paths)}")
-    if remove:
-        sent = {shard.path for shard in shards}  # a shard loses rows with its new version, perhaps in a later batch
-        remove = remove.model_copy(update={"rows": {path: of for path, of in remove.rows.items() if path in sent}})
-    if remove:
+    rows = {shard.path: leaving[shard.path] for shard in shards if shard.path in leaving}
+    if remove := (remove or RemovalPlan(commit="")).model_copy(update={"rows": rows}):
         of = of_how_many((*remove.shards, *remove.rows))
         parts.append(f"Remove {what_was_removed(remove)}{f' {of}' if of else ''}, as approved")
     return "; ".join(parts) or "Update the card and the dataset's own texts"

@@ -53,6 +53,10 @@ class Besides:
     """The paths of the dataset's files that are executable."""
     modes: tuple[Correction, ...] = ()
     """Lines for the record of shards that stay as they are, while modes of their files have changed."""
+    leaving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Rows that a person approved to be removed: path of a shard -> the files that its new version no longer has. They
+    leave with the commit that brings that version, which may be any of a run's.
+    """
 
     def any(self, remote: Remote) -> bool:
         """Return whether there is anything to do for the target as it is now."""

@@ -205,10 +205,9 @@ def staged_copy(staging: Staging, failure: Failure) -> str:
     receipts = [one for one in staging.receipts() if (one.path, one.sha256) == (failure.path, failure.sha256)]
     if not receipts:
         return "It is not staged here any more."
-    file = staging.folder / receipts[0].file
-    if staging.intact(receipts[0]):
-        return f"It is still staged here, intact: {file}"
-    return f"The staged file is not intact: {file}"
+    if whole := next(filter(staging.intact, receipts), None):  # of several with the same bytes, one may be damaged
+        return f"It is still staged here, intact: {staging.folder / whole.file}"
+    return f"The staged file is not intact: {staging.folder / receipts[0].file}"
 
 
 def unsound_shards(failed: Mapping[str, FailedShard], count: int = 5) -> str:

@@ -79,17 +79,17 @@ class Heads(Connection):
         if commit == later:
             return False
         try:
-            if later in self._history(commit):
+            if later in self.history(commit):
                 return False
         except (RepoMissing, RouteMissing, Refused):
             return False  # a Hub that has no list of commits to tell by
         try:
-            return commit in self._history(later)
+            return commit in self.history(later)
         except (RepoMissing, RouteMissing, Refused):
             return True  # a Hub that does not know the later one yet is behind: the route itself has just answered
 
-    def _history(self, commit: str) -> list[str]:
-        """Return a commit and all commits below it."""
+    def history(self, commit: str) -> list[str]:
+        """Return a commit and all commits below it, the newest first."""
         with self.explained(f"reading the history of {self.target}"):
             found = self.api.list_repo_commits(self.target.repo_id, repo_type="dataset", revision=commit)
         return [one.commit_id for one in found]

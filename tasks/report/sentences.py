@@ -133,12 +133,18 @@ def stale_files(stale: Sequence[StagedFile]) -> str:
 
 
 def drifted(drift: Sequence[Drift]) -> str:
-    """Return a sentence about what somebody else has changed in the repo; empty if nobody has."""
-    if not drift:
+    """Return a sentence about the files that somebody else has changed in the repo; empty if nobody has.
+
+    Of a file in which several things were changed, as of a record with many lines, it names the first.
+    """
+    files: dict[str, list[str]] = {}
+    for one in drift:
+        files.setdefault(one.path, []).append(one.what)
+    if not files:
         return ""
-    first = "; ".join(f"{one.path}: {one.what}" for one in drift[:NAMED])
-    more = f"; and {len(drift) - NAMED:,} more" if len(drift) > NAMED else ""
-    return f"Changed on the Hub by somebody else: {first}{more}."
+    named = [f"{path}: {what[0]}{', and more there' if what[1:] else ''}" for path, what in [*files.items()][:NAMED]]
+    more = [f"and {number(len(files) - NAMED, 'more file')}"] if len(files) > NAMED else []
+    return f"Changed on the Hub by somebody else: {'; '.join([*named, *more])}."
 
 
 def some_of(names: Sequence[str], noun: str) -> str:
@@ -359,8 +365,8 @@ def written_anew(record: PublicationRecord, work: Work) -> str:
     not_sent = "the images' bytes are on the Hub already, and where it stores by Xet they are not sent again."
     if record.layout < LAYOUT_VERSION and known:
         return (
-            f"Layout {LAYOUT_VERSION}: what is published has layout {record.layout}, so every shard is written anew "
-            f"once ({number(len(known), 'shard')}); {not_sent}"
+            f"What is published was made by an older bids-push, in layout {record.layout}; this version writes layout "
+            f"{LAYOUT_VERSION}. So every shard is written anew once ({number(len(known), 'shard')}); {not_sent}"
         )
     if any(not is_data(file.path) for line in record.shards.values() for file in line.images):
         return ""

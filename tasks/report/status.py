@@ -183,8 +183,9 @@ class StatusBoard:
         write_whole(self.staging.status, self.known.model_dump_json(indent=1).encode(), durable=False)
 
     def found_changed(self, drift: Sequence[Drift]) -> None:
-        """Keep what somebody else has changed on the Hub, besides what this run has found before."""
-        self.drift = tuple({one.path: one for one in (*self.drift, *drift)}.values())
+        """Keep what somebody else has changed on the Hub, besides what this run has found in other files before."""
+        again = {one.path for one in drift}
+        self.drift = tuple(dict.fromkeys((*(one for one in self.drift if one.path not in again), *drift)))
         first = tuple((one.path, one.what) for one in self.drift[:LISTED])
         self.learn(changed=self._look(first, len(self.drift) - len(first)))
 

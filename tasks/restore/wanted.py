@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from tasks.bids.ignored import Ignored, require_pattern
 from tasks.bids.names import folder_label, parse
 from tasks.record.remote import Remote
+from tasks.record.removals import is_our_shard
+from tasks.restore.edited import edited, way_out
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
 from tasks.values.kinds import is_data, noun, recording_of
@@ -20,6 +22,7 @@ from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
 TEXTS = "bids/"  # the folder of the repo in which the dataset's own texts are
 
+THE_RECORD = "the publication record"  # what is refused in its place, if somebody has edited it
 NOT_IN_REPO = "its shard is not in the repo at this commit"
 TOO_LARGE = "the record says that it is larger than its shard"
 TWICE = "another file of the repo has this path too, with other bytes; that one was taken"
@@ -212,15 +215,17 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
     """
     record = remote.record
     if not (record.shards or record.texts or remote.damaged):
-        raise NothingPublished(
-            f"{where} holds no dataset that bids-push has published: there is no publication record in it. Check the "
-            "repo's name and the revision; a repo of another tool is downloaded with `hf download`."
-        )
+        raise NothingPublished(_no_record(where, any(map(is_our_shard, listing.files))))
     own = record.texts or listing.files  # the records of older versions name no texts
     texts = {path.removeprefix(TEXTS): path for path in sorted(own) if _is_of_the_dataset(path)}
     rows = [image.path for shard in record.shards.values() for image in shard.images]
-    chosen = frozenset(subset.of(rows, texts.keys(), where))
-    plan = _Plan({"the publication record": _damage(remote.damaged)} if remote.damaged else {})
+    try:
+        chosen = frozenset(subset.of(rows, texts.keys(), where))
+    except BadInput as error:
+        if edited(remote):
+            raise BadInput(f"{error} {way_out(remote)}") from error
+        raise
+    plan = _Plan({THE_RECORD: _damage(remote.damaged)} if edited(remote) else {})
     shards = [plan.shard(record.shards[path], listing, chosen) for path in sorted(record.shards)]
     found = {name: file for name, path in texts.items() if (file := plan.text(name, listing.files.get(path)))}
     files = plan.without_folders([shard for shard in shards if shard.files], found)
@@ -231,6 +236,18 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
 def _is_of_the_dataset(path: str) -> bool:
     """Return whether a file of the repo is a text of the dataset, and not a file that pushes make."""
     return path.startswith(TEXTS) and is_text(path) and path != TEXTS + LEFT_OUT
+
+
+def _no_record(where: str, has_shards: bool) -> str:
+    """Return the message for a repo without a publication record."""
+    nothing = f"{where} holds no dataset that bids-push has published: there is no publication record in it."
+    if has_shards:
+        return (
+            f"{nothing} It has shards, so somebody has taken the record out: restore a commit before that, from the "
+            "repo's list of commits, by giving it as the revision; or have push-bids started once by those who publish "
+            "the dataset, and then start this again."
+        )
+    return f"{nothing} Check the repo's name and the revision; a repo of another tool is downloaded with `hf download`."
 
 
 def _damage(damaged: Sequence[str]) -> str:

@@ -27,14 +27,15 @@ KOLKATA, BERLIN = ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin")
 A_ZONE = timedelta(minutes=29)  # less than any two places' times are apart
 NIGHTS = 3
 APART = 4  # seconds from one of these nights to the next
-AHEAD = timedelta(seconds=40)  # until the first of them: the scheduler looks every 15 seconds, if it has time to
+LOOKS = "3"  # seconds between looks of this server's scheduler at what it has to make; on the tests' other one, 15
+AHEAD = timedelta(seconds=15)  # until the first of these nights: some looks, if the scheduler has time for them
 
 
 @pytest.fixture(scope="module")
 def elsewhere(hub_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A server and a worker in another time zone, which may be killed."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    settings = {**hub_server.settings, "TZ": str(KOLKATA)}
+    settings = {**hub_server.settings, "TZ": str(KOLKATA), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": LOOKS}
     stack = Stack(folder, hub_server.hub_port, own_port(), hub_server.token, settings)
     try:
         stack.start_prefect()
