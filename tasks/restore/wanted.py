@@ -219,7 +219,11 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
     chosen = frozenset(subset.of(rows, texts.keys(), where))
     plan = _Plan({"the publication record": _damage(remote.damaged)} if remote.damaged else {})
     shards = [plan.shard(record.shards[path], listing, chosen) for path in sorted(record.shards)]
-    found = {name: file for name, path in texts.items() if (file := plan.text(name, listing.files.get(path)))}
+    found = {
+        name: file
+        for name, path in texts.items()
+        if (file := plan.text(name, listing.files.get(path), record.texts[path].sha256 if path in record.texts else ""))
+    }
     files = plan.without_folders([shard for shard in shards if shard.files], found)
     executable = frozenset(name for name, path in texts.items() if path in record.texts and record.texts[path].mode)
     return replace(files, beside=not all(map(is_data, rows)), executable=executable)
@@ -255,12 +259,18 @@ class _Plan:
         mine = tuple(image for image in fitting if self._takes(image.path, image.sha256))
         return WantedShard(line.path, listed.size, mine)
 
-    def text(self, name: str, listed: ListedFile | None) -> ListedFile | None:
-        """Return a text if it can be had."""
+    def text(self, name: str, listed: ListedFile | None, sha256: str) -> ListedFile | None:
+        """Return a text if it can be had. It may be a row too, of a shard that was published later.
+
+        Args:
+            name: its path in the dataset.
+            listed: the file in the repo, of which the listing has a sha256 only if it is in LFS.
+            sha256: the one that it was published with; empty if nobody knows.
+        """
         if listed is None:
             self.refused[name] = "the record names it, and it is not in the repo at this commit"
             return None
-        return listed if self._takes(name, listed.sha256 or listed.blob_id or "") else None
+        return listed if self._takes(name, listed.sha256 or sha256 or listed.blob_id or "") else None
 
     def _takes(self, path: str, content: str) -> bool:
         """Return whether a file gets its path."""

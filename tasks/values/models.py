@@ -153,6 +153,8 @@ class Dataset:
     """The texts of `code` and `stimuli` that nobody has named: one that cannot be read as what its name says is left
     out, and stops nothing.
     """
+    texts_as_rows: frozenset[str] = frozenset()
+    """Those of `files` that are texts, and would be published as such if their folder had fewer entries."""
     executable: frozenset[str] | None = frozenset()
     """The texts that their owner may execute; None if nobody can know, of the rows neither."""
     participants: tuple[Mapping[str, str | None], ...] = ()
