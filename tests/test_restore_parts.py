@@ -31,6 +31,7 @@ from tasks.stage import stage
 from tasks.values.errors import BadInput
 from tasks.values.kinds import is_image
 from tasks.values.models import (
+    HASHED_FOLDERS,
     ImageContent,
     ListedFile,
     Listing,
@@ -329,6 +330,15 @@ def test_shards_of_a_group_are_restored_at_the_same_time() -> None:
         together.wait()
 
     _at_once(waits, range(2 * STREAMS))
+
+
+def test_what_a_newer_version_has_published_and_this_one_cannot_read_is_told_with_the_way_out() -> None:
+    remote, listing = remote_of(a=["x"])
+    damaged = replace(remote, damaged=("line 2: its path is none that a shard has",))
+    assert wanted(damaged, listing, Subset(), "lab/x").refused["the publication record"].startswith("it is damaged")
+    newer = damaged.record.model_copy(update={"layout": HASHED_FOLDERS + 1})
+    said = wanted(replace(damaged, record=newer), listing, Subset(), "lab/x").refused["the publication record"]
+    assert "a newer bids-push has published this (layout 4; this version knows 3 at most)" in said and "Update" in said
 
 
 def test_a_text_that_a_later_push_has_in_a_shard_comes_once_where_both_have_the_same_bytes() -> None:

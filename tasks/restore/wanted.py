@@ -15,7 +15,7 @@ from tasks.record.remote import Remote
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
 from tasks.values.kinds import is_data, noun, recording_of
-from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
+from tasks.values.models import HASHED_FOLDERS, ImageContent, ListedFile, Listing, PublishedShard
 from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
 TEXTS = "bids/"  # the folder of the repo in which the dataset's own texts are
@@ -217,7 +217,7 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
     texts = {path.removeprefix(TEXTS): path for path in sorted(own) if _is_of_the_dataset(path)}
     rows = [image.path for shard in record.shards.values() for image in shard.images]
     chosen = frozenset(subset.of(rows, texts.keys(), where))
-    plan = _Plan({"the publication record": _damage(remote.damaged)} if remote.damaged else {})
+    plan = _Plan({"the publication record": _damage(remote)} if remote.damaged else {})
     shards = [plan.shard(record.shards[path], listing, chosen) for path in sorted(record.shards)]
     found = {
         name: file
@@ -234,8 +234,13 @@ def _is_of_the_dataset(path: str) -> bool:
     return path.startswith(TEXTS) and is_text(path) and path != TEXTS + LEFT_OUT
 
 
-def _damage(damaged: Sequence[str]) -> str:
-    places = ", ".join(what.partition(":")[0] for what in damaged)
+def _damage(remote: Remote) -> str:
+    if remote.record.layout > HASHED_FOLDERS:
+        return (
+            f"a newer bids-push has published this (layout {remote.record.layout}; this version knows {HASHED_FOLDERS} "
+            "at most), and files are missing that only that one knows. Update bids-push here, and start again"
+        )
+    places = ", ".join(what.partition(":")[0] for what in remote.damaged)
     return f"it is damaged ({places}), so files may be missing that nobody knows of"
 
 
