@@ -42,7 +42,7 @@ class NothingFetched(PushError):
 
 
 def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
-    """Load the dataset, check it, plan its shards, read the target, and compare.
+    """Load the dataset, check it, read the target, plan the shards, and compare.
 
     Args:
         held: the target.
@@ -63,8 +63,8 @@ def find(held: HeldTarget, order: Order, approved: Removals | None) -> Found:
     dataset, checked = steps.take(check_dataset, quoted(dataset), order.statement, order.validate_bids)
     if not order.dry_run:
         require_allowed(held, checked)
-    shards = steps.take(plan_shards, quoted(dataset), WRITER_SETTINGS)
     remote, listing = read(held, order, make=False)
+    shards = steps.take(plan_shards, quoted(dataset), WRITER_SETTINGS, quoted(remote.shards_in(listing)))
     nothing = nothing_fetched(dataset, shards, remote.record)
     if nothing and not order.dry_run:
         raise nothing

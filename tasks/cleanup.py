@@ -55,6 +55,7 @@ from tasks.report.evidence import (
 )
 from tasks.values.errors import PushError
 from tasks.values.models import ListedFile, Receipt
+from tasks.values.our_paths import other_path, shard_path
 
 ASK_AT_ONCE = 50  # shards: two requests to the Hub before each group of so many is unlinked
 
@@ -125,7 +126,7 @@ def _receipt_beside(file: str) -> str:
 def _candidate(staging: Staging, entry: Entry, receipt: Receipt | None) -> StagedFile | OnlyCopy:
     """Return a staged shard that no gate is about, with the bytes to ask the Hub for.
 
-    If there is no receipt, the Hub is asked at the path in the repo that the shard's name belongs to.
+    If there is no receipt, the Hub is asked at the paths in the repo that the shard's name belongs to.
 
     Returns:
         What may be removed if the Hub has it, or an only copy.
@@ -146,7 +147,7 @@ def _candidate(staging: Staging, entry: Entry, receipt: Receipt | None) -> Stage
         size=found.size,
         kind="stale",
         identity=found,
-        path=receipt.path if receipt else f"data/{subject}/{name.rsplit('.', 2)[0]}{SHARD_SUFFIX}",
+        path=receipt.path if receipt else shard_path(subject, name.rsplit(".", 2)[0], hashed=False),
         shard_size=found.size,
         sha256=sha256,
         commit=receipt.commit if receipt else "",
@@ -159,8 +160,9 @@ def _proved(candidates: Sequence[StagedFile], listed_at: ListedAt) -> dict[str, 
     A shard counts if the Hub holds it at the head, or else at the commit that it names.
     """
     at_head = [candidate.model_copy(update={"commit": ""}) for candidate in candidates]
+    in_other_folder = [one.model_copy(update={"path": other_path(one.path)}) for one in at_head if one.path]
     proved: dict[str, StagedFile] = {}
-    for asked in (at_head, [candidate for candidate in candidates if candidate.commit]):
+    for asked in (at_head, in_other_folder, [candidate for candidate in candidates if candidate.commit]):
         asked = [candidate for candidate in asked if candidate.file not in proved]
         on_hub = _ask(asked, listed_at)
         proved |= {candidate.file: candidate for candidate in asked if _not_on_hub(candidate, on_hub) is None}

@@ -5,6 +5,11 @@ subject's session. Files of a subject that belong to none of its sessions, such 
 their own. Files that belong to no subject have shards too: one for each template, and one for the rest of each dataset.
 A shard's name depends only on its own files, so it stays the same when others come and go.
 
+Where a shard is in the repo, the repo says: one that is published stays at its path, and what comes to its subject is
+beside it. A new subject has a folder in `data/`, or in one of 256 hashed folders there (`data/3f/sub-01/`)
+if the repo has such folders, or with this dataset would have more than `MOST_FOLDERS` subjects. So every machine plans
+the same path, in a first push, after one that died, and in all that follow.
+
 The digest covers everything that decides the shard's bytes and is known without reading a file: the layout's version,
 the writer's settings, the shard's path, and every field of each file except its times, its inode, the names of its
 sidecars, and whether it is fetched. Whether a file still has the content that was published is decided elsewhere, by
@@ -24,8 +29,11 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.values.kinds import DATA, KINDS
 from tasks.values.models import LAYOUT_VERSION, Dataset, Image, ShardSpec
+from tasks.values.our_paths import is_hashed, shard_path
 
-FOLDER = "data"
+#: Folders of subjects that may lie in one folder of the repo. A folder has 10,000 entries at most on huggingface.co
+#: (https://huggingface.co/docs/hub/storage-limits); with the 256 hashed ones, half of that is enough up to 1.2 million.
+MOST_FOLDERS = 4000
 HASH_LENGTH = 8  # hexadecimal characters: tells apart the few names of one dataset that need it
 MAX_LABEL = 80  # characters of a label kept in a name: `sub-` and `ses-` with a hash stay below a file name's 255
 
@@ -40,7 +48,7 @@ _ORDER = {kind: number for number, kind in enumerate(KINDS)}
 _Key = tuple[tuple[str, str], ...]
 
 
-def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
+def plan(dataset: Dataset, writer: Mapping[str, object], there: Iterable[str] = ()) -> tuple[ShardSpec, ...]:
     """Return the shards of a dataset, sorted by path.
 
     The rows of a shard are sorted by kind (`tasks.values.kinds.KINDS`), datatype, suffix and path, so that the rows of
@@ -49,12 +57,13 @@ def plan(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...
     Args:
         dataset: the dataset.
         writer: the writer's settings, JSON values by name.
+        there: the paths of the shards that the repo has. Where two of them could be one shard, the first counts.
     """
     groups: dict[_Key, list[Image]] = defaultdict(list)
     for image in (*dataset.images, *dataset.files):
         groups[_key(image)].append(image)
     settings = json.dumps([LAYOUT_VERSION, writer], sort_keys=True).encode()
-    paths = _paths(groups)
+    paths = Places(there).paths(groups)
     return tuple(_shard(paths[key], groups[key], settings) for key in sorted(groups, key=paths.__getitem__))
 
 
@@ -82,29 +91,64 @@ def _key(image: Image) -> _Key:
     return (("group", image.dataset),)
 
 
-def _paths(keys: Iterable[_Key]) -> dict[_Key, str]:
-    """Return each shard's path in the repo.
+class Places:
+    """Says where in the repo each shard is."""
 
-    Two labels that differ only in case (`sub-a1`, `sub-A1`) are two files on the Hub, and one file on many people's
-    disks. So both get a hash of the exact label.
-    """
-    keys = list(keys)
-    alike: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for key in keys:
-        label_so_far = ""
-        for entity, label in key:
-            alike[f"{label_so_far}/{entity}", label.casefold()].add(label)
-            label_so_far += f"/{entity}-{label}"
-    return {key: _path(key, alike) for key in keys}
+    def __init__(self, there: Iterable[str]) -> None:
+        """Take the paths of the shards that the repo has."""
+        self._hashed: dict[str, bool] = {}
+        """Names of shards and of folders that the repo has -> whether they are within a hashed folder."""
+        self._folders: set[str] = set()
+        self._alike: dict[tuple[str, str], set[str]] = defaultdict(set)
+        """A folder (of a folder: none) and a name in it without its case -> the names that differ in that alone."""
+        for path in there:
+            *_, folder, file = path.split("/")
+            name = file.removesuffix(".parquet")
+            self._folders.add(folder)
+            self._hashed.setdefault(folder, is_hashed(path))
+            self._hashed.setdefault(name, is_hashed(path))
+            self._alike["", folder.casefold()].add(folder)
+            self._alike[folder, name.casefold()].add(name)
+
+    def paths(self, keys: Iterable[_Key]) -> dict[_Key, str]:
+        """Return each shard's path in the repo."""
+        keys = list(keys)
+        folders = self._names({key[:1]: ("", *key[0]) for key in keys})
+        names = folders | self._names({key: (folders[key[:1]], *key[1]) for key in keys if len(key) > 1})
+        new = any(self._hashed.values()) or len(self._folders.union(folders.values())) > MOST_FOLDERS
+        paths = {}
+        for key in keys:
+            folder, name = folders[key[:1]], names[key]
+            hashed = self._hashed.get(name, self._hashed.get(folder, new))
+            paths[key] = shard_path(folder, name, hashed)
+        return paths
+
+    def _names(self, wanted: Mapping[_Key, tuple[str, str, str]]) -> dict[_Key, str]:
+        """Return the names of folders, or of the shards in them.
+
+        Args:
+            wanted: of each, the name of the folder that it is in (of a folder: none), the entity and the label.
+        """
+        for folder, entity, label in wanted.values():
+            name = _joined(folder, entity, label)
+            self._alike[folder, name.casefold()].add(name)
+        return {key: self._name(*one) for key, one in wanted.items()}
+
+    def _name(self, folder: str, entity: str, label: str) -> str:
+        """Return a name as the repo has it, or is to have it.
+
+        Two labels that differ only in case (`sub-a1`, `sub-A1`) are two files on the Hub, and one file on many people's
+        disks. So both get a hash of the exact label; if one of them is published without, the other alone.
+        """
+        plain, unlike = (_joined(folder, entity, _safe(label, ambiguous)) for ambiguous in (False, True))
+        for name in (unlike, plain):
+            if name in self._hashed:
+                return name
+        return unlike if len(self._alike[folder, _joined(folder, entity, label).casefold()]) > 1 else plain
 
 
-def _path(key: _Key, alike: Mapping[tuple[str, str], set[str]]) -> str:
-    words, label_so_far = [], ""
-    for entity, label in key:
-        ambiguous = len(alike[f"{label_so_far}/{entity}", label.casefold()]) > 1
-        words.append(f"{entity}-{_safe(label, ambiguous)}")
-        label_so_far += f"/{entity}-{label}"
-    return f"{FOLDER}/{words[0]}/{'_'.join(words)}.parquet"
+def _joined(folder: str, entity: str, label: str) -> str:
+    return f"{folder}_{entity}-{label}" if folder else f"{entity}-{label}"
 
 
 def _safe(label: str, ambiguous: bool) -> str:
@@ -147,6 +191,6 @@ def _framed(data: bytes) -> bytes:
 
 
 @task(name="plan", task_run_name="plan the shards", cache_policy=NO_CACHE, persist_result=False)
-def plan_shards(dataset: Dataset, writer: Mapping[str, object]) -> tuple[ShardSpec, ...]:
+def plan_shards(dataset: Dataset, writer: Mapping[str, object], there: Iterable[str]) -> tuple[ShardSpec, ...]:
     """Do `plan` as a task."""
-    return plan(dataset, writer)
+    return plan(dataset, writer, there)

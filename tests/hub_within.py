@@ -127,6 +127,10 @@ class HubWithin:
         """From now on break these requests and no others (`tests.local_hub.faults`)."""
         self._client().post(f"{constants.ENDPOINT}{CONTROL}", json=list(rules)).raise_for_status()
 
+    def allow_entries(self, number: int) -> None:
+        """From now on refuse a commit that leaves more entries than this in a folder."""
+        self._server.commits.most_entries = number
+
     @property
     def broken(self) -> int:
         """How many requests were broken since the rules were set."""

@@ -37,6 +37,7 @@ from tasks.report.evidence import (
 )
 from tasks.stage import stage
 from tasks.values.models import ListedFile, Receipt, ShardSpec
+from tasks.values.our_paths import other_path
 
 Staged = Callable[[int], list[Receipt]]
 RUN = "the-run"
@@ -635,23 +636,26 @@ def test_a_stale_shard_that_is_as_it_was_staged_is_never_read_and_another_once_a
 
 
 @pytest.mark.parametrize("receipt", ["missing", "damaged"])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("known", ["as planned", "in a hashed folder", "nowhere"])
 def test_a_shard_without_a_readable_receipt_is_hashed_and_looked_up_at_the_head(
-    staging: Staging, staged: Staged, receipt: str, known: bool
+    staging: Staging, staged: Staged, receipt: str, known: str
 ) -> None:
     receipts = staged(1)
     written = staging.folder / receipt_name(receipts[0])
     written.unlink()
     if receipt == "damaged":
         written.write_bytes(b"{")
-    hub = head(receipts) if known else History({"": {}, EARLIER: on_hub(receipts)})
+    hashed = {other_path(path): replace(file, path=other_path(path)) for path, file in on_hub(receipts).items()}
+    at_head = {"as planned": on_hub(receipts), "in a hashed folder": hashed, "nowhere": {}}[known]
+    hub = History({"": at_head, EARLIER: on_hub(receipts)})
     there = files(staging)
     found = find_leftovers(staging, [], hub)
-    assert {one.file for one in found.stale} == (there if known else set())
+    assert {one.file for one in found.stale} == (set() if known == "nowhere" else there)
+    assert {one.path for one in found.stale if one.is_shard} == at_head.keys()
     assert {commit for _, commit in hub.asked} == {""}
-    assert [copy.file for copy in found.only_copies] == ([] if known else [receipts[0].file])
+    assert [copy.file for copy in found.only_copies] == ([receipts[0].file] if known == "nowhere" else [])
     assert not remove_stale(staging, hub).refused
-    assert files(staging) == (set() if known else there)
+    assert files(staging) == (there if known == "nowhere" else set())
 
 
 def test_a_shard_that_cannot_be_read_is_an_only_copy(

@@ -31,7 +31,7 @@ from tasks.report.evidence import RemovalPlan
 from tasks.runs.lease import TargetLost
 from tasks.transfer import transfer
 from tasks.values.errors import PushError
-from tasks.values.models import LAYOUT_VERSION, DatasetIdentity, Receipt
+from tasks.values.models import HASHED_FOLDERS, DatasetIdentity, Receipt
 from tests.hub_within import Breakable
 
 Staged = Callable[[int], list[Receipt]]
@@ -238,7 +238,7 @@ def test_somebody_who_commits_before_each_try_is_told(
 
 def test_a_newer_bids_push_that_publishes_meanwhile_is_not_undone(hub: Hub, staging: Staging, staged: Staged) -> None:
     before = publish(hub, staging, staged(1), besides())
-    newer = before.record.model_copy(update={"layout": LAYOUT_VERSION + 1})
+    newer = before.record.model_copy(update={"layout": HASHED_FOLDERS + 1})
     theirs = by_hand(hub, CommitOperationAdd(INDEX, newer.dump_index()))
     with pytest.raises(NewerLayout, match=f"^{hub.target} was published by a newer bids-push"):
         publish(hub, staging, staged(2), besides(), before)

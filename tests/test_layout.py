@@ -23,7 +23,7 @@ from tasks.record.remote import INDEX, NewerLayout, read_remote
 from tasks.record.removals import Removals, as_file
 from tasks.stage import stage
 from tasks.transfer import transfer
-from tasks.values.models import LAYOUT_VERSION, PublishedShard, Receipt
+from tasks.values.models import HASHED_FOLDERS, LAYOUT_VERSION, PublishedShard, Receipt
 from tasks.write import WRITER_SETTINGS
 from tests.bids_examples import Content, description, move_session, write
 from tests.counted_hub import CountedHub
@@ -153,12 +153,12 @@ def test_a_repo_of_a_newer_layout_is_refused_before_anything_is_staged(
 ) -> None:
     hub = counted_by_flows
     push(own_bids, hub, tmp_path / "first")
-    head = say_layout(hub, LAYOUT_VERSION + 1, hub.head())
+    head = say_layout(hub, HASHED_FOLDERS + 1, hub.head())
     shutil.rmtree(sorted(own_bids.glob("sub-*/ses-*"))[0])  # there would be something to do
     start = len(server.asked())
     state = push(own_bids, hub, tmp_path / "second")
     assert state.name == "NewerLayout"
-    for words in (f"says layout {LAYOUT_VERSION + 1}", f"knows {LAYOUT_VERSION} at most", "Update bids-push", INDEX):
+    for words in (f"says layout {HASHED_FOLDERS + 1}", f"knows {HASHED_FOLDERS} at most", "Update bids-push", INDEX):
         assert words in str(state.message)
     assert not list((tmp_path / "second").rglob("*.parquet"))
     assert hub.head() == head and server.content_received(start) == 0
@@ -173,7 +173,7 @@ def test_a_newer_bids_push_that_commits_meanwhile_is_not_overwritten(
     operations = [one.operation for one in transfer(counted, staging, receipts)]
     lines = [receipt.line() for receipt in receipts]
     before = commit(counted, read_remote(counted), lines[:1], operations[:1], besides)
-    head = say_layout(counted, LAYOUT_VERSION + 1, before.commit)
+    head = say_layout(counted, HASHED_FOLDERS + 1, before.commit)
     with pytest.raises(NewerLayout, match="Update bids-push"):
         commit(counted, before, lines[1:], operations[1:], besides)
-    assert counted.head() == head and read_remote(counted).record.layout == LAYOUT_VERSION + 1
+    assert counted.head() == head and read_remote(counted).record.layout == HASHED_FOLDERS + 1

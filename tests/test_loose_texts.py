@@ -247,3 +247,49 @@ def test_card_and_dry_run_say_how_much_of_code_and_stimuli_is_published(tmp_path
     told = dry_run(hub, rehearsal)
     assert "| code/ | 2 | 1 |" in told and "| stimuli/ | 1 | 2 |" in told
     assert '`exclude=["/code/", "/stimuli/"]`' in told
+
+
+# --- a folder with more texts than a folder of the repo may have entries ---
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.load.texts.MOST_ENTRIES", 3)
+
+
+MANY: dict[str, Content] = {f"code/{number}.py": f"# {number}\n" for number in range(4)}
+WAYS: dict[str, dict[str, Content]] = {
+    "in one folder": MANY,
+    "in folders of their own": {f"code/{number}/run.py": b"\n" for number in range(4)},
+    "deeper": {f"derivatives/p/code/a/{number}.py": b"\n" for number in range(4)},
+    "in phenotype": {f"phenotype/{number}.json": {"a": {"Units": "s"}} for number in range(4)},
+    "at the root": {f"task-{number}_bold.json": {"RepetitionTime": 2.0} for number in range(4)},
+}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("files", WAYS.values(), ids=WAYS)
+def test_the_texts_of_a_folder_with_too_many_are_rows_of_a_shard(tmp_path: Path, files: dict[str, Content]) -> None:
+    dataset, found = checked(tmp_path, files)
+    rows = {row.path: row for row in dataset.files}
+    assert files.keys() <= rows.keys() and not files.keys() & {*dataset.texts, *reasons(dataset)}
+    assert not found.findings and "dataset_description.json" in dataset.texts
+    (shard,) = [spec for spec in plan(dataset, {}) if files.keys() & {row.path for row in spec.rows}]
+    assert shard.name.startswith("group-") and files.keys() <= {row.path for row in shard.rows}
+    folders = [path.rpartition("/")[0] for path in side_files(dataset) if path.startswith("bids/")]
+    assert max(folders.count(one) for one in folders) <= 4  # that of the root, with what BIDS wants there
+
+
+@pytest.mark.usefixtures("few")
+def test_of_a_folder_that_has_just_as_many_each_text_is_published_as_it_is(tmp_path: Path) -> None:
+    dataset, _ = checked(tmp_path, dict(list(MANY.items())[:3]))
+    assert {*MANY} - {"code/3.py"} <= dataset.texts.keys() and not dataset.texts_as_rows
+
+
+@pytest.mark.usefixtures("few")
+def test_texts_that_are_rows_are_looked_through_too_and_are_executable_as_they_were(tmp_path: Path) -> None:
+    root = bids.one_subject(tmp_path, {**MANY, "code/0.py": "# write to jane.doe@uni.example\n"})
+    (root / "code/1.py").chmod(0o755)
+    dataset, found = check(load(root), Statement("no faces"))
+    assert [(one.rule, one.files) for one in found.findings] == [("address", ("code/0.py",))]
+    assert [row.path for row in dataset.files if row.executable] == ["code/1.py"]

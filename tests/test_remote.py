@@ -19,7 +19,7 @@ from tasks.record.remote import (
     read_target,
     read_target_again,
 )
-from tasks.values.models import LAYOUT_VERSION, Listing, PublicationRecord, PublishedText, RecordIndex
+from tasks.values.models import HASHED_FOLDERS, LAYOUT_VERSION, Listing, PublicationRecord, PublishedText, RecordIndex
 
 NOTHING = (Remote("", PublicationRecord()), Listing("", {}))
 
@@ -54,13 +54,13 @@ def test_the_card_is_read_as_it_is_and_an_empty_one_is_none(hub: Hub) -> None:
 
 
 def test_a_target_that_a_newer_version_has_published_is_left_to_it(hub: Hub) -> None:
-    for layout in (LAYOUT_VERSION, LAYOUT_VERSION + 1):
+    for layout in (LAYOUT_VERSION, HASHED_FOLDERS, HASHED_FOLDERS + 1):
         index = RecordIndex(layout=layout).model_dump_json().encode()
         hub.commit([CommitOperationAdd(RECORD, b""), CommitOperationAdd(INDEX, index)], "By hand", hub.head())
-        if layout == LAYOUT_VERSION:
+        if layout <= HASHED_FOLDERS:
             assert read(hub)[0].commit == read_target_again.fn(hub)[1].commit == hub.head()
             continue
-        with pytest.raises(NewerLayout, match=f"says layout {layout}, and this version knows {LAYOUT_VERSION} at most"):
+        with pytest.raises(NewerLayout, match=f"says layout {layout}, and this version knows {HASHED_FOLDERS} at most"):
             read(hub)
         with pytest.raises(NewerLayout, match="no more is sent, and nothing is removed"):
             read_target_again.fn(hub)

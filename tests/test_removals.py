@@ -33,6 +33,7 @@ from tasks.values.models import (
     PublishedText,
     ShardSpec,
 )
+from tasks.values.our_paths import shard_path
 from tests.test_published import spec
 
 SHA = "a" * 64
@@ -85,7 +86,7 @@ def test_whatever_a_record_names_only_a_file_of_ours_is_a_removal(names: list[st
     removals = found(record)
     for path in removals.shards:
         assert is_our_shard(path)
-        folder, name = path.split("/")[1:]
+        *_, folder, name = path.split("/")
         assert path.startswith("data/") and name.removesuffix(".parquet").split("_")[0] == folder
     for path in removals.texts:
         parts = path.split("/")
@@ -132,7 +133,7 @@ def test_a_text_that_somebody_edited_or_took_away_on_the_hub_is_no_removal() -> 
 
 
 ONE = "data/sub-1/sub-1.parquet"
-TWO = "data/sub-2/sub-2.parquet"
+TWO = shard_path("sub-2", "sub-2", hashed=True)  # as in a repo of very many subjects
 BOLD, T1W = "sub-1/func/sub-1_task-x_bold.nii.gz", "sub-1/anat/sub-1_T1w.nii.gz"
 
 

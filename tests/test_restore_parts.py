@@ -26,11 +26,20 @@ from tasks.record.remote import Remote
 from tasks.restore import STREAMS, Outcome, _at_once, groups, restore_shard
 from tasks.restore.pages import NotOfOurs, read_struct
 from tasks.restore.target_folder import MEANWHILE, Into
-from tasks.restore.wanted import A_FOLDER, Subset, WantedShard, problem, wanted
+from tasks.restore.wanted import A_FOLDER, TWICE, Subset, WantedShard, problem, wanted
 from tasks.stage import stage
 from tasks.values.errors import BadInput
 from tasks.values.kinds import is_image
-from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard, Receipt
+from tasks.values.models import (
+    HASHED_FOLDERS,
+    ImageContent,
+    ListedFile,
+    Listing,
+    PublicationRecord,
+    PublishedShard,
+    PublishedText,
+    Receipt,
+)
 from tasks.write import WRITER_SETTINGS
 from tests.layout_1 import as_layout_1, rewritten
 from tests.recorded_dataset import EEG, PHYSIO, T1W, with_recordings
@@ -321,3 +330,26 @@ def test_shards_of_a_group_are_restored_at_the_same_time() -> None:
         together.wait()
 
     _at_once(waits, range(2 * STREAMS))
+
+
+def test_what_a_newer_version_has_published_and_this_one_cannot_read_is_told_with_the_way_out() -> None:
+    remote, listing = remote_of(a=["x"])
+    damaged = replace(remote, damaged=("line 2: its path is none that a shard has",))
+    assert wanted(damaged, listing, Subset(), "lab/x").refused["the publication record"].startswith("it is damaged")
+    newer = damaged.record.model_copy(update={"layout": HASHED_FOLDERS + 1})
+    said = wanted(replace(damaged, record=newer), listing, Subset(), "lab/x").refused["the publication record"]
+    assert "a newer bids-push has published this (layout 4; this version knows 3 at most)" in said and "Update" in said
+
+
+def test_a_text_that_a_later_push_has_in_a_shard_comes_once_where_both_have_the_same_bytes() -> None:
+    remote, listing = remote_of(a=["code/run.py", "code/other.py"])
+    held = {image.path: image.sha256 for line in remote.record.shards.values() for image in line.images}
+    texts = [
+        PublishedText(path="bids/code/run.py", size=1, sha256=held["code/run.py"]),
+        PublishedText(path="bids/code/other.py", size=1, sha256="f" * 64),
+    ]
+    files = {text.path: ListedFile(text.path, 1, None, "0" * 40) for text in texts}  # in git itself: without a sha256
+    remote = replace(remote, record=remote.record.updated(texts=texts))
+    found = wanted(remote, Listing("commit", {**listing.files, **files}), Subset(), "lab/x")
+    assert sorted(path for path, _ in found.sizes()) == ["code/other.py", "code/run.py"] and not found.texts
+    assert found.refused == {"code/other.py": TWICE}

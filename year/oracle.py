@@ -714,7 +714,8 @@ def ours(record: Mapping[str, Line]) -> dict[str, Line]:
 
 def is_shard(path: str) -> bool:
     """Return whether a path is one that a shard can have."""
-    return PurePosixPath(path).match("data/*/*.parquet") and path.count("/") == 2
+    depth = {2: "data/*/*.parquet", 3: "data/??/*/*.parquet"}.get(path.count("/"))
+    return depth is not None and PurePosixPath(path).match(depth)
 
 
 def is_ours(path: str) -> bool:

@@ -52,7 +52,8 @@ def local_hub() -> None:
 @click.option("--multipart-above", type=int, metavar="BYTES", help="LFS files over this go in parts.")
 @click.option(
     "--limits", default="", metavar="NAME=NUMBER,...",
-    help="Rate limits as huggingface.co has them: api=1000,resolvers=5000,pages=200 in 5 minutes, commits=128 an hour.",
+    help="Limits as huggingface.co has them: api=1000,resolvers=5000,pages=200 requests in 5 minutes, commits=128 an "
+    "hour, entries=10000 in a folder.",
 )  # fmt: skip
 def serve_(root: Path, port: int, host: str, multipart_above: int | None, limits: str) -> None:
     """Serve until SIGTERM; prints the endpoint."""

@@ -39,6 +39,8 @@ class Commits:
         self._discussions = discussions
         self._git = git
         self._stored = stored
+        self.most_entries = 0
+        """How many entries a folder may have after a commit; 0 is any number."""
 
     def initial(self, connection: sqlite3.Connection, repo: Repo, author: str, files: dict[str, bytes]) -> str:
         """The first commit of a new repo, on main."""
@@ -72,6 +74,7 @@ class Commits:
             tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, head, connection).tree)
             for step in steps(prepared):
                 self._apply(connection, repo, tree, step)
+            self._require_room(tree, ref)
             oid = self._git.add_commit(
                 connection,
                 repo.id,
@@ -95,6 +98,15 @@ class Commits:
                 ref = f"refs/pr/{number}"
             self._git.set_ref(connection, repo.id, ref, oid)
         return Committed(oid, ref, number)
+
+    def _require_room(self, tree: TreeEdit, ref: str) -> None:
+        """Raises 400, in the real Hub's words, where a changed folder has more entries than it may."""
+        if self.most_entries and (full := tree.larger_than(self.most_entries)):
+            raise bad_request(
+                "Your push was rejected because it contains too many files per directory. Each directory in your git "
+                f"repo can only contain up to {self.most_entries} files. Offending reference: {ref} Offending "
+                f"directories: {' '.join(f'/{path}/'.replace('//', '/') for path in full)}"
+            )
 
     def writable_ref(self, connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
         """The ref that a commit to this revision moves; 404 for what is neither a branch nor a pull request."""

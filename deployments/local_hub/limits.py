@@ -1,10 +1,12 @@
-"""Rate limits as the real Hub has them, off unless `serve --limits` says so: to see what a client makes of them.
+"""Limits as the real Hub has them, off unless `serve --limits` says so: to see what a client makes of them.
 
 - Requests are of three kinds (`api`, `resolvers`, `pages`). Each has a number that an account, or an address without
   one, may send in a window of fixed length. Each answer says how many are left, in the RateLimit headers
   (https://huggingface.co/docs/hub/rate-limits). What is over it is answered 429, and does nothing.
 - An account may make so many commits in an hour. The real Hub tells of it in the text of its refusal alone. The headers
   there are those of the requests, of which many are left.
+- A folder of a repo may have so many entries: a commit that would leave more in one is refused whole, and the refusal
+  names the folder (huggingface/datasets#7956 has the real Hub's words). `deployments.local_hub.commits` counts them.
 
 Content (LFS, Xet) has no limit.
 """
@@ -36,6 +38,8 @@ class Limits:
     resolvers: int = 0
     pages: int = 0
     commits: int = 0
+    entries: int = 0
+    """Entries of one folder."""
     window: int = 300
     """Seconds in which the requests are counted."""
     hour: int = 3600

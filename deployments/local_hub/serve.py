@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from dataclasses import replace
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -37,7 +38,8 @@ def give_back_memory() -> None:
 def served(hub: Hub, limits: Limits) -> ASGIApp:
     """The application, and what counts its requests where there are limits."""
     application = Application(hub)
-    return application if limits == Limits() else Limited(application, hub.accounts, limits)
+    hub.commits.most_entries = limits.entries
+    return application if replace(limits, entries=0) == Limits() else Limited(application, hub.accounts, limits)
 
 
 def serve(hub: Hub, host: str, port: int, limits: Limits = Limits()) -> None:  # noqa: B008 - a value, never changed

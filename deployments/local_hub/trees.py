@@ -101,6 +101,10 @@ class TreeEdit:
             if self._folders.pop(gone, None) is not None:
                 waiting += self._inner.pop(gone, ())
 
+    def larger_than(self, entries: int) -> list[str]:
+        """The folders with a change in them that have more entries than this."""
+        return sorted(path for path, folder in self._folders.items() if len(folder) > entries)
+
     def write(self) -> str:
         """Store every changed folder, deepest first, without those left empty (git has none); the root's id."""
         for path in sorted(self._folders, key=lambda known: known.count("/"), reverse=True):

@@ -38,6 +38,7 @@ from tasks.transfer import Transferred
 from tasks.values.errors import PushError
 from tasks.values.format import number
 from tasks.values.models import PublicationRecord, PublishedShard
+from tasks.values.our_paths import other_path
 
 NO_ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 COMMIT_TRIES = 8  # how often somebody else may move the head in a row before the run gives up
@@ -172,9 +173,18 @@ def overtaken(besides: Besides, now: PublicationRecord, shards: Sequence[Publish
 
     Whoever changed them knew something newer than this plan, so the plan must not undo it. A change to what this plan
     would write itself does not count.
+
+    Raises:
+        ContestedTarget: they have published a shard of this plan at the other path that it may have.
     """
     planned = besides.planned or now
     sent = {shard.path: shard for shard in shards}
+    if moved := [path for path in sent if (other := other_path(path)) in now.shards and other not in planned.shards]:
+        raise ContestedTarget(
+            f"somebody else has published {other_path(moved[0])} since this run planned {moved[0]}, which is the same "
+            f"shard ({number(len(moved), 'shard')} so). Nothing more is committed; the shards are sent and staged. "
+            "Start again: they then get the paths that are there."
+        )
     texts = {text.path: text for text in besides.recorded if text.path in besides.texts}
     lost = besides.lost
     lines = {path for path in (*sent, *lost) if now.shards.get(path) not in (planned.shards.get(path), sent.get(path))}

@@ -47,7 +47,17 @@ from tasks.load.rows import NOBODYS, Place, place, place_all_the_same, place_of_
 from tasks.load.sidecars import EVENT_SUFFIXES, SIDECAR_EXTENSIONS, Sidecars
 from tasks.load.stimuli import left_out_stimuli
 from tasks.load.tables import PARTICIPANTS, Tables, some_of
-from tasks.load.texts import NO_TEXT, TAKEN, TOO_LARGE, TRANSFORMS, is_text, is_transform, read_loose, read_text
+from tasks.load.texts import (
+    NO_TEXT,
+    TAKEN,
+    TOO_LARGE,
+    TRANSFORMS,
+    in_large_folders,
+    is_text,
+    is_transform,
+    read_loose,
+    read_text,
+)
 from tasks.load.tree import (
     DESCRIPTION,
     RAW,
@@ -196,6 +206,7 @@ class _Loader:
         for recording in self.tree.recordings:
             rows += self._parts(recording)
         self.images = sorted((*self.images, *rows), key=lambda image: image.path)
+        texts_as_rows = self._thin_out()
         self._take_the_rest()
         self.sidecars.require_sound()
         self._require_complete()
@@ -207,6 +218,7 @@ class _Loader:
             files=tuple(sorted(self.files, key=lambda file: file.path)),
             texts=self.texts,
             if_readable=frozenset(self.if_readable),
+            texts_as_rows=texts_as_rows,
             executable=frozenset(self.executable) if self.has_modes else None,
             participants=tuple(self.tables.participants),
             sessions=tuple(self.tables.sessions),
@@ -261,6 +273,19 @@ class _Loader:
         if file_facts(f"{self.source}/{path}", was_read=True).executable:
             self.executable.add(path)
         return ""
+
+    def _thin_out(self) -> frozenset[str]:
+        """Make rows of the texts of folders that have too many, and return them."""
+        out = in_large_folders(self.texts.keys(), {folder.root.path for folder in self.folders if not folder.kept_out})
+        by_path = {folder.path: folder for folder in self.folders} if out else {}
+        for path in sorted(out):
+            folder = by_path[path.rpartition("/")[0]]
+            name = parse(path[len(folder.root.path) :].lstrip("/"))
+            self.files.append(self._file(folder, path, name, NOBODYS, kind_of(path)))
+            del self.texts[path]
+        self.if_readable -= out
+        self.executable -= out
+        return frozenset(out)
 
     def _take_the_rest(self) -> None:
         """Make a row of each file that is neither an image nor a recording nor a text, or leave it out."""

@@ -6,14 +6,17 @@ These are the files at a root (README, CHANGES, LICENSE, dataset_description.jso
 The texts in `code/` and `stimuli/` are published too, whatever they are called: there a file's bytes say whether it is
 a text. Pictures, sounds and films are none, and neither is a text with such data in it (a notebook with its figures),
 because nobody looks through it.
+
+A folder with very many of these would be more than a Hub holds, so there they are rows of a shard (`in_large_folders`).
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from tasks.bids.annex import require_fetched
 from tasks.bids.text import NotText, decode
-from tasks.load.tree import IGNORE_FILE, Folder
+from tasks.load.tree import DESCRIPTION, IGNORE_FILE, Folder
 from tasks.values.format import in_units
 
 MAX_TEXT = 5_000_000  # bytes: room for any table of people; a larger file is data, and counts as left out
@@ -38,6 +41,9 @@ _START = 4 << 10  # bytes by which most files that are no text are known
 #: Base64 of data (a figure in a notebook, a picture in a style sheet): no word or number of people is as long.
 _DATA = re.compile(r"[A-Za-z0-9+/]{1000}|(?:[A-Za-z0-9+/]{60,76}\\?[\r]?(?:\n|\\n)){12}")
 
+#: Entries that a folder below `bids/` may have. On huggingface.co a folder has 10,000 at most.
+MOST_ENTRIES = 4000
+
 TRANSFORMS = (".txt", ".mat")  # the extensions of transforms that may be text
 _TRANSFORM = 64 << 10  # bytes of a transform that is written as text: an affine one has a few hundred
 #: What a linear transform is written as: numbers (FSL), and the words that ITK has around them (ITK Software Guide,
@@ -52,6 +58,30 @@ def is_text(folder: Folder, name: str) -> bool:
     """Return whether a file is published as it is, judged by its place and name."""
     inside = folder.path[len(folder.root.path) :].lstrip("/")
     return inside in ("", _PHENOTYPE) and (name in _NAMES or name.lower().endswith(_EXTENSIONS) or name == IGNORE_FILE)
+
+
+def in_large_folders(texts: Collection[str], roots: Collection[str]) -> set[str]:
+    """Return the texts that are not published as they are, because a folder on their way has too many entries.
+
+    Args:
+        texts: the paths of all texts.
+        roots: the folders of the datasets. Of their own files, only those that are named by entities can be so many.
+    """
+    inside: dict[str, set[str]] = {}
+    for path in texts:
+        while path:
+            folder = path.rpartition("/")[0]
+            inside.setdefault(folder, set()).add(path)
+            path = folder
+    large = {folder for folder, entries in inside.items() if len(entries) > MOST_ENTRIES}
+    named = {one for folder in large & set(roots) for one in inside[folder] if _is_named_by_entities(one)}
+    below = {f"{folder}/" for folder in large.difference(roots)}
+    return {path for path in texts if path in named or any(map(path.startswith, below))}
+
+
+def _is_named_by_entities(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return "_" in name and name != DESCRIPTION and not name.startswith(_NAMES)
 
 
 def read_text(path: Path) -> bytes | str:

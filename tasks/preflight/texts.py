@@ -11,9 +11,11 @@ says what it holds, and somebody needs it.
 
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
-from tasks.bids.text import LINE_END, decode
+from tasks.bids.text import LINE_END, NotText, decode
 from tasks.preflight.names import plain
 from tasks.preflight.paths import full_names_of
 from tasks.preflight.readable import NotReadable, no_numbers, read_json, read_rows
@@ -45,12 +47,22 @@ def check_texts(dataset: Dataset, published: Dataset, found: Findings) -> None:
         published: the same without what is stripped.
         found: where to note what is found.
     """
-    names = full_names_of(dataset)
-    for path, data in published.texts.items():
+    names, of_code = full_names_of(dataset), published.if_readable | published.texts_as_rows
+    for path, data in _all_texts(published):
         if not path.lower().endswith((*_TABLES, *_GRADIENTS, ".json")):
             text = decode(data)
-            for rule, field in (*_known(text, names), *_of_code(text, path in published.if_readable)):
+            for rule, field in (*_known(text, names), *_of_code(text, path in of_code)):
                 found.add(rule, field, path)
+
+
+def _all_texts(dataset: Dataset) -> Iterator[tuple[str, bytes]]:
+    """Yield the path and the bytes of each text, those that are rows too."""
+    yield from dataset.texts.items()
+    for path in sorted(dataset.texts_as_rows):
+        with suppress(OSError, NotText):  # it was changed a moment ago: staging says so
+            data = Path(dataset.root, path).read_bytes()
+            decode(data)
+            yield path, data
 
 
 def _known(text: str, names: Collection[str]) -> Iterator[tuple[RuleName, str]]:

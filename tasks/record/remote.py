@@ -14,9 +14,10 @@ from tasks.hub.client import Hub
 from tasks.hub.retries import RETRIES, RETRIES_AT_THE_START
 from tasks.record.published import Drift
 from tasks.record.record_files import in_order, is_segment
+from tasks.record.removals import is_our_shard
 from tasks.values.errors import PushError
 from tasks.values.models import (
-    LAYOUT_VERSION,
+    HASHED_FOLDERS,
     RECORD,
     Gated,
     ListedFile,
@@ -66,6 +67,12 @@ class Remote:
     seconds: float = field(default=0.0, compare=False)
     """How long the Hub took to commit this; 0 for what was read."""
 
+    def shards_in(self, listing: Listing) -> tuple[str, ...]:
+        """Return the paths of the shards that the repo has: those of the record first, then what else is listed."""
+        own = self.record.shards
+        paths = (*sorted(own), *sorted(path for path in listing.files if path not in own))
+        return tuple(filter(is_our_shard, paths))
+
     @property
     def to_mend(self) -> bool:
         """Whether the record in the repo has to be written anew."""
@@ -107,9 +114,9 @@ def require_known(hub: Hub, remote: Remote) -> Remote:
     Raises:
         NewerLayout: one has.
     """
-    if remote.record.layout <= LAYOUT_VERSION:
+    if remote.record.layout <= HASHED_FOLDERS:
         return remote
-    says, ours = remote.record.layout, LAYOUT_VERSION
+    says, ours = remote.record.layout, HASHED_FOLDERS
     raise NewerLayout(
         f"{hub.target} was published by a newer bids-push: its record ({INDEX}) says layout {says}, and this version "
         f"knows {ours} at most. A push from here would put older shards in the place of its own, so no more is sent, "

@@ -34,13 +34,13 @@ from tasks.values.models import (
     ShardSpec,
     Value,
 )
-from tasks.values.our_paths import is_shard, is_text
+from tasks.values.our_paths import is_hashed, is_shard, is_text, shard_path
 
 NAMED = 3  # of each kind in a sentence; the artifacts have all
 LONGEST = 1000  # characters of the longest path in the repo that is taken for one of ours: BIDS names are far shorter
 
-#: The paths that `tasks.plan` makes: `data/sub-01/sub-01_ses-1.parquet`, `data/tpl-X/tpl-X.parquet`.
-_SHARD = re.compile(r"data/((?:sub|tpl|group)-[A-Za-z0-9-]+)/\1(?:_ses-[A-Za-z0-9-]+)?\.parquet", re.ASCII)
+#: The names that `tasks.plan` makes: `sub-01/sub-01_ses-1.parquet`, `tpl-X/tpl-X.parquet`.
+_SHARD = re.compile(r"((?:sub|tpl|group)-[A-Za-z0-9-]+)/(\1(?:_ses-[A-Za-z0-9-]+)?)\.parquet", re.ASCII)
 #: The tables that `tasks.card.side_files` makes besides the texts.
 _TABLE = re.compile(r"tables/[a-z]+\.parquet", re.ASCII)
 #: The pictures that `tasks.card.pictures` makes.
@@ -51,7 +51,10 @@ _IMAGE = re.compile(r"(?:.*/)?(?P<datatype>\w+)/[^/]*_(?P<suffix>[A-Za-z0-9]+)\.
 
 def is_our_shard(path: str) -> bool:
     """Return whether a path in the repo is one that a shard of ours can have."""
-    return is_shard(path) and len(path) <= LONGEST and _SHARD.fullmatch(path) is not None
+    if not is_shard(path) or len(path) > LONGEST:
+        return False
+    found = _SHARD.fullmatch("/".join(path.rsplit("/", 2)[1:]))
+    return found is not None and path == shard_path(found[1], found[2], is_hashed(path))
 
 
 def is_our_text(path: str) -> bool:

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.hub.client import Hub
-from tasks.hub.patience import RETRIES
+from tasks.hub.retries import RETRIES
 from tasks.record.remote import Remote, read_remote
 from tasks.values.errors import PushError
 

@@ -17,7 +17,7 @@ from tasks.restore.edited import edited, way_out
 from tasks.values.errors import BadInput, PushError
 from tasks.values.format import number
 from tasks.values.kinds import is_data, noun, recording_of
-from tasks.values.models import ImageContent, ListedFile, Listing, PublishedShard
+from tasks.values.models import HASHED_FOLDERS, ImageContent, ListedFile, Listing, PublishedShard
 from tasks.values.our_paths import LEFT_OUT, MOST, is_text
 
 TEXTS = "bids/"  # the folder of the repo in which the dataset's own texts are
@@ -225,9 +225,13 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
         if edited(remote):
             raise BadInput(f"{error} {way_out(remote)}") from error
         raise
-    plan = _Plan({THE_RECORD: _damage(remote.damaged)} if edited(remote) else {})
+    plan = _Plan({THE_RECORD: _damage(remote)} if edited(remote) else {})
     shards = [plan.shard(record.shards[path], listing, chosen) for path in sorted(record.shards)]
-    found = {name: file for name, path in texts.items() if (file := plan.text(name, listing.files.get(path)))}
+    found = {
+        name: file
+        for name, path in texts.items()
+        if (file := plan.text(name, listing.files.get(path), record.texts[path].sha256 if path in record.texts else ""))
+    }
     files = plan.without_folders([shard for shard in shards if shard.files], found)
     executable = frozenset(name for name, path in texts.items() if path in record.texts and record.texts[path].mode)
     return replace(files, beside=not all(map(is_data, rows)), executable=executable)
@@ -250,8 +254,13 @@ def _no_record(where: str, has_shards: bool) -> str:
     return f"{nothing} Check the repo's name and the revision; a repo of another tool is downloaded with `hf download`."
 
 
-def _damage(damaged: Sequence[str]) -> str:
-    places = ", ".join(what.partition(":")[0] for what in damaged)
+def _damage(remote: Remote) -> str:
+    if remote.record.layout > HASHED_FOLDERS:
+        return (
+            f"a newer bids-push has published this (layout {remote.record.layout}; this version knows {HASHED_FOLDERS} "
+            "at most), and files are missing that only that one knows. Update bids-push here, and start again"
+        )
+    places = ", ".join(what.partition(":")[0] for what in remote.damaged)
     return f"it is damaged ({places}), so files may be missing that nobody knows of"
 
 
@@ -275,12 +284,18 @@ class _Plan:
         mine = tuple(image for image in fitting if self._takes(image.path, image.sha256))
         return WantedShard(line.path, listed.size, mine)
 
-    def text(self, name: str, listed: ListedFile | None) -> ListedFile | None:
-        """Return a text if it can be had."""
+    def text(self, name: str, listed: ListedFile | None, sha256: str) -> ListedFile | None:
+        """Return a text if it can be had. It may be a row too, of a shard that was published later.
+
+        Args:
+            name: its path in the dataset.
+            listed: the file in the repo, of which the listing has a sha256 only if it is in LFS.
+            sha256: the one that it was published with; empty if nobody knows.
+        """
         if listed is None:
             self.refused[name] = "the record names it, and it is not in the repo at this commit"
             return None
-        return listed if self._takes(name, listed.sha256 or listed.blob_id or "") else None
+        return listed if self._takes(name, listed.sha256 or sha256 or listed.blob_id or "") else None
 
     def _takes(self, path: str, content: str) -> bool:
         """Return whether a file gets its path."""

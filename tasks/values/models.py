@@ -21,10 +21,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Va
 
 from tasks.values.kinds import Kind
 from tasks.values.left_out import LeftOut, by_kind
-from tasks.values.our_paths import is_shard, is_text
+from tasks.values.our_paths import is_hashed, is_shard, is_text
 
 #: Goes into every digest. It is raised when bids-push itself changes what it writes, and never for an upgraded library.
 LAYOUT_VERSION = 2
+#: The layout of a repo with shards in hashed folders. The shards themselves are as before, so no digest has it. A
+#: version that does not know such paths would take their lines for damaged ones; a newer layout stops it.
+HASHED_FOLDERS = 3
 
 #: The BIDS entities that have a column, in the order of the specification (appendix "Entities"), without `sub` and
 #: `ses`. They are fixed here and not taken from a library, so that a newer BIDS schema does not change the published
@@ -150,6 +153,8 @@ class Dataset:
     """The texts of `code` and `stimuli` that nobody has named: one that cannot be read as what its name says is left
     out, and stops nothing.
     """
+    texts_as_rows: frozenset[str] = frozenset()
+    """Those of `files` that are texts, and would be published as such if their folder had fewer entries."""
     executable: frozenset[str] | None = frozenset()
     """The texts that their owner may execute; None if nobody can know, of the rows neither."""
     participants: tuple[Mapping[str, str | None], ...] = ()
@@ -323,7 +328,7 @@ class RecordIndex(Value):
     """The record's index, `bids/record/index.json` in the dataset repo: what the record says besides its lines."""
 
     layout: int = LAYOUT_VERSION
-    """The newest layout that a shard of the repo was written with."""
+    """The newest layout that a shard of the repo was written with, or `HASHED_FOLDERS` if one lies in such a folder."""
     dataset: DatasetIdentity | None = None
     texts: tuple[PublishedText, ...] = ()
     """Sorted by path."""
@@ -383,7 +388,7 @@ class PublicationRecord(Value):
     """The texts by path. Empty if the repo was published by a version without the index."""
     dataset: DatasetIdentity | None = None
     layout: int = LAYOUT_VERSION
-    """The newest layout that a shard of the repo was written with; ours if nothing says otherwise."""
+    """The newest layout that a shard of the repo was written with, or `HASHED_FOLDERS`; ours if nothing says so."""
     files: tuple[RecordFile, ...] = ()
     """The files that it was read from, or is written to: the first, and the segments, the oldest first."""
     vouched: bool = True
@@ -508,9 +513,17 @@ class PublicationRecord(Value):
             shards=shards | {shard.path: shard for shard in add},
             texts=kept | {text.path: text for text in texts},
             dataset=dataset or self.dataset,
-            layout=LAYOUT_VERSION if add else self.layout,
+            layout=self._layout(add, shards),
             files=self.files,
         )
+
+    def _layout(self, add: Iterable[PublishedShard], kept: Iterable[str]) -> int:
+        """Return the layout of a repo that has these shards more, and keeps those at these paths."""
+        if not add:
+            return self.layout
+        is_new = any(is_hashed(shard.path) for shard in add)
+        hashed = is_new or (self.layout >= HASHED_FOLDERS and any(map(is_hashed, kept)))
+        return HASHED_FOLDERS if hashed else LAYOUT_VERSION
 
 
 def segments_in(index: bytes) -> tuple[str, ...] | None:
