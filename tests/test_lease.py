@@ -1,5 +1,6 @@
 """One run per target, across processes and machines that share the Prefect server, and nobody holds it for ever."""
 
+import errno
 import os
 import re
 import signal
@@ -596,3 +597,25 @@ def test_a_server_that_cannot_say_what_the_run_does_is_not_waited_for(
 
 def theirs() -> None:
     raise TargetBusy("it is theirs")
+
+
+def test_without_locks_of_the_file_system_the_lease_alone_keeps_two_runs_apart(
+    target: Target, staging: Staging, client: SyncPrefectClient, first: FlowRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Lustre without `flock`. A run that died is told from one that lives by its last sign of life alone."""
+
+    def no_locks(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    the_first, works = ThisRun(str(first.id), "the-first", 1, False), pytest.raises(TargetBusy, match="the-first works")
+    with holding(staging, target, the_first), works, holding(staging, target, run("another")):
+        pass
+    with holding(staging, target, run("after-it")) as lease:
+        lease.require()
+        lease._id = None  # as a killed process gives nothing back
+    with pytest.raises(TargetBusy, match=r"after-it works on .* free in \d+ s"), holding(staging, target, run("next")):
+        pass
+    monkeypatch.setattr(module, "LEASE_SECONDS", -1.0)
+    with holding(staging, target, run("next")) as lease:
+        pass

@@ -18,7 +18,9 @@ opened (`tasks.disk.untrusted`), and `strangers` names them.
 """
 
 import errno
+import fcntl
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -46,7 +48,24 @@ OURS = re.compile(
 _BESIDE = re.compile(rf"([a-z-]+\.jsonl?|head)({re.escape(TEMPORARY_SUFFIX)})?|lock|results/[0-9a-f]{{32}}")
 #: What the kernel says when a file cannot grow because of the disk, the user's quota, or the largest file size.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What it says if the file system has no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 FLUSHED_ABOVE = 8 << 20  # bytes: flushing a smaller shard to the disk takes longer than staging it again would
+
+
+def _can_lock(path: Path) -> bool:
+    """Return whether the file system has locks that the kernel lets go of when a process dies.
+
+    The file is made if it is missing. filelock would fall back to a lock that is there for as long as its file is.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def result_key(digest: str) -> str:
@@ -331,8 +350,12 @@ class Staging:
         return found
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[bool]:
         """Hold the target for this process. The kernel lets go when the process dies, however it dies.
+
+        Yields:
+            Whether it is held. A file system without locks, as clusters have some (Lustre without `flock`, NFS without
+            its lock daemon), holds nothing. Then the lease on the server alone keeps two runs apart.
 
         Raises:
             TargetBusy: another process holds it.
@@ -342,19 +365,21 @@ class Staging:
         try:
             self.require_own_folders()
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.lock)
-            lock.acquire(timeout=0)
+            lock = FileLock(self.lock) if _can_lock(self.lock) else None
+            if lock:
+                lock.acquire(timeout=0)
         except Timeout as error:
             raise TargetBusy(
-                f"another run works on this target (it holds {lock.lock_file}). Wait for it to end, or cancel it in "
+                f"another run works on this target (it holds {self.lock}). Wait for it to end, or cancel it in "
                 "the Prefect UI; a run that was killed holds nothing."
             ) from error
         except OSError as error:
             raise refused(self.folder, error) from error
         try:
-            yield
+            yield lock is not None
         finally:
-            lock.release()
+            if lock:
+                lock.release()
 
     def require_room(self, needed: int) -> None:
         """Check that `needed` bytes fit on the staging disk, with a little to spare.

@@ -3,7 +3,7 @@
 How it works:
 
 - On this machine the target's staging folder is locked (`Staging.held`). The kernel lets go when the process dies,
-  however it dies, so the run that follows a kill starts at once.
+  however it dies, so the run that follows a kill starts at once. A file system without locks leaves it to the lease.
 - Between machines and worker processes that share the Prefect server, a Variable on the server names the run that has
   the target. It is made only if there is none of that name, and renewed every `RENEW_EVERY` seconds. Another run takes
   it over in two cases: it has not been renewed for `LEASE_SECONDS` by the server's own clock, or it was left by a dead
@@ -31,7 +31,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -43,6 +43,8 @@ from prefect.logging import get_logger
 from tasks.disk.staging import Staging, Target, TargetBusy
 from tasks.runs.this_run import ThisRun
 from tasks.values.errors import PushError
+
+T = TypeVar("T")
 
 LEASE_SECONDS = 120.0  # seconds without a sign of life after which a run counts as dead
 RENEW_EVERY = 20.0  # seconds
@@ -231,9 +233,8 @@ def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
     """
     settings = {"event_hooks": {"response": [soon_again]}}
     with ExitStack() as lock, get_client(httpx_settings=settings, sync_client=True) as client:
-        _once_let_go(lambda: lock.enter_context(staging.held()), client, target, run)
-        file = staging.lock.stat()
-        lease = Lease(target, run, f"{socket.gethostname()}:{staging.folder}:{file.st_dev}:{file.st_ino}")
+        locked = _once_let_go(lambda: lock.enter_context(staging.held()), client, target, run)
+        lease = Lease(target, run, _place(staging) if locked else f"{socket.gethostname()}, without a lock: {run.id}")
         _once_let_go(lambda: lease.take(client), client, target, run)
         ended = threading.Event()
         arguments = (_renew, lease, client, ended)
@@ -247,8 +248,14 @@ def holding(staging: Staging, target: Target, run: ThisRun) -> Iterator[Lease]:
             lease.give_back(client)
 
 
-def _once_let_go(take: Callable[[], None], client: SyncPrefectClient, target: Target, run: ThisRun) -> None:
-    """Take a lock or a lease. If the run that has it is about to let go, wait for that.
+def _place(staging: Staging) -> str:
+    """Return what tells the lock of a staging folder on this machine from any other."""
+    file = staging.lock.stat()
+    return f"{socket.gethostname()}:{staging.folder}:{file.st_dev}:{file.st_ino}"
+
+
+def _once_let_go(take: Callable[[], T], client: SyncPrefectClient, target: Target, run: ThisRun) -> T:
+    """Take a lock or a lease, and return what that gives. If the run that has it is about to let go, wait for that.
 
     Raises:
         TargetBusy: that run works, or does not let go.
