@@ -25,7 +25,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
-        return ["deploy", "worker", "gate", "restore", "staging", "watch", "demo", "local-hub", "completion"]
+        return ["deploy", "worker", "gate", "restore", "staging", "watch", "cluster", "demo", "local-hub", "completion"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, if there is one."""
@@ -160,6 +160,22 @@ def watch(once: bool, every: float, silence: float) -> None:
     from deployments import watch as done
 
     raise SystemExit(done.main(once, every, silence))
+
+
+@bids_push.command(context_settings=HELP)
+@click.argument("source", required=False, type=click.Path(path_type=Path, file_okay=False), metavar="[DATASET]")
+@click.option("--machines", type=int, default=1, show_default=True, help="How many processes to wait for.")
+@click.option("--seconds", type=float, default=600.0, show_default=True, help="How long to wait for them.")
+def cluster(source: Path | None, machines: int, seconds: float) -> None:
+    """Ask the machines of a cluster whether they can work for a push.
+
+    The cluster is the one of BIDS_PUSH_CLUSTER and BIDS_PUSH_CLUSTER_ARGUMENTS in this environment, which has to be the
+    worker's. DATASET is a dataset's folder, which each machine has to see. Nothing is pushed or written. Exit code 0:
+    all that came are set up; 1: not, and what is printed says what to do on which machine.
+    """
+    from deployments import try_cluster as done
+
+    raise SystemExit(done.main(source, machines, seconds))
 
 
 @bids_push.command(context_settings=HELP)

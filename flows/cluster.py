@@ -11,10 +11,10 @@ as soon as it is there, and let go of, because Dask does again what only a dead 
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from prefect import Flow
@@ -34,6 +34,8 @@ from tasks.values.settings import Settings
 if TYPE_CHECKING:
     import distributed
     from prefect_dask.task_runners import DaskTaskRunner
+
+T = TypeVar("T")
 
 NEEDS = "Install what a cluster needs beside bids-push: pip install 'bids-push[cluster]', or make cluster in a clone."
 FEWEST_AT_A_TIME = 16  # parts asked for while no machine has come yet: enough for a cluster that grows by what waits
@@ -72,6 +74,25 @@ class Cluster:
                 "Check its address, or the command by which it asks for machines, and start again: what is staged "
                 "stays."
             ) from error
+
+    def wait_for(self, machines: int, seconds: float) -> None:
+        """Wait until so many processes have joined.
+
+        Raises:
+            ClusterUnavailable: fewer came in time.
+        """
+        try:
+            cast(Any, self._client).wait_for_workers(machines, timeout=seconds)
+        except TimeoutError as error:
+            came = len(cast(Any, self._client).ncores())
+            raise ClusterUnavailable(
+                f"{came} of {machines} processes of {self._name} came within {seconds:.0f} s. Look at the cluster's "
+                "queue and logs: a job that ends at once says there why."
+            ) from error
+
+    def ask(self, function: Callable[..., T], *arguments: object) -> dict[str, T | Exception]:
+        """Return what a function returns in each process, by the process's address; or why it could not."""
+        return cast(dict[str, T | Exception], cast(Any, self._client).run(function, *arguments, on_error="return"))
 
     @property
     def parts_at_a_time(self) -> int:
@@ -114,8 +135,8 @@ class Cluster:
         return done
 
     def close(self, run_id: str) -> None:
-        """Have what the machines say of their task runs arrive, and mark those of lost machines."""
-        if "_client" not in self.__dict__:
+        """Have what the machines say of this run's task runs arrive, and mark those of lost machines."""
+        if "_client" not in self.__dict__ or not run_id:
             return
         with suppress(Exception):  # for people alone: a run that has come this far does not fail by it
             cast(Any, self._client).run(_say_all, on_error="ignore")
@@ -150,8 +171,11 @@ async def _say_all() -> None:
 
 
 @contextmanager
-def cluster(run_id: str) -> Iterator[Cluster | None]:
+def cluster(run_id: str = "") -> Iterator[Cluster | None]:
     """Give the cluster of this machine's settings while the block runs, or None if there is none.
+
+    Args:
+        run_id: the flow run that it works for, if it works for one.
 
     Raises:
         BadInput: the setting names no cluster that can be made.

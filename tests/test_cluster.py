@@ -14,6 +14,7 @@ import dask
 import pytest
 from prefect.client.schemas.objects import State
 
+from deployments import try_cluster
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import runs_of
 from flows.push_bids import push_bids
@@ -204,11 +205,35 @@ def test_a_machine_that_is_set_up_otherwise_says_so(
     says: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    root.mkdir()
+    monkeypatch.setenv("BIDS_PUSH_STAGING_ROOT", str(root))
     with machines(tmp_path / "m", environment_of(prefect_server) | environment, ("other",)) as running:
         monkeypatch.setenv("BIDS_PUSH_CLUSTER", running.address)
         state = push(bids, target, root)
+        assert try_cluster.main(bids, 1, 60) == 1
     assert state.is_failed() and says in (state.message or ""), state
+    (complaint,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert says in complaint
+
+
+def test_who_tries_the_cluster_first_is_told_whether_each_machine_is_set_up(
+    bids: Path, root: Path, on_two: Executions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_STAGING_ROOT", str(root))
+    assert try_cluster.main(bids, 2, 60) == 1
+    assert capsys.readouterr().out.count(f"cannot write to the staging root {root}") == 2
+    root.mkdir()
+    assert try_cluster.main(bids, 2, 60) == 0
+    assert capsys.readouterr().out.count("as it has to be") == 2
+    assert try_cluster.main(bids.with_name("elsewhere"), 2, 60) == 1
+    assert capsys.readouterr().out.count("cannot read the dataset") == 2
+    assert try_cluster.main(bids, 3, 1) == 1
+    assert "2 of 3 processes" in capsys.readouterr().err
+    monkeypatch.delenv("BIDS_PUSH_CLUSTER")
+    assert try_cluster.main(bids, 1, 1) == 1
+    assert "threads of this machine" in capsys.readouterr().out
 
 
 def test_a_cluster_without_a_machine_is_waited_for_and_then_named(
