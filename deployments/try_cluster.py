@@ -124,7 +124,7 @@ def _folders(source: Path | None, staging_root: Path) -> list[str]:
         found.append(f"it cannot read the dataset at {source}: it has to be there at the same path")
     if not os.access(staging_root, os.R_OK | os.W_OK | os.X_OK):
         found.append(
-            f"it cannot write to the staging root {staging_root}: make that folder, on storage all machines have at one "
-            "path"
+            f"it cannot write to the staging root {staging_root}: make that folder, on storage that all machines have "
+            "at one path"
         )
     return found
