@@ -463,3 +463,20 @@ def test_an_answer_that_nobody_can_read_is_a_state_and_no_stack_trace(
         life.push(anew(target))
     lacking.lacks.clear()
     life.push(anew(target))
+
+
+def test_a_repo_that_somebody_makes_between_two_looks_is_looked_at_again(
+    repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look says that it is not there, and the second, which is to tell it from a missing route, shows it."""
+    with hub_within(tmp_path / "hub", repo_id) as hub:
+        look = Hub._is_there
+
+        def made_meanwhile(self: Hub, revision: str | None, what: str) -> bool:
+            Hub(hub.target, hub.token).prepare(private=True)
+            return look(self, revision, what)
+
+        with monkeypatch.context() as meanwhile, pytest.raises(Transient, match="a moment later"):
+            meanwhile.setattr(Hub, "_is_there", made_meanwhile)
+            hub.head()
+        assert hub.head()

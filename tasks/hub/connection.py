@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import BadRequestError
 from huggingface_hub.hf_api import DatasetInfo
-from huggingface_hub.utils import disable_progress_bars, get_session, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session, hf_raise_for_status
 from huggingface_hub.utils._xet import abort_xet_session
 
 from tasks.disk.staging import Target
@@ -149,7 +149,18 @@ class Connection:
             return explained
         if answer.is_of_a_file(repo_id):
             return NoSuchFile(f"{what}: {self.target.endpoint} answered 404")
+        if answer.method == "GET" and self._answers_now(answer.url):
+            return Transient(
+                f"{what}: {self.target.endpoint} said that there is no such thing, and has it a moment later"
+            )
         return route_missing(what, self.target.endpoint, answer)
+
+    def _answers_now(self, url: httpx2.URL) -> bool:
+        """Return whether the Hub answers what it said it has not: somebody has made the repo in between."""
+        try:
+            return get_session().get(url, headers=build_hf_headers(token=self.token or False)).is_success
+        except httpx2.TransportError:
+            return False
 
     def _is_there(self, revision: str | None, what: str) -> bool:
         """Return whether any route shows the repo, at a revision if there is one, after another route did not.
