@@ -6,6 +6,7 @@ caps what its account may do; an account may write in its own namespace and in o
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import secrets
@@ -75,13 +76,17 @@ class Accounts:
             return connection.execute("DELETE FROM token WHERE account = ?", (name,)).rowcount
 
     def identify(self, authorization: str | None) -> Identity:
-        """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token."""
+        """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token.
+
+        git and git-lfs send the token as a password, with any user name.
+        """
         if authorization is None:
             return ANONYMOUS
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        token = _password(token) if scheme.lower() == "basic" else token.strip()
+        if scheme.lower() not in ("bearer", "basic") or not token:
             raise invalid_token()
-        return self.holder(_digest(token.strip()).hex())
+        return self.holder(_digest(token).hex())
 
     def holder(self, digest: str | None) -> Identity:
         """Who has the token of this digest, as of now; anonymous for None, 401 where it was revoked or has expired."""
@@ -133,3 +138,11 @@ def is_account_name(name: str) -> bool:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
+
+
+def _password(encoded: str) -> str:
+    """The password of an Authorization header of the kind Basic; "" if there is none to be read."""
+    try:
+        return base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[2].strip()
+    except ValueError:
+        return ""

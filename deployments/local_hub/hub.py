@@ -25,6 +25,7 @@ from deployments.local_hub.xet.store import XetStore
 
 THREADS = 8  # requests that work at the same time; the rest queue
 HEAVY_THREADS = 2  # of them that read cards, patterns and large bodies; what these cost is limited too
+PACK_THREADS = 2  # clones that are put together at the same time
 SHARD_THREADS = 4  # shards whose files are verified at the same time, which takes as long as reading the files
 MULTIPART_ABOVE = 512 * 1024 * 1024  # bytes of an LFS file from which on it is sent in parts
 
@@ -62,6 +63,7 @@ class Hub:
         self.workers = ThreadPoolExecutor(THREADS, "hub")
         self.heavy = ThreadPoolExecutor(HEAVY_THREADS, "hub-heavy")
         self.shards = ThreadPoolExecutor(SHARD_THREADS, "hub-shards")
+        self.packs = ThreadPoolExecutor(PACK_THREADS, "hub-packs")
         self.turns: dict[str, asyncio.Semaphore] = {}
         fsync_folder(root)
 
@@ -78,7 +80,7 @@ class Hub:
 
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""
-        for pool in (self.workers, self.heavy, self.shards):
+        for pool in (self.workers, self.heavy, self.shards, self.packs):
             pool.shutdown()
         self.xet.close()
         self.database.close()

@@ -16,6 +16,7 @@ from deployments.local_hub.multipart import PART_SIZE
 from deployments.local_hub.promises import promise_content
 from deployments.local_hub.receive import Received, receive
 from deployments.local_hub.repos import Repo
+from deployments.local_hub.resolve import send_content
 from deployments.local_hub.steps import SHA256
 
 URL_LIFETIME = 24 * 3600.0  # seconds; one file of 500 GB at 10 MB/s takes 14 hours
@@ -42,7 +43,7 @@ def batch(call: Call) -> Response:
         answer: dict[str, Any] = {"oid": oid, "size": size}
         held = call.hub.stored(repo.id, oid)
         if operation == "download":
-            answer["error"] = {"code": 404, "message": "Download over the resolve route"}
+            answer |= _download(call, repo, oid, size, held)
         elif size > SIZE_LIMIT:
             answer["error"] = {"code": 422, "message": f"A file has at most {SIZE_LIMIT} bytes"}
         elif held is not None and held != size:
@@ -53,10 +54,28 @@ def batch(call: Call) -> Response:
                 "verify": {"href": f"{call.endpoint}/api/{repo.type}s/{repo.full_name}/lfs-verify"},
             }
         answers.append(answer)
-    here = [answer["oid"] for answer in answers if "actions" not in answer and "error" not in answer]
+    uploads = operation == "upload"
+    here = [answer["oid"] for answer in answers if uploads and "actions" not in answer and "error" not in answer]
     promise_content(call.hub.database, repo.id, here)
     transfer = "multipart" if any(_in_parts(answer) for answer in answers) else "basic"
     return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=LFS_JSON)
+
+
+def _download(call: Call, repo: Repo, oid: str, size: int, held: int | None) -> dict[str, Any]:
+    """Where an object can be had, if a commit of the repo names it; those who may write see what none names yet."""
+    if held != size or not (call.hub.git.names(repo.id, oid) or call.may_write(repo)):
+        return {"error": {"code": 404, "message": "The repo has no such object"}}
+    signed = call.sign("lfs-get", URL_LIFETIME, repo, oid=oid, size=size)
+    return {"actions": {"download": {"href": f"{call.endpoint}/lfs/{signed}"}}}
+
+
+async def get(call: Call) -> Response:
+    """GET of one object's bytes, whole or a range, at the address that `batch` gave."""
+    claims = call.hub.signer.check("lfs-get", call.params["signed"])
+    if claims is None:
+        raise forbidden("This download URL is not valid, or not any more")
+    repo = call.signed(claims)
+    return await send_content(call, repo, claims["oid"], claims["size"], {"Content-Type": "application/octet-stream"})
 
 
 def _in_parts(answer: dict[str, Any]) -> bool:

@@ -22,19 +22,32 @@ async def resolve(call: Call) -> Response:
     """The file's bytes, with the headers the client reads: commit, ETag, size, and how to get it over Xet."""
     repo, commit, path, entry, blob = await call.work(_find, call)
     headers = await call.work(_headers, call, repo, commit, path, entry, blob)
-    asked = _range(call.request.headers.get("range"), blob.size)
-    start, stop = asked or (0, blob.size)
-    if asked is not None:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
-    headers["Content-Length"] = str(stop - start)
-    status = 200 if asked is None else 206
+    if blob.sha256 is not None:
+        return await send_content(call, repo, blob.sha256, blob.size, headers)
+    status, start, stop = _part(call, blob.size, headers)
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    if blob.sha256 is None:
-        data = await call.work(call.hub.git.blob, repo.id, entry.oid)
-        return Response(data[start:stop], status, headers)
-    content = await call.work(_content, call, repo, blob.sha256, start, stop)
+    data = await call.work(call.hub.git.blob, repo.id, entry.oid)
+    return Response(data[start:stop], status, headers)
+
+
+async def send_content(call: Call, repo: Repo, sha256: str, size: int, headers: dict[str, str]) -> Response:
+    """Content that a repo holds, or the range of it that is asked for, block by block."""
+    status, start, stop = _part(call, size, headers)
+    if call.request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    content = await call.work(_content, call, repo, sha256, start, stop)
     return StreamingResponse(call.blocks(content), status, headers)
+
+
+def _part(call: Call, size: int, headers: dict[str, str]) -> tuple[int, int, int]:
+    """The status, and the first byte and the one after the last, of what is asked for. It goes into the headers."""
+    asked = _range(call.request.headers.get("range"), size)
+    start, stop = asked or (0, size)
+    if asked is not None:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
+    return (200 if asked is None else 206), start, stop
 
 
 def _find(call: Call) -> tuple[Repo, str, str, Entry, BlobInfo]:

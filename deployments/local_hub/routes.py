@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from deployments.local_hub import api_discussions, api_git, api_repos, lfs, pages, resolve, signin
+from deployments.local_hub import api_discussions, api_git, api_repos, lfs, pages, resolve, signin, smart_http
 from deployments.local_hub.call import Handler
 from deployments.local_hub.errors import HubError
 from deployments.local_hub.xet import routes as xet
@@ -59,6 +59,7 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("POST", "/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch, "json"),
     ("POST", API + "/lfs-verify", lfs.verify, "json"),
     ("PUT", "/lfs/{signed}", lfs.put, ""),
+    ("GET", "/lfs/{signed}", lfs.get, ""),
     ("PUT", "/lfs-part/{signed}", lfs.put_part, ""),
     ("POST", "/lfs-complete/{signed}", lfs.complete, "json"),
     ("GET", API + "/xet-{scope=read|write}-token/{revision}", xet.token, ""),
@@ -84,6 +85,11 @@ TABLE: list[tuple[str, str, Handler, str]] = [
 ]  # fmt: skip
 
 for _prefix in ("/{type=datasets|spaces}/{namespace}/{name}", "/{namespace}/{name}"):
+    for _git in (_prefix + ".git", _prefix):  # people clone either address, the longer one first
+        TABLE += [
+            ("GET", _git + "/info/refs", smart_http.info_refs, ""),
+            ("POST", _git + "/git-upload-pack", smart_http.upload_pack, ""),
+        ]
     TABLE += [
         ("GET", _prefix, pages.repo, ""),
         ("GET", _prefix + "/tree/{revision}", pages.repo, ""),
