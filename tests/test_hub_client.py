@@ -273,6 +273,14 @@ def test_a_name_with_other_capitals_is_another_repos_and_the_hubs_own_is_told(hu
         other.head(as_spelled=True)
 
 
+def test_a_repo_is_not_pushed_to_under_the_name_that_it_had_before_it_was_moved(hub: Hub) -> None:
+    now = f"{hub.target.repo_id}-Now"
+    hub.api.move_repo(hub.target.repo_id, now, repo_type="dataset")
+    assert hub.head()
+    with pytest.raises(BadInput, match=f"has been moved, and is called {now} on the Hub"):
+        hub.head(as_spelled=True)
+
+
 def test_a_repo_and_a_branch_are_there_once_they_are_made(counted: Hub) -> None:
     night = Hub(Target(counted.target.endpoint, counted.target.repo_id, "night"), counted.token)
     assert not counted.exists() and not counted.prepare(private=True, make=False) and not counted.exists()

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.local_hub.accounts import ANONYMOUS, Identity
-from deployments.local_hub.errors import bad_request, repo_not_found, token_needed
+from deployments.local_hub.errors import HubError, bad_request, repo_not_found, token_needed
 from deployments.local_hub.hub import Hub
 from deployments.local_hub.repos import Repo, RepoType
 
@@ -64,12 +65,34 @@ class Call:
             yield block
 
     def repo(self, *, write: bool = False) -> Repo:
-        """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it."""
+        """The repo that the path names; 404 if the caller may not see it, 401 or 403 if they may not write to it.
+
+        A name that it had before leads to the same path with its present one (307), so that links go on working.
+        """
         repo_type = REPO_TYPES[self.params.get("type") or "models"]
-        repo = self.hub.repos.find(self.identity, repo_type, self.params["namespace"], self.params["name"])
+        namespace, name = self.params["namespace"], self.params["name"]
+        try:
+            repo = self.hub.repos.find(self.identity, repo_type, namespace, name)
+        except HubError:
+            moved = self.hub.repos.moved(self.identity, repo_type, namespace, name)
+            if moved is None or not (leads_to := self._leads_to(moved)):
+                raise
+            raise HubError(307, f"The repo is called {moved.full_name} now", headers=leads_to) from None
         if write:
             self.hub.accounts.require_write(self.identity, repo.namespace)
         return repo
+
+    def _leads_to(self, repo: Repo) -> dict[str, str]:
+        """The header that sends the caller to the same path of a repo, which its own path names otherwise.
+
+        None if the name is quoted there in a way that nobody needs: it would lead to itself.
+        """
+        asked = self.request.scope["raw_path"].decode("latin-1")
+        former = f"/{quote(self.params['namespace'])}/{quote(self.params['name'])}"
+        query = self.request.scope["query_string"].decode("latin-1")
+        if former not in asked:
+            return {}
+        return {"Location": asked.replace(former, f"/{repo.full_name}", 1) + (f"?{query}" if query else "")}
 
     def sign(self, purpose: str, lifetime: float, repo: Repo, **claims: Any) -> str:
         """A permission of the caller's for one repo, good without the token (`signing`) as long as the token is."""

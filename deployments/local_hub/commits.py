@@ -14,7 +14,7 @@ from typing import BinaryIO
 from deployments.local_hub.database import Database
 from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.errors import bad_request, branch_moved, conflict, forbidden, revision_not_found
-from deployments.local_hub.git import Git, pointer
+from deployments.local_hub.git import SHORT_OID, Git, pointer
 from deployments.local_hub.repos import Repo
 from deployments.local_hub.steps import Step, check_message, prepare, steps
 from deployments.local_hub.trees import TreeEdit
@@ -69,7 +69,7 @@ class Commits:
         with self._database.write() as connection:
             ref = self.writable_ref(connection, repo, revision)
             head = self._git.resolve(repo.id, ref, connection)
-            if header.parent not in (None, head):
+            if not _is_at(header.parent, head):
                 raise branch_moved()
             tree = TreeEdit(self._git, connection, repo.id, self._git.commit(repo.id, head, connection).tree)
             for step in steps(prepared):
@@ -250,3 +250,10 @@ class Commits:
             )
             self._git.move_ref(connection, repo.id, ref, oid)
         return oid
+
+
+def _is_at(parent: object, head: str) -> bool:
+    """Whether a commit that was made on `parent`, an id or its first 7 characters or more, may follow this head."""
+    if parent is None:
+        return True
+    return isinstance(parent, str) and SHORT_OID.fullmatch(parent) is not None and head.startswith(parent)

@@ -19,6 +19,7 @@ from pathlib import Path
 BUSY_TIMEOUT = 30.0  # seconds a writer of another process is waited for
 READER_CACHE_KIB = 512  # page cache of each reader; pages live in the kernel's cache anyway
 
+# former_name: what a repo was called before it was moved, for as long as no other repo is called so.
 # git_object: kind is git's type number (1 commit, 2 tree, 3 blob, 4 tag), data is zlib's, sha256 and content_size are
 # those an LFS pointer names. holding: content that was sent to the repo and verified; xet is the hash under which it
 # can be reconstructed, if it came by Xet. xorb: hashes and ends are those of its chunks, batch is common to the xorbs
@@ -41,6 +42,9 @@ CREATE TABLE IF NOT EXISTS repo (
     id INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, namespace TEXT NOT NULL COLLATE NOCASE,
     name TEXT NOT NULL COLLATE NOCASE, private INTEGER NOT NULL, created REAL NOT NULL,
     gated TEXT CHECK (gated IN ('auto', 'manual')), UNIQUE (type, namespace, name));
+CREATE TABLE IF NOT EXISTS former_name (
+    type TEXT NOT NULL, namespace TEXT NOT NULL COLLATE NOCASE, name TEXT NOT NULL COLLATE NOCASE,
+    repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, PRIMARY KEY (type, namespace, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS git_object (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, oid TEXT NOT NULL, kind INTEGER NOT NULL,
     size INTEGER NOT NULL, data BLOB NOT NULL, sha256 TEXT, content_size INTEGER, PRIMARY KEY (repo, oid));

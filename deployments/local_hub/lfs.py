@@ -199,6 +199,16 @@ def duplicate(call: Call) -> Response:
     return JSONResponse({"failed": failed})
 
 
+def delete(call: Call) -> Response:
+    """POST .../lfs-files/batch: the Hub deletes content at once, with all commits that name it. Here a person does."""
+    call.repo(write=True)
+    raise HubError(
+        501,
+        "This Hub deletes no content at a request: take the files out in a commit, squash the branch, and have whoever "
+        "runs it see `gc plan`, which names what no commit needs.",
+    )
+
+
 def listed(call: Call) -> Response:
     """GET .../lfs-files: the LFS files at the head of main, with when their content was pushed."""
     repo = call.repo()

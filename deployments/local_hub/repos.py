@@ -78,6 +78,13 @@ class Repos:
             raise repo_not_found()
         return repo
 
+    def moved(self, identity: Identity, repo_type: RepoType, namespace: str, name: str) -> Repo | None:
+        """The repo that was called so before it was moved, if the caller may see it."""
+        query = "SELECT repo FROM former_name WHERE type = ? AND namespace = ? AND name = ?"
+        row = self._database.read().execute(query, (repo_type, namespace, name)).fetchone()
+        repo = None if row is None else self.by_id(row[0])
+        return repo if repo is not None and self.visible(identity, repo) else None
+
     def visible(self, identity: Identity, repo: Repo) -> bool:
         """Whether the caller may read the repo. Nobody can ask for access here, so a gated repo is as a private one."""
         return not (repo.private or repo.gated) or self._accounts.role_in(identity, repo.namespace) is not None
@@ -112,12 +119,14 @@ class Repos:
             connection.execute("UPDATE repo SET gated = ? WHERE id = ?", (gated, repo.id))
 
     def move(self, repo: Repo, namespace: str, name: str) -> None:
-        """Give the repo another name; 409 where it is taken."""
+        """Give the repo another name; 409 where it is taken. The one that it had leads to it from now on."""
         _check_name(name)
         with self._database.write() as connection:
             if _find(connection, repo.type, namespace, name) is not None:
                 raise conflict(f"A {repo.type} repository called {namespace}/{name} already exists")
             connection.execute("UPDATE repo SET namespace = ?, name = ? WHERE id = ?", (namespace, name, repo.id))
+            former = (repo.type, repo.namespace, repo.name, repo.id)
+            connection.execute("INSERT OR REPLACE INTO former_name VALUES (?, ?, ?, ?)", former)
 
     def delete(self, repo: Repo) -> None:
         """Remove the repo, its history and its claim on content; content files other repos may share stay."""

@@ -55,6 +55,7 @@ TABLE: list[tuple[str, str, Handler, str]] = [
     ("POST", API + "/discussions/{number}/merge", api_discussions.merge, "json"),
     ("POST", API + "/lfs-files/duplicate", lfs.duplicate, "json"),
     ("GET", API + "/lfs-files", lfs.listed, ""),
+    ("POST", API + "/lfs-files/batch", lfs.delete, "json"),
     ("POST", "/{type=datasets|spaces}/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch, "json"),
     ("POST", "/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch, "json"),
     ("POST", API + "/lfs-verify", lfs.verify, "json"),

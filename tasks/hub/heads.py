@@ -23,13 +23,13 @@ class Heads(Connection):
         counts as it is.
 
         Args:
-            as_spelled: whether to refuse a repo whose name has other capitals on the Hub. The Hub finds a repo under
-                any capitals, and one repo must not be two targets.
+            as_spelled: whether to refuse a repo that is called otherwise on the Hub. It finds a repo under any
+                capitals, and under the name that it had before it was moved; and one repo must not be two targets.
             at_least: a commit that the head must not be older than, besides all heads seen before.
 
         Raises:
             StaleHead: the Hub stays behind for longer than `STALE_PATIENCE`.
-            BadInput: the name has other capitals.
+            BadInput: the repo is called otherwise.
         """
         waited, pauses = 0.0, iter(STALE_PAUSES)
         pause = STALE_PAUSES[0]
@@ -70,6 +70,11 @@ class Heads(Connection):
             found = self._info(self.target.revision, "sha")
         if as_spelled and found.id != repo_id and found.id.lower() == repo_id.lower():
             raise BadInput(f"repo_id: {repo_id} is called {found.id} on the Hub. Write its capitals as they are there.")
+        if as_spelled and found.id.lower() != repo_id.lower():
+            raise BadInput(
+                f"repo_id: {repo_id} has been moved, and is called {found.id} on the Hub. Write that name: under two "
+                "names two runs would work at one repo."
+            )
         if found.sha is None:
             raise Refused(f"{self.target.endpoint} named no commit for {self.target}")
         return found.sha

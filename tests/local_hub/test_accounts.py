@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from pathlib import Path
 
+import httpx2
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import build_hf_headers, get_session
 
 from tests.local_hub.conftest import travel_by
 from tests.local_hub.running import RunningHub
@@ -131,8 +133,39 @@ def test_a_repo_is_renamed_and_made_public(hub: RunningHub, api: HfApi, dataset:
     api.move_repo(dataset, f"{dataset}-moved", repo_type="dataset")
     api.update_repo_settings(f"{dataset}-moved", private=False, repo_type="dataset")
     assert anonymous(hub).dataset_info(f"{dataset}-moved").private is False
-    with pytest.raises(RepositoryNotFoundError):
-        api.dataset_info(dataset)
+
+
+def test_the_name_that_a_repo_had_leads_to_it_until_another_is_called_so(
+    hub: RunningHub, api: HfApi, dataset: str, cache: Path
+) -> None:
+    """For everything that people and programs have kept: pages, downloads, listings, and commits."""
+    api.upload_file(path_or_fileobj=b"first", path_in_repo="a é.txt", repo_id=dataset, repo_type="dataset")
+    now = f"{dataset}-Now"
+    api.move_repo(dataset, now, repo_type="dataset")
+
+    assert api.dataset_info(dataset).id == now
+    assert "a é.txt" in api.list_repo_files(dataset, repo_type="dataset")
+    local = api.hf_hub_download(dataset, "a é.txt", repo_type="dataset", cache_dir=cache)
+    assert Path(local).read_bytes() == b"first"
+    api.upload_file(path_or_fileobj=b"second", path_in_repo="b.txt", repo_id=dataset, repo_type="dataset")
+    assert "b.txt" in api.list_repo_files(now, repo_type="dataset")
+    page = httpx2.get(
+        f"{hub.endpoint}/datasets/{dataset}", headers=build_hf_headers(token=api.token), follow_redirects=True
+    )
+    assert page.is_success and str(page.url).endswith(now)
+
+    api.create_repo(dataset, repo_type="dataset")
+    assert api.list_repo_files(dataset, repo_type="dataset") == [".gitattributes"]
+
+
+def test_a_private_repo_that_was_moved_is_not_betrayed_by_its_old_name(
+    hub: RunningHub, api: HfApi, dataset: str
+) -> None:
+    api.move_repo(dataset, f"{dataset}-secret", repo_type="dataset")
+    answers = [httpx2.get(f"{hub.endpoint}/api/datasets/{name}") for name in (dataset, "alice/never")]
+    assert [(one.status_code, one.text, one.headers.get("location")) for one in answers] == [
+        (404, answers[0].text, None)
+    ] * 2
 
 
 def test_tokens_are_kept_as_digests_and_never_logged(hub: RunningHub, api: HfApi, token: str) -> None:

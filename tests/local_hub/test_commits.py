@@ -93,14 +93,19 @@ def test_a_commit_on_a_branch_that_moved_is_refused_and_changes_nothing(api: HfA
     first = api.upload_file(path_or_fileobj=b"1", path_in_repo="a.txt", repo_id=dataset, repo_type="dataset")
     second = api.upload_file(path_or_fileobj=b"2", path_in_repo="a.txt", repo_id=dataset, repo_type="dataset")
 
-    with pytest.raises(HfHubHTTPError, match="The branch was updated since you opened this page") as refusal:
-        api.create_commit(
-            dataset, [CommitOperationAdd("b.txt", b"3")], commit_message="late", repo_type="dataset",
-            parent_commit=first.oid,
-        )  # fmt: skip
-
-    assert refusal.value.response.status_code == 412
+    for parent in (first.oid, first.oid[:7]):
+        with pytest.raises(HfHubHTTPError, match="The branch was updated since you opened this page") as refusal:
+            api.create_commit(
+                dataset, [CommitOperationAdd("b.txt", b"3")], commit_message="late", repo_type="dataset",
+                parent_commit=parent,
+            )  # fmt: skip
+        assert refusal.value.response.status_code == 412
     assert api.dataset_info(dataset).sha == second.oid
+    api.create_commit(
+        dataset, [CommitOperationAdd("b.txt", b"3")], commit_message="on it", repo_type="dataset",
+        parent_commit=second.oid[:8],
+    )  # fmt: skip
+    assert "b.txt" in api.list_repo_files(dataset, repo_type="dataset")
 
 
 def test_content_that_was_never_sent_cannot_be_committed(hub: RunningHub, api: HfApi, dataset: str, token: str) -> None:
