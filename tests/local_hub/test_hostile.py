@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.local_hub.conftest import a_hub_alone
+from tests.local_hub.fuzz import prepared, send_all
 from tests.local_hub.running import RunningHub
 
 hub, token, transport = a_hub_alone("hostile")  # whose log tells of these tests alone
@@ -225,3 +228,11 @@ def test_the_log_has_no_traceback_and_no_token_after_all_this(hub: RunningHub, t
     assert token not in hub.log
     assert "hf_secret" not in hub.log
     assert (hub.root / "hub.sqlite3").stat().st_mode & 0o077 == 0
+
+
+def test_whatever_is_asked_of_any_route_the_hub_answers_and_does_not_fail(hub: RunningHub) -> None:
+    """A small piece of what `python -m tests.local_hub.fuzz` sends. How long it takes is not asked here."""
+    outcome = asyncio.run(send_all(hub.endpoint, range(1500), 7, prepared(hub)))
+    assert "Traceback" not in hub.log
+    assert sum(outcome.statuses.values()) > 1400 and outcome.statuses[200] > 100
+    assert [one for one in outcome.bad if not re.search(r": 2\d\d after|: 4\d\d after", one)] == []
