@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from html import escape
 from urllib.parse import quote
 
@@ -17,6 +18,11 @@ td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; } th { text-align
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
 pre { overflow: auto; padding: .7rem; background: #8881; }
+form { margin: .7rem 0; } input[type=search] { width: min(24rem, 65%); font: inherit; padding: .2rem .4rem; }
+button { font: inherit; padding: .2rem .8rem; } h1, td a { overflow-wrap: anywhere; }
+h1 { font-size: min(2em, 7vw); } td code, td.added, td.changed, td.removed, form span { white-space: nowrap; }
+td.added { color: light-dark(#116329, #7ee787); } td.removed { color: light-dark(#a40e26, #ff7b72); }
+@media (max-width: 40rem) { body { margin: 1rem auto; } .wide { display: none; } td, th { padding: .2rem .3rem; } }
 nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; } .quiet { opacity: .7; } img { max-width: 100%; }
 """
 
@@ -35,6 +41,11 @@ def page(title: str, body: str, status: int = 200) -> HTMLResponse:
             "Cache-Control": "no-store",
         },
     )
+
+
+def day(seconds: float) -> str:
+    """A moment for people, to the minute; in UTC, as everything of the Hub."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def human(size: int) -> str:

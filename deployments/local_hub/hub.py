@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deployments.local_hub.accounts import Accounts
+from deployments.local_hub.changes import History
 from deployments.local_hub.commits import Commits
 from deployments.local_hub.content import Content
 from deployments.local_hub.database import Database, fsync_folder
@@ -54,6 +55,7 @@ class Hub:
         self.holdings = Holdings(self.database)
         self.discussions = Discussions(self.database)
         self.listing = Listing(self.git, self.holdings)
+        self.history = History(self.git)
         self.content = Content(root)
         self.xet = XetStore(root, self.database, self.holdings)
         take_over(self.database)

@@ -19,12 +19,13 @@ from deployments.local_hub.call import Call
 from deployments.local_hub.cards import CARD, front_matter
 from deployments.local_hub.errors import bad_request, entry_not_found
 from deployments.local_hub.git import CommitInfo
-from deployments.local_hub.html import human, page
-from deployments.local_hub.listing import iso
+from deployments.local_hub.html import day, human, page
 from deployments.local_hub.repos import Repo
 
 ROWS = 1000  # paths shown of one folder
 HISTORY = 100  # commits shown
+CHANGES = 500  # files of a commit shown
+SEARCH_LIMIT = 200  # characters
 TEXT_LIMIT = 1024 * 1024  # bytes of a text shown in a page
 
 CARD_LIMIT = 128 * 1024  # characters of a card that is shown as a page; a longer one as text
@@ -45,9 +46,11 @@ def home(call: Call) -> Response:
         rows.append(
             f'<tr><td><a href="/{quote(repo.path)}">{escape(repo.full_name)}</a></td><td>{repo.type}</td>'
             f"<td>{'private' if repo.private else 'gated' if repo.gated else 'public'}</td>"
-            f'<td class="n">{iso(head.date)}</td></tr>'
+            f'<td class="n">{day(head.date)}</td></tr>'
         )
-    table = _table(("Repository", "Type", "Visibility", "Last commit"), rows) if rows else "<p>Nothing to see.</p>"
+    table = (
+        _table(("Repository", "Type", "Visibility", "Last commit (UTC)"), rows) if rows else "<p>Nothing to see.</p>"
+    )
     if call.identity.name is None:
         who = '<a href="/login">Sign in</a> to see private repositories.'
     else:
@@ -61,27 +64,46 @@ def repo(call: Call) -> Response:
     revision = call.params.get("revision") or "main"
     path = (call.params.get("path") or "").strip("/")
     commit = call.hub.git.resolve(repo.id, revision)
-    items = call.hub.listing.items(repo, commit, path, recursive=False)
+    wanted = call.query.get("search", "").strip()[:SEARCH_LIMIT]
+    items = call.hub.listing.items(repo, commit, path, recursive=bool(wanted))
+    if wanted:
+        items = [item for item in items if not item[1].is_folder and _matches(item[0], wanted)]
     described = call.hub.listing.describe(repo, commit, items[:ROWS])
     address = f"/{quote(repo.path)}"
     rev = quote(revision, safe="")
     rows = []
     for item in sorted(described, key=lambda item: (item["type"] == "file", item["path"])):
-        name = escape(item["path"].rpartition("/")[2])
+        name = escape(item["path"] if wanted else item["path"].rpartition("/")[2])
         kind = "blob" if item["type"] == "file" else "tree"
         size = human(item["size"]) if kind == "blob" else "folder"
         digest = item.get("lfs", item)["oid"]
         link = f"{address}/{kind}/{rev}/{quote(item['path'])}"
         rows.append(
             f'<tr><td><a href="{link}">{name}</a></td><td class="n">{size}</td>'
-            f'<td class="quiet"><code title="{digest}">{digest[:12]}</code></td></tr>'
+            f'<td class="quiet wide"><code title="{digest}">{digest[:12]}</code></td></tr>'
         )
-    more = f"<p>The first {ROWS} of {len(items)} entries.</p>" if len(items) > ROWS else ""
+    more = f"<p>The first {ROWS:,} of {len(items):,} entries. Search for a part of a name to see others.</p>"
     head = call.hub.git.commit(repo.id, commit)
-    body = _header(repo, revision, path) + _latest(address, head) + _table(("Name", "Size", "Digest"), rows) + more
-    if not path:
+    table = _table(("Name", "Size", "Digest"), rows) if rows else "<p>No file has all of that in its path.</p>"
+    body = _header(repo, revision, path) + _latest(address, head) + _search(wanted, len(items)) + table
+    body += more if len(items) > ROWS else ""
+    if not path and not wanted:
         body += _totals(call, repo, commit) + _card(call, repo, commit)
     return page(repo.full_name, body)
+
+
+def _matches(path: str, wanted: str) -> bool:
+    return all(word in path.casefold() for word in wanted.casefold().split())
+
+
+def _search(wanted: str, found: int) -> str:
+    """The field to search in, with what was searched for."""
+    said = f'<span class="quiet">{found:,} {"file" if found == 1 else "files"}</span>' if wanted else ""
+    return (
+        f'<form method="get" role="search"><input type="search" name="search" value="{escape(wanted)}"'
+        ' placeholder="Search: sub-M2001 T1w" aria-label="Search for files by parts of their paths">'
+        f"<button>Search</button> {said}</form>"
+    )
 
 
 def blob(call: Call) -> Response:
@@ -112,10 +134,11 @@ def commits(call: Call) -> Response:
     history = zip(call.hub.listing.history(repo, head), range(HISTORY), strict=False)
     rows = [
         f'<tr><td><a href="{address}/commit/{info.oid}"><code>{info.oid[:8]}</code></a></td>'
-        f'<td>{escape(info.title)}</td><td>{escape(info.author)}</td><td class="n">{iso(info.date)}</td></tr>'
+        f'<td>{escape(info.title)}<br><small class="quiet">{call.hub.history.of(repo.id, info).summary()}</small></td>'
+        f'<td class="wide">{escape(info.author)}</td><td class="n">{day(info.date)}</td></tr>'
         for info, _ in history
     ]
-    return page(repo.full_name, _header(repo, revision, "") + _table(("Commit", "Title", "Author", "Date"), rows))
+    return page(repo.full_name, _header(repo, revision, "") + _table(("Commit", "Title", "Author", "Date (UTC)"), rows))
 
 
 def commit(call: Call) -> Response:
@@ -123,14 +146,33 @@ def commit(call: Call) -> Response:
     repo = call.repo()
     info = call.hub.git.commit(repo.id, call.hub.git.resolve(repo.id, call.params["revision"]))
     address = f"/{quote(repo.path)}"
+    described = f"<pre>{escape(info.description)}</pre>" if info.description else ""
     parents = " ".join(f'<a href="{address}/commit/{oid}"><code>{oid[:8]}</code></a>' for oid in info.parents)
     body = (
-        f"<h2>{escape(info.title)}</h2><pre>{escape(info.description)}</pre>"
-        f"<p>{escape(info.author)} · {iso(info.date)}</p>"
+        f"<h2>{escape(info.title)}</h2>{described}<p>{escape(info.author)} · {day(info.date)}</p>"
         f"<p>Commit <code>{info.oid}</code>, parent {parents or 'none'}</p>"
         f'<p><a href="{address}/tree/{info.oid}">Files at this commit</a></p>'
     )
+    body += _changes(call, repo, info)
     return page(info.title, _header(repo, info.oid, "") + body)
+
+
+def _changes(call: Call, repo: Repo, info: CommitInfo) -> str:
+    """What a commit added, changed and removed, with the sizes that the files have since."""
+    changes = call.hub.history.of(repo.id, info)
+    shown = changes.files[:CHANGES]
+    sizes = call.hub.git.blobs(repo.id, (oid for one in shown for oid in (one.before, one.after) if oid))
+    rows = []
+    for one in shown:
+        at = info.oid if one.after else info.parents[0]
+        link = f"/{quote(repo.path)}/blob/{at}/{quote(one.path)}"
+        size = sizes[one.after or one.before or ""].size
+        rows.append(
+            f'<tr><td class="{one.kind}">{one.kind}</td><td><a href="{link}">{escape(one.path)}</a></td>'
+            f'<td class="n">{human(size)}</td></tr>'
+        )
+    more = f"<p>The first {CHANGES:,} of them.</p>" if len(changes.files) > CHANGES or changes.more else ""
+    return f"<h2>{changes.summary()}</h2>" + (_table(("", "File", "Size"), rows) if rows else "") + more
 
 
 def settings(call: Call) -> Response:
@@ -170,8 +212,9 @@ def discussion(call: Call) -> Response:
 
 
 def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
-    numbers = {"Size", "Date", "Last commit"}
-    head = "".join(f"<th{' class=n' if column in numbers else ''}>{column}</th>" for column in columns)
+    numbers = {"Size", "Date (UTC)", "Last commit (UTC)"}
+    classes = {**dict.fromkeys(numbers, " class=n"), "Digest": " class=wide", "Author": " class=wide"}
+    head = "".join(f"<th{classes.get(column, '')}>{column}</th>" for column in columns)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -194,7 +237,7 @@ def _header(repo: Repo, revision: str, path: str) -> str:
 def _latest(address: str, head: CommitInfo) -> str:
     return (
         f'<p class="quiet">{escape(head.author)}: <a href="{address}/commit/{head.oid}">{escape(head.title)}</a>'
-        f" · {iso(head.date)} · <code>{head.oid[:8]}</code></p>"
+        f" · {day(head.date)} · <code>{head.oid[:8]}</code></p>"
     )
 
 

@@ -104,7 +104,15 @@ for _prefix in ("/{type=datasets|spaces}/{namespace}/{name}", "/{namespace}/{nam
 
 #: What reads texts of people nobody knows: these queue for threads of their own, and delay nothing else.
 HEAVY: frozenset[Handler] = frozenset(
-    {api_repos.validate_yaml, api_git.preupload, pages.repo, pages.blob, pages.discussion}
+    {
+        api_repos.validate_yaml,
+        api_git.preupload,
+        pages.repo,
+        pages.blob,
+        pages.discussion,
+        pages.commits,
+        pages.commit,
+    }
 )
 
 _SHAPES = {"type": "models|datasets|spaces"}

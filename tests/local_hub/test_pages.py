@@ -8,7 +8,7 @@ from html import unescape
 import httpx2
 import psutil
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from tests.local_hub.conftest import travel_by
 from tests.local_hub.running import RunningHub
@@ -173,3 +173,41 @@ def test_the_settings_page_says_who_sees_a_repo_and_how_that_is_changed(
     exec(lines.replace("HfApi()", "api"), {"api": api})  # what the page says to type
     info = api.dataset_info(dataset)
     assert info.private and info.gated == "auto"
+
+
+def test_files_are_searched_by_parts_of_their_paths(hub: RunningHub, api: HfApi, dataset: str, shown: str) -> None:
+    address = f"{hub.endpoint}/datasets/{dataset}"
+    page = httpx2.get(address, params={"search": "SUB-m2001 parquet"}).text
+    assert ">data/sub-M2001/sub-M2001_ses-1.parquet</a>" in page and "1 file<" in page
+    assert "odd" not in unescape(page.split("<table>")[1])
+    assert "No file has all of that" in httpx2.get(address, params={"search": "sub-M2001 T2w"}).text
+    hostile = httpx2.get(address, params={"search": '"><script>alert(1)</script>' + "x" * 9000})
+    assert hostile.status_code == 200 and "<script>" not in hostile.text
+    inside = httpx2.get(f"{address}/tree/main/bids", params={"search": "parquet"}).text
+    assert "No file has all of that" in inside
+
+
+def test_the_history_says_what_each_commit_added_changed_and_removed(
+    hub: RunningHub, api: HfApi, dataset: str, shown: str
+) -> None:
+    made = api.create_commit(
+        dataset,
+        [
+            CommitOperationAdd("README.md", b"# Another\n"),
+            CommitOperationAdd("bids/new.txt", b"new"),
+            CommitOperationDelete("bids/<odd> & name.txt"),
+        ],
+        commit_message="Some of each",
+        repo_type="dataset",
+    )
+    address = f"{hub.endpoint}/datasets/{dataset}"
+    history = httpx2.get(f"{address}/commits/main").text
+    assert "1 added, 1 changed, 1 removed" in history and "3 added" in history
+    page = httpx2.get(f"{address}/commit/{made.oid}").text
+    for kind, path in (("added", "bids/new.txt"), ("changed", "README.md"), ("removed", "bids/<odd> & name.txt")):
+        assert f'<td class="{kind}">{kind}</td>' in page
+        assert f">{path}</a>" in unescape(page)
+    link = page.split('class="removed"')[1].split('href="')[1].split('"')[0]
+    assert "text with &lt;b&gt;tags" in httpx2.get(hub.endpoint + unescape(link)).text
+    first = httpx2.get(f"{address}/commit/{api.list_repo_commits(dataset, repo_type='dataset')[-1].commit_id}").text
+    assert "1 added" in first and ".gitattributes" in first
