@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from huggingface_hub import CommitOperationAdd
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
@@ -15,6 +16,7 @@ from deployments.local_stack import Stack
 from deployments.runs import Runs
 from tasks.approve import read_gate, write_gate
 from tasks.disk.staging import Target
+from tasks.record.remote import RECORD
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
 from tests.gated import Gated, said
@@ -139,3 +141,14 @@ def test_a_quiet_night_sends_people_to_the_gate_that_is_open(nights: Nights) -> 
     assert said(here.read(run.id))[0] == "Suspended"
     assert said(here.answer(run, decision="keep"))[0] == "Kept"
     assert "cleanup-staging/cleanup asks about them" in said(here.night())[1]
+
+
+def test_a_gate_counts_the_files_that_somebody_else_changed_and_not_the_lines_in_them(nights: Nights) -> None:
+    here = nights()
+    assert said(here.answer(here.night(), decision="keep"))[0] == "Kept"
+    head = here.hub.head()
+    lines = (here.hub.read(RECORD, head) or b"") + b"no line\nnor this\n"
+    here.hub.commit([CommitOperationAdd(RECORD, lines)], "By hand", head)
+    again = here.night()
+    assert f"{RECORD}: line {SESSIONS + 1}: it cannot be read" in said(again)[1] and "and more there." in said(again)[1]
+    assert "Changed on the Hub by somebody else: 1 file." in form_description(again)
