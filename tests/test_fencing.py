@@ -191,6 +191,14 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
 
 
+def test_a_commit_that_brings_no_card_leaves_the_one_that_is_there(hub: Hub, staging: Staging, staged: Staged) -> None:
+    first, second = staged(2)
+    before = publish(hub, staging, [first], besides())
+    after = publish(hub, staging, [second], replace(besides(), with_card=False), before)
+    assert hub.read(CARD, after.commit) == (after.card or "").encode() == hub.read(CARD, before.commit)
+    assert read_remote(hub).record.shards == {first.path: first.line(), second.path: second.line()}
+
+
 def test_each_commit_of_a_removal_in_several_says_in_its_title_what_leaves_with_it(
     hub: Hub, staging: Staging, staged: Staged
 ) -> None:
