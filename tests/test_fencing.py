@@ -3,11 +3,14 @@
 The Hub is the real local one behind a layer that breaks requests and counts them (`tests.counted_hub`).
 """
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -20,6 +23,7 @@ from tasks.disk.staging import RECEIPT_SUFFIX, Staging
 from tasks.hub import client as hub_module
 from tasks.hub.budget import Fence
 from tasks.hub.client import Hub, OversizedFile, StaleHead, Transient
+from tasks.hub.lacking import TooLargeForHub
 from tasks.hub.newest_head import NewestHead
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
 from tasks.record.ask_shards import NO_DIGEST
@@ -150,6 +154,49 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     assert after.overtaken == {second.path} and after.contested
     assert len(history(hub)) == commits  # nothing of it is left to commit
     assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
+
+
+def test_a_commit_that_is_too_large_is_made_in_halves_which_tell_of_all_that_others_have_changed(
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third, fourth = receipts = staged(4)
+    before, theirs = read_remote(hub), [another_version(staging, one) for one in (first, fourth)]
+    publish(hub, staging, theirs, besides())
+    breakable.break_on({"fault": "status", "path": "/commit/", "status": 413, "times": 2})
+    after = publish(hub, staging, receipts, besides(README=b"1"), before)
+    assert after.contested and after.overtaken == {first.path, fourth.path} and after.seconds == math.inf
+    lines = {one.path: one.line() for one in (second, third, *theirs)}
+    assert read_remote(hub).record == after.record and after.record.shards == lines
+    one = "Publish 1 shard of 1 subject"
+    assert history(hub)[:3] == [one, one, "Update the card and the dataset's own texts"]  # the texts come first
+    told = [record.getMessage() for record in caplog.records if "at once (413)" in record.getMessage()]
+    assert told == [
+        f"{hub.target.endpoint} takes no commit of {count} shards at once (413). It is made in halves; "
+        f"BIDS_PUSH_BATCH_SHARDS={count // 2} in the worker's environment has batches be as small from the start."
+        for count in (4, 2)
+    ]
+
+
+def test_how_long_the_hub_took_for_a_commit_is_known_also_where_its_answer_was_lost(
+    breakable: Breakable, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=count(100, 7).__next__, sleep=time.sleep)  # seven seconds between two looks
+    monkeypatch.setattr(stage, "time", clock)
+    first = commit(hub, read_remote(hub), [], [], besides(README=b"1"))
+    assert (first.seconds, first.contested) == (7, False)
+    breakable.break_on({"fault": "lose_response", "path": "/commit/", "times": 1})
+    second = commit(hub, first, [], [], besides(README=b"2"))
+    assert (second.seconds, second.contested) == (7, True)  # whether it was ours, nobody can say: it is looked at again
+    assert hub.read("bids/README", second.commit) == b"2" and len(history(hub)) == 3
+
+
+def test_a_single_shard_that_is_too_large_for_a_commit_is_not_cut(
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    breakable.break_on({"fault": "status", "path": "/commit/", "status": 413, "times": -1})
+    with pytest.raises(TooLargeForHub):
+        publish(hub, staging, staged(1), besides())
+    assert breakable.broken == 1
 
 
 def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: Staging, staged: Staged) -> None:
