@@ -47,6 +47,8 @@ local_stack.START_SECONDS = 400.0
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
+#: What the fixture `worker` starts.
+WORKS = frozenset({"worker", "watch"})
 _numbers = count(1)
 
 
@@ -104,14 +106,28 @@ def prefect(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def worker(prefect_server: Stack) -> Stack:
-    """The same with the deployments, a worker and the watch."""
-    if "worker" not in STACK.processes:
-        STACK.deploy()
-        start_runs_at_once(STACK)
+def deployed(prefect_server: Stack) -> Stack:
+    """The same with the deployments."""
+    STACK.deploy()
+    start_runs_at_once(STACK)
+    return STACK
+
+
+@pytest.fixture
+def worker(deployed: Stack) -> Stack:
+    """The same with a worker and the watch, which go on for as long as the tests that follow each other need them."""
+    if not WORKS & STACK.processes.keys():
         STACK.start_worker()
         STACK.start_watch("--every", "1")  # instead of 10
     return STACK
+
+
+@pytest.hookimpl(trylast=True)  # once the fixtures of the test have ended, which may need them
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop worker and watch where the next test needs neither: the two keep the server busy, for all of a lane."""
+    if "worker" not in getattr(nextitem, "fixturenames", ()):
+        for name in sorted(WORKS & STACK.processes.keys(), reverse=True):
+            STACK.processes.pop(name).stop()
 
 
 def start_runs_at_once(stack: Stack) -> None:

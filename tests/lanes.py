@@ -40,7 +40,7 @@ WITHIN_IN_FAST = frozenset({"breakable", "counted", "hub", "prefect"})
 OF_THE_HUB = "local_hub"  # the folder of the local Hub's own tests, whose `hub` is a server
 #: What the command line of a server, a database or a browser has in it.
 SERVER = re.compile(r"-m prefect\b|prefect server|uvicorn|_hub serve|faults serve|postgres|initdb|chrom(e|ium)")
-#: The files that take more than a minute, the longest first.
+#: The files that take more than a minute, the longest first; those with a worker follow each other.
 LONGEST = (
     "end_to_end/test_missed_nights.py",
     "end_to_end/test_gate.py",
@@ -49,9 +49,11 @@ LONGEST = (
     "end_to_end/test_readme.py",
     "end_to_end/test_removals.py",
     "end_to_end/test_ui.py",
-    "tests/test_year.py",
     "end_to_end/test_push.py",
     "end_to_end/test_decide.py",
+    "end_to_end/test_preflight.py",
+    "end_to_end/test_names.py",
+    "tests/test_year.py",
     "tests/test_removal_gate.py",
     "end_to_end/test_wheel.py",
     "tests/test_nothing_is_lost.py",
@@ -88,6 +90,7 @@ SERVED = frozenset(
         "local_hub/test_xet.py",
         "test_bad_input.py",
         "test_flows.py",
+        "test_gates.py",
         "test_in_flight.py",
         "test_left_out_flow.py",
         "test_nothing_is_lost.py",

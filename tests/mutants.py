@@ -73,7 +73,7 @@ GUARDS = {
     "kept_removals": Guards(["tests/test_removals.py"]),
     "removed_before": Guards(["tests/test_removed_before.py"]),
     "evidence": Guards(["tests/test_evidence.py"]),
-    "approve": Guards(["tests/test_approve.py"], servers=True),
+    "approve": Guards(["tests/test_approve.py"]),
     "lease": Guards(["tests/test_lease.py", "tests/test_busy_server.py"]),
     "verify": Guards(["tests/test_verify_listing.py", "tests/test_read_back.py", "tests/test_verify.py"], servers=True),
     "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"]),

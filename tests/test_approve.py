@@ -1,6 +1,6 @@
 """The gate alone: whose it is, what is asked in which words, and what counts as a person's answer.
 
-A run here does nothing but ask. It is suspended on a real Prefect server, and the test does what a worker does once
+A run here does nothing but ask. It is suspended on a Prefect server, and the test does what a worker does once
 somebody has answered: it starts the flow again. Gates of whole pushes are in test_removal_gate.py and end_to_end.
 """
 
@@ -356,7 +356,7 @@ class Asking:
 
 
 @pytest.fixture
-def target(prefect_server: object) -> Target:
+def target(prefect: None) -> Target:
     return Target("http://hub", f"lab/asked-{os.getpid()}-{next(_numbers)}")
 
 

@@ -17,7 +17,7 @@ from tasks.commit.other_files import Besides, as_recorded, holds, outdated
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.record.record_files import WHOLE
-from tasks.record.remote import CARD, INDEX, RECORD, Remote
+from tasks.record.remote import CARD, INDEX, RECORD, Correction, Remote
 from tasks.record.removals import as_file
 from tasks.report.evidence import RemovalPlan
 from tasks.values.models import (
@@ -425,3 +425,13 @@ def test_what_a_person_approved_to_be_removed_leaves_with_its_line() -> None:
     of = replace(besides(), remove=RemovalPlan(commit=COMMIT, shards={A: as_file(line(A))}))
     one = Batch.of(Lists({}), before, [], [], of, frozenset())
     assert one.forget == one.removed == (A,)
+
+
+def test_a_line_that_was_read_from_a_shard_is_written_only_where_the_commit_neither_brings_nor_removes_that_shard() -> (
+    None
+):
+    before = remote(record_of(line(A), line(B), line(C)))
+    read = tuple(Correction(line(path), line(path, 2)) for path in (A, B, C))
+    of = replace(besides(), corrected=read, remove=RemovalPlan(commit=COMMIT, shards={B: as_file(line(B))}))
+    one = Batch.of(Lists({}), before, [line(A, 3)], [], of, frozenset())
+    assert one.corrected == (line(C, 2),)

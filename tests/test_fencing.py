@@ -3,11 +3,14 @@
 The Hub is the real local one behind a layer that breaks requests and counts them (`tests.counted_hub`).
 """
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -21,6 +24,7 @@ from tasks.hub import heads, reading
 from tasks.hub.budget import Fence
 from tasks.hub.client import Hub
 from tasks.hub.errors import OversizedFile, StaleHead, Transient
+from tasks.hub.lacking import TooLargeForHub
 from tasks.hub.newest_head import NewestHead
 from tasks.hub.repo_rules import IgnoredByRepo, NotInLfs
 from tasks.record.ask_shards import NO_DIGEST
@@ -153,6 +157,49 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
+def test_a_commit_that_is_too_large_is_made_in_halves_which_tell_of_all_that_others_have_changed(
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third, fourth = receipts = staged(4)
+    before, theirs = read_remote(hub), [another_version(staging, one) for one in (first, fourth)]
+    publish(hub, staging, theirs, besides())
+    breakable.break_on({"fault": "status", "path": "/commit/", "status": 413, "times": 2})
+    after = publish(hub, staging, receipts, besides(README=b"1"), before)
+    assert after.contested and after.overtaken == {first.path, fourth.path} and after.seconds == math.inf
+    lines = {one.path: one.line() for one in (second, third, *theirs)}
+    assert read_remote(hub).record == after.record and after.record.shards == lines
+    one = "Publish 1 shard of 1 subject"
+    assert history(hub)[:3] == [one, one, "Update the card and the dataset's own texts"]  # the texts come first
+    told = [record.getMessage() for record in caplog.records if "at once (413)" in record.getMessage()]
+    assert told == [
+        f"{hub.target.endpoint} takes no commit of {count} shards at once (413). It is made in halves; "
+        f"BIDS_PUSH_BATCH_SHARDS={count // 2} in the worker's environment has batches be as small from the start."
+        for count in (4, 2)
+    ]
+
+
+def test_how_long_the_hub_took_for_a_commit_is_known_also_where_its_answer_was_lost(
+    breakable: Breakable, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=count(100, 7).__next__, sleep=time.sleep)  # seven seconds between two looks
+    monkeypatch.setattr(stage, "time", clock)
+    first = commit(hub, read_remote(hub), [], [], besides(README=b"1"))
+    assert (first.seconds, first.contested) == (7, False)
+    breakable.break_on({"fault": "lose_response", "path": "/commit/", "times": 1})
+    second = commit(hub, first, [], [], besides(README=b"2"))
+    assert (second.seconds, second.contested) == (7, True)  # whether it was ours, nobody can say: it is looked at again
+    assert hub.read("bids/README", second.commit) == b"2" and len(history(hub)) == 3
+
+
+def test_a_single_shard_that_is_too_large_for_a_commit_is_not_cut(
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    breakable.break_on({"fault": "status", "path": "/commit/", "status": 413, "times": -1})
+    with pytest.raises(TooLargeForHub):
+        publish(hub, staging, staged(1), besides())
+    assert breakable.broken == 1
+
+
 def test_the_same_line_made_by_somebody_else_is_no_conflict(hub: Hub, staging: Staging, staged: Staged) -> None:
     first, second = staged(2)
     before = read_remote(hub)
@@ -190,6 +237,14 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     with pytest.raises(RemovalRefused):
         commit(hub, before, [], [], gone)
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
+
+
+def test_a_commit_that_brings_no_card_leaves_the_one_that_is_there(hub: Hub, staging: Staging, staged: Staged) -> None:
+    first, second = staged(2)
+    before = publish(hub, staging, [first], besides())
+    after = publish(hub, staging, [second], replace(besides(), with_card=False), before)
+    assert hub.read(CARD, after.commit) == (after.card or "").encode() == hub.read(CARD, before.commit)
+    assert read_remote(hub).record.shards == {first.path: first.line(), second.path: second.line()}
 
 
 def test_each_commit_of_a_removal_in_several_says_in_its_title_what_leaves_with_it(

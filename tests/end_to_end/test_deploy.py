@@ -81,34 +81,30 @@ def test_deploying_again_changes_nothing_that_a_person_has_set(runs: Runs, worke
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
 
 
-def test_deploying_removes_the_automations_of_earlier_versions_and_no_others(runs: Runs, worker: Stack) -> None:
+def test_deploying_mends_what_earlier_versions_have_left_once_and_nothing_of_anybody_else(
+    runs: Runs, worker: Stack
+) -> None:
+    """Their automations go; removed=delete, which a run refuses by now, is ask."""
     client = runs.client
     mine = automation("mine", "Somebody's own.", event("Cancelled"), DoNothing()).model_copy(update={"name": "zombies"})
     others = client.create_automation(mine)
     for name in GONE:
         client.create_automation(mine.model_copy(update={"name": name}))
-    said = worker.run("deployments.deploy")
-    assert all(name in said for name in GONE)
-    names = {found.name for found in client.read_automations()}
-    assert not names & set(GONE) and "zombies" in names
-    assert "Removed" not in worker.run("deployments.deploy")
-    client.delete_automation(others)
-
-
-def test_delete_of_earlier_versions_is_ask_after_a_deploy_and_a_run_that_still_says_it_is_refused(
-    push: Push, runs: Runs, worker: Stack
-) -> None:
-    client = runs.client
     nightly = client.read_deployment_by_name("push-bids/nightly")
     theirs = nightly.parameters | {"source": "/srv/bids/mine", "removed": "delete"}
     client.update_deployment(nightly.id, DeploymentUpdate(parameters=theirs, enforce_parameter_schema=False))
     try:
         said = worker.run("deployments.deploy")
+        assert all(name in said for name in GONE) and "push-bids/nightly: removed is ask now" in said
+        names = {found.name for found in client.read_automations()}
+        assert not names & set(GONE) and "zombies" in names
         found = client.read_deployment_by_name("push-bids/nightly").parameters
-        assert found == theirs | {"removed": "ask"} and "push-bids/nightly: removed is ask now" in said
-        assert "removed is ask now" not in worker.run("deployments.deploy")
+        assert found == theirs | {"removed": "ask"}
+        again = worker.run("deployments.deploy")
+        assert "Removed" not in again and "removed is ask now" not in again
     finally:
         client.update_deployment(nightly.id, DeploymentUpdate(parameters=nightly.parameters))
+        client.delete_automation(others)
 
 
 def test_the_demo_is_not_deployed_where_people_work(runs: Runs, worker: Stack) -> None:

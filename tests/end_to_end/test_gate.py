@@ -4,7 +4,6 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -13,7 +12,6 @@ from prefect.states import Cancelling, Completed, Scheduled
 
 from deployments.local_stack import Stack, wait_until
 from deployments.watch import watching
-from tasks.approve import read_gate, write_gate
 from tasks.report.sentences import moment
 from tasks.runs.ended_gates import WAITS
 from tests.end_to_end.conftest import GATE_SECONDS, Push, Pushed
@@ -213,37 +211,6 @@ def change_a_session(dataset: Path) -> None:
     scans[0].write_text(scans[0].read_text().rstrip().removesuffix("}") + ', "EditedByHand": true}')
 
 
-def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_ours_stays(
-    push: Push, tmp_path: Path
-) -> None:
-    other = push(revision="other").at_gate()  # first: a branch that is cut from a published main has nothing to publish
-    main = push().at_gate()
-    assert main.staging.folder != other.staging.folder
-    staged = main.shards()
-
-    # a file of the other one swapped for a link, and a file that nobody planned
-    first = other.staging.folder / other.staging.receipts()[0].file
-    precious = tmp_path / "precious.parquet"
-    first.rename(precious)
-    first.symlink_to(precious)
-    foreign = first.with_name("thesis.docx")
-    foreign.write_text("mine")
-    assert other.approve(remove_stale=True) is None
-    name, message = other.ended()
-    assert name == "CleanupRefused" and first.name in message and "it is a symlink" in message
-    assert precious.exists() and first.is_symlink() and foreign.read_text() == "mine"
-    assert other.shards() == {first.name}
-    assert main.shards() == staged
-
-    # approved on a machine that does not have what the gate has shown
-    elsewhere = tmp_path / "elsewhere"
-    main.staging.folder.rename(elsewhere)
-    assert main.approve() is None
-    name, message = main.ended()
-    assert name == "GateElsewhere" and str(main.staging.folder) in message and "cleanup-staging/cleanup" in message
-    assert {path.name for path in elsewhere.rglob("*.parquet")} == staged
-
-
 def test_a_gate_that_ends_without_a_decision_is_named_so_whenever_somebody_looks_and_deletes_nothing(
     push: Push, worker: Stack, repo_id: str
 ) -> None:
@@ -290,71 +257,3 @@ def test_a_gate_that_ends_without_a_decision_is_named_so_whenever_somebody_looks
     push(repo_id=still_open.repo_id).ended()
     assert runs.history(still_open.run)[-1] == "GateCancelled"
     worker.start_watch("--every", "1")
-
-
-def test_a_shard_that_is_gone_when_somebody_comes_back_is_told(push: Push) -> None:
-    pushed = push().at_gate()
-    receipt = pushed.staging.receipts()[0]
-    (pushed.staging.folder / receipt.file).unlink()
-    assert pushed.approve(confirm_repo="lab/another") is None
-    pushed.at_gate()
-    told = f"1 of {EXPECTED_SHARDS} shown shards was gone or changed already: {Path(receipt.path).name}"
-    assert told in form_description(pushed) and f"{EXPECTED_SHARDS - 1} shards" in form_description(pushed)
-    assert pushed.approve() is None
-    name, message = pushed.ended()
-    assert name == "CleanedUp" and told in message
-    freed = pushed.runs.artifacts(pushed.run)
-    assert any(told in str(data) for key, data in freed.items() if key.startswith("freed"))
-    assert pushed.shards() == set()
-
-
-def test_a_wave_says_at_its_gate_what_waits_and_a_gate_that_was_taken_over_meanwhile_deletes_nothing(
-    push: Push,
-) -> None:
-    wave = push(max_staged_bytes=1_000_000).at_gate()
-    staged = wave.shards()
-    waiting = EXPECTED_SHARDS - len(staged)
-    assert 0 < waiting < EXPECTED_SHARDS
-    said = f"{waiting} shard{'s' * (waiting > 1)} more wait"
-    assert said in form_description(wave)
-
-    gate = read_gate(wave.staging)
-    assert gate is not None
-    write_gate(wave.staging, gate.model_copy(update={"flow_run_id": str(uuid4()), "flow_run_name": "push the newer"}))
-    assert wave.approve() is None
-    name, message = wave.ended()
-    assert name == "Superseded" and "push the newer" in message
-    assert wave.runs.read(wave.run).state.type.value == "CANCELLED"  # type: ignore[union-attr]
-    assert wave.shards() == staged
-
-
-def test_shards_that_fail_are_listed_while_the_others_are_published_and_no_gate_opens(
-    push: Push, own_bids: Path
-) -> None:
-    broken = sorted(own_bids.glob("sub-*/ses-*/anat/*_T1w.nii.gz"))[0]
-    broken.write_bytes(broken.read_bytes()[:-100])
-    pushed = push(source=str(own_bids))
-    name, message = pushed.ended()
-    assert name == "ShardsFailed" and broken.name in message
-    table = str(pushed.runs.artifacts(pushed.run)["failed-shards"])
-    assert broken.name in table and "sub-" in table
-    assert len(pushed.shards()) == EXPECTED_SHARDS - 1
-    assert "Suspended" not in pushed.runs.history(pushed.run)
-
-
-def test_a_target_that_another_process_works_on_is_left_alone(push: Push, worker: Stack, repo_id: str) -> None:
-    pushed = push()
-    with pushed.staging.held():
-        name, message = pushed.ended()
-    assert name == "TargetBusy" and "another run" in message
-    assert pushed.shards() == set()
-
-
-def test_a_quiet_night_sends_people_to_the_gate_that_is_open(push: Push) -> None:
-    pushed = push().at_gate()
-    waits = pushed.runs.read(pushed.run).name
-    name, message = push().ended()
-    assert name == "NothingToPublish" and f"still staged: {waits} waits at its gate" in message
-    assert pushed.runs.read(pushed.run).state.name == "Suspended"  # type: ignore[union-attr]
-    assert pushed.approve(decision="keep") is None and pushed.ended()[0] == "Kept"
-    assert "cleanup-staging/cleanup asks about them" in push().ended()[1]

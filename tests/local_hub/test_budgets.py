@@ -35,7 +35,6 @@ from tests.local_hub.test_yaml_values import WORST
 
 MEMORY = 300_000_000  # bytes the server may hold
 PATIENCE = 60  # seconds, after which a request counts as one that hangs
-ROUNDS = 3
 
 _numbers = itertools.count(1)
 
@@ -216,7 +215,7 @@ def test_each_is_answered_and_takes_little_memory(hub: RunningHub, open_dataset:
     assert hub.peak_memory < MEMORY
 
 
-def test_good_requests_are_answered_right_while_hostile_ones_come_in_a_loop(
+def test_good_requests_are_answered_right_while_hostile_ones_come_from_three_sides(
     hub: RunningHub, open_dataset: str, token: str, tmp_path: Path
 ) -> None:
     scene = Scene(hub, token, open_dataset)
@@ -227,10 +226,9 @@ def test_good_requests_are_answered_right_while_hostile_ones_come_in_a_loop(
 
     def attack(share: int) -> None:
         try:
-            for _ in range(ROUNDS):
-                for number, each in enumerate(HOSTILE.values()):
-                    if number % 3 == share:
-                        told["refused" if each(scene) < 500 else "failed"] += 1
+            for number, each in enumerate(HOSTILE.values()):
+                if number % 3 == share:
+                    told["refused" if each(scene) < 500 else "failed"] += 1
         except httpx2.HTTPError as error:
             told[f"hung: {error!r}"] += 1
 
@@ -243,8 +241,8 @@ def test_good_requests_are_answered_right_while_hostile_ones_come_in_a_loop(
     for each in attackers:
         each.join()
 
-    assert told == {"refused": ROUNDS * len(HOSTILE)}
-    assert served >= ROUNDS
+    assert told == {"refused": len(HOSTILE)}
+    assert served
     assert len(good.list_repo_files(name, repo_type="dataset")) == 1 + 2 * served
     assert hub.peak_memory < MEMORY
     assert "Traceback" not in hub.log
