@@ -55,7 +55,10 @@ def local_hub() -> None:
     help="Rate limits as huggingface.co has them: api=1000,resolvers=5000,pages=200 in 5 minutes, commits=128 an hour.",
 )  # fmt: skip
 def serve_(root: Path, port: int, host: str, multipart_above: int | None, limits: str) -> None:
-    """Serve until SIGTERM; prints the endpoint."""
+    """Serve the Hub until it is stopped.
+
+    It prints its address, which clients take as HF_ENDPOINT. Ctrl-C or SIGTERM stops it.
+    """
     from deployments.local_hub.hub import MULTIPART_ABOVE
     from deployments.local_hub.limits import Limits
     from deployments.local_hub.locks import HubInUseError
