@@ -95,8 +95,9 @@ def gate(
 ) -> None:
     """List the open gates, or decide at one.
 
-    REPO is the repo's name (namespace/name), or the id of the run; without it, all open gates are listed. What the command line leaves open is
-    asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is printed last says why.
+    REPO is the repo's name (namespace/name), or the id of the run; without it, all open gates are listed. What the
+    command line leaves open is asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is
+    printed last says why.
     """
     from deployments import gate as done
 
@@ -138,9 +139,10 @@ def restore(
 ) -> None:
     """Bring a published dataset back into a folder.
 
-    REPO is its name on the Hub, as namespace/name; FOLDER is made if it is missing. Each file is checked by its sha256, and nothing in FOLDER is overwritten. Typed again, it goes on with what is
-    missing. It needs no worker and no Prefect server; a private repo needs HF_TOKEN, or `hf auth login`. Exit code 0:
-    all of it is restored; 1: not, and what is printed last says what and why.
+    REPO is its name on the Hub, as namespace/name; FOLDER is made if it is missing. Each file is checked by its sha256,
+    and nothing in FOLDER is overwritten. Typed again, it goes on with what is missing. It needs no worker and no
+    Prefect server; a private repo needs HF_TOKEN, or `hf auth login`. Exit code 0: all of it is restored; 1: not, and
+    what is printed last says what and why.
     """
     from deployments import restore as done
 

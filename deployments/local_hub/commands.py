@@ -88,7 +88,7 @@ def listening(host: str, port: int) -> Iterator[None]:
 @local_hub.command(context_settings=HELP)
 @ROOT
 @click.argument("name")
-@click.option("--role", type=click.Choice(["read", "write"]), required=True)
+@click.option("--role", type=click.Choice(["read", "write"]), required=True, help="What the token may do.")
 @click.option(
     "--org", "orgs", multiple=True, metavar="NAME[:ROLE]", help="An organisation the account may write in (or read)."
 )
