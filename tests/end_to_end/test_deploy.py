@@ -105,8 +105,11 @@ def test_delete_of_earlier_versions_is_ask_after_a_deploy_and_a_run_that_still_s
     try:
         said = worker.run("deployments.deploy")
         found = client.read_deployment_by_name("push-bids/nightly").parameters
-        assert found == theirs | {"removed": "ask"} and "push-bids/nightly: removed is ask now" in said
-        assert "removed is ask now" not in worker.run("deployments.deploy")
+        assert (
+            found == theirs | {"removed": "ask"}
+            and "push-bids/nightly: removed=delete of earlier versions is removed=ask now" in said
+        )
+        assert "is removed=ask now" not in worker.run("deployments.deploy")
     finally:
         client.update_deployment(nightly.id, DeploymentUpdate(parameters=nightly.parameters))
 
