@@ -95,8 +95,9 @@ def gate(
 ) -> None:
     """List the open gates, or decide at one.
 
-    REPO is the repo, or the id of the run; without it, all open gates are listed. What the command line leaves open is
-    asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is printed last says why.
+    REPO is the repo's name (namespace/name), or the id of the run; without it, all open gates are listed. What the
+    command line leaves open is asked on the terminal. Exit code 0: decided, or listed; 1: not decided, and what is
+    printed last says why.
     """
     from deployments import gate as done
 
@@ -106,12 +107,26 @@ def gate(
 @bids_push.command(context_settings=HELP)
 @click.argument("repo", metavar="REPO")
 @click.argument("into", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER")
-@click.option("--revision", default="main", show_default=True, help="A branch, a tag or a commit.")
-@click.option("--subject", "subjects", multiple=True, metavar="SUB", help="Only this subject. May be repeated.")
-@click.option("--session", "sessions", multiple=True, metavar="SES", help="Only this session. May be repeated.")
-@click.option("--datatype", "datatypes", multiple=True, metavar="TYPE", help="Only this one, for example anat.")
+@click.option("--revision", default="main", show_default=True, metavar="NAME", help="A branch, a tag or a commit.")
 @click.option(
-    "--path", "paths", multiple=True, metavar="PATTERN", help="Only what it names, as in a .gitignore: 'sub-01/'."
+    "--subject", "subjects", multiple=True, metavar="SUB", help="Only this subject, as sub-01 or 01. May be repeated."
+)
+@click.option(
+    "--session", "sessions", multiple=True, metavar="SES", help="Only this session, as ses-1 or 1. May be repeated."
+)
+@click.option(
+    "--datatype",
+    "datatypes",
+    multiple=True,
+    metavar="TYPE",
+    help="Only this datatype, for example anat. May be repeated.",
+)
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only the files that it names, as in a .gitignore: 'sub-01/'. May be repeated.",
 )
 def restore(
     repo: str,
@@ -124,9 +139,10 @@ def restore(
 ) -> None:
     """Bring a published dataset back into a folder.
 
-    Each file is checked by its sha256, and nothing in FOLDER is overwritten. Typed again, it goes on with what is
-    missing. It needs no worker and no Prefect server; a private repo needs HF_TOKEN, or `hf auth login`. Exit code 0:
-    all of it is restored; 1: not, and what is printed last says what and why.
+    REPO is its name on the Hub, as namespace/name; FOLDER is made if it is missing. Each file is checked by its sha256,
+    and nothing in FOLDER is overwritten. Typed again, it goes on with what is missing. It needs no worker and no
+    Prefect server; a private repo needs HF_TOKEN, or `hf auth login`. Exit code 0: all of it is restored; 1: not, and
+    what is printed last says what and why.
     """
     from deployments import restore as done
 
@@ -147,9 +163,16 @@ def staging(root: Path | None) -> None:
 
 @bids_push.command(context_settings=HELP)
 @click.option("--once", is_flag=True, help="Name the runs that ended at their gates, and exit.")
-@click.option("--every", type=float, default=EVERY, show_default=True, help="Seconds between two looks.")
 @click.option(
-    "--silence", type=float, default=SILENCE, show_default=True, help="Seconds after which a run counts as dead."
+    "--every", type=float, default=EVERY, show_default=True, metavar="SECONDS", help="The time between two looks."
+)
+@click.option(
+    "--silence",
+    type=float,
+    default=SILENCE,
+    show_default=True,
+    metavar="SECONDS",
+    help="The time after which a run that gives no sign of life counts as dead.",
 )
 def watch(once: bool, every: float, silence: float) -> None:
     """Name runs that cannot say themselves how they ended.

@@ -198,7 +198,7 @@ def ask_instead_of_deleting(client: SyncPrefectClient) -> list[str]:
     for name, found in sorted(read_deployments(client).items()):
         if found.parameters.get("removed") == "delete":
             client.update_deployment(found.id, DeploymentUpdate(parameters=found.parameters | {"removed": "ask"}))
-            said.append(f"{name}: removed is ask now, since delete is no more: a person decides at the gate")
+            said.append(f"{name}: removed=delete of earlier versions is removed=ask now: a person decides at the gate")
     return said
 
 

@@ -179,14 +179,15 @@ def form_of(options: Given, gate: FlowRun, questions: Collection[str]) -> dict[s
     for name, decision in given.items():
         if decision is not None and name not in questions:
             raise NoDecision(
-                f"This gate asks for no --{name}: leave it out. It asks about: {' and '.join(decisions_in(questions))}."
+                f"This gate does not ask for --{name}: leave it out. "
+                f"It asks about: {' and '.join(decisions_in(questions))}."
             )
     missing = [name for name in CHOICES if name in questions and given[name] is None]
     confirmed, note = options.confirm_repo, options.note
     if missing or confirmed is None:
         if not sys.stdin.isatty():
             give = " and ".join(f"--{one} {CHOICES[one][0]} (or keep)" for one in decisions_in(questions))
-            raise NoDecision(f"Give {give} and --confirm-repo NAME; here is no terminal to ask on.")
+            raise NoDecision(f"Give {give} and --confirm-repo NAME: there is no terminal to ask on.")
         print(described(gate))
         given |= {one: typed(ASKED[one], CHOICES[one]) for one in missing}
         confirmed = confirmed if confirmed is not None else typed("Type the repo's name: ")

@@ -1,5 +1,6 @@
 """The last part of the chain alone, for a target whose gate was rejected, timed out or never opened."""
 
+from collections.abc import Iterable
 from functools import partial
 
 from prefect import flow
@@ -12,11 +13,11 @@ from flows.target import HeldTarget, on_target
 from flows.verify_to_cleanup import tail, tail_again
 from tasks.approve import at_its_gate, claim, read_gate
 from tasks.record.published import disagreement
-from tasks.record.remote import read_remote
+from tasks.record.remote import Remote, read_remote
 from tasks.report import sentences
 from tasks.report.evidence import Evidence, copies
 from tasks.runs.this_run import named_for_the_night
-from tasks.values.models import Verification
+from tasks.values.models import Listing, Receipt, Verification
 
 
 @flow(name="cleanup-staging", flow_run_name=partial(named_for_the_night, "clean up"), persist_result=False)
@@ -43,13 +44,7 @@ def cleanup_staging(
             return tail_again(held, verification, gate)
         remote = read_remote(held.hub)
         listing = held.hub.listing(remote.commit)
-        receipts = copies(held.staging, held.staging.receipts())
-        on_hub = [
-            receipt
-            for receipt in receipts
-            if receipt.line().same_but_modes(remote.record.shards.get(receipt.path))
-            and not disagreement(receipt, listing)
-        ]
+        on_hub = _published(copies(held.staging, held.staging.receipts()), remote, listing)
         leftovers = leftovers_besides(held, on_hub)
         if on_hub or leftovers.stale:
             _take_over(held)
@@ -58,6 +53,13 @@ def cleanup_staging(
         return tail(held, verification, evidence, leftovers=leftovers)
 
     return on_target(body, repo_id, revision, token_block, staging_root)
+
+
+def _published(receipts: Iterable[Receipt], remote: Remote, listing: Listing) -> list[Receipt]:
+    """Return the receipts of the shards that the record and the listing have as they are staged."""
+    lines = remote.record.shards
+    recorded = (one for one in receipts if one.line().same_but_modes(lines.get(one.path)))
+    return [one for one in recorded if not disagreement(one, listing)]
 
 
 def _take_over(held: HeldTarget) -> None:

@@ -21,7 +21,16 @@ from flows.verification import verified
 from tasks.disk.staging import Staging
 from tasks.remove import RemovalNotApproved
 from tasks.report import sentences
-from tasks.report.evidence import Evidence, Fate, Gate, Leftovers, VerificationReport, not_as_shown, shown_as
+from tasks.report.evidence import (
+    Evidence,
+    Fate,
+    Gate,
+    Leftovers,
+    VerificationReport,
+    not_as_shown,
+    receipts_at,
+    still_there,
+)
 from tasks.report.lineage import record_publication
 from tasks.values.models import Receipt, Verification
 
@@ -81,10 +90,8 @@ def tail_again(held: HeldTarget, verification: Verification, gate: Gate, remove:
     They are verified again, at the present head of the target. Those that are gone or changed are logged.
     """
     gone = not_as_shown(held.staging, gate)
-    shown = set(gate.shown)
-    receipts = [receipt for receipt in held.staging.receipts() if shown_as(receipt) in shown]
-    shown.difference_update(gone)
-    there = [receipt for receipt in receipts if shown_as(receipt) in shown]
+    receipts = receipts_at(held.staging, gate)
+    there = still_there(receipts, gone)
     if not (there or gate.stale or gate.removals):
         said = f"There is nothing left to decide. {no_copies_any_more(held.staging, gate)}"
         return Completed(name="NothingStaged", message=said)

@@ -313,7 +313,7 @@ def _unlink(folder: Path, staged: StagedFile) -> str | None:
     """
     name = PurePosixPath(staged.file)
     if not OURS.fullmatch(staged.file) or ".." in name.parts:
-        return "its name is none that bids-push gives"
+        return "bids-push gives no such name"
     try:
         with opened(folder, name.parts[:-1]) as parent:
             why_not = _changed(parent, name.name, staged)

@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import mne
 import numpy as np
+from PIL import ExifTags, TiffImagePlugin
 from PIL import Image as Picture
-from PIL import TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from scipy import io
 
@@ -293,7 +293,7 @@ def infods(**fields: str) -> bytes:
 def tiff(path: Path, **tags: str) -> bytes:
     """A TIFF with these tags, by the names that Pillow has for them; `private` is one that nobody has registered."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
-    numbers = {"ImageDescription": 270, "Artist": 315, "DateTime": 306, "HostComputer": 316, "Software": 305}
+    numbers = {tag.name: int(tag) for tag in ExifTags.Base}
     for name, value in tags.items():
         number = numbers.get(name, 65000)
         info[number] = value

@@ -60,6 +60,8 @@ def test_every_shard_is_in_one_group_and_a_task_run_stages_about_thirty(plan_of_
     assert max(len(group.specs) for group in cut) <= MOST_TOGETHER
     assert 24 < len(cut) < 45
     assert len({group.key for group in cut}) == len({group.label for group in cut}) == len(cut)
+    assert all(group.label.split()[0] == group.specs[0].name for group in cut)
+    assert {group.label for group in groups(plan_of_902[:1])} == {plan_of_902[0].name}
 
 
 def test_a_large_shard_is_a_group_of_its_own_and_ends_no_other(plan_of_902: tuple[ShardSpec, ...]) -> None:

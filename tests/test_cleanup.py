@@ -395,7 +395,7 @@ def test_a_name_that_leaves_its_folder_is_refused(staging: Staging, staged: Stag
     file = StagedFile(file=name, size=4, identity=identity(outside.stat()), kind="stale")
     result = execute(CleanupPlan(folder=staging.folder, files=(file,)), head([]))
     assert outside.read_bytes() == b"mine"
-    why = UNPROVED if file.is_shard else "its name is none that bids-push gives"
+    why = UNPROVED if file.is_shard else "bids-push gives no such name"
     assert [(kept.file, kept.why) for kept in result.refused] == [(name, why)]
 
 

@@ -15,7 +15,9 @@ from tasks.report.evidence import (
     VerificationReport,
     copies,
     not_as_shown,
+    receipts_at,
     shown_as,
+    still_there,
 )
 from tasks.values.models import Receipt
 from tests.test_failed_shards import NOW, failure
@@ -76,6 +78,9 @@ def test_shards_that_are_gone_have_another_size_or_another_receipt_are_not_as_a_
     receipt = anew.model_copy(update={"sha256": "e" * 64})
     (staging.folder / receipt_name(anew)).write_text(receipt.model_dump_json())
     assert not_as_shown(staging, gate) == [shown_as(gone), shown_as(grown), shown_as(anew)]
+    showed = receipts_at(staging, gate)  # one whose copy is gone is verified on the Hub all the same
+    assert [receipt.name for receipt in showed] == ["sub-a", "sub-b", "sub-c"]
+    assert [receipt.name for receipt in still_there(showed, not_as_shown(staging, gate))] == ["sub-a"]
 
 
 def report(*failures: Failure, right: int = 0) -> VerificationReport:

@@ -90,6 +90,17 @@ def test_names_of_hidden_files_and_of_those_in_sourcedata_are_not_in_it(tmp_path
     ]
 
 
+def test_a_hidden_folder_within_a_recording_is_in_it_and_one_within_sourcedata_is_not(tmp_path: Path) -> None:
+    meg = "sub-01/meg/sub-01_task-x_meg.ds"
+    files = {f"{meg}/a.meg4": b"1", f"{meg}/.cache/Doe": b"", "sourcedata/raw/.Doe/Doe": b"", "sourcedata/raw/a": b"12"}
+    dataset = load(bids.one_subject(tmp_path, files))
+
+    assert rows_of(dataset) == [
+        ("sourcedata/", "2", "in sourcedata/: 1 file"),
+        (f"{meg}/.cache/", "n/a", "a hidden folder, not looked into"),
+    ]
+
+
 def test_a_sidecar_that_applies_to_nothing_is_not_in_it_but_a_row(tmp_path: Path) -> None:
     files = {"sub-01/anat/sub-01_acq-a_desc-x_T1w.nii.gz": IMAGE, "sub-01/anat/sub-01_T1w.json": {"EchoTime": 1}}
     files |= {"sub-01/anat/sub-01_acq-a_T1w.json": {}, "sub-01/anat/sub-01_desc-x_T1w.json": {}}

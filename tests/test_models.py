@@ -135,7 +135,7 @@ def listed(*files: ListedFile) -> Callable[[object], dict[str, ListedFile]]:
 def test_a_line_for_a_path_that_is_none_of_ours_counts_for_nothing_and_is_reported(path: str) -> None:
     read, damaged = PublicationRecord.read(line(path=path) + line())
     assert sorted(read.shards) == ["data/a/a.parquet"]
-    assert damaged == ("line 1: its path is none that a shard has",)
+    assert damaged == ("line 1: no shard has such a path",)
 
 
 @pytest.mark.parametrize(

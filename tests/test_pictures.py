@@ -64,6 +64,19 @@ def test_of_a_time_series_the_first_volume_is_shown_and_of_a_mask_its_fullest_sl
     assert shown(axial_slice(tmp_path / "mask.nii.gz", "T1w")).max() == 0
 
 
+def test_a_mask_is_drawn_however_many_volumes_it_has_and_not_where_one_of_them_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = np.zeros((8, 8, 8, 3), np.uint8)
+    volumes[2:6, 2:6, 1] = 1
+    nibabel.save(nibabel.Nifti1Image(volumes, np.eye(4)), tmp_path / "mask.nii.gz")
+    monkeypatch.setattr("tasks.bids.pictures.LARGEST_DRAWN", 8 * 8 * 8)
+    assert shown(axial_slice(tmp_path / "mask.nii.gz", "mask")).max() == 255
+    monkeypatch.setattr("tasks.bids.pictures.LARGEST_DRAWN", 8 * 8 * 8 - 1)
+    assert axial_slice(tmp_path / "mask.nii.gz", "mask") is None
+    assert axial_slice(tmp_path / "mask.nii.gz", "T1w") is not None  # of which one slice is read
+
+
 def test_an_image_that_does_not_say_which_way_is_up_is_not_shown(tmp_path: Path) -> None:
     assert axial_slice(head(tmp_path / "a.nii", "RAS", known=False), "T1w") is None
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4), np.int16), np.eye(4)), tmp_path / "flat.nii")

@@ -315,6 +315,28 @@ def test_cross_talk_has_nobody_in_it_unless_it_says_who(tmp_path: Path) -> None:
         assert entries(checked(tmp_path, {path: data})) == {"recording-unchecked:FIF"}
 
 
+@pytest.mark.parametrize("kind", [212, 400, 419, 500, 504])
+def test_cross_talk_that_names_a_subject_an_experimenter_or_a_project_is_not_looked_through(
+    tmp_path: Path, kind: int
+) -> None:
+    path = "sub-01/meg/sub-01_acq-crosstalk_meg.fif"
+    assert entries(checked(tmp_path, {path: fif_tags(100, kind)})) == {"recording-unchecked:FIF"}
+    assert checked(tmp_path, {path: fif_tags(100, 211, 213, 399, 420, 499, 505)}) == ()  # beside these, others' tags
+
+
+TIFF_TAGS = (
+    "DocumentName", "PageName", "DateTime", "Artist", "HostComputer", "Copyright", "DateTimeOriginal",
+    "DateTimeDigitized", "UserComment", "XPComment", "XPAuthor", "CameraOwnerName",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TIFF_TAGS)
+def test_a_tag_of_a_tiff_is_named_as_the_standards_name_it(tmp_path: Path, name: str) -> None:
+    said = "2018:04:03 11:12:13" if "Date" in name else "Perpetua <perpetua@example.org>"
+    found = checked(tmp_path, {TIFF: lambda path: recordings.tiff(path, **{name: said})})
+    assert entries(found) == headers(f"TIFF {name}")
+
+
 # --- what cannot be read ---
 
 

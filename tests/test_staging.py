@@ -249,14 +249,14 @@ def test_what_somebody_else_put_into_the_folder_is_named_and_not_counted(
     assert staging.strangers() == {
         "caf?": "its name is not UTF-8",
         "more": "it is a symlink",
-        f"shards/{subject.name}/mine.parquet": "its name is none that bids-push gives",
+        f"shards/{subject.name}/mine.parquet": "bids-push gives no such name",
         "shards/sub-link": "it is a symlink",
     }
     assert [target.folder for target in targets(staging.folder.parent)] == [staging.folder]
     assert main(staging.folder.parent) == 0
     said = capsys.readouterr().out
     assert "not of bids-push, neither opened nor removed: 4 names" in said
-    assert "mine.parquet: its name is none" in said and "caf?: its name is not UTF-8" in said
+    assert "mine.parquet: bids-push gives no such name" in said and "caf?: its name is not UTF-8" in said
     assert "another-target: a symlink, which is not followed" in said
 
 

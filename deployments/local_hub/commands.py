@@ -56,7 +56,10 @@ def local_hub() -> None:
     "hour, entries=10000 in a folder.",
 )  # fmt: skip
 def serve_(root: Path, port: int, host: str, multipart_above: int | None, limits: str) -> None:
-    """Serve until SIGTERM; prints the endpoint."""
+    """Serve the Hub until it is stopped.
+
+    It prints its address, which clients take as HF_ENDPOINT. Ctrl-C or SIGTERM stops it.
+    """
     from deployments.local_hub.hub import MULTIPART_ABOVE
     from deployments.local_hub.limits import Limits
     from deployments.local_hub.locks import HubInUseError
@@ -86,7 +89,7 @@ def listening(host: str, port: int) -> Iterator[None]:
 @local_hub.command(context_settings=HELP)
 @ROOT
 @click.argument("name")
-@click.option("--role", type=click.Choice(["read", "write"]), required=True)
+@click.option("--role", type=click.Choice(["read", "write"]), required=True, help="What the token may do.")
 @click.option(
     "--org", "orgs", multiple=True, metavar="NAME[:ROLE]", help="An organisation the account may write in (or read)."
 )

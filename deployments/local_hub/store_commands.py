@@ -24,7 +24,10 @@ from deployments.local_hub.shell import (
 @click.command(context_settings=HELP)
 @ROOT
 def check(root: Path) -> None:
-    """Read all of it again, and list what is damaged: exit code 1 if anything is."""
+    """Read the whole store again, and list what is damaged.
+
+    Exit code 1 if anything is.
+    """
     from deployments.local_hub.check import damage
 
     there(root)

@@ -50,8 +50,9 @@ WHAT: Mapping[Cause, str] = {
     Cause.CONTENT: "The Hub sends it as it was staged, and what is in it is damaged",
 }
 ASK_THE_HUB = (
-    "Sending it again is no way out: the Hub has that sha256 already, and takes no such content anew. Tell those who "
-    "run the Hub: the repo, the commit and these paths. Keep what is staged, and the dataset, until it is right."
+    "Sending it again does not help: the Hub has content with that sha256 already, and does not take it anew. Tell "
+    "those who run the Hub: the repo, the commit and these paths. Keep what is staged, and the dataset, until it is "
+    "right."
 )
 WAY_OUT: Mapping[Cause, str] = {
     Cause.CHANGED: "Somebody changed the repo. Start the run again: it publishes anew what the dataset still has.",
@@ -67,7 +68,7 @@ WAY_OUT: Mapping[Cause, str] = {
     Cause.OTHER_BYTES: ASK_THE_HUB,
     Cause.NOT_SERVED: ASK_THE_HUB,
     Cause.CONTENT: (
-        "Sending it again is no way out. Mend the file in the dataset (its gzip stream or its header is damaged), and "
+        "Sending it again does not help. Mend the file in the dataset (its gzip stream or its header is damaged), and "
         "start the run again: it publishes the shard anew."
     ),
 }

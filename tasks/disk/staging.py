@@ -346,7 +346,7 @@ class Staging:
             if named and entry.oddity:
                 found[printable(entry.name)] = entry.oddity
             elif not named and not entry.is_folder:
-                found[printable(entry.name)] = entry.oddity or "its name is none that bids-push gives"
+                found[printable(entry.name)] = entry.oddity or "bids-push gives no such name"
         return found
 
     @contextmanager

@@ -267,6 +267,18 @@ def not_as_shown(staging: Staging, gate: Gate) -> list[Shown]:
     return [shown for shown in gate.shown if shown not in receipts or staging.size_of(shown.file) != shown.size]
 
 
+def receipts_at(staging: Staging, gate: Gate) -> list[Receipt]:
+    """Return the receipts of the shards that a gate showed. A shard with another receipt by now has none here."""
+    shown = frozenset(gate.shown)
+    return [receipt for receipt in staging.receipts() if shown_as(receipt) in shown]
+
+
+def still_there(receipts: Iterable[Receipt], gone: Iterable[Shown]) -> list[Receipt]:
+    """Return these receipts without those of shards that are gone."""
+    without = frozenset(gone)
+    return [receipt for receipt in receipts if shown_as(receipt) not in without]
+
+
 class Approval(Value):
     """What a person decided at a gate, and at which run's gate."""
 

@@ -261,7 +261,7 @@ def _damage(remote: Remote) -> str:
             "at most), and files are missing that only that one knows. Update bids-push here, and start again"
         )
     places = ", ".join(what.partition(":")[0] for what in remote.damaged)
-    return f"it is damaged ({places}), so files may be missing that nobody knows of"
+    return f"it is damaged ({places}), so files may be missing without being named here"
 
 
 @dataclass
@@ -335,7 +335,7 @@ def problem(path: str) -> str | None:
     if ".." in parts:
         return "its path leads out of the folder"
     if "" in parts or "." in parts or not path.isprintable() or len(path) > MOST:
-        return "its path is none that a file of a dataset has"
+        return "no file of a dataset has such a path"
     if ".git" in map(str.lower, parts):
         return "its path is within git's own folder"
     return None

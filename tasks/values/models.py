@@ -579,7 +579,7 @@ def _read_lines(text: bytes, listed: "Listed") -> tuple[dict[str, PublishedShard
                 damaged.append(f"line {number}: {_unreadable(line)}")
             continue
         if not is_shard(shard.path):
-            damaged.append(f"line {number}: its path is none that a shard has")
+            damaged.append(f"line {number}: no shard has such a path")
             continue
         if shard.path in shards:
             damaged.append(f"line {number}: {shard.path} has a line already; the one counts that the repo holds")

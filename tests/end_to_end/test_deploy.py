@@ -95,13 +95,16 @@ def test_deploying_mends_what_earlier_versions_have_left_once_and_nothing_of_any
     client.update_deployment(nightly.id, DeploymentUpdate(parameters=theirs, enforce_parameter_schema=False))
     try:
         said = worker.run("deployments.deploy")
-        assert all(name in said for name in GONE) and "push-bids/nightly: removed is ask now" in said
+        assert (
+            all(name in said for name in GONE)
+            and "push-bids/nightly: removed=delete of earlier versions is removed=ask now" in said
+        )
         names = {found.name for found in client.read_automations()}
         assert not names & set(GONE) and "zombies" in names
         found = client.read_deployment_by_name("push-bids/nightly").parameters
         assert found == theirs | {"removed": "ask"}
         again = worker.run("deployments.deploy")
-        assert "Removed" not in again and "removed is ask now" not in again
+        assert "Removed" not in again and "is removed=ask now" not in again
     finally:
         client.update_deployment(nightly.id, DeploymentUpdate(parameters=nightly.parameters))
         client.delete_automation(others)

@@ -17,7 +17,6 @@ from deployments.local_hub.xet.hashes import (
     from_text,
     range_hash,
     to_text,
-    xorb_hash,
 )
 from deployments.local_hub.xet.shard import (
     BOOKEND,
@@ -55,11 +54,10 @@ class Content:
 
     def __post_init__(self) -> None:
         self.hashes = [chunk_hash(each) for each in self.chunks]
-        sized = [(digest, len(each)) for digest, each in zip(self.hashes, self.chunks, strict=True)]
         tree = ChunkTree()
-        for digest, size in sized:
-            tree.add(digest, size)
-        self.xorb_hash = xorb_hash(sized)
+        for digest, each in zip(self.hashes, self.chunks, strict=True):
+            tree.add(digest, len(each))
+        self.xorb_hash = tree.root()
         self.file_hash = file_hash(tree)
         self.proof = range_hash(b"".join(self.hashes))
         self.end = len(self.chunks)

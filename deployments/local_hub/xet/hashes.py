@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
 
 from blake3 import blake3
 
@@ -93,14 +92,6 @@ class ChunkTree:
                 self._close(level)
             level += 1
         return ZERO
-
-
-def xorb_hash(chunks: Iterable[tuple[bytes, int]]) -> bytes:
-    """The hash of a xorb from its chunks' hashes and unpacked sizes."""
-    tree = ChunkTree()
-    for digest, size in chunks:
-        tree.add(digest, size)
-    return tree.root()
 
 
 def file_hash(tree: ChunkTree) -> bytes:
