@@ -405,5 +405,6 @@ def test_a_finding_is_listed_under_its_rule_with_the_entry_that_lifts_it_only_if
     lines = [line for line in told.splitlines() if line.startswith("- ")]
     assert len(lines) == LISTED + 1 + 1 + 1  # those that stop the push, cut; the one that is lifted; the warning
     assert "- ... and 1 more fields" in lines
+    assert "`Name000` in 1 file. To allow it: `personal-data:Name000`\n  - `a.json`\n- `Name002`" in told
     assert [line for line in lines if "To allow it: `personal-data:Name000`" in line] == lines[:1]
     assert not any("To allow it" in line for line in lines[-2:])

@@ -322,12 +322,11 @@ def idle(checked: Checked) -> str:
     )
 
 
-def where_found(finding: Finding, code: bool = False) -> str:
-    """Return a field, how many files have it, and the first of them. With `code`, names are set as Markdown code."""
-    field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
-    named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
+def where_found(finding: Finding) -> str:
+    """Return a field, how many files have it, and the first of them."""
+    files = finding.files[:IN_A_STATE]
     more = ", ..." if finding.count > len(files) else ""
-    return f"{f'`{cell(field)}`' if code else field} in {number(finding.count, 'file')}: {named}{more}"
+    return f"{finding.field or 'images'} in {number(finding.count, 'file')}: {', '.join(files)}{more}"
 
 
 def not_stripped(fields: Sequence[str], work: Work) -> str:
