@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
@@ -18,6 +19,8 @@ from deployments.runs import NOT_A_SERVER
 from flows.restore_bids import restore_bids
 
 STARTS = 300  # seconds for Prefect's own server to start; its default of 20 is too short for a busy machine
+#: Of that server: it tells nobody that it runs, which without internet ends in an error that has nothing to do with us.
+OWN_SERVER = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTS, PREFECT_SERVER_ANALYTICS_ENABLED: False}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def main(given: Given) -> int:
     """
     lists = [list(values) for values in (given.subjects, given.sessions, given.datatypes, given.paths)]
     try:
-        with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTS}):
+        with temporary_settings(OWN_SERVER):
             state = restore_bids(given.repo, str(given.into), given.revision, *lists, return_state=True)
     except (*NOT_A_SERVER, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):

@@ -34,7 +34,7 @@ from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.values.errors import PushError
 from tests.executions import FOLDER, Executions
-from tests.processes import process_of, wait_for_process
+from tests.processes import wait_for_process
 from tests.slurm import Slurm, slurm
 
 local_stack.START_SECONDS = 400.0  # a busy machine is slow, which says nothing of the code
@@ -173,7 +173,7 @@ def play(ground: Ground, number: int, draw: random.Random, only: str | None) -> 
     begun, staged = ({one.shard for one in ground.executions.of(what)} for what in ("begun", "staged"))
     in_flight = len(begun - staged)
     FAULTS[name](ground, runs[0], draw)
-    if process_of(runs[0]) is None and ground.runs.read(runs[0]).state_name != "Suspended":
+    if name == "run killed":
         runs.append(ground.push(repo_id, **ground.setting))
     wrong = []
     try:

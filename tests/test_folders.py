@@ -156,6 +156,18 @@ def test_where_the_record_and_the_listing_name_two_paths_the_records_counts() ->
         ) == {"1": other}
 
 
+def test_shards_of_one_subject_that_the_repo_has_in_two_folders_stay_each_in_its_own() -> None:
+    plain, hashed = "data/sub-1/sub-1_ses-a.parquet", shard_path("sub-1", "sub-1_ses-b", hashed=True)
+    for there in ([plain, hashed], [hashed, plain]):
+        assert paths(["1"], there, ses="a") == {"1": plain} and paths(["1"], there, ses="b") == {"1": hashed}
+
+
+def test_a_repo_that_has_a_hashed_folder_has_its_new_subjects_in_such_ones_however_few_there_are_left() -> None:
+    hashed = shard_path("sub-1", "sub-1", hashed=True)
+    assert paths(["1", "2"], [hashed]) == {"1": hashed, "2": shard_path("sub-2", "sub-2", hashed=True)}
+    assert paths(["1", "2"]) == {"1": "data/sub-1/sub-1.parquet", "2": "data/sub-2/sub-2.parquet"}  # one that is empty
+
+
 def test_a_new_session_is_beside_those_of_its_subject() -> None:
     hashed = shard_path("sub-1", "sub-1_ses-a", hashed=True)
     assert paths(["1"], [hashed], ses="b") == {"1": hashed.replace("ses-a", "ses-b")}
@@ -174,6 +186,11 @@ def test_a_label_that_differs_in_case_from_a_published_one_leaves_that_one_where
     together = paths(["a1", "A1"])
     assert "data/sub-a1/sub-a1.parquet" not in together.values()
     assert paths(["a1"], together.values()) == {"a1": together["a1"]}  # also when the other one has gone
+    moved = [
+        *first.values(),
+        *together.values(),
+    ]  # by an older version, which leaves the first one for a person to remove
+    assert paths(["a1", "A1"], moved) == together
 
 
 # --- what is ours, and what the record says ---
@@ -207,6 +224,8 @@ def test_a_shard_that_somebody_else_has_published_at_its_other_path_meanwhile_is
     assert overtaken(besides, planned, [mine]) == frozenset()
     with pytest.raises(ContestedTarget, match=f"somebody else has published {theirs.path} .*Start again"):
         overtaken(besides, planned.updated([theirs]), [mine])
+    known = planned.updated([theirs, mine])  # this run has planned with both in sight
+    assert overtaken(replace(besides, planned=known), known, [mine]) == frozenset()
 
 
 def line(path: str) -> PublishedShard:

@@ -242,18 +242,20 @@ def test_the_dry_run_counts_every_image_by_reason_and_folder_and_then_the_rest(t
     files |= {**surfaces, "derivatives/freesurfer/sub-10/stats/aseg.stats": "1"}
     dataset = load(bids.one_subject(tmp_path, files), exclude=["nothing"])
     hub = Hub(Target("https://hub.example", "lab/some"), "")
-    text = dry_run(hub, Rehearsal(dataset, (), Work((), (), (), ()), PublicationRecord(), Checked()))
+    text = dry_run(hub, Rehearsal(dataset, (), Work((), (), (), ()), PublicationRecord(), Checked())).replace(
+        "\\*", "*"
+    )
 
     assert "72 images:" in text
-    assert f"| an image whose name is none of BIDS; {BY_INCLUDE} | sub-*/func/ | 12 |".replace("`", "'") in text
-    assert all(f"| sub-*/anat/old{number}/ | 1 |" in text for number in range(60))
+    assert f"| 12 | sub-*/func/ | an image whose name is none of BIDS; {BY_INCLUDE} |".replace("`", "'") in text
+    assert all(f"| 1 | sub-*/anat/old{number}/ |" in text for number in range(60))
     reason = NO_NAME.replace("`", "'")
-    assert "83 other files:" in text and f"| {reason} | 0 | 83 | 95 bytes |" in text
-    folders = [line for line in text.splitlines() if line.startswith(f"| {reason} | ") and line.count("|") == 4]
+    assert f"83 other files, by the reason:\n\n- 83 files, 95 bytes: {reason}\n" in text
+    folders = [line for line in text.splitlines() if line.endswith(f" | {reason} |")]
     assert folders == [
-        f"| {reason} | sub-*/anat/ | 70 |",
-        f"| {reason} | derivatives/freesurfer/sub-*/surf/ | 12 |",
-        f"| {reason} | derivatives/freesurfer/sub-*/stats/ | 1 |",
+        f"| 70 | sub-*/anat/ | {reason} |",
+        f"| 12 | derivatives/freesurfer/sub-*/surf/ | {reason} |",
+        f"| 1 | derivatives/freesurfer/sub-*/stats/ | {reason} |",
     ]
     assert "exclude: 'nothing' matches none" in text and "There is no participants.tsv" in text
 

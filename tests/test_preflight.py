@@ -141,6 +141,36 @@ def of_participants(*rows: list[str]) -> Callable[[Path], Path]:
         ({"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^John"}]}}, {("personal-data", "00100010")}),
         ({"(0010,0030)": "19600102"}, {("personal-data", "(0010,0030)")}),
         ({"00100040": {"vr": "CS", "Value": ["F"]}, "00101030": 71.5, "00180050": 1.0}, set()),
+        ({"00080090": {"vr": "PN", "Value": [{"Alphabetic": "Roe^Dr"}]}}, {("personal-data", "00080090")}),
+        ({"00101001": {"vr": "PN", "Value": [{"Alphabetic": "anonymous"}]}, "00189999": {"vr": "PN"}}, set()),
+        ({"00189999": {"vr": "PN", "Value": [{"Alphabetic": "Roe"}]}}, {("personal-data", "00189999")}),
+        ({"00080050": {"vr": "SH", "Value": ["A4711"]}}, {("personal-data", "00080050")}),
+        (
+            {"00080020": {"vr": "DA", "Value": ["20190312"]}, "00080030": {"vr": "TM", "Value": ["142137"]}},
+            {("date", "00080020")},
+        ),
+        (
+            {"00080020": "20190312", "00189074": {"vr": "DT", "Value": ["20190312142137.1"]}},
+            {("date", "00080020"), ("date", "00189074")},
+        ),
+        (
+            {"0020000D": {"vr": "UI", "Value": ["1.2.3"]}, "00080016": {"vr": "UI", "Value": ["1.2.840.10008.5"]}},
+            {("unique-identifier", "0020000D")},
+        ),
+        (
+            {"00081140": {"vr": "SQ", "Value": [{"(0008,1070)": {"vr": "PN", "Value": [{"Alphabetic": "Roe"}]}}]}},
+            {("personal-data", "(0008,1070)")},
+        ),
+        ({"00101010": {"vr": "AS", "Value": ["095Y"]}}, {("age-over-89", "00101010")}),
+        ({"00101010": {"vr": "AS", "Value": ["045Y"]}, "00200010": {"vr": "SH", "Value": ["1"]}}, set()),
+        (
+            {
+                "00080080": {"vr": "LO", "Value": ["X"]},
+                "00181000": {"vr": "LO", "Value": ["1"]},
+                "0008103E": {"vr": "LO", "Value": ["X"]},
+            },
+            {("institution", "00080080"), ("device", "00181000"), ("free-text", "0008103E")},
+        ),
         ({"StudyID": "1"}, set()),
         ({"StudyID": 12}, set()),
         ({"StudyID": "4711"}, {("personal-data", "StudyID")}),
@@ -220,6 +250,23 @@ def test_fields_of_sidecars(tmp_path: Path, fields: object, expected: set[tuple[
         ("date_de_naissance", "02/01/1961", "personal-data"),
         ("Teléfono", "91 123", "personal-data"),
         ("Fecha de nacimiento", "1961", "personal-data"),
+        ("GebDatum", "2.1.1961", "personal-data"),
+        ("Patientennummer", "4711", "personal-data"),
+        ("nom_patient", "Jean", "personal-data"),
+        ("Nombre del paciente", "Juan", "personal-data"),
+        ("emergency contact", "Jean", "personal-data"),
+        ("tel", "030 123", "personal-data"),
+        ("Untersuchungsdatum", "3.4.2019", "date"),
+        ("scan_datum", "03.04.2019", "date"),
+        ("Fecha", "03/04/2019", "date"),
+        ("fechaEscaneo", "20190403", "date"),
+        ("date_irm", "03/04/2019", "date"),
+        ("Datumsformat", "3.4.2019", None),
+        ("Alter", "93", "age-over-89"),
+        ("edad", "93", "age-over-89"),
+        ("Âge", "93", "age-over-89"),
+        ("alternation", "93", None),
+        ("heredad", "93", None),
         ("city", "Berlin", "personal-data"),
         ("latitude", "52.45", "personal-data"),
         ("national_id", "1234", "personal-data"),
@@ -253,6 +300,16 @@ def test_a_field_that_many_images_inherit_is_named_once_with_the_file_it_is_in(t
     (root / "T1w.json").write_text(json.dumps({"InstitutionName": "X"}))
     finding = found(root)["institution", "InstitutionName"]
     assert (finding.files, finding.count) == (("T1w.json",), 1)
+
+
+def test_a_day_of_a_recording_that_is_a_folder_is_named_with_the_table_it_is_in(tmp_path: Path) -> None:
+    recording = "sub-02/meg/sub-02_task-x_meg.ds"
+    files: dict[str, Content] = {
+        **{f"{recording}/{name}": b"x" for name in ("BadChannels", "sub-02_task-x_meg.meg4")},
+        "sub-02/sub-02_scans.tsv": [["filename", "acq_time"], [recording[7:], "2019-04-29T10:29:00"]],
+    }
+    named = found(bids.one_subject(tmp_path, files))
+    assert {key: one.files for key, one in named.items()} == {("date", "acq_time"): ("sub-02/sub-02_scans.tsv",)}
 
 
 def test_events_are_searched_for_people_and_dates_and_a_stimulus_may_have_a_name(tmp_path: Path) -> None:

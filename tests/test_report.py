@@ -1,8 +1,10 @@
 """What a run leaves for people to read: words, figures and tables, case by case."""
 
+from html import escape
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
@@ -95,6 +97,14 @@ def test_a_count_has_its_noun(count: int, words: str) -> None:
 )
 def test_no_text_breaks_a_table(text: str, safe: str) -> None:
     assert cell(text) == safe
+
+
+@pytest.mark.parametrize(
+    "name", ["sub-*/ses-*/anat/", "code/__pycache__/", "_a_", "<b>x</b>", "[a](b)", "a_b_c.nii", "a|b", r"a\b", "5 * 3"]
+)
+def test_a_name_in_a_table_is_shown_as_it_is(name: str) -> None:
+    shown = MarkdownIt("commonmark").enable("table").render(table(["file", "n"], [[name, "1"]]))
+    assert f"<td>{escape(name)}</td>" in shown
 
 
 @pytest.mark.parametrize(
@@ -274,7 +284,11 @@ def test_a_push_that_must_not_be_says_last_which_entries_of_allow_lift_nothing()
 
 @pytest.mark.parametrize(
     ("left_out", "row"),
-    [({}, None), ({"*_eeg.edf": 12, "*.surf.gii": 3}, "| *_eeg.edf | 12 |"), ({"*.mgz": 1200}, "| *.mgz | 1,200 |")],
+    [
+        ({}, None),
+        ({"*_eeg.edf": 12, "*.surf.gii": 3}, r"| \*\_eeg.edf | 12 |"),
+        ({"*.mgz": 1200}, r"| \*.mgz | 1,200 |"),
+    ],
     ids=["nothing", "two kinds", "many"],
 )
 def test_the_evidence_counts_what_of_the_dataset_is_not_published(left_out: dict[str, int], row: str | None) -> None:
@@ -411,5 +425,6 @@ def test_a_finding_is_listed_under_its_rule_with_the_entry_that_lifts_it_only_if
     lines = [line for line in told.splitlines() if line.startswith("- ")]
     assert len(lines) == LISTED + 1 + 1 + 1  # those that stop the push, cut; the one that is lifted; the warning
     assert "- ... and 1 more fields" in lines
+    assert "`Name000` in 1 file. To allow it: `personal-data:Name000`\n  - `a.json`\n- `Name002`" in told
     assert [line for line in lines if "To allow it: `personal-data:Name000`" in line] == lines[:1]
     assert not any("To allow it" in line for line in lines[-2:])

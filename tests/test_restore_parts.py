@@ -313,7 +313,10 @@ def test_a_part_that_has_no_file_is_told_with_what_there_is(asked: dict[str, lis
 
 
 def test_a_repo_without_sidecars_as_files_is_known_as_one_that_an_older_version_may_have_published() -> None:
-    assert not wanted(*remote_of(a=[T1W_A, BOLD_A]), Subset(), "x").beside
+    remote, listing = remote_of(a=[T1W_A, BOLD_A])
+    assert wanted(remote, listing, Subset(), "x").beside  # by one that vouches for its record: there are none
+    earlier = replace(remote, record=remote.record.model_copy(update={"vouched": False}))
+    assert not wanted(earlier, listing, Subset(), "x").beside
     assert wanted(*remote_of(a=[T1W_A, JSON_A]), Subset(paths=["*.nii.gz"]), "x").beside
 
 

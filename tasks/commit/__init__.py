@@ -179,7 +179,7 @@ def overtaken(besides: Besides, now: PublicationRecord, shards: Sequence[Publish
     """
     planned = besides.planned or now
     sent = {shard.path: shard for shard in shards}
-    if moved := [path for path in sent if (other := other_path(path)) in now.shards and other not in planned.shards]:
+    if moved := [path for path in sent if path not in now.shards and other_path(path) in now.shards]:
         raise ContestedTarget(
             f"somebody else has published {other_path(moved[0])} since this run planned {moved[0]}, which is the same "
             f"shard ({number(len(moved), 'shard')} so). Nothing more is committed; the shards are sent and staged. "

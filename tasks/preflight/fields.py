@@ -33,6 +33,10 @@ _DICTIONARY = frozenset(
     ("LongName", "Description", "Levels", "Units", "TermURL", "HED", "Delimiter", "Format", "Maximum", "Minimum",
      "Derivative")
 )  # fmt: skip
+#: What an element of DICOM in JSON has (PS3.18, annex F.2), and kinds of value that say what it is, whatever its tag
+#: (PS3.5, table 6.2-1): a person's name, an age, and days.
+_ELEMENT = frozenset(("vr", "Value", "InlineBinary", "BulkDataURI"))
+_KINDS_OF_VALUE = {"PN": "PersonName", "AS": "PatientAge", "DA": "Date", "DT": "Date"}
 _DESCRIPTION = "dataset_description.json"
 _LOOKS_LIKE_A_DATE = re.compile(r'"\d{4}[-/]\d')
 
@@ -98,15 +102,34 @@ def broken_by(value: object) -> Iterator[tuple[RuleName, str]]:
     for name, item in value.items():
         if isinstance(item, dict) and item and item.keys() <= _DICTIONARY:
             continue
-        rule = rule_of(name)
-        if rule is not None and _says_something(name, item):
-            yield rule, name
-        elif isinstance(item, list | dict):
-            yield from broken_by(item)
-        if names_an_age(name) and any(map(is_over_89, _leaves(item))):
-            yield "age-over-89", name
-        if rule is None and any(is_recent_date(one, names_a_date(name)) for one in _leaves(item)):
-            yield "date", name
+        yield from _broken_by(name, *_of_element(name, item))
+
+
+def _broken_by(name: str, meant: str, item: object) -> Iterator[tuple[RuleName, str]]:
+    """Yield the rules that one field breaks.
+
+    Args:
+        name: the field.
+        meant: what it is judged as.
+        item: its value.
+    """
+    rule = rule_of(meant)
+    if rule is not None and _says_something(meant, item):
+        yield rule, name
+    elif isinstance(item, list | dict):
+        yield from broken_by(item)
+    if names_an_age(meant) and any(map(is_over_89, _leaves(item))):
+        yield "age-over-89", name
+    if rule is None and any(is_recent_date(one, names_a_date(meant)) for one in _leaves(item)):
+        yield "date", name
+
+
+def _of_element(name: str, item: object) -> tuple[str, object]:
+    """Return what a field is judged as, and its value. An element of DICOM in JSON has it within an object."""
+    if not (isinstance(item, dict) and "vr" in item and item.keys() <= _ELEMENT):
+        return name, item
+    kind = _KINDS_OF_VALUE.get(str(item["vr"]), name)
+    return (name if rule_of(name) else kind), item.get("Value", [])
 
 
 def _says_something(name: str, value: object) -> bool:

@@ -1,7 +1,8 @@
 """Decides which names of fields and columns are about people, and which values are dates and ages.
 
 Names are compared without case, accents, spaces and punctuation, so `PatientName`, `patient_name` and `Patient's Name`
-are the same. Source of the fields: DICOM PS3.15, annex E, table E.1-1, without those that say nothing about a person.
+are the same. An element of DICOM that is written as its tag is judged by its name. Source of the fields: DICOM PS3.15,
+annex E, table E.1-1, without those that say nothing about a person.
 Source of the columns: HIPAA's list of identifiers, 45 CFR 164.514(b)(2)(i), in the words that tables use.
 """
 
@@ -28,19 +29,23 @@ _PERSONAL = frozenset(
      "email", "emailaddress", "phone", "phonenumber", "telephone", "telephonenumber", "mobilenumber", "cellphone",
      "faxnumber", "homeaddress", "streetaddress", "postaladdress", "zip", "zipcode", "postcode", "postalcode", "ssn",
      "socialsecuritynumber", "mrn", "hospitalid", "hospitalnumber", "nhsnumber", "insurancenumber", "healthplannumber",
-     "passportnumber", "passport", "nationalid", "nationalidnumber", "ipaddress",
+     "passportnumber", "passport", "nationalid", "nationalidnumber", "ipaddress", "admissionid", "contactname",
+     "emergencycontact", "mothersname", "mothername", "fathersname", "fathername",
      "birthyear", "yearofbirth", "yob", "birthmonth", "monthofbirth", "birthplace", "placeofbirth",
      # German
      "vorname", "nachname", "familienname", "geburtsname", "geburtsdatum", "geburtstag", "geburtsjahr", "geburtsort",
      "anschrift", "wohnort", "postleitzahl", "telefon", "telefonnummer", "handynummer", "emailadresse",
-     "krankenkasse", "krankenversicherungsnummer", "versichertennummer", "sozialversicherungsnummer",
+     "krankenkasse", "krankenversicherungsnummer", "versichertennummer", "versichertennr", "sozialversicherungsnummer",
+     "gebdatum", "gebjahr", "patientenname", "patientenid", "patientennummer", "patientennr", "fallnummer", "fallnr",
      # French
      "prenom", "prenoms", "nomdefamille", "nomdenaissance", "datedenaissance", "datenaissance", "anneedenaissance",
-     "lieudenaissance", "codepostal", "numerodetelephone", "numerodesecuritesociale", "courriel",
+     "lieudenaissance", "codepostal", "numerodetelephone", "numerodesecuritesociale", "courriel", "nompatient",
+     "nomdupatient", "nompatiente", "prenompatient", "prenomdupatient", "numeropatient", "numerodupatient",
      # Spanish
      "apellido", "apellidos", "primerapellido", "segundoapellido", "nombreyapellidos", "nombrecompleto",
      "fechadenacimiento", "fechanacimiento", "anodenacimiento", "lugardenacimiento", "codigopostal", "telefono",
-     "correoelectronico", "numerodeseguridadsocial", "dni", "curp")
+     "correoelectronico", "numerodeseguridadsocial", "dni", "curp", "apellido1", "apellido2", "fechanac",
+     "anonacimiento", "nombrepaciente", "nombredelpaciente", "idpaciente", "numeropaciente", "telefonomovil")
 )  # fmt: skip
 #: Fields of sidecars, and columns of tables of people, that mean other things in other tables (an operator, a sign).
 _PERSONAL_UNLESS_OTHER = frozenset(("operator", "operators"))
@@ -53,7 +58,7 @@ _COORDINATE = re.compile(
 _PERSONAL_OF_PEOPLE = frozenset(
     ("name", "names", "initials", "address", "street", "mail", "phone", "mobile", "fax", "city", "town", "village",
      "lat", "lon", "lng", "gps", "adresse", "strasse", "stadt", "ort", "plz", "nom", "ville", "rue",
-     "nombre", "direccion", "calle", "ciudad", "correo")
+     "nombre", "direccion", "calle", "ciudad", "correo", "tel", "handy", "movil")
 )  # fmt: skip
 #: Columns of people's names, by which names in paths are known.
 NAMES = frozenset(
@@ -69,6 +74,25 @@ _NOT_OF_PEOPLE = frozenset(
 #: DICOM's group of the patient (PS3.6, "Registry of DICOM Data Elements"), as DICOM in JSON names its elements. Age,
 #: sex, size and weight are no names.
 _PATIENT_ELEMENT = re.compile(r"0010(?!0040|1010|1020|1030)[0-9a-f]{4}")
+#: Elements of other groups by their names (PS3.6), those that are judged by name here. In DICOM's own JSON (PS3.18,
+#: annex F) the tag is the name of a field.
+_ELEMENTS = {
+    "00080012": "InstanceCreationDate", "00080018": "SOPInstanceUID", "00080020": "StudyDate",
+    "00080021": "SeriesDate", "00080022": "AcquisitionDate", "00080023": "ContentDate",
+    "0008002a": "AcquisitionDateTime", "00080050": "AccessionNumber", "00080080": "InstitutionName",
+    "00080081": "InstitutionAddress", "00080090": "ReferringPhysicianName", "00080092": "ReferringPhysicianAddress",
+    "00080094": "ReferringPhysicianTelephoneNumbers", "00081010": "StationName", "00081030": "StudyDescription",
+    "0008103e": "SeriesDescription", "00081040": "InstitutionalDepartmentName", "00081048": "PhysiciansOfRecord",
+    "00081050": "PerformingPhysicianName", "00081060": "NameOfPhysiciansReadingStudy", "00081070": "OperatorsName",
+    "00081072": "OperatorIdentificationSequence", "00101010": "PatientAge", "00181000": "DeviceSerialNumber",
+    "00181008": "GantryID", "00181030": "ProtocolName", "0018700a": "DetectorID", "0020000d": "StudyInstanceUID",
+    "0020000e": "SeriesInstanceUID", "00200010": "StudyID", "00200052": "FrameOfReferenceUID",
+    "00204000": "ImageComments", "00321032": "RequestingPhysician", "00321060": "RequestedProcedureDescription",
+    "00324000": "StudyComments", "00380010": "AdmissionID", "00400006": "ScheduledPerformingPhysicianName",
+    "00400244": "PerformedProcedureStepStartDate", "00400254": "PerformedProcedureStepDescription",
+    "00402008": "OrderEnteredBy", "00402009": "OrderEntererLocation", "0040a123": "PersonName",
+    "00401102": "PersonAddress", "00401103": "PersonTelephoneNumbers",
+}  # fmt: skip
 #: The last word of a name of UIDs, and how names end that are written without capitals.
 _UID = re.compile(r"(?:^|_)uids?$|(?:instance|class|series|study|device|reference|creator|event)uids?$")
 #: A number that a scanner or a study counts by: it is in no register of people.
@@ -99,8 +123,11 @@ _OTHER_DATES = (
 #: Names that end in `date`, and have nothing to do with days: a part of the brain, and who applies.
 _DATE_NAME = re.compile(
     r"(?<!cau)(?<!candi)(?<!man)(?<!vali)dates?(?:time)?$|^date|(?:^|_)date(?:_|$)|acq_?time|timestamp"
+    r"|datum$|(?:^|_)datum(?:_|$)|^fecha|(?:^|_)fecha(?:_|$)"  # German and Spanish; French has `date`
 )
-_AGE_NAME = re.compile(r"(?:^|[^a-z])ages?(?:$|[^a-z])|^age(?:in)?(?:y|years?|yrs?|months?|weeks?|days?)$|^patientage$")
+_AGE_NAME = re.compile(
+    r"(?:^|[^a-z])(?:ages?|alter|edad)(?:$|[^a-z])|^age(?:in)?(?:y|years?|yrs?|months?|weeks?|days?)$|^patientage$"
+)
 _AGE = re.compile(r"\s*([<>≥≤]=?)?\s*(\d+(?:[.,]\d+)?)\s*(\+?)\s*([a-z]*)", re.IGNORECASE)
 #: Years of one unit. The single letters are those of DICOM's ages (`046Y`).
 _UNITS = {"m": 1 / 12, "mo": 1 / 12, "month": 1 / 12, "w": 7 / 365.25, "wk": 7 / 365.25, "week": 7 / 365.25,
@@ -115,7 +142,7 @@ def rule_of(name: str, of_people: bool | None = None) -> RuleName | None:
         name: the name of the field or column.
         of_people: for a column, whether its table is about people; None for a field of JSON.
     """
-    letters = plain(name)
+    letters = plain(name := spelled_out(name))
     if letters in _PERSONAL or "physician" in letters or _PATIENT_ELEMENT.fullmatch(letters):
         return "personal-data"
     if of_people and letters in _PERSONAL_OF_PEOPLE:
@@ -134,18 +161,24 @@ def rule_of(name: str, of_people: bool | None = None) -> RuleName | None:
 @lru_cache(maxsize=4096)
 def names_a_date(name: str) -> bool:
     """Return whether a field or a column holds dates, by its name."""
-    return _DATE_NAME.search(_words(name)) is not None
+    return _DATE_NAME.search(_words(spelled_out(name))) is not None
 
 
 @lru_cache(maxsize=4096)
 def names_an_age(name: str) -> bool:
     """Return whether a field or a column holds ages, by its name."""
-    return _AGE_NAME.search(_words(name)) is not None
+    return _AGE_NAME.search(_words(spelled_out(name))) is not None
+
+
+def spelled_out(name: str) -> str:
+    """Return the name of an element of DICOM for its tag (`StudyDate` for `00080020`), and any other name as it is."""
+    return _ELEMENTS.get(plain(name), name) if any(map(str.isdigit, name)) else name
 
 
 def _words(name: str) -> str:
-    """Return `age_at_scan` for `ageAtScan` and `Age at scan`."""
-    return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
+    """Return `age_at_scan` for `ageAtScan` and `Age at scan`, without accents."""
+    letters = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name))
+    return re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", letters)).lower()
 
 
 def plain(name: str) -> str:
@@ -162,7 +195,9 @@ def is_about_people(path: str) -> bool:
 
 def says_nothing(name: str, value: object) -> bool:
     """Return whether a field or cell of this name says nothing about a person by its value."""
-    return is_placeholder(value) or (plain(name) == "studyid" and _COUNTED.fullmatch(str(value).strip()) is not None)
+    return is_placeholder(value) or (
+        plain(spelled_out(name)) == "studyid" and _COUNTED.fullmatch(str(value).strip()) is not None
+    )
 
 
 def is_placeholder(value: object) -> bool:

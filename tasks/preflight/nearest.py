@@ -2,6 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
+from tasks.values.kinds import recording_of
 from tasks.values.models import Image
 
 #: Entities that a file beside a row may have and the row's own has not: the space of electrodes, the recording of blood
@@ -31,5 +32,5 @@ def _is_about(name: str, image: Image) -> bool:
 
 
 def _strange(name: str, image: Image) -> set[str]:
-    """Return the entities in a file's name that are not the image's."""
-    return set(name.split("_")[:-1]) - set(image.path.rpartition("/")[2].split("_"))
+    """Return the entities in a file's name that the image's has not; of a folder's file, the folder's name counts."""
+    return set(name.split("_")[:-1]) - set(recording_of(image.path).rpartition("/")[2].split("_"))

@@ -35,7 +35,6 @@ from tasks.report.sentences import (
     still_named_in,
     table,
     verified,
-    where_found,
 )
 from tasks.values.format import in_units, number
 from tasks.values.kinds import noun
@@ -288,15 +287,21 @@ def found_part(checked: Checked) -> str:
             lines = [_listed(checked, finding) for finding in of_rule[:LISTED]]
             if len(of_rule) > LISTED:
                 lines.append(f"- ... and {len(of_rule) - LISTED:,} more fields")
-            parts += [f"**{name}**: {rule.what}. {cell(rule.mend)} Source: {rule.source}.", "\n".join(lines)]
+            parts += [f"**{name}**: {rule.what}. {rule.mend} Source: {rule.source}.", "\n".join(lines)]
     parts[1:1] = [cell(sentence) for sentence in (*checked.unstripped, *([idle(checked)] if checked.idle else []))]
     return "\n\n".join(parts if checked.findings else [*parts, "Nothing was found."])
 
 
 def _listed(checked: Checked, finding: Finding) -> str:
-    """Return a line for a finding; with the entry that lifts it if it stops the push."""
+    """Return an item for a finding, with its files; with the entry that lifts it if it stops the push.
+
+    Each file has a line of its own: the UI breaks lines between the names of long ones.
+    """
     entry = f". To allow it: `{cell(finding.entry)}`" if finding in checked.stops else ""
-    return f"- {where_found(finding, code=True)}{entry}"
+    more = ["  - ..."] if finding.count > len(finding.files) else []
+    files = [f"  - `{cell(file)}`" for file in finding.files]
+    head = f"- `{cell(finding.field or 'images')}` in {number(finding.count, 'file')}{entry}"
+    return "\n".join([head, *files, *more])
 
 
 def _statement(checked: Checked) -> str:

@@ -22,7 +22,7 @@ from tasks.report.sentences import (
 from tasks.values.errors import PushError
 from tasks.values.format import in_units, number
 from tasks.values.kinds import DATA, noun
-from tasks.values.left_out import LeftOut, by_folder, by_kind, by_reason, images_by_folder
+from tasks.values.left_out import LeftOut, Sum, by_folder, by_kind, by_reason, images_by_folder
 from tasks.values.loose import loose
 from tasks.values.models import Dataset, PublicationRecord, ShardSpec
 from tasks.values.our_paths import LEFT_OUT
@@ -168,27 +168,33 @@ def _changed(work: Work, record: PublicationRecord, texts: Collection[str], here
     return "\n\n".join([head, table(["shard", "what", f"{one}s added", f"{one}s gone"], rows)] if rows else [head])
 
 
+def _files_left_out(of: Sum) -> str:
+    """Return how many files a reason leaves out, and their bytes: `2 recordings and 3 other files, 5 kB`."""
+    counts = [number(of.recording, "recording")] if of.recording else []
+    counts += [number(of.other, "other file" if counts else "file")] if of.other else []
+    return f"{' and '.join(counts)}{f', {in_units(of.size)}' if of.size else ''}"
+
+
 def _not_published(unpublished: Sequence[LeftOut]) -> list[str]:
     """Describe the files of the dataset that are not published: the images by folder, all of them, then the rest.
 
-    Of the rest, the folders in which most is left out come first.
+    Of the rest, the folders in which most is left out come first. The reasons are sentences, which the UI cuts off in a
+    table: so they are in lists, or the last column of one that says less without them.
     """
     if not unpublished:
         return []
     images = images_by_folder(unpublished)
     parts = ["## Left out"]
     if images:
-        rows = [[reason, folder, f"{count:,}"] for (reason, folder), count in images.items()]
-        parts += [f"{number(sum(images.values()), 'image')}:", table(["reason", "folder", "images"], rows, whole=True)]
+        rows = [[f"{count:,}", folder, reason] for (reason, folder), count in images.items()]
+        parts += [f"{number(sum(images.values()), 'image')}:", table(["images", "folder", "reason"], rows, whole=True)]
     rest = [one for one in unpublished if one.what != "image"]
-    sums = [
-        [reason, f"{of.recording:,}", f"{of.other:,}", in_units(of.size) if of.size else ""]
-        for reason, of in by_reason(rest).items()
-    ]
-    if sums:
-        head = ["reason", "recordings", "other files", "size"]
-        parts += [f"{number(sum(one.files for one in rest), 'other file')}:", table(head, sums, whole=True)]
+    if rest:
+        sums = [f"- {_files_left_out(of)}: {cell(reason)}" for reason, of in by_reason(rest).items()]
+        parts += [f"{number(sum(one.files for one in rest), 'other file')}, by the reason:", "\n".join(sums)]
         folders = sorted(by_folder(rest).items(), key=lambda of: -of[1])
-        parts += [table(["reason", "folder", "files"], [[*where, f"{count:,}"] for where, count in folders])]
-        parts += [table(["kind", "files"], [[kind, f"{count:,}"] for kind, count in by_kind(rest).items()])]
+        rows = [[f"{count:,}", folder, reason] for (reason, folder), count in folders]
+        parts += ["By folder:", table(["files", "folder", "reason"], rows)]
+        kinds = [[kind, f"{count:,}"] for kind, count in by_kind(rest).items()]
+        parts += ["By kind:", table(["kind", "files"], kinds)]
     return [*parts, f"Each with its size and the reason: `bids/{LEFT_OUT}` in the repo, once it is published."]

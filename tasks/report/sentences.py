@@ -3,6 +3,7 @@
 Nothing here decides anything. Longer texts are in `gate_text`, `artifacts` and `dry_run`, beside it.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -42,16 +43,24 @@ def first(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED])}{more}"
 
 
+#: What Markdown would take for a mark in a name: `sub-*/ses-*/`, `__pycache__`, `<file>`.
+_MARKS = re.compile(r"[*<\[]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
 def cell(text: str) -> str:
     """Return a text so that it cannot break a Markdown table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("`", "'")
+
+
+def _plain_cell(text: str) -> str:
+    return _MARKS.sub(r"\\\g<0>", cell(text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], whole: bool = False) -> str:
     """Return a Markdown table. Unless it has to be whole, it is cut at `LISTED` rows, with a line that says so."""
     shown = len(rows) if whole else LISTED
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(cell(text) for text in row)} |" for row in rows[:shown]]
+    lines += [f"| {' | '.join(map(_plain_cell, row))} |" for row in rows[:shown]]
     if len(rows) > shown:
         lines.append(f"\n... and {len(rows) - shown:,} more")
     return "\n".join(lines)
@@ -328,12 +337,11 @@ def idle(checked: Checked) -> str:
     )
 
 
-def where_found(finding: Finding, code: bool = False) -> str:
-    """Return a field, how many files have it, and the first of them. With `code`, names are set as Markdown code."""
-    field, files = finding.field or "images", finding.files if code else finding.files[:IN_A_STATE]
-    named = ", ".join(f"`{cell(file)}`" for file in files) if code else ", ".join(files)
+def where_found(finding: Finding) -> str:
+    """Return a field, how many files have it, and the first of them."""
+    files = finding.files[:IN_A_STATE]
     more = ", ..." if finding.count > len(files) else ""
-    return f"{f'`{cell(field)}`' if code else field} in {number(finding.count, 'file')}: {named}{more}"
+    return f"{finding.field or 'images'} in {number(finding.count, 'file')}: {', '.join(files)}{more}"
 
 
 def not_stripped(fields: Sequence[str], work: Work) -> str:

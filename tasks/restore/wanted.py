@@ -55,7 +55,9 @@ class Wanted:
     refused: Mapping[str, str] = field(default_factory=dict)
     """What cannot be restored, and why."""
     beside: bool = True
-    """Whether the repo has sidecars, tables or others as rows. One that a version before 0.8 has published has none."""
+    """Whether sidecars, tables and others are rows, if there are any. A version before 0.8 has published none; of a
+    record that a version since 0.9 has written, it is known that there were none.
+    """
     executable: frozenset[str] = frozenset()
     """The texts that are executable. Of a row, its file says it."""
 
@@ -234,7 +236,7 @@ def wanted(remote: Remote, listing: Listing, subset: Subset, where: str) -> Want
     }
     files = plan.without_folders([shard for shard in shards if shard.files], found)
     executable = frozenset(name for name, path in texts.items() if path in record.texts and record.texts[path].mode)
-    return replace(files, beside=not all(map(is_data, rows)), executable=executable)
+    return replace(files, beside=record.vouched or not all(map(is_data, rows)), executable=executable)
 
 
 def _is_of_the_dataset(path: str) -> bool:
