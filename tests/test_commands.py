@@ -13,7 +13,7 @@ from tasks.values.version import version
 from tests.test_house import LOCAL_HUB_ALONE
 
 REPO = Path(__file__).resolve().parent.parent
-COMMANDS = ("deploy", "worker", "gate", "restore", "staging", "watch", "demo", "local-hub", "completion")
+COMMANDS = ("deploy", "worker", "gate", "restore", "staging", "watch", "cluster", "demo", "local-hub", "completion")
 LOCAL_HUB = ("serve", "token", "revoke", "check", "export", "backup", "gc")
 #: Runs the command in a process of its own, in which some modules cannot be imported.
 WITHOUT = """
