@@ -120,8 +120,10 @@ def _broken_by(name: str, meant: str, item: object) -> Iterator[tuple[RuleName, 
         yield from broken_by(item)
     if names_an_age(meant) and any(map(is_over_89, _leaves(item))):
         yield "age-over-89", name
-    if rule is None and any(is_recent_date(one, names_a_date(meant)) for one in _leaves(item)):
-        yield "date", name
+    if rule is None:
+        named = names_a_date(meant)
+        if any(is_recent_date(one, named) for one in _leaves(item, numbers=named)):
+            yield "date", name
 
 
 def _of_element(name: str, item: object) -> tuple[str, object]:
@@ -139,15 +141,18 @@ def _says_something(name: str, value: object) -> bool:
     return not says_nothing(name, value)
 
 
-def _leaves(value: object) -> Iterator[object]:
-    """Yield the plain values of a field, but not those of fields in it."""
-    if isinstance(value, dict):
-        return
-    if isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
+def _leaves(value: object, numbers: bool = True) -> Iterator[object]:
+    """Yield the plain values of a field, but not those of fields in it; without `numbers`, the texts alone.
+
+    Sidecars of pipelines have lists of thousands of numbers in them.
+    """
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, list):
+            yield from _leaves(item, numbers)
+        elif numbers and not isinstance(item, dict):
+            yield item
 
 
 def parsed(data: bytes) -> object:
