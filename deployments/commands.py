@@ -190,7 +190,7 @@ def watch(once: bool, every: float, silence: float) -> None:
 @click.option("--machines", type=int, default=1, show_default=True, help="How many processes to wait for.")
 @click.option("--seconds", type=float, default=600.0, show_default=True, help="How long to wait for them.")
 def cluster(source: Path | None, machines: int, seconds: float) -> None:
-    """Ask the machines of a cluster whether they can work for a push.
+    """See whether a cluster's machines are set up.
 
     The cluster is the one of BIDS_PUSH_CLUSTER and BIDS_PUSH_CLUSTER_ARGUMENTS in this environment, which has to be the
     worker's. DATASET is a dataset's folder, which each machine has to see. Nothing is pushed or written. Exit code 0:
