@@ -259,7 +259,7 @@ def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], N
     """Wait until the run has ended, or waits at its gate again, and return it."""
     sent, said = time.monotonic(), False
     while True:
-        found = patiently_read(runs, run)
+        found = read_through_outages(runs, run)
         state = found.state
         if state is not None and (state.type.value in ENDED or (is_open_gate(state) and state.id != before)):
             return found
@@ -269,7 +269,7 @@ def next_stop(runs: Runs, run: UUID, before: UUID | None, say: Callable[[str], N
         time.sleep(LOOK_EVERY)
 
 
-def patiently_read(runs: Runs, run: UUID) -> FlowRun:
+def read_through_outages(runs: Runs, run: UUID) -> FlowRun:
     """Read the run, and wait for a server that is busy or away: it has the form already.
 
     Raises:

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.target import HeldTarget
-from flows.values import Found, Sent, Wave
+from flows.values import Found, SentWave, Wave
 from flows.verification import expected_on_hub, verified
 from tasks.approve import read_gate
 from tasks.bids.not_fetched import Absent, absent
@@ -93,7 +93,7 @@ def say_what_was_changed(held: HeldTarget, drift: Sequence[Drift]) -> None:
     held.status.found_changed(drift)
 
 
-def say_what_is_published(held: HeldTarget, found: Found, sent: Sent) -> None:
+def say_what_is_published(held: HeldTarget, found: Found, sent: SentWave) -> None:
     """Keep for the target's status what the Hub holds after this run has done its part."""
     before, after, plan = found.remote.record.shards, sent.after.record, found.shards
     lines = {**before, **after.shards}  # verification names what somebody took out meanwhile
@@ -115,7 +115,7 @@ def earlier_of(failed: Collection[str], record: PublicationRecord, listing: List
     return sorted(path for path in failed if path in lines and disagreement(lines[path], listing) is None)
 
 
-def say_what_is_committed(held: HeldTarget, found: Found, sent: Sent) -> None:
+def say_what_is_committed(held: HeldTarget, found: Found, sent: SentWave) -> None:
     """Keep for the run's state what was committed, if this run has published no shard."""
     before, after = found.remote, sent.after
     if sent.shards or after.commit == before.commit:
@@ -177,7 +177,9 @@ def show_dry_run(held: HeldTarget, rehearsal: Rehearsal) -> State:
     return Completed(name="DryRun", message=rehearsal.sentence())
 
 
-def shards_failed(held: HeldTarget, verification: Verification, evidence: Evidence, found: Found, sent: Sent) -> State:
+def shards_failed(
+    held: HeldTarget, verification: Verification, evidence: Evidence, found: Found, sent: SentWave
+) -> State:
     """End a run that could not stage all shards, after verifying what it and others have published.
 
     Raises:

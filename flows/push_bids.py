@@ -13,7 +13,7 @@ from flows import messages, removal, wave
 from flows.find_work import find, rehearsed
 from flows.parameters import BlockName, Count, Entries, Folder, RepoId, Revision, Texts
 from flows.target import HeldTarget, on_target
-from flows.values import Approved, Found, Order, Sent, Wave
+from flows.values import Approved, Found, Order, SentWave, Wave
 from flows.verify_to_cleanup import tail, tail_again
 from tasks.approve import at_its_gate, claim, has_claimed
 from tasks.record.removals import Removals
@@ -139,7 +139,7 @@ def push(held: HeldTarget, order: Order, approved: Approved | None = None) -> St
     messages.show_findings(held.hub, found.checked)
     claim(held.staging, held.hub.target, held.run)
     if quiet:
-        nothing_sent = Sent(Wave(found.work), found.remote)
+        nothing_sent = SentWave(Wave(found.work), found.remote)
         return tail(held, order.verification, wave.evidence_of(held, found, nothing_sent, asked))
     return publish(held, order, found, asked)
 

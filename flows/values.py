@@ -80,7 +80,7 @@ class Wave:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentWave:
     """What came of a wave."""
 
     wave: Wave

@@ -13,7 +13,7 @@ from flows.publish import publish_missing
 from flows.publishing import Publishing
 from flows.run_graph import quoted
 from flows.target import HeldTarget
-from flows.values import Found, Order, Sent, Wave
+from flows.values import Found, Order, SentWave, Wave
 from flows.verification import expected_on_hub
 from tasks.card import About, CardVersions, Pictures, card, draw_pictures, pictures_on, same_card
 from tasks.commit.other_files import Besides, as_recorded, outdated
@@ -86,7 +86,7 @@ def send(
     wave: Wave,
     pictures: Pictures,
     removal: RemovalPlan | None = None,
-) -> Sent:
+) -> SentWave:
     """Stage, transfer and commit a wave, with all that its commits bring besides shards."""
     work = wave.work
     held.staging.require_room(sum(spec.room for spec in work.stage))
@@ -103,10 +103,10 @@ def send(
     publishing = Publishing(held, found.folder, found.shards, found.contents, progress)
     after = publish_missing(publishing, work, found.remote, besides, plan_again)
     progress.leave(f"push-{held.run.id}", f"What this run did for {held.hub.target}")
-    return Sent(wave, after, tuple(sorted(besides.texts)), publishing.failed)
+    return SentWave(wave, after, tuple(sorted(besides.texts)), publishing.failed)
 
 
-def evidence_of(held: HeldTarget, found: Found, sent: Sent, asked: Removals | None = None) -> Evidence:
+def evidence_of(held: HeldTarget, found: Found, sent: SentWave, asked: Removals | None = None) -> Evidence:
     """Return what this run leaves to be verified, and to be shown at its gate.
 
     Args:

@@ -216,9 +216,11 @@ def _fetch(remote: RemoteShard, into: Into, missing: dict[str, ImageContent], ou
 def _row(remote: RemoteShard, file: ImageContent, outcome: Outcome) -> Row | None:
     """Return a file's row if it says the same of the file as the record does."""
     row = remote.rows.get(file.path)
-    if row and row.held and (row.size, row.sha256) == (file.size, file.sha256):
+    if row and row.has_bytes and (row.size, row.sha256) == (file.size, file.sha256):
         return row
-    what = "has no row for it" if not row else "has another size or sha256 for it" if row.held else "lacks its bytes"
+    what = (
+        "has no row for it" if not row else "has another size or sha256 for it" if row.has_bytes else "lacks its bytes"
+    )
     outcome.failures[file.path] = f"its shard {remote.shard.path} {what}: somebody has changed the shard or the record"
     return None
 

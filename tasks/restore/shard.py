@@ -38,8 +38,8 @@ class Row:
     """The first byte of the page that the file is the end of."""
 
     @property
-    def held(self) -> bool:
-        """Whether its page is large enough to hold the file. The page of a null is not."""
+    def has_bytes(self) -> bool:
+        """Whether the shard has its bytes: the page of a null is too short for any."""
         return self.start > self.page
 
     @property
