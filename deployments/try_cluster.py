@@ -4,8 +4,8 @@ It makes or reaches the cluster of this environment's settings, waits for machin
 have at hand in a run: versions, the Hub, a token, the Prefect server, and the folders.
 """
 
+import logging
 import os
-import socket
 import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -17,6 +17,7 @@ from huggingface_hub import constants, get_token
 from prefect.settings import PREFECT_API_URL
 
 from flows.cluster import cluster
+from flows.part import this_machine
 from tasks.disk.paths import resolved, staging_root_of
 from tasks.values.errors import PushError
 from tasks.values.settings import Settings
@@ -49,29 +50,45 @@ def _ask(source: Path | None, machines: int, seconds: float) -> int:
         print("BIDS_PUSH_CLUSTER is not set: a push stages and sends by threads of this machine. See docs/cluster.md.")
         return 1
     staging_root = resolved(staging_root_of(""))
-    with cluster() as made:
+    for name in ("distributed", "dask_jobqueue", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is said below
+    log = logging.getLogger("bids_push.cluster")
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    with cluster(log=log, at_least=machines) as made:
         assert made is not None
         print(f"Waiting up to {seconds:.0f} s for {machines} of {settings.cluster} ...", flush=True)
-        made.wait_for(machines, seconds)
+        came = made.wait_for(machines, seconds)
         here = look(None, staging_root)
-        answers = made.ask(look, source, staging_root)
-    bad = 0
+        answers = made.ask(look, source, staging_root) if came else {}
+        refused = made.jobs.given_up or made.jobs.refused
+    bad = machines - came
     for name, answer in sorted(answers.items()):
-        wrong = [f"it cannot say: {answer}"] if isinstance(answer, Exception) else problems(here, answer)
+        died = f"it died as it was asked ({answer}). Most often that is memory: its log{_logs(settings)} says so"
+        wrong = [died] if isinstance(answer, Exception) else problems(here, answer)
         bad += bool(wrong)
         host = name if isinstance(answer, Exception) else f"{answer['host']} ({name})"
         print(
             "\n".join([f"{host}: {'not as it has to be' if wrong else 'as it has to be'}", *(f"  {w}" for w in wrong)])
         )
+    if came < machines:
+        why = f"The cluster refuses jobs: {refused}." if refused else "Look at its queue."
+        print(f"{came} of {machines} processes came. {why} A job that ended says why in its log{_logs(settings)}.")
     if bad:
-        print(f"{bad} of {len(answers)} processes cannot work for a push as they are. See docs/cluster.md.")
+        print("Not all of it can work for a push as it is. See docs/cluster.md.")
     return 1 if bad else 0
+
+
+def _logs(settings: Settings) -> str:
+    folder = settings.cluster_arguments.get("log_directory")
+    return f", in {folder}" if folder else ""
 
 
 def look(source: Path | None, staging_root: Path, server: str = "") -> dict[str, Any]:
     """Return what this process would have at hand in a run."""
     return {
-        "host": socket.gethostname(),
+        "host": this_machine(),
         "versions": {"Python": sys.version.split()[0], "bids-push": version(), **_versions()},
         "Hub": constants.ENDPOINT.rstrip("/"),
         "token": bool(get_token()),

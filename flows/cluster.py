@@ -11,11 +11,15 @@ as soon as it is there, and let go of, because Dask does again what only a dead 
 
 import asyncio
 import importlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from functools import cached_property
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
+from weakref import WeakSet
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
@@ -24,8 +28,10 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogWorker
 
+from flows.jobs import Jobs, Log
 from flows.part import Done, Part, stage_and_send
 from tasks.runs.lost_task_runs import DONE_BY_ANOTHER, name_lost_task_runs
 from tasks.values.errors import BadInput, PushError
@@ -37,7 +43,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NEEDS = "Install what a cluster needs beside bids-push: pip install 'bids-push[cluster]', or make cluster in a clone."
+NEEDS = (
+    "Install what a cluster needs: `make cluster` in a clone, or, beside the package, `pip install --require-hashes -r "
+    "requirements/cluster.txt` of the same version."
+)
 FEWEST_AT_A_TIME = 16  # parts asked for while no machine has come yet: enough for a cluster that grows by what waits
 SAY_WITHIN = 10.0  # seconds that a process has at the end to say what it has done
 FOR_EACH_THREAD = 2  # parts asked for: one that is worked on, and one that waits
@@ -54,10 +63,14 @@ class PartLost(PushError):
 class Cluster:
     """A cluster that works for this run. It is made, or reached, when the first part is asked for."""
 
-    def __init__(self, runner: "DaskTaskRunner", name: str) -> None:
-        self._runner, self._name = runner, name
+    def __init__(self, runner: "DaskTaskRunner", name: str, jobs: Jobs) -> None:
+        self._runner, self._name, self.jobs = runner, name, jobs
         self._ended: set[UUID] = set()
         """The task runs within parts that are known to have ended."""
+        self._waited_for: WeakSet[Any] = WeakSet()
+        """Dask's futures of the parts that were asked for."""
+        self._seen = 0
+        """How many of Dask's events were looked at."""
 
     @cached_property
     def _client(self) -> "distributed.Client":
@@ -67,28 +80,42 @@ class Cluster:
             ClusterUnavailable: the cluster cannot be made or reached.
         """
         try:
-            return cast("distributed.Client", self._runner.client)
+            client = cast("distributed.Client", self._runner.client)
         except Exception as error:
             raise ClusterUnavailable(
-                f"the cluster of BIDS_PUSH_CLUSTER={self._name} cannot be used ({type(error).__name__}: {error}). "
-                "Check its address, or the command by which it asks for machines, and start again: what is staged "
-                "stays."
+                f"the cluster of BIDS_PUSH_CLUSTER={self._name} cannot be used from this machine "
+                f"({type(error).__name__}: {error}). Check the address, or BIDS_PUSH_CLUSTER_ARGUMENTS (its interface, "
+                "cores, memory), and start again: what is staged stays."
             ) from error
+        self.jobs.watch(lambda: len(self._threads()), self._lost)
+        return client
 
-    def wait_for(self, machines: int, seconds: float) -> None:
-        """Wait until so many processes have joined.
+    def _threads(self) -> dict[str, int]:
+        """Return how many threads each process of the cluster has now, by its address."""
+        return cast(dict[str, int], cast(Any, self._client).ncores())
 
-        Raises:
-            ClusterUnavailable: fewer came in time.
-        """
-        try:
-            cast(Any, self._client).wait_for_workers(machines, timeout=seconds)
-        except TimeoutError as error:
-            came = len(cast(Any, self._client).ncores())
-            raise ClusterUnavailable(
-                f"{came} of {machines} processes of {self._name} came within {seconds:.0f} s. Look at the cluster's "
-                "queue and logs: a job that ends at once says there why."
-            ) from error
+    def _lost(self) -> list[str]:
+        """Return a sentence for each process that was lost with work since this was last called."""
+        events = cast(Any, self._client).get_events("all")
+        new, self._seen = events[self._seen :], len(events)
+        lost = [what for _, what in new if what.get("action") == "remove-worker" and what.get("processing-tasks")]
+        return [
+            f"A machine of the cluster ({one['worker']}) was lost with {len(one['processing-tasks'])} parts. Others do "
+            "them again."
+            for one in lost
+        ]
+
+    def give_up(self) -> None:
+        """Let no part be waited for any more, because no machine will come."""
+        if "_client" in self.__dict__ and self._waited_for:  # in a thread: this is called by the one that would do it
+            Thread(target=cast(Any, self._client).cancel, args=[list(self._waited_for)], daemon=True).start()
+
+    def wait_for(self, machines: int, seconds: float) -> int:
+        """Wait until so many processes have joined, or none more will. Return how many have."""
+        ends = time.monotonic() + seconds
+        while len(came := self._threads()) < machines and time.monotonic() < ends and not self.jobs.given_up:
+            time.sleep(0.5)
+        return len(came)
 
     def ask(self, function: Callable[..., T], *arguments: object) -> dict[str, T | Exception]:
         """Return what a function returns in each process, by the process's address; or why it could not."""
@@ -97,14 +124,15 @@ class Cluster:
     @property
     def parts_at_a_time(self) -> int:
         """How many parts should be asked for at a time, by the threads that the cluster has now."""
-        threads: dict[str, int] = cast(Any, self._client).ncores()
-        return max(FEWEST_AT_A_TIME, FOR_EACH_THREAD * sum(threads.values()))
+        return max(FEWEST_AT_A_TIME, FOR_EACH_THREAD * sum(self._threads().values()))
 
     def submit(self, part: Part, after: Iterable[State[Any]]) -> PrefectFuture[Done]:
         """Have a machine of the cluster do a part, after what is in these states."""
         task, parameters = cast(Any, stage_and_send), {"part": part}
         with _with_a_flow_of_any_process():
-            return cast(PrefectFuture[Done], self._runner.submit(task, parameters, cast(Any, list(after))))
+            future = self._runner.submit(task, parameters, cast(Any, list(after)))
+        self._waited_for.add(future.wrapped_future)
+        return cast(PrefectFuture[Done], future)
 
     def result(self, part: Part, future: PrefectFuture[Done]) -> Done:
         """Return what became of a part that has ended.
@@ -127,15 +155,18 @@ class Cluster:
                 "than this one. What is staged stays, and the next run goes on from it."
             ) from error
         except (NoWorkerError, NoValidWorkerError, FutureCancelledError, asyncio.CancelledError) as error:
+            given_up = self.jobs.given_up
+            why = f"it refuses each job: {given_up}" if given_up else str(error)
             raise ClusterUnavailable(
-                f"no process of the cluster is there for part {part.label} ({error}). Look at the cluster's queue and "
-                "logs, and start again: what is staged stays."
+                f"no machine of the cluster is there for part {part.label} ({why}). See to "
+                "BIDS_PUSH_CLUSTER_ARGUMENTS, or to the cluster's queue and logs, and start again: what is staged stays."
             ) from error
         self._ended |= done.ended
         return done
 
     def close(self, run_id: str) -> None:
         """Have what the machines say of this run's task runs arrive, and mark those of lost machines."""
+        self.jobs.close()
         if "_client" not in self.__dict__ or not run_id:
             return
         with suppress(Exception):  # for people alone: a run that has come this far does not fail by it
@@ -171,11 +202,13 @@ async def _say_all() -> None:
 
 
 @contextmanager
-def cluster(run_id: str = "") -> Iterator[Cluster | None]:
+def cluster(run_id: str = "", log: Log | None = None, at_least: int = 0) -> Iterator[Cluster | None]:
     """Give the cluster of this machine's settings while the block runs, or None if there is none.
 
     Args:
         run_id: the flow run that it works for, if it works for one.
+        log: what is told of machines; by default the run's log.
+        at_least: how many machines a cluster that is made here asks for, whether or not there is work for them.
 
     Raises:
         BadInput: the setting names no cluster that can be made.
@@ -184,16 +217,22 @@ def cluster(run_id: str = "") -> Iterator[Cluster | None]:
     if not settings.cluster:
         yield None
         return
-    with _runner(settings) as runner:
-        machines = Cluster(runner, settings.cluster)
+    jobs = Jobs(log or get_run_logger(), lambda: machines.give_up())
+    with _runner(settings, jobs, at_least) as runner:
+        machines = Cluster(runner, settings.cluster, jobs)
         try:
             yield machines
         finally:
             machines.close(run_id)
 
 
-def _runner(settings: Settings) -> "DaskTaskRunner":
+def _runner(settings: Settings, jobs: Jobs, at_least: int) -> "DaskTaskRunner":
     """Return the task runner that speaks to the cluster of the settings.
+
+    Args:
+        settings: the settings.
+        jobs: is told of the jobs of a batch system.
+        at_least: how many machines are asked for, whether or not there is work for them.
 
     Raises:
         BadInput: the setting names no cluster that can be made.
@@ -211,11 +250,15 @@ def _runner(settings: Settings) -> "DaskTaskRunner":
                 "and BIDS_PUSH_CLUSTER_ADAPT mean nothing. Unset them, or name a cluster's class instead."
             )
         return DaskTaskRunner(address=settings.cluster)
-    return DaskTaskRunner(
-        cluster_class=_class_of(settings.cluster),
-        cluster_kwargs=settings.cluster_arguments,
-        adapt_kwargs=settings.cluster_adapt,
-    )
+    made, arguments, adapt = _class_of(settings.cluster), settings.cluster_arguments, settings.cluster_adapt
+    if hasattr(made, "job_cls"):  # of dask-jobqueue
+        arguments = {"job_name": "bids-push", **arguments, "job_cls": jobs.told(made.job_cls)}
+    if at_least and adapt:
+        key = "minimum_jobs" if {"minimum_jobs", "maximum_jobs"} & adapt.keys() else "minimum"
+        adapt = {**adapt, key: max(at_least, int(adapt.get(key, 0)))}
+    elif at_least:
+        arguments = {"n_workers": at_least, **arguments}
+    return DaskTaskRunner(cluster_class=made, cluster_kwargs=arguments, adapt_kwargs=adapt)
 
 
 def _class_of(name: str) -> Any:
@@ -225,10 +268,13 @@ def _class_of(name: str) -> Any:
         BadInput: there is none of this name.
     """
     module, _, last = name.rpartition(".")
+    bad = f"BIDS_PUSH_CLUSTER: {name!r} is neither an address, such as tcp://10.0.0.1:8786, nor a cluster's class, as"
     try:
-        return getattr(importlib.import_module(module), last)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(
-            f"BIDS_PUSH_CLUSTER: {name!r} is neither an address, such as tcp://10.0.0.1:8786, nor a cluster's class, "
-            f"such as dask_jobqueue.SLURMCluster ({error}). {NEEDS}"
-        ) from error
+        found = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"{bad} dask_jobqueue.SLURMCluster ({error}). {NEEDS}") from error
+    if not hasattr(found, last):
+        like = get_close_matches(last.lower(), {one.lower(): one for one in dir(found)}, 1, 0.5)
+        meant = next((one for one in dir(found) if like and one.lower() == like[0]), "SLURMCluster")
+        raise BadInput(f"{bad} {module}.{meant}: {module} has no {last}.")
+    return getattr(found, last)

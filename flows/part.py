@@ -10,6 +10,7 @@ sent again. The process that was lost may live on, cut off. Its temporary files 
 the same bytes, and it stops as soon as it asks whether the target is still its run's (`LeaseFromAfar`).
 """
 
+import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from huggingface_hub import constants
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
 
 from flows.connect import connect
 from flows.run_graph import quoted, run_after, that_ran
@@ -33,6 +35,9 @@ from tasks.transfer import Batches, Transferred, transfer_group
 from tasks.values.errors import BadInput, PushError
 from tasks.values.models import Identity, Receipt
 from tasks.values.settings import Settings
+
+#: Where SLURM, PBS, LSF, HTCondor and Grid Engine say which job a process belongs to.
+JOB_IDS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "_CONDOR_JOB_AD", "JOB_ID")
 
 
 @dataclass(frozen=True)
@@ -140,11 +145,12 @@ def stage_and_send(part: Part) -> Done:
         TargetLost: the run does not hold the target any more.
         PushError: the Hub does not take what is sent.
     """
+    get_run_logger().info("On %s.", this_machine())
     hub = _hub(part.errand)
     _require_seen(part.errand)
     staging = Staging(part.errand.staging, writer=uuid4().hex[:8])
     fence = LeaseFromAfar(part.errand.target, part.errand.run_id)
-    done, ran = Done(socket.gethostname()), []
+    done, ran = Done(this_machine()), []
     for asked in part.asked:
         fence()
         ran.append(_stage(asked, part.errand, staging, fence, done))
@@ -181,6 +187,12 @@ def _stage(asked: Asked, errand: Errand, staging: Staging, fence: LeaseFromAfar,
     return that_ran(state)
 
 
+def this_machine() -> str:
+    """Return this machine for people: its name, and the job that it runs as, if a batch system has started it."""
+    job = next((os.environ[name] for name in JOB_IDS if os.environ.get(name)), "")
+    return f"{socket.gethostname()}, job {job}" if job else socket.gethostname()
+
+
 def _hub(errand: Errand) -> Hub:
     """Return the target on its Hub, with the token that this machine has.
 
@@ -190,8 +202,9 @@ def _hub(errand: Errand) -> Hub:
     """
     if constants.ENDPOINT.rstrip("/") != errand.target.endpoint.rstrip("/"):
         raise BadInput(
-            f"{socket.gethostname()} of the cluster speaks to the Hub at {constants.ENDPOINT}, and the run to "
-            f"{errand.target.endpoint}. Set HF_ENDPOINT alike for the worker and for the cluster's processes."
+            f"{this_machine()}, of the cluster, speaks to the Hub at {constants.ENDPOINT}, and the run to "
+            f"{errand.target.endpoint}. Set HF_ENDPOINT alike for the worker and for the cluster's processes "
+            "(with SLURM: in job_script_prologue)."
         )
     return connect(errand.target.repo_id, errand.target.revision, errand.token_block)
 
@@ -205,6 +218,6 @@ def _require_seen(errand: Errand) -> None:
     for folder, name in ((errand.source, "the dataset"), (errand.staging, "the staging folder")):
         if not folder.is_dir():
             raise BadInput(
-                f"{socket.gethostname()} of the cluster does not see {name} at {folder}. Dataset and staging root have "
+                f"{this_machine()}, of the cluster, does not see {name} at {folder}. Dataset and staging root have "
                 "to be on storage that all machines have at one path: see docs/cluster.md."
             )

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -121,3 +122,35 @@ def test_what_a_killed_run_and_a_lost_job_leave_is_finished_on_new_jobs_and_appr
 
 def going_on(runs: Runs, *of: Any) -> list[str]:
     return [one.name for run in of for one in runs.task_runs(run) if one.state_name in ("Running", "Pending")]
+
+
+def test_a_cluster_is_tried_before_it_is_used_and_a_job_that_slurm_never_takes_ends_a_run_with_its_words(
+    setting: dict[str, str], worker: Stack, bids: Path, repo_id: str, tmp_path: Path
+) -> None:
+    """With no job at the least, as in the example: who tries the cluster asks for one."""
+    worker.staging_root.mkdir(parents=True, exist_ok=True)
+    asked_for = setting | {"BIDS_PUSH_CLUSTER_ADAPT": json.dumps({"minimum_jobs": 0, "maximum_jobs": 2})}
+    done = tried(worker, asked_for, bids)
+    assert done.returncode == 0 and "job 1" not in done.stderr, done.stdout + done.stderr
+    assert "as it has to be" in done.stdout and "INFO" not in done.stdout + done.stderr
+
+    arguments = json.loads(setting["BIDS_PUSH_CLUSTER_ARGUMENTS"]) | {"queue": "nowhere"}
+    refused = asked_for | {"BIDS_PUSH_CLUSTER_ARGUMENTS": json.dumps(arguments)}
+    done = tried(worker, refused, bids)
+    assert done.returncode == 1 and "invalid partition specified: nowhere" in done.stdout
+    with runs_of(f"{worker.ui}/api") as runs:
+        run = runs.start("push-bids/manual", env=refused, source=str(bids), repo_id=repo_id, defacing="no faces")
+        state = runs.wait(run).state
+    assert state and state.name == "ClusterUnavailable"
+    assert "invalid partition specified: nowhere" in (state.message or "")
+
+
+def tried(worker: Stack, setting: dict[str, str], bids: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deployments", "cluster", str(bids), "--seconds", "240"],
+        cwd=REPO,
+        env={**worker.environment, **setting},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
