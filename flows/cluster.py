@@ -158,8 +158,9 @@ class Cluster:
             given_up = self.jobs.given_up
             why = f"it refuses each job: {given_up}" if given_up else str(error)
             raise ClusterUnavailable(
-                f"no machine of the cluster is there for part {part.label} ({why}). See to "
-                "BIDS_PUSH_CLUSTER_ARGUMENTS, or to the cluster's queue and logs, and start again: what is staged stays."
+                f"no machine of the cluster is there for part {part.label} ({why}). See "
+                "to BIDS_PUSH_CLUSTER_ARGUMENTS, or to the cluster's queue and logs, and start again: what is staged "
+                "stays."
             ) from error
         self._ended |= done.ended
         return done
