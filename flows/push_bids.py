@@ -256,7 +256,7 @@ def send(
 
     def plan_again() -> tuple[Work, Remote, Besides]:
         work, remote, listing = find_again(held, order, found, later)
-        return work, remote, besides.planned_again(remote, texts, listing, work.done)
+        return work, remote, besides.planned_again(remote, texts, listing, work.done, work.removals.rows)
 
     size = sum(spec.size for spec in wave.missing)
     progress = Progress(len(found.shards), len(wave.done), len(wave.missing), size)
