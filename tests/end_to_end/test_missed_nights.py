@@ -28,7 +28,7 @@ A_ZONE = timedelta(minutes=29)  # less than any two places' times are apart
 NIGHTS = 3
 APART = 4  # seconds from one of these nights to the next
 LOOKS = "3"  # seconds between looks of this server's scheduler at what it has to make; on the tests' other one, 15
-AHEAD = timedelta(seconds=15)  # until the first of these nights: some looks, if the scheduler has time for them
+AHEAD = timedelta(seconds=20)  # until the first of these nights: some looks, if the scheduler has time for them
 
 
 @pytest.fixture(scope="module")
