@@ -96,7 +96,7 @@ def send(
 
     def plan_again() -> tuple[Work, Remote, Besides]:
         left, remote, listing = find_again(held, order, found, later)
-        return left, remote, besides.planned_again(remote, texts, listing, left.done)
+        return left, remote, besides.planned_again(remote, texts, listing, left.done, left.removals.rows)
 
     size = sum(spec.size for spec in work.missing)
     progress = Progress(len(found.shards), len(work.done), len(work.missing), size)

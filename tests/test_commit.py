@@ -210,8 +210,11 @@ def test_after_somebody_elses_commit_what_they_have_is_not_sent_and_no_removal_i
 ) -> None:
     theirs = remote(record_of(line(B)), damaged=damaged)
     texts = {README: b"1", CHANGES: b"2"}
-    again = WHOLE_PLAN.planned_again(theirs, texts, listing({README: b"1", CHANGES: b"theirs"}), ())
-    assert again == replace(WHOLE_PLAN, texts={CHANGES: b"2"}, remove=None, planned=theirs.record, record=bool(damaged))
+    there, less = listing({README: b"1", CHANGES: b"theirs"}), {A: ("sub-a/anat/sub-a_T2w.nii.gz",)}
+    again = WHOLE_PLAN.planned_again(theirs, texts, there, (), less | {B: ("sub-b/anat/sub-b_T1w.nii.gz",)})
+    left = replace(WHOLE_PLAN, texts={CHANGES: b"2"}, remove=None, planned=theirs.record, record=bool(damaged))
+    assert again == replace(left, leaving=less)  # of the rows that were approved, those that are still to leave
+    assert not WHOLE_PLAN.planned_again(theirs, texts, there, (), {}).leaving
 
 
 def listing(files: Mapping[str, bytes]) -> Listing:

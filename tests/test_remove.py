@@ -240,7 +240,7 @@ def test_a_run_that_lost_its_target_removes_nothing(hub: Hub) -> None:
 
 def test_a_removal_is_not_planned_anew_when_a_run_meets_somebody_else(hub: Hub) -> None:
     target = with_a_text(hub)
-    again = Besides(card, {}, remove=plan_for(target)).planned_again(target, {}, hub.listing(target.commit), ())
+    again = Besides(card, {}, remove=plan_for(target)).planned_again(target, {}, hub.listing(target.commit), (), {})
     assert again.remove is None
 
 

@@ -73,7 +73,12 @@ class Besides:
         return replace(self, texts={}, remove=None, lost={}, record=False, corrected=(), modes=())
 
     def planned_again(
-        self, remote: Remote, texts: Mapping[str, bytes], listing: Listing, done: Iterable[ShardSpec]
+        self,
+        remote: Remote,
+        texts: Mapping[str, bytes],
+        listing: Listing,
+        done: Iterable[ShardSpec],
+        rows: Mapping[str, tuple[str, ...]],
     ) -> "Besides":
         """Return the same, planned again from what the target holds by now.
 
@@ -84,6 +89,7 @@ class Besides:
             texts: all of the dataset's own texts.
             listing: every file of the repo.
             done: the shards that are published as they are to be.
+            rows: path of a shard -> the files that its new version would no longer have, by now.
         """
         texts = outdated(texts, listing)
         return replace(
@@ -94,6 +100,7 @@ class Besides:
             record=remote.to_mend,
             corrected=remote.corrected,
             modes=other_modes(done, remote.record, self.executable),
+            leaving={path: rows[path] for path in self.leaving if path in rows},
         )
 
 

@@ -78,6 +78,11 @@ def seen_to(what: str, happens: Callable[[int], Pushed], true: Callable[[Pushed]
     raise AssertionError(f"{what}: not so in {ATTEMPTS} of {ATTEMPTS} runs")
 
 
+def a_worker_is_online(runs: Runs) -> bool:
+    workers = runs.client._client.post("/work_pools/bids-push/workers/filter", json={}).json()
+    return any(worker["status"] == "ONLINE" for worker in workers)
+
+
 @pytest.fixture
 def runs(worker: Stack) -> Iterator[Runs]:
     with runs_of(f"{worker.ui}/api") as found:

@@ -18,7 +18,7 @@ from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
 
 from deployments.local_stack import Stack, wait_until
 from deployments.runs import Runs, runs_of
-from tests.end_to_end.conftest import GATE_SECONDS, Pushed
+from tests.end_to_end.conftest import GATE_SECONDS, Pushed, a_worker_is_online
 from tests.end_to_end.nights import LOOK_EVERY, NIGHT_SECONDS, Nightly, images_of, images_on, its_own
 from tests.fixtures import start_runs_at_once
 from tests.ports import own_port
@@ -28,7 +28,7 @@ A_ZONE = timedelta(minutes=29)  # less than any two places' times are apart
 NIGHTS = 3
 APART = 4  # seconds from one of these nights to the next
 LOOKS = "3"  # seconds between looks of this server's scheduler at what it has to make; on the tests' other one, 15
-AHEAD = timedelta(seconds=15)  # until the first of these nights: some looks, if the scheduler has time for them
+AHEAD = timedelta(seconds=20)  # until the first of these nights: some looks, if the scheduler has time for them
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,8 @@ def elsewhere(hub_server: Stack, tmp_path_factory: pytest.TempPathFactory) -> It
         stack.deploy()
         start_runs_at_once(stack)
         stack.start_worker()
+        with runs_of(f"{stack.ui}/api") as runs:  # stopped before that, it would not find its server again
+            wait_until("its worker asks for work", lambda: a_worker_is_online(runs), NIGHT_SECONDS)
         yield stack
     finally:
         stack.stop()

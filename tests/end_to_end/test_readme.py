@@ -23,7 +23,7 @@ from deployments.local_stack import REPO, STOP_SECONDS, Stack, answers, wait_unt
 from deployments.runs import Runs, runs_of
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
-from tests.end_to_end.conftest import GATE_SECONDS
+from tests.end_to_end.conftest import GATE_SECONDS, a_worker_is_online
 from tests.end_to_end.nights import images_of, images_on
 from tests.ports import own_port
 
@@ -103,11 +103,6 @@ class Newcomer:
                     os.killpg(process.pid, how)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(STOP_SECONDS)
-
-
-def a_worker_is_online(runs: Runs) -> bool:
-    workers = runs.client._client.post("/work_pools/bids-push/workers/filter", json={}).json()
-    return any(worker["status"] == "ONLINE" for worker in workers)
 
 
 @pytest.fixture
