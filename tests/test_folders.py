@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import State
 
+from deployments.local_hub.app import Application
+from deployments.local_hub.hub import Hub as Server
+from deployments.local_hub.limits import Limited, Limits
+from deployments.local_hub.serve import served
 from flows.push_bids import push_bids
 from flows.restore_bids import restore_bids
 from tasks import plan as plan_module
@@ -268,6 +273,13 @@ def test_a_hub_refuses_a_commit_that_leaves_too_many_entries_in_a_folder_in_the_
         limited.commit([files[-1], CommitOperationAdd("a/b.txt", b"x")], "One more", limited.head())
     assert "a/b.txt" not in limited.listing(limited.head()).files
     limited.commit([files[-1], CommitOperationDelete("data/7.txt")], "In place of another one", limited.head())
+
+
+def test_the_limit_is_one_that_serve_takes_and_needs_no_counting_of_requests(tmp_path: Path) -> None:
+    with closing(Server(tmp_path / "hub", serving=True)) as server:
+        assert isinstance(served(server, Limits.parse("entries=10000")), Application)
+        assert server.commits.most_entries == 10_000
+        assert isinstance(served(server, Limits.parse("api=5,entries=7")), Limited) and server.commits.most_entries == 7
 
 
 def test_a_push_of_more_subjects_than_a_folder_may_hold_is_published_verified_and_comes_back(
