@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,7 +341,7 @@ def test_a_tag_of_a_tiff_is_named_as_the_standards_name_it(tmp_path: Path, name:
 @pytest.mark.parametrize("name", ["DateTime", "DateTimeOriginal", "DateTimeDigitized"])
 def test_a_date_of_a_tiff_may_be_one_that_was_shifted_and_nothing_else(tmp_path: Path, name: str) -> None:
     for said, found in (("1919:04:03 11:12:13", set()), ("the day after Easter", {f"TIFF {name}"})):
-        written = checked(tmp_path, {TIFF: lambda path, said=said: recordings.tiff(path, **{name: said})})
+        written = checked(tmp_path, {TIFF: partial(recordings.tiff, **{name: said})})
         assert entries(written) == headers(*found)
 
 
