@@ -8,7 +8,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,9 +339,11 @@ def test_a_tag_of_a_tiff_is_named_as_the_standards_name_it(tmp_path: Path, name:
 
 @pytest.mark.parametrize("name", ["DateTime", "DateTimeOriginal", "DateTimeDigitized"])
 def test_a_date_of_a_tiff_may_be_one_that_was_shifted_and_nothing_else(tmp_path: Path, name: str) -> None:
-    for said, found in (("1919:04:03 11:12:13", set()), ("the day after Easter", {f"TIFF {name}"})):
-        written = checked(tmp_path, {TIFF: partial(recordings.tiff, **{name: said})})
-        assert entries(written) == headers(*found)
+    def found(said: str) -> set[str]:
+        return entries(checked(tmp_path, {TIFF: lambda path: recordings.tiff(path, **{name: said})}))
+
+    assert found("1919:04:03 11:12:13") == headers()
+    assert found("the day after Easter") == headers(f"TIFF {name}")
 
 
 def test_a_brainvision_header_of_more_than_64_mib_is_not_looked_through(tmp_path: Path) -> None:
