@@ -50,10 +50,13 @@ def _ask(source: Path | None, machines: int, seconds: float) -> int:
         print("BIDS_PUSH_CLUSTER is not set: a push stages and sends by threads of this machine. See docs/cluster.md.")
         return 1
     staging_root = resolved(staging_root_of(""))
-    for name in ("distributed", "dask_jobqueue", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is said below
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = (
+        "critical"  # what matters is said below; Dask reads this as it is imported
+    )
+    for name in ("dask_jobqueue", "tornado", "prefect.task_runner"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     log = logging.getLogger("bids_push.cluster")
-    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.handlers = [logging.StreamHandler(sys.stdout)]
     log.setLevel(logging.INFO)
     log.propagate = False
     with cluster(log=log, at_least=machines) as made:

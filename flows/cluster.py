@@ -11,6 +11,7 @@ as soon as it is there, and let go of, because Dask does again what only a dead 
 
 import asyncio
 import importlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -238,6 +239,7 @@ def _runner(settings: Settings, jobs: Jobs, at_least: int) -> "DaskTaskRunner":
     Raises:
         BadInput: the setting names no cluster that can be made.
     """
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # which Dask reads as it is imported
     try:
         import dask
         from prefect_dask.task_runners import DaskTaskRunner

@@ -230,7 +230,7 @@ def test_who_tries_the_cluster_first_is_told_whether_each_machine_is_set_up(
     assert try_cluster.main(bids.with_name("elsewhere"), 2, 60) == 1
     assert capsys.readouterr().out.count("cannot read the dataset") == 2
     assert try_cluster.main(bids, 3, 1) == 1
-    assert "2 of 3 processes" in capsys.readouterr().err
+    assert "2 of 3 processes" in capsys.readouterr().out
     monkeypatch.delenv("BIDS_PUSH_CLUSTER")
     assert try_cluster.main(bids, 1, 1) == 1
     assert "threads of this machine" in capsys.readouterr().out
