@@ -47,6 +47,8 @@ class Jobs:
 
     def told(self, job_class: Any) -> Any:
         """Return a class of jobs of dask-jobqueue, which are asked for until they are taken, and told of."""
+        from distributed.core import Status
+
         jobs = self
 
         class Told(job_class):  # type: ignore[misc]
@@ -59,6 +61,7 @@ class Jobs:
                     except (RuntimeError, OSError) as error:
                         jobs.was_refused(_words(error))
                         if jobs.given_up or not await jobs.is_worth_asking():
+                            self.status = Status.failed  # or Dask takes it, as it closes, for one that is to come
                             raise
 
         Told.__name__ = job_class.__name__

@@ -25,7 +25,7 @@ LOCAL_HUB = REPO / "deployments" / "local_hub"
 LOCAL_HUB_ALONE = ("dulwich", "lz4", "blake3")
 #: What the extra `recordings` brings: a worker without it reads what it can, and says what it cannot.
 RECORDINGS_ALONE = frozenset(("mne", "h5py", "scipy"))
-CLUSTER_ALONE = {"dask", "distributed", "prefect_dask", "dask_jobqueue"}  # flows.cluster's
+CLUSTER_ALONE = {"dask", "distributed", "prefect_dask", "dask_jobqueue"}  # of flows.cluster and flows.jobs
 PACKAGED = [file for folder in OURS for file in sorted((REPO / folder).rglob("*.py"))]
 
 
@@ -113,7 +113,7 @@ def test_a_worker_without_a_cluster_imports_nothing_of_one() -> None:
     imported = {
         module_of(file) for file in PACKAGED if {name.partition(".")[0] for name in imports_of(file)} & CLUSTER_ALONE
     }
-    assert imported == {"flows.cluster"}
+    assert imported == {"flows.cluster", "flows.jobs"}
     program = f"import sys, flows.push_bids; print(sorted(set(sys.modules) & {set(CLUSTER_ALONE)!r}))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True, cwd=REPO).strip() == "[]"
 
