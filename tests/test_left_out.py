@@ -45,6 +45,7 @@ def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reas
     files: dict[str, object] = {
         "poster.pdf": b"%PDF",
         "code/lib.so": b"\x7fELF\0\0\0",
+        "sub-01/anat/acq-a_T1w.nii": b"12345",
         "sub-01/anat/foo.nii": b"12345",
         "sub-01/anat/sub-02_T1w.json": "{}",
         "sub-01/eeg/foo_eeg.vhdr": b"123",
@@ -53,6 +54,7 @@ def test_images_come_first_then_recordings_then_the_rest_each_with_size_and_reas
         "sub-01/meg/sub-02_task-x_meg.ds/a.meg4": b"1",
     }
     assert rows_of(load(bids.one_subject(tmp_path, files))) == [
+        ("sub-01/anat/acq-a_T1w.nii", "5", f"an image whose name is none of BIDS; {BY_INCLUDE}"),
         ("sub-01/anat/foo.nii", "5", f"an image whose name is none of BIDS; {BY_INCLUDE}"),
         ("sub-01/eeg/foo_eeg.vhdr", "3", f"a recording whose name is none of BIDS; {BY_INCLUDE}"),
         (

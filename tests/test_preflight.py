@@ -230,6 +230,8 @@ def test_fields_of_sidecars(tmp_path: Path, fields: object, expected: set[tuple[
         ("acq_time", "1925-12-31T10:00:00", None),
         ("acq_time", "1926-01-01T10:00:00", "date"),
         ("acq_time", "13:45:00", None),
+        ("visit_date", "31.12.1925", None),
+        ("visit_date", "01.01.1926", "date"),
         ("visit_date", "03.04.2019", "date"),
         ("visit_date", "3/4/19", "date"),
         ("visit", "2019-04-03", "date"),
@@ -835,6 +837,12 @@ def test_a_dicom_header_in_an_image_stops_however_far_on_it_is(
     stop = Checked(STATED, headers_of(load(root).images, root)).stops
     assert [(one.entry, one.files) for one in stop] == [("dicom-header:extension 2 (DICOM)", (path,))]
     assert not Checked(Statement(allow=(stop[0].entry,)), stop).stops
+
+
+def test_as_many_extensions_as_are_looked_at_are_no_reason_to_stop(tmp_path: Path) -> None:
+    extensions = [nibabel.nifti1.Nifti1Extension("comment", b"")] * 1024
+    root = bids.one_subject(tmp_path, {"sub-01/anat/sub-01_T2w.nii": image_with(extensions=extensions)})
+    assert Checked(STATED, headers_of(load(root).images, root)).stops == ()
 
 
 def test_a_chain_of_extensions_without_an_end_stops_and_holds_nobody_up(tmp_path: Path) -> None:

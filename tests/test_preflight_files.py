@@ -155,6 +155,11 @@ def test_the_nifti_header_of_a_cifti_file_is_looked_at_as_that_of_an_image(tmp_p
     assert rules(in_files(tmp_path, {GREY: grey({}, "J. Doe")})) == {("header-text", "descrip")}
 
 
+def test_a_surface_that_names_a_file_elsewhere_is_looked_at_for_that_name(tmp_path: Path) -> None:
+    text = b'<GIFTI><DataArray ExternalFileName="/home/doe/vertices.dat" /></GIFTI>'
+    assert rules(in_files(tmp_path, {SURFACE: text})) == {("header-text", "GIFTI")}
+
+
 @pytest.mark.parametrize(
     ("path", "data", "reason"),
     [
