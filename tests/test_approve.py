@@ -10,12 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, Pause
 from prefect.flow_engine import run_flow
@@ -452,7 +451,7 @@ def test_a_run_that_somebody_ends_before_it_can_ask_deletes_nothing_and_says_wha
 
 
 def test_a_run_that_begins_to_publish_takes_over_the_gates_of_its_target_and_of_no_other(
-    target: Target, staging: Staging, tmp_path: Path
+    target: Target, staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Target(target.endpoint, target.repo_id, "another-branch")
     oldest, itself, older, elsewhere = (Asking(of, QUESTION) for of in (target, target, target, other))
@@ -460,6 +459,12 @@ def test_a_run_that_begins_to_publish_takes_over_the_gates_of_its_target_and_of_
     decided.answer(decision="keep")
     decided.go()
     newer = ThisRun(str(itself.id), "push newer", 1, True)
+    listed = SyncPrefectClient.read_flow_runs
+
+    def itself_first(client: SyncPrefectClient, **only: Any) -> list[FlowRun]:  # the server has them in any order
+        return sorted(listed(client, **only), key=lambda run: run.id != itself.id)
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_runs", itself_first)
     assert sorted(claim(staging, target, newer)) == sorted([oldest.read().name, older.read().name])
     claimed = Gate(flow_run_id=newer.id, flow_run_name="push newer", target=str(target))
     assert read_gate(staging) == claimed
