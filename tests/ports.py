@@ -11,6 +11,7 @@ from tempfile import gettempdir
 
 from filelock import FileLock, Timeout
 
+COMMON = Path("/tmp") if Path("/tmp").is_dir() else Path(gettempdir())  # whatever TMPDIR a run of the tests has
 FIRST, END = 20_000, 32_000  # Linux, macOS and Windows give connections higher ones
 _held: list[FileLock] = []
 
@@ -21,7 +22,7 @@ def own_port() -> int:
     Raises:
         RuntimeError: there is none.
     """
-    folder = Path(gettempdir()) / f"bids-push-ports-{os.getuid()}"
+    folder = COMMON / f"bids-push-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for number in range(FIRST, END):
         lock = FileLock(folder / f"{number}.lock")
