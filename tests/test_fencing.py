@@ -163,7 +163,11 @@ def test_a_commit_that_is_too_large_is_made_in_halves_which_tell_of_all_that_oth
     before, theirs = read_remote(hub), [another_version(staging, one) for one in (first, fourth)]
     publish(hub, staging, theirs, besides())
     breakable.break_on({"fault": "status", "path": "/commit/", "status": 413, "times": 2})
-    after = publish(hub, staging, receipts, besides(README=b"1"), before)
+    asked: list[int] = []
+    start = len(breakable.asked())
+    after = publish(hub, staging, receipts, besides(README=b"1"), before, lambda: asked.append(1))
+    tries = [one for one in breakable.asked(start) if "/commit/" in one.path]
+    assert len(asked) == len(tries)  # whether it still holds the target is asked before each of them
     assert after.contested and after.overtaken == {first.path, fourth.path} and after.seconds == math.inf
     lines = {one.path: one.line() for one in (second, third, *theirs)}
     assert read_remote(hub).record == after.record and after.record.shards == lines
