@@ -153,6 +153,7 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     after = publish(hub, staging, [second], planned, after)
     assert after.overtaken == {second.path} and after.contested
     assert len(history(hub)) == commits  # nothing of it is left to commit
+    assert publish(hub, staging, [second], planned, read_remote(hub)).contested  # and it is to be planned again
     assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
@@ -243,6 +244,13 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     with pytest.raises(RemovalRefused):
         commit(hub, before, [], [], gone)
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
+
+
+def test_a_card_is_made_from_the_one_that_is_there(hub: Hub) -> None:
+    by_hand(hub, CommitOperationAdd(CARD, b"---\nlicense: cc0-1.0\n---\ntheirs"))
+    of = replace(besides(README=b"1"), card_of=lambda record, existing: f"{existing} and ours")
+    after = commit(hub, read_remote(hub), [], [], of)
+    assert (hub.read(CARD, after.commit) or b"").endswith(b"theirs and ours")
 
 
 def test_a_commit_that_brings_no_card_leaves_the_one_that_is_there(hub: Hub, staging: Staging, staged: Staged) -> None:
