@@ -154,6 +154,7 @@ def test_a_line_changed_before_an_earlier_batch_of_the_same_plan_is_not_overwrit
     after = publish(hub, staging, [second], planned, after)
     assert after.overtaken == {second.path} and after.contested
     assert len(history(hub)) == commits  # nothing of it is left to commit
+    assert publish(hub, staging, [second], planned, read_remote(hub)).contested  # and it is to be planned again
     assert read_remote(hub).record.shards == {first.path: first.line(), second.path: theirs.line()}
 
 
@@ -164,7 +165,11 @@ def test_a_commit_that_is_too_large_is_made_in_halves_which_tell_of_all_that_oth
     before, theirs = read_remote(hub), [another_version(staging, one) for one in (first, fourth)]
     publish(hub, staging, theirs, besides())
     breakable.break_on({"fault": "status", "path": "/commit/", "status": 413, "times": 2})
-    after = publish(hub, staging, receipts, besides(README=b"1"), before)
+    asked: list[int] = []
+    start = len(breakable.asked())
+    after = publish(hub, staging, receipts, besides(README=b"1"), before, lambda: asked.append(1))
+    tries = [one for one in breakable.asked(start) if "/commit/" in one.path]
+    assert len(asked) == len(tries)  # whether it still holds the target is asked before each of them
     assert after.contested and after.overtaken == {first.path, fourth.path} and after.seconds == math.inf
     lines = {one.path: one.line() for one in (second, third, *theirs)}
     assert read_remote(hub).record == after.record and after.record.shards == lines
@@ -240,6 +245,13 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     with pytest.raises(RemovalRefused):
         commit(hub, before, [], [], gone)
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
+
+
+def test_a_card_is_made_from_the_one_that_is_there(hub: Hub) -> None:
+    by_hand(hub, CommitOperationAdd(CARD, b"---\nlicense: cc0-1.0\n---\ntheirs"))
+    of = replace(besides(README=b"1"), card_of=lambda record, existing: f"{existing} and ours")
+    after = commit(hub, read_remote(hub), [], [], of)
+    assert (hub.read(CARD, after.commit) or b"").endswith(b"theirs and ours")
 
 
 def test_a_commit_that_brings_no_card_leaves_the_one_that_is_there(hub: Hub, staging: Staging, staged: Staged) -> None:
