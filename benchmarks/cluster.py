@@ -1,6 +1,6 @@
 """A push by two machines of a cluster against one, where each reads so many bytes a second from the source.
 
-The machines are processes of one thread, with homes of their own, under a real Dask scheduler. Both take turns, each
+The machines are processes of two threads, with homes of their own, under a real Dask scheduler. Both take turns, each
 against a new local Hub and a new staging folder. A shard is a part. Time counts from the first line after the imports
 to the end, verification included; what one machine needs beyond reading, for each part, is the overhead.
 
@@ -46,7 +46,8 @@ def push(data: Path, rate: float, names: tuple[str, ...]) -> float:
     with new_stack() as stack, tempfile.TemporaryDirectory(dir=DATA.parent) as folder:
         stack.settings = {"BIDS_PUSH_PART_BYTES": "1"}
         environment = environment_of(stack) | {"BENCH_SOURCE_MB_PER_S": str(rate)}
-        with machines(Path(folder), environment, names, "--preload", "benchmarks.slow_source") as running:
+        threads = "--nthreads", "2"  # one reads while the other sends
+        with machines(Path(folder), environment, names, *threads, "--preload", "benchmarks.slow_source") as running:
             stack.settings = {**stack.settings, "BIDS_PUSH_CLUSTER": running.address}
             spent, _ = run(stack, PUSH, data, "lab/push", stack.folder / "staging")
     return float(spent)
