@@ -288,7 +288,7 @@ def test_a_memory_that_cannot_be_written_hides_not_why_the_run_ended(
 
 def test_every_step_of_the_chain_hangs_on_the_first_in_the_runs_graph(bids: Path, target: Hub, tmp_path: Path) -> None:
     state = push(bids, target, tmp_path)
-    chain = ["load", "check", "plan", "read", "check", "make", "draw", "stage", "transfer", "commit", "verify"]
+    chain = ["load", "check", "read", "plan", "check", "make", "draw", "stage", "transfer", "commit", "verify"]
     with get_client(sync_client=True) as client:
         wait_until(
             "the graph shows the chain",  # the server learns of task runs by events, a moment later

@@ -30,7 +30,7 @@ from tests.end_to_end.conftest import GATE_SECONDS
 from tests.end_to_end.nights import images_of, images_on
 
 #: Of what lies beside the code: this serves a clone of the repository.
-FOR_A_CLONE = ("Dockerfile", "compose.yaml", "compose.env.example", "compose.env", "systemd")
+FOR_A_CLONE = ("Dockerfile", "compose.yaml", "compose.env.example", "compose.env", "systemd", "cluster")
 
 
 @pytest.fixture(scope="module")
