@@ -616,6 +616,6 @@ def test_without_locks_of_the_file_system_the_lease_alone_keeps_two_runs_apart(
         lease._id = None  # as a killed process gives nothing back
     with pytest.raises(TargetBusy, match=r"after-it works on .* free in \d+ s"), holding(staging, target, run("next")):
         pass
-    monkeypatch.setattr(module, "LEASE_SECONDS", -1.0)
-    with holding(staging, target, run("next")) as lease:
+    monkeypatch.setattr(module, "LEASE_SECONDS", -60.0)  # as if a lease had run out a minute ago
+    with holding(staging, target, run("next")):
         pass

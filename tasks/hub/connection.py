@@ -149,7 +149,7 @@ class Connection:
             return explained
         if answer.is_of_a_file(repo_id):
             return NoSuchFile(f"{what}: {self.target.endpoint} answered 404")
-        if answer.method == "GET" and self._answers_now(answer.url):
+        if f"/{repo_id}/revision/" in answer.url.path and self._answers_now(answer.url):
             return Transient(
                 f"{what}: {self.target.endpoint} said that there is no such thing, and has it a moment later"
             )
