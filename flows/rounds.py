@@ -14,6 +14,7 @@ chain. Who stages and sends is what the two rounds differ in:
   time as keep the cluster busy, so what waits costs no memory.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -45,7 +46,7 @@ CARD_AT = 1.1  # times as many shards as it was written for: then the card is wr
 
 
 @dataclass
-class Round:
+class Round(ABC):
     """One round. Only the main thread touches it."""
 
     run: Publishing
@@ -78,9 +79,9 @@ class Round:
             self._commit((), "the card and the dataset's own texts", last=True)
             self.pipeline.run()
 
+    @abstractmethod
     def _stage(self, work: Work) -> None:
         """Ask for the missing shards to be staged."""
-        raise NotImplementedError
 
     @property
     def _all_sent(self) -> bool:
