@@ -77,7 +77,9 @@ GUARDS = {
     "lease": Guards(["tests/test_lease.py", "tests/test_busy_server.py"]),
     "verify": Guards(["tests/test_verify_listing.py", "tests/test_read_back.py", "tests/test_verify.py"], servers=True),
     "batch": Guards(["tests/test_commit.py", "tests/test_fencing.py"]),
-    "commit": Guards(["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py"]),
+    "commit": Guards(
+        ["tests/test_commit.py", "tests/test_gate_texts.py", "tests/test_fencing.py", "tests/test_folders.py"]
+    ),
     "to_commit": Guards(["tests/test_to_commit.py"]),
     "budget": Guards(["tests/test_budget.py", "tests/test_retries.py"]),
     "other_files": Guards(["tests/test_commit.py"]),

@@ -247,6 +247,33 @@ def test_what_was_to_be_removed_and_was_published_anew_meanwhile_stays(
     assert {first.path, "bids/README"} <= hub.listing(hub.head()).files.keys()
 
 
+def test_a_commit_that_removes_says_so_in_its_title(hub: Hub, staging: Staging, staged: Staged) -> None:
+    before = publish(hub, staging, staged(2), besides())
+    path = sorted(before.record.shards)[0]
+    commit(hub, before, [], [], replace(besides(), remove=removal(before, path), planned=before.record))
+    assert history(hub)[0] == "Remove 1 shard of 1 subject, as approved"
+
+
+def test_a_run_that_waits_for_its_turn_to_commit_asks_all_the_time_whether_it_still_may(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has used up the commits of an hour, and loses its target while it waits."""
+    before = commit(hub, read_remote(hub), [], [], besides(README=b"1"))
+    monkeypatch.setenv("BIDS_PUSH_COMMITS_PER_HOUR", "1")
+    waited: list[float] = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=waited.append)
+    monkeypatch.setattr("tasks.hub.budget.time", clock)
+
+    def lost() -> None:
+        assert sum(waited) < 3600, "it has waited for an hour and asked nobody"
+        if len(waited) > 2:
+            raise TargetLost("another run has taken it over")
+
+    with pytest.raises(TargetLost):
+        commit(hub, before, [], [], besides(README=b"2"), lost)
+    assert len(waited) == 3 and hub.head() == before.commit
+
+
 def test_a_card_is_made_from_the_one_that_is_there(hub: Hub) -> None:
     by_hand(hub, CommitOperationAdd(CARD, b"---\nlicense: cc0-1.0\n---\ntheirs"))
     of = replace(besides(README=b"1"), card_of=lambda record, existing: f"{existing} and ours")

@@ -227,7 +227,15 @@ def test_a_shard_that_somebody_else_has_published_at_its_other_path_meanwhile_is
     planned = PublicationRecord().updated([line("data/sub-0/sub-0.parquet")])
     besides = replace(Besides(lambda record, card: "", {}), planned=planned)
     assert overtaken(besides, planned, [mine]) == frozenset()
-    with pytest.raises(ContestedTarget, match=f"somebody else has published {theirs.path} .*Start again"):
+    other = line("data/sub-2/sub-2.parquet")
+    with pytest.raises(ContestedTarget) as contested:
+        overtaken(besides, planned.updated([theirs, line(other_path(other.path))]), [other, mine])
+    assert str(contested.value) == (
+        f"somebody else has published {other_path(other.path)} since this run planned {other.path}, which is the same "
+        "shard (2 shards so). Nothing more is committed; the shards are sent and staged. Start again: they then get "
+        "the paths that are there."
+    )
+    with pytest.raises(ContestedTarget, match=r"planned data/sub-1/sub-1.parquet, .* \(1 shard so\)"):
         overtaken(besides, planned.updated([theirs]), [mine])
     known = planned.updated([theirs, mine])  # this run has planned with both in sight
     assert overtaken(replace(besides, planned=known), known, [mine]) == frozenset()
