@@ -373,6 +373,9 @@ def test_a_run_that_lost_its_target_leaves_no_gate_open(target: Target, lost: in
     state = asking.read().state
     assert state is not None and state.is_failed() and "another run has it" in (state.message or "")
     assert WAITS not in asking.read().tags and not asking.approvals
+    with get_client(sync_client=True) as client:
+        been = [(one.name, one.message) for one in client.read_flow_run_states(asking.id)]
+    assert ("TargetLost", "another run has it") in been or lost == 1  # before it fails of that: nobody may press Resume
 
 
 def test_a_run_waits_until_a_person_decides_and_goes_on_with_what_they_decided(
