@@ -9,7 +9,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -104,19 +105,23 @@ class Jobs:
         def look() -> None:
             came, said = False, -SAY_EVERY
             while not self._closed.wait(LOOK_EVERY):
-                count = machines()
-                for sentence in lost():
-                    self.log.warning("%s", sentence)
-                if count and not came:
-                    self.log.info("The first machine of the cluster has come.")
-                    came = True
-                elif not count and time.monotonic() - said > SAY_EVERY:
-                    waits = f" (jobs {', '.join(self.asked[-20:])})" if self.asked else ""
-                    now = "is there now" if came else "has come yet"
-                    self.log.info("No machine of the cluster %s%s. The run waits for one.", now, waits)
-                    said = time.monotonic()
+                with suppress(Exception):  # the scheduler does not answer: whoever waits for a part is told
+                    came, said = self._look(machines(), lost(), came, said)
 
         Thread(target=copy_context().run, args=(look,), name="cluster", daemon=True).start()
+
+    def _look(self, count: int, lost: Sequence[str], came: bool, said: float) -> tuple[bool, float]:
+        """Say what one look has shown. Return whether a machine has come, and when it was said that there is none."""
+        for sentence in lost:
+            self.log.warning("%s", sentence)
+        if count and not came:
+            self.log.info("The first machine of the cluster has come.")
+        elif not count and time.monotonic() - said > SAY_EVERY:
+            waits = f" (jobs {', '.join(self.asked[-20:])})" if self.asked else ""
+            now = "is there now" if came else "has come yet"
+            self.log.info("No machine of the cluster %s%s. The run waits for one.", now, waits)
+            said = time.monotonic()
+        return came or bool(count), said
 
 
 def _words(error: Exception) -> str:

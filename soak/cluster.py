@@ -9,12 +9,10 @@ in flight; no task run is left Running. The executions are counted in a log of t
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -65,21 +63,10 @@ class Ground:
             f"export HOME={self.folder}/home/$SLURM_JOB_ID HF_HOME={self.folder}/home/$SLURM_JOB_ID",
             f"mkdir -p $HOME; export BENCH_SOURCE_MB_PER_S={RATE}",
         ]
-        arguments = {
-            "cores": 1, "processes": 1, "memory": "2GB", "interface": "lo", "walltime": "00:20:00",
-            "python": sys.executable, "log_directory": str(self.folder / "log"),
-            "local_directory": str(self.folder / "dask"), "job_script_prologue": prologue,
-            "job_extra_directives": ["--exclusive", "--export=NONE"], "scheduler_options": {"dashboard": False},
-            "worker_extra_args": ["--preload", "tests.executions", "--preload", "benchmarks.slow_source"],
-        }  # fmt: skip
         return {
-            "BIDS_PUSH_CLUSTER": "dask_jobqueue.SLURMCluster",
-            "BIDS_PUSH_CLUSTER_ARGUMENTS": json.dumps(arguments),
-            "BIDS_PUSH_CLUSTER_ADAPT": json.dumps({"minimum_jobs": 2, "maximum_jobs": 2}),
-            "BIDS_PUSH_PART_BYTES": "1",
+            **self.nodes.setting(self.folder, prologue, "benchmarks.slow_source", memory="2GB"),
             "BIDS_PUSH_BATCH_SHARDS": "3",
             "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{CUT_OFF}s",
-            **self.nodes.environment,
         }
 
     def push(self, repo_id: str, **env: str) -> UUID:

@@ -5,11 +5,13 @@ no `sacct`), and memory is not enforced. A job takes a whole node, so that two j
 """
 
 import getpass
+import json
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +97,30 @@ class Slurm:
         """What one of SLURM's commands prints; "" if it fails."""
         answer = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True, check=False)
         return answer.stdout if answer.returncode == 0 else ""
+
+    def setting(self, folder: Path, prologue: Sequence[str], *preload: str, memory: str = "1GB") -> dict[str, str]:
+        """What a worker has in its environment that stages and sends by two jobs here, each shard as a part of its own.
+
+        Args:
+            folder: where jobs leave their logs.
+            prologue: what is run on a node first. It gets no other environment.
+            preload: modules that Dask loads in each process, beside the log of what is done.
+            memory: of a job.
+        """
+        arguments = {
+            "cores": 1, "processes": 1, "memory": memory, "interface": "lo", "walltime": "00:20:00",
+            "python": sys.executable, "log_directory": str(folder / "log"), "local_directory": str(folder / "dask"),
+            "job_script_prologue": list(prologue), "job_extra_directives": ["--exclusive", "--export=NONE"],
+            "worker_extra_args": [part for one in ("tests.executions", *preload) for part in ("--preload", one)],
+            "scheduler_options": {"dashboard": False},
+        }  # fmt: skip
+        return {
+            "BIDS_PUSH_CLUSTER": "dask_jobqueue.SLURMCluster",
+            "BIDS_PUSH_CLUSTER_ARGUMENTS": json.dumps(arguments),
+            "BIDS_PUSH_CLUSTER_ADAPT": json.dumps({"minimum_jobs": 2, "maximum_jobs": 2}),
+            "BIDS_PUSH_PART_BYTES": "1",
+            **self.environment,
+        }
 
     def jobs(self) -> dict[str, str]:
         """The jobs that run: id -> node."""

@@ -104,3 +104,21 @@ def test_a_run_that_ends_asks_for_no_more(batch_system: Path, monkeypatch: pytes
 def test_a_class_that_is_not_there_is_told_with_the_one_that_was_meant(name: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         _class_of(name)
+
+
+def test_the_log_says_that_no_machine_has_come_which_was_lost_and_when_one_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    jobs = Jobs(logging.getLogger("jobs"), lambda: None, asked=["7", "8"])
+    with caplog.at_level(logging.INFO):
+        came, said = jobs._look(0, [], False, -module.SAY_EVERY)
+        assert jobs._look(0, [], came, said) == (came, said)  # said a moment ago
+        came, said = jobs._look(2, ["A machine was lost."], came, said)
+        jobs._look(2, [], came, said)
+        jobs._look(0, [], came, said - module.SAY_EVERY - 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "No machine of the cluster has come yet (jobs 7, 8). The run waits for one.",
+        "A machine was lost.",
+        "The first machine of the cluster has come.",
+        "No machine of the cluster is there now (jobs 7, 8). The run waits for one.",
+    ]

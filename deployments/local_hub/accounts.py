@@ -75,16 +75,18 @@ class Accounts:
         with self._database.write() as connection:
             return connection.execute("DELETE FROM token WHERE account = ?", (name,)).rowcount
 
-    def identify(self, authorization: str | None) -> Identity:
+    def identify(self, authorization: str | None, *, password: bool = False) -> Identity:
         """Who sent this Authorization header; anonymous without one, 401 for a wrong or expired token.
 
-        git and git-lfs send the token as a password, with any user name.
+        With `password`, the token may come as one, with any user name: git and git-lfs send it so. A browser remembers
+        a password, and sends it along with whatever another site makes it ask for; so only their routes take one.
         """
         if authorization is None:
             return ANONYMOUS
         scheme, _, token = authorization.partition(" ")
-        token = _password(token) if scheme.lower() == "basic" else token.strip()
-        if scheme.lower() not in ("bearer", "basic") or not token:
+        basic = password and scheme.lower() == "basic"
+        token = _password(token) if basic else token.strip()
+        if not token or not (basic or scheme.lower() == "bearer"):
             raise invalid_token()
         return self.holder(_digest(token).hex())
 

@@ -30,7 +30,7 @@ from deployments.local_hub.call import COOKIE, Call, Handler
 from deployments.local_hub.errors import HubError, bad_request, is_unicode, too_large
 from deployments.local_hub.html import error_page
 from deployments.local_hub.hub import Hub
-from deployments.local_hub.routes import HEAVY, match
+from deployments.local_hub.routes import BY_PASSWORD, HEAVY, match
 
 logger = logging.getLogger("local_hub")
 
@@ -72,7 +72,7 @@ class Application:
         response.headers["X-Request-Id"] = request_id
         await response(scope, receive, send)
 
-    def _identify(self, request: Request) -> Identity:
+    def _identify(self, request: Request, *, password: bool) -> Identity:
         authorization = request.headers.get("authorization")
         if authorization is None and request.method in ("GET", "HEAD") and (cookie := request.cookies.get(COOKIE)):
             claims = self.hub.signer.check("page", cookie)
@@ -80,7 +80,7 @@ class Application:
                 if claims is not None and "token" in claims:
                     holder = self.hub.accounts.holder(claims["token"])
                     return replace(holder, role="read")  # a browser reads, whatever the token could do
-        return self.hub.accounts.identify(authorization)
+        return self.hub.accounts.identify(authorization, password=password)
 
     async def _answer(self, request: Request) -> Response:
         raw_path: bytes = request.scope["raw_path"].split(b"?")[0]
@@ -93,7 +93,7 @@ class Application:
             raise bad_request("The URL is not UTF-8") from None
         call = Call(self.hub, request, params)
         if body != "xet":  # Xet has tokens of its own, which its handlers check
-            call.identity = self._identify(request)
+            call.identity = self._identify(request, password=handler in BY_PASSWORD)
         if body in ("json", "form"):
             data = await _read_body(request)
             if len(data) > PARSED_AT_ONCE:

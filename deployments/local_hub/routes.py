@@ -115,6 +115,9 @@ HEAVY: frozenset[Handler] = frozenset(
     }
 )
 
+#: What git and git-lfs ask, who send a token as a password.
+BY_PASSWORD: frozenset[Handler] = frozenset({smart_http.info_refs, smart_http.upload_pack, lfs.batch})
+
 _SHAPES = {"type": "models|datasets|spaces"}
 
 

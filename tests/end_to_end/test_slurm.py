@@ -52,21 +52,7 @@ def setting(nodes: Slurm, worker: Stack, tmp_path: Path) -> dict[str, str]:
         f"export {FOLDER}={tmp_path}/executions",
         "mkdir -p $HOME",
     ]
-    arguments = {
-        "cores": 1, "processes": 1, "memory": "1GB", "interface": "lo", "walltime": "00:20:00",
-        "python": sys.executable,
-        "job_script_prologue": prologue, "job_extra_directives": ["--exclusive", "--export=NONE"],
-        "worker_extra_args": ["--preload", "tests.executions"],
-        "log_directory": str(tmp_path / "log"), "local_directory": str(tmp_path / "dask"),
-        "scheduler_options": {"dashboard": False},
-    }  # fmt: skip
-    return {
-        "BIDS_PUSH_CLUSTER": "dask_jobqueue.SLURMCluster",
-        "BIDS_PUSH_CLUSTER_ARGUMENTS": json.dumps(arguments),
-        "BIDS_PUSH_CLUSTER_ADAPT": json.dumps({"minimum_jobs": 2, "maximum_jobs": 2}),
-        "BIDS_PUSH_PART_BYTES": "1",
-        **nodes.environment,
-    }
+    return nodes.setting(tmp_path, prologue)
 
 
 def published(target: Hub) -> set[str]:

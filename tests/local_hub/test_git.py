@@ -115,6 +115,24 @@ def test_a_push_is_refused_and_says_how_content_gets_here(
     assert "hf upload" in answer.text
 
 
+def test_a_password_that_a_browser_remembers_opens_nothing_but_what_git_asks_for(
+    hub: RunningHub, token: str, api: HfApi, dataset: str
+) -> None:
+    """Another site's form may be sent with it: to make a repo, to delete one, to see a private one."""
+    head = api.dataset_info(dataset).sha
+    login, text = ("alice", token), {"Content-Type": "text/plain"}
+    for method, path, body in (
+        ("GET", f"/datasets/{dataset}", b""),
+        ("GET", f"/api/datasets/{dataset}", b""),
+        ("POST", "/api/repos/create", b'{"type": "dataset", "name": "forged"}'),
+        ("DELETE", "/api/repos/delete", b'{"type": "dataset", "name": "%s"}' % dataset.encode()),
+    ):
+        answer = httpx2.request(method, hub.endpoint + path, content=body, headers=text, auth=login)
+        assert answer.status_code == 401, path
+    assert httpx2.get(address(hub, dataset, end="/info/refs?service=git-upload-pack"), auth=login).status_code == 200
+    assert api.dataset_info(dataset).sha == head and not api.repo_exists("alice/forged", repo_type="dataset")
+
+
 def lfs(hub: RunningHub, repo: str, sha256: str, size: int, token: str) -> dict[str, object]:
     asked = {"operation": "download", "transfers": ["basic"], "objects": [{"oid": sha256, "size": size}]}
     answer = httpx2.post(
