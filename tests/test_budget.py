@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from deployments.local_hub.app import Application
 from deployments.local_hub.limits import Limited, Limits
 from tasks.hub import budget
-from tasks.hub.budget import Commits, Requests
+from tasks.hub.budget import Commits, Requests, kind_of, minutes, wait, waits_fenced
 from tasks.hub.client import Hub
 from tasks.hub.errors import CommitsUsedUp
 from tasks.hub.retries import retry_while_busy
@@ -199,6 +199,158 @@ def test_an_answer_that_was_long_on_its_way_does_not_give_back_what_was_asked_si
     assert clock.now - start > 99
 
 
+ADDRESS = httpx2.Request("GET", "https://hub.example/api/datasets/lab/data")
+
+
+def answer(left: int, seconds: int, request: httpx2.Request = ADDRESS) -> httpx2.Response:
+    """What a Hub says that allows so many requests more in the next seconds."""
+    said = {"RateLimit": f'"api";r={left};t={seconds}', "RateLimit-Policy": '"fixed window";"api";q=9;w=300'}
+    return httpx2.Response(200, headers=said, request=request)
+
+
+def asked(requests: Requests) -> httpx2.Request:
+    """A request that is on its way."""
+    request = httpx2.Request("GET", ADDRESS.url)
+    requests.before(request)
+    return request
+
+
+def waited(clock: Clock, act: Callable[[], object]) -> float:
+    """The seconds that this waits."""
+    start = clock.now
+    act()
+    return clock.now - start
+
+
+def test_as_many_requests_are_sent_as_the_hub_has_left_and_the_next_one_waits_a_second_longer_than_it_says(
+    clock: Clock, warned: list[str]
+) -> None:
+    requests = Requests()
+    requests.after(answer(2, 100))
+    assert waited(clock, lambda: [asked(requests) for _ in range(2)]) < 0.1 and not warned
+    assert 100.9 < waited(clock, lambda: asked(requests)) < 101.1  # the Hub says whole seconds
+    assert waited(clock, lambda: [asked(requests) for _ in range(20)]) < 0.1  # it counts anew
+    assert warned == ["hub.example allows no more requests (api) for 101 s. Waiting until it counts anew."]
+
+
+def test_a_wait_of_less_than_a_second_is_waited_for_too(clock: Clock) -> None:
+    requests = Requests()
+    requests.after(answer(1, 100))
+    asked(requests)
+    clock.sleep(100.5)
+    assert 0.4 < waited(clock, lambda: asked(requests)) < 0.6
+
+
+def test_a_hub_that_is_waited_for_a_quarter_of_an_hour_is_waited_for(clock: Clock) -> None:
+    requests = Requests()
+    requests.after(answer(0, 15 * 60 - 2))
+    assert waited(clock, lambda: asked(requests)) > 15 * 60 - 2
+
+
+def test_requests_that_the_hub_may_not_have_counted_yet_are_counted_once(clock: Clock) -> None:
+    requests = Requests()
+    first, _, _ = (asked(requests) for _ in range(3))
+    requests.after(answer(5, 100, first))  # and two of these five are under way
+    assert waited(clock, lambda: [asked(requests) for _ in range(3)]) < 0.1
+    assert waited(clock, lambda: asked(requests)) > 100
+
+
+def test_requests_under_way_to_another_hub_or_of_another_kind_do_not_count(clock: Clock) -> None:
+    requests = Requests()
+    first = asked(requests)
+    for url in ("https://other.example/api/datasets/lab/data", "https://hub.example/datasets/lab/data/resolve/main/a"):
+        requests.before(httpx2.Request("GET", url))
+    requests.after(answer(2, 100, first))
+    assert waited(clock, lambda: [asked(requests) for _ in range(2)]) < 0.1
+    assert waited(clock, lambda: asked(requests)) > 100
+
+
+def test_a_hub_that_counts_anew_gives_back_all_that_it_then_says(clock: Clock) -> None:
+    requests = Requests()
+    requests.after(answer(1, 100))
+    clock.sleep(102)
+    requests.after(answer(4, 300))
+    assert waited(clock, lambda: [asked(requests) for _ in range(4)]) < 0.1
+    assert waited(clock, lambda: asked(requests)) > 290
+
+
+def test_a_window_that_was_moved_by_the_hub_is_a_new_one(clock: Clock) -> None:
+    requests = Requests()
+    requests.after(answer(1, 100))
+    requests.after(answer(3, 103))
+    assert waited(clock, lambda: [asked(requests) for _ in range(3)]) < 0.1
+    assert waited(clock, lambda: asked(requests)) > 103
+
+
+def test_each_window_that_is_waited_for_is_told_of_once_however_many_wait(clock: Clock, warned: list[str]) -> None:
+    requests = Requests()
+    for _ in range(2):
+        requests.after(answer(0, 50))
+        threads = [threading.Thread(target=lambda: asked(requests)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(warned) == 2
+
+
+def test_a_request_is_of_the_kind_that_the_hub_counts_it_as() -> None:
+    kinds = {
+        "/api/datasets/lab/data/revision/main": "api",
+        "/datasets/lab/data/resolve/main/README.md": "resolvers",
+        "/api/resolve-cache/datasets/lab/data/resolve/main/a": "resolvers",
+        "/datasets/lab/data/tree/main": "pages",
+        "/lab/api/": "pages",
+    }
+    assert {path: kind_of(path) for path in kinds} == kinds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (99.4, "99 s"), (100, "2 min"), (600, "10 min"), (3600, "60 min")]
+)
+def test_a_pause_is_said_in_the_unit_that_people_would_use(seconds: float, said: str) -> None:
+    assert minutes(seconds) == said
+
+
+def test_a_wait_asks_each_second_whether_it_is_still_worth_it(clock: Clock) -> None:
+    start, looks = clock.now, list[float]()
+    wait(3.5, lambda: looks.append(round(clock.now - start, 1)))
+    assert looks == [0, 1, 2, 3] and round(clock.now - start, 2) == 3.5
+
+
+def test_what_a_block_asks_is_asked_within_it_and_not_after_it(clock: Clock) -> None:
+    looks: list[str] = []
+    with waits_fenced(lambda: looks.append("outer")):
+        with waits_fenced(lambda: looks.append("inner")):
+            wait(1)
+        with waits_fenced(None):
+            wait(1)
+        wait(1, lambda: looks.append("given"))
+    wait(1)
+    assert looks == ["inner", "outer", "given"]
+
+
+def test_a_wait_is_told_of_in_our_own_log_where_there_is_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    budget.warn("waiting for the Hub")
+    assert [(one.name, one.levelname, one.getMessage()) for one in caplog.records] == [
+        ("prefect.bids_push.hub", "WARNING", "waiting for the Hub")
+    ]
+
+
+def test_a_client_is_watched_once_and_keeps_what_it_was_watched_by(clock: Clock) -> None:
+    seen: list[str] = []
+    theirs = {"request": [lambda _: seen.append("request")], "response": [lambda _: seen.append("response")]}
+    left = iter((2, 1, 0, 9))
+    transport = httpx2.MockTransport(lambda _: answer(next(left), 100))
+    with httpx2.Client(transport=transport, event_hooks=theirs) as client:
+        requests = Requests()
+        requests.watch(client)
+        requests.watch(client)
+        assert waited(clock, lambda: [client.get(ADDRESS.url) for _ in range(3)]) < 0.1
+        assert waited(clock, lambda: client.get(ADDRESS.url)) > 100
+    assert seen == ["request", "response"] * 4
+
+
 def committed(hub: Hub, number: int) -> None:
     hub.wait_for_turn(lambda: None)
     hub.commit([CommitOperationAdd(f"{number}.txt", b"x")], f"commit {number}", hub.head())
@@ -227,6 +379,24 @@ def test_on_hugging_face_a_run_keeps_under_its_limit_by_itself_and_elsewhere_to_
     assert not warned and clock.now - start < 10
     commits.wait_for_turn("https://huggingface.co", lambda: None)
     assert clock.now - start >= 3600 and "120 commits" in warned[0]
+
+
+def test_commits_of_more_than_an_hour_ago_do_not_count(
+    clock: Clock, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_COMMITS_PER_HOUR", "2")
+    commits, hub = Commits(), "http://hub.example"
+    for pause in (0.0, 1000.0, 3600.0):  # at 0, 1000 and 4600 s
+        clock.sleep(pause)
+        commits.made(hub)
+    assert waited(clock, lambda: commits.wait_for_turn(hub, lambda: None)) < 0.1  # that of 1000 s has just gone
+    commits.made("http://other.example")
+    commits.made(hub)
+    assert 3599 < waited(clock, lambda: commits.wait_for_turn(hub, lambda: None)) < 3601
+    assert warned == [
+        "2 commits were made to http://hub.example within an hour, and it is not to have more. Waiting 60 min with "
+        "the next one; what is sent meanwhile goes into it."
+    ]
 
 
 def test_a_wait_for_a_commit_ends_with_the_run(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,18 @@ def test_how_long_the_hub_took_for_a_commit_is_known_also_where_its_answer_was_l
     assert hub.read("bids/README", second.commit) == b"2" and len(history(hub)) == 3
 
 
+def test_what_others_have_changed_is_known_also_where_the_answer_to_the_commit_was_lost(
+    breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
+) -> None:
+    first, second = staged(2)
+    planned = replace(besides(), planned=read_remote(hub).record)
+    publish(hub, staging, [another_version(staging, first)], besides())
+    breakable.break_on({"fault": "lose_response", "path": "/commit/", "times": 1})
+    after = publish(hub, staging, [first, second], planned)
+    assert after.overtaken == {first.path} and after.contested
+    assert after.record.shards[second.path] == second.line() and len(history(hub)) == 3
+
+
 def test_a_single_shard_that_is_too_large_for_a_commit_is_not_cut(
     breakable: Breakable, hub: Hub, staging: Staging, staged: Staged
 ) -> None:
