@@ -244,7 +244,7 @@ def stage_group(
         NotStaged: some could not be staged. An error is no result, so the next run tries them again.
         TargetLost: the fence says so.
     """
-    log = get_run_logger()
+    log, settings = get_run_logger(), Settings()
     receipts: list[Receipt] = []
     failures: dict[str, PushError] = {}
     for spec in group.specs:
@@ -253,7 +253,7 @@ def stage_group(
             receipt = None
         try:
             if receipt is None and spec.path in missing:
-                receipt = stage(spec, root, staging, Settings().check, group.key, fence)
+                receipt = stage(spec, root, staging, settings.check, group.key, fence)
         except TargetLost:  # of the run, and not of this shard
             raise
         except PushError as error:

@@ -10,18 +10,17 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
+from tasks.preflight.many_files import look_into_each
 from tasks.preflight.names import is_placeholder
 from tasks.values.models import Image
 from tasks.values.preflight_rules import Findings, RuleName
 
 READ = 4096  # bytes of a file: a NIfTI header is 352 or 544
 GZIP = b"\x1f\x8b"
-READERS = 8  # threads: the time is spent waiting for the disk
 MAX_EXTENSIONS = 1024  # of one image: a chain that somebody made to keep readers busy ends here
 DICOM = 2  # the registered code of a DICOM header
 CIFTI = 32  # that of the metadata of CIFTI files
@@ -45,12 +44,11 @@ _CODES = {2: "DICOM", 4: "AFNI", 6: "comment", 8: "XCEDE", 10: "JIM", 12: "workf
 
 def check_headers(images: Iterable[Image], root: Path, found: Findings) -> None:
     """Look at the headers of these images. Staging reports an image that cannot be read."""
-    with ThreadPoolExecutor(READERS) as readers:
-        images = list(images)
-        headers = readers.map(lambda image: _in_file(root / image.path), images, chunksize=32)
-        for image, fields in zip(images, headers, strict=True):
-            for rule, field in fields:
-                found.add(rule, field, image.path)
+    images = list(images)
+    headers = look_into_each(lambda image: _in_file(root / image.path), images)
+    for image, fields in zip(images, headers, strict=True):
+        for rule, field in fields:
+            found.add(rule, field, image.path)
 
 
 def _in_file(path: Path) -> list[tuple[RuleName, str]]:

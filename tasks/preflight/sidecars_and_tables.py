@@ -20,7 +20,6 @@ import gzip
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -32,6 +31,7 @@ from tasks.bids.text import LINE_END, NotText, decode
 from tasks.preflight.description import of_a_visit
 from tasks.preflight.fields import check_json
 from tasks.preflight.headers import CIFTI, extension, in_header, is_nifti
+from tasks.preflight.many_files import look_into_each
 from tasks.preflight.names import is_about_people, names_a_date, rule_of
 from tasks.preflight.readable import NotReadable, no_numbers, no_values_but_numbers, read_rows
 from tasks.preflight.recordings.said import said, tells
@@ -40,7 +40,6 @@ from tasks.preflight.xml_metadata import Pair, metadata
 from tasks.values.models import Image
 from tasks.values.preflight_rules import STOPS, Finding, Findings, RuleName
 
-READERS = 8  # threads: the time is spent waiting for the disk
 LARGE = 1 << 20  # bytes: of files that are larger, one at a time is in memory
 MAX_WHOLE = 64 << 20  # bytes of a file that has to be in memory as a whole; no JSON of BIDS has a tenth of it
 PORTION = 8 << 20  # bytes of a table that are looked through at a time
@@ -56,9 +55,8 @@ def check_beside(files: Iterable[Image], root: Path, found: Findings) -> None:
         with one_at_a_time if file.size > LARGE or file.path.lower().endswith(".gz") else nullcontext():
             return _broken(file, root)
 
-    with ThreadPoolExecutor(READERS) as readers:
-        for findings in readers.map(broken, files):
-            found.add_all(findings)
+    for findings in look_into_each(broken, files):
+        found.add_all(findings)
 
 
 def _broken(file: Image, root: Path) -> tuple[Finding, ...]:

@@ -17,7 +17,6 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from tasks.bids.annex import stand_in
 from tasks.bids.text import LINE_END, MISSING, NotText, Row, columns_of, decode, to_json
 from tasks.preflight.description import OF_BIDS
 from tasks.preflight.fields import is_description, names_in, parsed
+from tasks.preflight.many_files import look_into_each
 from tasks.preflight.readable import NotReadable, read_json
 from tasks.preflight.tables import rows_of
 from tasks.values.errors import BadInput
@@ -39,7 +39,6 @@ NEEDED = ("participant_id", "session_id", "filename")
 LEFT_OUT = "files that cannot be read, and may have a field that is stripped"
 #: Files that are looked through as JSON or as tables.
 _READ = ("json", "tsv", "csv")
-READERS = 8  # threads: the time is spent waiting for the disk
 MAX_WHOLE = 64 << 20  # bytes of a file, inflated: it is held in memory, and so is what is left of it
 MAX_SEARCHED = 64 << 10  # bytes of a file that strip does not change, and in which a name is looked for
 START = 1024  # bytes by which the stand-in of a file that is not fetched is known
@@ -88,8 +87,7 @@ def stripped(dataset: Dataset, names: Iterable[str]) -> tuple[Dataset, tuple[str
         for path, data in texts.items()
         if data is None
     ]
-    with ThreadPoolExecutor(READERS) as readers:
-        files = list(readers.map(lambda file: _file(file, Path(dataset.root), fields), dataset.files))
+    files = list(look_into_each(lambda file: _file(file, Path(dataset.root), fields), dataset.files))
     gone += [
         LeftOut(file.path, "other", "cannot be read, and may have a field that is stripped", LEFT_OUT, file.size)
         for file, kept in zip(dataset.files, files, strict=True)

@@ -18,18 +18,17 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tasks.bids.annex import stand_in
+from tasks.preflight.many_files import look_into_each
 from tasks.preflight.recordings import arrays, eeg, meg, micr, texts
 from tasks.preflight.recordings.said import Said, tells
 from tasks.values.kinds import in_recording_folder, recording_folder
 from tasks.values.models import Image
 from tasks.values.preflight_rules import Findings, RuleName
 
-READERS = 8  # threads: the time is spent waiting for the disk
 Reader = Callable[[Path], Iterable[Said]]
 
 _LABEL = re.compile(r"(?:^|/)sub-([A-Za-z0-9+]+)")
@@ -42,9 +41,9 @@ _MFF_SAMPLES = re.compile(r"signal\d+\.bin")
 def check_recordings(images: Iterable[Image], root: Path, found: Findings) -> None:
     """Look at the headers of these recordings. Staging reports a file that is not there or not fetched."""
     images = list(images)
-    with ThreadPoolExecutor(READERS) as readers, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a reader's warning may quote a header
-        headers = readers.map(partial(_in_header, root), (image.path for image in images), chunksize=32)
+        headers = look_into_each(partial(_in_header, root), (image.path for image in images))
         for image, fields in zip(images, headers, strict=True):
             for rule, field in fields:
                 found.add(rule, field, image.path)
