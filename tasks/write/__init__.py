@@ -28,12 +28,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from struct import pack
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tasks.values.kinds import DATA, Kind
 from tasks.values.models import Image
 from tasks.write.footer import CREATED_BY, RowGroup, footer, offset_index
-from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page, page_header, statistics
+from tasks.write.pages import LONGEST_BOUND, Chunk, Page, levels, page_and_statistics, page_header
 from tasks.write.schema import ARROW_SCHEMA, BYTES_OF, COLUMNS, HUGGINGFACE, LEAVES, PRUNABLE, Leaf, Row, row_of
 
 __all__ = [
@@ -65,6 +65,7 @@ WRITER_SETTINGS = {
 }
 
 MAGIC = b"PAR1"
+_KIND = LEAVES.index(Leaf(("kind",)))
 STEP = 256 << 10  # bytes: read, hashed and written while they are in the processor's caches
 WRITE_OUT = 8 << 20  # bytes after which the disk begins to write: otherwise the fsync at the end finds all of it
 
@@ -196,23 +197,15 @@ class ShardWriter:
         self.write(end + metadata + pack("<I", len(metadata)) + MAGIC)
 
     def _row_group(self, rows: Sequence[Row], files: tuple[Page, ...]) -> RowGroup:
-        content = _content_of(rows)
+        content = BYTES_OF[cast(Kind, rows[0][_KIND])]  # the same for all of them
         chunks = []
         pages = bytearray()
-        for leaf in LEAVES:
+        for leaf, cells in zip(LEAVES, zip(*rows, strict=True), strict=True):
             if leaf == content:
                 chunks.append(Chunk(leaf, len(rows), files, None))
                 continue
-            cells = [row.get(leaf.path) for row in rows]
-            data = page(leaf, cells)
-            chunks.append(
-                Chunk(leaf, len(rows), (Page(self.size + len(pages), len(data), 0),), statistics(leaf, cells))
-            )
+            data, known = page_and_statistics(leaf, cells)
+            chunks.append(Chunk(leaf, len(rows), (Page(self.size + len(pages), len(data), 0),), known))
             pages += data
         self.write(pages)
         return RowGroup(len(rows), tuple(chunks))
-
-
-def _content_of(rows: Sequence[Row]) -> Leaf:
-    """Return the column that the bytes of these rows' files are in. It is the same for all of them."""
-    return next(leaf for kind, leaf in BYTES_OF.items() if kind == rows[0]["kind",])

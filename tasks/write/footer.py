@@ -33,6 +33,9 @@ class RowGroup:
 
 def offset_index(chunk: Chunk) -> bytes:
     """Return where each page of a column chunk is. With it a reader can fetch one image of a row group and not all."""
+    if len(chunk.pages) == 1:
+        page = chunk.pages[0]
+        return _ONE_PAGE.filled(thrift.zigzag(page.offset), thrift.zigzag(page.size))[1]
     locations = [
         thrift.struct({1: thrift.i64(page.offset), 2: thrift.i32(page.size), 3: thrift.i64(page.first_row)})
         for page in chunk.pages
@@ -98,15 +101,47 @@ def _row_group(number: int, group: RowGroup, indexes: Mapping[Chunk, tuple[int, 
     return thrift.struct(fields)
 
 
+#: The offset index of a column chunk of one page, which all but those of files are: its offset and its size are open.
+_ONE_PAGE = thrift.template(
+    {
+        1: thrift.of_one(
+            thrift.template({1: thrift.A_NUMBER_OF_64_BITS, 2: thrift.A_NUMBER_OF_32_BITS, 3: thrift.i64(0)})
+        )
+    }
+)
+
+
 def _column_chunk(chunk: Chunk, index_offset: int, index_size: int) -> thrift.Value:
-    known = _without_place(chunk.leaf, chunk.rows, chunk.size)
-    metadata = thrift.struct({9: thrift.i64(chunk.pages[0].offset), 12: chunk.statistics}, known)
-    return thrift.struct({2: FILE_OFFSET, 3: metadata, 4: thrift.i64(index_offset), 5: thrift.i32(index_size)})
+    places = [thrift.zigzag(chunk.pages[0].offset), thrift.zigzag(index_offset), thrift.zigzag(index_size)]
+    if chunk.statistics is not None:
+        places.insert(1, chunk.statistics[1])
+    return _without_places(chunk.leaf, chunk.rows, chunk.size, chunk.statistics is not None).filled(*places)
 
 
 @lru_cache(maxsize=4096)
-def _without_place(leaf: Leaf, rows: int, size: int) -> thrift.Begun:
-    """Return what ColumnMetaData says before the offset. For an empty column this is the same in every row group."""
-    path = thrift.items([thrift.binary(name) for name in leaf.path])
+def _without_places(leaf: Leaf, rows: int, size: int, with_statistics: bool) -> thrift.Template:
+    """Return what a ColumnChunk says besides the places of page and index, and the statistics.
+
+    For an empty column this is the same in every row group.
+    """
     total = thrift.i64(size)
-    return thrift.begun({1: _type(leaf), 2: ENCODINGS, 3: path, 4: CODEC, 5: thrift.i64(rows), 6: total, 7: total})
+    metadata: dict[int, thrift.Value | thrift.Place] = {
+        1: _type(leaf),
+        2: ENCODINGS,
+        3: thrift.items([thrift.binary(name) for name in leaf.path]),
+        4: CODEC,
+        5: thrift.i64(rows),
+        6: total,
+        7: total,
+        9: thrift.A_NUMBER_OF_64_BITS,
+    }
+    if with_statistics:
+        metadata[12] = thrift.A_STRUCT
+    return thrift.template(
+        {
+            2: FILE_OFFSET,
+            3: thrift.template(metadata),
+            4: thrift.A_NUMBER_OF_64_BITS,
+            5: thrift.A_NUMBER_OF_32_BITS,
+        }
+    )

@@ -79,32 +79,30 @@ def plain(value: str | int) -> bytes:
     return struct.pack("<I", len(encoded)) + encoded
 
 
-def page(leaf: Leaf, cells: Sequence[Cell]) -> bytes:
-    """Return a whole page with its header, of a column that fits into memory."""
-    if all(cell is None for cell in cells):  # most columns are empty: there is one for each of BIDS' entities
+def page_and_statistics(leaf: Leaf, cells: Sequence[Cell]) -> tuple[bytes, thrift.Value]:
+    """Return a whole page with its header, of a column that fits into memory, and what is known without reading it."""
+    there = [cell for cell in cells if cell is not None]
+    if not there:  # most columns are empty: there is one for each of BIDS' entities
         return _nulls(len(cells))
     # A null is the whole column: no struct of ours has a part that is null.
-    defined = [0 if cell is None else leaf.level for cell in cells]
-    body = levels(defined) + b"".join(plain(cell) for cell in cells if cell is not None)
-    return page_header(len(cells), len(body)) + body
+    body = levels([0 if cell is None else leaf.level for cell in cells]) + b"".join(map(plain, there))
+    return page_header(len(cells), len(body)) + body, _statistics(leaf, there, len(cells) - len(there))
 
 
 @lru_cache(maxsize=4096)
-def _nulls(rows: int) -> bytes:
-    """Return the page of a column without a value."""
+def _nulls(rows: int) -> tuple[bytes, thrift.Value]:
+    """Return the page of a column without a value, and its statistics."""
     body = levels([0] * rows)
-    return page_header(rows, len(body)) + body
+    return page_header(rows, len(body)) + body, _only_nulls_counted(rows)
 
 
-def statistics(leaf: Leaf, cells: Sequence[Cell]) -> thrift.Value:
+def _statistics(leaf: Leaf, there: Sequence[str | int], nulls: int) -> thrift.Value:
     """Return what a reader may know about a column without reading it.
 
     That is the number of nulls and, for a prunable column, the smallest and largest value. Texts are ordered by their
     UTF-8 bytes (parquet.thrift, ColumnOrder), numbers as signed numbers.
     """
-    there = [cell for cell in cells if cell is not None]
-    nulls = len(cells) - len(there)
-    if leaf.prunable and there:
+    if leaf.prunable:
         low, high = (_bound(pick(there, key=_order)) for pick in (min, max))
         if max(len(low), len(high)) <= LONGEST_BOUND:
             exact = thrift.boolean(True)

@@ -9,6 +9,7 @@ Arrow types without it, and the bytes of the entry would depend on a library.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 import pyarrow as pa
 
@@ -77,25 +78,29 @@ LEAVES = tuple(
 )
 
 Cell = str | int | None
-Row = Mapping[tuple[str, ...], Cell]
+Row = tuple[Cell, ...]
+"""A file's row without the file's bytes, in the order of `LEAVES`."""
+
+_of_descriptions = attrgetter(*DESCRIPTIONS)
 
 
 def row_of(image: Image, sha256: str) -> Row:
-    """Return a file's row without the file's bytes, by leaf."""
+    """Return a file's row."""
     extra = dict(sorted(image.extra_entities.items()))
-    cells: dict[str, Cell] = {
-        "kind": image.kind,
-        "dataset": image.dataset,
-        "sub": image.sub,
-        "ses": image.ses,
-        "datatype": image.datatype,
-        "suffix": image.suffix,
-        **{entity: image.entities.get(entity) for entity in ENTITIES},
-        "extra_entities": json.dumps(extra, ensure_ascii=False) if extra else None,
-        "path": image.path,
-        "size": image.size,
-        "sha256": sha256,
-        **{column: getattr(image, column) for column in DESCRIPTIONS},
-    }
-    name = image.path.rpartition("/")[2] if image.kind == "image" else None
-    return {(column,): cell for column, cell in cells.items()} | {("nifti", "path"): name}
+    return (
+        image.kind,
+        image.dataset,
+        image.sub,
+        image.ses,
+        image.datatype,
+        image.suffix,
+        *map(image.entities.get, ENTITIES),
+        json.dumps(extra, ensure_ascii=False) if extra else None,
+        image.path,
+        image.size,
+        sha256,
+        None,  # nifti.bytes
+        image.path.rpartition("/")[2] if image.kind == "image" else None,
+        None,  # content
+        *_of_descriptions(image),
+    )
