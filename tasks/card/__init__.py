@@ -8,6 +8,7 @@ between our two markers, are rewritten.
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -124,7 +125,15 @@ def _replaced(text: str, block: str) -> str:
 
 def _parquet(rows: tuple[Row, ...]) -> bytes:
     """Return a small table as Parquet, every column a string."""
-    columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns_of(rows)}
+    names = columns_of(rows)
+    columns = [_texts(row.get(name) for row in rows) for name in names]
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
+    pq.write_table(pa.Table.from_arrays(columns, names), sink, compression="zstd")
     return sink.getvalue()
+
+
+def _texts(values: Iterable[str | None]) -> pa.StringArray:
+    """Return a column of texts. `pa.array` would import pandas first, which takes longer than all else of a night."""
+    column = pa.lib.StringBuilder()
+    column.append_values(values)
+    return column.finish()

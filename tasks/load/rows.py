@@ -1,6 +1,7 @@
 """Which files are rows: whether BIDS names them so, and to which subject and session they belong."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tasks.bids.names import WORD, Name, folder_label
 from tasks.load.texts import NOT_FETCHED, TAKEN, TOO_LARGE
@@ -100,7 +101,12 @@ def place_of_other(
 
 def _labels(folder: Folder) -> tuple[str | None, str | None]:
     """Return the subject and the session in whose folders, within its dataset, a folder is."""
-    inside = folder.path[len(folder.root.path) :].lstrip("/").split("/")
+    return _labels_in(folder.path[len(folder.root.path) :])
+
+
+@lru_cache(maxsize=16)  # the files of a folder follow one another
+def _labels_in(path: str) -> tuple[str | None, str | None]:
+    inside = path.lstrip("/").split("/")
     return folder_label(inside, "sub"), folder_label(inside, "ses")
 
 

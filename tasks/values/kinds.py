@@ -58,7 +58,10 @@ def recording_of(path: str) -> str:
 
 def in_recording_folder(path: str) -> bool:
     """Return whether a file is a part of a recording that is a folder."""
-    return any(map(recording_folder, path.split("/")[:-1]))
+    folders = path.rpartition("/")[0]
+    if "." not in folders and "_meg" not in folders:  # as of nearly every file
+        return False
+    return any(map(recording_folder, folders.split("/")))
 
 
 def kind_of(path: str) -> Kind:

@@ -74,7 +74,8 @@ def items(values: Sequence[Value]) -> Value:
 
 def struct(fields: Mapping[int, Value | None]) -> Value:
     """Return a struct of the fields that are not None. Their ids must ascend."""
-    parts, last = [], 0
+    parts: list[bytes] = []
+    last = 0
     for field, value in fields.items():
         if value is not None:
             kind, content = value
