@@ -3,6 +3,7 @@
 By a clock that only the waits turn, on a local Hub within the test's own process.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,6 +223,22 @@ def waited(clock: Clock, act: Callable[[], object]) -> float:
     return clock.now - start
 
 
+class GaveUp(Exception):
+    """Somebody no longer waits."""
+
+
+def give_up_waiting(clock: Clock, requests: Requests) -> None:
+    """Begin to wait for the Hub, and give up soon."""
+
+    def fence() -> None:
+        if clock.now > start + 2:
+            raise GaveUp
+
+    start = clock.now
+    with pytest.raises(GaveUp), waits_fenced(fence):
+        asked(requests)
+
+
 def test_as_many_requests_are_sent_as_the_hub_has_left_and_the_next_one_waits_a_second_longer_than_it_says(
     clock: Clock, warned: list[str]
 ) -> None:
@@ -274,24 +291,35 @@ def test_a_hub_that_counts_anew_gives_back_all_that_it_then_says(clock: Clock) -
     assert waited(clock, lambda: asked(requests)) > 290
 
 
-def test_a_window_that_was_moved_by_the_hub_is_a_new_one(clock: Clock) -> None:
+def test_a_window_that_was_moved_by_the_hub_is_a_new_one(clock: Clock, warned: list[str]) -> None:
+    requests = Requests()
+    requests.after(answer(0, 100))
+    give_up_waiting(clock, requests)
+    clock.sleep(0.5)
+    requests.after(answer(3, 102))  # two and a half seconds later
+    assert waited(clock, lambda: [asked(requests) for _ in range(3)]) < 0.1
+    assert waited(clock, lambda: asked(requests)) > 102
+    assert len(warned) == 2
+
+
+def test_a_window_that_ends_a_second_later_than_was_said_is_the_same_one(clock: Clock, warned: list[str]) -> None:
     requests = Requests()
     requests.after(answer(1, 100))
-    requests.after(answer(3, 103))
-    assert waited(clock, lambda: [asked(requests) for _ in range(3)]) < 0.1
-    assert waited(clock, lambda: asked(requests)) > 103
+    clock.sleep(0.5)
+    requests.after(answer(3, 101))
+    assert waited(clock, lambda: asked(requests)) < 0.1
+    assert waited(clock, lambda: asked(requests)) > 100  # of the one that was left, nothing came back
+    assert len(warned) == 1
 
 
 def test_each_window_that_is_waited_for_is_told_of_once_however_many_wait(clock: Clock, warned: list[str]) -> None:
     requests = Requests()
-    for _ in range(2):
+    for number in (1, 2):
         requests.after(answer(0, 50))
-        threads = [threading.Thread(target=lambda: asked(requests)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(warned) == 2
+        for _ in range(3):
+            give_up_waiting(clock, requests)
+        asked(requests)
+        assert len(warned) == number
 
 
 def test_a_request_is_of_the_kind_that_the_hub_counts_it_as() -> None:
@@ -335,6 +363,14 @@ def test_a_wait_is_told_of_in_our_own_log_where_there_is_no_run(caplog: pytest.L
     assert [(one.name, one.levelname, one.getMessage()) for one in caplog.records] == [
         ("prefect.bids_push.hub", "WARNING", "waiting for the Hub")
     ]
+
+
+def test_a_wait_is_told_of_in_the_runs_own_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(budget, "get_run_logger", lambda: logging.getLogger("prefect.of_the_run"))
+    budget.warn("waiting for the Hub")
+    assert [(one.name, one.getMessage()) for one in caplog.records] == [("prefect.of_the_run", "waiting for the Hub")]
 
 
 def test_a_client_is_watched_once_and_keeps_what_it_was_watched_by(clock: Clock) -> None:
@@ -392,9 +428,10 @@ def test_commits_of_more_than_an_hour_ago_do_not_count(
     assert waited(clock, lambda: commits.wait_for_turn(hub, lambda: None)) < 0.1  # that of 1000 s has just gone
     commits.made("http://other.example")
     commits.made(hub)
-    assert 3599 < waited(clock, lambda: commits.wait_for_turn(hub, lambda: None)) < 3601
+    clock.sleep(3599.5 - 0.01)
+    assert 0.4 < waited(clock, lambda: commits.wait_for_turn(hub, lambda: None)) < 0.6
     assert warned == [
-        "2 commits were made to http://hub.example within an hour, and it is not to have more. Waiting 60 min with "
+        "2 commits were made to http://hub.example within an hour, and it is not to have more. Waiting 1 s with "
         "the next one; what is sent meanwhile goes into it."
     ]
 
