@@ -184,12 +184,30 @@ def of_participants(*rows: list[str]) -> Callable[[Path], Path]:
             {("unique-identifier", "seriesinstanceuid"), ("unique-identifier", "UID")},
         ),
         ({"ReferencedSOPInstanceUIDs": ["1.2"]}, {("unique-identifier", "ReferencedSOPInstanceUIDs")}),
+        (
+            {"Csa": {"tReferenceImage0": "1.3.12.2.1107.5.2.32.35469.20160403134827480464630"}},
+            {("unique-identifier", "tReferenceImage0")},
+        ),
+        ({"Frame": ["1.2.840.113619.2.55.3.2831.868.1"]}, {("unique-identifier", "Frame")}),
+        ({"Frame": "2.25.329800735698586629295641978511506172918"}, {("unique-identifier", "Frame")}),
+        (
+            {
+                "SyntaxName": "1.2.840.10008.1.2.4.90.100.1",
+                "ImplementationClassUID": "1.2.276.0.7230010.3.0.3.6.5",
+                "CodeList": "2.16.840.1.113883.6.96.1.1",
+                "SoftwareVersion": "1.2.3.4.5.6",
+            },
+            set(),
+        ),
         ({"Fluid": "water", "liquid": 1, "CerebrospinalFluid": 0.2, "druid": "x"}, set()),
         ({"AcquisitionDateTime": "1903-02-01T12:00:00"}, set()),
         ({"AcquisitionDateTime": "1926-01-01T12:00:00"}, {("date", "AcquisitionDateTime")}),
         ({"StudyDate": 20190312}, {("date", "StudyDate")}),
         ({"ContentDate": "12 March 2019"}, {("date", "ContentDate")}),
         ({"Remark": "2019-03-12 10:00"}, {("date", "Remark")}),
+        ({"Begin": "15-Nov-2017 16:03:52"}, {("date", "Begin")}),
+        ({"Begin": "3 May 2019"}, {("date", "Begin")}),
+        ({"Begin": "15-Nov-1917 16:03:52", "SoftwareVersions": "EYELINK CL v5.12 May 12 2017"}, set()),
         ({"AcquisitionTime": "14:21:37.345", "ConversionSoftwareVersion": "v1.0.20231010"}, set()),
         ({"PatientAge": "092Y"}, {("age-over-89", "PatientAge")}),
         ({"PatientAge": "011M", "PatientSex": "F", "PatientWeight": 92}, set()),
@@ -282,6 +300,7 @@ def test_fields_of_sidecars(tmp_path: Path, fields: object, expected: set[tuple[
         ("national_id", "1234", "personal-data"),
         ("study_id", "7", None),
         ("study_id", "70012", "personal-data"),
+        ("ScannerSerialNumber", "35343.0", "device"),
         ("fluid", "water", None),
         ("capacity", "3", None),
         ("dominant", "x", None),
@@ -331,6 +350,16 @@ def test_events_are_searched_for_people_and_dates_and_a_stimulus_may_have_a_name
     result = found(bids.one_subject(tmp_path, files))
     assert result.keys() == {("personal-data", "surname"), ("date", "at")}
     assert result["date", "at"].files == (f"{stem}_events.tsv",)
+
+
+@pytest.mark.parametrize("day", ["02-Jan-2019 03:04:05", "2 January 2019", "2019/01/02"])
+def test_a_day_is_found_in_any_column_of_events(tmp_path: Path, day: str) -> None:
+    stem = "sub-01/func/sub-01_task-x"
+    files: dict[str, Content] = {
+        f"{stem}_bold.nii.gz": bids.IMAGE,
+        f"{stem}_events.tsv": [["onset", "at"], ["1", day], ["2", "-2019.5"]],
+    }
+    assert found(bids.one_subject(tmp_path, files)).keys() == {("date", "at")}
 
 
 @pytest.mark.parametrize(
@@ -433,6 +462,8 @@ def test_spaces_around_an_entry_are_no_matter(entry: str, as_found: str) -> None
     ("path", "column", "rule"),
     [
         ("desc-aseg_dseg.tsv", "name", None),
+        ("desc-aseg_stats.tsv", "name", None),
+        ("desc-gtmseg_morph.tsv", "name", None),
         ("task-rest_channels.tsv", "name", None),
         ("task-sums_events.tsv", "operator", None),
         ("task-sums_events.tsv", "email", "personal-data"),

@@ -14,8 +14,9 @@ How it works:
    those that have the format alone and no name of BIDS, and
    `sidecars_and_tables` looks through the sidecars, tables and surfaces beside them. No other file is opened.
 
-Nothing here judges a person's data by looking at it. Rules are about names of fields, dates and ages. What they cannot
-see (a face, most names in a README) is for the operator to state. A finding never holds what was found.
+Nothing here judges a person's data by looking at it. Rules are about names of fields, and about dates, ages and UIDs by
+their form. What they cannot see (a face, most names in a README) is for the operator to state. A finding never holds
+what was found.
 """
 
 from collections.abc import Sequence

@@ -17,6 +17,7 @@ from pathlib import Path
 from tasks.preflight.names import (
     is_over_89,
     is_recent_date,
+    is_uid,
     names_a_date,
     names_an_age,
     rule_of,
@@ -38,7 +39,8 @@ _DICTIONARY = frozenset(
 _ELEMENT = frozenset(("vr", "Value", "InlineBinary", "BulkDataURI"))
 _KINDS_OF_VALUE = {"PN": "PersonName", "AS": "PatientAge", "DA": "Date", "DT": "Date"}
 _DESCRIPTION = "dataset_description.json"
-_LOOKS_LIKE_A_DATE = re.compile(r'"\d{4}[-/]\d')
+#: The start of a date, or of a UID.
+_ASKS = re.compile(r'"(?:\d{4}[-/]\d|\d{1,2}[ -][A-Za-z]{3}|(?:1\.[23]|2\.16|2\.25)\.\d)')
 
 
 def check_fields(dataset: Dataset, found: Findings) -> None:
@@ -55,7 +57,7 @@ def check_fields(dataset: Dataset, found: Findings) -> None:
         if shape not in judged:
             judged[shape] = tuple(name for name in shape if _asks(name))
         part = {name: metadata[name] for name in judged[shape]}
-        if '{"' in text[1:] or _LOOKS_LIKE_A_DATE.search(text):  # it has objects in it, or a date under any name
+        if '{"' in text[1:] or _ASKS.search(text):  # it has objects in it, or a date or UID under any name
             part = metadata
         for rule, name in set(broken_by(part)):
             for image in images:
@@ -124,6 +126,8 @@ def _broken_by(name: str, meant: str, item: object) -> Iterator[tuple[RuleName, 
         named = names_a_date(meant)
         if any(is_recent_date(one, named) for one in _leaves(item, numbers=named)):
             yield "date", name
+        if any(is_uid(meant, one) for one in _leaves(item, numbers=False)):
+            yield "unique-identifier", name
 
 
 def _of_element(name: str, item: object) -> tuple[str, object]:

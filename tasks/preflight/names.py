@@ -1,4 +1,4 @@
-"""Decides which names of fields and columns are about people, and which values are dates and ages.
+"""Decides which names of fields and columns are about people, and which values are dates, ages and UIDs.
 
 Names are compared without case, accents, spaces and punctuation, so `PatientName`, `patient_name` and `Patient's Name`
 are the same. An element of DICOM that is written as its tag is judged by its name. Source of the fields: DICOM PS3.15,
@@ -66,10 +66,11 @@ NAMES = frozenset(
      "forename", "fullname", "subjectname", "participantname", "patientname", "vorname", "nachname", "familienname",
      "nom", "prenom", "nomdefamille", "nombre", "nombrecompleto", "apellido", "apellidos", "nombreyapellidos")
 )  # fmt: skip
-#: The suffixes of tables that are not about people (BIDS specification, "Schema").
+#: The suffixes of tables that are not about people (BIDS specification, "Schema"; those of derivatives).
 _NOT_OF_PEOPLE = frozenset(
     ("events", "channels", "electrodes", "optodes", "dseg", "probseg", "mask", "aslcontext", "blood", "physio", "stim",
-     "physioevents", "beh", "timeseries", "regressors", "mixing", "motion", "relmat", "connectivity", "model", "spikes")
+     "physioevents", "beh", "timeseries", "regressors", "mixing", "motion", "relmat", "connectivity", "model", "spikes",
+     "morph", "stats")  # of parts of the brain, as FreeSurfer's programs write them
 )  # fmt: skip
 #: DICOM's group of the patient (PS3.6, "Registry of DICOM Data Elements"), as DICOM in JSON names its elements. Age,
 #: sex, size and weight are no names.
@@ -101,9 +102,13 @@ _FREE_TEXT = frozenset(
     ("procedurestepdescription", "performedprocedurestepdescription", "requestedproceduredescription", "protocolname",
      "imagecomments", "seriesdescription", "studydescription", "studycomments", "seriescomments", "acquisitioncomments")
 )  # fmt: skip
-_DEVICE = frozenset(("deviceserialnumber", "stationname", "gantryid", "detectorid"))
+_DEVICE = frozenset(("deviceserialnumber", "scannerserialnumber", "stationname", "gantryid", "detectorid"))
 #: UIDs of DICOM itself. They say which kind of object it is, and are the same for everybody.
 _COMMON_UID = re.compile(r"(?:class|transfersyntax|codingscheme)uid$")
+
+#: A UID as scanners and programs make them, whatever its field is called: many hold the machine's number and the time.
+#: Not DICOM's own, nor those of lists of codes (HL7).
+_IS_UID = re.compile(r"(?=.{24})(?:1\.2(?!\.840\.10008\.)|1\.3|2\.16(?!\.840\.1\.113883\.)|2\.25)(?:\.\d+)+")
 
 #: What people write if they have removed something, or have nothing to say.
 PLACEHOLDERS = frozenset(
@@ -113,6 +118,8 @@ PLACEHOLDERS = frozenset(
 
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _ISO = re.compile(r"(\d{4})([-/])(?:0?[1-9]|1[0-2])\2(?:0?[1-9]|[12]\d|3[01])(?:[T ].*)?")
+#: A day that nothing else looks like: its month is a word, and its year has four digits.
+_SPELLED = re.compile(rf"\d{{1,2}}[ -](?:{_MONTHS})[a-z]*[ -](\d{{4}})(?:[ T,].*)?", re.IGNORECASE)
 _OTHER_DATES = (
     re.compile(r"(\d{4})(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{6}(?:\.\d+)?)?"),  # DICOM's DA and DT
     re.compile(r"\d{1,2}([-/.])\d{1,2}\1(\d{4}|\d{2})(?:[T ,].*)?"),
@@ -149,13 +156,17 @@ def rule_of(name: str, of_people: bool | None = None) -> RuleName | None:
         return "personal-data"
     if of_people is not False and (letters in _PERSONAL_UNLESS_OTHER or _COORDINATE.search(_words(name))):
         return "personal-data"
-    if _UID.search(_words(name)) and not _COMMON_UID.search(letters):
+    if _UID.search(_words(name)) and not _is_common(name):
         return "unique-identifier"
     if letters.startswith("institution"):
         return "institution"
     if letters in _DEVICE:
         return "device"
     return "free-text" if letters in _FREE_TEXT else None
+
+
+def _is_common(name: str) -> bool:
+    return _COMMON_UID.search(plain(name)) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -205,6 +216,11 @@ def is_placeholder(value: object) -> bool:
     return value is None or str(value).strip().lower() in PLACEHOLDERS
 
 
+def is_uid(name: str, value: object) -> bool:
+    """Return whether a value is a UID that DICOM gives an examination or an image, in a field of this name."""
+    return isinstance(value, str) and _IS_UID.fullmatch(value.strip()) is not None and not _is_common(name)
+
+
 def is_recent_date(value: object, named: bool) -> bool:
     """Return whether a value is a date later than 1925.
 
@@ -215,7 +231,7 @@ def is_recent_date(value: object, named: bool) -> bool:
     if not isinstance(value, str | int):
         return False
     text = str(value).strip()
-    found = _ISO.fullmatch(text)
+    found = _ISO.fullmatch(text) or _SPELLED.fullmatch(text)
     if found:
         return int(found.group(1)) > LAST_SHIFTED_YEAR
     if not named:

@@ -30,9 +30,12 @@ from tasks.values.preflight_rules import Finding, Findings
 
 PARTICIPANTS = "participants.tsv"
 PERSON = "participant_id"
-#: Dates from 1900 to 2999. Each begins with a digit that is written out, which `re` finds ten times as fast as any
+#: Dates from 1900 to 2999. Each begins with a character that is written out, which `re` finds ten times as fast as any
 #: digit: events of EEG may have gigabytes.
-_LOOKS_LIKE_A_DATE = (re.compile(r"19\d\d[-/]\d"), re.compile(r"2\d\d\d[-/]\d"))
+_LOOKS_LIKE_A_DATE = (
+    *(re.compile(r"19\d\d[-/]\d"), re.compile(r"2\d\d\d[-/]\d")),
+    *(re.compile(rf"{before}(?:19|2\d)\d\d(?<=[a-zA-Z]{before}\d{{4}})") for before in "- "),  # after a month
+)
 _BESIDE = ("events", "channels", "electrodes", "aslcontext", "blood")  # columns of the rows, and names of files
 _GRADIENTS = (".bval", ".bvec")
 
