@@ -115,19 +115,39 @@ def _broken_by(name: str, meant: str, item: object) -> Iterator[tuple[RuleName, 
         meant: what it is judged as.
         item: its value.
     """
+    if not isinstance(item, list | dict):
+        yield from ((broken, name) for broken in _broken_by_plain(meant, item))
+        return
     rule = rule_of(meant)
     if rule is not None and _says_something(meant, item):
         yield rule, name
-    elif isinstance(item, list | dict):
+    else:
         yield from broken_by(item)
     if names_an_age(meant) and any(map(is_over_89, _leaves(item))):
         yield "age-over-89", name
     if rule is None:
         named = names_a_date(meant)
-        if any(is_recent_date(one, named) for one in _leaves(item, numbers=named)):
+        texts = list(_leaves(item, numbers=False))
+        if any(is_recent_date(one, named) for one in (_leaves(item) if named else texts)):
             yield "date", name
-        if any(is_uid(meant, one) for one in _leaves(item, numbers=False)):
+        if any(is_uid(meant, one) for one in texts):
             yield "unique-identifier", name
+
+
+@lru_cache(maxsize=4096, typed=True)  # the sidecars of a study say the same over and over
+def _broken_by_plain(meant: str, value: object) -> tuple[RuleName, ...]:
+    """Return the rules that a field with a plain value breaks."""
+    rule = rule_of(meant)
+    broken: list[RuleName] = [rule] if rule is not None and not says_nothing(meant, value) else []
+    if names_an_age(meant) and is_over_89(value):
+        broken.append("age-over-89")
+    if rule is None:
+        named, text = names_a_date(meant), isinstance(value, str)
+        if (named or text) and is_recent_date(value, named):
+            broken.append("date")
+        if text and is_uid(meant, value):
+            broken.append("unique-identifier")
+    return tuple(broken)
 
 
 def _of_element(name: str, item: object) -> tuple[str, object]:

@@ -66,7 +66,7 @@ def _broken(file: Image, root: Path) -> tuple[Finding, ...]:
         return ()
     found = Findings()
     try:
-        with BytesIO(file.content) if file.content is not None else (root / file.path).open("rb") as stream:
+        with _opened(file, root) as stream:
             if not stand_in(stream.read(START)):
                 stream.seek(0)
                 look(file, stream, found)
@@ -77,6 +77,13 @@ def _broken(file: Image, root: Path) -> tuple[Finding, ...]:
     except (OSError, EOFError, zlib.error):  # not there, or damaged: staging names it
         return ()
     return found.grouped()
+
+
+def _opened(file: Image, root: Path) -> IO[bytes]:
+    """Return what is published of a file, opened."""
+    if file.content is not None:
+        return BytesIO(file.content)
+    return open(f"{root}/{file.path}", "rb")  # noqa: PTH123 - thousands: pathlib costs half as much
 
 
 def _whole(stream: IO[bytes]) -> bytes:
