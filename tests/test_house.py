@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import bids_examples
+from tests.images import nifti1
+
 REPO = Path(__file__).resolve().parent.parent
 #: What the stages share, from the ground up: each knows itself and those before it.
 SHARED = ("values", "bids", "disk", "hub", "record", "runs", "report")
@@ -116,6 +119,17 @@ def test_a_worker_without_a_cluster_imports_nothing_of_one() -> None:
     assert imported == {"flows.cluster", "flows.jobs"}
     program = f"import sys, flows.push_bids; print(sorted(set(sys.modules) & {set(CLUSTER_ALONE)!r}))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True, cwd=REPO).strip() == "[]"
+
+
+def test_a_night_that_finds_nothing_to_do_imports_neither_pandas_nor_datasets(tmp_path: Path) -> None:
+    texts = {"dataset_description.json": bids_examples.description(), "participants.tsv": "participant_id\nsub-1\n"}
+    source = bids_examples.write(tmp_path, {**texts, "sub-1/anat/sub-1_T1w.nii": nifti1((2, 2, 2))})
+    program = (
+        "import sys, flows.push_bids; from tasks.card import side_files; from tasks.load import load\n"
+        "assert 'tables/participants.parquet' in side_files(load(sys.argv[1]))\n"
+        "print(sorted(set(sys.modules) & {'pandas', 'datasets', 'matplotlib'}))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program, source], text=True, cwd=REPO).strip() == "[]"
 
 
 def test_the_libraries_of_recordings_are_imported_where_a_file_is_read_and_nowhere_else() -> None:

@@ -21,7 +21,7 @@ DATA: frozenset[Kind] = frozenset(("image", "recording"))
 #: The extensions of metadata files and of tables (BIDS specification, "Metadata files", "Tabular files").
 _BY_EXTENSION: dict[str, Kind] = {
     ".json": "sidecar", ".bval": "sidecar", ".bvec": "sidecar",
-    ".tsv": "table", ".tsv.gz": "table", ".csv": "table",
+    ".tsv": "table", ".csv": "table",
 }  # fmt: skip
 
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
@@ -71,7 +71,9 @@ def kind_of(path: str) -> Kind:
     name = path.rpartition("/")[2].lower()
     if in_recording_folder(path) or is_recording(path.rpartition("/")[2]):
         return "recording"
-    return next((kind for extension, kind in _BY_EXTENSION.items() if name.endswith(extension)), "other")
+    if name.endswith(".tsv.gz"):
+        return "table"
+    return _BY_EXTENSION.get(name[name.rfind(".") :], "other")
 
 
 def called(kind: Kind) -> str:
