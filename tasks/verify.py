@@ -14,14 +14,11 @@ file is opened. Every file in it is hashed and compared with the sha256 that its
 And nibabel decodes each image to its end (`tasks.bids.decode`). A sha256 in a listing is only what an uploader claimed,
 and downloads through the client check nothing.
 
-The bytes go through an anonymous temporary file, so that nothing has to be deleted afterwards.
-
 If something could not be looked at (the Hub is away, the token has expired, this machine's disk is full), no shard has
 failed: the verification ends with an error of its own, and nothing is known about the target.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +35,7 @@ from tasks.bids.decode import Undecodable, decode, picture
 from tasks.bids.pictures import MAX_SLICES
 from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
+from tasks.hub.ahead import Ahead
 from tasks.hub.client import Hub
 from tasks.hub.errors import NoSuchFile
 from tasks.hub.retries import RETRIES, retry_while_busy
@@ -105,13 +103,14 @@ def verify(
     sound = [shard for path, shard in lines.items() if path not in failures]
     chosen = _chosen(sound, level, reading)
     last_said = monotonic()
-    for number, shard in enumerate(chosen, start=1):
-        failure = retry_while_busy(partial(found.read, hub, shard, commit), say)
-        if failure is not None:
-            failures[shard.path] = failure
-        if number == len(chosen) or monotonic() > last_said + SAY_EVERY:
-            say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
-            last_said = monotonic()
+    with Ahead(hub, found.unknown(chosen, commit), commit) as ahead:
+        for number, shard in enumerate(chosen, start=1):
+            failure = retry_while_busy(partial(found.read, ahead, shard, commit), say)
+            if failure is not None:
+                failures[shard.path] = failure
+            if number == len(chosen) or monotonic() > last_said + SAY_EVERY:
+                say(f"read back {number} of {len(chosen)} shards, {found.size / 1e6:,.0f} MB")
+                last_said = monotonic()
     failures |= {one.path: one for one in _texts_wrong(reading.texts, listing)}
     read = {shard.path for shard in chosen}
     return VerificationReport(
@@ -223,7 +222,11 @@ class ReadBack:
         self.slices: list[Slice] = []
         self._known: dict[tuple[str, PublishedShard], Failure | None] = {}
 
-    def read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
+    def unknown(self, shards: Iterable[PublishedShard], commit: str) -> list[PublishedShard]:
+        """Return those of these shards that were not read back at this commit yet."""
+        return [shard for shard in shards if (commit, shard) not in self._known]
+
+    def read(self, ahead: Ahead, shard: PublishedShard, commit: str) -> Failure | None:
         """Read one shard back, unless that was done already.
 
         Returns:
@@ -233,21 +236,22 @@ class ReadBack:
             Transient: the Hub does not answer; nothing is known about the shard.
         """
         if (commit, shard) not in self._known:
-            self._known[commit, shard] = self._read(hub, shard, commit)
+            self._known[commit, shard] = self._read(ahead, shard)
         return self._known[commit, shard]
 
-    def _read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
-        with tempfile.TemporaryFile() as copy:
-            try:
-                size, sha256 = hub.read_back(shard.path, commit, copy)
-            except NoSuchFile:
-                return _failure(shard, Cause.NOT_SERVED, "the Hub says that it has no such file")
+    def _read(self, ahead: Ahead, shard: PublishedShard) -> Failure | None:
+        try:
+            copy = ahead.take(shard)
+        except NoSuchFile:
+            return _failure(shard, Cause.NOT_SERVED, "the Hub says that it has no such file")
+        with copy.file:
+            size, sha256 = copy.size, copy.sha256
             self.size += size
             if (size, sha256) != (shard.size, shard.sha256):
                 what = f"{size} bytes came back, sha256 {sha256[:12]}; expected {shard.size} bytes, {shard.sha256[:12]}"
                 return _failure(shard, Cause.OTHER_BYTES, what)
             try:
-                what_else = self._open(copy, shard)
+                what_else = self._open(copy.file, shard)
             except Undecodable as error:
                 what_else = f"it is damaged: {error}"
             except (pa.ArrowException, OSError, EOFError, ValueError) as error:

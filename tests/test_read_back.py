@@ -6,8 +6,10 @@ real Hub sends, and what a whole verification makes of it, is in `tests/test_ver
 
 import errno
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -19,6 +21,8 @@ from tasks.bids.pictures import MAX_SLICES
 from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.staging import Staging
 from tasks.embed import Check
+from tasks.hub.ahead import AHEAD_BYTES, AT_ONCE, Ahead
+from tasks.hub.errors import HubUnreachable
 from tasks.stage import stage
 from tasks.values.models import ImageContent, PublishedShard, ShardSpec
 from tasks.verify import ReadBack
@@ -61,7 +65,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> tuple[PublishedShard, byt
 
 def read(line: PublishedShard, data: bytes, found: ReadBack | None = None) -> Failure | None:
     """What is wrong with a shard of which these bytes came."""
-    return (found or ReadBack()).read(Sends(data), line, COMMIT)  # type: ignore[arg-type]
+    return (found or ReadBack()).read(Ahead(Sends(data), (), COMMIT), line, COMMIT)  # type: ignore[arg-type]
 
 
 def sent_as_it_is(line: PublishedShard, data: bytes, **facts: Any) -> PublishedShard:
@@ -85,7 +89,7 @@ def test_a_shard_that_came_as_it_was_sent_is_right_and_each_image_in_it_was_read
 ) -> None:
     line, data = shard
     found, hub = ReadBack(), Sends(data)
-    assert found.read(hub, line, COMMIT) is None  # type: ignore[arg-type]
+    assert found.read(Ahead(hub, (), COMMIT), line, COMMIT) is None  # type: ignore[arg-type]
     assert hub.asked == [(line.path, COMMIT)]
     assert found.size == line.size and found.images == 7
 
@@ -131,12 +135,12 @@ def test_what_was_read_at_a_commit_is_not_read_again_there_and_is_at_another_one
     found, hub = ReadBack(), Sends(data)
     for _ in range(2):
         for one, commit in ((line, COMMIT), (line, "d" * 40), (other, COMMIT)):
-            assert found.read(hub, one, commit) is None  # type: ignore[arg-type]
+            assert found.read(Ahead(hub, (), commit), one, commit) is None  # type: ignore[arg-type]
     assert hub.asked == [(line.path, COMMIT), (line.path, "d" * 40), (other.path, COMMIT)]
     assert found.size == 3 * line.size and found.images == 21
     bad = Sends(data[:-1])
     for _ in range(2):
-        failure = found.read(bad, line, "e" * 40)  # type: ignore[arg-type]
+        failure = found.read(Ahead(bad, (), "e" * 40), line, "e" * 40)  # type: ignore[arg-type]
         assert failure is not None and failure.cause is Cause.OTHER_BYTES
     assert len(bad.asked) == 1
 
@@ -333,3 +337,82 @@ def test_an_image_that_cannot_be_drawn_leaves_the_picture_to_the_next_of_its_suf
     found, wrong = of_images(tmp_path, line, ("run-2_T1w.nii", nifti1(LARGE)))
     assert wrong is None and found.images == 2
     assert [shown.path for shown in found.slices] == ["sub-1/anat/sub-1_run-2_T1w.nii"]
+
+
+# What is read while another shard is looked at.
+
+
+class Slow(Sends):
+    """A Hub that answers each question late, and knows how many it was asked at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(b"bytes of a shard")
+        self.lock = Lock()
+        self.under_way = self.most = 0
+        self.wrong: dict[str, list[Exception]] = {}
+
+    def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            wrong = self.wrong[path].pop(0) if self.wrong.get(path) else None
+        time.sleep(0.02)
+        with self.lock:
+            self.under_way -= 1
+        if wrong:
+            raise wrong
+        return super().read_back(path, commit, into)
+
+
+def lines(count: int, size: int = 16) -> list[PublishedShard]:
+    line = PublishedShard(path="", digest="0" * 64, sha256="0" * 64, size=size, rows=1, images=())
+    return [line.model_copy(update={"path": f"data/sub-{number}/sub-{number}.parquet"}) for number in range(count)]
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def taken(ahead: Ahead, shard: PublishedShard) -> bytes:
+    with ahead.take(shard).file as file:
+        file.seek(0)
+        return file.read()
+
+
+def test_the_next_shards_are_read_while_one_is_looked_at_and_each_of_them_once() -> None:
+    hub, shards = Slow(), lines(20)
+    with Ahead(hub, shards, COMMIT) as ahead:  # type: ignore[arg-type]
+        assert [taken(ahead, shard) for shard in shards] == [hub.data] * 20
+    assert hub.most == AT_ONCE
+    assert sorted(hub.asked) == sorted((shard.path, COMMIT) for shard in shards)
+
+
+@pytest.mark.parametrize(("size", "most"), [(AHEAD_BYTES // 2, 3), (AHEAD_BYTES // 2 + 1, 2), (AHEAD_BYTES + 1, 1)])
+def test_no_more_of_the_disk_is_taken_ahead_than_it_says(size: int, most: int) -> None:
+    hub, shards = Slow(), lines(6, size)
+    with Ahead(hub, shards, COMMIT) as ahead:  # type: ignore[arg-type]
+        for shard in shards:
+            taken(ahead, shard)
+    assert hub.most == most  # with the one that is asked for
+    assert len(hub.asked) == 6
+
+
+def test_a_shard_of_which_the_reading_failed_may_be_asked_for_again() -> None:
+    hub, (first, second, third) = Slow(), lines(3)
+    hub.wrong[second.path] = [HubUnreachable("away"), HubUnreachable("still away")]
+    with Ahead(hub, (first, second, third), COMMIT) as ahead:  # type: ignore[arg-type]
+        assert taken(ahead, first) == hub.data
+        for _ in range(2):
+            with pytest.raises(HubUnreachable):
+                ahead.take(second)
+        assert taken(ahead, second) == taken(ahead, third) == hub.data
+
+
+def test_a_reading_that_ends_early_begins_no_more_and_leaves_no_file_open() -> None:
+    before = open_files()
+    hub, shards = Slow(), lines(40)
+    with pytest.raises(KeyError), Ahead(hub, shards, COMMIT) as ahead:  # type: ignore[arg-type]
+        taken(ahead, shards[0])
+        raise KeyError("something else")
+    assert len(hub.asked) <= 2 * AT_ONCE
+    assert open_files() == before

@@ -14,6 +14,7 @@ from huggingface_hub.utils.sha import git_hash
 from tasks.disk.failed_shards import Cause, Failure
 from tasks.disk.sample_rounds import Round
 from tasks.disk.staging import Target
+from tasks.hub.ahead import Ahead
 from tasks.hub.client import Hub
 from tasks.report.evidence import ShardCheck, VerificationReport
 from tasks.values.models import ImageContent, ListedFile, Listing, PublicationRecord, PublishedShard
@@ -60,7 +61,7 @@ class Reads(ReadBack):
         self._clock, self._seconds, self._each = clock, seconds, size
         self.order: list[str] = []
 
-    def read(self, hub: Hub, shard: PublishedShard, commit: str) -> Failure | None:
+    def read(self, ahead: Ahead, shard: PublishedShard, commit: str) -> Failure | None:
         assert commit == COMMIT
         self.order.append(shard.path)
         self.size += self._each
