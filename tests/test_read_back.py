@@ -348,7 +348,8 @@ class Slow(Sends):
     def __init__(self) -> None:
         super().__init__(b"bytes of a shard")
         self.lock = Lock()
-        self.under_way = self.most = 0
+        self.under_way = self.most = self.sent = 0
+        self.chunks: dict[str, int] = {}
         self.wrong: dict[str, list[Exception]] = {}
 
     def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
@@ -356,9 +357,14 @@ class Slow(Sends):
             self.under_way += 1
             self.most = max(self.most, self.under_way)
             wrong = self.wrong[path].pop(0) if self.wrong.get(path) else None
-        time.sleep(0.02)
-        with self.lock:
-            self.under_way -= 1
+        try:
+            for _ in range(self.chunks.get(path, 1)):
+                time.sleep(0.02)
+                into.write(b"")
+                self.sent += 1
+        finally:
+            with self.lock:
+                self.under_way -= 1
         if wrong:
             raise wrong
         return super().read_back(path, commit, into)
@@ -406,6 +412,15 @@ def test_a_shard_of_which_the_reading_failed_may_be_asked_for_again() -> None:
             with pytest.raises(HubUnreachable):
                 ahead.take(second)
         assert taken(ahead, second) == taken(ahead, third) == hub.data
+
+
+def test_a_run_that_ends_waits_for_no_shard_that_is_on_its_way() -> None:
+    hub, shards = Slow(), lines(4)
+    hub.chunks = {shard.path: 500 for shard in shards[1:]}  # ten seconds for each
+    with pytest.raises(KeyboardInterrupt), Ahead(hub, shards, COMMIT) as ahead:  # type: ignore[arg-type]
+        taken(ahead, shards[0])
+        raise KeyboardInterrupt
+    assert hub.sent < 100 and hub.under_way == 0
 
 
 def test_a_reading_that_ends_early_begins_no_more_and_leaves_no_file_open() -> None:

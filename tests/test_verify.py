@@ -360,8 +360,8 @@ def test_a_hub_that_cannot_be_asked_is_no_failure_of_a_shard_and_the_next_try_re
 ) -> None:
     hub, receipts = faulty
     expected, found, reading = [r.line() for r in receipts], ReadBack(), Reading(Round(datetime.now(UTC), nights=2))
-    content = {"method": "GET", "path": r"/resolve/.*\.parquet", "times": -1}
-    breakable.break_on({"fault": "status", "status": status, "after": 2, **content})
+    third = {"method": "GET", "path": rf"/resolve/.*/{re.escape(receipts[2].path)}", "times": -1}
+    breakable.break_on({"fault": "status", "status": status, **third})
     with pytest.raises(error):
         verify(hub, expected, "full", reading, found=found)
     breakable.break_on()

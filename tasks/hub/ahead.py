@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from threading import Event
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
@@ -41,6 +42,19 @@ class Copy:
     """Taken here, of the bytes that came."""
 
 
+@dataclass(frozen=True)
+class _WhileWanted:
+    """A file that takes bytes as long as anybody wants them, so that a run that ends waits for none of them."""
+
+    file: BinaryIO
+    ended: Event
+
+    def write(self, data: bytes) -> int:
+        if self.ended.is_set():
+            raise InterruptedError("nobody waits for it any more")
+        return self.file.write(data)
+
+
 class Ahead:
     """Reads files of one commit back, each when it is asked for or before."""
 
@@ -49,6 +63,7 @@ class Ahead:
         self._commit = commit
         self._later = deque(files)
         self._begun: dict[str, tuple[Listed, Future[Copy]]] = {}
+        self._ended = Event()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="read-back")
 
     def take(self, file: Listed) -> Copy:
@@ -79,7 +94,7 @@ class Ahead:
     def _read(self, file: Listed) -> Copy:
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - whoever takes it closes it
         try:
-            return Copy(copy, *self._hub.read_back(file.path, self._commit, copy))
+            return Copy(copy, *self._hub.read_back(file.path, self._commit, _WhileWanted(copy, self._ended)))
         except BaseException:
             copy.close()
             raise
@@ -88,6 +103,7 @@ class Ahead:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._ended.set()
         self._threads.shutdown(cancel_futures=True)
         for _file, begun in self._begun.values():
             if not begun.cancelled() and begun.exception() is None:

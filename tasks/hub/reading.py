@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import httpx2
 from huggingface_hub import hf_hub_url
@@ -18,6 +18,13 @@ from tasks.values.models import ListedFile, Listing
 PATHS_A_REQUEST = 100  # paths in one paths-info request; keeps the answer small
 #: Bytes of the largest text that is read into memory whole. The record of 100,000 shards has about 100 MB.
 LARGEST_TEXT = 256 << 20
+
+
+class Writable(Protocol):
+    """Anything that takes bytes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take bytes."""
 
 
 class Reading(Connection):
@@ -45,7 +52,7 @@ class Reading(Connection):
             found = {path: files[path] for path in paths if path in files}
         return found
 
-    def read_back(self, path: str, commit: str, into: BinaryIO) -> tuple[int, str]:
+    def read_back(self, path: str, commit: str, into: Writable) -> tuple[int, str]:
         """Stream a file's bytes into `into`, as the Hub sends them now.
 
         The client's own downloads verify nothing. So the caller compares what this returns with a receipt.
