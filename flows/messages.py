@@ -204,14 +204,14 @@ def nothing_to_publish(held: HeldTarget, verification: Verification, found: Foun
     everything = expected_on_hub(record, record, listing, {spec.path for spec in work.done})
     evidence = Evidence(everything, (), whole=True, commit=found.remote.commit, read=(record, listing))
     verified(held, verification, evidence)
-    staged = held.staging.receipts()
+    staged = held.staging.staged_shards()
     gate = read_gate(held.staging)
     ask = (
         f"{gate.flow_run_name} waits at its gate for a decision about them."
         if gate and is_open(gate)
         else "cleanup-staging/cleanup asks about them."
     )
-    left = f" {in_units(sum(r.size for r in staged))} are still staged: {ask}" if staged else ""
+    left = f" {in_units(sum(staged.values()))} are still staged: {ask}" if staged else ""
     held_back = f" Besides, {number(len(work.held_back), 'shard')} held back." if work.held_back else ""
     return Completed(
         name="NothingToPublish",

@@ -222,6 +222,7 @@ def test_what_is_no_ordinary_file_is_not_opened_and_is_named(
     assert read_gate(fresh) is None
     assert fresh.receipts() == ([] if which == "receipt" else [receipt])
     assert fresh.staged_bytes() == (0 if which == "shard" else receipt.size)
+    assert fresh.staged_shards() == ({} if which in ("shard", "receipt") else {receipt.file: receipt.size})
     assert (fresh.read_whole(shards[0]) is None) == (which in ("shard", "receipt"))
     assert fresh.intact(receipt) == (which != "shard")
     target = staged_target(fresh)
@@ -245,7 +246,7 @@ def test_what_somebody_else_put_into_the_folder_is_named_and_not_counted(
         link.symlink_to(tmp_path / "elsewhere")
     shutil.copy(staging.folder / receipt.file, tmp_path / "elsewhere" / "sub-1.0123456789ab.parquet")
     (staging.shards / "sub-link").symlink_to(tmp_path / "elsewhere")
-    assert staging.staged_bytes() == receipt.size
+    assert staging.staged_bytes() == receipt.size and staging.staged_shards() == {receipt.file: receipt.size}
     assert staging.strangers() == {
         "caf?": "its name is not UTF-8",
         "more": "it is a symlink",
@@ -258,6 +259,16 @@ def test_what_somebody_else_put_into_the_folder_is_named_and_not_counted(
     assert "not of bids-push, neither opened nor removed: 4 names" in said
     assert "mine.parquet: bids-push gives no such name" in said and "caf?: its name is not UTF-8" in said
     assert "another-target: a symlink, which is not followed" in said
+
+
+def test_a_shard_counts_as_staged_only_with_its_receipt(
+    staged: Callable[[int], list[Receipt]], staging: Staging
+) -> None:
+    first, second, third = staged(3)
+    (staging.folder / receipt_name(second)).unlink()
+    (staging.folder / third.file).rename(staging.folder / f"{third.file}.part")
+    assert staging.staged_shards() == {first.file: first.size}
+    assert Staging(staging.folder.parent / "nothing").staged_shards() == {}
 
 
 @pytest.mark.parametrize("which", ["folder", "shards", "results"])

@@ -330,6 +330,12 @@ class Staging:
         """Return the bytes of all staged shards in the folder, with or without a receipt."""
         return sum(entry.status.st_size for entry in self.ours() if entry.name.endswith(SHARD_SUFFIX))
 
+    def staged_shards(self) -> dict[str, int]:
+        """Return the bytes of each staged shard that has a receipt, by the file's name. No file is opened for it."""
+        sizes = {entry.name: entry.status.st_size for entry in self.ours()}
+        receipts = (name.removesuffix(RECEIPT_SUFFIX) for name in sizes if name.endswith(RECEIPT_SUFFIX))
+        return {name: sizes[name] for stem in receipts if (name := stem + SHARD_SUFFIX) in sizes}
+
     def ours(self) -> list[Entry]:
         """Return the ordinary files whose names are given by bids-push. No other file may ever be removed."""
         found = (*entries(self.folder, "results"), *entries(self.folder, "shards"))

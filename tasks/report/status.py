@@ -431,7 +431,7 @@ def last_runs(tag: str) -> list[FlowRun]:
 def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[FlowRun]) -> str:
     """Return the text of the status artifact."""
     hub, known, target = board.hub, board.known, board.hub.target
-    staged = board.staging.receipts()
+    staged = board.staging.staged_shards()
     all_versions = f"artifacts/key/{artifact_key('target', target)}"
     here = f"`{board.staging.folder}` on {socket.gethostname()}"
     rows = [
@@ -443,7 +443,7 @@ def markdown(board: StatusBoard, now: str, gate: Gate | None, runs: Sequence[Flo
         ["of these, on the Hub in an earlier version", f"{len(known.earlier):,}"],
         ["on the Hub, their newer version held back for a decision", f"{known.held_back:,}"],
         ["withdrawn: on the Hub, no longer in the dataset", f"{len(known.removals.shards):,}"],
-        ["staged here, until somebody lets them go", f"{len(staged):,}, {in_units(sum(r.size for r in staged))}"],
+        ["staged here, until somebody lets them go", f"{len(staged):,}, {in_units(sum(staged.values()))}"],
     ]
     parts = [
         f"# {target}",
