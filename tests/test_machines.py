@@ -10,7 +10,7 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, LogFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Crashed, Running
 
@@ -188,7 +188,11 @@ def test_task_runs_of_a_lost_machine_are_marked_and_those_that_are_known_to_have
     late = {one.id for one in found if one.name == "late"}
     this = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
     assert name_lost_task_runs(client, this, "The machine was lost.", late) == 1
+    assert name_lost_task_runs(client, this, "The machine was lost.", late) == 0
     assert states_of(client, run) == {"lost": "Crashed", "late": "Running", "done": "Completed"}
+    (lost,) = (one.id for one in found if one.name == "lost")
+    of_run = LogFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
+    assert [(one.task_run_id, one.message) for one in client.read_logs(of_run)] == [(lost, "The machine was lost.")]
     assert states_of(client, other) == {"goes_on": "Running"}
 
 

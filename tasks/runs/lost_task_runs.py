@@ -1,17 +1,20 @@
 """Task runs whose process was lost: nobody is left to say how they ended, and the UI shows them as Running for ever.
 
 Prefect keeps the states of a task run in the process that runs it, and tells the server by events. A machine of a
-cluster that dies, or a run that is killed, leaves them as they were. They are marked Crashed, with a sentence.
+cluster that dies, or a run that is killed, leaves them as they were. They are marked Crashed, with a sentence in their
+state and in their log.
 """
 
+import logging
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Crashed
 
 PAGE = 200  # the most that the server gives at a time
@@ -51,6 +54,19 @@ def name_lost_task_runs(
             state: State[Any] = Crashed(message=message)
             client.set_task_run_state(one.id, state, force=True)
             marked.add(one.id)
+        client.create_logs([_line(one, message) for one in lost])
+
+
+def _line(lost: TaskRun, message: str) -> LogCreate:
+    """Return a line for the log of a task run, with which its page in the UI opens."""
+    return LogCreate(
+        name="prefect.task_runs",
+        level=logging.ERROR,
+        message=message,
+        timestamp=datetime.now(UTC),
+        flow_run_id=lost.flow_run_id,
+        task_run_id=lost.id,
+    )
 
 
 def name_those_of_killed_runs(
