@@ -8,6 +8,7 @@ FOLDER = Path(".bench")
 PARTS = (
     "benchmarks.stage",
     "benchmarks.plan",
+    "benchmarks.record",
     "benchmarks.hub",
     "benchmarks.large_push",
     "benchmarks.small_shards",

@@ -218,6 +218,14 @@ def test_an_index_of_an_earlier_version_says_nothing_about_edits() -> None:
     assert not read.edited and not read.vouched and not damaged
 
 
+def test_whoever_changes_a_record_vouches_for_it() -> None:
+    shard = PublishedShard(path="data/a/a.parquet", digest="a" * 64, sha256="b" * 64, size=1, rows=1, images=())
+    record = PublicationRecord().model_copy(update={"vouched": False, "edited": True})
+    for changed in (record.updated(), record.updated([shard])):
+        assert changed.vouched and not changed.edited
+    assert record.edited and not record.vouched  # the one that was read stays as it is
+
+
 def test_lines_without_an_index_are_vouched_for_by_nobody() -> None:
     read, damaged = PublicationRecord.read(line())
     assert read.edited and not read.vouched and not damaged
