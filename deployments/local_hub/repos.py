@@ -90,7 +90,7 @@ class Repos:
         return repo if repo is not None and self.visible(identity, repo) else None
 
     def visible(self, identity: Identity, repo: Repo) -> bool:
-        """Whether the caller may read the repo. Nobody can ask for access here: a gated one is its namespace's alone."""
+        """Whether the caller may read the repo. A gated one is its namespace's: nobody can ask for access here."""
         return not (repo.private or repo.gated) or self._accounts.role_in(identity, repo.namespace) is not None
 
     def named(self, path: str) -> Repo | None:

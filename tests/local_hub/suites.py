@@ -3,7 +3,8 @@
 `python -m tests.local_hub.suites FOLDER [--suite NAME] [--only EXPRESSION]`. FOLDER has the sources in it, as
 `FOLDER/huggingface_hub` and `FOLDER/datasets`, or one of them; they are not in this repository. A suite runs over a new
 local Hub with the accounts that it expects, in a process and a home of its own, on the client that is beside its tests
-(`src/`). Nothing leaves the machine: whatever asks another host is refused at once.
+(`src/`), or with `--installed` on the one that bids-push uses, for tests of the same version. Nothing leaves the
+machine: whatever asks another host is refused at once.
 
 What may fail stands in suites_expected.txt, a line each: a test, `*` for any text in it, and the reason. It exits 1 if
 another test fails, and 2 if there is nothing to run or something is missing to run it with.
@@ -71,8 +72,8 @@ SUITES = (
             "test_auth.py", "test_cli_discussions.py", "test_commit_api.py", "test_commit_scheduler.py",
             "test_copy_files.py", "test_eval_results.py", "test_file_download.py", "test_hf_api.py",
             "test_hf_file_system.py", "test_lfs.py", "test_repocard.py", "test_repocard_data.py",
-            "test_snapshot_download.py", "test_upload_large_folder.py", "test_upload_pipeline.py",
-            "test_verification.py", "test_xet_download.py", "test_xet_progress_reporting.py", "test_xet_upload.py",
+            "test_snapshot_download.py", "test_upload_pipeline.py", "test_verification.py",
+            "test_xet_download.py", "test_xet_progress_reporting.py", "test_xet_upload.py",
         ),
         ("test_cli.py",),
         "repo_factory",
@@ -88,7 +89,7 @@ SUITES = (
         "hf_token",
         "",
         "tests.fixtures.hub",
-        ("pytest_timeout",),
+        ("pytest_timeout", "zstandard"),
         _of_datasets,
     ),
 )  # fmt: skip
@@ -130,7 +131,7 @@ def read_expected(path: Path) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def run(suite: Suite, folder: Path, hub: RunningHub, work: Path, only: str = "") -> Outcome:
+def run(suite: Suite, folder: Path, hub: RunningHub, work: Path, only: str = "", *, installed: bool = False) -> Outcome:
     """Run the live tests of the suite that lies in `folder` over this Hub; `work` is for its home and its log."""
     home, results = work / "home", work / "results.jsonl"
     (work / "tmp").mkdir(parents=True)
@@ -138,7 +139,8 @@ def run(suite: Suite, folder: Path, hub: RunningHub, work: Path, only: str = "")
     results.touch()
     pointed = {"results": str(results), "module": suite.module, "constants": suite.constants(hub),
                "partly": suite.partly, "fixture": suite.fixture}  # fmt: skip
-    path = (PLUGIN, folder / "src", folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    beside = () if installed else (folder / "src",)
+    path = (PLUGIN, *beside, folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     environment = {
         **client_environment(hub, home / "hf", "", xet=True),
         "HOME": str(home), "TMPDIR": str(work / "tmp"), "PYTHONPATH": os.pathsep.join(map(str, path)),
@@ -149,8 +151,10 @@ def run(suite: Suite, folder: Path, hub: RunningHub, work: Path, only: str = "")
         del environment[name]  # the suites set these themselves, test by test
     files = [f"tests/{name}" for name in (*suite.files, *suite.partly) if (folder / "tests" / name).is_file()]
     # pytest-env would set huggingface_hub's staging mode, which takes the endpoint from nowhere but its own code
-    command = [sys.executable, "-m", "pytest", "-p", "pointed_at_local_hub", "-p", "no:cacheprovider", "-p", "no:env",
-               "--continue-on-collection-errors", f"--timeout={TEST_LIMIT}", "-m", suite.chosen, "-k", only, *files]  # fmt: skip
+    command = [
+        sys.executable, "-m", "pytest", "-p", "pointed_at_local_hub", "-p", "no:cacheprovider", "-p", "no:env",
+        "--continue-on-collection-errors", f"--timeout={TEST_LIMIT}", "-m", suite.chosen, "-k", only, *files,
+    ]  # fmt: skip
     with (work / "log").open("w") as log:
         subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     return _read(results)
@@ -193,16 +197,23 @@ def missing(suites: Sequence[Suite]) -> list[str]:
     return sorted(module.replace("_", "-") for module in needed if importlib.util.find_spec(module) is None)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suites, and say what came of it; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.local_hub.suites", description=(__doc__ or "").split("\n")[0])
+def main(arguments: Sequence[str] | None = None, suites: Sequence[Suite] = SUITES) -> int:
+    """Run those of the suites that are there, and say what came of it; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.local_hub.suites", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("folder", type=Path, help="where the sources huggingface_hub/ and datasets/ are")
-    parser.add_argument("--suite", choices=[suite.name for suite in SUITES], help="this one alone")
+    parser.add_argument("--suite", choices=[suite.name for suite in suites], help="this one alone")
     parser.add_argument("--only", default="", metavar="EXPRESSION", help="these tests alone: pytest's -k")
-    parser.add_argument("--expected", type=Path, default=EXPECTED, metavar="FILE", help="the failures that are expected")
+    parser.add_argument(
+        "--installed", action="store_true", help="over the installed client, not the one beside the tests"
+    )
+    parser.add_argument(
+        "--expected", type=Path, default=EXPECTED, metavar="FILE", help="the failures that are expected"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder, in which logs and the Hub's store stay")
     options = parser.parse_args(arguments)
-    wanted = [suite for suite in SUITES if options.suite in (None, suite.name)]
+    wanted = [suite for suite in suites if options.suite in (None, suite.name)]
     there = [suite for suite in wanted if (options.folder / suite.name / "tests").is_dir()]
     if not there:
         print(
@@ -222,7 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             own = work / suite.name
             own.mkdir(parents=True)
             with RunningHub(own / "hub") as hub:
-                outcome = run(suite, (options.folder / suite.name).resolve(), hub, own / "run", options.only)
+                folder = (options.folder / suite.name).resolve()
+                outcome = run(suite, folder, hub, own / "run", options.only, installed=options.installed)
             report, as_expected = judge(suite.name, outcome, expected)
             print(report, flush=True)
             well &= as_expected

@@ -49,7 +49,9 @@ def test_a_gated_repo_says_so_to_others_and_a_private_one_that_is_gated_does_not
 ) -> None:
     api.update_repo_settings(dataset, private=False, gated="auto", repo_type="dataset")
     stranger = HfApi(hub.endpoint, token=hub.token("bob", "read"))
-    with pytest.raises(GatedRepoError, match=f"Access to dataset {dataset} is restricted and you are not in") as refusal:
+    with pytest.raises(
+        GatedRepoError, match=f"Access to dataset {dataset} is restricted and you are not in"
+    ) as refusal:
         stranger.hf_hub_download(dataset, ".gitattributes", repo_type="dataset", cache_dir=tmp_path)
     assert status(refusal) == 403
     with pytest.raises(GatedRepoError) as refusal:
