@@ -11,7 +11,7 @@ FOLDER ?= .
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench soak soak-cluster year staging requirements pins clean
+.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench hub-suites soak soak-cluster year staging requirements pins clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -124,6 +124,9 @@ mutants: dev $(VENV)/.mutants  ## do the tests notice each small change of the c
 
 corpus: dev  ## what bids-push makes of the real datasets in FOLDER=..., one line each; exits 1 if one with images is refused
 	$(BIN)/python -m tests.corpus "$(FOLDER)"
+
+hub-suites: dev  ## the public tests of huggingface_hub and datasets in FOLDER=... over the local Hub; exits 1 at a new failure
+	$(BIN)/python -m tests.local_hub.suites "$(FOLDER)"
 
 bench: dev  ## figures, one a line: name value unit
 	$(BIN)/python -m benchmarks

@@ -31,6 +31,7 @@ STARTS_ONE = frozenset(
         "hub_server",
         "prefect",
         "server",
+        "suites_command",
         "told",
     }
 )

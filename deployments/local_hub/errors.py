@@ -59,6 +59,13 @@ def repo_not_found() -> HubError:
     return HubError(404, "Repository not found", "RepoNotFound")
 
 
+def repo_gated(path: str, *, signed_in: bool) -> HubError:
+    """A repo that is no secret, and whose content is for those of its namespace; the Hub's own sentences."""
+    if signed_in:
+        return HubError(403, f"Access to {path} is restricted and you are not in the authorized list.", "GatedRepo")
+    return HubError(401, f"Access to {path} is restricted. You must be authenticated to access it.", "GatedRepo")
+
+
 def revision_not_found(revision: str) -> HubError:
     """Neither branch, tag, pull request nor commit."""
     return HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")

@@ -210,20 +210,23 @@ def delete(call: Call) -> Response:
 
 
 def listed(call: Call) -> Response:
-    """GET .../lfs-files: the LFS files at the head of main, with when their content was pushed."""
+    """GET .../lfs-files: the LFS files at the heads of the branches, main's first, with when their content was pushed.
+
+    A file that more than one branch has is listed once, as the Hub lists each content under the ref that it came by.
+    """
     repo = call.repo()
-    commit = call.hub.git.resolve(repo.id, "main")
-    items = call.hub.listing.items(repo, commit, "", recursive=True)
-    described = call.hub.listing.describe(repo, commit, [item for item in items if not item[1].is_folder])
     pushed = call.hub.holdings.pushed(repo.id)
-    return JSONResponse(
-        [
-            {
-                "fileOid": item["lfs"]["oid"], "oid": item["lfs"]["oid"], "filename": item["path"],
-                "size": item["size"], "ref": "refs/heads/main", "xetHash": item.get("xetHash"),
-                "pushedAt": iso(pushed.get(item["lfs"]["oid"], repo.created)),
-            }
-            for item in described
-            if "lfs" in item
-        ]
-    )  # fmt: skip
+    files: dict[tuple[str, str], dict[str, Any]] = {}
+    heads = [(ref, oid) for ref, oid in call.hub.git.refs(repo.id).items() if ref.startswith("refs/heads/")]
+    for ref, commit in sorted(heads, key=lambda head: head[0] != "refs/heads/main"):
+        items = call.hub.listing.items(repo, commit, "", recursive=True)
+        described = call.hub.listing.describe(repo, commit, [item for item in items if not item[1].is_folder])
+        for item in described:
+            if "lfs" in item:
+                oid = item["lfs"]["oid"]
+                line = {
+                    "fileOid": oid, "oid": oid, "filename": item["path"], "size": item["size"], "ref": ref,
+                    "xetHash": item.get("xetHash"), "pushedAt": iso(pushed.get(oid, repo.created)),
+                }  # fmt: skip
+                files.setdefault((item["path"], oid), line)
+    return JSONResponse(list(files.values()))

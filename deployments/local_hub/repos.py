@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from deployments.local_hub.accounts import Accounts, Identity
 from deployments.local_hub.database import Database
-from deployments.local_hub.errors import bad_request, conflict, repo_not_found
+from deployments.local_hub.errors import bad_request, conflict, repo_gated, repo_not_found
 
 RepoType = Literal["model", "dataset", "space"]
 
@@ -72,9 +72,13 @@ class Repos:
         return Repo(cursor.lastrowid, repo_type, namespace, name, private, now)
 
     def find(self, identity: Identity, repo_type: RepoType, namespace: str, name: str) -> Repo:
-        """The repo, if the caller may see it; otherwise as if it did not exist."""
+        """The repo, if the caller may see it. A private one is otherwise as if it did not exist; a gated one is none's
+        secret, and says that it is gated.
+        """
         repo = _find(self._database.read(), repo_type, namespace, name)
         if repo is None or not self.visible(identity, repo):
+            if repo is not None and not repo.private:
+                raise repo_gated(f"{repo.type} {repo.full_name}", signed_in=identity.name is not None)
             raise repo_not_found()
         return repo
 
@@ -86,7 +90,7 @@ class Repos:
         return repo if repo is not None and self.visible(identity, repo) else None
 
     def visible(self, identity: Identity, repo: Repo) -> bool:
-        """Whether the caller may read the repo. Nobody can ask for access here, so a gated repo is as a private one."""
+        """Whether the caller may read the repo. A gated one is its namespace's: nobody can ask for access here."""
         return not (repo.private or repo.gated) or self._accounts.role_in(identity, repo.namespace) is not None
 
     def named(self, path: str) -> Repo | None:

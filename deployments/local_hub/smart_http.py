@@ -114,8 +114,8 @@ def _repo(call: Call) -> Repo:
     try:
         return call.repo()
     except HubError as error:
-        if error.status == 404 and call.identity.name is None:
-            raise HubError(401, "Repository not found", "RepoNotFound", SIGN_IN) from None
+        if error.status in (401, 404) and call.identity.name is None:
+            raise HubError(401, error.message, error.code, SIGN_IN) from None
         raise
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from tests.local_hub.conftest import travel_by
@@ -42,6 +42,29 @@ def test_a_wrong_token_is_refused_as_such_even_for_what_is_public(hub: RunningHu
     with pytest.raises(HfHubHTTPError, match="Invalid") as refusal:
         wrong.whoami()
     assert status(refusal) == 401
+
+
+def test_a_gated_repo_says_so_to_others_and_a_private_one_that_is_gated_does_not(
+    hub: RunningHub, api: HfApi, dataset: str, tmp_path: Path
+) -> None:
+    api.update_repo_settings(dataset, private=False, gated="auto", repo_type="dataset")
+    stranger = HfApi(hub.endpoint, token=hub.token("bob", "read"))
+    with pytest.raises(
+        GatedRepoError, match=f"Access to dataset {dataset} is restricted and you are not in"
+    ) as refusal:
+        stranger.hf_hub_download(dataset, ".gitattributes", repo_type="dataset", cache_dir=tmp_path)
+    assert status(refusal) == 403
+    with pytest.raises(GatedRepoError) as refusal:
+        anonymous(hub).auth_check(dataset, repo_type="dataset")
+    assert status(refusal) == 401
+    assert dataset not in [found.id for found in stranger.list_datasets(author="alice")]
+    clone = f"{hub.endpoint}/datasets/{dataset}.git/info/refs?service=git-upload-pack"
+    assert "Basic" in httpx2.get(clone).headers["www-authenticate"]  # so that git asks for a token
+
+    api.update_repo_settings(dataset, private=True, repo_type="dataset")
+    with pytest.raises(RepositoryNotFoundError) as none:
+        stranger.auth_check(dataset, repo_type="dataset")
+    assert status(none) == 404 and not isinstance(none.value, GatedRepoError)
 
 
 def test_a_token_stops_working_when_its_time_is_over(hub: RunningHub) -> None:

@@ -124,3 +124,18 @@ def test_local_files_are_verified_against_the_hub(api: HfApi, dataset: str, tmp_
 def test_too_many_paths_at_once_are_refused(api: HfApi, dataset: str) -> None:
     with pytest.raises(HfHubHTTPError):
         api.get_paths_info(dataset, [f"{number}" for number in range(1001)], repo_type="dataset")
+
+
+def test_lfs_files_of_every_branch_are_listed_once(api: HfApi, dataset: str) -> None:
+    def put(path: str, content: bytes, branch: str) -> None:
+        api.upload_file(
+            path_or_fileobj=content, path_in_repo=path, repo_id=dataset, repo_type="dataset", revision=branch
+        )
+
+    put("a.parquet", b"of both", "main")
+    api.create_branch(dataset, branch="draft", repo_type="dataset")
+    put("b.parquet", b"of the draft alone", "draft")
+    put("b.txt", b"not in LFS", "draft")
+
+    listed = [(file.filename, file.ref) for file in api.list_lfs_files(dataset, repo_type="dataset")]
+    assert listed == [("a.parquet", "refs/heads/main"), ("b.parquet", "refs/heads/draft")]

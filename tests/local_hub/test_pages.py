@@ -72,8 +72,8 @@ def test_a_gated_repo_is_shown_to_those_of_its_namespace_alone(hub: RunningHub, 
     api.update_repo_settings(dataset, private=False, repo_type="dataset")
     assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 200
     api.update_repo_settings(dataset, gated="auto", repo_type="dataset")
-    assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 404
-    assert httpx2.get(f"{hub.endpoint}/api/datasets/{dataset}").status_code in (401, 404)
+    assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 401
+    assert httpx2.get(f"{hub.endpoint}/api/datasets/{dataset}").status_code == 401
     assert api.dataset_info(dataset).gated == "auto"
     api.update_repo_settings(dataset, gated=False, repo_type="dataset")
     assert httpx2.get(f"{hub.endpoint}/datasets/{dataset}").status_code == 200
