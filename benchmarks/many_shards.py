@@ -132,7 +132,10 @@ def killed(count: int) -> Iterator[tuple[str, float, str]]:
         with stack_and_hub(Path(folder)) as (stack, hub):
             environment = stack.environment | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token("lab")}
             api = HfApi(hub.endpoint, token=environment["HF_TOKEN"])
-            first = subprocess.Popen(command(source, staging, "Staged"), cwd=REPO, env=environment)
+            quiet = subprocess.DEVNULL
+            first = subprocess.Popen(
+                command(source, staging, "Staged"), cwd=REPO, env=environment, stdout=quiet, stderr=quiet
+            )
             wait_until("the repo is there", lambda: api.repo_exists(REPO_ID, repo_type="dataset"), 600)
             wait_until("three fifths are on the Hub", lambda: published(api) >= count * 3 // 5, 7200)
             first.send_signal(signal.SIGKILL)

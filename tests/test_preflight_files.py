@@ -39,6 +39,10 @@ CSV = "sub-01/beh/sub-01_task-x_beh.csv"
 BEH = "sub-01/beh/sub-01_task-x_beh.tsv"
 CONFOUNDS = "derivatives/p/sub-01/func/sub-01_task-x_desc-confounds_timeseries.tsv"
 DEFLATED = f"{CONFOUNDS}.gz"
+PREPROCESSED = "derivatives/p/sub-01/func/sub-01_task-x_physio_preprocessed.tsv"
+A_UID = "1.3.12.2.1107.5.2.32.35131.2014031013020823190024702"
+SESSIONS = "sub-01/sub-01_sessions.tsv"
+SAME = "line 1: the columns 1 and 2 have the same name"
 SURFACE = "derivatives/p/sub-01/anat/sub-01_hemi-L_pial.surf.gii"
 GREY = "derivatives/p/sub-01/func/sub-01_task-x_space-fsLR_bold.dscalar.nii"
 
@@ -106,6 +110,15 @@ def grey(pairs: dict[str, str], descrip: str = "") -> bytes:
         (BEH, [["onset", "at"], ["1", "2019-01-02T03:04:05"]], {("date", "at")}),
         (BEH, "onset\tdob\n1\n", {("unreadable", "line 2: 1 cells, and 2 in the first line")}),
         (BEH, b"\0\1\2", {("unreadable", "not UTF-8: it holds zero bytes: binary, not text")}),
+        (PREPROCESSED, "0.5\t0.5\t-1e-3\n0.5\tn/a\t7\n", set()),
+        (PREPROCESSED, "0.5\t0.5\n2019-01-02\t7\n", {("unreadable", SAME)}),
+        (PREPROCESSED, "0.5\t0.5\n7\tDoe\n", {("unreadable", SAME)}),
+        (PREPROCESSED, "0.5\t0.5\n" * (1 << 20) + "7\tDoe\n", {("unreadable", SAME)}),
+        (SESSIONS, "30\t30\n40\t40\n", {("unreadable", SAME)}),
+        (CSV, "0.5,0.5\n1,2\n", set()),
+        (BEH, [["onset", "of"], ["1", A_UID]], {("unique-identifier", "of")}),
+        (SCANS, [["filename", "of"], ["anat/gone.nii", A_UID]], {("unique-identifier", "of")}),
+        (BEH, [["onset", "of"], ["1", "1.2.3"], ["2", "1.2.840.10008.5.1.4.1.1.4.1.2"]], set()),
         (CSV, "onset,surname\r\n1,Doe\r\n", {("personal-data", "surname")}),
         (CSV, "onset,a\n1,2,Doe\n", {("unreadable", "line 2: 3 cells, and 2 in the first line")}),
         (SCANS, [["filename", "acq_time"], ["anat/gone.nii", "2019-01-02"]], {("date", "acq_time")}),
@@ -114,6 +127,7 @@ def grey(pairs: dict[str, str], descrip: str = "") -> bytes:
         (CONFOUNDS, [["csf", "name"], ["1", "n/a"]], set()),
         (DEFLATED, zipped("csf\tsurname\n1\tDoe\n"), {("personal-data", "surname")}),
         (DEFLATED, zipped("0.1\t-2e3\tn/a\n0.1\tn/a\tnan\n"), set()),
+        (DEFLATED, zipped("0.1\t0.1\n2019-01-02\t1\n"), {("unreadable", "line 2: not numbers alone")}),
         (DEFLATED, zipped("0.1\t0.1\n0.2\tDoe\n"), {("unreadable", "line 2: not numbers alone")}),
         ("sub-01/dwi/sub-01_dwi.bvec", "0 1 0\nDoe\n", {("unreadable", "line 2: not numbers alone")}),
         ("sub-01/dwi/sub-01_dwi.bval", "0 1000", set()),

@@ -204,6 +204,17 @@ def is_about_people(path: str) -> bool:
     return stem.rpartition("_")[2] not in _NOT_OF_PEOPLE
 
 
+def needs_no_columns(path: str) -> bool:
+    """Return whether a table of numbers alone tells nothing about people, by its name: it is of one subject's body.
+
+    Physiology and responses have a row a moment. A table of the whole dataset has a row a person, more often than not,
+    and a subject's sessions and scans have the days of visits.
+    """
+    name = PurePosixPath(path).name
+    of_visits = name.partition(".")[0].endswith(("_sessions", "_scans"))
+    return not is_about_people(path) or (name.startswith("sub-") and not of_visits)
+
+
 def says_nothing(name: str, value: object) -> bool:
     """Return whether a field or cell of this name says nothing about a person by its value."""
     return is_placeholder(value) or (

@@ -5,7 +5,8 @@ quirks are none: a byte order mark, UTF-16, Latin-1, any line ends, blank lines 
 tabs and line ends within its strings.
 
 A cell is judged by the name of its column. So a table is read only if every row has as many cells as the first line:
-if one is missing or too much, nobody knows which, and a name may stand below `age`.
+if one is missing or too much, nobody knows which, and a name may stand below `age`. A table of numbers alone that is of
+one subject needs no names of columns: it tells nothing in whatever column its numbers are.
 """
 
 import csv
@@ -15,7 +16,7 @@ import re
 from collections.abc import Callable
 
 from tasks.bids.text import LINE_END, NotText, Row, TooDeep, decode, from_json, read_table
-from tasks.preflight.names import is_recent_date
+from tasks.preflight.names import is_recent_date, needs_no_columns
 
 #: What separates values in tables that are no TSV: where the first line has no tab, it shows that they are several.
 _NO_TSV = re.compile(r"\S[,;| ]+\S")
@@ -24,8 +25,8 @@ _A_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 #: What bval and bvec files hold (BIDS specification, "Diffusion imaging data"); some programs write commas.
 _NUMBERS = re.compile(r"(?:[-+\d.,;\s]|e[-+]?\d|nan|inf)*", re.IGNORECASE)
 
-#: The same of a table, in which a value may be missing, or be whether something is so.
-_VALUES = re.compile(r"(?:[-+\d.,;\s]++|e[-+]?\d|nan|inf|n/a|true|false)*", re.IGNORECASE)
+#: The same of a table, in which a value may be missing, or be whether something is so. A date is no number.
+_VALUES = re.compile(r"(?:[+\d.,;\s]++|(?<!\d)-|e[-+]?\d|nan|inf|n/a|true|false)*", re.IGNORECASE)
 
 
 class NotReadable(ValueError):
@@ -67,7 +68,7 @@ def _all_values(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def read_rows(path: str, data: bytes) -> list[Row]:
-    """Return the rows of a table, by commas if its name ends in .csv, else by tabs.
+    """Return the rows of a table, by commas if its name ends in .csv, else by tabs; none if it is numbers alone.
 
     Raises:
         NotReadable: some cell is in no certain column.
@@ -76,6 +77,8 @@ def read_rows(path: str, data: bytes) -> list[Row]:
         text = decode(data)
     except NotText as error:
         raise NotReadable(f"not UTF-8: {error}") from error
+    if needs_no_columns(path) and no_values_but_numbers(text) is None:
+        return []
     if path.lower().endswith(".csv"):
         return _rows_by_commas(text)
     if why := no_table(text):

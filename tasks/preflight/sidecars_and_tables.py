@@ -32,7 +32,7 @@ from tasks.preflight.description import of_a_visit
 from tasks.preflight.fields import check_json
 from tasks.preflight.headers import CIFTI, extension, in_header, is_nifti
 from tasks.preflight.many_files import look_into_each
-from tasks.preflight.names import is_about_people, names_a_date, rule_of
+from tasks.preflight.names import is_about_people, names_a_date, needs_no_columns, rule_of
 from tasks.preflight.readable import NotReadable, no_numbers, no_values_but_numbers, read_rows
 from tasks.preflight.recordings.said import said, tells
 from tasks.preflight.tables import broken_by_table, check_rows
@@ -114,19 +114,39 @@ def _by_commas(file: Image, stream: IO[bytes], found: Findings) -> None:
 def _deflated(file: Image, stream: IO[bytes], found: Findings) -> None:
     """Look through a deflated table: one without names of columns, or, where the first line is words, one with them."""
     inflated = cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    start = inflated.read(STEP).decode("latin-1")
-    inflated.seek(0)
-    if no_values_but_numbers(LINE_END.split(start, maxsplit=1)[0]):
-        _by_tabs(file, inflated, found)
-        return
-    before = 0
-    for text in _portions(inflated):
-        if why := no_values_but_numbers(text, before):
-            raise NotReadable(why)
-        before += _line_ends(text)
+    if not _begins_with_numbers(inflated):
+        _by_names(file, inflated, found)
+    elif why := _no_numbers_alone(inflated):
+        raise NotReadable(why)
 
 
 def _by_tabs(file: Image, stream: IO[bytes], found: Findings) -> None:
+    """Look through a table: numbers alone tell nothing, unless its rows may be people."""
+    if needs_no_columns(file.path) and _begins_with_numbers(stream):
+        if _no_numbers_alone(stream) is None:
+            return
+        stream.seek(0)
+    _by_names(file, stream, found)
+
+
+def _begins_with_numbers(stream: IO[bytes]) -> bool:
+    """Return whether the first line of a table has no names of columns; the stream is at its start again."""
+    start = stream.read(STEP).decode("latin-1")
+    stream.seek(0)
+    return no_values_but_numbers(LINE_END.split(start, maxsplit=1)[0]) is None
+
+
+def _no_numbers_alone(stream: IO[bytes]) -> str | None:
+    """Return why a table does not consist of numbers alone, or None if it does."""
+    before = 0
+    for text in _portions(stream):
+        if why := no_values_but_numbers(text, before):
+            return why
+        before += _line_ends(text)
+    return None
+
+
+def _by_names(file: Image, stream: IO[bytes], found: Findings) -> None:
     """Look through a table by tabs. Each portion but the first has the first line put before it."""
     of_people, head, before = is_about_people(file.path), "", 0
     for text in _portions(stream):

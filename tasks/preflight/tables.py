@@ -1,4 +1,4 @@
-"""Tables: finds personal columns, real dates and high ages in participants, sessions, scans, phenotype, and in the
+"""Tables: finds personal columns, real dates, UIDs and high ages in participants, sessions, scans, phenotype, and in the
 tables beside images and recordings (events, channels, electrodes, aslcontext, blood).
 
 A table that cannot be read is a finding itself, and so are b-values and directions that are not numbers.
@@ -16,6 +16,7 @@ from tasks.preflight.names import (
     is_about_people,
     is_over_89,
     is_recent_date,
+    is_uid,
     names_a_date,
     names_an_age,
     rule_of,
@@ -36,6 +37,8 @@ _LOOKS_LIKE_A_DATE = (
     *(re.compile(r"19\d\d[-/]\d"), re.compile(r"2\d\d\d[-/]\d")),
     *(re.compile(rf"{before}(?:19|2\d)\d\d(?<=[a-zA-Z]{before}\d{{4}})") for before in "- "),  # after a month
 )
+#: UIDs of DICOM as `is_uid` knows them, by the first of their numbers.
+_LOOKS_LIKE_A_UID = tuple(re.compile(rf"{re.escape(root)}\.\d+\.\d") for root in ("1.2", "1.3", "2.16", "2.25"))
 _BESIDE = ("events", "channels", "electrodes", "aslcontext", "blood")  # columns of the rows, and names of files
 _GRADIENTS = (".bval", ".bvec")
 
@@ -100,6 +103,8 @@ def check_rows(
         if rule is not None and not all(says_nothing(column, value) for value in values):
             found.add(rule, column, path)
             continue
+        if any(is_uid(column, value) for value in values):
+            found.add("unique-identifier", column, path)
         named = names_a_date(column)
         if any(is_recent_date(value, named) for value in values):
             found.add("date", column, path)
@@ -146,7 +151,7 @@ def _check_beside(dataset: Dataset, column: str, found: Findings) -> None:
 
 
 def broken_by_table(text: str, of_people: bool, before: int = 0) -> tuple[Finding, ...]:
-    """Return what is found in a tab-separated table. Its cells are looked at only if a column or a date asks for it.
+    """Return what is found in a tab-separated table. Its cells are looked at only if a column, a date or a UID asks for it.
 
     Args:
         text: the table, or its first line and a part of the others.
@@ -159,7 +164,7 @@ def broken_by_table(text: str, of_people: bool, before: int = 0) -> tuple[Findin
     asks = any(rule_of(name, of_people) or names_a_date(name) or names_an_age(name) for name in head)
     if why := no_table(text, before):
         broken.add("unreadable", why, "")
-    elif asks or any(pattern.search(text) for pattern in _LOOKS_LIKE_A_DATE):
+    elif asks or any(pattern.search(text) for pattern in (*_LOOKS_LIKE_A_DATE, *_LOOKS_LIKE_A_UID)):
         check_rows("", read_table(text), {}, broken, of_people)
     return broken.grouped()
 
