@@ -29,15 +29,15 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=10)
     parser.add_argument("--seed", type=int, default=None, help="the same seed draws the same faults")
     parser.add_argument("--hazard", choices=sorted(HAZARDS), help="this one in each round, in place of what is drawn")
-    parser.add_argument(
-        "--cold", action="store_true", help="runs by Prefect's own worker: slower, and as people have it"
-    )
+    runs = parser.add_mutually_exclusive_group()
+    runs.add_argument("--cold", action="store_true", help="runs by Prefect's own worker: slower, and as people have it")
+    runs.add_argument("--hashed", action="store_true", help="folders on the Hub as of more than 4,000 subjects")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     shutil.rmtree(FOLDER / "stack", ignore_errors=True)
     tally = Tally()
-    with rig(FOLDER, options.sessions, options.cold) as here:
+    with rig(FOLDER, options.sessions, options.cold, options.hashed) as here:
         reference, seconds = fresh_build(here)
         print(f"seed {seed}; a fresh build works for {seconds:.1f} s: {len(reference)} files", flush=True)
         try:

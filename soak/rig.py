@@ -39,6 +39,7 @@ class CountedStack(Stack):
 
     hub_module = "tests.counted_hub"
     cold = False  # Prefect's own worker, with a new interpreter for each run
+    hashed = False  # folders as of more than 4,000 subjects, by the fast worker
 
     @property
     def numbers(self) -> Path:
@@ -47,7 +48,9 @@ class CountedStack(Stack):
 
     def start_worker(self) -> Process:
         """Start a worker that runs what is due."""
-        return super().start_worker() if self.cold else self.start("worker", ["soak.worker", str(self.numbers)])
+        if self.cold:
+            return super().start_worker()
+        return self.start("worker", ["soak.worker", str(self.numbers), *["--hashed"] * self.hashed])
 
     def start_hub(self) -> Process:
         """Start the Hub behind its layers, and wait until it answers."""
@@ -176,19 +179,20 @@ class Rig:
 
 
 @contextmanager
-def rig(folder: Path, sessions: int, cold: bool = False) -> Iterator[Rig]:
+def rig(folder: Path, sessions: int, cold: bool = False, hashed: bool = False) -> Iterator[Rig]:
     """Start the rig, and end everything that it has started when the block ends.
 
     Args:
         folder: where all of it lives.
         sessions: the number of sessions of the dataset.
         cold: whether runs are by Prefect's own worker.
+        hashed: whether the Hub's folders are those of a dataset with more than 4,000 subjects.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "ds004884"
     make_dataset(source, sessions=sessions, total_bytes=sessions * SESSION_BYTES)
     stack = CountedStack(folder / "stack", settings=SETTINGS)
-    stack.cold = cold
+    stack.cold, stack.hashed = cold, hashed
     stack.folder.mkdir(exist_ok=True)
     try:
         stack.start_hub()

@@ -23,6 +23,7 @@ from prefect.states import Crashed
 
 from deployments.local_stack import POOL
 from deployments.runs import ENDED
+from tasks import plan
 from year.warm import imported, work
 
 LOOK_EVERY = 0.5  # seconds
@@ -32,8 +33,12 @@ def main() -> int:
     """Fork a process for each run that is due, until this one is killed. It does not return."""
     parser = argparse.ArgumentParser(prog="python -m soak.worker", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="for the numbers of the runs' processes")
-    folder = parser.parse_args().folder
+    parser.add_argument("--hashed", action="store_true", help="folders on the Hub as of more than 4,000 subjects")
+    options = parser.parse_args()
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
+    if options.hashed:
+        plan.MOST_FOLDERS = 0
     flows = imported()
     working: dict[int, UUID] = {}
     killed: dict[UUID, int] = {}

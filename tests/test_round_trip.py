@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 
 from deployments.local_stack import REPO
+from tasks import plan as plan_module
 from tasks.disk.staging import Staging
 from tasks.hub import remote_file
 from tasks.hub.client import Hub
+from tasks.record.remote import read_remote
 from tasks.restore import shard as shards_of
 from tasks.restore import target_folder
 from tasks.restore.target_folder import TEMPORARY
+from tasks.values.our_paths import is_hashed
 from tests.bids_examples import IMAGE, Content, Image, description, nifti, two_sessions, write
 from tests.counted_hub import CountedHub
 from tests.recorded_dataset import with_recordings
@@ -326,11 +329,19 @@ def test_small_files_are_flushed_together_each_before_it_has_its_name(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("hashed", [False, True], ids=["a folder a subject", "hashed folders"])
 def test_a_restore_that_is_killed_at_any_instants_until_it_is_done_gives_the_tree_back(
-    target: Hub, server: CountedHub, staging: Staging, tmp_path: Path
+    hashed: bool,
+    target: Hub,
+    server: CountedHub,
+    staging: Staging,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(plan_module, "MOST_FOLDERS", 0 if hashed else 4000)
     source, restored, dice = levels(many_sidecars(tmp_path / "source", 400)), tmp_path / "back", random.Random(7)
     commit = publish(target, source, staging)
+    assert all(is_hashed(path) == hashed for path in read_remote(target).record.shards)
     wanted = files(source)
     server.break_on({"fault": "slow", "path": "/resolve/.*/data/", "times": -1, "delay": 0.1})
     command = [*RESTORE, target.target.endpoint, target.target.repo_id, target.token, str(restored)]
