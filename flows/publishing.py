@@ -55,8 +55,9 @@ class Publishing:
         """Note shards of a group that a task run has staged, or found staged."""
         specs = {spec.path: spec for spec in asked.group.specs}
         self.contents.remember(pair for one in receipts for pair in embedded(specs[one.path], one))
+        came_through = that_ran(ran)
         for receipt in receipts:
-            self.ran[receipt.path] = that_ran(ran)
+            self.ran[receipt.path] = came_through
             self.progress.staged(receipt, embedded=receipt.path in asked.redo)
 
     def could_not_stage(self, failures: Mapping[str, PushError]) -> None:

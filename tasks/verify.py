@@ -94,8 +94,8 @@ def verify(
     """
     found = found or ReadBack()
     commit = reading.commit or hub.head(at_least=reading.own_commit)
-    record, listing = _read(hub, commit, reading.read)
     lines = {shard.path: shard for shard in expected}
+    record, listing = _read(hub, commit, reading.read, lines)
     lines |= {
         path: record.shards[path] for path in reading.failed_before if path in record.shards and path not in lines
     }
@@ -139,11 +139,16 @@ def verify(
     )
 
 
-def _read(hub: Hub, commit: str, before: tuple[PublicationRecord, Listing] | None) -> tuple[PublicationRecord, Listing]:
+def _read(
+    hub: Hub,
+    commit: str,
+    before: tuple[PublicationRecord, Listing] | None,
+    known: Mapping[str, PublishedShard],
+) -> tuple[PublicationRecord, Listing]:
     """Return the record and the listing at a commit. They are fetched unless they were read before."""
     if before is not None and before[1].commit == commit:
         return before
-    return read_remote(hub, commit).record, hub.listing(commit)
+    return read_remote(hub, commit, known).record, hub.listing(commit)
 
 
 def _chosen(sound: Sequence[PublishedShard], level: Verification, reading: Reading) -> list[PublishedShard]:

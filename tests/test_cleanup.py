@@ -591,6 +591,16 @@ def test_only_copies_are_listed_by_their_names(staging: Staging, staged: Staged)
     assert [copy.file for copy in found.only_copies] == [receipt.file for receipt in receipts]
 
 
+def test_what_was_an_only_copy_and_is_shown_and_verified_since_goes_and_is_not_said_to_be_kept(
+    staging: Staging, staged: Staged
+) -> None:
+    receipts = staged(1)
+    found = find_leftovers(staging, [], head([]))
+    assert [copy.file for copy in found.only_copies] == [receipts[0].file]
+    plan = plan_cleanup(staging, gate(receipts), YES, report(receipts), found)
+    assert receipts[0].file in {one.file for one in plan.files} and plan.kept == ()
+
+
 def test_a_stale_shard_that_was_overwritten_at_the_gate_stays(staging: Staging, staged: Staged) -> None:
     receipts = staged(1)
     seen = find_leftovers(staging, [], head(receipts))
@@ -653,7 +663,12 @@ def test_a_shard_without_a_readable_receipt_is_hashed_and_looked_up_at_the_head(
     assert {one.file for one in found.stale} == (set() if known == "nowhere" else there)
     assert {one.path for one in found.stale if one.is_shard} == at_head.keys()
     assert {commit for _, commit in hub.asked} == {""}
-    assert [copy.file for copy in found.only_copies] == ([receipts[0].file] if known == "nowhere" else [])
+    only_copies = [receipts[0].file] if known == "nowhere" else []
+    assert [copy.file for copy in found.only_copies] == only_copies
+    plan = plan_cleanup(staging, gate([], found.stale), STALE_TOO, report([]), found)
+    assert [(kept.file, kept.why) for kept in plan.kept] == [
+        (file, f"it is the only copy: {UNPROVED}") for file in only_copies
+    ]
     assert not remove_stale(staging, hub).refused
     assert files(staging) == (there if known == "nowhere" else set())
 

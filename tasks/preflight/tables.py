@@ -1,5 +1,5 @@
-"""Tables: finds personal columns, real dates, UIDs and high ages in participants, sessions, scans, phenotype, and in the
-tables beside images and recordings (events, channels, electrodes, aslcontext, blood).
+"""Tables: finds personal columns, real dates, UIDs and high ages in participants, sessions, scans, phenotype, and in
+the tables beside images and recordings (events, channels, electrodes, aslcontext, blood).
 
 A table that cannot be read is a finding itself, and so are b-values and directions that are not numbers.
 """
@@ -151,7 +151,7 @@ def _check_beside(dataset: Dataset, column: str, found: Findings) -> None:
 
 
 def broken_by_table(text: str, of_people: bool, before: int = 0) -> tuple[Finding, ...]:
-    """Return what is found in a tab-separated table. Its cells are looked at only if a column, a date or a UID asks for it.
+    """Return what is found in a tab-separated table. Its cells are looked at if a column, a date or a UID asks for it.
 
     Args:
         text: the table, or its first line and a part of the others.

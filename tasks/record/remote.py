@@ -4,7 +4,7 @@ The record is what makes resuming possible. Whoever has the dataset and a token 
 no local state.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from prefect import task
@@ -88,13 +88,19 @@ class Correction:
     line: PublishedShard
 
 
-def read_remote(hub: Hub, at: str | None = None) -> Remote:
-    """Read the record and the card at the target's head, or at the commit `at`."""
+def read_remote(hub: Hub, at: str | None = None, known: Mapping[str, PublishedShard] | None = None) -> Remote:
+    """Read the record and the card at the target's head, or at the commit `at`.
+
+    Args:
+        hub: the target.
+        at: a commit; None for the head.
+        known: lines of shards that are in memory already, by path. They are not kept twice.
+    """
     commit = at or hub.head()
     text, index = hub.read(RECORD, commit), hub.read(INDEX, commit)
     segments = {path: hub.read(path, commit) for path in _segments(hub, text, index, commit)}
     record, damaged = PublicationRecord.read(
-        text or b"", index or b"", lambda paths: hub.listed(paths, commit), segments
+        text or b"", index or b"", lambda paths: hub.listed(paths, commit), segments, known
     )
     card = hub.read(CARD, commit)
     return Remote(commit, record, card.decode(errors="replace") if card else None, damaged)
