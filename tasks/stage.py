@@ -14,7 +14,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def _identity(file: Path, written: Identity) -> Identity | None:
     A rename changes only the ctime.
     """
     found = identity(file.lstat())
-    return found if found.model_copy(update={"ctime_ns": written.ctime_ns}) == written else None
+    return found if replace(found, ctime_ns=written.ctime_ns) == written else None
 
 
 @dataclass(frozen=True)

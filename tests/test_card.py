@@ -160,7 +160,7 @@ def test_an_image_too_large_to_decode_is_shown_to_be_read_by_volumes_and_the_lin
     assert "nibabel.Nifti" not in card(dataset, str(repo), record, None)
     grown = [
         shard.model_copy(update={"images": tuple(
-            one.model_copy(update={"size": 300_000_000} if "bold" in one.path else {}) for one in shard.images)})
+            replace(one, size=300_000_000) if "bold" in one.path else one for one in shard.images)})
         for shard in record.shards.values()
     ]  # fmt: skip
     text = card(dataset, str(repo), record.updated(grown), None)
@@ -178,7 +178,7 @@ def test_images_in_nifti_2_are_counted_with_the_class_that_reads_them(tmp_path: 
     dataset = load(bids.two_sessions(tmp_path))
     record = published(*plan(dataset, {}))
     shard = record.shards["data/sub-01/sub-01_ses-a.parquet"]
-    second = shard.images[0].model_copy(update={"nifti": 2})
+    second = replace(shard.images[0], nifti=2)
     record = record.updated([shard.model_copy(update={"images": (second, *shard.images[1:])})])
     text = card(dataset, REPO, PublicationRecord.read(record.dump())[0], None)
     assert "1 image is in NIfTI-2, which `datasets` 5.2.0 does not decode" in text

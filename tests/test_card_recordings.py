@@ -323,7 +323,7 @@ def test_the_lines_for_a_file_beside_print_a_text_where_there_is_one_and_else_ho
 def test_a_path_that_somebody_wrote_into_the_record_is_in_no_line_of_code(tmp_path: Path) -> None:
     dataset = load(bids.one_subject(tmp_path))
     (line,) = published(*plan(dataset, {})).shards.values()
-    theirs = line.images[0].model_copy(update={"path": 'a")\n```\n# mine\n.json'})
+    theirs = replace(line.images[0], path='a")\n```\n# mine\n.json')
     record = PublicationRecord().updated([line.model_copy(update={"images": (*line.images, theirs)})])
     text = card(dataset, REPO, record, None)
 

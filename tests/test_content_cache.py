@@ -125,7 +125,7 @@ def test_an_image_whose_annex_key_holds_no_digest_that_can_be_compared_is_known_
     edit_in_place(other, b"VOXELS")
     assert not known(tmp_path).unchanged([look(tmp_path, annexed)], [published])
     other.unlink()
-    assert not known(tmp_path).unchanged([annexed], [published.model_copy(update={"sha256": "0" * 64})])
+    assert not known(tmp_path).unchanged([annexed], [replace(published, sha256="0" * 64)])
 
 
 def test_an_unlocked_annexed_image_that_was_edited_in_place_is_noticed(tmp_path: Path) -> None:

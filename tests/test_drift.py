@@ -109,7 +109,7 @@ def test_what_a_person_accepted_as_gone_counts_until_it_is_back_or_published_oth
     assert accepted.after(quiet, False, record, ()) == accepted
     assert accepted.after(quiet, False, record, {IMAGE.path}) == Accepted()  # it is back
     assert accepted.within(PublicationRecord()) == frozenset()
-    other = LINE.model_copy(update={"images": (IMAGE.model_copy(update={"sha256": "b" * 64}),)})
+    other = LINE.model_copy(update={"images": (replace(IMAGE, sha256="b" * 64),)})
     assert accepted.within(PublicationRecord(shards={SHARD: other})) == frozenset()
     (tmp_path / "accepted-changes.json").write_text("{")
     assert read_accepted(staging) == Accepted()

@@ -3,7 +3,7 @@
 import io
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image as Picture
@@ -69,9 +69,8 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def checks(*paths: str, how: str = "read back") -> tuple[ShardCheck, ...]:
-    one = {"size": 2_000_000, "sha256": SHA, "rows": 3, "how": how}
-    return tuple(ShardCheck.model_validate({"path": path, **one}) for path in paths)
+def checks(*paths: str, how: Literal["listing", "read back"] = "read back") -> tuple[ShardCheck, ...]:
+    return tuple(ShardCheck(path, 2_000_000, SHA, rows=3, how=how) for path in paths)
 
 
 def report(*paths: str) -> VerificationReport:

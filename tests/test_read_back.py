@@ -8,6 +8,7 @@ import errno
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -213,7 +214,7 @@ def test_a_shard_that_holds_other_files_than_the_record_says_fails_with_what_is_
 @pytest.mark.parametrize("path", [T1W, EEG, MASK])
 def test_a_file_that_is_another_one_in_the_record_fails(shard: tuple[PublishedShard, bytes], path: str) -> None:
     line, data = shard
-    images = tuple(one.model_copy(update={"sha256": "0" * 64}) if one.path == path else one for one in line.images)
+    images = tuple(replace(one, sha256="0" * 64) if one.path == path else one for one in line.images)
     failure = read(line.model_copy(update={"images": images}), data)
     assert failure is not None and failure.what.endswith(f" {path} {OTHER_BYTES}")
 

@@ -59,8 +59,7 @@ def receipt_of(paths: tuple[str, ...]) -> Receipt:
 
 def report_of(paths: tuple[str, ...]) -> VerificationReport:
     files, beside = sum(path in RECORDINGS for path in paths), sum(path in BESIDE for path in paths)
-    facts = {"size": 2_000_000, "sha256": SHA, "how": "read back", "beside": beside}
-    check = ShardCheck.model_validate({"path": SHARD, "rows": len(paths), "recordings": files, **facts})
+    check = ShardCheck(SHARD, 2_000_000, SHA, len(paths), "read back", recordings=files, beside=beside)
     of = {"repo_id": "lab/some", "revision": "main", "commit": "c" * 40, "level": "sample", "checks": (check,)}
     decoded = {"images_decoded": check.images, "bytes_read_back": 2_000_000}
     return VerificationReport.model_validate({**of, **decoded})

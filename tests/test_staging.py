@@ -1,9 +1,11 @@
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections import namedtuple
@@ -75,6 +77,41 @@ def test_a_target_is_held_by_one_process_and_let_go_when_that_process_is_killed(
         holder.wait()
     with staging.held():
         pass
+
+
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_holds_nothing_and_one_that_has_them_does(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    with staging.held() as held:
+        assert held
+
+    def refused(_: int, asked: int) -> None:
+        """A kernel that knows the question, and has no answer."""
+        known = asked in (fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise OSError(getattr(errno, error) if known else errno.EINVAL, "")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with staging.held() as held:
+        assert not held
+
+
+def test_the_lock_may_be_taken_by_whoever_the_umask_lets_and_is_no_program(staging: Staging) -> None:
+    before = os.umask(0)
+    try:
+        with staging.held():
+            assert stat.S_IMODE(staging.lock.stat().st_mode) == 0o666
+    finally:
+        os.umask(before)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(staging: Staging, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    staging.folder.mkdir(parents=True)
+    staging.lock.symlink_to(elsewhere)
+    with pytest.raises(CannotWrite), staging.held():
+        pass
+    assert not elsewhere.exists()
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(
@@ -162,6 +199,14 @@ def test_a_receipt_records_the_identity_that_the_staged_file_has_under_its_name(
         found = (staging.folder / receipt.file).stat()
         assert receipt.identity == identity(found)
         assert staging.read_receipt(spec) == receipt
+
+
+def test_a_file_of_the_folder_has_the_identity_that_it_has_and_one_that_is_not_there_has_none(
+    staging: Staging, staged: Callable[[int], list[Receipt]]
+) -> None:
+    (receipt,) = staged(1)
+    assert staging.identity_of(receipt.file) == identity((staging.folder / receipt.file).lstat()) == receipt.identity
+    assert staging.identity_of("shards/sub-9/none.parquet") is None
 
 
 def test_a_receipt_remembers_the_first_commit_that_held_its_shard(
@@ -325,6 +370,7 @@ def test_a_shard_is_staged_in_its_subjects_folder_with_its_receipt_beside_it_for
     assert f'\n "path": "{spec.path}",\n' in text
     staging.remember([receipt], "c" * 40)
     assert f'\n "commit": "{"c" * 40}"' in staging.receipt_file(spec).read_text()
+    assert staging.name_of(spec) == receipt.file
 
 
 def test_a_receipt_of_another_path_or_digest_is_not_that_of_a_shard_although_its_file_has_the_name(
@@ -430,6 +476,23 @@ def test_what_is_to_be_staged_has_to_fit_with_a_hundredth_to_spare_and_64_mib_at
         "on the Hub. Free some room there, or set BIDS_PUSH_STAGING_ROOT (or the staging_root parameter) to a larger "
         "disk. Nothing was staged or sent."
     )
+
+
+def test_a_receipt_that_a_machine_leaves_half_written_has_the_machine_in_its_name(
+    staged: Callable[[int], list[Receipt]], staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (receipt,) = staged(1)
+    there = {path for path in staging.shards.rglob("*") if path.is_file()}
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", dies)
+    monkeypatch.setattr("os.rename", dies)
+    with pytest.raises(KeyboardInterrupt):
+        Staging(staging.folder, writer="0123abcd").write_receipt(receipt)
+    (left,) = {path for path in staging.shards.rglob("*") if path.is_file()} - there
+    assert ".0123abcd." in left.name
 
 
 def test_receipts_of_large_shards_alone_are_flushed_to_the_disk(

@@ -2,6 +2,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,7 @@ def test_a_recording_with_other_bytes_than_its_source_fails_with_its_path(
     """The shard came as it was sent, and what was sent is not what the source had."""
     lines = []
     for receipt in recorded:
-        images = (one.model_copy(update={"sha256": "0" * 64}) if one.path == path else one for one in receipt.images)
+        images = (replace(one, sha256="0" * 64) if one.path == path else one for one in receipt.images)
         lines.append(receipt.model_copy(update={"images": tuple(images)}))
     publish_as(hub, [one.line() for one in lines], [one.operation for one in transfer(hub, staging, recorded)])
     (failure,) = check(hub, lines, level, least=2).failures
@@ -222,7 +223,7 @@ def test_a_recording_with_other_bytes_than_its_source_fails_with_its_path(
 def test_a_recording_that_is_in_the_record_and_not_in_its_shard_is_missing(
     hub: Hub, staging: Staging, recorded: list[Receipt]
 ) -> None:
-    more = recorded[0].images[0].model_copy(update={"path": "sub-01/ses-a/eeg/sub-01_ses-a_task-more_eeg.edf"})
+    more = replace(recorded[0].images[0], path="sub-01/ses-a/eeg/sub-01_ses-a_task-more_eeg.edf")
     line = recorded[0].model_copy(update={"images": (*recorded[0].images, more)})
     publish_as(hub, [line.line()], [one.operation for one in transfer(hub, staging, recorded[:1])])
     (failure,) = check(hub, [line]).failures
@@ -241,7 +242,7 @@ def test_a_shard_of_layout_1_is_verified_as_before(hub: Hub, staging: Staging, p
     report = check(hub, old).require_good()
     assert report.images_decoded == sum(one.rows for one in old) and len(report.slices) >= 3
     first = old[0].images[0]
-    images = (first.model_copy(update={"sha256": "0" * 64}), *old[0].images[1:])
+    images = (replace(first, sha256="0" * 64), *old[0].images[1:])
     other = old[0].model_copy(update={"images": images})
     publish_as(hub, [other.line()], [CommitOperationAdd(*shards[0])])
     (failure,) = check(hub, [other]).failures

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from tasks.disk.failed_shards import FailedShard, Failure, explained
 from tasks.disk.staging import SHARD_SUFFIX, Staging
 from tasks.record.published import Drift
@@ -18,6 +20,7 @@ from tasks.record.removals import PublishedFile, Removals
 from tasks.record.still_here import Why
 from tasks.values.errors import PushError
 from tasks.values.models import (
+    PARTS,
     Identity,
     Listing,
     PublicationRecord,
@@ -36,7 +39,8 @@ class VerificationFailed(PushError):
     """The Hub does not hold what it should. No gate opens."""
 
 
-class ShardCheck(Value):
+@pydantic_dataclass(frozen=True, slots=True, config=PARTS)
+class ShardCheck:
     """One shard, and how it was checked."""
 
     path: str

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from huggingface_hub.utils.sha import git_hash
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from tasks.values.kinds import Kind
 from tasks.values.left_out import LeftOut, by_kind
@@ -230,11 +231,15 @@ class Value(BaseModel):
         object.__setattr__(self, "__pydantic_fields_set__", _NAMES.setdefault(frozenset(names), names))
 
 
+PARTS = ConfigDict(extra="ignore")
+"""Of small values of which others have very many: they are read and checked as any `Value`, and take a third of it."""
+
 _NAMES: dict[frozenset[str], set[str]] = {}
 """The names of the fields that values were given, each combination once."""
 
 
-class ImageContent(Value):
+@pydantic_dataclass(frozen=True, slots=True, config=PARTS)
+class ImageContent:
     """The bytes that an image, or any other file that is a row, had when it was embedded."""
 
     path: str
@@ -262,9 +267,7 @@ class PublishedShard(Value):
         """Return the same line with these files executable, as far as it has them, and no others."""
         if all((image.path in executable) == bool(image.mode) for image in self.images):
             return self
-        images = (
-            image.model_copy(update={"mode": EXECUTABLE if image.path in executable else ""}) for image in self.images
-        )
+        images = (replace(image, mode=EXECUTABLE if image.path in executable else "") for image in self.images)
         return self.model_copy(update={"images": tuple(images)})
 
     def same_but_modes(self, other: "PublishedShard | None") -> bool:
@@ -272,7 +275,8 @@ class PublishedShard(Value):
         return other is not None and (self == other or self.with_modes(()) == other.with_modes(()))
 
 
-class Identity(Value):
+@pydantic_dataclass(frozen=True, slots=True, config=PARTS)
+class Identity:
     """A file as the kernel knows it.
 
     Another file has another identity, and so does the same file once somebody has written to it, because nobody can set
