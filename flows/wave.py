@@ -116,10 +116,12 @@ def evidence_of(held: HeldTarget, found: Found, sent: SentWave, asked: Removals 
         asked: the removals that the gate asks about.
     """
     in_place = sent.shards | {spec.path for spec in found.work.done}
-    receipts = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
+    lines = sent.after.record.shards
+    staged = (held.staging.read_receipt(spec) for spec in found.shards if spec.path in in_place)
+    receipts = (receipt.beside(lines.get(receipt.path)) for receipt in staged if receipt)
     return Evidence(
         expected_on_hub(found.remote.record, sent.after.record, found.listing, in_place),
-        copies(held.staging, filter(None, receipts)),
+        copies(held.staging, receipts),
         sent.shards,
         held.status.drift,
         found.work.removals,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -15,11 +16,13 @@ from tasks.values.models import (
     RECORD,
     WITHOUT_INDEX,
     DatasetIdentity,
+    Identity,
     ImageContent,
     ListedFile,
     PublicationRecord,
     PublishedShard,
     PublishedText,
+    Receipt,
 )
 from tasks.values.our_paths import is_shard, is_text
 
@@ -260,3 +263,61 @@ def assert_ours(text: bytes, index: bytes) -> None:
     assert all(is_text(path) for path in read.texts) and all(len(one) < 300 for one in damaged)
     again, damaged = PublicationRecord.read(*written(read))
     assert (apart_from_files(again), damaged, again.edited) == (apart_from_files(read), (), False)
+
+
+# --- what 100,000 shards take ---
+
+MANY = 2000
+
+
+def line_of(number: int) -> PublishedShard:
+    sub = f"sub-{number:06}"
+    image = ImageContent(path=f"{sub}/anat/{sub}_T1w.nii.gz", size=800, sha256=f"{number:064x}")
+    one = LINE | {"path": f"data/{sub}/{sub}.parquet", "digest": f"{number:064x}", "sha256": f"{number + 1:064x}"}
+    return PublishedShard.model_validate(one | {"images": (image,)})
+
+
+def receipt_of(line: PublishedShard) -> Receipt:
+    sub = line.path.split("/")[1]
+    identity = Identity(inode=1 << 40, size=5, mtime_ns=1 << 60, ctime_ns=1 << 60)
+    file = f"shards/{sub}/{sub}.{line.digest[:12]}.parquet"
+    return Receipt(**dict(line), name=sub, file=file, result=f"stage-2-{line.digest}", identity=identity)
+
+
+def taken(make: Callable[[], object]) -> float:
+    """Make `MANY` values, and return the bytes that each takes as long as all of them are there."""
+    tracemalloc.start()
+    try:
+        made = make()
+        assert made is not None
+        return tracemalloc.get_traced_memory()[0] / MANY
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_that_is_read_again_is_not_kept_twice_and_one_that_differs_is() -> None:
+    record = PublicationRecord().updated(map(line_of, range(MANY)))
+    text, index = written(record)
+    other = record.with_lines([line_of(1).model_copy(update={"size": 6})])
+    found, _ = PublicationRecord.read(text, index, known=other.shards)
+    assert found.shards == record.shards
+    assert {path for path, one in found.shards.items() if one is not other.shards[path]} == {line_of(1).path}
+    alone = taken(lambda: PublicationRecord.read(text, index))
+    assert taken(lambda: PublicationRecord.read(text, index, known=record.shards)) < alone / 4
+
+
+def test_receipts_of_very_many_shards_take_little_and_less_beside_the_lines_of_the_record() -> None:
+    lines = [line_of(number) for number in range(MANY)]
+    texts = [receipt_of(line).model_dump_json() for line in lines]
+    alone = taken(lambda: [Receipt.model_validate_json(text) for text in texts])
+    beside = taken(
+        lambda: [Receipt.model_validate_json(text).beside(line) for text, line in zip(texts, lines, strict=True)]
+    )
+    assert beside < 1100 and alone < 2000, (beside, alone)  # bytes a shard
+
+
+def test_a_receipt_beside_the_line_of_another_shard_is_as_it_was() -> None:
+    receipt = receipt_of(line_of(1))
+    assert receipt.beside(None) is receipt and receipt.beside(line_of(2)) is receipt
+    same = receipt.beside(line_of(1))
+    assert same == receipt and same.model_dump_json() == receipt.model_dump_json()
