@@ -223,6 +223,20 @@ def test_a_receipt_remembers_the_first_commit_that_held_its_shard(
     assert staging.intact(found[first.path])
 
 
+def test_a_receipt_that_another_version_has_written_remembers_its_commit_too_and_once(
+    staged: Callable[[int], list[Receipt]], staging: Staging
+) -> None:
+    (receipt,) = staged(1)
+    written = staging.folder / receipt_name(receipt)
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"of another version": 1}))
+    staging.remember([receipt], "a" * 40)
+    (noted,) = staging.receipts()
+    assert noted == receipt.model_copy(update={"commit": "a" * 40})
+    before = written.stat().st_ino
+    staging.remember([noted, receipt], "b" * 40)
+    assert staging.receipts() == [noted] and written.stat().st_ino == before
+
+
 def test_a_receipt_that_describes_another_file_than_the_one_beside_it_is_none(
     staged: Callable[[int], list[Receipt]], shards: tuple[ShardSpec, ...], staging: Staging
 ) -> None:

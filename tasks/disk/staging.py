@@ -106,6 +106,11 @@ def receipt_name(receipt: Receipt) -> str:
     return receipt.file.removesuffix(SHARD_SUFFIX) + RECEIPT_SUFFIX
 
 
+def _written(receipt: Receipt) -> bytes:
+    """Return the bytes of a receipt's file."""
+    return receipt.model_dump_json(indent=1).encode()
+
+
 def result_name(receipt: Receipt) -> str:
     """Return the path of Prefect's result of staging the shard, relative to the target's folder.
 
@@ -229,7 +234,7 @@ class Staging:
     def write_receipt(self, receipt: Receipt) -> None:
         """Write the receipt of a shard that this process has just written. From now on the shard counts as staged."""
         file = self.folder / receipt_name(receipt)
-        write_whole(file, receipt.model_dump_json(indent=1).encode(), receipt.size > FLUSHED_ABOVE, self.writer)
+        write_whole(file, _written(receipt), receipt.size > FLUSHED_ABOVE, self.writer)
         if receipt.identity is not None:
             self._known_bytes.put(receipt.file, receipt.sha256, receipt.identity)
 
@@ -239,10 +244,20 @@ class Staging:
         This is not flushed to the disk. A power cut may cost a receipt; then its shard is hashed or staged again.
         """
         for receipt in receipts:
-            there = self._receipt(receipt_name(receipt))
-            if there is not None and not there.commit and there.line() == receipt.line():
+            if receipt.commit:
+                continue
+            name = receipt_name(receipt)
+            there = receipt if self._is_written(receipt, name) else self._receipt(name)
+            if there is not None and not there.commit and (there is receipt or there.line() == receipt.line()):
                 noted = there.model_copy(update={"commit": commit})
-                write_whole(self.folder / receipt_name(receipt), noted.model_dump_json(indent=1).encode(), False)
+                write_whole(self.folder / name, _written(noted), False)
+
+    def _is_written(self, receipt: Receipt, name: str) -> bool:
+        """Return whether a receipt is in its file as it is: to compare bytes takes less than to check them again."""
+        try:
+            return read_below(self.folder, name) == _written(receipt)
+        except NOT_ORDINARY:
+            return False
 
     def read_receipt(self, spec: ShardSpec) -> Receipt | None:
         """Return the receipt of exactly this shard (same path and digest), or None. A damaged one counts as none."""
