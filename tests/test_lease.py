@@ -444,6 +444,24 @@ def test_a_lease_that_cannot_be_given_back_ends_no_run(
     held_by("a run", target, client).give_back(answering(answer))
 
 
+@pytest.mark.parametrize("answer", [refusal(503), refusal(500), httpx.ConnectError("away")])
+def test_a_sign_of_life_that_the_server_has_not_taken_is_given_again_soon_and_then_no_sooner_than_ever(
+    target: Target, answer: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEW_AGAIN", 0.01)
+    waited: list[float] = []
+    lease, server = Lease(target, run("a run"), "one machine"), answering(answer, answer, None, answer, refusal(404))
+
+    class Ended(threading.Event):
+        def wait(self, seconds: float | None = None) -> bool:
+            waited.append(seconds or 0.0)
+            return len(waited) > 6
+
+    module._renew(lease, server, Ended())
+    every = module.RENEW_EVERY
+    assert waited == [every, 0.01, 0.01, every, 0.01, every, every] and server.asked == 6  # lost: no hurry any more
+
+
 def test_a_lease_is_renewed_again_and_again_whatever_goes_wrong_until_the_run_ends(
     target: Target, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,11 @@ How it works:
 - On this machine the target's staging folder is locked (`Staging.held`). The kernel lets go when the process dies,
   however it dies, so the run that follows a kill starts at once. A file system without locks leaves it to the lease.
 - Between machines and worker processes that share the Prefect server, a Variable on the server names the run that has
-  the target. It is made only if there is none of that name, and renewed every `RENEW_EVERY` seconds. Another run takes
-  it over in two cases: it has not been renewed for `LEASE_SECONDS` by the server's own clock, or it was left by a dead
-  process of this very machine and folder, which the lock has shown. Taking over deletes the Variable by its id. So if
-  two runs try at the same moment, one of them finds nothing to delete, and loses.
+  the target. It is made only if there is none of that name, and renewed every `RENEW_EVERY` seconds, or as soon after
+  that as the server has time. Another run takes it over in two cases: it has not been renewed for `LEASE_SECONDS` by
+  the server's own clock, or it was left by a dead process of this very machine and folder, which the lock has shown.
+  Taking over deletes the Variable by its id. So if two runs try at the same moment, one of them finds nothing to
+  delete, and loses.
 - A run whose lease was taken over, or that could not renew it in time, stops before its next transfer, and before each
   request that commits. This includes a run that was stopped or asleep between two tries, because its seconds go on
   meanwhile.
@@ -58,6 +59,10 @@ TRIES = 5  # takeovers lost to others in a row before this run gives way
 #: Seconds before the first further tries of a request that the server was too busy for. One with SQLite is so for a
 #: moment at nearly every end of a run, which writes its states then; Prefect's client waits 2 seconds at least.
 SOON = (0.1, 0.2, 0.4)
+#: A sign of life has no more tries than these: Prefect's client would wait 16 and 32 seconds before the next two. A run
+#: of 100,000 shards kept a server with SQLite so busy that it took none of the few in two minutes.
+SIGN_OF_LIFE = "sign of life"
+RENEW_AGAIN = 1.0  # seconds after a sign of life that the server did not take
 
 
 def _now() -> float:
@@ -65,12 +70,22 @@ def _now() -> float:
 
 
 def soon_again(answer: httpx.Response) -> None:
-    """Let Prefect's client try a request again soon, a few times, if the server is busy and does not say how long."""
+    """Let Prefect's client try a request again soon if the server is busy and does not say how long.
+
+    After a few tries any other request waits as long as Prefect's client would have it, and a sign of life has failed.
+
+    Raises:
+        HTTPStatusError: the server has no time for a sign of life.
+    """
     asked = answer.request.extensions
     tries: int = asked.get("tries", 0)
-    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and tries < len(SOON):
+    if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+        return
+    if tries < len(SOON):
         asked["tries"] = tries + 1
         answer.headers.setdefault("Retry-After", str(SOON[tries]))
+    elif SIGN_OF_LIFE in asked:
+        answer.raise_for_status()
 
 
 class TargetLost(PushError):
@@ -131,16 +146,23 @@ class Lease:
                 )
             client.request("DELETE", "/variables/{id}", path_params={"id": found["id"]})
 
-    def renew(self, client: SyncPrefectClient) -> None:
-        """Give a sign of life. If the lease is gone, another run has taken it over."""
-        at = _now()
+    def renew(self, client: SyncPrefectClient) -> bool:
+        """Give a sign of life. If the lease is gone, another run has taken it over.
+
+        Returns:
+            Whether that is settled. Where the server was busy, or away, another try is due soon.
+        """
+        at, value = _now(), {"value": self._value}
+        sign: dict[str, Any] = {"path_params": {"id": self._id}, "json": value, "extensions": {SIGN_OF_LIFE: True}}
         try:
-            client.request("PATCH", "/variables/{id}", path_params={"id": self._id}, json={"value": self._value})
-            self._renewed = at
+            client.request("PATCH", "/variables/{id}", **sign)
         except httpx.HTTPStatusError as error:
             self._lost = self._lost or error.response.status_code == httpx.codes.NOT_FOUND
+            return self._lost
         except httpx.TransportError:
-            pass  # the server does not answer: there is time until the lease runs out
+            return False  # the server does not answer: there is time until the lease runs out
+        self._renewed = at
+        return True
 
     def give_back(self, client: SyncPrefectClient) -> None:
         """Let the next run have the target at once. A lease that cannot be given back expires."""
@@ -288,9 +310,11 @@ def _patience(client: SyncPrefectClient, target: Target) -> float:
 
 
 def _renew(lease: Lease, client: SyncPrefectClient, ended: threading.Event) -> None:
-    log = get_logger("bids_push.lease")
-    while not ended.wait(RENEW_EVERY):
+    log, pause = get_logger("bids_push.lease"), RENEW_EVERY
+    while not ended.wait(pause):
+        pause = RENEW_EVERY
         try:
-            lease.renew(client)
+            if not lease.renew(client):
+                pause = RENEW_AGAIN
         except Exception:
             log.warning("The lease on the target could not be renewed; trying again.", exc_info=True)
