@@ -4,6 +4,7 @@ bids2table does the parsing. We add two things: the run of `run-01` stays the te
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,7 +44,7 @@ def parse(path: str) -> Name:
 def _parse_stem(path: str) -> tuple[dict[str, str], str | None, str | None]:
     """Return entities, suffix and datatype of a path without its extension."""
     found = parse_bids_entities(path)
-    suffix, datatype = found.pop("suffix", None), found.pop("datatype", None)
+    suffix, datatype = (word and sys.intern(word) for word in (found.pop("suffix", None), found.pop("datatype", None)))
     name = path.rpartition("/")[2]
     if name.count("_") > len(found):  # sub-01_T2w_desc-lesion_mask: "T2w" tells two files apart, so it must count
         found |= {part: "" for part in name.split("_")[:-1] if "-" not in part}

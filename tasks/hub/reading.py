@@ -175,4 +175,4 @@ class _Text(io.BytesIO):
 def _listed(entry: RepoFile) -> ListedFile:
     if entry.lfs is None:
         return ListedFile(entry.path, entry.size, None, entry.blob_id)
-    return ListedFile(entry.path, entry.lfs.size, entry.lfs.sha256, entry.blob_id)
+    return ListedFile(entry.path, entry.lfs.size, entry.lfs.sha256)

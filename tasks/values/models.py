@@ -313,7 +313,8 @@ class Receipt(PublishedShard):
 
     def line(self) -> PublishedShard:
         """Return the shard's line for the publication record."""
-        return PublishedShard(**{name: getattr(self, name) for name in PublishedShard.model_fields})
+        values = {name: getattr(self, name) for name in PublishedShard.model_fields}  # they were checked as a receipt's
+        return PublishedShard.model_construct(**values)
 
     def beside(self, line: PublishedShard | None) -> "Receipt":
         """Return the same receipt, which shares with an equal line what both say: half of what it takes in memory."""
@@ -653,6 +654,7 @@ class ListedFile:
     sha256: str | None
     """The sha256 that the committing client claimed for a file in LFS or Xet; None for a file in git itself."""
     blob_id: str | None = None
+    """git's id of a file in git itself."""
 
     def holds(self, data: bytes) -> bool:
         """Return whether these bytes are the listed file, judged by the sha256 or git's id in the listing."""
