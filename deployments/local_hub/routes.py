@@ -107,8 +107,9 @@ HEAVY: frozenset[Handler] = frozenset(
     {
         api_repos.validate_yaml,
         api_git.preupload,
+        lfs.delete,
+        lfs.listed,
         pages.repo,
-        pages.blob,
         pages.discussion,
         pages.commits,
         pages.commit,
