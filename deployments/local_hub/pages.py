@@ -155,16 +155,19 @@ def _blob(call: Call) -> tuple[Repo, BlobInfo, str]:
 
 
 def _shard(call: Call, repo: Repo, sha256: str, size: int) -> str:
-    """The first rows of a shard and slices of its first images; empty for any other Parquet file."""
+    """The first rows of a shard and slices of its first images, or why there are none."""
     read = content_reader(call, repo, sha256)
     try:
         found = preview.of(read, size, preview.Budget())
-    except (preview.NotShownError, HubError, XetFormatError, OSError):
-        return ""  # damage is named by `check`, and by the download
+    except preview.NotShownError as error:
+        return f'<p class="quiet">Its rows are not shown: {escape(str(error))}.</p>'
+    except (HubError, XetFormatError, OSError):
+        return '<p class="quiet">Its rows are not shown: the store does not have all of it.</p>'  # see `check`
     pictures = "".join(_figure(path, picture) for path, picture in found.pictures.items())
     rows = [
-        f'<tr><td>{escape(row.path)}</td><td class="wide">{escape(row.sub)}</td><td class="wide">{escape(row.ses)}</td>'
-        f'<td class="wide">{escape(row.kind)}</td><td class="n">{human(row.size)}</td></tr>'
+        f'<tr><td class="path">{escape(row.path)}</td>'
+        + "".join(f'<td class="wide">{escape(text)}</td>' for text in (row.sub, row.ses, row.kind))
+        + f'<td class="n">{human(row.size)}</td></tr>'
         for row in found.rows
     ]
     first = f"The first {len(rows)} of {found.total:,} files" if found.total > len(rows) else f"{len(rows)} files"

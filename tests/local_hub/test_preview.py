@@ -373,6 +373,17 @@ def test_a_shard_with_any_byte_changed_is_shown_or_not_and_nothing_else_happens(
     assert min(outcomes.values()) > 50
 
 
+def test_the_rows_are_shown_also_where_the_pictures_use_up_the_budget(tmp_path: Path) -> None:
+    images = [
+        image_of(tmp_path / "bids", f"sub-1/anat/sub-1_run-{run}_T1w.nii", nifti1((50, 50, 50), seed=run))
+        for run in range(3)
+    ]
+    data = shard_of(tmp_path, spec_of(*images))
+    found = preview.of(Bytes(data), len(data), Budget(read=10_000))
+    assert [row.path for row in found.rows] == [image.path for image in images]
+    assert set(found.pictures.values()) == {"it is too large to be shown here"}
+
+
 # on the page
 
 
@@ -402,7 +413,7 @@ def test_the_page_of_a_shard_has_its_rows_and_slices(store: KeptStore, shard: by
         content = Content([shard[start : start + 10_000] for start in range(0, len(shard), 10_000)])
         store.commit(repo, {"a.parquet": store.send(repo, shard) if way == "lfs" else store.send_xet(repo, content)})
         page = page_of(client, repo).text
-    assert "<h2>2 files</h2>" in page and "<td>sub-1/anat/sub-1_T1w.nii.gz</td>" in page
+    assert "<h2>2 files</h2>" in page and '<td class="path">sub-1/anat/sub-1_T1w.nii.gz</td>' in page
     assert page.count("<img") == page.count('src="data:image/png;base64,') == 1
     assert "No picture: its voxels are no plain numbers." in page
     assert "<b>" not in page and "sub-1_acq-&lt;b&gt;_T2w.nii.gz" in page
@@ -436,11 +447,14 @@ def test_any_other_parquet_file_and_a_damaged_one_have_a_page_without_rows(store
         store.commit(repo, files)
         other = page_of(client, repo, "b.parquet")
         assert other.status_code == 200 and "download" in other.text and "<table" not in other.text
+        assert "Its rows are not shown: it is not a shard that bids-push wrote." in other.text
         lost = store.root / "content" / files["a.parquet"][:2] / files["a.parquet"]
         lost.write_bytes(shard[:1000])
-        assert (page_of(client, repo).status_code, "<table" in page_of(client, repo).text) == (200, False)
-        lost.unlink()
-        assert (page_of(client, repo).status_code, "<table" in page_of(client, repo).text) == (200, False)
+        for spoil in (lambda: None, lost.unlink):
+            spoil()
+            page = page_of(client, repo)
+            assert page.status_code == 200 and "<table" not in page.text
+            assert "Its rows are not shown: the store does not have all of it." in page.text
 
 
 def test_who_comes_when_many_look_gets_the_page_without_rows_at_once(

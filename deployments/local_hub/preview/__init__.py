@@ -60,17 +60,18 @@ def of(read: Read, size: int, budget: Budget) -> Preview:
 def _of(source: Source) -> Preview:
     shard = parquet.open_shard(source)
     rows: list[Row] = []
-    pictures: dict[str, Picture | str] = {}
+    images: dict[str, tuple[int, int]] = {}
     for group in shard.groups:
         wanted = min(ROWS - len(rows), group.rows)
         found = [Row(*cells) for cells in _cells(source, group, wanted)]
         for row, file in zip(found, parquet.files(source, group, ("nifti", "bytes"), len(found)), strict=False):
-            if file is not None and row.kind == "image" and len(pictures) < PICTURES:
-                pictures[row.path] = _picture(source, file)
+            if file is not None and row.kind == "image" and len(images) < PICTURES:
+                images[row.path] = file
         rows += found
         if len(rows) >= ROWS or len(found) < wanted:
             break
-    return Preview(tuple(rows), shard.rows, pictures)
+    # the rows come first: pictures may use up the budget
+    return Preview(tuple(rows), shard.rows, {path: _picture(source, file) for path, file in images.items()})
 
 
 def _cells(source: Source, group: parquet.Group, rows: int) -> Iterator[tuple[str, str, str, str, int]]:
