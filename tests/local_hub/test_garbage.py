@@ -17,7 +17,8 @@ import pytest
 
 from deployments.local_hub.garbage import remove
 from deployments.local_hub.garbage.needed import StoreDamagedError
-from deployments.local_hub.garbage.plan import PlanError, make, read, write
+from deployments.local_hub.garbage.plan import Item, LetGo, Looked, Plan, PlanError, make, read, write
+from deployments.local_hub.garbage.summary import lines
 from deployments.local_hub.locks import HubInUseError, reading, removing, take_for_serving
 from deployments.local_hub.xet.hashes import to_text
 from tests.local_hub.kept_store import KeptStore, names, some_content
@@ -634,6 +635,53 @@ def test_a_store_of_before_the_promises_counts_as_promised_when_it_is_first_open
     assert store.planned().items == ()
     store.later(LONG)
     assert len(store.planned().items) == 2
+
+
+# what a person reads of a plan
+
+
+def test_a_plan_is_summed_up_by_reason_with_the_way_to_go_on(tmp_path: Path) -> None:
+    items = [
+        *(Item("lfs", f"{number:064}", 1000 + number, 40.0, f"reason {number:02}") for number in range(13)),
+        Item("xorb", "a" * 64, 5_000_000, 40.0, "no file is made of it"),
+        Item("xorb", "b" * 64, 5_000_000, 40.0, "no file is made of it"),
+    ]
+    commits = [LetGo(1, "datasets/lab/a", "1" * 40, 40.0)] * 1200 + [LetGo(2, "lab/b", "2" * 40, 40.0)]
+    plan = Plan("/srv/hub", "store", 0.0, 30.0, tuple(items), tuple(commits))
+    looked = Looked(items, 12_345, 2_000_000_000, [f"content/x{number}" for number in range(7)])
+    told = list(lines(plan, looked, tmp_path / "plan", Path("/srv/hub")))
+    assert told == [
+        "12,345 files (2.0 GB) stay: a commit needs them, or they were sent or",
+        "promised in the last 30 days.",
+        "7 others are none of the Hub's files and are left alone: content/x0, content/x1, content/x2, content/x3,"
+        " content/x4",
+        "15 files (10.0 MB) can be removed:",
+        "  2 (10.0 MB): no file is made of it",
+        *(f"  1 (1.0 kB): reason {number:02}" for number in range(12, 1, -1)),
+        "  and 2 more reasons",
+        "  1,200 commits of datasets/lab/a that no branch, tag or pull request reaches, with their texts",
+        "  1 commits of lab/b that no branch, tag or pull request reaches, with their texts",
+        f"Each of them is in {tmp_path / 'plan'}. Once you have read it, stop the server, and make a backup if you want"
+        " one:",
+        f"  gc run {tmp_path / 'plan'} --root /srv/hub                              # asks first",
+        f"  gc run {tmp_path / 'plan'} --root /srv/hub --yes-delete {plan.size}     # in a script",
+    ]
+
+
+def test_a_plan_of_nothing_says_so_and_names_no_way_on(tmp_path: Path) -> None:
+    plan = Plan("/srv/hub", "store", 0.0, 7.5, (), ())
+    told = list(lines(plan, Looked([], 1, 10), tmp_path / "plan", tmp_path))
+    assert told == [
+        "1 files (10 B) stay: a commit needs them, or they were sent or",
+        "promised in the last 7.5 days.",
+        "Nothing can be removed.",
+    ]
+
+
+def test_a_plan_of_commits_alone_is_one_too(tmp_path: Path) -> None:
+    plan = Plan("/srv/hub", "store", 0.0, 30.0, (), (LetGo(1, "lab/b", "2" * 40, 40.0),))
+    told = list(lines(plan, Looked([]), tmp_path / "plan", tmp_path))
+    assert "0 files (0 B) can be removed:" in told and "Nothing can be removed." not in told
 
 
 # a process that dies in the middle

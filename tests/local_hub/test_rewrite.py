@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -295,6 +297,33 @@ def test_who_commits_on_an_old_head_is_told_that_the_branch_has_moved(scene: Sce
         scene.put("b.txt", b"b", parent_commit=head)
     assert refused.value.response.status_code == 412
     scene.put("b.txt", b"b")
+    assert scene.files() == {"b.txt"}
+
+
+def test_while_a_history_is_rewritten_everything_else_is_answered(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what queues for the threads that read strangers' texts, however many deletions are waiting."""
+    scene.put("gone.parquet", GONE)
+    files = list(scene.api.list_lfs_files(REPO, **OF))
+    goes_on, rewritten = threading.Event(), rewrite._History.rewrite
+
+    def rewrite_for_long(self: Any, refs: Any, connection: Any = None) -> dict[str, str]:
+        assert goes_on.wait(60)
+        return rewritten(self, refs, connection)
+
+    monkeypatch.setattr(rewrite._History, "rewrite", rewrite_for_long)
+    with ThreadPoolExecutor(16) as deleting:
+        asked = [deleting.submit(scene.api.permanently_delete_lfs_files, REPO, files, **OF) for _ in range(12)]
+        try:
+            assert deleting.submit(scene.put, "b.txt", b"b").result(timeout=30)
+            assert scene.read("gone.parquet") == GONE
+            page = f"{scene.api.endpoint}/datasets/{REPO}"
+            shown = deleting.submit(get_session().get, page, headers=scene.bearer)
+            assert shown.result(timeout=30).status_code == 200
+        finally:
+            goes_on.set()
+        assert [each.result() for each in asked] == [None] * 12
     assert scene.files() == {"b.txt"}
 
 
