@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -469,6 +470,33 @@ def test_while_a_history_cannot_be_read_nothing_is_planned_and_nothing_removed(s
         assert store.files() == before
     sql(store, "UPDATE git_object SET data = ? WHERE oid = ?", data, tree)
     assert store.removed(plan).objects == 1
+
+
+def test_a_commit_that_no_ref_reaches_and_nobody_can_read_stops_it_too_and_is_named(store: KeptStore) -> None:
+    """It may be one that somebody can still name by its id: what it needs is not known."""
+    with store.served():
+        repo = store.repo("scans")
+        old = store.commit(repo, {"a.bin": store.send(repo, KEPT)})
+        store.ask("POST", f"/api/datasets/{repo}/super-squash/main", json={"message": "one"})
+    store.later(LONG)
+    sql(store, "UPDATE git_object SET data = ? WHERE oid = ?", zlib.compress(b"another commit"), old)
+    with pytest.raises(StoreDamagedError) as refused:
+        store.planned()
+    assert str(refused.value) == (
+        f"datasets/{repo}: git object {old} is not what its id says. While a history cannot be read, nobody can say"
+        " what it needs, and nothing is removed: see what `check` says, and mend it first"
+    )
+
+
+def test_the_commits_of_every_repo_that_nothing_reaches_are_named(store: KeptStore) -> None:
+    left = set()
+    with store.served():
+        for name in ("first", "second"):
+            repo = store.repo(name)
+            left.add((f"datasets/{repo}", store.commit(repo, {"a.txt": b"text"})))
+            store.ask("POST", f"/api/datasets/{repo}/super-squash/main", json={"message": "one"})
+    store.later(LONG)
+    assert left < {(commit.name, commit.oid) for commit in store.planned().commits}
 
 
 def test_no_link_is_followed_and_nothing_outside_the_store_is_touched(store: KeptStore, tmp_path: Path) -> None:
