@@ -696,6 +696,13 @@ def test_a_plan_is_summed_up_by_reason_with_the_way_to_go_on(tmp_path: Path) -> 
     ]
 
 
+def test_as_many_reasons_as_are_shown_are_all(tmp_path: Path) -> None:
+    items = tuple(Item("lfs", f"{number:064}", 1, 40.0, f"reason {number}") for number in range(12))
+    plan = Plan("/srv/hub", "store", 0.0, 30.0, items, ())
+    told = list(lines(plan, Looked(list(items)), tmp_path / "plan", tmp_path))
+    assert sum(": reason" in line for line in told) == 12 and not any("more reasons" in line for line in told)
+
+
 def test_a_plan_of_nothing_says_so_and_names_no_way_on(tmp_path: Path) -> None:
     plan = Plan("/srv/hub", "store", 0.0, 7.5, (), ())
     told = list(lines(plan, Looked([], 1, 10), tmp_path / "plan", tmp_path))
