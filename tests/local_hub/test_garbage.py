@@ -651,6 +651,39 @@ def test_xets_address_is_another_one_only_after_a_xorb_has_gone(store: KeptStore
                " + (SELECT COUNT(*) FROM xorb_sender) + (SELECT COUNT(*) FROM reconstruction)") == [(0,)]  # fmt: skip
 
 
+def a_link(path: Path) -> str:
+    path.rename(path.with_suffix(".away"))
+    path.symlink_to(path.with_suffix(".away"))
+    return "it is a link or no file"
+
+
+def other_bytes(path: Path) -> str:
+    path.write_bytes(LOOSE + b"more")
+    return f"it has {len(LOOSE) + 4} bytes, not {len(LOOSE)}"
+
+
+@pytest.mark.parametrize("spoil", [a_link, other_bytes])
+def test_a_file_that_is_another_one_at_the_last_moment_stays_and_is_told_of(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], str]
+) -> None:
+    with store.served():
+        store.send(store.repo("scans"), LOOSE)
+    store.later(LONG)
+    plan = store.planned()
+    path = store.root / "content" / digest(LOOSE)[:2] / digest(LOOSE)
+    named, said = remove._named, list[str]()
+
+    def named_and_spoilt(database: Any) -> Any:
+        said.append(spoil(path))
+        return named(database)
+
+    monkeypatch.setattr(remove, "_named", named_and_spoilt)
+    removed = store.removed(plan)
+    assert removed.kept == [f"lfs {digest(LOOSE)} stays: {said[0]}"]
+    assert (removed.objects, removed.size, removed.gone) == (0, 0, 0)
+    assert path.read_bytes().startswith(LOOSE)
+
+
 def test_a_store_of_before_the_promises_counts_as_promised_when_it_is_first_opened(store: KeptStore) -> None:
     with store.served():
         repo = store.repo("scans")
