@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from deployments.local_hub.garbage import remove
-from deployments.local_hub.garbage.needed import StoreDamagedError
+from deployments.local_hub.garbage.needed import Commit, StoreDamagedError
 from deployments.local_hub.garbage.plan import Item, LetGo, Looked, Plan, PlanError, make, read, write
 from deployments.local_hub.garbage.summary import lines
 from deployments.local_hub.locks import HubInUseError, reading, removing, take_for_serving
@@ -649,6 +649,56 @@ def test_xets_address_is_another_one_only_after_a_xorb_has_gone(store: KeptStore
         assert store.xet(repo)[0] != first
     assert sql(store, "SELECT (SELECT COUNT(*) FROM xorb) + (SELECT COUNT(*) FROM chunk) + (SELECT COUNT(*) FROM given)"
                " + (SELECT COUNT(*) FROM xorb_sender) + (SELECT COUNT(*) FROM reconstruction)") == [(0,)]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lfs", "xorb"])
+def test_no_mistake_in_choosing_files_removes_what_is_needed(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    by_xet = some_content("kept")
+    with store.served():
+        repo = store.repo("scans")
+        store.commit(repo, {"a.bin": store.send(repo, KEPT), "b.bin": store.send_xet(repo, by_xet)})
+    store.later(LONG)
+    name, size = (digest(KEPT), len(KEPT)) if kind == "lfs" else (to_text(by_xet.xorb_hash), len(by_xet.xorb))
+    wrong = Item(kind, name, size, 40.0, "a mistake")
+    monkeypatch.setattr(remove, "look", lambda *_: Looked([wrong]))
+    with pytest.raises(AssertionError, match=r"^content that is needed$"):
+        store.removed(dataclasses.replace(store.planned(), items=(wrong,)))
+    assert store.files() == {digest(KEPT), to_text(by_xet.xorb_hash)} and store.damage() == []
+
+
+def test_no_mistake_in_choosing_commits_removes_one_that_nobody_let_go(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.served():
+        repo = store.repo("scans")
+        head = store.commit(repo, {"a.bin": store.send(repo, KEPT)})
+        store.send(repo, LOOSE)
+    store.later(LONG)
+    plan, decide = store.planned(), remove.needed
+
+    def one_too_many(*arguments: Any) -> Any:
+        found = decide(*arguments)
+        found.commits.append(Commit(1, head, 0.0))
+        return found
+
+    monkeypatch.setattr(remove, "needed", one_too_many)
+    with pytest.raises(AssertionError, match=r"^a commit that nobody let go$"):
+        store.removed(plan)
+    assert store.files() == {digest(KEPT), digest(LOOSE)} and store.damage() == []
+
+
+def test_a_file_that_the_database_speaks_of_once_more_is_not_removed(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.served():
+        store.send(store.repo("scans"), LOOSE)
+    store.later(LONG)
+    monkeypatch.setattr(remove, "_named", lambda _: {("lfs", digest(LOOSE))})
+    with pytest.raises(AssertionError, match=f"^{digest(LOOSE)} is named by the database again$"):
+        store.removed(store.planned())
+    assert store.files() == {digest(LOOSE)}
 
 
 def a_link(path: Path) -> str:
