@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from deployments.local_hub.garbage import remove
-from deployments.local_hub.garbage.needed import Commit, StoreDamagedError
+from deployments.local_hub.garbage.needed import Commit, StoreDamagedError, needed
 from deployments.local_hub.garbage.plan import Item, LetGo, Looked, Plan, PlanError, make, read, write
 from deployments.local_hub.garbage.summary import lines
 from deployments.local_hub.locks import HubInUseError, reading, removing, take_for_serving
@@ -676,7 +676,7 @@ def test_no_mistake_in_choosing_commits_removes_one_that_nobody_let_go(
         head = store.commit(repo, {"a.bin": store.send(repo, KEPT)})
         store.send(repo, LOOSE)
     store.later(LONG)
-    plan, decide = store.planned(), remove.needed
+    plan, decide = store.planned(), needed
 
     def one_too_many(*arguments: Any) -> Any:
         found = decide(*arguments)
