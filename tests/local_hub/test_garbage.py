@@ -701,6 +701,36 @@ def test_a_file_that_the_database_speaks_of_once_more_is_not_removed(
     assert store.files() == {digest(LOOSE)}
 
 
+def test_every_file_that_the_database_speaks_of_is_known_before_one_goes(store: KeptStore) -> None:
+    by_xet = some_content("by xet")
+    with store.served():
+        repo = store.repo("scans")
+        store.send(repo, LOOSE)
+        store.send_xet(repo, by_xet)
+        assert remove._named(store.hub.database) == {
+            ("lfs", digest(LOOSE)), ("lfs", by_xet.sha256), ("xorb", to_text(by_xet.xorb_hash)),
+        }  # fmt: skip
+
+
+def test_files_that_are_gone_already_and_those_that_stay_are_told_of(store: KeptStore) -> None:
+    datas = [LOOSE + bytes([number]) for number in range(6)]
+    with store.served():
+        repo = store.repo("scans")
+        for data in datas:
+            store.send(repo, data)
+    store.later(LONG)
+    plan = store.planned()
+    items = [item.digest for item in plan.items]
+    for name in (items[1], items[3]):
+        (store.root / "content" / name[:2] / name).unlink()
+    with store.served():
+        store.commit(repo, {"a.bin": items[2], "b.bin": items[5]})
+    removed = store.removed(plan)
+    assert (removed.objects, removed.gone) == (2, 2)
+    why = "stays: it is needed by now, was promised again, or has another size"
+    assert removed.kept == [f"lfs {name} {why}" for name in (items[2], items[5])]
+
+
 def a_link(path: Path) -> str:
     path.rename(path.with_suffix(".away"))
     path.symlink_to(path.with_suffix(".away"))
