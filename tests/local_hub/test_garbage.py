@@ -731,6 +731,36 @@ def test_files_that_are_gone_already_and_those_that_stay_are_told_of(store: Kept
     assert removed.kept == [f"lfs {name} {why}" for name in (items[2], items[5])]
 
 
+def test_files_that_go_by_themselves_at_the_last_moment_are_counted_as_gone(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.served():
+        repo = store.repo("scans")
+        sent = [store.send(repo, LOOSE + bytes([number])) for number in range(3)]
+    store.later(LONG)
+    named = remove._named
+
+    def named_and_gone(database: Any) -> Any:
+        for name in sent[:2]:
+            (store.root / "content" / name[:2] / name).unlink()
+        return named(database)
+
+    monkeypatch.setattr(remove, "_named", named_and_gone)
+    removed = store.removed(store.planned())
+    assert (removed.objects, removed.gone, removed.kept) == (1, 2, [])
+
+
+def test_a_plan_for_another_store_or_of_no_days_is_refused_with_the_reason(store: KeptStore, tmp_path: Path) -> None:
+    plan = store.planned()
+    with pytest.raises(PlanError) as refused:
+        store.removed(dataclasses.replace(plan, root="/elsewhere"))
+    here = store.root.resolve()
+    assert str(refused.value) == f"This plan was made for /elsewhere, not for {here}: make one for this store"
+    with pytest.raises(PlanError) as refused:
+        store.removed(dataclasses.replace(plan, keep_days=0.5))
+    assert str(refused.value) == "This plan keeps what was sent in the last 0.5 days: at least 1"
+
+
 def a_link(path: Path) -> str:
     path.rename(path.with_suffix(".away"))
     path.symlink_to(path.with_suffix(".away"))
