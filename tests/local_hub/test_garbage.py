@@ -811,6 +811,30 @@ def test_a_store_of_before_the_promises_counts_as_promised_when_it_is_first_open
 # what a person reads of a plan
 
 
+def test_the_first_line_of_a_plan_sums_it_up_and_seals_the_rest(tmp_path: Path) -> None:
+    items = (Item("lfs", "a" * 64, 7, 40.0, "sent"), Item("xorb", "b" * 64, 5, 40.0, "grüße"))
+    plan = Plan("/srv/hub", "store", 1.0, 30.0, items, (LetGo(1, "lab/b", "2" * 40, 40.0),))
+    path = tmp_path / "plan"
+    write(plan, path)
+    first, *rest = path.read_text(encoding="ascii").splitlines()
+    assert json.loads(first) == {
+        "plan": 1, "root": "/srv/hub", "store": "store", "made": 1.0, "keep_days": 30.0, "objects": 2, "bytes": 12,
+        "commits": 1, "sha256": digest("\n".join(rest).encode()),
+    }  # fmt: skip
+    assert read(path) == plan
+
+    path.write_text("\n".join([first.replace('"plan": 1', '"plan": 2'), *rest]))
+    with pytest.raises(PlanError) as refused:
+        read(path)
+    assert str(refused.value) == f"{path} is a plan of another version of the Hub: make a new one"
+    path.write_text("\n".join([first, *rest[:-1]]))
+    with pytest.raises(PlanError) as refused:
+        read(path)
+    assert str(refused.value) == (
+        f"{path} is not as `gc plan` wrote it: make a new one, since nobody has approved this one"
+    )
+
+
 def test_a_plan_is_summed_up_by_reason_with_the_way_to_go_on(tmp_path: Path) -> None:
     items = [
         *(Item("lfs", f"{number:064}", 1000 + number, 40.0, f"reason {number:02}") for number in range(13)),
