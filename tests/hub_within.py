@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import httpx2
 from huggingface_hub import constants, set_client_factory
@@ -98,8 +99,8 @@ def same(application: ASGIApp) -> ASGIApp:
 class HubWithin:
     """A Hub over `folder` that answers while the block lasts."""
 
-    def __init__(self, folder: Path, layer: Layer = same):
-        self._server = Server(folder, serving=True)
+    def __init__(self, folder: Path, layer: Layer = same, **options: Any):
+        self._server = Server(folder, serving=True, **options)
         self._folder = folder
         application = layer(Application(self._server))
         self._handed = Handed(Journal(FaultLayer(application, folder), journal_of(folder)))
@@ -146,10 +147,10 @@ Breakable = CountedHub | HubWithin
 
 
 @contextmanager
-def hub_within(folder: Path, repo_id: str, layer: Layer = same) -> Iterator[Hub]:
+def hub_within(folder: Path, repo_id: str, layer: Layer = same, **options: Any) -> Iterator[Hub]:
     """A target whose repo does not exist yet, on a Hub over `folder` that answers while the block lasts.
 
-    `layer` may put something before the Hub that answers in its place.
+    `layer` may put something before the Hub that answers in its place. `options` are the Hub's own.
     """
-    with HubWithin(folder, layer) as server:
+    with HubWithin(folder, layer, **options) as server:
         yield server.target(repo_id)

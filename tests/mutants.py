@@ -60,6 +60,8 @@ class Guards:
 
 #: Tests of the rounds over many nights or shards: a mutant would have them search for its smallest case.
 LONG_ROUNDS = ("whatever_comes_goes", "without_reading_everything", "hundred_thousand")
+#: Of what removes content from the local Hub.
+GARBAGE = Guards(["tests/local_hub/test_garbage.py", "tests/local_hub/test_rewrite.py"])
 GUARDS = {
     "cleanup": Guards(["tests/test_cleanup.py"], "not real_hub"),
     "staging": Guards(["tests/test_staging.py"]),
@@ -88,13 +90,18 @@ GUARDS = {
     "accepted": Guards(["tests/test_accepted.py"]),
     "newest_head": Guards(["tests/test_newest_head.py"]),
     "removal": Guards(["tests/test_decided.py", "tests/test_removing.py"]),
+    "local_hub.garbage.needed": GARBAGE,
+    "local_hub.garbage.plan": GARBAGE,
+    "local_hub.garbage.remove": GARBAGE,
+    "local_hub.garbage.summary": GARBAGE,
+    "local_hub.rewrite": Guards(["tests/local_hub/test_rewrite.py"]),
 }
 LIMIT = 30.0  # seconds for a mutant's tests, added to five times what they take without it
 #: pytest's options that spare each mutant half a second of a processor: it looks for no plugins, keeps no cache, and
 #: does not go through all of the memory that a fork has taken over, to find what nobody has closed.
 BARE = ("--disable-plugin-autoload", "-p", "timeout", "-p", "hypothesispytest", "-p", "no:unraisableexception",
         "-p", "no:cacheprovider")  # fmt: skip
-COPIED = ("deployments", "docs", "soak", "benchmarks", "requirements")
+COPIED = ("docs", "soak", "benchmarks", "requirements")
 #: What stands in place of a mutant's status, by mutmut's word.
 STATUS = {"killed": "killed", "timeout": "timed out", "survived": "survived", "no tests": "survived"}
 
@@ -231,7 +238,7 @@ def config(module: str, tests: Sequence[str], *more: str) -> str:
     """mutmut's settings for a module, tested by these files; pytest has these options more."""
     chosen = GUARDS[module].chosen
     options = ["-q", "-x", *BARE, *(["-k", chosen] if chosen else []), *more]
-    lists = {"source_paths": ["tasks", "flows"], "also_copy": COPIED, "pytest_add_cli_args": options,
+    lists = {"source_paths": ["tasks", "flows", "deployments"], "also_copy": COPIED, "pytest_add_cli_args": options,
              "pytest_add_cli_args_test_selection": tests}  # fmt: skip
     lines = [f"{name} =\n" + "".join(f"    {value}\n" for value in values) for name, values in lists.items()]
     return (
@@ -242,7 +249,12 @@ def config(module: str, tests: Sequence[str], *more: str) -> str:
 
 
 def file_of(module: str) -> str:
-    """Where a module is, whichever room it is in; of a package, the file that it begins with."""
+    """Where a module is, whichever room it is in; of a package, the file that it begins with.
+
+    A name with dots is that of a module of `deployments`.
+    """
+    if "." in module:
+        return f"deployments/{module.replace('.', '/')}.py"
     names, rooms = (f"{module}.py", f"{module}/__init__.py"), (REPO / "tasks", REPO / "flows")
     (found,) = (one for name in names for room in rooms for one in room.rglob(name))
     return found.relative_to(REPO).as_posix()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.local_hub import lfs
 from tasks.commit import commit
 from tasks.commit.other_files import Besides, as_recorded
 from tasks.disk.sample_rounds import Round
@@ -39,6 +40,7 @@ from tests.lacking import (
     BRANCH,
     COMMIT,
     COMMITS,
+    COMPLETE,
     CREATE,
     FILE,
     INFO,
@@ -49,6 +51,7 @@ from tests.lacking import (
     PATHS_INFO,
     PREUPLOAD,
     PUT,
+    PUT_PART,
     REFUSALS,
     SETTINGS,
     TREE,
@@ -70,6 +73,9 @@ ASKED = {
 }  # fmt: skip
 #: Those without which a run goes on, and ends as it would with them.
 DISPENSABLE = {WHOAMI, MAY_WRITE, PATHS_INFO, YAML}
+#: Those that git-LFS asks for in place of PUT, where a shard goes in parts.
+IN_PARTS = {PUT_PART, COMPLETE}
+PART = 2_000  # bytes of a part: a shard has several
 NO_ROOM = b'{"objects": [{"oid": "1", "size": 1, "error": {"message": "no room left", "code": 507}}]}'
 RUN = "6b1f1e1c-3f0e-4d7a-9a52-1f3d1c1d2e3f"
 
@@ -229,6 +235,43 @@ def test_without_the_routes_that_a_run_can_do_without_it_ends_as_with_them(
     life.live(target)
     assert lacking.refused.keys() == DISPENSABLE
     assert on_hub(target) == whole.on_hub
+    assert life.restored() == whole.files
+
+
+@pytest.fixture
+def target_in_parts(lacking: Lacking, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The same on a Hub to which git-LFS sends each shard in several parts."""
+    monkeypatch.setattr(lfs, "PART_SIZE", PART)
+    with hub_within(tmp_path / "served", repo_id, lacking.before, multipart_above=0) as hub:
+        yield hub
+
+
+def test_a_shard_that_is_sent_in_parts_asks_for_these_routes_and_no_other(
+    target_in_parts: Hub, life: Life, lacking: Lacking, whole: Whole
+) -> None:
+    life.live(target_in_parts)
+    assert lacking.asked.keys() == (ASKED - {PUT}) | IN_PARTS
+    assert lacking.asked[PUT_PART] > 2 * lacking.asked[COMPLETE] > 2
+    assert on_hub(target_in_parts) == whole.on_hub
+    assert life.restored() == whole.files
+
+
+@pytest.mark.parametrize("route", sorted(IN_PARTS | {BATCH, VERIFY}))
+def test_a_route_for_parts_is_named_however_it_is_missing_and_a_run_ends_as_ever_once_it_is_there(
+    target_in_parts: Hub, life: Life, lacking: Lacking, whole: Whole, route: str
+) -> None:
+    for name, refusal in list(REFUSALS.items())[: 1 if route == VERIFY else None]:  # what is there is not asked about
+        lacking.lacks = {route: refusal}
+        with pytest.raises(RouteMissing) as missing:
+            life.live(target_in_parts)
+        message = str(missing.value)
+        asked = asked_for(route, target_in_parts)
+        assert re.search(rf"has no route {asked} \(it answered {refusal.status}", message), (name, message)
+        assert says_what_to_do(message), name
+        assert lacking.refused[route], name
+    lacking.lacks.clear()
+    life.live(anew(target_in_parts))
+    assert on_hub(target_in_parts) == whole.on_hub
     assert life.restored() == whole.files
 
 

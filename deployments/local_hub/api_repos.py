@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.local_hub import cards
 from deployments.local_hub.attributes import DEFAULT_ATTRIBUTES, GIT_ATTRIBUTES
@@ -45,19 +45,23 @@ def account_overview(call: Call) -> Response:
 
 
 def validate_yaml(call: Call) -> Response:
-    """POST /api/validate-yaml: whether a card's metadata can be read.
+    """POST /api/validate-yaml: what the Hub would say of a card's metadata.
 
-    huggingface_hub's RepoCard asks without a token: a small card is read for anybody.
+    huggingface_hub's RepoCard asks without a token: a small card is read for anybody. It wants the answer as text.
     """
-    content = text_of(call.body, "content")
+    content, repo_type = text_of(call.body, "content"), text_of(call.body, "repoType", "model")
     if call.identity.name is None and len(content) > ANONYMOUS_CARD:
         raise token_needed()
-    errors, warnings = cards.validate(content)
+    errors, warnings = cards.validate(content, repo_type)
+    status = 400 if errors else 200
+    if call.request.headers.get("accept", "").startswith("text/plain"):
+        lines = [*(f"- Error: {message}" for message in errors), *(f"- Warning: {message}" for message in warnings)]
+        return PlainTextResponse("\n".join(lines), status)
     answer = {
         "errors": [{"message": message} for message in errors],
         "warnings": [{"message": message} for message in warnings],
     }
-    return JSONResponse(answer, 400 if errors else 200)
+    return JSONResponse(answer, status)
 
 
 def create(call: Call) -> Response:

@@ -17,6 +17,7 @@ import json
 import logging
 import re
 import uuid
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -30,7 +31,7 @@ from deployments.local_hub.call import COOKIE, Call, Handler
 from deployments.local_hub.errors import HubError, bad_request, is_unicode, too_large
 from deployments.local_hub.html import error_page
 from deployments.local_hub.hub import Hub
-from deployments.local_hub.routes import BY_PASSWORD, HEAVY, match
+from deployments.local_hub.routes import BY_PASSWORD, HEAVY, LONG, match
 
 logger = logging.getLogger("local_hub")
 
@@ -103,7 +104,11 @@ class Application:
         if inspect.iscoroutinefunction(handler):
             answer: Response = await handler(call)
             return answer
-        return await call.work(_run, handler, call, pool=self.hub.heavy if handler in HEAVY else None)
+        return await call.work(_run, handler, call, pool=self._threads(handler))
+
+    def _threads(self, handler: Handler) -> Executor | None:
+        """Where a handler runs; None for the threads of most."""
+        return self.hub.heavy if handler in HEAVY else self.hub.histories if handler in LONG else None
 
 
 def _run(handler: Handler, call: Call) -> Response:

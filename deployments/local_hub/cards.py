@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from deployments.local_hub import yaml_values
+from deployments.local_hub.card_fields import faults
 from deployments.local_hub.errors import bad_request
 
 CARD = "README.md"
@@ -31,26 +32,29 @@ def card_data(text: str) -> dict[str, Any]:
     try:
         data = yaml_values.read(block)
     except ValueError as error:
-        raise ValueError(f"The card's YAML cannot be read: {error}") from None
+        raise ValueError(f"Invalid YAML in README.md: {error}") from None
     if not isinstance(data, dict):
-        raise ValueError("The card's YAML must be a mapping")
+        raise ValueError("Invalid YAML in README.md: it must be a mapping")
     return data
 
 
-def validate(content: str) -> tuple[list[str], list[str]]:
+def validate(content: str, repo_type: str) -> tuple[list[str], list[str]]:
     """Errors and warnings about a card's metadata, as /api/validate-yaml gives them."""
     try:
         data = card_data(content)
     except ValueError as error:
         return [str(error)], []
-    return [], [] if data else ["empty or missing yaml metadata in repo card"]
+    if not data:
+        return [], ["empty or missing yaml metadata in repo card"]
+    found = faults(data, repo_type)
+    return [each.message for each in found if not each.warning], [each.message for each in found if each.warning]
 
 
-def check_card(data: bytes) -> None:
-    """Raise 400 if a README.md about to be committed has metadata that cannot be read."""
+def check_card(data: bytes, repo_type: str) -> None:
+    """Raise 400 if a README.md about to be committed has metadata that the Hub would refuse."""
     try:
-        card_data(data.decode())
+        errors, _ = validate(data.decode(), repo_type)
     except UnicodeDecodeError:
         raise bad_request(f"{CARD} must be UTF-8") from None
-    except ValueError as error:
-        raise bad_request(f"Invalid metadata in {CARD}: {error}") from None
+    if errors:
+        raise bad_request(f"Invalid metadata in {CARD}: {'; '.join(errors)}")

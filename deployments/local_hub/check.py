@@ -54,7 +54,9 @@ def _histories(moment: sqlite3.Connection) -> Iterator[str]:
             if each.named is not None:
                 wanted[each.named[0]] = each.named[1]
         yield from (f"{label}: git object {oid} is missing" for oid in missing)
-        held = dict(moment.execute("SELECT sha256, size FROM holding WHERE repo = ?", (repo,)).fetchall())
+        held = dict(
+            moment.execute("SELECT sha256, size FROM holding WHERE repo = ? AND deleted IS NULL", (repo,)).fetchall()
+        )
         for sha256, size in wanted.items():
             if held.get(sha256) != size:
                 yield f"{label}: a commit has a file with content {sha256} ({size} bytes), which the repo does not hold"

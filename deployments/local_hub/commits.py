@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from deployments.local_hub.cards import CARD
 from deployments.local_hub.database import Database
 from deployments.local_hub.discussions import Discussions
 from deployments.local_hub.errors import bad_request, branch_moved, conflict, forbidden, revision_not_found
 from deployments.local_hub.git import SHORT_OID, Git, pointer
 from deployments.local_hub.repos import Repo
-from deployments.local_hub.steps import Step, check_message, prepare, steps
+from deployments.local_hub.steps import CardRule, Step, check_message, prepare, steps
 from deployments.local_hub.trees import TreeEdit
 
 Stored = Callable[[int, str], int | None]  # bytes of content (a sha256) that a repo holds and that is there, or None
@@ -63,8 +64,8 @@ class Commits:
         Raises 400 for what does not hold together, 404 for an unknown branch or a deletion of nothing, 412 when the
         branch is not at `parentCommit`.
         """
-        self.writable_ref(self._database.read(), repo, revision)
-        header = prepare(body, prepared)
+        ref = self.writable_ref(self._database.read(), repo, revision)
+        header = prepare(body, prepared, self._card_rule(repo, ref))
         prepared.seek(0)
         with self._database.write() as connection:
             ref = self.writable_ref(connection, repo, revision)
@@ -98,6 +99,11 @@ class Commits:
                 ref = f"refs/pr/{number}"
             self._git.set_ref(connection, repo.id, ref, oid)
         return Committed(oid, ref, number)
+
+    def _card_rule(self, repo: Repo, ref: str) -> CardRule:
+        """What a commit's card has to be; one that is here already, from before a rule, may be sent once more."""
+        present = self._git.entry(repo.id, self._git.resolve(repo.id, ref), CARD)
+        return CardRule(repo.type, None if present is None else present.oid)
 
     def _require_room(self, tree: TreeEdit, ref: str) -> None:
         """Raises 400, in the real Hub's words, where a changed folder has more entries than it may."""

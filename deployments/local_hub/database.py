@@ -26,7 +26,8 @@ READER_CACHE_KIB = 512  # page cache of each reader; pages live in the kernel's 
 # that one shard named. xorb_sender: accounts that sent it. given: the chunks of a xorb that were given to a repo, sent
 # to it or in a file that it holds, a bit for each. chunk: those that clients ask about. reconstruction: which chunks of
 # which xorbs make up a file that the repo holds. promised: when somebody was last told that it is here, or sent it
-# (`promises`). abandoned: what a ref pointed at before it was moved elsewhere or deleted.
+# (`promises`). deleted: when it was taken out of the repo for good (`rewrite`); nobody is given it from then on.
+# abandoned: what a ref pointed at before it was moved elsewhere or deleted.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS setting (
     key TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -56,7 +57,7 @@ CREATE TABLE IF NOT EXISTS abandoned (
     PRIMARY KEY (repo, oid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holding (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, sha256 TEXT NOT NULL, size INTEGER NOT NULL, xet TEXT,
-    pushed REAL NOT NULL, promised REAL NOT NULL, PRIMARY KEY (repo, sha256)) WITHOUT ROWID;
+    pushed REAL NOT NULL, promised REAL NOT NULL, deleted REAL, PRIMARY KEY (repo, sha256)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS discussion (
     repo INTEGER NOT NULL REFERENCES repo ON DELETE CASCADE, number INTEGER NOT NULL, title TEXT NOT NULL,
     author TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL, base TEXT, description TEXT NOT NULL,
@@ -168,6 +169,8 @@ def _add_columns(connection: sqlite3.Connection) -> None:
     """What the tables of an older store do not have."""
     if "gated" not in _columns(connection, "repo"):
         connection.execute("ALTER TABLE repo ADD COLUMN gated TEXT")
+    if "deleted" not in _columns(connection, "holding"):
+        connection.execute("ALTER TABLE holding ADD COLUMN deleted REAL")
     for table in ("holding", "xorb"):
         if "promised" not in _columns(connection, table):  # when it was is not known: as if it were now
             connection.execute(f"ALTER TABLE {table} ADD COLUMN promised REAL NOT NULL DEFAULT 0")

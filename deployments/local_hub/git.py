@@ -116,6 +116,14 @@ def pack(made: ShaFile) -> Packed:
     return Packed(made.id.decode(), made.type_num, len(data), zlib.compress(data, 1), named)
 
 
+def tree_of(folder: Folder) -> Tree:
+    """A folder as git writes it."""
+    tree = Tree()
+    for name, entry in folder.items():
+        tree.add(name.encode("utf-8", "surrogateescape"), entry.mode, ObjectID(entry.oid.encode()))
+    return tree
+
+
 class Git:
     """Objects and refs of all repositories of one Hub."""
 
@@ -196,6 +204,11 @@ class Git:
                 self._blobs.put(oid, infos[oid])
         return infos
 
+    def pointers(self, repo: int) -> dict[str, tuple[str, int]]:
+        """The LFS pointers of the repo, by their ids: digest and bytes of the content."""
+        query = "SELECT oid, sha256, content_size FROM git_object WHERE repo = ? AND sha256 NOT NULL"
+        return {oid: (sha256, size) for oid, sha256, size in self._database.read().execute(query, (repo,))}
+
     def names(self, repo: int, sha256: str) -> bool:
         """Whether some commit of the repo has had a file with this content."""
         query = "SELECT 1 FROM git_object WHERE repo = ? AND sha256 = ?"
@@ -245,10 +258,7 @@ class Git:
 
     def add_tree(self, connection: sqlite3.Connection, repo: int, folder: Folder) -> str:
         """Store a folder; returns the tree's id."""
-        tree = Tree()
-        for name, entry in folder.items():
-            tree.add(name.encode("utf-8", "surrogateescape"), entry.mode, ObjectID(entry.oid.encode()))
-        return self.add(connection, repo, tree)
+        return self.add(connection, repo, tree_of(folder))
 
     def add_tag(
         self,

@@ -24,13 +24,14 @@ class Holdings:
         """Record verified content of `size` bytes; `xet` is its Xet hash if it can be reconstructed from xorbs."""
         connection.execute(
             "INSERT INTO holding (repo, sha256, size, xet, pushed, promised) VALUES (?, ?, ?, ?, ?5, ?5)"
-            " ON CONFLICT (repo, sha256) DO UPDATE SET xet = COALESCE(excluded.xet, xet), promised = excluded.promised",
+            " ON CONFLICT (repo, sha256) DO UPDATE SET xet = COALESCE(excluded.xet, xet), promised = excluded.promised,"
+            " deleted = NULL",
             (repo, sha256, size, xet, time.time()),
         )
 
     def size(self, repo: int, sha256: str, connection: sqlite3.Connection | None = None) -> int | None:
         """Bytes of content the repo holds; None if it does not."""
-        query = "SELECT size FROM holding WHERE repo = ? AND sha256 = ?"
+        query = "SELECT size FROM holding WHERE repo = ? AND sha256 = ? AND deleted IS NULL"
         row = (connection or self._database.read()).execute(query, (repo, sha256)).fetchone()
         return None if row is None else int(row[0])
 
@@ -41,7 +42,10 @@ class Holdings:
         for start in range(0, len(wanted), IDS_PER_QUERY):
             some = wanted[start : start + IDS_PER_QUERY]
             marks = ",".join("?" * len(some))
-            query = f"SELECT sha256, xet FROM holding WHERE repo = ? AND sha256 IN ({marks}) AND xet IS NOT NULL"
+            query = (
+                f"SELECT sha256, xet FROM holding WHERE repo = ? AND sha256 IN ({marks})"
+                " AND xet IS NOT NULL AND deleted IS NULL"
+            )
             found.update(self._database.read().execute(query, (repo, *some)))
         return found
 
@@ -50,11 +54,32 @@ class Holdings:
         query = (
             "INSERT INTO holding (repo, sha256, size, xet, pushed, promised)"
             " SELECT ?1, sha256, size, xet, ?2, ?2 FROM holding WHERE repo = ?3 AND sha256 = ?4"
-            " ON CONFLICT (repo, sha256) DO UPDATE SET promised = excluded.promised"
+            " ON CONFLICT (repo, sha256) DO UPDATE SET promised = excluded.promised, deleted = NULL"
         )
-        held = connection.execute("SELECT 1 FROM holding WHERE repo = ? AND sha256 = ?", (source, sha256)).fetchone()
+        if self.size(source, sha256, connection) is None:
+            return False
         connection.execute(query, (target, time.time(), source, sha256))
-        return held is not None
+        return True
+
+    def ever(self, repo: int, sha256: str) -> bool:
+        """Whether the repo holds content, or held it before it was deleted for good."""
+        query = "SELECT 1 FROM holding WHERE repo = ? AND sha256 = ?"
+        return self._database.read().execute(query, (repo, sha256)).fetchone() is not None
+
+    def mark_deleted(self, connection: sqlite3.Connection, repo: int, sha256s: Iterable[str]) -> None:
+        """Have the repo hold this content no more, in the caller's transaction; the bytes stay where they are."""
+        query = "UPDATE holding SET deleted = ? WHERE repo = ? AND sha256 = ? AND deleted IS NULL"
+        connection.executemany(query, [(time.time(), repo, sha256) for sha256 in sha256s])
+
+    def was_deleted(self, repo: int, sha256: str) -> bool:
+        """Whether this content was taken out of the repo for good, and not sent again."""
+        query = "SELECT 1 FROM holding WHERE repo = ? AND sha256 = ? AND deleted NOT NULL"
+        return self._database.read().execute(query, (repo, sha256)).fetchone() is not None
+
+    def deleted(self, repo: int) -> set[str]:
+        """The content that was taken out of the repo for good."""
+        query = "SELECT sha256 FROM holding WHERE repo = ? AND deleted NOT NULL"
+        return {row[0] for row in self._database.read().execute(query, (repo,))}
 
     def pushed(self, repo: int) -> dict[str, float]:
         """When each content came to the repo, in seconds since the epoch."""

@@ -23,6 +23,9 @@ button { font: inherit; padding: .2rem .8rem; } h1, td a { overflow-wrap: anywhe
 h1 { font-size: min(2em, 7vw); } td code, td.added, td.changed, td.removed, form span { white-space: nowrap; }
 td.added { color: light-dark(#116329, #7ee787); } td.removed { color: light-dark(#a40e26, #ff7b72); }
 @media (max-width: 40rem) { body { margin: 1rem auto; } .wide { display: none; } td, th { padding: .2rem .3rem; } }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: .5rem 0; width: 240px; }
+figure img { background: #000; border-radius: 4px; max-width: none; } figcaption { font-size: .85em; }
+p code, .path, figcaption { overflow-wrap: anywhere; }
 nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; } .quiet { opacity: .7; } img { max-width: 100%; }
 """
 

@@ -20,6 +20,7 @@ from deployments.local_hub.listing import Listing
 from deployments.local_hub.locks import take_for_serving
 from deployments.local_hub.multipart import Multiparts
 from deployments.local_hub.repos import Repos
+from deployments.local_hub.rewrite import Rewriter
 from deployments.local_hub.signing import Signer
 from deployments.local_hub.xet.older import take_over
 from deployments.local_hub.xet.store import XetStore
@@ -27,6 +28,8 @@ from deployments.local_hub.xet.store import XetStore
 THREADS = 8  # requests that work at the same time; the rest queue
 HEAVY_THREADS = 2  # of them that read cards, patterns and large bodies; what these cost is limited too
 PACK_THREADS = 2  # clones that are put together at the same time
+HISTORY_THREADS = 1  # whole histories that are listed or rewritten at the same time
+PREVIEW_THREADS = 1  # shards that people look into at the same time
 SHARD_THREADS = 4  # shards whose files are verified at the same time, which takes as long as reading the files
 MULTIPART_ABOVE = 512 * 1024 * 1024  # bytes of an LFS file from which on it is sent in parts
 
@@ -60,12 +63,16 @@ class Hub:
         self.xet = XetStore(root, self.database, self.holdings)
         take_over(self.database)
         self.commits = Commits(self.database, self.git, self.stored, self.discussions)
+        self.rewriter = Rewriter(self.database, self.git, self.holdings)
         self.multiparts = Multiparts(self.incoming)
         self.multipart_above = multipart_above
         self.workers = ThreadPoolExecutor(THREADS, "hub")
         self.heavy = ThreadPoolExecutor(HEAVY_THREADS, "hub-heavy")
         self.shards = ThreadPoolExecutor(SHARD_THREADS, "hub-shards")
         self.packs = ThreadPoolExecutor(PACK_THREADS, "hub-packs")
+        self.histories = ThreadPoolExecutor(HISTORY_THREADS, "hub-histories")
+        self.previews = ThreadPoolExecutor(PREVIEW_THREADS, "hub-previews")
+        self.previews_waiting = 0
         self.turns: dict[str, asyncio.Semaphore] = {}
         fsync_folder(root)
 
@@ -82,7 +89,7 @@ class Hub:
 
     def close(self) -> None:
         """Finish what is under way and let go of the folder."""
-        for pool in (self.workers, self.heavy, self.shards, self.packs):
+        for pool in (self.workers, self.heavy, self.shards, self.packs, self.histories, self.previews):
             pool.shutdown()
         self.xet.close()
         self.database.close()

@@ -200,33 +200,38 @@ def duplicate(call: Call) -> Response:
 
 
 def delete(call: Call) -> Response:
-    """POST .../lfs-files/batch: the Hub deletes content at once, with all commits that name it. Here a person does."""
-    call.repo(write=True)
-    raise HubError(
-        501,
-        "This Hub deletes no content at a request: take the files out in a commit, squash the branch, and have whoever "
-        "runs it see `gc plan`, which names what no commit needs.",
-    )
+    """POST .../lfs-files/batch: no commit names the content any more, and nobody gets it; its bytes go with `gc`."""
+    repo = call.repo(write=True)
+    wanted = call.body.get("deletions")
+    digests = wanted.get("sha") if isinstance(wanted, dict) else None
+    if not isinstance(wanted, dict) or not isinstance(digests, list) or len(digests) > BATCH_LIMIT:
+        raise bad_request(f"'deletions' must have the 'sha' of at most {BATCH_LIMIT} files")
+    if not all(isinstance(sha256, str) and SHA256.fullmatch(sha256) for sha256 in digests):
+        raise bad_request("A file is named by its sha256")
+    if wanted.get("rewriteHistory", True) is not True:
+        raise HubError(
+            501,
+            "This Hub deletes a file together with the history that names it (rewrite_history=True): otherwise commits"
+            " would name content that nobody can have.",
+        )
+    done = call.hub.rewriter.delete(repo, set(digests))
+    return JSONResponse({"deleted": len(set(digests)), "refs": list(done.refs)})
 
 
 def listed(call: Call) -> Response:
-    """GET .../lfs-files: the LFS files at the heads of the branches, main's first, with when their content was pushed.
+    """GET .../lfs-files: the LFS files of the repo and of its history, with when their content was pushed.
 
-    A file that more than one branch has is listed once, as the Hub lists each content under the ref that it came by.
+    Those at the heads of the branches come first, main's before others. A file that more than one branch has is listed
+    once, as the Hub lists each content under the ref that it came by; what only older commits have, by its last path.
     """
     repo = call.repo()
     pushed = call.hub.holdings.pushed(repo.id)
+    xet = call.hub.holdings.xet_hashes(repo.id, pushed)
     files: dict[tuple[str, str], dict[str, Any]] = {}
-    heads = [(ref, oid) for ref, oid in call.hub.git.refs(repo.id).items() if ref.startswith("refs/heads/")]
-    for ref, commit in sorted(heads, key=lambda head: head[0] != "refs/heads/main"):
-        items = call.hub.listing.items(repo, commit, "", recursive=True)
-        described = call.hub.listing.describe(repo, commit, [item for item in items if not item[1].is_folder])
-        for item in described:
-            if "lfs" in item:
-                oid = item["lfs"]["oid"]
-                line = {
-                    "fileOid": oid, "oid": oid, "filename": item["path"], "size": item["size"], "ref": ref,
-                    "xetHash": item.get("xetHash"), "pushedAt": iso(pushed.get(oid, repo.created)),
-                }  # fmt: skip
-                files.setdefault((item["path"], oid), line)
+    for ref, path, oid, size in call.hub.listing.lfs_files(repo, call.hub.holdings.deleted(repo.id)):
+        line = {
+            "fileOid": oid, "oid": oid, "filename": path, "size": size, "ref": ref, "xetHash": xet.get(oid),
+            "pushedAt": iso(pushed.get(oid, repo.created)),
+        }  # fmt: skip
+        files.setdefault((path, oid), line)
     return JSONResponse(list(files.values()))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,11 @@ Item = tuple[str, Entry]
 def iso(seconds: float) -> str:
     """A time as the Hub writes it: 2026-11-22T20:15:00.000Z."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _main_first(ref: tuple[str, str]) -> tuple[bool, bool, str]:
+    name = ref[0]
+    return name != "refs/heads/main", not name.startswith("refs/heads/"), name
 
 
 class Listing:
@@ -89,6 +94,47 @@ class Listing:
                     item["securityFileStatus"] = None
             described.append(item)
         return described
+
+    def lfs_files(self, repo: Repo, gone: Set[str] = frozenset()) -> Iterator[tuple[str, str, str, int]]:
+        """Ref, path, sha256 and bytes of the LFS files: of each branch's head, then what only older commits have.
+
+        `gone` is content (sha256) that is not looked for. A folder of the history is opened once; where all content is
+        in the heads, none of the history is.
+        """
+        pointers = {oid: named for oid, named in self._git.pointers(repo.id).items() if named[0] not in gone}
+        unseen = dict(pointers)
+        refs = sorted(self._git.refs(repo.id).items(), key=_main_first)
+        for ref, oid in refs:
+            if ref.startswith("refs/heads/"):
+                for path, entry in self.items(repo, oid, "", recursive=True):
+                    if entry.oid in pointers:
+                        unseen.pop(entry.oid, None)
+                        yield ref, path, *pointers[entry.oid]
+        opened: set[str] = set()
+        commits: set[str] = set()
+        for ref, oid in refs:
+            waiting = deque([self._git.peel(repo.id, oid)])
+            while waiting and unseen:
+                commit = waiting.popleft()
+                if commit in commits:
+                    continue
+                commits.add(commit)
+                info = self._git.commit(repo.id, commit)
+                waiting += info.parents
+                for path, blob in self._unopened(repo, "", info.tree, opened):
+                    if (found := unseen.pop(blob, None)) is not None:
+                        yield ref, path, *found
+
+    def _unopened(self, repo: Repo, prefix: str, tree: str, opened: set[str]) -> Iterator[tuple[str, str]]:
+        """The files of a folder and of those in it, each folder once."""
+        if tree in opened:
+            return
+        opened.add(tree)
+        for name, entry in self._git.tree(repo.id, tree).items():
+            if entry.is_folder:
+                yield from self._unopened(repo, f"{prefix}{name}/", entry.oid, opened)
+            else:
+                yield prefix + name, entry.oid
 
     def history(self, repo: Repo, commit: str) -> Iterator[CommitInfo]:
         """The commits from this one back, first parents only: branches of this Hub are never merged otherwise."""

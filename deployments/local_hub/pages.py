@@ -6,6 +6,7 @@ Everything in a repo is other people's text: names are escaped, the card is rend
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable
 from functools import lru_cache
 from html import escape
@@ -15,16 +16,20 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from starlette.responses import Response
 
+from deployments.local_hub import preview
 from deployments.local_hub.call import Call
 from deployments.local_hub.cards import CARD, front_matter
-from deployments.local_hub.errors import bad_request, entry_not_found
-from deployments.local_hub.git import CommitInfo
+from deployments.local_hub.errors import HubError, bad_request, entry_not_found
+from deployments.local_hub.git import BlobInfo, CommitInfo
 from deployments.local_hub.html import day, human, page
 from deployments.local_hub.repos import Repo
+from deployments.local_hub.resolve import content_reader
+from deployments.local_hub.xet.xorb import XetFormatError
 
 ROWS = 1000  # paths shown of one folder
 HISTORY = 100  # commits shown
 CHANGES = 500  # files of a commit shown
+PREVIEWS_WAITING = 4  # people who wait for what is in a shard, two seconds each at most
 SEARCH_LIMIT = 200  # characters
 TEXT_LIMIT = 1024 * 1024  # bytes of a text shown in a page
 
@@ -32,6 +37,8 @@ CARD_LIMIT = 128 * 1024  # characters of a card that is shown as a page; a longe
 MARKS = re.compile(r"[\[*_&<`\\~]")  # what begins something in a paragraph, and is looked for to its end
 MARKS_LIMIT = 10_000_000  # marks of a paragraph squared, summed: what reading them costs
 CELLS_LIMIT = 20_000  # of tables: a row has all columns of its head, be it empty
+
+ON_WIDE = ("Digest", "Author", "Subject", "Session", "Kind")  # columns that a phone has no room for
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
@@ -106,8 +113,28 @@ def _search(wanted: str, found: int) -> str:
     )
 
 
-def blob(call: Call) -> Response:
-    """GET .../blob/{revision}/{path}: a small text as text; anything else goes to its download."""
+async def blob(call: Call) -> Response:
+    """GET .../blob/{revision}/{path}: a small text as text, of a shard its first rows; anything else is a download.
+
+    What is in a shard is read on a thread of its own, and not at all while others wait for that: the page comes anyway.
+    """
+    repo, info, begin = await call.work(_blob, call, pool=call.hub.heavy)
+    if info.sha256 is None or not call.params["path"].endswith(".parquet"):
+        return page(call.params["path"], begin)
+    if call.hub.previews_waiting >= PREVIEWS_WAITING:
+        return page(
+            call.params["path"], begin + "<p>Others look at shards just now: load the page again for its rows.</p>"
+        )
+    call.hub.previews_waiting += 1
+    try:
+        shown = await call.work(_shard, call, repo, info.sha256, info.size, pool=call.hub.previews)
+    finally:
+        call.hub.previews_waiting -= 1
+    return page(call.params["path"], begin + shown)
+
+
+def _blob(call: Call) -> tuple[Repo, BlobInfo, str]:
+    """The repo, the file, and the page without what is in a shard."""
     repo = call.repo()
     revision, path = call.params["revision"], call.params["path"]
     commit = call.hub.git.resolve(repo.id, revision)
@@ -115,6 +142,8 @@ def blob(call: Call) -> Response:
     if entry is None or entry.is_folder:
         raise entry_not_found(path, commit)
     info = call.hub.git.blobs(repo.id, [entry.oid])[entry.oid]
+    if info.sha256 is not None and call.hub.holdings.was_deleted(repo.id, info.sha256):
+        raise entry_not_found(path, commit)
     download = f"/{quote(repo.path)}/resolve/{quote(revision, safe='')}/{quote(path)}"
     if info.sha256 is None and info.size <= TEXT_LIMIT:
         text = escape(call.hub.git.blob(repo.id, entry.oid).decode("utf-8", "replace"))
@@ -122,7 +151,39 @@ def blob(call: Call) -> Response:
     else:
         shown = f"<p>Kept as LFS content: <code>{info.sha256}</code></p>" if info.sha256 else ""
     about = f'<p>{human(info.size)} · <a href="{download}">download</a></p>'
-    return page(path, _header(repo, revision, path) + about + shown)
+    return repo, info, _header(repo, revision, path) + about + shown
+
+
+def _shard(call: Call, repo: Repo, sha256: str, size: int) -> str:
+    """The first rows of a shard and slices of its first images, or why there are none."""
+    read = content_reader(call, repo, sha256)
+    try:
+        found = preview.of(read, size, preview.Budget())
+    except preview.NotShownError as error:
+        return f'<p class="quiet">Its rows are not shown: {escape(str(error))}.</p>'
+    except (HubError, XetFormatError, OSError):
+        return '<p class="quiet">Its rows are not shown: the store does not have all of it.</p>'  # see `check`
+    pictures = "".join(_figure(path, picture) for path, picture in found.pictures.items())
+    rows = [
+        f'<tr><td class="path">{escape(row.path)}</td>'
+        + "".join(f'<td class="wide">{escape(text)}</td>' for text in (row.sub, row.ses, row.kind))
+        + f'<td class="n">{human(row.size)}</td></tr>'
+        for row in found.rows
+    ]
+    first = f"The first {len(rows)} of {found.total:,} files" if found.total > len(rows) else f"{len(rows)} files"
+    table = _table(("Path", "Subject", "Session", "Kind", "Size"), rows)
+    return f'<h2>{first}</h2><div class="pictures">{pictures}</div>{table}' if rows else ""
+
+
+def _figure(path: str, picture: preview.Picture | str) -> str:
+    """A slice with the image's name; where there is none, why."""
+    name = escape(path.rpartition("/")[2])
+    if isinstance(picture, str):
+        return f'<figure><p class="quiet">No picture: {escape(picture)}.</p><figcaption>{name}</figcaption></figure>'
+    return (
+        f'<figure><img alt="the middle slice of {name}" width="{picture.width}" height="{picture.height}"'
+        f' src="data:image/png;base64,{b64encode(picture.png).decode()}"><figcaption>{name}</figcaption></figure>'
+    )
 
 
 def commits(call: Call) -> Response:
@@ -213,7 +274,7 @@ def discussion(call: Call) -> Response:
 
 def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
     numbers = {"Size", "Date (UTC)", "Last commit (UTC)"}
-    classes = {**dict.fromkeys(numbers, " class=n"), "Digest": " class=wide", "Author": " class=wide"}
+    classes = {**dict.fromkeys(numbers, " class=n"), **dict.fromkeys(ON_WIDE, " class=wide")}
     head = "".join(f"<th{classes.get(column, '')}>{column}</th>" for column in columns)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

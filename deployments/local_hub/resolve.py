@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
@@ -61,7 +61,10 @@ def _find(call: Call) -> tuple[Repo, str, str, Entry, BlobInfo]:
     entry = call.hub.git.entry(repo.id, commit, path)
     if entry is None or entry.is_folder:
         raise entry_not_found(path, commit)
-    return repo, commit, path, entry, call.hub.git.blobs(repo.id, [entry.oid])[entry.oid]
+    blob = call.hub.git.blobs(repo.id, [entry.oid])[entry.oid]
+    if blob.sha256 is not None and call.hub.holdings.was_deleted(repo.id, blob.sha256):
+        raise entry_not_found(path, commit)
+    return repo, commit, path, entry, blob
 
 
 def _headers(call: Call, repo: Repo, commit: str, path: str, entry: Entry, blob: BlobInfo) -> dict[str, str]:
@@ -105,12 +108,19 @@ def _range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
+def content_reader(call: Call, repo: Repo, sha256: str) -> Callable[[int, int], bytes]:
+    """What gives the bytes from one to another of content that a repo holds."""
+    return lambda start, stop: b"".join(_content(call, repo, sha256, start, stop))
+
+
 def _content(call: Call, repo: Repo, sha256: str, start: int, stop: int) -> Iterator[bytes]:
     path = call.hub.content.path(sha256)
     held = call.hub.holdings.size(repo.id, sha256) is not None
     if held and path.is_file():
         return read_range(path, start, stop)
     found = call.hub.xet.by_sha256(repo.id, sha256) if held else None
+    if found is None and call.hub.holdings.was_deleted(repo.id, sha256):
+        raise HubError(404, "This content was deleted from the repo")  # since the address was given
     if found is None:
         raise HubError(500, f"The content of this file (sha256 {sha256}) is missing from the store")
     return call.hub.xet.read(found, start, stop)

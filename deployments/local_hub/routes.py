@@ -108,12 +108,14 @@ HEAVY: frozenset[Handler] = frozenset(
         api_repos.validate_yaml,
         api_git.preupload,
         pages.repo,
-        pages.blob,
         pages.discussion,
         pages.commits,
         pages.commit,
     }
 )
+
+#: What goes through whole histories, which may take minutes: these queue for one thread, and delay each other alone.
+LONG: frozenset[Handler] = frozenset({lfs.delete, lfs.listed})
 
 #: What git and git-lfs ask, who send a token as a password.
 BY_PASSWORD: frozenset[Handler] = frozenset({smart_http.info_refs, smart_http.upload_pack, lfs.batch})

@@ -46,6 +46,14 @@ class Header:
 
 
 @dataclass(frozen=True)
+class CardRule:
+    """How a commit's card is judged: by the type of the repo, and not where it is the one that is there (its blob)."""
+
+    repo_type: str
+    present: str | None
+
+
+@dataclass(frozen=True)
 class Step:
     """One change of a path: a small file (`packed`), content that was sent before (`sha256`, `size`), a deletion."""
 
@@ -56,7 +64,7 @@ class Step:
     packed: Packed | None = None
 
 
-def prepare(body: BinaryIO, prepared: BinaryIO) -> Header:
+def prepare(body: BinaryIO, prepared: BinaryIO, card: CardRule) -> Header:
     """Read a commit's body and write its steps; HubError (400, 413, 422) for what does not hold together."""
     header: Header | None = None
     number = 0
@@ -66,9 +74,9 @@ def prepare(body: BinaryIO, prepared: BinaryIO) -> Header:
             raise HubError(413, f"A commit has at most {STEPS_LIMIT} steps: split it")
         if len(line) == PARSED_LIMIT and not line.endswith(b"\n"):
             with _large:
-                header = _take(line + _rest(body), header, prepared)
+                header = _take(line + _rest(body), header, prepared, card)
         elif line.strip():
-            header = _take(line, header, prepared)
+            header = _take(line, header, prepared, card)
     if header is None:
         raise bad_request("A commit needs a header")
     return header
@@ -85,13 +93,13 @@ def steps(prepared: BinaryIO) -> Iterator[Step]:
         yield Step(kind, path, sha256, size, blob)
 
 
-def _take(line: bytes, header: Header | None, prepared: BinaryIO) -> Header:
+def _take(line: bytes, header: Header | None, prepared: BinaryIO, card: CardRule) -> Header:
     key, value, content = _parsed(line)
     if header is None:
         if key != "header":
             raise bad_request("The first line of a commit must be its header")
         return _header(value)
-    _write(prepared, _step(key, value, content))
+    _write(prepared, _step(key, value, content, card))
     return header
 
 
@@ -132,9 +140,9 @@ def _parsed(line: bytes) -> tuple[str, dict[str, Any], memoryview | None]:
     return step["key"], step["value"], content
 
 
-def _step(key: str, value: dict[str, Any], content: memoryview | None) -> Step:
+def _step(key: str, value: dict[str, Any], content: memoryview | None, card: CardRule) -> Step:
     if key == "file":
-        return _file(value, content)
+        return _file(value, content, card)
     if key == "lfsFile":
         path = check_path(value.get("path"))
         sha256, size = value.get("oid"), value.get("size")
@@ -150,7 +158,7 @@ def _step(key: str, value: dict[str, Any], content: memoryview | None) -> Step:
     raise bad_request(f"Unknown step in a commit: {key!r}")
 
 
-def _file(value: dict[str, Any], large: memoryview | None) -> Step:
+def _file(value: dict[str, Any], large: memoryview | None, card: CardRule) -> Step:
     path = check_path(value.get("path"))
     content, encoding = value.get("content"), value.get("encoding", "utf-8")
     if not isinstance(content, str) or encoding not in ("base64", "utf-8"):
@@ -164,9 +172,10 @@ def _file(value: dict[str, Any], large: memoryview | None) -> Step:
             data = base64.b64decode(content, validate=True) if encoding == "base64" else content.encode()
     except (binascii.Error, ValueError):
         raise bad_request(f"{path}: the content is not valid {encoding}") from None
-    if path == CARD:
-        check_card(data)
-    return Step("file", path, packed=pack(Blob.from_string(data)))
+    packed = pack(Blob.from_string(data))
+    if path == CARD and packed.oid != card.present:
+        check_card(data, card.repo_type)
+    return Step("file", path, packed=packed)
 
 
 def _header(value: dict[str, Any]) -> Header:

@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 from deployments.local_hub.garbage import remove
-from deployments.local_hub.garbage.needed import StoreDamagedError
-from deployments.local_hub.garbage.plan import PlanError, make, read, write
+from deployments.local_hub.garbage.needed import Commit, StoreDamagedError, needed
+from deployments.local_hub.garbage.plan import Item, LetGo, Looked, Plan, PlanError, make, read, write
+from deployments.local_hub.garbage.summary import lines
 from deployments.local_hub.locks import HubInUseError, reading, removing, take_for_serving
 from deployments.local_hub.xet.hashes import to_text
 from tests.local_hub.kept_store import KeptStore, names, some_content
@@ -470,6 +472,33 @@ def test_while_a_history_cannot_be_read_nothing_is_planned_and_nothing_removed(s
     assert store.removed(plan).objects == 1
 
 
+def test_a_commit_that_no_ref_reaches_and_nobody_can_read_stops_it_too_and_is_named(store: KeptStore) -> None:
+    """It may be one that somebody can still name by its id: what it needs is not known."""
+    with store.served():
+        repo = store.repo("scans")
+        old = store.commit(repo, {"a.bin": store.send(repo, KEPT)})
+        store.ask("POST", f"/api/datasets/{repo}/super-squash/main", json={"message": "one"})
+    store.later(LONG)
+    sql(store, "UPDATE git_object SET data = ? WHERE oid = ?", zlib.compress(b"another commit"), old)
+    with pytest.raises(StoreDamagedError) as refused:
+        store.planned()
+    assert str(refused.value) == (
+        f"datasets/{repo}: git object {old} is not what its id says. While a history cannot be read, nobody can say"
+        " what it needs, and nothing is removed: see what `check` says, and mend it first"
+    )
+
+
+def test_the_commits_of_every_repo_that_nothing_reaches_are_named(store: KeptStore) -> None:
+    left = set()
+    with store.served():
+        for name in ("first", "second"):
+            repo = store.repo(name)
+            left.add((f"datasets/{repo}", store.commit(repo, {"a.txt": b"text"})))
+            store.ask("POST", f"/api/datasets/{repo}/super-squash/main", json={"message": "one"})
+    store.later(LONG)
+    assert left < {(commit.name, commit.oid) for commit in store.planned().commits}
+
+
 def test_no_link_is_followed_and_nothing_outside_the_store_is_touched(store: KeptStore, tmp_path: Path) -> None:
     with store.served():
         repo = store.repo("scans")
@@ -622,6 +651,149 @@ def test_xets_address_is_another_one_only_after_a_xorb_has_gone(store: KeptStore
                " + (SELECT COUNT(*) FROM xorb_sender) + (SELECT COUNT(*) FROM reconstruction)") == [(0,)]  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["lfs", "xorb"])
+def test_no_mistake_in_choosing_files_removes_what_is_needed(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    by_xet = some_content("kept")
+    with store.served():
+        repo = store.repo("scans")
+        store.commit(repo, {"a.bin": store.send(repo, KEPT), "b.bin": store.send_xet(repo, by_xet)})
+    store.later(LONG)
+    name, size = (digest(KEPT), len(KEPT)) if kind == "lfs" else (to_text(by_xet.xorb_hash), len(by_xet.xorb))
+    wrong = Item(kind, name, size, 40.0, "a mistake")
+    monkeypatch.setattr(remove, "look", lambda *_: Looked([wrong]))
+    with pytest.raises(AssertionError, match=r"^content that is needed$"):
+        store.removed(dataclasses.replace(store.planned(), items=(wrong,)))
+    assert store.files() == {digest(KEPT), to_text(by_xet.xorb_hash)} and store.damage() == []
+
+
+def test_no_mistake_in_choosing_commits_removes_one_that_nobody_let_go(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.served():
+        repo = store.repo("scans")
+        head = store.commit(repo, {"a.bin": store.send(repo, KEPT)})
+        store.send(repo, LOOSE)
+    store.later(LONG)
+    plan, decide = store.planned(), needed
+
+    def one_too_many(*arguments: Any) -> Any:
+        found = decide(*arguments)
+        found.commits.append(Commit(1, head, 0.0))
+        return found
+
+    monkeypatch.setattr(remove, "needed", one_too_many)
+    with pytest.raises(AssertionError, match=r"^a commit that nobody let go$"):
+        store.removed(plan)
+    assert store.files() == {digest(KEPT), digest(LOOSE)} and store.damage() == []
+
+
+def test_a_file_that_the_database_speaks_of_once_more_is_not_removed(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.served():
+        store.send(store.repo("scans"), LOOSE)
+    store.later(LONG)
+    monkeypatch.setattr(remove, "_named", lambda _: {("lfs", digest(LOOSE))})
+    with pytest.raises(AssertionError, match=f"^{digest(LOOSE)} is named by the database again$"):
+        store.removed(store.planned())
+    assert store.files() == {digest(LOOSE)}
+
+
+def test_every_file_that_the_database_speaks_of_is_known_before_one_goes(store: KeptStore) -> None:
+    by_xet = some_content("by xet")
+    with store.served():
+        repo = store.repo("scans")
+        store.send(repo, LOOSE)
+        store.send_xet(repo, by_xet)
+        assert remove._named(store.hub.database) == {
+            ("lfs", digest(LOOSE)), ("lfs", by_xet.sha256), ("xorb", to_text(by_xet.xorb_hash)),
+        }  # fmt: skip
+
+
+def test_files_that_are_gone_already_and_those_that_stay_are_told_of(store: KeptStore) -> None:
+    datas = [LOOSE + bytes([number]) for number in range(6)]
+    with store.served():
+        repo = store.repo("scans")
+        for data in datas:
+            store.send(repo, data)
+    store.later(LONG)
+    plan = store.planned()
+    items = [item.digest for item in plan.items]
+    for name in (items[1], items[3]):
+        (store.root / "content" / name[:2] / name).unlink()
+    with store.served():
+        store.commit(repo, {"a.bin": items[2], "b.bin": items[5]})
+    removed = store.removed(plan)
+    assert (removed.objects, removed.gone) == (2, 2)
+    why = "stays: it is needed by now, was promised again, or has another size"
+    assert removed.kept == [f"lfs {name} {why}" for name in (items[2], items[5])]
+
+
+def test_files_that_go_by_themselves_at_the_last_moment_are_counted_as_gone(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.served():
+        repo = store.repo("scans")
+        sent = [store.send(repo, LOOSE + bytes([number])) for number in range(3)]
+    store.later(LONG)
+    named = remove._named
+
+    def named_and_gone(database: Any) -> Any:
+        for name in sent[:2]:
+            (store.root / "content" / name[:2] / name).unlink()
+        return named(database)
+
+    monkeypatch.setattr(remove, "_named", named_and_gone)
+    removed = store.removed(store.planned())
+    assert (removed.objects, removed.gone, removed.kept) == (1, 2, [])
+
+
+def test_a_plan_for_another_store_or_of_no_days_is_refused_with_the_reason(store: KeptStore, tmp_path: Path) -> None:
+    plan = store.planned()
+    with pytest.raises(PlanError) as refused:
+        store.removed(dataclasses.replace(plan, root="/elsewhere"))
+    here = store.root.resolve()
+    assert str(refused.value) == f"This plan was made for /elsewhere, not for {here}: make one for this store"
+    with pytest.raises(PlanError) as refused:
+        store.removed(dataclasses.replace(plan, keep_days=0.5))
+    assert str(refused.value) == "This plan keeps what was sent in the last 0.5 days: at least 1"
+
+
+def a_link(path: Path) -> str:
+    path.rename(path.with_suffix(".away"))
+    path.symlink_to(path.with_suffix(".away"))
+    return "it is a link or no file"
+
+
+def other_bytes(path: Path) -> str:
+    path.write_bytes(LOOSE + b"more")
+    return f"it has {len(LOOSE) + 4} bytes, not {len(LOOSE)}"
+
+
+@pytest.mark.parametrize("spoil", [a_link, other_bytes])
+def test_a_file_that_is_another_one_at_the_last_moment_stays_and_is_told_of(
+    store: KeptStore, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], str]
+) -> None:
+    with store.served():
+        store.send(store.repo("scans"), LOOSE)
+    store.later(LONG)
+    plan = store.planned()
+    path = store.root / "content" / digest(LOOSE)[:2] / digest(LOOSE)
+    named, said = remove._named, list[str]()
+
+    def named_and_spoilt(database: Any) -> Any:
+        said.append(spoil(path))
+        return named(database)
+
+    monkeypatch.setattr(remove, "_named", named_and_spoilt)
+    removed = store.removed(plan)
+    assert removed.kept == [f"lfs {digest(LOOSE)} stays: {said[0]}"]
+    assert (removed.objects, removed.size, removed.gone) == (0, 0, 0)
+    assert path.read_bytes().startswith(LOOSE)
+
+
 def test_a_store_of_before_the_promises_counts_as_promised_when_it_is_first_opened(store: KeptStore) -> None:
     with store.served():
         repo = store.repo("scans")
@@ -634,6 +806,84 @@ def test_a_store_of_before_the_promises_counts_as_promised_when_it_is_first_open
     assert store.planned().items == ()
     store.later(LONG)
     assert len(store.planned().items) == 2
+
+
+# what a person reads of a plan
+
+
+def test_the_first_line_of_a_plan_sums_it_up_and_seals_the_rest(tmp_path: Path) -> None:
+    items = (Item("lfs", "a" * 64, 7, 40.0, "sent"), Item("xorb", "b" * 64, 5, 40.0, "grüße"))
+    plan = Plan("/srv/hub", "store", 1.0, 30.0, items, (LetGo(1, "lab/b", "2" * 40, 40.0),))
+    path = tmp_path / "plan"
+    write(plan, path)
+    first, *rest = path.read_text(encoding="ascii").splitlines()
+    assert json.loads(first) == {
+        "plan": 1, "root": "/srv/hub", "store": "store", "made": 1.0, "keep_days": 30.0, "objects": 2, "bytes": 12,
+        "commits": 1, "sha256": digest("\n".join(rest).encode()),
+    }  # fmt: skip
+    assert read(path) == plan
+
+    path.write_text("\n".join([first.replace('"plan": 1', '"plan": 2'), *rest]))
+    with pytest.raises(PlanError) as refused:
+        read(path)
+    assert str(refused.value) == f"{path} is a plan of another version of the Hub: make a new one"
+    path.write_text("\n".join([first, *rest[:-1]]))
+    with pytest.raises(PlanError) as refused:
+        read(path)
+    assert str(refused.value) == (
+        f"{path} is not as `gc plan` wrote it: make a new one, since nobody has approved this one"
+    )
+
+
+def test_a_plan_is_summed_up_by_reason_with_the_way_to_go_on(tmp_path: Path) -> None:
+    items = [
+        *(Item("lfs", f"{number:064}", 1000 + number, 40.0, f"reason {number:02}") for number in range(13)),
+        Item("xorb", "a" * 64, 5_000_000, 40.0, "no file is made of it"),
+        Item("xorb", "b" * 64, 5_000_000, 40.0, "no file is made of it"),
+    ]
+    commits = [LetGo(1, "datasets/lab/a", "1" * 40, 40.0)] * 1200 + [LetGo(2, "lab/b", "2" * 40, 40.0)]
+    plan = Plan("/srv/hub", "store", 0.0, 30.0, tuple(items), tuple(commits))
+    looked = Looked(items, 12_345, 2_000_000_000, [f"content/x{number}" for number in range(7)])
+    told = list(lines(plan, looked, tmp_path / "plan", Path("/srv/hub")))
+    assert told == [
+        "12,345 files (2.0 GB) stay: a commit needs them, or they were sent or",
+        "promised in the last 30 days.",
+        "7 others are none of the Hub's files and are left alone: content/x0, content/x1, content/x2, content/x3,"
+        " content/x4",
+        "15 files (10.0 MB) can be removed:",
+        "  2 (10.0 MB): no file is made of it",
+        *(f"  1 (1.0 kB): reason {number:02}" for number in range(12, 1, -1)),
+        "  and 2 more reasons",
+        "  1,200 commits of datasets/lab/a that no branch, tag or pull request reaches, with their texts",
+        "  1 commits of lab/b that no branch, tag or pull request reaches, with their texts",
+        f"Each of them is in {tmp_path / 'plan'}. Once you have read it, stop the server, and make a backup if you want"
+        " one:",
+        f"  gc run {tmp_path / 'plan'} --root /srv/hub                              # asks first",
+        f"  gc run {tmp_path / 'plan'} --root /srv/hub --yes-delete {plan.size}     # in a script",
+    ]
+
+
+def test_as_many_reasons_as_are_shown_are_all(tmp_path: Path) -> None:
+    items = tuple(Item("lfs", f"{number:064}", 1, 40.0, f"reason {number}") for number in range(12))
+    plan = Plan("/srv/hub", "store", 0.0, 30.0, items, ())
+    told = list(lines(plan, Looked(list(items)), tmp_path / "plan", tmp_path))
+    assert sum(": reason" in line for line in told) == 12 and not any("more reasons" in line for line in told)
+
+
+def test_a_plan_of_nothing_says_so_and_names_no_way_on(tmp_path: Path) -> None:
+    plan = Plan("/srv/hub", "store", 0.0, 7.5, (), ())
+    told = list(lines(plan, Looked([], 1, 10), tmp_path / "plan", tmp_path))
+    assert told == [
+        "1 files (10 B) stay: a commit needs them, or they were sent or",
+        "promised in the last 7.5 days.",
+        "Nothing can be removed.",
+    ]
+
+
+def test_a_plan_of_commits_alone_is_one_too(tmp_path: Path) -> None:
+    plan = Plan("/srv/hub", "store", 0.0, 30.0, (), (LetGo(1, "lab/b", "2" * 40, 40.0),))
+    told = list(lines(plan, Looked([]), tmp_path / "plan", tmp_path))
+    assert "0 files (0 B) can be removed:" in told and "Nothing can be removed." not in told
 
 
 # a process that dies in the middle

@@ -293,7 +293,11 @@ class XetStore:
 
     def file(self, repo: int, name: str, *, committed: bool = False) -> XetFile | None:
         """A file of the repo by its Xet hash; with `committed`, only if some commit of the repo names its content."""
-        query = "SELECT size, sha256, ranges FROM reconstruction WHERE repo = ? AND hash = ?"
+        query = (
+            "SELECT size, sha256, ranges FROM reconstruction WHERE repo = ? AND hash = ? AND NOT EXISTS"
+            " (SELECT 1 FROM holding WHERE holding.repo = reconstruction.repo"
+            " AND holding.sha256 = reconstruction.sha256 AND deleted NOT NULL)"
+        )
         if committed:
             query += (
                 " AND EXISTS (SELECT 1 FROM git_object WHERE git_object.repo = reconstruction.repo"
