@@ -136,7 +136,8 @@ def gc_run(root: Path, plan: Path, yes_delete: int | None) -> None:
             removed = carry_out(wanted, root, hub.database)
     for line in removed.kept:
         print(line)
-    print(f"Removed {files(removed.objects, removed.size)} and {removed.commits:,} commits")
+    commits = f"{removed.commits:,} {'commit' if removed.commits == 1 else 'commits'}"
+    print(f"Removed {files(removed.objects, removed.size)} and {commits}")
     if removed.gone:
         print(f"{removed.gone:,} files of the plan were gone already")
 

@@ -855,7 +855,7 @@ def test_a_plan_is_summed_up_by_reason_with_the_way_to_go_on(tmp_path: Path) -> 
         *(f"  1 (1.0 kB): reason {number:02}" for number in range(12, 1, -1)),
         "  and 2 more reasons",
         "  1,200 commits of datasets/lab/a that no branch, tag or pull request reaches, with their texts",
-        "  1 commits of lab/b that no branch, tag or pull request reaches, with their texts",
+        "  1 commit of lab/b that no branch, tag or pull request reaches, with its texts",
         f"Each of them is in {tmp_path / 'plan'}. Once you have read it, stop the server, and make a backup if you want"
         " one:",
         f"  gc run {tmp_path / 'plan'} --root /srv/hub                              # asks first",
@@ -874,7 +874,7 @@ def test_a_plan_of_nothing_says_so_and_names_no_way_on(tmp_path: Path) -> None:
     plan = Plan("/srv/hub", "store", 0.0, 7.5, (), ())
     told = list(lines(plan, Looked([], 1, 10), tmp_path / "plan", tmp_path))
     assert told == [
-        "1 files (10 B) stay: a commit needs them, or they were sent or",
+        "1 file (10 B) stays: a commit needs it, or it was sent or",
         "promised in the last 7.5 days.",
         "Nothing can be removed.",
     ]

@@ -96,7 +96,7 @@ def test_it_asks_and_does_nothing_without_the_right_word_or_number(fresh: Runnin
         HfApi(hub.endpoint, token=token).delete_repo("alice/first", repo_type="dataset")
         age(hub.root)
         said = gc(hub.root, "plan", str(plan))  # while it serves
-        assert "1 files (200.0 kB) can be removed" in said.stdout and "--yes-delete 200000" in said.stdout
+        assert "1 file (200.0 kB) can be removed" in said.stdout and "--yes-delete 200000" in said.stdout
         assert plan.stat().st_mode & 0o777 == 0o600
         assert gc(hub.root, "plan", str(plan)).returncode == 2  # no plan is written over
         served = gc(hub.root, "run", str(plan), "--yes-delete", "200000")
