@@ -104,7 +104,7 @@ def test_a_table_or_json_there_that_cannot_be_read_is_left_out_and_stops_nothing
         for path, why in {
             "code/a.csv": "line 1: no comma in it, so its columns cannot be told apart",
             "code/a.json": "not JSON: line 1, column 2",
-            "stimuli/a.tsv": "line 2: 1 cells, and 2 in the first line",
+            "stimuli/a.tsv": "line 2: 1 cell, and 2 in the first line",
         }.items()
     }
     assert dataset.texts.keys() >= {"code/b.json"}

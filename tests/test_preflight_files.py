@@ -40,6 +40,9 @@ BEH = "sub-01/beh/sub-01_task-x_beh.tsv"
 CONFOUNDS = "derivatives/p/sub-01/func/sub-01_task-x_desc-confounds_timeseries.tsv"
 DEFLATED = f"{CONFOUNDS}.gz"
 PREPROCESSED = "derivatives/p/sub-01/func/sub-01_task-x_physio_preprocessed.tsv"
+NO_NAMES = "not numbers alone, and line 1 has numbers where the names of the columns belong"
+VALUES = "line 1: values in it, where the names of the columns belong"
+RETURNS = " (a carriage return within a line counts as its end; many editors do not show it)"
 A_UID = "1.3.12.2.1107.5.2.32.35131.2014031013020823190024702"
 SESSIONS = "sub-01/sub-01_sessions.tsv"
 SAME = "line 1: the columns 1 and 2 have the same name"
@@ -108,12 +111,19 @@ def grey(pairs: dict[str, str], descrip: str = "") -> bytes:
         (BEH, [["participant_id", "name"], ["sub-05", "Roe"]], {("personal-data", "name")}),
         (BEH, [["onset", "age"], ["1", "95"]], {("age-over-89", "age")}),
         (BEH, [["onset", "at"], ["1", "2019-01-02T03:04:05"]], {("date", "at")}),
-        (BEH, "onset\tdob\n1\n", {("unreadable", "line 2: 1 cells, and 2 in the first line")}),
+        (BEH, "onset\tdob\n1\n", {("unreadable", "line 2: 1 cell, and 2 in the first line")}),
         (BEH, b"\0\1\2", {("unreadable", "not UTF-8: it holds zero bytes: binary, not text")}),
         (PREPROCESSED, "0.5\t0.5\t-1e-3\n0.5\tn/a\t7\n", set()),
-        (PREPROCESSED, "0.5\t0.5\n2019-01-02\t7\n", {("unreadable", SAME)}),
-        (PREPROCESSED, "0.5\t0.5\n7\tDoe\n", {("unreadable", SAME)}),
-        (PREPROCESSED, "0.5\t0.5\n" * (1 << 20) + "7\tDoe\n", {("unreadable", SAME)}),
+        (PREPROCESSED, "0.5\t0.5\n2019-01-02\t7\n", {("unreadable", f"line 2: {NO_NAMES}")}),
+        (PREPROCESSED, "0.5\t0.5\n7\tDoe\n", {("unreadable", f"line 2: {NO_NAMES}")}),
+        (PREPROCESSED, "0.5\t0.5\n" * (1 << 20) + "7\tDoe\n", {("unreadable", f"line 1,048,577: {NO_NAMES}")}),
+        (PREPROCESSED, "0.1\t5\t3\n0.2\tJohn Doe\t4\n", {("unreadable", f"line 2: {NO_NAMES}")}),
+        (PREPROCESSED, "3\t4\tRose\n5\t6\tDoe\n", set()),  # a first line that may be names of columns
+        (PREPROCESSED, "Doe\t1.5\t2\nRoe\t2.5\t3\n", {("unreadable", VALUES)}),
+        (BEH, "1\t2\t3\n4\t5\t6\n", set()),
+        (CSV, "1,2\n3,Doe\n", {("unreadable", f"line 2: {NO_NAMES}")}),
+        (BEH, "onset\ttrial\n1.5\r\tDoe\n", {("unreadable", f"line 2: 1 cell, and 2 in the first line{RETURNS}")}),
+        (BEH, "onset\ttrial\r\n1.5\tx\r\n", set()),
         (SESSIONS, "30\t30\n40\t40\n", {("unreadable", SAME)}),
         (CSV, "0.5,0.5\n1,2\n", set()),
         (BEH, [["onset", "of"], ["1", A_UID]], {("unique-identifier", "of")}),
@@ -208,7 +218,7 @@ def test_a_large_table_is_looked_through_to_its_last_line(tmp_path: Path) -> Non
     found = in_files(tmp_path / "date", {BEH: "\n".join([*lines, "1\t2019-01-02"]) + "\n"})
     assert rules(found) == {("date", "at")}
     found = in_files(tmp_path / "short", {BEH: "\n".join([*lines, "1"]) + "\n"})
-    assert rules(found) == {("unreadable", "line 600,002: 1 cells, and 2 in the first line")}
+    assert rules(found) == {("unreadable", "line 600,002: 1 cell, and 2 in the first line")}
     found = in_files(tmp_path / "utf-16", {BEH: "\n".join(lines).encode("utf-16")})
     assert rules(found) == {("unreadable", "larger than 8 MiB, and not UTF-8")}
 

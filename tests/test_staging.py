@@ -105,6 +105,22 @@ def test_the_lock_may_be_taken_by_whoever_the_umask_lets_and_is_no_program(stagi
         os.umask(before)
 
 
+def test_a_staging_folder_is_its_owners_alone_and_one_that_is_there_keeps_its_rights(
+    staging: Staging, tmp_path: Path
+) -> None:
+    before = os.umask(0)
+    try:
+        staging.require_room(1)
+        assert stat.S_IMODE(staging.folder.stat().st_mode) == 0o700
+        shared = Staging(tmp_path / "shared")
+        shared.folder.mkdir(mode=0o770)
+        for folder, mode in ((staging, 0o700), (shared, 0o770)):
+            with folder.held():
+                assert stat.S_IMODE(folder.folder.stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
 def test_a_lock_that_is_a_link_is_not_followed(staging: Staging, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     staging.folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
+article table { display: block; overflow-x: auto; } article a { overflow-wrap: anywhere; }
 td, th { padding: .2rem .6rem; border-bottom: 1px solid #8884; } th { text-align: left; } th.n { text-align: right; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em; }

@@ -370,6 +370,14 @@ class Staging:
                 found[printable(entry.name)] = entry.oddity or "bids-push gives no such name"
         return found
 
+    def make(self) -> None:
+        """Make the folder if it is missing, for its owner alone: what is staged may be private on the Hub.
+
+        The rights of a folder that is there already are somebody's decision, and stay.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Hold the target for this process. The kernel lets go when the process dies, however it dies.
@@ -385,7 +393,7 @@ class Staging:
         """
         try:
             self.require_own_folders()
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.make()
             lock = FileLock(self.lock) if _can_lock(self.lock) else None
             if lock:
                 lock.acquire(timeout=0)
@@ -408,7 +416,7 @@ class Staging:
         Raises:
             DiskFull: they do not fit; nothing was written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make()
         free = shutil.disk_usage(self.folder).free
         reserve = max(64 << 20, needed // 100)  # bytes: Parquet's own overhead, receipts, Prefect's results
         if needed and free < needed + reserve:

@@ -21,6 +21,9 @@ from tasks.preflight.names import is_recent_date, needs_no_columns
 #: What separates values in tables that are no TSV: where the first line has no tab, it shows that they are several.
 _NO_TSV = re.compile(r"\S[,;| ]+\S")
 _NO_CSV = re.compile(r"\S[\t;|]+\S")
+#: What no column is called: a number with a fraction. Whole numbers are, as the items of a questionnaire.
+_A_VALUE = re.compile(r"[-+]?\d*[.]\d+(?:e[-+]?\d+)?", re.IGNORECASE)
+_RETURNS = " (a carriage return within a line counts as its end; many editors do not show it)"
 _A_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 #: What bval and bvec files hold (BIDS specification, "Diffusion imaging data"); some programs write commas.
 _NUMBERS = re.compile(r"(?:[-+\d.,;\s]|e[-+]?\d|nan|inf)*", re.IGNORECASE)
@@ -93,20 +96,37 @@ def no_table(text: str, before: int = 0) -> str | None:
         text: the table, or its first line and a part of the others.
         before: how many lines of the file stand between the first and the others.
     """
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")  # faster than LINE_END
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    lines = text.replace("\r", "\n").split("\n")  # faster than LINE_END
     head = lines[0].rstrip("\t")
     tabs = head.count("\t")
     if "\t" not in head and _NO_TSV.search(head.strip()):
         return "line 1: no tab in it, so its columns cannot be told apart"
-    if why := _no_header(head.split("\t")):
+    if why := _names_nothing(head, text, before) or _no_header(head.split("\t")):
         return why
     for number, line in enumerate(lines[1:], start=2):
         if line.count("\t") == tabs or not line or line.isspace():
             continue
         cells = line.split("\t")
         if len(cells) < tabs + 1 or any(cell.strip() for cell in cells[tabs + 1 :]):
-            return _other_length(number + before, len(cells), tabs + 1)
+            within = "\r" in text and "\n" in text
+            return _other_length(number + before, len(cells), tabs + 1) + (_RETURNS if within else "")
     return None
+
+
+def _names_nothing(head: str, text: str, before: int = 0) -> str | None:
+    """Return why a table whose first line is numbers cannot be judged, or None if it is numbers alone, or has names.
+
+    Numbers may name columns, as those of a matrix. But nobody can know what a text below a number is.
+    """
+    if not head.strip() or not _VALUES.fullmatch(head) or (why := no_values_but_numbers(text, before)) is None:
+        return None
+    return names_nothing(why)
+
+
+def names_nothing(why: str) -> str:
+    """Return why a table that begins with numbers cannot be judged, from why it is not numbers alone."""
+    return f"{why}, and line 1 has numbers where the names of the columns belong"
 
 
 def _rows_by_commas(text: str) -> list[Row]:
@@ -119,7 +139,7 @@ def _rows_by_commas(text: str) -> list[Row]:
                 head = _without_empty_ends([cell.strip() for cell in cells])
                 if len(head) == 1 and _NO_CSV.search(head[0]):
                     raise NotReadable("line 1: no comma in it, so its columns cannot be told apart")
-                if why := _no_header(head):
+                if why := _names_nothing(",".join(head), text) or _no_header(head):
                     raise NotReadable(why)
             elif any(cell.strip() for cell in cells):
                 if len(cells) < len(head) or any(cell.strip() for cell in cells[len(head) :]):
@@ -143,13 +163,13 @@ def _no_header(columns: list[str]) -> str | None:
     for number, name in enumerate(names, start=1):
         if first[name] != number:
             return f"line 1: the columns {first[name]:,} and {number:,} have the same name"
-    if _A_SUBJECT.fullmatch(names[0]) or any(is_recent_date(name, named=False) for name in names):
+    if _A_SUBJECT.fullmatch(names[0]) or any(_A_VALUE.fullmatch(n) or is_recent_date(n, named=False) for n in names):
         return "line 1: values in it, where the names of the columns belong"
     return None
 
 
 def _other_length(line: int, cells: int, columns: int) -> str:
-    return f"line {line:,}: {cells:,} cells, and {columns:,} in the first line"
+    return f"line {line:,}: {cells:,} {'cell' if cells == 1 else 'cells'}, and {columns:,} in the first line"
 
 
 def no_numbers(text: str) -> str | None:

@@ -33,7 +33,7 @@ from tasks.preflight.fields import check_json
 from tasks.preflight.headers import CIFTI, extension, in_header, is_nifti
 from tasks.preflight.many_files import look_into_each
 from tasks.preflight.names import is_about_people, names_a_date, needs_no_columns, rule_of
-from tasks.preflight.readable import NotReadable, no_numbers, no_values_but_numbers, read_rows
+from tasks.preflight.readable import NotReadable, names_nothing, no_numbers, no_values_but_numbers, read_rows
 from tasks.preflight.recordings.said import said, tells
 from tasks.preflight.tables import broken_by_table, check_rows
 from tasks.preflight.xml_metadata import Pair, metadata
@@ -123,9 +123,9 @@ def _deflated(file: Image, stream: IO[bytes], found: Findings) -> None:
 def _by_tabs(file: Image, stream: IO[bytes], found: Findings) -> None:
     """Look through a table: numbers alone tell nothing, unless its rows may be people."""
     if needs_no_columns(file.path) and _begins_with_numbers(stream):
-        if _no_numbers_alone(stream) is None:
-            return
-        stream.seek(0)
+        if why := _no_numbers_alone(stream):
+            raise NotReadable(names_nothing(why))
+        return
     _by_names(file, stream, found)
 
 

@@ -244,7 +244,8 @@ class FaultLayer:
         path.write_bytes(body)
         with sqlite3.connect(self._root / "hub.sqlite3", timeout=30) as database:
             row = (claims["repo"], claims["oid"], claims["size"], None, time.time())
-            database.execute("INSERT OR REPLACE INTO holding VALUES (?, ?, ?, ?, ?, 0)", row)
+            columns = "repo, sha256, size, xet, pushed, promised"
+            database.execute(f"INSERT OR REPLACE INTO holding ({columns}) VALUES (?, ?, ?, ?, ?, 0)", row)
         await _answer(send, 200, b"")
 
 

@@ -447,7 +447,7 @@ def test_any_other_parquet_file_and_a_damaged_one_have_a_page_without_rows(store
         store.commit(repo, files)
         other = page_of(client, repo, "b.parquet")
         assert other.status_code == 200 and "download" in other.text and "<table" not in other.text
-        assert "Its rows are not shown: it is not a shard that bids-push wrote." in other.text
+        assert "Its rows are not shown: it is no shard of files as bids-push writes them." in other.text
         lost = store.root / "content" / files["a.parquet"][:2] / files["a.parquet"]
         lost.write_bytes(shard[:1000])
         for spoil in (lambda: None, lost.unlink):

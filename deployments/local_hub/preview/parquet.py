@@ -86,7 +86,7 @@ def _group(described: dict[int, Any]) -> Group:
     for chunk in described[1]:
         about = chunk[3]
         if about[4] != UNCOMPRESSED or 11 in about:
-            raise NotShownError("it is not a shard that bids-push wrote")
+            raise NotShownError("it is no shard of files as bids-push writes them")
         columns[tuple(part.decode() for part in about[3])] = Column(about[1], about[9])
     if described[3] < 0:
         raise NotShownError("it is damaged: a row group has no rows")
@@ -114,7 +114,7 @@ def _page(source: Source, offset: int) -> _Page:
     header = thrift.struct()
     data = header[5]
     if header[1] != DATA_PAGE or header[2] != header[3] or data[2] != PLAIN or data[3] != RLE:
-        raise NotShownError("it is not a shard that bids-push wrote")
+        raise NotShownError("it is no shard of files as bids-push writes them")
     if header[3] < 0 or data[1] < 1:
         raise NotShownError("it is damaged: a page has no rows")
     return _Page(data[1], offset + thrift.position, header[3])
@@ -156,7 +156,7 @@ def _levels(data: bytes, rows: int, highest: int) -> tuple[list[bool], int]:
     while len(defined) < rows:
         run = thrift.varint()
         if run & 1 or not run:
-            raise NotShownError("it is not a shard that bids-push wrote")
+            raise NotShownError("it is no shard of files as bids-push writes them")
         defined += [thrift.byte() == highest] * min(run >> 1, rows - len(defined))
     return defined, 4 + length
 
