@@ -1,8 +1,8 @@
 """What a lease asks of a Prefect server that is too busy for it: again, and soon, as Prefect's own client asks."""
 
 import time
+from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -13,6 +13,27 @@ from prefect.settings import PREFECT_CLIENT_RETRY_JITTER_FACTOR, temporary_setti
 from tasks.disk.staging import Target
 from tasks.runs.lease import Lease, soon_again
 from tasks.runs.this_run import ThisRun
+
+
+@dataclass
+class Busy:
+    """A server that is busy so many times, and says how long if it is told to; and Prefect's client for it."""
+
+    busy: int
+    asked_to_wait: str
+    waited: list[float] = field(default_factory=list)
+
+    def client(self, monkeypatch: pytest.MonkeyPatch) -> PrefectHttpxSyncClient:
+        monkeypatch.setattr(time, "sleep", self.waited.append)
+        server = httpx.MockTransport(self._answer)
+        return PrefectHttpxSyncClient(
+            base_url="http://server", event_hooks={"response": [soon_again]}, transport=server
+        )
+
+    def _answer(self, _: httpx.Request) -> httpx.Response:
+        headers = {"Retry-After": self.asked_to_wait} if self.asked_to_wait else {}
+        self.busy -= 1
+        return httpx.Response(503, headers=headers) if self.busy >= 0 else httpx.Response(200, json={"id": "1"})
 
 
 @pytest.mark.parametrize(
@@ -27,20 +48,11 @@ from tasks.runs.this_run import ThisRun
 def test_a_server_that_is_busy_for_a_moment_is_asked_again_soon_and_then_as_ever(
     busy: int, asked_to_wait: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(time, "sleep", waited.append)
-    left = [503] * busy
-
-    def answer(_: httpx.Request) -> httpx.Response:
-        headers = {"Retry-After": asked_to_wait} if asked_to_wait else {}
-        return httpx.Response(left.pop(), headers=headers) if left else httpx.Response(200, json={"id": str(uuid4())})
-
-    hooks = {"response": [soon_again]}
-    server = httpx.MockTransport(answer)
+    server = Busy(busy, asked_to_wait)
+    client = server.client(monkeypatch)
     with temporary_settings({PREFECT_CLIENT_RETRY_JITTER_FACTOR: 0}):
-        client = PrefectHttpxSyncClient(base_url="http://server", event_hooks=hooks, transport=server)
         assert client.delete("/variables/1").status_code == 200
-    assert waited == pauses and not left
+    assert server.waited == pauses
 
 
 @pytest.mark.parametrize(
@@ -55,17 +67,9 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again_soon_and_then_as_ever
 def test_a_sign_of_life_is_given_within_a_second_or_not_at_all(
     busy: int, asked_to_wait: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(time, "sleep", waited.append)
-    left = [503] * busy
-
-    def answer(_: httpx.Request) -> httpx.Response:
-        headers = {"Retry-After": asked_to_wait} if asked_to_wait else {}
-        return httpx.Response(left.pop(), headers=headers) if left else httpx.Response(204)
-
+    server = Busy(busy, asked_to_wait)
+    client: Any = BaseClient(server.client(monkeypatch))
     lease = Lease(Target("http://hub", "lab/x"), ThisRun("a run", "a run", 1, False), "one machine")
-    hooks, server = {"response": [soon_again]}, httpx.MockTransport(answer)
     with temporary_settings({PREFECT_CLIENT_RETRY_JITTER_FACTOR: 0}):
-        client: Any = BaseClient(PrefectHttpxSyncClient(base_url="http://server", event_hooks=hooks, transport=server))
         assert lease.renew(client) == (busy <= len(pauses))
-    assert waited == pauses
+    assert server.waited == pauses
