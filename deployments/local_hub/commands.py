@@ -119,7 +119,8 @@ def role_in(given: str) -> tuple[str, Role]:
 def revoke(root: Path, name: str) -> None:
     """Make every token of the account NAME worthless; its repos stay."""
     with opened(root) as hub:
-        print(f"{hub.accounts.revoke(name)} tokens")
+        ended = hub.accounts.revoke(name)
+        print(f"{ended} {'token' if ended == 1 else 'tokens'}")
 
 
 for command in (check, export_, backup_, gc):

@@ -60,9 +60,16 @@ def human(size: int) -> str:
     return f"{size / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
+def counted(files: int) -> str:
+    """So many files, for a person."""
+    return f"{files:,} {'file' if files == 1 else 'files'}"
+
+
 def error_page(error: HubError, path: str) -> HTMLResponse:
-    """A refusal for someone with a browser, with the way to what a private repo hides."""
-    sign_in = ""
+    """A refusal for someone with a browser, with the way to what a private repo hides, and to all that there is."""
+    ways = '<a href="/">All repositories</a>'
     if error.status in (401, 404):
-        sign_in = f'<p>If it is private: <a href="/login?next={quote(path, safe="")}">sign in</a>.</p>'
-    return page(f"{error.status}", f"<h1>{error.status}</h1><p>{escape(error.message)}</p>{sign_in}", error.status)
+        sign_in = f'<a href="/login?next={quote(path, safe="")}">sign in</a>'
+        ways = f"If it is private, {sign_in} as somebody who may read it. {ways}"
+    said = f"<h1>{error.status}</h1><p>{escape(error.message)}</p><p>{ways}</p>"
+    return page(f"{error.status}", said, error.status)

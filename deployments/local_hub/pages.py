@@ -21,7 +21,7 @@ from deployments.local_hub.call import Call
 from deployments.local_hub.cards import CARD, front_matter
 from deployments.local_hub.errors import HubError, bad_request, entry_not_found
 from deployments.local_hub.git import BlobInfo, CommitInfo
-from deployments.local_hub.html import day, human, page
+from deployments.local_hub.html import counted, day, human, page
 from deployments.local_hub.repos import Repo
 from deployments.local_hub.resolve import content_reader
 from deployments.local_hub.xet.xorb import XetFormatError
@@ -170,7 +170,7 @@ def _shard(call: Call, repo: Repo, sha256: str, size: int) -> str:
         + f'<td class="n">{human(row.size)}</td></tr>'
         for row in found.rows
     ]
-    first = f"The first {len(rows)} of {found.total:,} files" if found.total > len(rows) else f"{len(rows)} files"
+    first = f"The first {len(rows)} of {found.total:,} files" if found.total > len(rows) else counted(len(rows))
     table = _table(("Path", "Subject", "Session", "Kind", "Size"), rows)
     return f'<h2>{first}</h2><div class="pictures">{pictures}</div>{table}' if rows else ""
 
@@ -306,7 +306,7 @@ def _totals(call: Call, repo: Repo, commit: str) -> str:
     files = [entry for _, entry in call.hub.listing.items(repo, commit, "", recursive=True) if not entry.is_folder]
     sizes = call.hub.git.blobs(repo.id, (entry.oid for entry in files))
     total = sum(sizes[entry.oid].size for entry in files)
-    return f'<p class="quiet">{len(files)} files, {human(total)}</p>'
+    return f'<p class="quiet">{counted(len(files))}, {human(total)}</p>'
 
 
 def _card(call: Call, repo: Repo, commit: str) -> str:

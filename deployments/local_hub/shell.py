@@ -22,9 +22,9 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 def files(count: int, size: int) -> str:
     """So many files, of so many bytes, for a person."""
-    from deployments.local_hub.html import human
+    from deployments.local_hub.html import counted, human
 
-    return f"{count:,} {'file' if count == 1 else 'files'} ({human(size)})"
+    return f"{counted(count)} ({human(size)})"
 
 
 def clock(seconds: float) -> str:

@@ -126,6 +126,7 @@ def gc_run(root: Path, plan: Path, yes_delete: int | None) -> None:
     from deployments.local_hub.garbage.needed import StoreDamagedError
     from deployments.local_hub.garbage.plan import PlanError, read
     from deployments.local_hub.garbage.remove import carry_out, check
+    from deployments.local_hub.html import counted
 
     there(root)
     with in_a_sentence(StoreDamagedError, PlanError), removing(root):
@@ -139,7 +140,7 @@ def gc_run(root: Path, plan: Path, yes_delete: int | None) -> None:
     commits = f"{removed.commits:,} {'commit' if removed.commits == 1 else 'commits'}"
     print(f"Removed {files(removed.objects, removed.size)} and {commits}")
     if removed.gone:
-        print(f"{removed.gone:,} files of the plan were gone already")
+        print(f"{counted(removed.gone)} of the plan {'was' if removed.gone == 1 else 'were'} gone already")
 
 
 def asked(root: Path, objects: int, size: int, commits: int, yes_delete: int | None) -> None:

@@ -77,7 +77,7 @@ def test_a_token_stops_working_when_its_time_is_over(hub: RunningHub) -> None:
 def test_revoked_tokens_stop_working_at_once(hub: RunningHub) -> None:
     former = HfApi(hub.endpoint, token=hub.token("erin"))
     assert former.whoami()["name"] == "erin"
-    assert hub.command("revoke", "erin").strip() == "1 tokens"
+    assert hub.command("revoke", "erin").strip() == "1 token"
     with pytest.raises(HfHubHTTPError) as refusal:
         former.whoami()
     assert status(refusal) == 401

@@ -113,7 +113,7 @@ def test_it_asks_and_does_nothing_without_the_right_word_or_number(fresh: Runnin
         assert done.returncode == 0 and "Removed 1 file (200.0 kB) and 0 commits" in done.stdout
         assert list(hub.root.glob("content/*/*")) == []
         again = gc(hub.root, "run", str(plan), "--yes-delete", "200000")
-        assert again.returncode == 0 and "1 files of the plan were gone already" in again.stdout
+        assert again.returncode == 0 and "1 file of the plan was gone already" in again.stdout
 
 
 @pytest.fixture

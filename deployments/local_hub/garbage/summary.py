@@ -18,7 +18,7 @@ def lines(plan: Plan, looked: Looked, path: Path, root: Path) -> Iterator[str]:
     """What would go and why, what stays, and how to go on."""
     stay = "stays: a commit needs it, or it was" if looked.kept == 1 else "stay: a commit needs them, or they were"
     yield f"{files(looked.kept, looked.kept_bytes)} {stay} sent or"
-    yield f"promised in the last {plan.keep_days:g} days."
+    yield f"promised in the last {'day' if plan.keep_days == 1 else f'{plan.keep_days:g} days'}."
     if looked.strangers:
         shown = ", ".join(looked.strangers[:STRANGERS_SHOWN])
         yield f"{len(looked.strangers):,} others are none of the Hub's files and are left alone: {shown}"
