@@ -7,6 +7,8 @@ import pytest
 from tasks.disk.failed_shards import FailedShard, Failure
 from tasks.disk.staging import Staging, receipt_name
 from tasks.report.evidence import (
+    Approval,
+    Choice,
     Gate,
     RemovalPlan,
     ShardCheck,
@@ -133,3 +135,13 @@ def test_a_verification_that_failed_says_of_how_many_at_which_commit_and_what_is
 )
 def test_a_plan_of_a_removal_is_one_if_a_shard_a_text_or_rows_leave_by_it(what: dict[str, object], there: bool) -> None:
     assert bool(RemovalPlan.model_validate({"commit": "c" * 40, **what})) is there
+
+
+@pytest.mark.parametrize(
+    ("opened", "by", "counts"), [("c" * 40, "1", True), ("c" * 40, "2", False), (None, "1", False), (None, "2", False)]
+)
+def test_an_approval_counts_at_the_gate_of_its_own_run_once_that_was_opened(
+    opened: str | None, by: str, counts: bool
+) -> None:
+    gate = Gate(flow_run_id="1", flow_run_name="push", opened_at_commit=opened)
+    assert gate.is_answered_by(Approval(flow_run_id=by, decision=Choice.DELETE)) is counts
