@@ -106,7 +106,8 @@ def test_a_line_of_the_record_that_has_lost_an_image_is_drift_and_its_shard_is_p
     found = work([ONE], [edited], [listed(edited)], {ONE.path: receipt(ONE)}, unchanged=False)
     assert found.stage == (ONE,)
     (drift,) = found.drift
-    assert drift.path == ONE.path and "its line in the record was edited" in drift.what
+    assert drift.path == ONE.path
+    assert drift.what == "its line in the record was edited: the shard is published anew, with its line"
 
 
 def test_a_shard_that_somebody_added_to_data_is_drift() -> None:
