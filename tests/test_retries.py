@@ -6,6 +6,7 @@ import pytest
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
+from tasks.hub.budget import LOOK_EVERY, wait
 from tasks.hub.errors import HubUnreachable, NotAllowed, Transient
 from tasks.hub.retries import passes, retry_while_busy
 
@@ -59,6 +60,22 @@ def test_the_waits_are_counted_together_and_end_with_the_patience(slept: list[fl
     with pytest.raises(Transient):
         retry_while_busy(busy(*[0.0] * 901), lambda _: None)
     assert len(slept) == 4 + 900
+
+
+class Ended(Exception):
+    """The run has ended."""
+
+
+@pytest.mark.parametrize("waits", ["for the Hub that asks", "within the work"])
+def test_a_run_that_ends_waits_for_no_hub(slept: list[float], waits: str) -> None:
+    def fence() -> None:
+        if len(slept) == 3:
+            raise Ended
+
+    work = busy(300) if waits == "for the Hub that asks" else lambda: wait(300)
+    with pytest.raises(Ended):
+        retry_while_busy(work, lambda _: None, fence)
+    assert slept == [LOOK_EVERY] * 3
 
 
 def test_a_hub_that_does_not_say_how_long_is_left_to_prefect(slept: list[float]) -> None:
