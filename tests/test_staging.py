@@ -112,6 +112,9 @@ def test_a_staging_folder_is_its_owners_alone_and_one_that_is_there_keeps_its_ri
     try:
         staging.require_room(1)
         assert stat.S_IMODE(staging.folder.stat().st_mode) == 0o700
+        deep = Staging(tmp_path / "a disk" / "a root" / "target")
+        deep.require_room(1)
+        assert stat.S_IMODE(deep.folder.stat().st_mode) == 0o700
         shared = Staging(tmp_path / "shared")
         shared.folder.mkdir(mode=0o770)
         for folder, mode in ((staging, 0o700), (shared, 0o770)):
@@ -251,6 +254,9 @@ def test_a_receipt_that_another_version_has_written_remembers_its_commit_too_and
     before = written.stat().st_ino
     staging.remember([noted, receipt], "b" * 40)
     assert staging.receipts() == [noted] and written.stat().st_ino == before
+    first, second = staged(2)
+    staging.remember([first.model_copy(update={"commit": "b" * 40}), second], "c" * 40)
+    assert {receipt.path: receipt.commit for receipt in staging.receipts()} == {first.path: "", second.path: "c" * 40}
 
 
 def test_a_receipt_that_describes_another_file_than_the_one_beside_it_is_none(
