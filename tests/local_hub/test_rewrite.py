@@ -356,6 +356,36 @@ def test_commits_that_come_meanwhile_are_kept_and_rewritten_too(
     assert list(damage(scene.server)) == []
 
 
+@pytest.mark.parametrize("round_", [1, ROUNDS])
+def test_what_is_committed_for_the_first_time_meanwhile_goes_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, round_: int
+) -> None:
+    """It was sent before, so the deletion knows the content; no pointer named it when it began."""
+    sent = b"sent, and in no commit yet" * 1000
+    operation = CommitOperationAdd("first.parquet", sent)
+    scene.api.preupload_lfs_files(REPO, [operation], **OF)
+    rewritten, rounds = rewrite._History.rewrite, list[int]()
+
+    def rewrite_and_be_overtaken(self: Any, refs: Any, connection: Any = None) -> dict[str, str]:
+        after = rewritten(self, refs, connection)
+        rounds.append(len(rounds) + 1)
+        if connection is None and rounds[-1] < round_:
+            scene.put(f"{rounds[-1]}.txt", b"text")
+        if connection is None and rounds[-1] == round_:
+            scene.put("first.parquet", sent)
+        return after
+
+    monkeypatch.setattr(rewrite._History, "rewrite", rewrite_and_be_overtaken)
+    body = {"deletions": {"sha": [digest(sent)], "rewriteHistory": True}}
+    address = f"{scene.api.endpoint}/api/datasets/{REPO}/lfs-files/batch"
+    get_session().post(address, json=body, headers=scene.bearer).raise_for_status()
+    assert len(rounds) == round_ + 1 and "adds first.parquet" in [commit.title for commit in scene.history()]
+    assert "first.parquet" not in scene.files() and scene.status("first.parquet") == 404
+    for commit in scene.history():
+        assert "first.parquet" not in scene.files(commit.commit_id)
+    assert list(damage(scene.server)) == []
+
+
 def test_a_deletion_that_dies_before_the_refs_move_has_changed_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
