@@ -214,8 +214,8 @@ def delete(call: Call) -> Response:
             "This Hub deletes a file together with the history that names it (rewrite_history=True): otherwise commits"
             " would name content that nobody can have.",
         )
-    done = call.hub.rewriter.delete(repo, set(digests))
-    return JSONResponse({"deleted": len(set(digests)), "refs": list(done.refs)})
+    moved = call.hub.rewriter.delete(repo, set(digests))
+    return JSONResponse({"deleted": len(set(digests)), "refs": list(moved)})
 
 
 def listed(call: Call) -> Response:

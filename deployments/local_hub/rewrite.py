@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from dulwich.objects import Commit, ObjectID, Tag
 
@@ -32,14 +31,6 @@ BATCH_BYTES = 4 * 1024 * 1024  # the same; a folder of 10,000 files has half a M
 ROUNDS = 5  # that leave the writers alone; the last one rewrites what came meanwhile in its own transaction
 
 
-@dataclass(frozen=True)
-class Rewritten:
-    """What a deletion did: the refs that moved, and how many commits and folders were written anew."""
-
-    refs: tuple[str, ...]
-    objects: int
-
-
 class Rewriter:
     """Deletes content from repos of one Hub."""
 
@@ -48,8 +39,8 @@ class Rewriter:
         self._git = git
         self._holdings = holdings
 
-    def delete(self, repo: Repo, digests: Collection[str]) -> Rewritten:
-        """Take content (sha256) out of a repo and all of its history. Once more is the same as once.
+    def delete(self, repo: Repo, digests: Collection[str]) -> tuple[str, ...]:
+        """Take content (sha256) out of a repo and all of its history; the refs that moved. Once more is as once.
 
         Raises 404, and nothing is changed, for content that the repo never had. Time and new objects grow with the
         folders that the history has from the first commit with such a file on.
@@ -73,14 +64,14 @@ class Rewriter:
     def _finish(
         self, connection: sqlite3.Connection, repo: int, before: Mapping[str, str], after: Mapping[str, str],
         history: _History, digests: Iterable[str],
-    ) -> Rewritten:  # fmt: skip
+    ) -> tuple[str, ...]:  # fmt: skip
         """Move the refs and forget the content, in the caller's transaction."""
         moved = tuple(ref for ref, oid in before.items() if after[ref] != oid)
         for ref in moved:
             self._git.move_ref(connection, repo, ref, after[ref])
         self._follow_discussions(connection, repo, history)
         self._holdings.mark_deleted(connection, repo, digests)
-        return Rewritten(moved, history.stored)
+        return moved
 
     def _require_known(self, repo: int, digests: Iterable[str]) -> None:
         for sha256 in digests:
@@ -119,7 +110,6 @@ class _History:
         self._bytes = 0
         self._connection: sqlite3.Connection | None = None
         self.commits: dict[str, str] = {}
-        self.stored = 0
 
     def rewrite(self, refs: Mapping[str, str], connection: sqlite3.Connection | None = None) -> dict[str, str]:
         """What each ref points at instead; new objects go into the caller's transaction, or into some of their own."""
@@ -130,7 +120,6 @@ class _History:
 
     def _store(self) -> None:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
-        self.stored += len(waiting)
         if self._connection is not None:
             self._put(self._connection, waiting)
         elif waiting:
