@@ -375,8 +375,7 @@ class Staging:
 
         The rights of a folder that is there already are somebody's decision, and stay.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[bool]:
