@@ -21,6 +21,7 @@ from tasks.hub.client import Hub
 from tasks.hub.newest_head import FILE as HEAD
 from tasks.hub.newest_head import NewestHead
 from tasks.report.status import StatusBoard, status_at
+from tasks.runs.few_collections import few_collections
 from tasks.runs.lease import Lease, holding
 from tasks.runs.this_run import ThisRun
 from tasks.values.errors import PushError
@@ -84,7 +85,7 @@ def on_target(
         staging = staging_of(hub, staging_root)
         hub = replace(hub, newest=NewestHead(staging.folder / HEAD))
         run = ThisRun.of(hub.target)
-        with holding(staging, hub.target, run) as lease:
+        with holding(staging, hub.target, run) as lease, few_collections():
             status = StatusBoard.of(hub, staging, run)
             try:
                 state = body(HeldTarget(hub, staging, run, lease, status, Steps(), token_block))
