@@ -20,8 +20,9 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from operator import attrgetter
 
 from prefect import task
@@ -164,26 +165,27 @@ def _digest(settings: bytes, path: str, images: Iterable[Image]) -> str:
 
     Each has its length before it, so that no two different shards give the same bytes.
     """
-    digest = hashlib.sha256()
-    for part in _parts(settings, path, images):
-        digest.update(part)
+    digest = hashlib.sha256(_framed(settings) + _framed(path.encode()))
+    for image in images:
+        digest.update(b"image\n" + b"".join(map(_part, _values(image))))
+        if image.content is not None:
+            digest.update(b"content\n" + _framed(image.content))
     return digest.hexdigest()
 
 
-def _parts(settings: bytes, path: str, images: Iterable[Image]) -> Iterator[bytes]:
-    yield _framed(settings)
-    yield _framed(path.encode())
-    for image in images:
-        yield b"image\n"
-        for value in _values(image):
-            if value is None:
-                yield b"-\n"
-            elif isinstance(value, Mapping):
-                yield _framed(json.dumps(value, sort_keys=True).encode())
-            else:
-                yield _framed(str(value).encode("utf-8", "surrogatepass"))
-        if image.content is not None:
-            yield b"content\n" + _framed(image.content)
+def _part(value: str | int | Mapping[str, str] | None) -> bytes:
+    if value is None:
+        return b"-\n"
+    if isinstance(value, str):
+        return _framed(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, int):
+        return _framed(b"%d" % value)
+    return _entities(tuple(sorted(value.items())))
+
+
+@lru_cache(maxsize=4096)  # the names of a study say the same over and over
+def _entities(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    return _framed(json.dumps(dict(pairs)).encode())
 
 
 def _framed(data: bytes) -> bytes:

@@ -43,12 +43,19 @@ def parse(path: str) -> Name:
 @lru_cache(maxsize=16)  # an image and the sidecars of its name follow one another, and are parsed once
 def _parse_stem(path: str) -> tuple[dict[str, str], str | None, str | None]:
     """Return entities, suffix and datatype of a path without its extension."""
-    found = parse_bids_entities(path)
-    suffix, datatype = (word and sys.intern(word) for word in (found.pop("suffix", None), found.pop("datatype", None)))
-    name = path.rpartition("/")[2]
+    folder, _, name = path.rpartition("/")
+    found = parse_bids_entities(name)
+    suffix, datatype = found.pop("suffix", None), _datatype(folder)
+    suffix = suffix and sys.intern(suffix)
     if name.count("_") > len(found):  # sub-01_T2w_desc-lesion_mask: "T2w" tells two files apart, so it must count
         found |= {part: "" for part in name.split("_")[:-1] if "-" not in part}
     return found, suffix, datatype
+
+
+@lru_cache(maxsize=16)  # the files of a folder follow one another
+def _datatype(folder: str) -> str | None:
+    found = parse_bids_entities(f"{folder}/_").get("datatype")
+    return found and sys.intern(found)
 
 
 def folder_label(folders: Sequence[str], entity: str) -> str | None:

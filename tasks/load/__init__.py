@@ -32,7 +32,7 @@ from tasks.bids.annex import require_fetched, unfetched
 from tasks.bids.names import Name, parse
 from tasks.bids.not_fetched import absent
 from tasks.bids.text import NotText, decode, from_json
-from tasks.load.annex import FACTS, file_facts
+from tasks.load.annex import file_facts
 from tasks.load.errors import (
     EmptyDataset,
     IncompleteIndex,
@@ -176,6 +176,7 @@ class _Loader:
         self, source: Path, name: str, description: dict[str, object], derivative: bool, choice: Choice
     ) -> None:
         self.source, self.name, self.description, self.choice = source, name, description, choice
+        self.root = str(source)
         self.tree = walk(source, name if derivative else RAW, derivative, choice)
         self.folders, self.left_out = self.tree.folders, self.tree.left_out
         self.tables = Tables(source, self.folders)
@@ -211,7 +212,7 @@ class _Loader:
         self.sidecars.require_sound()
         self._require_complete()
         return Dataset(
-            root=str(self.source),
+            root=self.root,
             name=self.name,
             description=self.description,
             images=tuple(self.images),
@@ -270,7 +271,7 @@ class _Loader:
         if isinstance(data, str):
             return data
         self.texts[path] = data
-        if file_facts(f"{self.source}/{path}", was_read=True).executable:
+        if file_facts(f"{self.root}/{path}", was_read=True).executable:
             self.executable.add(path)
         return ""
 
@@ -301,8 +302,8 @@ class _Loader:
             else:
                 self.files.append(self._file(folder, path, name, found, kind))
 
-    def _file(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
-        """Return the row of a file, with nothing joined to it yet."""
+    def _file(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind, **joined: Any) -> Image:
+        """Return the row of a file, with what is joined to it by fields of its row: of most files nothing."""
         return Image(
             path=path,
             **self._facts(path, was_read=self.sidecars.was_read(path)),
@@ -314,6 +315,7 @@ class _Loader:
             entities=where.entities,
             extra_entities=where.extra_entities,
             kind=kind,
+            **joined,
         )
 
     def _unnamed(self, folder: Folder, path: str, name: Name, kind: Kind) -> Image:
@@ -326,7 +328,7 @@ class _Loader:
         return replace(row, datatype=None, suffix="")
 
     def _leave(self, path: str, reason: str, kind: str, what: What | None = None) -> None:
-        self.left_out.append(left_out(str(self.source), path, reason, kind, what))
+        self.left_out.append(left_out(self.root, path, reason, kind, what))
 
     def _parts(self, recording: RecordingFolder) -> list[Image]:
         """Return the rows of a recording that is a folder, one for each of its files."""
@@ -350,8 +352,7 @@ class _Loader:
 
     def _facts(self, path: str, was_read: bool = False) -> dict[str, Any]:
         """Return what is known about a file without reading it, by fields of its row."""
-        facts = file_facts(f"{self.source}/{path}", was_read)
-        known = {field: getattr(facts, field) for field in FACTS}
+        known = file_facts(f"{self.root}/{path}", was_read)._asdict()
         return known if self.has_modes else known | {"executable": None}
 
     def _image(self, folder: Folder, path: str, name: Name, where: Place, kind: Kind) -> Image:
@@ -360,8 +361,12 @@ class _Loader:
         bvec = self.sidecars.text(folder, name, ".bvec")
         metadata, sidecars = self.sidecars.metadata(folder, name)
         events, events_metadata = self._events(folder, name)
-        return replace(
-            self._file(folder, path, name, where, kind),
+        return self._file(
+            folder,
+            path,
+            name,
+            where,
+            kind,
             metadata=metadata,
             sidecars=sidecars,
             bval=bval and bval[1],
@@ -422,7 +427,7 @@ class _Loader:
     def _rows_in(self, folder: Folder) -> list[str]:
         """Return the names of the images and recordings that a folder holds now."""
         try:
-            names = os.listdir(f"{self.source}/{folder.path}")  # noqa: PTH208 - pathlib doubles the cost
+            names = os.listdir(f"{self.root}/{folder.path}")  # noqa: PTH208 - pathlib doubles the cost
         except FileNotFoundError:
             return []
         return [name for name in names if looks_like_row(name)]

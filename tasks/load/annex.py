@@ -8,7 +8,7 @@ fetched, it looks like any other file, and has no key here.
 import os
 import re
 import stat
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from tasks.bids.annex import POINTER_MARK, AnnexKey, lfs_size, pointer_key
 
@@ -17,8 +17,7 @@ _SIZE = re.compile(r"-s(\d+)(?=-|$)")
 _LINK = re.compile(r"(?:^|/)annex/objects/(?:.*/)?([^/]+)$")
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(NamedTuple):
     """What is known about a file without reading its content. `size` is bytes, or 0 if nothing states it."""
 
     size: int
@@ -31,10 +30,6 @@ class FileFacts:
     """Whether its owner may execute it, which is all that git keeps of a mode; None if it is not here. An object of
     git-annex is read-only, and executable if the file was.
     """
-
-
-#: The names of what is known.
-FACTS = tuple(field.name for field in fields(FileFacts))
 
 
 def file_facts(path: str, was_read: bool = False) -> FileFacts:

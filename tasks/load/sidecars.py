@@ -57,7 +57,7 @@ class Sidecars:
             source: the root of the tree.
             ignored: files that a .bidsignore names. One of them that cannot be read costs its own metadata alone.
         """
-        self.source = source
+        self._root = str(source)
         self._ignored = frozenset(ignored)
         self.used: set[str] = set()
         """Files of which the content is in a row."""
@@ -76,20 +76,20 @@ class Sidecars:
         """Enter a metadata file of a folder."""
         keys = tuple(sorted(name.entities))
         of_folder = self._levels.setdefault(folder.path, {})
-        level = of_folder.setdefault((name.suffix or "", name.extension), {})
-        level.setdefault(keys, defaultdict(list))[tuple(name.entities[key] for key in keys)].append(path)
+        level = of_folder.setdefault((name.suffix or "", name.extension), defaultdict(dict))
+        level[keys].setdefault(tuple(map(name.entities.__getitem__, keys)), []).append(path)
 
     def metadata(self, folder: Folder, name: Name) -> tuple[str | None, tuple[str, ...]]:
         """Return the merged JSON sidecars of an image, and their paths, the nearest first.
 
         Keys are sorted, so that it does not matter which file a key is in.
         """
-        merged: dict[str, object] = {}
         paths = tuple(self._applicable(folder, name, name.suffix or "", ".json"))
-        for path in reversed(paths):
-            merged |= self._parsed(path)
         if not paths:
             return None, ()
+        merged = self._parsed(paths[-1])
+        for path in reversed(paths[:-1]):
+            merged = merged | self._parsed(path)
         try:
             return to_json(dict(sorted(merged.items()))), paths
         except ValueError:
@@ -206,7 +206,7 @@ class Sidecars:
 
     def _read(self, path: str) -> str | None:
         try:
-            with open(f"{self.source}/{path}", "rb") as stream:  # noqa: PTH123 - thousands: pathlib costs half as much
+            with open(f"{self._root}/{path}", "rb") as stream:  # noqa: PTH123 - thousands: pathlib costs half as much
                 data = stream.read()
             require_fetched(data)
             return decode(data)

@@ -40,7 +40,7 @@ _ELEMENT = frozenset(("vr", "Value", "InlineBinary", "BulkDataURI"))
 _KINDS_OF_VALUE = {"PN": "PersonName", "AS": "PatientAge", "DA": "Date", "DT": "Date"}
 _DESCRIPTION = "dataset_description.json"
 #: The start of a date, or of a UID.
-_ASKS = re.compile(r'"(?:\d{4}[-/]\d|\d{1,2}[ -][A-Za-z]{3}|(?:1\.[23]|2\.16|2\.25)\.\d)')
+_ASKS = re.compile(r'"(?=\d)(?:\d{4}[-/]\d|\d{1,2}[ -][A-Za-z]{3}|(?:1\.[23]|2\.16|2\.25)\.\d)')
 
 
 def check_fields(dataset: Dataset, found: Findings) -> None:

@@ -26,6 +26,8 @@ SHORTEST = 3  # letters of a name: a shorter one is in too many labels
 _EXTENSION = re.compile(r"(?:\.nii)?(?:\.[A-Za-z]{2,4})?$")
 _SUBJECT = re.compile(r"(?:^|/)(?=sub-)")
 _EIGHT_DIGITS = re.compile(r"(?<!\d)(\d{8})(?:\d{6})?(?!\d)")
+#: What every path has in which a date or an address is found: the quick look at each of them.
+_ASKS = re.compile(r"\d{8}|@")
 _ADDRESS = re.compile(r"[A-Za-z0-9.%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
 _LABEL = re.compile(r"(?:^|[/_])(?:(?P<entity>[a-z]+)-)?(?P<label>[^/_-]+)")
 #: Entities whose labels are words of the study, and no person's (BIDS specification, appendix "Entities").
@@ -70,7 +72,7 @@ def _hidden(path: str, names: Collection[str]) -> str:
 
 def _in_path(path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield what is found in a path, each with the path without it."""
-    if not (names or "@" in path or _EIGHT_DIGITS.search(path)):
+    if not (names or _ASKS.search(path)):
         return
     stem = _EXTENSION.sub("", path, count=1)
     ending = path[len(stem) :]

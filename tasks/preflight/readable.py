@@ -26,7 +26,7 @@ _A_VALUE = re.compile(r"[-+]?\d*[.]\d+(?:e[-+]?\d+)?", re.IGNORECASE)
 _RETURNS = " (a carriage return within a line counts as its end; many editors do not show it)"
 _A_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 #: What bval and bvec files hold (BIDS specification, "Diffusion imaging data"); some programs write commas.
-_NUMBERS = re.compile(r"(?:[-+\d.,;\s]|e[-+]?\d|nan|inf)*", re.IGNORECASE)
+_NUMBERS = re.compile(r"(?:[-+\d.,;\s]++|e[-+]?\d|nan|inf)*", re.IGNORECASE)
 
 #: The same of a table, in which a value may be missing, or be whether something is so. A date is no number.
 _VALUES = re.compile(r"(?:[+\d.,;\s]++|(?<!\d)-|e[-+]?\d|nan|inf|n/a|true|false)*", re.IGNORECASE)
