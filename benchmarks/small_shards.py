@@ -110,7 +110,10 @@ def main() -> int:
     options = parser.parse_args()
     data = DATA.with_name(f"{DATA.name}-{options.sessions}")
     make_dataset(data, sessions=options.sessions, total_bytes=options.sessions * SHARD_BYTES)
-    plain, raw, push, night, listing, floor, waited = [], [], [], [], [], [], []
+    plain, raw, listing, floor = [], [], [], []
+    push: list[float] = []
+    night: list[float] = []
+    waited: list[float] = []
     for _ in range(options.rounds):
         with new_stack(prefect=False) as stack:
             raw.append(seconds(stack, UPLOAD, data, "lab/raw"))

@@ -4,6 +4,9 @@
 middle of it one of these happens (`FAULTS`): a machine's process is killed, a job is cancelled or reaches its walltime,
 a node is cut off for longer than the scheduler waits and comes back, or the run itself is killed, and another follows.
 
+A node that is cut off works on, and nothing that it sends arrives (`soak.partition`). Where that cannot be had (it
+needs root, and programs of Debian's), its processes are stopped instead, and the first line says so.
+
 Afterwards the Hub has to hold, byte for byte, what a push by threads publishes; no shard was staged twice but what was
 in flight; no task run is left Running. The executions are counted in a log of the soak's own (`tests.executions`).
 """
@@ -13,11 +16,12 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -28,6 +32,8 @@ from benchmarks.large_push import tree
 from deployments import local_stack
 from deployments.local_stack import REPO, Stack, StackError, running, wait_until
 from deployments.runs import Runs, runs_of
+from soak import partition
+from soak.partition import Partition
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
 from tasks.values.errors import PushError
@@ -52,12 +58,15 @@ class Ground:
     source: Path
     folder: Path
     executions: Executions
+    cable: Partition | None
+    """Cuts a job off. None: it is stopped instead."""
     reference: dict[str, tuple[int, str | None]]
 
     @property
     def setting(self) -> dict[str, str]:
         """What the worker has in its environment."""
         prologue = [
+            *([self.cable.entering] if self.cable else []),
             f"export HF_TOKEN={self.stack.token} HF_ENDPOINT={self.stack.endpoint}",
             f"export PREFECT_API_URL={self.stack.ui}/api PYTHONPATH={REPO} {FOLDER}={self.executions.folder}",
             f"export HOME={self.folder}/home/$SLURM_JOB_ID HF_HOME={self.folder}/home/$SLURM_JOB_ID",
@@ -116,15 +125,21 @@ def end_a_jobs_time(ground: Ground, _run: UUID, draw: random.Random) -> None:
 
 
 def cut_a_node_off(ground: Ground, _run: UUID, draw: random.Random) -> None:
-    """Stop all of a job for longer than the scheduler waits, and let it go on."""
+    """Cut a job off for longer than the scheduler waits, and let it be reached again."""
     jobs = sorted(ground.nodes.jobs())
     if not jobs:
         return
-    stopped = ground.job_processes(draw.choice(jobs))
+    job, seconds = draw.choice(jobs), CUT_OFF + draw.uniform(1, 8)
+    if ground.cable:
+        ground.cable.cut(job)
+        time.sleep(seconds)
+        assert ground.cable.heal(), "nothing was sent by the node that was cut off, or to it"
+        return
+    stopped = ground.job_processes(job)
     for process in stopped:
         with suppress(psutil.Error):
             process.suspend()
-    time.sleep(CUT_OFF + draw.uniform(1, 8))
+    time.sleep(seconds)
     for process in stopped:
         with suppress(psutil.Error):
             process.resume()
@@ -206,6 +221,10 @@ def main() -> int:
     parser.add_argument("--fault", choices=sorted(FAULTS), help="this one in each round")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
+    if why := partition.why_not():
+        print(f"A node that is cut off is stopped instead: {why}.", flush=True)
+    else:
+        partition.in_own_network([sys.executable, "-m", "soak.cluster", *sys.argv[1:]])
     here = REPO / ".soak"
     here.mkdir(exist_ok=True)
     source = tree(here / f"cluster-{SHARDS}-{MEGABYTES}", SHARDS, MEGABYTES)
@@ -217,9 +236,10 @@ def main() -> int:
         running(here / "cluster-stack", account="lab") as stack,
         slurm(Path(short) / "s") as nodes,
         runs_of(f"{stack.ui}/api") as runs,
+        nullcontext() if why else partition.partition() as cable,
     ):
         folder = Path(short)
-        ground = Ground(stack, nodes, runs, source, folder, Executions(folder / "executions"), {})
+        ground = Ground(stack, nodes, runs, source, folder, Executions(folder / "executions"), cable, {})
         runs.wait(ground.push("lab/reference"), {"PAUSED"})
         ground.reference = ground.published("lab/reference")
         print(f"seed {seed}; {len(ground.reference)} shards", flush=True)
