@@ -24,8 +24,9 @@ PROGRAMS = ("unshare", "mount", "ip", "nft")
 _GROUPS = Path("/sys/fs/cgroup")
 _INSIDE = "BIDS_PUSH_SOAK_OWN_NETWORK"
 _TABLE = "soak"
-#: Run in the new namespaces, before the soak: the loopback, and control groups as nft looks for them.
-_SET_UP = f'ip link set lo up && mount -t cgroup2 none {_GROUPS} && exec "$@"'
+#: Run in the new namespaces, before the soak: the loopback, with an address besides its own (one for documentation, RFC
+#: 5737), without which glibc resolves none for slurmd; and control groups where nft looks for them.
+_SET_UP = f'ip link set lo up && ip address add 192.0.2.1/32 dev lo && mount -t cgroup2 none {_GROUPS} && exec "$@"'
 
 
 def why_not() -> str:

@@ -79,6 +79,8 @@ class Slurm:
         lines = [CONF.format(port=own_port(), **named)]
         lines += [NODE.format(name=name, host=host, port=own_port()) for name in NODES]
         conf.write_text("".join([*lines, PARTITION.format(nodes=",".join(NODES))]))
+        # nothing here uses control groups, and a slurmd that looks for them refuses a machine with both versions
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self.environment = {"SLURM_CONF": str(conf), "PATH": _path()}
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
