@@ -51,6 +51,9 @@ NEEDS = (
 FEWEST_AT_A_TIME = 16  # parts asked for while no machine has come yet: enough for a cluster that grows by what waits
 SAY_WITHIN = 10.0  # seconds that a process has at the end to say what it has done
 FOR_EACH_THREAD = 2  # parts asked for: one that is worked on, and one that waits
+SCHEDULER_GONE = (
+    "scheduler-connection-lost"  # why Dask gives a part up when its client can no longer reach the scheduler
+)
 
 
 class ClusterUnavailable(PushError):
@@ -140,7 +143,7 @@ class Cluster:
 
         Raises:
             PartLost: every process that worked on it died.
-            ClusterUnavailable: there was no process for it.
+            ClusterUnavailable: there was no process for it, or the cluster's scheduler went away.
             PushError: it could not be done.
         """
         from distributed.client import FutureCancelledError
@@ -156,6 +159,11 @@ class Cluster:
                 "than this one. What is staged stays, and the next run goes on from it."
             ) from error
         except (NoWorkerError, NoValidWorkerError, FutureCancelledError, asyncio.CancelledError) as error:
+            if getattr(error, "reason", "") == SCHEDULER_GONE:
+                raise ClusterUnavailable(
+                    f"the scheduler of the cluster (BIDS_PUSH_CLUSTER={self._name}) went away, and did not come back. "
+                    "Start it again with its machines, and then this push: what is staged stays."
+                ) from error
             given_up = self.jobs.given_up
             why = f"it refuses each job: {given_up}" if given_up else str(error)
             raise ClusterUnavailable(

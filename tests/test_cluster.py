@@ -272,3 +272,27 @@ def test_a_part_that_is_lost_with_each_machine_ends_the_run_with_a_name(
     assert state.name == "PartLost" and "memory" in (state.message or ""), state
     assert len(killed) >= 4  # Dask's allowed failures, and one
     assert push(bids, target, root).name == "Staged"
+
+
+def test_a_scheduler_that_dies_under_a_run_ends_it_with_a_name_and_the_next_run_goes_on(
+    bids: Path, target: Hub, root: Path, prefect_server: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_PART_BYTES", "1")
+    monkeypatch.setattr("tasks.stage.FLUSHED_ABOVE", 0)
+    with machines(tmp_path / "m", environment_of(prefect_server), ("n1", "n2")) as running:
+        running.executions.hold()
+        monkeypatch.setenv("BIDS_PUSH_CLUSTER", running.address)
+
+        def kill_it() -> None:
+            wait_until("both work", lambda: len(running.executions.of("begun")) == 2, 60)
+            running.processes["scheduler"].popen.kill()
+
+        with ThreadPoolExecutor(1) as meanwhile:
+            killing = meanwhile.submit(kill_it)
+            state = push(bids, target, root)
+            killing.result()
+        running.executions.let_go()
+    assert state.name == "ClusterUnavailable" and state.message, state
+    assert f"the scheduler of the cluster (BIDS_PUSH_CLUSTER={running.address}) went away" in state.message
+    monkeypatch.delenv("BIDS_PUSH_CLUSTER")
+    assert push(bids, target, root).name == "Staged"
