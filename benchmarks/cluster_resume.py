@@ -17,6 +17,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -24,7 +25,7 @@ import psutil
 
 from benchmarks.resume import KILL_AT, published
 from deployments.demo_data import make_dataset
-from deployments.local_stack import REPO, running, wait_until
+from deployments.local_stack import REPO, StackError, running, wait_until
 from deployments.runs import Runs, runs_of
 from tasks.disk.staging import Target
 from tasks.hub.client import Hub
@@ -82,6 +83,8 @@ def main() -> int:
         runs.wait(second, {"PAUSED"}, 1800)
         seconds = time.monotonic() - began
         done = runs.figures(second)
+        with suppress(StackError):  # those of the killed run are marked once their last events have had time to arrive
+            wait_until("no task run is left Running", lambda: not going_on(runs, first, second), 120)
         counts = Counter(one.shard for one in executions.of("staged"))
         on_hub = sum(path.startswith("data/") for path in hub.listing(hub.head()).files)
         for what, value, unit in (
