@@ -36,6 +36,7 @@ from flows.jobs import Jobs, Log
 from flows.part import Done, Part, stage_and_send
 from tasks.runs.lost_task_runs import DONE_BY_ANOTHER, name_lost_task_runs
 from tasks.values.errors import BadInput, PushError
+from tasks.values.format import number
 from tasks.values.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Cluster:
         """The task runs within parts that are known to have ended."""
         self._waited_for: WeakSet[Any] = WeakSet()
         """Dask's futures of the parts that were asked for."""
+        self._names: dict[str, str] = {}
+        """The names of the processes that have joined, by their addresses."""
         self._seen = 0
         """How many of Dask's events were looked at."""
 
@@ -91,12 +94,14 @@ class Cluster:
                 f"({type(error).__name__}: {error}). Check the address, or BIDS_PUSH_CLUSTER_ARGUMENTS (its interface, "
                 "cores, memory), and start again: what is staged stays."
             ) from error
-        self.jobs.watch(lambda: len(self._threads()), self._lost)
+        self.jobs.watch(lambda: [self._called(address) for address in self._threads()], self._lost)
         return client
 
     def _threads(self) -> dict[str, int]:
         """Return how many threads each process of the cluster has now, by its address."""
-        return cast(dict[str, int], cast(Any, self._client).ncores())
+        workers = cast(Any, self._client).scheduler_info(n_workers=-1)["workers"]
+        self._names |= {address: str(worker["name"]) for address, worker in workers.items()}
+        return {address: worker["nthreads"] for address, worker in workers.items()}
 
     def _lost(self) -> list[str]:
         """Return a sentence for each process that was lost with work since this was last called."""
@@ -104,10 +109,17 @@ class Cluster:
         new, self._seen = events[self._seen :], len(events)
         lost = [what for _, what in new if what.get("action") == "remove-worker" and what.get("processing-tasks")]
         return [
-            f"A machine of the cluster ({one['worker']}) was lost with {len(one['processing-tasks'])} parts. Others do "
-            "them again."
+            f"A machine of the cluster ({self._called(one['worker'])}) was lost with "
+            f"{number(len(one['processing-tasks']), 'part')}, which others do again."
             for one in lost
         ]
+
+    def _called(self, address: str) -> str:
+        """Return what people know a process by: its address, and its job if there is one."""
+        name = self._names.get(address, "")
+        of = self.jobs.of_machine
+        job = of.get(name) or of.get(name.rpartition("-")[0])  # with several processes a job, each has a number more
+        return f"{address} of job {job}" if job else address
 
     def give_up(self) -> None:
         """Let no part be waited for any more, because no machine will come."""

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Any
 
+from tasks.report.sentences import some_of
+
 AGAIN = 20.0  # seconds until a job that was refused is asked for again
 REFUSALS = 15  # in a row, with no job before them: five minutes
 SAY_EVERY = 600.0  # seconds between two sentences that no machine has come yet
-LOOK_EVERY = 10.0  # seconds between two looks at the machines
+LOOK_EVERY = 3.0  # seconds between two looks at the machines
 #: What batch systems say of a job that they would never take.
 LASTING = re.compile(
     r"invalid|not permitted|permission denied|can not be satisfied|cannot be satisfied|not available|unknown|exceeds|"
@@ -39,6 +41,8 @@ class Jobs:
     """Is called when the run need not wait any longer."""
     asked: list[str] = field(default_factory=list)
     """The ids of the jobs that the batch system has taken."""
+    of_machine: dict[str, str] = field(default_factory=dict)
+    """The ids of the jobs, by the names of the machines that come by them."""
     refused: str = ""
     """What it said last when it took none."""
     given_up: str = ""
@@ -57,7 +61,7 @@ class Jobs:
                 while True:
                     try:
                         taken: str = await super()._submit_job(script_filename)
-                        jobs.was_taken(self._job_id_from_submit_output(taken))
+                        jobs.was_taken(self._job_id_from_submit_output(taken), str(self.name))
                         return taken
                     except (RuntimeError, OSError) as error:
                         jobs.was_refused(_words(error))
@@ -68,9 +72,10 @@ class Jobs:
         Told.__name__ = job_class.__name__
         return Told
 
-    def was_taken(self, job_id: str) -> None:
-        """Note a job that waits, or runs."""
+    def was_taken(self, job_id: str, machine: str) -> None:
+        """Note a job that waits, or runs, and the name of the machine that comes by it."""
         self.asked.append(job_id)
+        self.of_machine[machine] = job_id
         self._refusals, self.refused = 0, ""
         self.log.info("The cluster was asked for a machine: job %s.", job_id)
 
@@ -94,34 +99,38 @@ class Jobs:
         """Ask for no more jobs."""
         self._closed.set()
 
-    def watch(self, machines: Callable[[], int], lost: Callable[[], list[str]]) -> None:
-        """Say when the first machine comes, how long none does, and which are lost, until `close`.
+    def watch(self, machines: Callable[[], Sequence[str]], lost: Callable[[], list[str]]) -> None:
+        """Say which machines come, how long none does, and which are lost, until `close`.
 
         Args:
-            machines: returns how many there are.
+            machines: returns what each that is there is called.
             lost: returns a sentence for each that was lost since it was last asked.
         """
 
         def look() -> None:
-            came, said = False, -SAY_EVERY
+            came: frozenset[str] = frozenset()
+            said = -SAY_EVERY
             while not self._closed.wait(LOOK_EVERY):
                 with suppress(Exception):  # the scheduler does not answer: whoever waits for a part is told
                     came, said = self._look(machines(), lost(), came, said)
 
         Thread(target=copy_context().run, args=(look,), name="cluster", daemon=True).start()
 
-    def _look(self, count: int, lost: Sequence[str], came: bool, said: float) -> tuple[bool, float]:
-        """Say what one look has shown. Return whether a machine has come, and when it was said that there is none."""
+    def _look(
+        self, there: Sequence[str], lost: Sequence[str], came: frozenset[str], said: float
+    ) -> tuple[frozenset[str], float]:
+        """Say what one look has shown. Return which machines have come, and when it was said that there is none."""
         for sentence in lost:
             self.log.warning("%s", sentence)
-        if count and not came:
-            self.log.info("The first machine of the cluster has come.")
-        elif not count and time.monotonic() - said > SAY_EVERY:
+        if new := [one for one in there if one not in came]:
+            have = "has" if len(new) == 1 else "have"
+            self.log.info("%s of the cluster %s come.", some_of(new, "machine"), have)
+        elif not there and time.monotonic() - said > SAY_EVERY:
             waits = f" (jobs {', '.join(self.asked[-20:])})" if self.asked else ""
             now = "is there now" if came else "has come yet"
             self.log.info("No machine of the cluster %s%s. The run waits for one.", now, waits)
             said = time.monotonic()
-        return came or bool(count), said
+        return came.union(there), said
 
 
 def _words(error: Exception) -> str:

@@ -55,6 +55,7 @@ def test_a_job_that_is_refused_for_a_while_is_asked_for_until_it_is_taken(
         assert "42" in submit(jobs, batch_system, 3, "sbatch: error: Unable to contact slurm controller")
     assert caplog.text.count("refused a job: sbatch: error: Unable to contact slurm controller") == 3
     assert "job 42" in caplog.text and jobs.asked == ["42"] and not ended and not jobs.given_up
+    assert jobs.of_machine == {"n": "42"}
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,16 @@ def test_the_log_says_that_no_machine_has_come_which_was_lost_and_when_one_comes
 ) -> None:
     jobs = Jobs(logging.getLogger("jobs"), lambda: None, asked=["7", "8"])
     with caplog.at_level(logging.INFO):
-        came, said = jobs._look(0, [], False, -module.SAY_EVERY)
-        assert jobs._look(0, [], came, said) == (came, said)  # said a moment ago
-        came, said = jobs._look(2, ["A machine was lost."], came, said)
-        jobs._look(2, [], came, said)
-        jobs._look(0, [], came, said - module.SAY_EVERY - 1)
+        came, said = jobs._look([], [], frozenset(), -module.SAY_EVERY)
+        assert jobs._look([], [], came, said) == (came, said)  # said a moment ago
+        came, said = jobs._look(["tcp://a of job 7", "tcp://b of job 8"], ["A machine was lost."], came, said)
+        came, said = jobs._look(["tcp://b of job 8", "tcp://c"], [], came, said)
+        came, said = jobs._look(["tcp://a of job 7"], [], came, said)  # told before
+        jobs._look([], [], came, said - module.SAY_EVERY - 1)
     assert [record.getMessage() for record in caplog.records] == [
         "No machine of the cluster has come yet (jobs 7, 8). The run waits for one.",
         "A machine was lost.",
-        "The first machine of the cluster has come.",
+        "2 machines (tcp://a of job 7, tcp://b of job 8) of the cluster have come.",
+        "1 machine (tcp://c) of the cluster has come.",
         "No machine of the cluster is there now (jobs 7, 8). The run waits for one.",
     ]

@@ -1,6 +1,7 @@
 """A push on a real SLURM of two nodes: killed, finished on a new allocation, and approved when that is gone too."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -89,9 +90,11 @@ def test_what_a_killed_run_and_a_lost_job_leave_is_finished_on_new_jobs_and_appr
         second = runs.start("push-bids/manual", env=setting, **parameters)
         wait_until("both nodes have begun", lambda: len(executions.of("begun")) >= begun + 2, 240)
         lost = next(iter(nodes.jobs()))
+        wait_until("its machine was seen", lambda: f"of job {lost}" in runs.logs(second), 120)
         nodes.ask("scancel", lost)
         executions.let_go()
         runs.wait(second, {"PAUSED"})
+        assert re.search(rf"\(tcp://\S+ of job {lost}\) was lost with [12] part", runs.logs(second))
         assert len(published(target)) == MANY
         assert runs.figures(second)["shards sent"] == MANY - len(first_group.specs)
         wait_until("the run that waits has given its jobs back", lambda: not nodes.jobs(), 60)
