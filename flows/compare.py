@@ -38,11 +38,15 @@ def compare(
 
     Returns:
         The work, and what the target holds, with the lines of these shards.
+
+    Raises:
+        ShardUnreadable: the Hub sends other bytes of one of them than it lists.
     """
     inputs = contents.unchanged, held.staging.read_whole, texts, approved
     work = decide(shards, remote.record, listing, *inputs)
     if asked := to_ask(work, remote, listing):
-        lines = held.steps.take(ask_shards, held.hub, asked, listing, number(len(asked), "shard"))
+        going = {spec.path for spec in shards} | work.removals.shards.keys()
+        lines = held.steps.take(ask_shards, held.hub, asked, listing, going, number(len(asked), "shard"))
         remote = corrected(remote, shards, lines)
         work = decide(shards, remote.record, listing, *inputs)
     return look_for_changes(held, work, shards, remote, listing, texts), remote

@@ -3,11 +3,12 @@
 On a Hub, with pushes, it is in tests/test_edited_record.py.
 """
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from tasks.hub.client import Hub
 from tasks.hub.errors import HubUnreachable
-from tasks.record.ask_shards import NO_DIGEST, corrected, read_lines, to_ask
+from tasks.record.ask_shards import NO_DIGEST, ShardUnreadable, corrected, read_lines, to_ask
 from tasks.record.published import Work, decide
 from tasks.record.remote import Correction, Remote
 from tasks.values.models import ListedFile, Listing, PublicationRecord, PublishedShard, Receipt, ShardSpec
@@ -242,6 +243,47 @@ def test_a_shard_of_which_any_byte_is_another_one_is_read_or_is_none(
         assert own is None or own.path == PATH
 
     try_it()
+
+
+class Lying(OneFile):
+    """A Hub that sends other bytes of its file in parts, and as a whole what it is told to."""
+
+    def __init__(self, parts: bytes, whole: bytes) -> None:
+        super().__init__(parts)
+        self._whole, self.read = whole, 0
+
+    def read_back(self, path: str, commit: str, into: IO[bytes]) -> tuple[int, str]:
+        assert (path, commit) == (PATH, listing().commit)
+        self.read += 1
+        return into.write(self._whole), hashlib.sha256(self._whole).hexdigest()
+
+
+SHARD = parquet(path=["a"], size=[1], sha256=["1" * 64])
+OTHER = b"not what was sent" * 100
+
+
+def lied_about(going: bool, whole: bytes, held: bytes = SHARD) -> tuple[tuple[str, ...] | None, int]:
+    """Which files a shard that cannot be read in parts turns out to hold, and how often all of it was read."""
+    hub, file = Lying(OTHER, whole), ListedFile(PATH, len(OTHER), hashlib.sha256(held).hexdigest())
+    own = read_lines(cast(Hub, hub), [PATH], listing(file), [PATH] if going else []).get(PATH)
+    return tuple(one.path for one in own.images) if own else None, hub.read
+
+
+def test_a_shard_that_would_go_and_that_the_hub_sends_otherwise_in_parts_is_read_as_a_whole() -> None:
+    assert lied_about(going=True, whole=SHARD) == (("a",), 1)
+
+
+def test_of_a_shard_that_would_go_and_of_which_other_bytes_come_nobody_can_know_what_it_holds() -> None:
+    with pytest.raises(ShardUnreadable, match=rf"other bytes of {PATH} than it lists.*delete it on the Hub"):
+        lied_about(going=True, whole=OTHER)
+
+
+def test_what_the_hub_holds_and_is_no_shard_of_ours_is_none_when_all_of_it_is_read() -> None:
+    assert lied_about(going=True, whole=OTHER, held=OTHER) == (None, 1)
+
+
+def test_a_shard_that_nothing_replaces_is_not_read_as_a_whole() -> None:
+    assert lied_about(going=False, whole=OTHER) == (None, 0)
 
 
 class Silent:

@@ -264,6 +264,25 @@ def test_the_image_comes_back_and_its_shard_is_published_as_the_dataset_has_it(
     assert push(own_bids, target, root).name == "NothingToPublish"
 
 
+def test_a_shard_without_a_line_of_which_the_hub_sends_other_bytes_stays_until_it_sends_the_right_ones(
+    own_bids: Path, server: CountedHub, counted_by_flows: Hub, root: Path
+) -> None:
+    hub = counted_by_flows
+    push(own_bids, hub, root)
+    image = sorted(own_bids.rglob("*_bold.nii.gz"))[0]
+    image.unlink()
+    edit(hub, taken_out(shard_of(image)))
+    before = shards_on(hub)
+    path = f"/resolve/[^/]+/{shard_of(image)}"
+    server.break_on({"fault": "other_bytes", "method": "GET", "path": path, "times": -1, "what": "all"})
+    stopped = push(own_bids, hub, root)
+    assert stopped.name == "ShardUnreadable" and shard_of(image) in message(stopped)
+    assert shards_on(hub) == before
+    server.break_on()
+    assert "1 shard held back" in message(push(own_bids, hub, root))
+    assert image.relative_to(own_bids).as_posix() in images_on(hub)
+
+
 def test_no_shard_is_asked_where_nobody_has_edited_the_record(
     own_bids: Path, server: CountedHub, counted_by_flows: Hub, root: Path
 ) -> None:

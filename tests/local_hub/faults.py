@@ -12,7 +12,8 @@ by method and by a regular expression on the path, how many of them to leave alo
 - `cut_response`: the connection is reset after `bytes` bytes of the body went out.
 - `slow`: `delay` seconds pass before each piece of the answer.
 - `drop_pages`: a listing's first page is all there is: the Link header is removed.
-- `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged.
+- `other_bytes`: one bit of the answer's body is another one, as where a store or a proxy is damaged; with `what` "all",
+  one bit of each byte.
 - `stale`: the first `times` answers that would differ from the first one are the first one again, as from a cache.
 - `hold`: nothing is done and nothing is answered until the rules are set anew; then the connection is reset.
 - `hold_response`: the work is done, and the answer is held likewise. Both stop a client at a moment of one's choice.
@@ -171,7 +172,9 @@ class FaultLayer:
         async def damage(message: Message) -> None:
             nonlocal damaged
             body = message.get("body", b"")
-            if body and not damaged:
+            if body and rule.what == "all":
+                message = {**message, "body": bytes(byte ^ 1 for byte in body)}
+            elif body and not damaged:
                 damaged, middle = True, len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
                 message = {**message, "body": body}
