@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 
 from tasks.hub.client import Hub
 from tasks.load import load
-from tasks.record.still_here import Why, gone, in_words, still_here
+from tasks.record.still_here import Why, gone_or_left_out, in_words, still_here
 from tasks.values.models import Dataset
 from tests.bids_examples import IMAGE, Content, description, write
 from tests.figures import artifacts
@@ -76,7 +76,7 @@ def test_each_reason_is_said_with_its_files_and_the_way_out() -> None:
     ],
 )
 def test_what_is_still_in_the_dataset_is_not_called_gone_from_it(here: list[str], said: str) -> None:
-    assert gone(["a", "b"], here) == said
+    assert gone_or_left_out(["a", "b"], here) == said
 
 
 @pytest.fixture
