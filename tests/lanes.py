@@ -90,8 +90,6 @@ SERVED = frozenset(
         "local_hub/test_revocation.py",
         "local_hub/test_xet.py",
         "test_bad_input.py",
-        "test_flows.py",
-        "test_gates.py",
         "test_in_flight.py",
         "test_left_out_flow.py",
         "test_nothing_is_lost.py",
