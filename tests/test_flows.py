@@ -456,10 +456,11 @@ def test_a_missing_token_is_named(bids: Path, target: Hub, root: Path, monkeypat
 
 
 def test_a_hub_that_is_not_there_is_named_and_nothing_is_staged(
-    bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+    bids: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    state = push(bids, target, root)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    state = push_bids(bids, "lab/x", defacing="no faces", staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "HubUnreachable")
     assert "http://127.0.0.1:9" in (state.message or "") and not staged(root)
 
@@ -511,6 +512,7 @@ def test_a_shard_that_was_published_remembers_the_commit_that_holds_it(bids: Pat
         assert (there.size, there.sha256) == (receipt.size, receipt.sha256)
 
 
+@pytest.mark.usefixtures("counted_by_flows")
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
     def body(held: HeldTarget) -> State[Any]:
         ask("lab/x", held.run, Question("evidence", "", "here", "waits", datetime.now(UTC) + timedelta(days=1)))
