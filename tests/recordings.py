@@ -5,7 +5,6 @@
 
 import struct
 import zlib
-from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -291,7 +290,7 @@ def infods(**fields: str) -> bytes:
     return data + struct.pack(">i", 10) + b"EndOfParam"
 
 
-def tiff(path: Path, *, saved: Mapping[str, Any] | None = None, type_: int = 2, **tags: Any) -> bytes:
+def tiff(path: Path, *, saved: Any = None, type_: Any = 2, **tags: Any) -> bytes:
     """A TIFF with these tags, by the names that Pillow has for them; `private` is one that nobody has registered.
 
     Args:
