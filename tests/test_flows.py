@@ -13,16 +13,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import nibabel
 import numpy as np
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
+from flows import wave
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from flows.target import HeldTarget, on_target
@@ -172,6 +174,40 @@ def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path
     state = push(bids, target, root)
     assert shards_on(target) == before
     assert figures(state)["shards found staged"] == 2
+
+
+def test_what_somebody_deletes_while_a_run_publishes_is_published_again_by_that_run(
+    own_bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(own_bids, target, root)
+    before = shards_on(target)
+    one, other, *_ = sorted(own_bids.rglob("*_T1w.nii.gz"))
+    shutil.copyfile(other, one)
+    deleted = sorted(before)[-1]
+    draw = wave.draw
+
+    def somebody_commits(*given: Any) -> Any:
+        target.commit([CommitOperationDelete(deleted)], "By hand", target.head())
+        return draw(*given)
+
+    monkeypatch.setattr(wave, "draw", somebody_commits)
+    state = push(own_bids, target, root)
+    assert state.name == "Staged", state.message
+    after = shards_on(target)
+    assert after.keys() == before.keys() and sum(after[path] != before[path] for path in after) == 1
+    assert after[deleted] == before[deleted] and figures(state)["shards sent"] == 2
+    assert f"Changed on the Hub by somebody else: {deleted}" in (state.message or "")
+
+
+def test_a_night_that_a_later_one_does_is_skipped_and_says_which(
+    bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = FlowRun(flow_id=uuid4(), expected_start_time=datetime(2026, 11, 25, 2, 0, tzinfo=UTC))
+    monkeypatch.setattr("flows.push_bids.later_night", lambda: later)
+    state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("COMPLETED", "Skipped") and not target.exists()
+    due = datetime(2026, 11, 25, 2, 0, tzinfo=UTC).astimezone()
+    assert f"the one of {due:%Y-%m-%d %H:%M} does its work too" in (state.message or "")
 
 
 def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, target: Hub, root: Path) -> None:

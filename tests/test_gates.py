@@ -9,17 +9,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from huggingface_hub import CommitOperationAdd
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelled, Failed
 
 from deployments.runs import Runs
 from tasks.approve import read_gate, write_gate
 from tasks.hub.client import Hub
+from tasks.record.kept_removals import read_keepings
 from tasks.record.remote import RECORD
+from tasks.runs.ended_gates import NEVER_RESUMED, WAITS, name_ended_gates, name_its_end
 from tests.bids_examples import move_session
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
@@ -130,6 +135,52 @@ def test_copies_and_a_session_that_was_withdrawn_are_decided_at_one_gate(
     shutil.copytree(tmp_path / "away", own_bids, dirs_exist_ok=True, copy_function=shutil.copy2)
     assert shard not in here.files() and said(here.night())[0] not in ("Suspended", "NothingToPublish")
     assert shard not in here.files()
+
+
+def test_a_session_that_was_withdrawn_alone_is_asked_about_once_and_stays_if_a_person_says_so(
+    nights: Nights, own_bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_MAX_CHANGE", "1")  # one subject of these is a large part
+    here = nights(source=own_bids)
+    assert said(here.answer(here.night(), decision="delete"))[0] == "CleanedUp"
+    before = here.files()
+    session = sorted(own_bids.glob("sub-*/ses-*"))[0]
+    move_session(own_bids, session, tmp_path / "away")
+    gate = here.night()
+    assert said(gate)[0] == "Suspended" and not shards(here)
+    with get_client(sync_client=True) as client:
+        assert Runs(client).questions(gate) == ["removals", "confirm_repo", "note"]
+    assert said(here.answer(gate, removals="keep", note="until the board has met"))[0] == "Kept"
+    (kept,) = read_keepings(here.staging)
+    assert (kept.note, kept.flow_run_name) == ("until the board has met", gate.name)
+    assert [Path(path).stem for path in kept.removals.shards] == [f"{session.parent.name}_{session.name}"]
+    name, message = said(here.night())
+    assert name == "NothingToPublish" and 'with the note "until the board has met"' in message
+    assert here.files() == before
+
+
+@pytest.mark.parametrize(
+    ("ends", "name"),
+    [(Cancelled(), "GateCancelled"), (Failed(message=f"It was paused {NEVER_RESUMED}"), "GateTimedOut")],
+    ids=["cancelled", "timed out"],
+)
+def test_a_gate_at_which_nobody_decided_is_named_so_once_and_waits_for_nobody(
+    nights: Nights, ends: State[Any], name: str
+) -> None:
+    here = nights()
+    run = here.night()
+    of = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+    with get_client(sync_client=True) as client:
+        name_ended_gates(client, of)
+        assert said(here.read(run.id))[0] == "Suspended" and WAITS in here.read(run.id).tags
+        client.set_flow_run_state(run.id, ends, force=True)
+        assert name_its_end(client, run) == name
+        named = here.read(run.id)
+        assert said(named)[0] == name and "what is staged stays" in said(named)[1]
+        name_ended_gates(client, of)
+    again = here.read(run.id)
+    assert again.state and named.state and again.state.id == named.state.id and WAITS not in again.tags
+    assert len(shards(here)) == SESSIONS
 
 
 @pytest.mark.slow
