@@ -4,12 +4,14 @@ import errno
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from prefect.blocks.system import Secret
 
 from flows import target
 from flows.connect import connect
 from flows.target import ended_by
 from tasks.approve import Superseded
+from tasks.hub.errors import NoToken
 from tasks.values.errors import BadInput, PushError
 
 
@@ -68,6 +70,25 @@ def test_a_block_that_gives_no_token_is_named_and_a_token_in_place_of_its_name_i
         connect("lab/x", "main", name)
     assert str(error.value).startswith(f"token_block: {said}") and "Secret" in str(error.value)
     assert "hf_" not in str(error.value)
+
+
+@pytest.mark.parametrize("to_read", [False, True])
+def test_a_hubs_address_or_a_token_that_cannot_be_one_is_refused_before_the_hub_is_asked(
+    to_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_a b")
+    with pytest.raises(BadInput, match="token"):
+        connect("lab/x", "main", "", to_read)
+    monkeypatch.setattr(constants, "ENDPOINT", "hub.lab")
+    with pytest.raises(BadInput, match=r"HF_ENDPOINT: 'hub\.lab' is no address of a Hub"):
+        connect("lab/x", "main", "", to_read)
+
+
+def test_without_a_token_a_target_is_read_and_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.hub.connection.get_token", lambda: None)
+    assert connect("lab/x", "v1", "", to_read=True).token == ""
+    with pytest.raises(NoToken, match="set HF_TOKEN in the worker's environment"):
+        connect("lab/x", "v1", "")
 
 
 @pytest.mark.parametrize(("repo_id", "revision"), [("no slash or / spaces", "main"), ("lab/x", "a..b")])
