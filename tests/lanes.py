@@ -58,6 +58,8 @@ LONGEST = (
     "tests/test_removal_gate.py",
     "end_to_end/test_wheel.py",
     "tests/test_nothing_is_lost.py",
+    "tests/test_flows.py",
+    "tests/test_gates.py",
     "tests/test_status.py",
     "tests/test_stage.py",
     "tests/test_two_writers.py",
