@@ -47,7 +47,8 @@ def here(dataset: Dataset) -> dict[str, Why]:
 def test_what_no_pattern_names_any_more_is_told_from_what_is_excluded_and_from_what_is_gone(source: Path) -> None:
     no_pattern = dict.fromkeys((BINARY, HIDDEN, SOURCE, REPORT), "include")
     pushed = dict.fromkeys(("dataset_description.json", "README", T1W, T2W, SCRIPT), "elsewhere")
-    assert here(load(source)) == {**no_pattern, **pushed}
+    found = here(load(source))
+    assert found == {**no_pattern, **pushed} and list(found) == sorted(found)  # as they are named to people
     without = {path: why for path, why in pushed.items() if path != T1W}
     assert here(load(source, exclude=["*_T1w.nii.gz"], include=["README"])) == {**no_pattern, **without, T1W: "exclude"}
     assert here(load(source, include=INCLUDE)) == dict.fromkeys(FILES, "elsewhere")
