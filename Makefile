@@ -11,7 +11,7 @@ FOLDER ?= .
 TESTERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench hub-suites soak soak-cluster year staging requirements pins clean
+.PHONY: help setup local-hub dev validator recordings cluster browser deploy worker demo demo-once pictures test test-fast coverage test-sqlite test-postgresql fmt lint types mutants corpus bench hub-suites soak soak-cluster year staging requirements pins tag clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -146,6 +146,9 @@ requirements:  ## pins again, from pyproject.toml, and checks the pins (needs uv
 
 pins:  ## do the pins install, and does their Prefect run schedules? (PINS=--newest: what pyproject.toml allows; needs uv)
 	$(PYTHON) -m tests.pins $(PINS)
+
+tag:  ## gives the version its tag, at the commit that raised its number (ALL=1: each version of the history)
+	.ci/tag $(if $(ALL),--all)
 
 soak: dev  ## SIGKILL at random instants, and other faults, in ROUNDS rounds; exits 1 on any loss
 	$(BIN)/python -m soak --rounds $(ROUNDS)

@@ -20,7 +20,7 @@ from tasks.hub.client import Hub
 from tasks.record.modes import changed_modes
 from tasks.record.published import Drift, Work, disagreement
 from tasks.record.removals import find_removals
-from tasks.record.still_here import gone, in_words
+from tasks.record.still_here import gone_or_left_out, in_words
 from tasks.record.still_named import still_named, subjects_gone
 from tasks.report import artifacts, sentences
 from tasks.report.dry_run import Rehearsal, dry_run
@@ -43,7 +43,7 @@ def say_what_was_found(held: HeldTarget, found: Found) -> None:
     work = found.work
     _log_what_is_to_do(work)
     if work.removals:
-        where = gone(work.removals.files, found.here)
+        where = gone_or_left_out(work.removals.files, found.here)
         get_run_logger().warning("%s, and still on the Hub: %s.", where.capitalize(), work.removals.sentence())
     if found.here:
         get_run_logger().warning("%s", in_words(found.here))

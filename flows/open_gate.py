@@ -11,7 +11,7 @@ from tasks.approve import Question, ask, write_gate
 from tasks.disk.staging import Staging
 from tasks.report import artifacts, sentences
 from tasks.report.evidence import Approval, Evidence, Gate, Leftovers, VerificationReport, not_as_shown, shown_as
-from tasks.report.gate_text import asked_about, gate_text
+from tasks.report.gate_text import GateText, gate_text
 from tasks.report.lineage import artifact_key
 from tasks.runs.this_run import ui_link
 from tasks.values.models import Receipt
@@ -71,23 +71,24 @@ def asked(
     hub, run = held.hub, held.run
     artifact = ui_link("All of the evidence", f"artifacts/artifact/{gate.artifact}")
     gone = not_as_shown(held.staging, gate)
-    text, picture = gate_text(hub, report, receipts, gate, where, gone, artifact)
+    text = gate_text(hub, report, receipts, gate, where, gone, artifact)
     waits = held.status.message(sentences.waiting(str(hub.target), receipts, where, gate.stale), gate, here=True)
-    return ask(hub.target.repo_id, run, question_of(gate, text, picture, waits, where), held.lease.require)
+    question = question_of(gate, text, waits, where)
+    return ask(hub.target.repo_id, run, question, held.lease.require)
 
 
-def question_of(gate: Gate, text: str, picture: str, waits: str, where: sentences.Where) -> Question:
+def question_of(gate: Gate, text: GateText, waits: str, where: sentences.Where) -> Question:
     """Return what a person is asked at a gate.
 
     What the gate showed decides it: an answer that was given before a copy changed is an answer still.
     """
     return Question(
-        evidence=text,
-        picture=picture,
+        evidence=text.above,
+        picture=text.picture,
         files=where.files if gate.shown or gate.stale else "",
         waits=waits,
         expires=where.expires,
-        removals=asked_about(gate),
+        removals=text.removals,
         stale=bool(gate.stale),
         copies=bool(gate.shown),
     )

@@ -265,7 +265,7 @@ def suspend(form: type[GateForm], key: str, expires: datetime, message: str, fen
 
 
 def cannot_ask(why: str) -> str:
-    """Return the sentence with which a run ends that could not ask."""
+    """Return the sentence that ends a run which could not ask."""
     return (
         f"the gate could not be opened: {why} Nothing was deleted, and what is staged stays. Retry the run, or run "
         "cleanup-staging/cleanup."

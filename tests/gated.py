@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, Pause
@@ -16,33 +17,47 @@ from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
 from deployments.runs import Runs
+from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from tasks.disk.staging import Staging, Target
 from tasks.hub.client import Hub
 
 
 class Gated:
-    """Nights on one target, of a deployment of the test's own."""
+    """Nights and cleanups on one target, of deployments of the test's own."""
 
     def __init__(self, target: Target, source: Path, root: Path, token: str) -> None:
         self.hub, self.source, self.root = Hub(target, token), source, root
         self.staging = Staging.of(root, target)
         with get_client(sync_client=True) as client:
-            flow = client.create_flow_from_name(push_bids.name)
-            self.deployment = client.create_deployment(flow, f"gated-{target.slug}", enforce_parameter_schema=False)
+            self.deployments = {
+                flow.name: client.create_deployment(
+                    client.create_flow_from_name(flow.name), f"gated-{target.slug}", enforce_parameter_schema=False
+                )
+                for flow in (push_bids, cleanup_staging)
+            }
 
     def night(self, **parameters: Any) -> FlowRun:
         """A run that asks about removals, brought to its gate or to its end; read back by listing alone."""
-        given = {"source": str(self.source), "repo_id": self.hub.target.repo_id, "staging_root": str(self.root)}
-        given |= {"defacing": "no faces", "removed": "ask", "verification": "listing", **parameters}
+        given = {"source": str(self.source), "defacing": "no faces", "removed": "ask", **parameters}
+        return self._start(push_bids, given)
+
+    def cleanup(self, **parameters: Any) -> FlowRun:
+        """A run of cleanup-staging, brought to its gate or to its end; read back by listing alone."""
+        return self._start(cleanup_staging, parameters)
+
+    def _start(self, flow: Flow[..., Any], parameters: dict[str, Any]) -> FlowRun:
+        of = {"repo_id": self.hub.target.repo_id, "staging_root": str(self.root), "verification": "listing"}
         with get_client(sync_client=True) as client:
-            run = client.create_flow_run_from_deployment(self.deployment, parameters=given)
+            run = client.create_flow_run_from_deployment(self.deployments[flow.name], parameters=of | parameters)
         return self.go(run.id)
 
     def go(self, run: UUID) -> FlowRun:
         """Do what a worker does: start the flow (again); the run as it is then."""
+        found = self.read(run)
+        flow = push_bids if found.deployment_id == self.deployments[push_bids.name] else cleanup_staging
         with suppress(Abort, Pause):
-            run_flow(push_bids, self.read(run), return_type="state")
+            run_flow(flow, found, return_type="state")
         return self.read(run)
 
     def answer(self, run: FlowRun, **form: Any) -> FlowRun:

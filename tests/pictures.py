@@ -51,19 +51,20 @@ def main() -> None:
         run = runs.start(demo.DEPLOYMENT)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         try:
+            page = browser.new_context(viewport=UI).new_page()
+            prefer(page, "light")
+            page.goto(f"{stack.ui}/runs/flow-run/{run}")  # which is at hand then, as soon as the run waits
             runs.wait(run, {"PAUSED"})
-            take_run_and_gate(browser, stack, f"{stack.ui}/runs/flow-run/{run}")
+            take_run_and_gate(page, stack)
             take_card(browser, stack)
         finally:
             browser.close()
     shutil.rmtree(folder)
 
 
-def take_run_and_gate(browser: Browser, stack: Stack, run: str) -> None:
-    """The page of the run, and the form of its gate."""
-    page = browser.new_context(viewport=UI).new_page()
-    prefer(page, "light")
-    page.goto(run)
+def take_run_and_gate(page: Page, stack: Stack) -> None:
+    """The page of the run, and the form of its gate. At once, since the graph reaches to the present time."""
+    page.reload()
     expect(page.get_by_text("Suspended").first).to_be_visible()
     page.wait_for_timeout(CANVAS_SECONDS * 1000)
     below = box_of(page.get_by_text("Task Runs", exact=True))

@@ -290,16 +290,23 @@ def infods(**fields: str) -> bytes:
     return data + struct.pack(">i", 10) + b"EndOfParam"
 
 
-def tiff(path: Path, **tags: str) -> bytes:
-    """A TIFF with these tags, by the names that Pillow has for them; `private` is one that nobody has registered."""
+def tiff(path: Path, *, saved: Any = None, type_: Any = 2, **tags: Any) -> bytes:
+    """A TIFF with these tags, by the names that Pillow has for them; `private` is one that nobody has registered.
+
+    Args:
+        path: a folder to write in.
+        saved: what else Pillow is told of the file.
+        type_: of the tags' values, as TIFF numbers them: text by default.
+        tags: name -> value.
+    """
     info = TiffImagePlugin.ImageFileDirectory_v2()
     numbers = {tag.name: int(tag) for tag in ExifTags.Base}
     for name, value in tags.items():
         number = numbers.get(name, 65000)
         info[number] = value
-        info.tagtype[number] = 2
+        info.tagtype[number] = type_
     file = path / "written.tif"
-    Picture.new("L", (4, 4)).save(file, tiffinfo=info)
+    Picture.new("L", (4, 4)).save(file, **{"tiffinfo": info, **(saved or {})})
     data = file.read_bytes()
     file.unlink()
     return data

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import zlib
@@ -293,6 +294,13 @@ def test_a_line_is_json_behind_its_crc(tmp_path: Path, image: Image) -> None:
     crc, _, text = line.partition(b" ")
     assert int(crc, 16) == zlib.crc32(text)
     assert json.loads(text) == [image.path, image.size, image.mtime_ns, image.ctime_ns, image.inode, "1" * 64]
+
+
+def test_a_file_of_which_another_content_is_published_than_it_has_is_known_by_that(
+    tmp_path: Path, image: Image
+) -> None:
+    stripped = replace(image, content=b"without a name")
+    assert known(tmp_path).sha256(stripped) == hashlib.sha256(b"without a name").hexdigest()
 
 
 def test_a_missing_image_or_one_that_was_not_published_is_a_change(tmp_path: Path, image: Image) -> None:

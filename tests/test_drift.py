@@ -10,7 +10,7 @@ from tasks.disk.staging import Staging
 from tasks.record.accepted import Accepted, read_accepted, write_accepted
 from tasks.record.change import Change
 from tasks.record.drift import drift_around, replaced_texts
-from tasks.record.remote import CARD, INDEX, RECORD, Remote
+from tasks.record.remote import CARD, INDEX, RECORD, Correction, Remote
 from tasks.values.models import (
     DatasetIdentity,
     ImageContent,
@@ -49,6 +49,17 @@ TEXTS = {TEXT: MINE}
 
 def told(remote: Remote, here: Listing) -> dict[str, str]:
     return {one.path: one.what for one in drift_around(remote, here, TEXTS, [SPEC])}
+
+
+@pytest.mark.parametrize(
+    ("before", "was"),
+    [(None, "was taken out of the record"), (LINE.model_copy(update={"rows": 2}), "is about other files")],
+)
+def test_a_line_that_was_read_from_its_shard_is_told_with_what_the_record_had(
+    before: PublishedShard | None, was: str
+) -> None:
+    remote = replace(REMOTE, corrected=(Correction(before, LINE),))
+    assert told(remote, listing()) == {SHARD: f"its line {was}: what the shard holds was read from the shard itself"}
 
 
 def test_a_repo_that_is_as_it_was_published_has_no_drift() -> None:

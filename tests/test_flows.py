@@ -1,4 +1,7 @@
-"""The flows as functions, on a real Prefect server and the real local Hub: what they publish, and how they end."""
+"""The flows as functions, on a real Prefect server and the real local Hub: what they publish, and how they end.
+
+In the fast lane both are within this process.
+"""
 
 import gzip
 import hashlib
@@ -10,16 +13,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import nibabel
 import numpy as np
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 
 from deployments.demo_data import make_dataset
 from deployments.local_stack import Stack
+from flows import wave
 from flows.cleanup_staging import cleanup_staging
 from flows.push_bids import push_bids
 from flows.target import HeldTarget, on_target
@@ -33,7 +38,13 @@ from tests.conftest import SESSIONS
 from tests.figures import artifacts, figures
 
 Change = CommitOperationAdd | CommitOperationDelete
-pytestmark = pytest.mark.usefixtures("prefect_server", "with_token")
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+@pytest.fixture
+def target(counted_by_flows: Hub) -> Hub:
+    """A target whose repo does not exist yet."""
+    return counted_by_flows
 
 
 def push(source: Path, target: Hub, root: Path, **parameters: Any) -> State[Any]:
@@ -87,6 +98,7 @@ def test_one_image_changed_sends_one_shard_and_renames_none(own_bids: Path, targ
     assert figures(state)["shards sent"] == 1
 
 
+@pytest.mark.slow
 def test_an_image_edited_in_place_at_the_same_size_is_published_again(own_bids: Path, target: Hub, root: Path) -> None:
     push(own_bids, target, root)
     before = shards_on(target)
@@ -98,6 +110,7 @@ def test_an_image_edited_in_place_at_the_same_size_is_published_again(own_bids: 
     assert sum(shards_on(target)[path] != before[path] for path in before) == 1
 
 
+@pytest.mark.slow
 def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touches_nothing_else(
     own_bids: Path, target: Hub, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,6 +146,7 @@ def test_what_somebody_wrote_into_the_record_is_reported_and_repaired_and_touche
     assert push(own_bids, target, root).name == "NothingToPublish" and target.head() == head
 
 
+@pytest.mark.slow
 def test_a_record_that_somebody_took_away_and_a_file_in_the_way_of_a_text_are_named_in_the_state(
     bids: Path, target: Hub, root: Path
 ) -> None:
@@ -162,6 +176,40 @@ def test_a_shard_that_somebody_deleted_or_replaced_is_published_again(bids: Path
     assert figures(state)["shards found staged"] == 2
 
 
+def test_what_somebody_deletes_while_a_run_publishes_is_published_again_by_that_run(
+    own_bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(own_bids, target, root)
+    before = shards_on(target)
+    one, other, *_ = sorted(own_bids.rglob("*_T1w.nii.gz"))
+    shutil.copyfile(other, one)
+    deleted = sorted(before)[-1]
+    draw = wave.draw
+
+    def somebody_commits(*given: Any) -> Any:
+        target.commit([CommitOperationDelete(deleted)], "By hand", target.head())
+        return draw(*given)
+
+    monkeypatch.setattr(wave, "draw", somebody_commits)
+    state = push(own_bids, target, root)
+    assert state.name == "Staged", state.message
+    after = shards_on(target)
+    assert after.keys() == before.keys() and sum(after[path] != before[path] for path in after) == 1
+    assert after[deleted] == before[deleted] and figures(state)["shards sent"] == 2
+    assert f"Changed on the Hub by somebody else: {deleted}" in (state.message or "")
+
+
+def test_a_night_that_a_later_one_does_is_skipped_and_says_which(
+    bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = FlowRun(flow_id=uuid4(), expected_start_time=datetime(2026, 11, 25, 2, 0, tzinfo=UTC))
+    monkeypatch.setattr("flows.push_bids.later_night", lambda: later)
+    state = push(bids, target, root)
+    assert (state.type.value, state.name) == ("COMPLETED", "Skipped") and not target.exists()
+    due = datetime(2026, 11, 25, 2, 0, tzinfo=UTC).astimezone()
+    assert f"the one of {due:%Y-%m-%d %H:%M} does its work too" in (state.message or "")
+
+
 def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, target: Hub, root: Path) -> None:
     push(bids, target, root)
     before = shards_on(target)
@@ -179,6 +227,7 @@ def test_a_damaged_staged_shard_is_staged_again_and_never_sent(bids: Path, targe
     assert (counted["shards embedded"], counted["shards found staged"]) == (4, len(intact))
 
 
+@pytest.mark.slow
 def test_losing_prefects_results_costs_no_embedding(tmp_path: Path, target: Hub, root: Path) -> None:
     bids = tmp_path / "large-sessions"
     make_dataset(bids, sessions=3, total_bytes=40_000_000)  # large enough for a task run, and a result, each
@@ -199,6 +248,7 @@ def test_a_dry_run_publishes_nothing_and_makes_no_repo(bids: Path, target: Hub, 
     assert not target.exists() and not staged(root)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_in_the_dry_run_stops_the_push_and_is_published_if_somebody_says_so(
     own_bids: Path, target: Hub, root: Path
 ) -> None:
@@ -246,6 +296,7 @@ def test_a_dry_run_says_which_texts_would_change_and_that_this_looks_like_anothe
     assert "Texts and tables: 1 file (bids/dataset_description.json)." in shown and "this source is 'Another " in shown
 
 
+@pytest.mark.slow
 def test_a_card_that_somebody_deleted_and_a_shard_that_they_replaced_are_named_before_they_are_written_anew(
     own_bids: Path, target: Hub, root: Path
 ) -> None:
@@ -261,6 +312,7 @@ def test_a_card_that_somebody_deleted_and_a_shard_that_they_replaced_are_named_b
     assert "Committed without a shard" not in said
 
 
+@pytest.mark.slow
 def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, target: Hub, root: Path) -> None:
     push(bids, target, root)
     card = (target.read(CARD, target.head()) or b"").decode()
@@ -273,6 +325,7 @@ def test_a_card_edited_by_hand_keeps_its_edits(bids: Path, own_bids: Path, targe
     assert b"## A note by hand" in (target.read(CARD, target.head()) or b"")
 
 
+@pytest.mark.slow
 def test_an_upgrade_of_bids_push_is_told_when_something_is_published_and_is_no_reason_to_publish(
     own_bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +379,7 @@ def test_a_dataset_with_nothing_fetched_makes_no_repo_and_says_the_one_command(
     assert "## Not on this machine" in shown and "`git annex get sub-* derivatives`" in shown
 
 
+@pytest.mark.slow
 def test_what_is_published_stays_so_if_all_content_is_dropped_later(own_bids: Path, target: Hub, root: Path) -> None:
     """As in a clone of a dataset: the keys say that the content is what is published."""
     images = list(own_bids.rglob("*.nii.gz"))
@@ -348,6 +402,7 @@ def test_a_dataset_without_an_image_makes_no_repo(own_bids: Path, target: Hub, r
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_dicom_in_an_image_stops_before_a_repo_is_made_and_can_be_allowed(
     own_bids: Path, target: Hub, root: Path
 ) -> None:
@@ -437,10 +492,11 @@ def test_a_missing_token_is_named(bids: Path, target: Hub, root: Path, monkeypat
 
 
 def test_a_hub_that_is_not_there_is_named_and_nothing_is_staged(
-    bids: Path, target: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+    bids: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    state = push(bids, target, root)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    state = push_bids(bids, "lab/x", defacing="no faces", staging_root=root, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "HubUnreachable")
     assert "http://127.0.0.1:9" in (state.message or "") and not staged(root)
 
@@ -492,6 +548,7 @@ def test_a_shard_that_was_published_remembers_the_commit_that_holds_it(bids: Pat
         assert (there.size, there.sha256) == (receipt.size, receipt.sha256)
 
 
+@pytest.mark.usefixtures("counted_by_flows")
 def test_a_gate_that_the_server_does_not_let_open_is_named_and_deletes_nothing(root: Path) -> None:
     def body(held: HeldTarget) -> State[Any]:
         ask("lab/x", held.run, Question("evidence", "", "here", "waits", datetime.now(UTC) + timedelta(days=1)))

@@ -29,7 +29,7 @@ from tasks.report.evidence import (
     VerificationReport,
     shown_as,
 )
-from tasks.report.gate_text import asked_about, gate_text
+from tasks.report.gate_text import GateText, gate_text
 from tasks.report.sentences import (
     Where,
     after_a_removal,
@@ -83,13 +83,18 @@ def gate(**fields: object) -> Gate:
     return Gate.model_validate({"flow_run_id": "1", "flow_run_name": "push", "opened_at_commit": COMMIT, **fields})
 
 
-def form(open_gate: Gate, *receipts: Receipt, checked: VerificationReport | None = None) -> tuple[str, str]:
+def text_of(open_gate: Gate, *receipts: Receipt, checked: VerificationReport | None = None) -> GateText:
     return gate_text(HUB, checked or report(STAYS, GOES), receipts, open_gate, WHERE, (), "All of the evidence")
+
+
+def form(open_gate: Gate, *receipts: Receipt, checked: VerificationReport | None = None) -> tuple[str, str]:
+    said = text_of(open_gate, *receipts, checked=checked)
+    return said.above, said.picture
 
 
 def decision_at(open_gate: Gate) -> str:
     """What stands beside the form's field about staged files."""
-    form = question_of(open_gate, "evidence", "", "It waits.", WHERE).form("")
+    form = question_of(open_gate, text_of(open_gate), "It waits.", WHERE).form("")
     return str(form.model_fields["decision"].description)
 
 
@@ -153,7 +158,7 @@ def test_a_gate_about_leftovers_or_about_texts_asks_both_with_no_verification_th
 def test_what_is_to_be_removed_is_told_beside_its_field_with_the_texts_that_still_name_it(
     named: dict[str, tuple[str, ...]], said: str
 ) -> None:
-    assert asked_about(gate(removals=GOING, named=named)) == said
+    assert text_of(gate(removals=GOING, named=named)).removals == said
 
 
 def test_the_question_about_removals_tells_how_they_were_verified_and_not_how_others_were() -> None:
@@ -410,6 +415,6 @@ def test_a_gate_that_asks_about_files_of_the_dataset_says_so_where_it_asks_and_i
     here = dict.fromkeys(GOING.files, "include")
     asks = gate(removals=GOING, here=here)
     assert "left out of the push, from **[lab/some]" in form(asks)[0]
-    assert "no pattern of include names" in asked_about(asks) and "in every run" in asked_about(asks)
+    assert "no pattern of include names" in text_of(asks).removals and "in every run" in text_of(asks).removals
     text = evidence(HUB, report(STAYS, GOES), found(here=here), Leftovers(), WHERE)
     assert "## On the Hub, left out of the push" in text and "no pattern of include names" in text

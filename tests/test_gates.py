@@ -1,37 +1,46 @@
 """What a gate tells and does where something has changed until somebody comes back to it.
 
-On a real Hub and a real Prefect server, without a worker (`tests.gated`): with one, see end_to_end/test_gate.py.
+On a real Hub and a real Prefect server, without a worker (`tests.gated`): with one, see end_to_end/test_gate.py. In the
+fast lane both are within this process.
 """
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from huggingface_hub import CommitOperationAdd
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelled, Failed
 
-from deployments.local_stack import Stack
 from deployments.runs import Runs
 from tasks.approve import read_gate, write_gate
-from tasks.disk.staging import Target
+from tasks.hub.client import Hub
+from tasks.record.kept_removals import read_keepings
 from tasks.record.remote import RECORD
+from tasks.runs.ended_gates import NEVER_RESUMED, WAITS, name_ended_gates, name_its_end
+from tests.bids_examples import move_session
 from tests.conftest import SESSIONS
 from tests.figures import artifacts
 from tests.gated import Gated, said
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "with_token")
+pytestmark = pytest.mark.usefixtures("prefect")
 Nights = Callable[..., Gated]
 
 
 @pytest.fixture
-def nights(hub_server: Stack, repo_id: str, bids: Path, tmp_path: Path) -> Nights:
+def nights(counted_by_flows: Hub, bids: Path, tmp_path: Path) -> Nights:
     """Makes nights of the tests' dataset on a target of its own, at a revision."""
 
     def of(revision: str = "main", source: Path = bids) -> Gated:
-        target = Target(hub_server.endpoint, repo_id, revision)
-        return Gated(target, source, tmp_path / "root", hub_server.token)
+        target = replace(counted_by_flows.target, revision=revision)
+        return Gated(target, source, tmp_path / "root", counted_by_flows.token)
 
     return of
 
@@ -54,6 +63,127 @@ def history(run: FlowRun) -> list[str]:
         return Runs(client).history(run.id)
 
 
+def test_what_a_gate_shows_is_written_down_and_the_form_leads_to_all_of_the_evidence(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_GATE_DAYS", "3")
+    here = nights()
+    run = here.night(verification="sample")
+    gate, state = read_gate(here.staging), run.state
+    assert gate is not None and state is not None
+    assert (gate.flow_run_id, gate.target, gate.opened_at_commit) == (
+        str(run.id),
+        str(here.hub.target),
+        here.hub.head(),
+    )
+    assert {one.file for one in gate.shown} == {one.file for one in here.staging.receipts()}
+    closes = gate.expires
+    assert closes is not None and state.state_details.pause_timeout == closes
+    assert timedelta(days=2.9) < closes - datetime.now(UTC) <= timedelta(days=3)
+    assert f"artifacts/artifact/{gate.artifact})" in form_description(run)
+    shown = {key: str(data) for key, data in artifacts(state).items()}
+    (evidence,) = (text for key, text in shown.items() if key.startswith("evidence-"))
+    assert f"{SESSIONS} shards" in evidence and str(here.staging.folder) in evidence
+    with get_client(sync_client=True) as client:
+        assert Runs(client).questions(run) == ["decision", "confirm_repo", "remove_stale", "note"]
+    (status,) = (text for key, text in shown.items() if key.startswith("target-"))
+    assert "Suspended" in status and run.name in status
+
+
+def test_what_was_kept_is_asked_about_again_by_a_cleanup_and_goes_from_this_machine_alone(nights: Nights) -> None:
+    here = nights()
+    assert said(here.answer(here.night(), decision="keep"))[0] == "Kept"
+    on_hub, staged = here.files(), shards(here)
+    assert len(staged) == SESSIONS
+    gate = here.cleanup()
+    assert said(gate)[0] == "Suspended" and shards(here) == staged
+    name, message = said(here.answer(gate, decision="delete"))
+    assert name == "CleanedUp" and f"the Hub lists all of it at {here.hub.head()[:12]}" in message, message
+    assert not shards(here) and not here.staging.receipts() and here.files() == on_hub
+    closed = read_gate(here.staging)
+    assert closed is not None and closed.opened_at_commit is None and not closed.shown
+    name, message = said(here.cleanup())
+    assert name == "NothingStaged" and str(here.staging.folder) in message
+
+
+def test_copies_and_a_session_that_was_withdrawn_are_decided_at_one_gate(
+    nights: Nights, own_bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_MAX_CHANGE", "1")  # one subject of these is a large part
+    here = nights(source=own_bids)
+    assert said(here.answer(here.night(), decision="keep"))[0] == "Kept"
+    before = here.files()
+    session = sorted(own_bids.glob("sub-*/ses-*"))[0]
+    move_session(own_bids, session, tmp_path / "away")
+    shard = f"data/{session.parent.name}/{session.parent.name}_{session.name}.parquet"
+    (own_bids / "CHANGES").write_text("1.0.9 2026-11-24\n  - One less\n")
+    image = sorted(own_bids.rglob("*_T1w.nii.gz"))[-1]
+    shutil.copyfile(sorted(own_bids.rglob("*_T1w.nii.gz"))[0], image)  # its shard is staged and sent
+
+    gate = here.night()
+    assert said(gate)[0] == "Suspended" and Path(shard).stem in said(gate)[1] and here.files() == before
+    assert "no longer in the dataset" in form_description(gate)
+    shown = read_gate(here.staging)
+    assert shown is not None and set(shown.removals.shards) == {shard} and len(shown.shown) == SESSIONS - 1
+    name, message = said(here.answer(gate, decision="delete", removals="remove"))
+    assert name == "Removed" and "1 shard" in message and "of 1 subject" in message, message
+    assert before - here.files() == {shard} and here.files() <= before
+    assert "freed" in caplog.text + message
+    assert said(here.night())[0] == "NothingToPublish" and here.files() == before - {shard}
+
+    # it is back: nobody publishes it again without the number of files
+    shutil.copytree(tmp_path / "away", own_bids, dirs_exist_ok=True, copy_function=shutil.copy2)
+    assert shard not in here.files() and said(here.night())[0] not in ("Suspended", "NothingToPublish")
+    assert shard not in here.files()
+
+
+def test_a_session_that_was_withdrawn_alone_is_asked_about_once_and_stays_if_a_person_says_so(
+    nights: Nights, own_bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIDS_PUSH_MAX_CHANGE", "1")  # one subject of these is a large part
+    here = nights(source=own_bids)
+    assert said(here.answer(here.night(), decision="delete"))[0] == "CleanedUp"
+    before = here.files()
+    session = sorted(own_bids.glob("sub-*/ses-*"))[0]
+    move_session(own_bids, session, tmp_path / "away")
+    gate = here.night()
+    assert said(gate)[0] == "Suspended" and not shards(here)
+    with get_client(sync_client=True) as client:
+        assert Runs(client).questions(gate) == ["removals", "confirm_repo", "note"]
+    assert said(here.answer(gate, removals="keep", note="until the board has met"))[0] == "Kept"
+    (kept,) = read_keepings(here.staging)
+    assert (kept.note, kept.flow_run_name) == ("until the board has met", gate.name)
+    assert [Path(path).stem for path in kept.removals.shards] == [f"{session.parent.name}_{session.name}"]
+    name, message = said(here.night())
+    assert name == "NothingToPublish" and 'with the note "until the board has met"' in message
+    assert here.files() == before
+
+
+@pytest.mark.parametrize(
+    ("ends", "name"),
+    [(Cancelled(), "GateCancelled"), (Failed(message=f"It was paused {NEVER_RESUMED}"), "GateTimedOut")],
+    ids=["cancelled", "timed out"],
+)
+def test_a_gate_at_which_nobody_decided_is_named_so_once_and_waits_for_nobody(
+    nights: Nights, ends: State[Any], name: str
+) -> None:
+    here = nights()
+    run = here.night()
+    of = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
+    with get_client(sync_client=True) as client:
+        name_ended_gates(client, of)
+        assert said(here.read(run.id))[0] == "Suspended" and WAITS in here.read(run.id).tags
+        client.set_flow_run_state(run.id, ends, force=True)
+        assert name_its_end(client, run) == name
+        named = here.read(run.id)
+        assert said(named)[0] == name and "what is staged stays" in said(named)[1]
+        name_ended_gates(client, of)
+    again = here.read(run.id)
+    assert again.state and named.state and again.state.id == named.state.id and WAITS not in again.tags
+    assert len(shards(here)) == SESSIONS
+
+
+@pytest.mark.slow
 def test_two_targets_that_differ_only_in_revision_share_nothing_and_what_is_not_ours_stays(
     nights: Nights, tmp_path: Path
 ) -> None:

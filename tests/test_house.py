@@ -1,21 +1,29 @@
 """The house: which package may know which, read from the imports themselves."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+from prefect import Flow, Task
+from prefect.cache_policies import NO_CACHE
 
+from tasks.hub.retries import RETRY_DELAYS, RETRY_DELAYS_AT_THE_START, passes
+from tasks.values.models import Value
 from tests import bids_examples
 from tests.images import nifti1
 
+T = TypeVar("T")
 REPO = Path(__file__).resolve().parent.parent
 #: What the stages share, from the ground up: each knows itself and those before it.
 SHARED = ("values", "bids", "disk", "hub", "record", "runs", "report")
@@ -150,3 +158,65 @@ def test_the_libraries_of_recordings_are_imported_where_a_file_is_read_and_nowhe
 def plain(distribution: str) -> str:
     """A distribution's name as it is compared (PyPA, "Name normalization")."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+#: What goes on while it lasts, and is no value.
+LASTING = {
+    "flows.jobs.Jobs", "flows.publishing.Publishing", "flows.restoring.Restoring", "flows.rounds.Round",
+    "flows.rounds.RoundOfMachines", "flows.rounds.RoundOfThreads", "tasks.commit.to_commit.ToCommit",
+    "tasks.hub.budget.Commits", "tasks.hub.budget.Requests", "tasks.hub.budget._Window", "tasks.load.tree.Folder",
+    "tasks.load.tree.RecordingFolder", "tasks.load.tree.Tree", "tasks.report.progress.Progress",
+    "tasks.report.status.StatusBoard", "tasks.restore.Outcome", "tasks.restore.wanted._Plan",
+    "tasks.values.left_out.Sum",
+}  # fmt: skip
+
+
+def own(kind: type[T]) -> Iterator[tuple[str, T]]:
+    """What the modules of flows and tasks define of a kind, by its whole name."""
+    for file in sorted((*(REPO / "flows").rglob("*.py"), *(REPO / "tasks").rglob("*.py"))):
+        module = importlib.import_module(module_of(file))
+        for name, found in vars(module).items():
+            if isinstance(found, kind) and getattr(found, "fn", found).__module__ == module.__name__:
+                yield f"{module.__name__}.{name}", found
+
+
+def test_a_value_is_never_changed_once_it_is_made() -> None:
+    values: dict[str, Any] = {name: one for name, one in own(type) if is_dataclass(one)}
+    assert {name for name, one in values.items() if not one.__dataclass_params__.frozen} == LASTING
+    models = [one for _, one in own(type) if issubclass(one, Value)]
+    assert len(models) > 10 and all(one.model_config.get("frozen") for one in models)
+
+
+def test_prefect_keeps_the_result_of_a_staged_group_alone_and_only_what_asks_the_hub_is_tried_again() -> None:
+    tasks = dict(own(Task))
+    kept = {name for name, one in tasks.items() if one.persist_result or one.cache_policy != NO_CACHE}
+    assert kept == {"tasks.stage.stage_group"} and tasks["tasks.stage.stage_group"].persist_result
+    again = {name.rpartition(".")[2]: one for name, one in tasks.items() if one.retries}
+    at_the_start = {name for name, one in again.items() if one.retries == len(RETRY_DELAYS_AT_THE_START)}
+    assert at_the_start == {"read_target", "find_edited", "read_published"}
+    assert again.keys() - at_the_start == {
+        "look_for_leftovers", "commit_batch", "ask_shards", "read_target_again", "restore_group", "restore_texts",
+        "last_unedited", "transfer_group", "verify_target",
+    }  # fmt: skip
+    for name, one in again.items():
+        delays = RETRY_DELAYS_AT_THE_START if name in at_the_start else RETRY_DELAYS
+        assert one.retry_delay_seconds == delays and len(delays) == one.retries, name
+        assert one.retry_jitter_factor == 0.5 and one.retry_condition_fn is passes, name
+    assert all(one.persist_result is False for _, one in own(Flow))
+
+
+def test_what_nobody_gives_a_run_is_the_careful_choice() -> None:
+    given = {
+        name: {field: one["default"] for field, one in flow.parameters.properties.items() if "default" in one}
+        for name, flow in ((one.name, one) for _, one in own(Flow))
+    }
+    anywhere = {"revision": "main", "token_block": ""}
+    assert given == {
+        "push-bids": {
+            **anywhere, "dry_run": False, "private": True, "verification": "sample", "removed": "keep", "exclude": [],
+            "include": [], "strip": [], "allow": [], "gated": "no", "validate_bids": False, "staging_root": "",
+            "max_staged_bytes": 0, "accept_changes": 0,
+        },
+        "cleanup-staging": {**anywhere, "verification": "sample", "staging_root": ""},
+        "restore-bids": {**anywhere, "subjects": [], "sessions": [], "datatypes": [], "paths": []},
+    }  # fmt: skip

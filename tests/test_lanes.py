@@ -102,5 +102,5 @@ def test_a_file_that_is_passed_over_for_the_fast_lane_is_not_imported(pytester: 
         "import tests.lanes\nfrom tests.lanes import pytest_ignore_collect\n\n"
         "tests.lanes.TESTS = __import__('pathlib').Path(__file__).parent"
     )
-    pytester.makepyfile(test_flows="raise SystemExit", test_names="def test_it(): ...")
+    pytester.makepyfile(test_watch="raise SystemExit", test_names="def test_it(): ...")
     pytester.runpytest_inprocess("-p", "no:cacheprovider", "-m", FAST).assert_outcomes(passed=1)

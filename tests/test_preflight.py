@@ -20,6 +20,7 @@ from tasks.card import side_files
 from tasks.load import load
 from tasks.plan import plan
 from tasks.preflight import check, headers_of
+from tasks.preflight.names import is_over_89, is_recent_date
 from tasks.preflight.validator import COMMAND, ValidatorCrashed, ValidatorMissing
 from tasks.report.artifacts import findings
 from tasks.report.sentences import stopped
@@ -944,3 +945,30 @@ def test_the_real_validator_finds_the_demo_dataset_valid_and_a_broken_one_not(bi
     assert not checked(bids, validate=True).stops
     (own_bids / "dataset_description.json").write_text('{"Name": "Without a version", "License": "CC0"}')
     assert {one.rule for one in checked(own_bids, validate=True).stops} == {"bids-validity"}
+
+
+@pytest.mark.parametrize(
+    ("value", "named", "found"),
+    [
+        ("2019-07-23", False, True), ("1925-12-31", False, False), ("1926-01-01", False, True), (20190723, True, True),
+        ("20190723", False, False), ("23.07.2019", True, True), ("23.07.1925", True, False), ("23/07/19", True, True),
+        ("23 July 2019", True, True), ("July 23, 2019", True, True), ("2019/07", True, True), ("soon", True, False),
+        ("soon", False, False), (None, True, False), (["2019-07-23"], True, False),
+    ],
+)  # fmt: skip
+def test_a_date_after_1925_is_known_by_its_spelling_or_by_its_fields_name(
+    value: object, named: bool, found: bool
+) -> None:
+    assert is_recent_date(value, named) is found
+
+
+@pytest.mark.parametrize(
+    ("value", "years", "over"),
+    [
+        (89, 1.0, False), (90, 1.0, True), ("89.9", 1.0, False), ("90,5", 1.0, True), ("89+", 1.0, False),
+        (">89", 1.0, False), ("90+", 1.0, False), ("91+", 1.0, True), (1079, 1 / 12, False), (1081, 1 / 12, True),
+        ("old", 1.0, False), (None, 1.0, False), ("", 1.0, False),
+    ],
+)  # fmt: skip
+def test_an_age_of_ninety_years_or_more_is_found_whatever_its_unit(value: object, years: float, over: bool) -> None:
+    assert is_over_89(value, years) is over

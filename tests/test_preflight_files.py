@@ -23,7 +23,8 @@ from tasks.embed import Changed
 from tasks.load import load
 from tasks.load.rows import LOOKED_THROUGH
 from tasks.plan import plan
-from tasks.preflight import check, check_images, headers_of, sidecars_and_tables
+from tasks.preflight import check, check_images, headers_of, sidecars_and_tables, strip_fields
+from tasks.preflight.readable import read_rows
 from tasks.preflight.xml_metadata import metadata
 from tasks.report.sentences import stopped
 from tasks.stage import stage
@@ -455,6 +456,39 @@ def test_a_sidecar_that_is_fetched_after_strip_has_looked_for_it_is_not_publishe
 def test_a_field_that_only_a_file_beside_the_images_has_counts_as_found(tmp_path: Path) -> None:
     root = bids.one_subject(tmp_path, {SIDECAR: {"Remark": "Doe"}})
     assert not check(load(root), Statement("no faces", (), ("Remark",)))[1].unstripped
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("path", "comma"), [(BEH, "\t"), (CSV, ",")])
+def test_a_table_is_read_whichever_line_ends_it_has(path: str, comma: str, end: str) -> None:
+    lines = (("onset", "what they said"), ("1", "yes"), ("2", "no, never" if comma == "\t" else '"no, never"'))
+    data = "".join(comma.join(line) + end for line in lines).encode()
+    assert read_rows(path, data) == [
+        {"onset": "1", "what they said": "yes"},
+        {"onset": "2", "what they said": "no, never"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "stays"),
+    [
+        (BEH, b"onset\tscore\n" + b"1\t2\n" * 40, True),
+        (BEH, b"onset\tsurname\n" + b"1\tDoe\n" * 40, False),
+        (BEH, b"onset\tscore\r" + b"1\tsurname\r" * 40, True),  # it is in no name of a column
+        (BEH, b"onset\tsc\0re\n" + b"1\t2\n" * 40, False),  # nobody can say which columns these are
+        (CSV, b"onset,surname\n" + b"1,Doe\n" * 40, False),
+        (SIDECAR, b'{"Manufacturer": "a name", "Score": 1}'.ljust(200), False),  # it may be anywhere in it
+    ],
+)
+def test_of_a_file_that_is_too_large_to_be_stripped_the_names_of_its_columns_decide_whether_it_is_published(
+    path: str, data: bytes, stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strip_fields, "MAX_WHOLE", 100)
+    dataset = load(bids.one_subject(tmp_path, {path: data}))
+    left, _ = strip_fields.stripped(dataset, ("surname",))
+    assert [file.path for file in left.files if file.path == path] == [path] * stays
+    reasons = {one.path: one.reason for one in left.unpublished}
+    assert reasons.get(path) == (None if stays else "cannot be read, and may have a field that is stripped")
 
 
 def test_where_an_included_file_names_a_stripped_field_is_said(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import ExifTags, TiffImagePlugin
+from PIL import Image as Picture
 from scipy import io
 
 from tasks.card.body import _allowed
@@ -231,6 +233,8 @@ def test_files_of_a_ctf_folder_are_looked_at_each_as_what_it_is(tmp_path: Path) 
         f"{folder}sub-01_task-rest_meg.hist": b"OPERATOR: Ravenscroft\nDATE:\nrun 1\n",
         f"{folder}MarkerFile.mrk": b"PATH OF DATASET:\n/home/ravenscroft/a.ds\n",
         f"{folder}BadChannels": b"MLC11\n",
+        f"{folder}hz.ds/a.hz": b"\0\1",  # of the machine: no text
+        f"{folder}odd.bin": b"\0\1Ravenscroft",
     }
     found = {one.entry: one.files[0].rpartition(".")[2] for one in checked(tmp_path, files)}
     assert found == {
@@ -238,6 +242,7 @@ def test_files_of_a_ctf_folder_are_looked_at_each_as_what_it_is(tmp_path: Path) 
         "recording-header:CTF DATASET_COLLECTIONDATETIME": "infods",
         "recording-header:CTF hist": "hist",
         "recording-header:CTF mrk": "mrk",
+        "recording-unchecked:CTF": "bin",
     }
 
 
@@ -335,6 +340,30 @@ def test_a_tag_of_a_tiff_is_named_as_the_standards_name_it(tmp_path: Path, name:
     said = "2018:04:03 11:12:13" if "Date" in name else "Perpetua <perpetua@example.org>"
     found = checked(tmp_path, {TIFF: lambda path: recordings.tiff(path, **{name: said})})
     assert entries(found) == headers(f"TIFF {name}")
+
+
+def second_image() -> Picture.Image:
+    """An image that has an artist."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[ExifTags.Base.Artist] = "Perpetua"
+    image = Picture.new("L", (4, 4))
+    image.encoderinfo = {"tiffinfo": info}
+    return image
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Artist", lambda path: recordings.tiff(path, saved={"big_tiff": True}, Artist="Perpetua")),
+        ("Artist", lambda path: recordings.tiff(path, saved={"save_all": True, "append_images": [second_image()]})),
+        ("UserComment", lambda path: recordings.tiff(path, type_=4, ExifOffset={37510: b"of Perpetua"})),
+        ("XPAuthor", lambda path: recordings.tiff(path, type_=3, XPAuthor=tuple(b"P\0e\0r\0p\0e\0t\0u\0a\0"))),
+        ("XPAuthor", lambda path: recordings.tiff(path, type_=7, XPAuthor=b"P\0e\0r\0p\0e\0t\0u\0a\0")),
+    ],
+    ids=["BigTIFF", "its second image", "Exif", "letters as numbers", "letters as bytes"],
+)
+def test_wherever_and_however_a_tiff_has_its_tags_they_are_found(tmp_path: Path, name: str, written: Written) -> None:
+    assert entries(checked(tmp_path, {TIFF: written})) == headers(f"TIFF {name}")
 
 
 @pytest.mark.parametrize("name", ["DateTime", "DateTimeOriginal", "DateTimeDigitized"])

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from tasks.report.progress import Progress
+from tasks.report.progress import SHOW_EVERY, Progress
 from tasks.values.models import ImageContent, Receipt
 
 
@@ -82,3 +84,73 @@ def test_the_seconds_of_a_stage_are_added_up_also_of_what_goes_on_at_the_same_ti
     first()
     second()
     assert dict(run.seconds) == {"transfer": 8}
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What is left on the server: the kind of artifact, and what it says."""
+    left: list[tuple[str, Any]] = []
+
+    def table(rows: list[dict[str, Any]], key: str, description: str) -> None:
+        left.append((key, (rows, description)))
+
+    def made(progress: float, key: str, description: str) -> UUID:
+        left.append((f"made {key}", (progress, description)))
+        return UUID(int=7)
+
+    def updated(artifact: UUID, progress: float, description: str) -> None:
+        assert artifact == UUID(int=7)
+        left.append(("updated", (progress, description)))
+
+    of = "tasks.report.progress"
+    monkeypatch.setattr(f"{of}.create_table_artifact", table)
+    monkeypatch.setattr(f"{of}.create_progress_artifact", made)
+    monkeypatch.setattr(f"{of}.update_progress_artifact", updated)
+    return left
+
+
+def test_the_progress_is_shown_now_and_then_and_as_soon_as_all_of_it_is_sent(
+    pass_by: Callable[[float], None], shown: list[tuple[str, Any]]
+) -> None:
+    run = Progress(4, 1, 3, 3_000, _started=0.0, _shown=0.0)
+    run.committed([receipt("a")])
+    assert not shown
+    pass_by(SHOW_EVERY)
+    run.show()
+    run.committed([receipt("b")])
+    assert shown == [("made push-progress", (33.3, run_said(run, "1 sent; 1 kB of 3 kB")))]
+    run.committed([receipt("c")])
+    assert [(kind, said[0]) for kind, said in shown[1:]] == [("updated", 100.0)] and "3 sent" in shown[1][1][1]
+    nothing = Progress(4, 4, 0, 0)
+    nothing.show()
+    assert shown[-1][0] == "made push-progress" and shown[-1][1][0] == 100.0
+
+
+def run_said(run: Progress, sent: str) -> str:
+    return f"1 of 4 shards were on the Hub; 3 to do: 0 found staged, 0 embedded, {sent}, 200 bytes/s, about 0 min left"
+
+
+def test_each_shard_that_failed_is_in_a_table_soon_and_in_the_end_all_are(
+    pass_by: Callable[[float], None], shown: list[tuple[str, Any]]
+) -> None:
+    run = of_100()
+    for name in "ab":
+        run.failed(name, ValueError(f"{name} is broken"))
+    first = {"shard": "a", "kind": "ValueError", "why": "a is broken"}
+    assert shown == [("failed-shards", ([first], "1 shard could not be staged; the others are published"))]
+    pass_by(SHOW_EVERY)
+    run.failed("c", ValueError("c is broken"))
+    key, (rows, said) = [one for one in shown if one[0] == "failed-shards"][-1]
+    assert [row["shard"] for row in rows] == ["a", "b", "c"] and said.startswith("3 shards") and key == "failed-shards"
+    assert run.counts["shards failed"] == 3
+    run.failed("d", ValueError("d is broken"))
+    run.seconds["stage"] = 1.234
+    run.leave("figures", "what was counted")
+    assert [row["shard"] for row in shown[-2][1][0]] == ["a", "b", "c", "d"]
+    rows = [{"what": "shards failed", "value": 4}, {"what": "seconds: stage", "value": 1.23}]
+    assert shown[-1] == ("figures", (rows, "what was counted"))
+
+
+def test_a_run_in_which_nothing_failed_leaves_no_table_of_failures(shown: list[tuple[str, Any]]) -> None:
+    of_100().leave("figures", "what was counted")
+    assert shown == [("figures", ([], "what was counted"))]

@@ -73,7 +73,7 @@ def dataset(tmp_path: Path) -> Dataset:
 @pytest.mark.parametrize(("paths", "words"), COUNTED)
 def test_the_gate_and_its_evidence_count_what_is_staged(paths: tuple[str, ...], words: str) -> None:
     gate = Gate(flow_run_id="1", flow_run_name="push", opened_at_commit="c" * 40)
-    text, _ = gate_text(HUB, report_of(paths), [receipt_of(paths)], gate, WHERE, (), "All of the evidence")
+    text = gate_text(HUB, report_of(paths), [receipt_of(paths)], gate, WHERE, (), "All of the evidence").above
     assert f"**2.0 MB** (1 shard, {words}), of" in text
     shown = evidence(HUB, report_of(paths), Evidence((), [receipt_of(paths)]), Leftovers())
     assert f"1 shard, 2.0 MB, with {words}. These are copies" in shown
@@ -94,7 +94,7 @@ def test_removals_count_what_leaves(paths: tuple[str, ...], words: str) -> None:
     rows = Removals(rows={SHARD: paths}, published={SHARD: FILE})
     assert rows.sentence().startswith(f"{words} of 1 shard held back as published (")
     gate = Gate(flow_run_id="1", flow_run_name="push", opened_at_commit="c" * 40, removals=rows)
-    assert f"Remove **{words}**" in gate_text(HUB, report_of(paths), [], gate, WHERE, (), "")[0]
+    assert f"Remove **{words}**" in gate_text(HUB, report_of(paths), [], gate, WHERE, (), "").above
     one = noun(paths)
     shown = evidence(HUB, report_of(paths), Evidence((), [], removals=rows, asked=rows), Leftovers())
     assert f"{one.capitalize()}s of shards that are held back" in shown and f"| {one} | shard |" in shown

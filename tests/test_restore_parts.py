@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 from tasks.disk.staging import Staging
 from tasks.hub.client import Hub
+from tasks.hub.errors import OversizedFile, Refused
 from tasks.load import load
 from tasks.plan import plan
 from tasks.record.remote import Remote
-from tasks.restore import STREAMS, Outcome, _at_once, groups, restore_shard
+from tasks.restore import NAMED, STREAMS, Outcome, _at_once, groups, not_all, restore_shard
 from tasks.restore.pages import NotOfOurs, read_struct
-from tasks.restore.target_folder import MEANWHILE, Into
+from tasks.restore.target_folder import MEANWHILE, Into, NotRestored
 from tasks.restore.wanted import A_FOLDER, TWICE, Subset, WantedShard, problem, wanted
 from tasks.stage import stage
 from tasks.values.errors import BadInput
@@ -356,3 +357,45 @@ def test_a_text_that_a_later_push_has_in_a_shard_comes_once_where_both_have_the_
     found = wanted(remote, Listing("commit", {**listing.files, **files}), Subset(), "lab/x")
     assert sorted(path for path, _ in found.sizes()) == ["code/other.py", "code/run.py"] and not found.texts
     assert found.refused == {"code/other.py": TWICE}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotRestored("a folder is in its place"), "a folder is in its place"),
+        (NotOfOurs("no footer"), "its shard is damaged on the Hub, or not of bids-push: no footer"),
+        (Refused("the Hub refuses it"), "the Hub refuses it"),
+        (OversizedFile("it is too large"), "it is too large"),
+        (OSError(errno.EACCES, "Permission denied"), "the system refuses to read or write it: Permission denied"),
+        (OSError("no words"), "the system refuses to read or write it: no words"),
+    ],
+)
+def test_a_file_that_is_not_restored_has_its_reason_and_one_of_which_the_end_is_known_keeps_it(
+    error: Exception, said: str
+) -> None:
+    outcome = Outcome(restored={"a": 1}, there={"b": 2}, failures={"c": "known before"})
+    with outcome.naming("a", "b", "c", "d", "e"):
+        raise error
+    assert outcome.failures == {"c": "known before", "d": said, "e": said}
+    with pytest.raises(ZeroDivisionError), outcome.naming("f"):
+        raise ZeroDivisionError
+    assert not outcome.knows("f")
+
+
+def test_of_many_files_that_are_not_restored_the_first_are_named_and_the_others_counted() -> None:
+    why = {f"sub-{number:02}": "it is gone" for number in range(NAMED + 2)}
+    lines = not_all(why).splitlines()
+    assert lines[0] == "  sub-00: it is gone" and lines[NAMED - 1 :] == ["  sub-19: it is gone", "  and 2 more"]
+    assert not_all(dict(sorted(why.items())[:NAMED])).splitlines() == lines[:NAMED]
+
+
+def test_a_file_that_is_there_and_not_executable_as_it_was_published_is_told() -> None:
+    class Folder:
+        def is_executable(self, path: str) -> bool:
+            return path == "code/run.sh"
+
+    outcome = Outcome()
+    for path, published in (("code/run.sh", True), ("code/other.sh", True), ("README", False)):
+        outcome.found(cast(Into, Folder()), path, 3, published)
+    assert outcome.there == dict.fromkeys(("code/run.sh", "code/other.sh", "README"), 3)
+    assert outcome.not_executable == ["code/other.sh"]

@@ -108,7 +108,7 @@ def columns_of(rows: Iterable[Row]) -> list[str]:
 
 
 def from_json(text: str, strict: bool = True, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Return the value of a JSON text. NaN and Infinity, which JSON does not know, become the words they stand as.
+    """Return the value of a JSON text. NaN and Infinity, which JSON does not know, become texts: `"NaN"`.
 
     Args:
         text: the text.

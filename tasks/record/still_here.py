@@ -67,7 +67,7 @@ def _sentence(why: Why, paths: list[str]) -> str:
     return f"Still in the dataset, {said}: {number(len(paths), 'file')} ({', '.join(paths[:NAMED])}{more})."
 
 
-def gone(files: Collection[str], here: Collection[str]) -> str:
+def gone_or_left_out(files: Collection[str], here: Collection[str]) -> str:
     """Say in a few words whether these published files are gone from the dataset, or some of them are only left out."""
     left_out = sum(path in here for path in files)
     if not left_out:

@@ -11,7 +11,7 @@ from tasks.bids.pictures import side_by_side
 from tasks.disk.files import TEMPORARY_SUFFIX
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
-from tasks.record.still_here import Why, gone, in_words
+from tasks.record.still_here import Why, gone_or_left_out, in_words
 from tasks.report.evidence import (
     CleanupPlan,
     CleanupResult,
@@ -174,7 +174,7 @@ def removals_part(
         if asked
         else "They stay: a run of a deployment with `removed=ask` asks a person about them."
     )
-    parts = [f"## On the Hub, {gone(removals.files, here)}", what]
+    parts = [f"## On the Hub, {gone_or_left_out(removals.files, here)}", what]
     parts += [f"**{cell(in_words(here))}**"] if here else []
     parts += [f"**{cell(still_named_in(named))}**"] if named else []
     parts += _named(asked or removals, report)

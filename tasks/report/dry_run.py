@@ -9,7 +9,7 @@ from tasks.bids.not_fetched import absent
 from tasks.hub.client import Hub
 from tasks.record.published import Work
 from tasks.record.removals import Removals
-from tasks.record.still_here import Why, gone
+from tasks.record.still_here import Why, gone_or_left_out
 from tasks.report.artifacts import found_part, removals_part
 from tasks.report.sentences import (
     BESIDE,
@@ -160,7 +160,7 @@ def _changed(work: Work, record: PublicationRecord, texts: Collection[str], here
         return "No shard."
     if not rows and not work.removals:
         return "Nothing."
-    where = gone(work.removals.files, here).capitalize()
+    where = gone_or_left_out(work.removals.files, here).capitalize()
     leaving = f" {where}: {cell(work.removals.sentence())}." if work.removals else ""
     new = sum(row[1] == "new" for row in rows)
     head = f"{number(new, 'new shard')}, {len(rows) - new:,} changed.{leaving}"

@@ -5,11 +5,12 @@ or would hide the form's fields. The artifact with the evidence (`tasks.report.a
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from tasks.bids.pictures import side_by_side
 from tasks.hub.client import Hub
 from tasks.record.removals import Removals
-from tasks.record.still_here import gone, in_words
+from tasks.record.still_here import gone_or_left_out, in_words
 from tasks.report.evidence import (
     Gate,
     Shown,
@@ -22,6 +23,18 @@ from tasks.values.kinds import counted
 from tasks.values.models import Receipt
 
 
+@dataclass(frozen=True)
+class GateText:
+    """All that a gate's form says of what there is to decide, as Markdown."""
+
+    above: str
+    """A short paragraph above the fields of the form."""
+    picture: str
+    """One low picture below it, or nothing."""
+    removals: str
+    """What is to leave the Hub, in one line beside its field. Empty if that is not to be decided."""
+
+
 def gate_text(
     hub: Hub,
     report: VerificationReport,
@@ -30,26 +43,42 @@ def gate_text(
     where: Where,
     gone: Sequence[Shown],
     artifact: str,
-) -> tuple[str, str]:
-    """Return the Markdown above the form: a short paragraph for each question, and one low picture.
+) -> GateText:
+    """Return what stands in a gate's form. The older UI crops anything higher than this.
 
-    The older UI crops anything higher.
+    Args:
+        hub: the target.
+        report: how it was verified.
+        receipts: the staged shards that the gate showed and that are still there.
+        gate: what the gate showed.
+        where: this machine's staging folder, and until when there is time.
+        gone: what the gate showed and is not there any more.
+        artifact: a link to all of the evidence.
     """
-    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}" if gate.waiting else ""
     two = bool(gate.removals and (receipts or gate.stale))
-    questions = [_delete(hub, report, receipts, gate, where)] if receipts else []
-    questions += [_remove_stale(hub, gate.stale, where)] if gate.stale and not receipts else []
-    questions += [_remove(hub, report, gate)] if gate.removals else []
-    if two:
-        questions = [_both(hub, report, receipts, gate, where)]
-    changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
     lost = f"**{cell(gone_already(gone, len(gate.shown)))}** " if gone else ""
+    changed = f"Changed on the Hub by somebody else: {number(gate.drift, 'file')}. " if gate.drift else ""
     closes = "" if two else f" Closes {moment(where.expires)}."  # the run's message says it too
-    end = f"{changed}{artifact}.{closes}{more}"
-    text = f"{lost}{' '.join(questions)} {end}\n"
+    more = f" {number(gate.waiting, 'shard')} more wait for this room: {NEXT_WAVE}" if gate.waiting else ""
+    question = _question(hub, report, receipts, gate, where)
     # above two decisions it would be cropped; beside removals alone people would think that it shows what is removed
     picture = side_by_side(report.slices) if receipts and not two else ""
-    return text, f"\n![slices of images that the Hub sent back]({picture})\n" if picture else ""
+    return GateText(
+        above=f"{lost}{question} {changed}{artifact}.{closes}{more}\n",
+        picture=f"\n![slices of images that the Hub sent back]({picture})\n" if picture else "",
+        removals=_to_remove(gate),
+    )
+
+
+def _question(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+    """Return what is asked, about the staged files, about removals, or about both."""
+    if gate.removals:
+        left = gone_or_left_out(gate.removals.files, gate.here)
+        staged = receipts or gate.stale
+        return _both(hub, report, receipts, gate, where, left) if staged else _remove(hub, report, gate.removals, left)
+    if receipts:
+        return _delete(hub, report, receipts, gate, where)
+    return _remove_stale(hub, gate.stale, where) if gate.stale else ""
 
 
 def _delete(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
@@ -86,19 +115,19 @@ def _remove_stale(hub: Hub, stale: Sequence[StagedFile], where: Where) -> str:
     )
 
 
-def _remove(hub: Hub, report: VerificationReport, gate: Gate) -> str:
-    """Return the question about removals. What they are stands beside the form's field."""
-    removals = gate.removals
+def _remove(hub: Hub, report: VerificationReport, removals: Removals, left: str) -> str:
+    """Return the question about removals that left the dataset so. What they are stands beside the form's field."""
     checked = _checked(hub, report, {*removals.shards, *removals.rows})
     verified_at = f" Verified {checked}." if checked else ""
-    where = gone(removals.files, gate.here)
     return (
-        f"Remove **{_counted(removals)}**, {where}, from **[{hub.target}]({hub.url()})**? They leave its head; its "
+        f"Remove **{_counted(removals)}**, {left}, from **[{hub.target}]({hub.url()})**? They leave its head; its "
         f"history keeps them.{verified_at}"
     )
 
 
-def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where) -> str:
+def _both(
+    hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gate: Gate, where: Where, left: str
+) -> str:
     """Return both questions, each with what was verified for it, in three lines.
 
     The older UI crops a longer text above two decisions; the evidence has all.
@@ -111,15 +140,14 @@ def _both(hub: Hub, report: VerificationReport, receipts: Sequence[Receipt], gat
     removals = {*gate.removals.shards, *gate.removals.rows}
     read = f", {_read_back(report, removals):,} read back" if removals else ""
     commit = f"[{report.commit[:12]}]({hub.commit_url(report.commit)})"
-    left = gone(gate.removals.files, gate.here)
     return (
         f"**Staged copies** on {cell(where.machine)}: {staged}. **On the Hub**, {left}: "
         f"{_counted(gate.removals)}{read}, of **[{hub.target}]({hub.url()})** at {commit}."
     )
 
 
-def asked_about(gate: Gate) -> str:
-    """Return what a gate asks to be removed, in one line with the texts that still name the subjects."""
+def _to_remove(gate: Gate) -> str:
+    """Return what a gate asks to be removed, with the texts that still name the subjects. Empty if it asks for none."""
     names = first([path.removeprefix("bids/") for path in gate.named])
     here = f" ({in_words(gate.here)})" if gate.here else ""
     return f"{gate.removals.sentence()}{f', still named in {names}' if names else ''}{here}"

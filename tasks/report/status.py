@@ -37,7 +37,7 @@ from tasks.record.change import TooMuchChanged
 from tasks.record.kept_removals import Keeping, read_keepings, read_kept
 from tasks.record.published import Drift, Work
 from tasks.record.removals import Removals
-from tasks.record.still_here import Why, gone, in_words
+from tasks.record.still_here import Why, gone_or_left_out, in_words
 from tasks.report.evidence import Gate, VerificationFailed, VerificationReport
 from tasks.report.lineage import artifact_key
 from tasks.report.sentences import ASK_AGAIN, LISTED, cell, drifted, kept_by, still_named_in, table
@@ -383,7 +383,7 @@ class StatusBoard:
         else:
             decide = f"{they} stay unless a person decides otherwise: run push-bids/manual with removed=ask."
         left_out = self.known.here
-        said = f"Withdrawn: {gone(removals.files, left_out)}, and still on the Hub: {removals.sentence()}."
+        said = f"Withdrawn: {gone_or_left_out(removals.files, left_out)}, and still on the Hub: {removals.sentence()}."
         named = still_named_in(self.known.named)
         return " ".join(filter(None, (said, in_words(left_out), *kept, ASK_AGAIN if kept else "", decide, named)))
 
