@@ -6,6 +6,7 @@ Anybody can tell the kind of a file by its path, so no record has to say it.
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 from tasks.values.format import number
@@ -64,6 +65,7 @@ def in_recording_folder(path: str) -> bool:
     return any(map(recording_folder, folders.split("/")))
 
 
+@lru_cache(maxsize=1 << 14)  # the files of a dataset of moderate size: each is asked about six times in a night
 def kind_of(path: str) -> Kind:
     """Return what a file is, by its path in the dataset."""
     if is_image(path):
