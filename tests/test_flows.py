@@ -476,6 +476,7 @@ def test_a_dataset_without_an_image_is_refused(tmp_path: Path, target: Hub, root
     assert not target.exists()
 
 
+@pytest.mark.usefixtures("with_token")
 def test_a_repo_that_the_token_may_not_write_to_is_refused_before_anything_is_staged(
     bids: Path, hub_server: Stack, root: Path
 ) -> None:
