@@ -144,8 +144,10 @@ class Dask:
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.cancelled = Event()
 
-    def ncores(self) -> dict[str, int]:
-        return self.threads
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        assert n_workers == -1  # all of them
+        workers = {at: {"name": f"machine of {at}", "nthreads": count} for at, count in self.threads.items()}
+        return {"workers": workers}
 
     def get_events(self, topic: str) -> list[tuple[float, dict[str, Any]]]:
         return self.events
@@ -199,11 +201,26 @@ def test_a_machine_that_was_lost_with_work_is_told_once() -> None:
         (3.0, {"action": "remove-worker", "worker": "tcp://a", "processing-tasks": {"x": 1, "y": 2}}),
     ]
     assert cluster._lost() == [
-        "A machine of the cluster (tcp://a) was lost with 2 parts. Others do them again."
+        "A machine of the cluster (tcp://a) was lost with 2 parts, which others do again."
     ]  # fmt: skip
     assert cluster._lost() == []
     dask.events.append((4.0, {"action": "remove-worker", "worker": "tcp://c", "processing-tasks": {"z": 1}}))
     assert [one.split()[5] for one in cluster._lost()] == ["(tcp://c)"]
+
+
+@pytest.mark.parametrize("processes", ["", "-0", "-1"], ids=["one process", "the first of two", "the second"])
+def test_a_machine_that_came_by_a_job_is_told_with_it(processes: str) -> None:
+    dask, jobs = Dask(), Jobs(logging.getLogger("jobs"), lambda: None)
+    jobs.was_taken("42", "machine of tcp://a")
+    dask.threads = {f"tcp://a{processes}": 1, "tcp://b": 1}
+    cluster, _ = of(dask, jobs)
+    assert cluster.parts_at_a_time  # who is there is seen
+    for at in dask.threads:
+        dask.events.append((1.0, {"action": "remove-worker", "worker": at, "processing-tasks": {"x": 1}}))
+    assert cluster._lost() == [
+        f"A machine of the cluster (tcp://a{processes} of job 42) was lost with 1 part, which others do again.",
+        "A machine of the cluster (tcp://b) was lost with 1 part, which others do again.",
+    ]
 
 
 def test_machines_are_waited_for_until_there_are_enough_or_none_more_will_come() -> None:
