@@ -113,10 +113,10 @@ def _files_in_all_of(hub: Hub, path: str, listing: Listing) -> tuple[ImageConten
         _, sha256 = hub.read_back(path, listing.commit, whole)
         if sha256 != listing.files[path].sha256:
             raise ShardUnreadable(
-                f"the Hub sends other bytes of {path} than it lists, and somebody has edited the record, so nobody can "
-                "know which rows would go if that shard was replaced. Nothing was staged, sent or removed. Start "
-                "again later. If it stays so, the stored file is damaged: delete it on the Hub, where its history "
-                "keeps it, and push again."
+                f"the Hub sends other bytes of {path} than it lists, and the record does not say for certain what that "
+                "shard holds, since somebody has edited it or the shard. So nobody can know which rows would go if it "
+                "was replaced. Nothing was staged, sent or removed. Start again later. If it stays so, the stored file "
+                "is damaged: delete it on the Hub, where its history keeps it, and push again."
             )
         return _files_in(whole)
 
