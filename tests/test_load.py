@@ -1213,3 +1213,12 @@ def test_a_name_in_composed_or_decomposed_letters_stays_as_it_is(tmp_path: Path)
     root = bids.one_subject(tmp_path, {f"sub-{label}/anat/sub-{label}_T1w.nii.gz": Image(fill=2)})
 
     assert label in {image.sub for image in load(root).images}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a path that is not there", "an empty folder"])
+def test_a_source_whose_disk_may_not_be_mounted_says_so(tmp_path: Path, there: bool) -> None:
+    source = tmp_path / "My Data.v2"
+    if there:
+        source.mkdir()
+    with pytest.raises(NotABidsDataset, match=r"My Data\.v2 .*If its disk is not mounted, mount it\."):
+        load(source)

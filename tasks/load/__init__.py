@@ -124,7 +124,9 @@ def _description(source: Path) -> dict[str, object]:
     """
     if not source.is_dir():
         what = "is not a folder" if source.exists() else "does not exist"
-        raise NotABidsDataset(f"{source} {what}. Give the folder that holds dataset_description.json.")
+        raise NotABidsDataset(
+            f"{source} {what}. If its disk is not mounted, mount it. Else give the folder that holds {DESCRIPTION}."
+        )
     path = source / DESCRIPTION
     if not os.path.lexists(path):
         raise NotABidsDataset(_without_description(source))
@@ -153,7 +155,8 @@ def _without_description(source: Path) -> str:
         )
     return (
         f"{source} is no BIDS dataset: it has neither a {DESCRIPTION} nor a sub-* folder. A BIDS dataset has both, "
-        "and its images in sub-<label>/[ses-<label>/]<datatype>/ (https://bids-specification.readthedocs.io)."
+        "and its images in sub-<label>/[ses-<label>/]<datatype>/ (https://bids-specification.readthedocs.io). If its "
+        "disk is not mounted, mount it."
     )
 
 
